@@ -1,0 +1,98 @@
+# Everything here works on a clean clone with make and Python 3.11 to 3.13; the rest is installed on demand
+# into .venv. Choose the interpreter with: make PYTHON=/path/to/python3.12 test
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?=
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+PIP_INSTALL := python -m pip install --disable-pip-version-check -qq
+
+# Prints the first of its arguments that runs and is a Python between MIN and MAX with venv; a pyenv shim can be
+# found and still refuse to run, so each is tried.
+define FIND_PYTHON
+find_python() { \
+	local low=$$1 high=$$2; shift 2; \
+	for candidate in "$$@"; do \
+		if "$$candidate" -c "import ensurepip, sys, venv; sys.exit(not ($$low) <= sys.version_info[:2] <= ($$high))" \
+			2>/dev/null; then echo "$$candidate"; return; fi; \
+	done; \
+	echo "No Python from ($$low) to ($$high) with the venv module was found among: $$*." \
+		"Install one, or name it: make PYTHON=/path/to/python" >&2; \
+	return 1; \
+}
+endef
+
+.PHONY: help demo test lint types view dist golden full-size clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
+		printf '  make %-10s %s\n' "$$target" "$$what"; done
+
+demo: .venv/.installed-export ## export a tiny model and run it, end to end
+	$(BIN)/python examples/demo.py
+
+test: .venv/.installed-dev ## the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-dev ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed-dev view ## mypy, strict, over the whole package
+	$(BIN)/mypy .view/voxrill
+
+view: ## .view/voxrill: the package as type checkers need it, of symbolic links
+	@rm -rf .view && mkdir -p .view/voxrill
+	@ln -s $(foreach room,export runtime quantize devices,../../$(room)) .view/voxrill/
+	@ln -s $(addprefix ../../,$(wildcard voxrill/*.py voxrill/py.typed)) .view/voxrill/
+
+dist: .venv/.installed-dev ## build wheel and sdist, and prove that a device can install them
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m pytest -m packaging -s
+
+golden: .venv-golden/.installed ## make tests/golden/*.npz anew from the reference, liquid-audio
+	.venv-golden/bin/python tests/golden/make_golden.py
+
+full-size: .venv/.installed-dev ## export and run a model of the true size with random weights
+	$(BIN)/python -m tests.full_size
+
+clean: ## remove what was built; the environments stay
+	rm -rf .view build build-demo dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find export runtime quantize devices voxrill tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.created:
+	@$(FIND_PYTHON); \
+	python=$$(find_python 3,11 3,13 $(or $(PYTHON),python3.11 python3.12 python3.13 python3)); \
+	echo "Making .venv with $$("$$python" --version)"; \
+	"$$python" -m venv --clear .venv
+	@touch $@
+
+# torch first and alone: pip then takes the build its configuration prefers (CPU, where an index offers one), and
+# nothing after it asks for another.
+.venv/.installed-export: .venv/.created pyproject.toml
+	@echo "Installing voxrill[export] into .venv"
+	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
+	@$(BIN)/$(PIP_INSTALL) -e ".[export]"
+	@touch $@
+
+.venv/.installed-dev: .venv/.created pyproject.toml
+	@echo "Installing voxrill[export,hub,dev] into .venv"
+	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
+	@$(BIN)/$(PIP_INSTALL) -e ".[export,hub,dev]"
+	@touch .venv/.installed-export $@
+
+# The reference needs Python 3.12 and packages older than ours, hence an environment of its own.
+.venv-golden/.installed:
+	@$(FIND_PYTHON); \
+	python=$$(find_python 3,12 3,12 $(or $(PYTHON),python3.12 $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))); \
+	echo "Making .venv-golden with $$("$$python" --version)"; \
+	"$$python" -m venv --clear .venv-golden
+	@.venv-golden/bin/$(PIP_INSTALL) torch==2.13.0 torchaudio transformers==4.57.6 accelerate einops librosa \
+		sentencepiece safetensors soundfile tokenizers
+	@.venv-golden/bin/$(PIP_INSTALL) --no-deps liquid-audio==1.3.0
+	@touch $@

@@ -1,0 +1,251 @@
+"""The `audio_encoder` graph: log-mel to embeddings of the backbone's width (FastConformer, then the adapter).
+
+Source: the reference's ConformerEncoder (NVIDIA NeMo's FastConformer: depthwise-striding subsampling, relative
+positions after Transformer-XL, full context) and its MLP adapter. `mel_lengths` masks padded frames, so that a
+clip padded to a fixed length gives the same embeddings as alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from voxrill.export.checkpoint import Checkpoint
+from voxrill.export.layers import MASKED
+from voxrill.runtime.errors import CheckpointError
+
+SUPPORTED = {
+    "subsampling": "dw_striding",
+    "self_attention_model": "rel_pos",
+    "conv_norm_type": "batch_norm",
+    "causal_downsampling": False,
+    "reduction": None,
+    "untie_biases": True,
+    "conv_context_size": None,
+    "att_context_size": [-1, -1],
+}
+"""Encoder options of the published family; another value is refused by name instead of exported wrongly."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of the audio encoder."""
+
+    mel_bins: int
+    layers: int
+    dim: int
+    heads: int
+    channels: int
+    subsampling: int
+    inner: int
+    kernel: int
+    scale_input: bool
+    adapter_out: int
+
+    @classmethod
+    def read(cls, checkpoint: Checkpoint) -> EncoderConfig:
+        """Read `config.json`'s encoder.
+
+        Raises:
+            CheckpointError: a field is missing, or an option is not the published family's.
+        """
+        for key, wanted in SUPPORTED.items():
+            found = checkpoint.config.get("encoder", {}).get(key, wanted)
+            if found != wanted:
+                raise CheckpointError(
+                    f"config.json has encoder.{key} = {found!r}; only {wanted!r} is supported",
+                    "This is another family of encoder",
+                )
+
+        def value(key: str) -> int:
+            return int(checkpoint.value("encoder", key))
+
+        dim = value("d_model")
+        return cls(
+            mel_bins=value("feat_in"),
+            layers=value("n_layers"),
+            dim=dim,
+            heads=value("n_heads"),
+            channels=value("subsampling_conv_channels"),
+            subsampling=value("subsampling_factor"),
+            inner=dim * value("ff_expansion_factor"),
+            kernel=value("conv_kernel_size"),
+            scale_input=bool(checkpoint.value("encoder", "xscaling")),
+            adapter_out=int(checkpoint.value("lfm", "hidden_size")),
+        )
+
+
+def _frame_mask(frames: int, lengths: torch.Tensor) -> torch.Tensor:
+    """(frames,) float: 1 for frames before `lengths` (1,)."""
+    return (torch.arange(frames) < lengths).float()
+
+
+class _Subsampling(nn.Module):
+    """Three stride-2 convolutions over time and frequency: 8 frames become one."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        channels = config.channels
+        stages = int(math.log2(config.subsampling))
+        layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, stride=2, padding=1), nn.ReLU()]
+        for _ in range(stages - 1):
+            layers += [
+                nn.Conv2d(channels, channels, 3, stride=2, padding=1, groups=channels),
+                nn.Conv2d(channels, channels, 1),
+                nn.ReLU(),
+            ]
+        bins = config.mel_bins
+        for _ in range(stages):
+            bins = (bins + 1) // 2
+        self.conv = nn.Sequential(*layers)
+        self.out = nn.Linear(channels * bins, config.dim)
+
+    def forward(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(1, T, bins) and (1,) to (1, ceil(T / 8), dim) and (1,)."""
+        x = mel[:, None] * _frame_mask(mel.shape[1], lengths)[:, None]
+        for layer in self.conv:
+            x = layer(x)
+            if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
+                lengths = (lengths + 1) // 2
+            if isinstance(layer, nn.ReLU):
+                x = x * _frame_mask(x.shape[2], lengths)[:, None]
+        return self.out(x.transpose(1, 2).flatten(2)), lengths
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(config.dim, config.inner)
+        self.linear2 = nn.Linear(config.inner, config.dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.linear2(F.silu(self.linear1(x)))
+        return y
+
+
+class _RelativeAttention(nn.Module):
+    """Self-attention with relative positions (Dai et al. 2019, section 3.3)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        dim, self.heads = config.dim, config.heads
+        self.linear_q, self.linear_k, self.linear_v, self.linear_out = (nn.Linear(dim, dim) for _ in range(4))
+        self.linear_pos = nn.Linear(dim, dim, bias=False)
+        self.pos_bias_u = nn.Parameter(torch.zeros(self.heads, dim // self.heads))
+        self.pos_bias_v = nn.Parameter(torch.zeros(self.heads, dim // self.heads))
+
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """x (1, T, dim), positions (2T - 1, dim), bias (T,) to (1, T, dim)."""
+        length, dim = x.shape[1], x.shape[2]
+
+        def split(y: torch.Tensor) -> torch.Tensor:
+            return y.reshape(y.shape[-2], self.heads, dim // self.heads)
+
+        query, key, value = split(self.linear_q(x)), split(self.linear_k(x)), split(self.linear_v(x))
+        content = (query + self.pos_bias_u).transpose(0, 1) @ key.permute(1, 2, 0)
+        relative = (query + self.pos_bias_v).transpose(0, 1) @ split(self.linear_pos(positions)).permute(1, 2, 0)
+        relative = F.pad(relative, (1, 0)).reshape(self.heads, 2 * length, length)[:, 1:]
+        relative = relative.reshape(self.heads, length, 2 * length - 1)[:, :, :length]
+        scores = (content + relative) * (dim // self.heads) ** -0.5 + bias
+        mixed = scores.softmax(-1) @ value.transpose(0, 1)
+        y: torch.Tensor = self.linear_out(mixed.transpose(0, 1).reshape(1, length, dim))
+        return y
+
+
+class _Convolution(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.pointwise_conv1 = nn.Conv1d(dim, 2 * dim, 1)
+        self.depthwise_conv = nn.Conv1d(dim, dim, config.kernel, padding=config.kernel // 2, groups=dim)
+        self.batch_norm = nn.BatchNorm1d(dim)
+        self.pointwise_conv2 = nn.Conv1d(dim, dim, 1)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """x (1, T, dim), mask (T,) to (1, T, dim)."""
+        y = F.glu(self.pointwise_conv1(x.transpose(1, 2)), 1) * mask
+        y = self.pointwise_conv2(F.silu(self.batch_norm(self.depthwise_conv(y))))
+        return y.transpose(1, 2)
+
+
+class _ConformerLayer(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.norm_feed_forward1 = nn.LayerNorm(config.dim)
+        self.feed_forward1 = _FeedForward(config)
+        self.norm_self_att = nn.LayerNorm(config.dim)
+        self.self_attn = _RelativeAttention(config)
+        self.norm_conv = nn.LayerNorm(config.dim)
+        self.conv = _Convolution(config)
+        self.norm_feed_forward2 = nn.LayerNorm(config.dim)
+        self.feed_forward2 = _FeedForward(config)
+        self.norm_out = nn.LayerNorm(config.dim)
+
+    def forward(
+        self, x: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        x = x + 0.5 * self.feed_forward1(self.norm_feed_forward1(x))
+        x = x + self.self_attn(self.norm_self_att(x), positions, bias)
+        x = x + self.conv(self.norm_conv(x), mask)
+        y: torch.Tensor = self.norm_out(x + 0.5 * self.feed_forward2(self.norm_feed_forward2(x)))
+        return y
+
+
+class _Conformer(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dim = config.dim
+        self.scale = config.dim**0.5 if config.scale_input else 1.0
+        self.pre_encode = _Subsampling(config)
+        self.layers = nn.ModuleList(_ConformerLayer(config) for _ in range(config.layers))
+
+    def forward(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, lengths = self.pre_encode(mel, lengths)
+        length = x.shape[1]
+        mask = _frame_mask(length, lengths)
+        bias = (1.0 - mask) * MASKED
+        positions = self._relative_positions(length)
+        x = x * self.scale
+        for layer in self.layers:
+            x = layer(x, positions, bias, mask)
+        return x, lengths
+
+    def _relative_positions(self, length: int) -> torch.Tensor:
+        """Sinusoids (2 * length - 1, dim) of distances length - 1 down to 1 - length."""
+        distances = (length - 1 - torch.arange(2 * length - 1)).float()
+        rates = torch.exp(torch.arange(0, self.dim, 2).float() * -(math.log(10000.0) / self.dim))
+        angles = distances[:, None] * rates
+        return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+
+
+class _Adapter(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        out = config.adapter_out
+        self.model = nn.Sequential(
+            nn.LayerNorm(config.dim), nn.Linear(config.dim, out), nn.GELU(), nn.Linear(out, out)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.model(x)
+        return y
+
+
+class AudioEncoder(nn.Module):
+    """Inputs and outputs as `contract.audio_encoder` lists them."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.conformer = _Conformer(config)
+        self.audio_adapter = _Adapter(config)
+
+    def forward(
+        self, mel_spectrogram: torch.Tensor, mel_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(1, T, bins) and (1,) to (1, ceil(T / 8), hidden) and (1,)."""
+        encoded, lengths = self.conformer(mel_spectrogram, mel_lengths)
+        return self.audio_adapter(encoded), lengths

@@ -1,0 +1,284 @@
+"""A whole bundle from a checkpoint: graphs, tables, tokenizer, report, manifest; all of it or nothing.
+
+In: a `Checkpoint` and a target folder. Out: the bundle. It is built beside the target under another name and takes
+its place only when every graph has passed its gate, so an older bundle survives a full disk or Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from voxrill.export.checkpoint import Checkpoint, Tensors
+from voxrill.export.families import Family, detect_family
+from voxrill.export.graphs import AUDIO_TABLE, GraphPlan, plan_graphs, read_model_spec
+from voxrill.export.onnx_config import largest_differences
+from voxrill.export.write import write_graph
+from voxrill.runtime.bundle import Bundle, file_entry, open_bundle, remove
+from voxrill.runtime.contract import FORMAT_VERSION, TEXT_HEAD, ModelSpec, StaticShapes
+from voxrill.runtime.errors import CheckpointError, ExportError, UsageError, VoxrillError
+from voxrill.runtime.manifest import (
+    LICENCE_FILE,
+    MANIFEST_FILE,
+    REPORT_FILE,
+    TOKENIZER_FILE,
+    GraphFile,
+    Manifest,
+    Source,
+    Table,
+    encode_manifest,
+)
+
+AUDIO_TABLE_FILE = "audio_embeddings.f32"
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "optimum", "transformers", "numpy")
+
+Progress = Callable[[str, int, int], None]
+"""Called with what begins, how many steps are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export.
+
+    static: shapes of the npu flavour, None for cpu; graphs: only these are exported, the others are kept from the
+    bundle that is there.
+    """
+
+    static: StaticShapes | None = None
+    graphs: Sequence[str] = ()
+
+
+def _quiet(_stage: str, _done: int, _total: int) -> None:
+    pass
+
+
+def export_bundle(
+    checkpoint: Checkpoint, target: Path, options: ExportOptions | None = None, progress: Progress = _quiet
+) -> Bundle:
+    """Export `checkpoint` to the bundle folder `target`.
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete or not of a known family.
+        ExportError: a graph did not match its module, the disk is full, or Ctrl-C; `target` is as it was.
+        UsageError: `target` is something else than a bundle, or `graphs` names an unknown graph.
+    """
+    options = options or ExportOptions()
+    family = detect_family(checkpoint)
+    model = read_model_spec(checkpoint)
+    plans = plan_graphs(checkpoint, model, options.static)
+    kept = _kept_bundle(target, options, plans)
+    _check_target(target)
+    _check_space(checkpoint, target)
+    with _replacing(target) as partial:
+        _Export(checkpoint, family, model, plans, options, partial, kept, progress).run()
+    return open_bundle(target)
+
+
+@dataclass
+class _Export:
+    """One export under way; `run` writes everything into `directory`."""
+
+    checkpoint: Checkpoint
+    family: Family
+    model: ModelSpec
+    plans: dict[str, GraphPlan]
+    options: ExportOptions
+    directory: Path
+    kept: Bundle | None
+    progress: Progress
+
+    def run(self) -> None:
+        wanted = [name for name in self.plans if not self.options.graphs or name in self.options.graphs]
+        total = len(wanted) + 2
+        self.progress("reading weights", 0, total)
+        source = self._source()
+        if self.kept:
+            self._keep(self.kept, source)
+        report = self._old_report()
+        for done, name in enumerate(wanted, 1):
+            self.progress(name, done, total)
+            report[name] = self._graph(self.plans[name])
+        self.progress("manifest", total - 1, total)
+        self._tokenizer_and_licence()
+        tables = {"text_embeddings": self._text_table(), "audio_embeddings": self._audio_table()}
+        (self.directory / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        self._manifest(source, tables)
+        self.progress("done", total, total)
+
+    def _source(self) -> Source:
+        """Name, revision, hash and licence of the weights; the codec's weights count among them."""
+        checkpoint = self.checkpoint
+        codec = checkpoint.detokenizer if checkpoint.has_detokenizer else checkpoint.mimi
+        weights = Tensors(*checkpoint.weights.files, *codec.files)
+        return Source(
+            name=checkpoint.name,
+            revision=checkpoint.revision,
+            weights_sha256=weights.sha256(),
+            licence=self.family.licence,
+            licence_url=self.family.licence_url,
+        )
+
+    def _keep(self, kept: Bundle, source: Source) -> None:
+        if kept.manifest.source.weights_sha256 != source.weights_sha256:
+            raise UsageError(
+                f"{kept.directory} was exported from other weights", "Leave --graphs out to export all of it"
+            )
+        for name in kept.manifest.files:
+            target = self.directory / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(kept.path(name), target)
+            except OSError:
+                shutil.copy2(kept.path(name), target)
+
+    def _old_report(self) -> dict[str, Any]:
+        path = self.directory / REPORT_FILE
+        if not self.kept or not path.is_file():
+            return {}
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()  # a link to the old bundle's file: never write through it
+        return report
+
+    def _graph(self, plan: GraphPlan) -> dict[str, Any]:
+        for suffix in (".onnx", ".onnx.data"):
+            remove(self.directory / f"{plan.spec.name}{suffix}")
+        start = time.perf_counter()
+        tried = write_graph(plan, self.directory)
+        return {
+            "max_relative_difference": dict(largest_differences(tried)),
+            "tried": tried,
+            "seconds": round(time.perf_counter() - start, 2),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }
+
+    def _tokenizer_and_licence(self) -> None:
+        tokenizer = self.checkpoint.directory / TOKENIZER_FILE
+        if not tokenizer.is_file():
+            raise CheckpointError(f"{tokenizer} is missing", "Download the whole checkpoint")
+        _fresh_copy(tokenizer, self.directory / TOKENIZER_FILE)
+        licence = self.checkpoint.directory / "LICENSE"
+        target = self.directory / LICENCE_FILE
+        if licence.is_file():
+            _fresh_copy(licence, target)
+            return
+        remove(target)
+        target.write_text(
+            f"The weights in this bundle are under the {self.family.licence}: {self.family.licence_url}\n",
+            encoding="utf-8",
+        )
+
+    def _text_table(self) -> Table:
+        """The text embeddings are the head's own weight, found in its data file."""
+        proto = onnx.load(str(self.directory / f"{TEXT_HEAD}.onnx"), load_external_data=False)
+        shape = (self.model.backbone.vocab_size, self.model.backbone.hidden_size)
+        for tensor in proto.graph.initializer:
+            if tuple(tensor.dims) == shape:
+                where = {entry.key: entry.value for entry in tensor.external_data}
+                return Table(where["location"], int(where.get("offset", 0)), shape)
+        raise ExportError(f"{TEXT_HEAD}.onnx does not hold the text embeddings", "Please report this")
+
+    def _audio_table(self) -> Table:
+        table = self.checkpoint.weights.read(AUDIO_TABLE)
+        path = self.directory / AUDIO_TABLE_FILE
+        remove(path)
+        table.numpy().tofile(path)
+        return Table(AUDIO_TABLE_FILE, 0, (table.shape[0], table.shape[1]))
+
+    def _manifest(self, source: Source, tables: dict[str, Table]) -> None:
+        files = sorted(path for path in self.directory.rglob("*") if path.is_file())
+        manifest = Manifest(
+            format=FORMAT_VERSION,
+            name=self.checkpoint.name.split("/")[-1],
+            family=self.family.name,
+            source=source,
+            flavour="npu" if self.options.static else "cpu",
+            model=self.model,
+            tasks=self.family.tasks,
+            graphs={name: GraphFile(f"{name}.onnx") for name in self.plans},
+            files={path.relative_to(self.directory).as_posix(): file_entry(path) for path in files},
+            tools={name: version(name) for name in ("voxrill", *TOOLS)},
+            static=self.options.static,
+            **tables,
+        )
+        (self.directory / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
+
+
+def _fresh_copy(source: Path, target: Path) -> None:
+    remove(target)
+    shutil.copyfile(source, target)
+
+
+def _kept_bundle(target: Path, options: ExportOptions, plans: dict[str, GraphPlan]) -> Bundle | None:
+    """The bundle whose other graphs are kept when only some are exported."""
+    unknown = set(options.graphs) - set(plans)
+    if unknown:
+        raise UsageError(f"there is no graph {', '.join(sorted(unknown))}", f"Known: {', '.join(plans)}")
+    if not options.graphs:
+        return None
+    kept = open_bundle(target)
+    if kept.manifest.static != options.static:
+        raise UsageError(
+            f"{target} has the {kept.manifest.flavour} flavour or other fixed shapes",
+            "Export all graphs, or give the same flavour and shapes",
+        )
+    return kept
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not (target / MANIFEST_FILE).is_file() and (
+        not target.is_dir() or any(target.iterdir())
+    ):
+        raise UsageError(f"{target} exists and is not a bundle", "Choose another place for -o")
+
+
+def _check_space(checkpoint: Checkpoint, target: Path) -> None:
+    """Refuse at once what cannot fit: every weight becomes four bytes."""
+    codec = checkpoint.detokenizer if checkpoint.has_detokenizer else checkpoint.mimi
+    tensors = (checkpoint.weights, codec)
+    values = sum(torch.Size(source.shape(name)).numel() for source in tensors for name in source)
+    parent = next(folder for folder in target.resolve().parents if folder.exists())
+    free = shutil.disk_usage(parent).free
+    if free < 4 * values:
+        raise ExportError(
+            f"{parent} has {free / 1e9:.1f} GB free; the bundle may need {4 * values / 1e9:.1f} GB",
+            "Free some space or choose another place for -o",
+        )
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that takes its place if the block succeeds, and vanishes if not."""
+    partial = target.with_name(f".{target.name}.partial")
+    old = target.with_name(f".{target.name}.old")
+    remove(partial)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        remove(old)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+        remove(old)
+    except KeyboardInterrupt:
+        raise ExportError("interrupted: nothing was written", "Run the same command again") from None
+    except VoxrillError:
+        raise
+    except OSError as error:
+        raise ExportError(
+            f"{target} cannot be written ({error.strerror or error})",
+            "Free some space or choose another place; what was there before is untouched",
+        ) from None
+    finally:
+        remove(partial)

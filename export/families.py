@@ -1,0 +1,91 @@
+"""The published model families: how to tell them apart, and each one's own prompts and sampling defaults.
+
+A new family is a new entry here (and a codec's or frame decoder's module where it brings one); nothing else asks
+for a family by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from voxrill.export.checkpoint import CONFIG_FILE, DETOKENIZER_DIR, MIMI_FILE, Checkpoint
+from voxrill.runtime.errors import CheckpointError
+from voxrill.runtime.manifest import Sampling, Task, Tasks
+
+ARCHITECTURE = "Lfm2AudioForConditionalGeneration"
+LICENCE = "LFM Open License v1.0"
+LICENCE_URL = "https://www.liquid.ai/lfm-license"
+
+_TRANSCRIBE = Task(system="Perform ASR.", mode="sequential")
+_CHAT = Task(
+    system="Respond with interleaved text and audio.",
+    mode="interleaved",
+    audio=Sampling(temperature=1.0, top_k=4),
+)
+# No prompt is published for written answers of the audio models: this is the LFM2 text models' own.
+_WRITE = Task(system="You are a helpful assistant trained by Liquid AI.", mode="sequential")
+_SPOKEN = Sampling(temperature=0.8, top_k=64)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family: its name in the manifest and how it is asked."""
+
+    name: str
+    tasks: Tasks
+    licence: str = LICENCE
+    licence_url: str = LICENCE_URL
+
+
+LFM2_AUDIO = Family(
+    "lfm2-audio",
+    Tasks(
+        transcribe=_TRANSCRIBE,
+        speak=Task(
+            system="Perform TTS.\nUse the following voice: {voice}",
+            mode="sequential",
+            audio=_SPOKEN,
+            voice="A female speaker with a clear, calm voice. The recording is of excellent quality, without noise.",
+        ),
+        chat=_CHAT,
+        write=_WRITE,
+    ),
+)
+
+LFM25_AUDIO = Family(
+    "lfm2.5-audio",
+    Tasks(
+        transcribe=_TRANSCRIBE,
+        speak=Task(
+            system="Perform TTS. Use the {voice} voice.",
+            mode="sequential",
+            audio=_SPOKEN,
+            voice="US female",
+            voices=("US male", "US female", "UK male", "UK female"),
+        ),
+        chat=_CHAT,
+        write=_WRITE,
+    ),
+)
+
+
+def detect_family(checkpoint: Checkpoint) -> Family:
+    """The family of a checkpoint, from its architecture and the codec it brings.
+
+    Raises:
+        CheckpointError: neither; the message says what was found.
+    """
+    architectures = checkpoint.config.get("architectures", [])
+    if architectures != [ARCHITECTURE]:
+        raise CheckpointError(
+            f"{CONFIG_FILE} names the architecture {architectures}, which is no family Voxrill knows",
+            f"It exports {ARCHITECTURE} (LFM2-Audio and LFM2.5-Audio)",
+        )
+    if checkpoint.has_detokenizer:
+        return LFM25_AUDIO
+    if checkpoint.has_mimi:
+        return LFM2_AUDIO
+    raise CheckpointError(
+        f"{checkpoint.directory} has neither {DETOKENIZER_DIR}/ nor {MIMI_FILE}: nothing could speak",
+        "Download the whole checkpoint",
+    )

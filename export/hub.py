@@ -1,0 +1,58 @@
+"""A checkpoint from the Hugging Face hub: resumable, pinned to a revision, or from the local cache alone.
+
+In: a hub id such as `LiquidAI/LFM2.5-Audio-1.5B`. Out: the folder it was downloaded to and the commit it is.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from voxrill.export.checkpoint import Checkpoint, open_checkpoint
+from voxrill.runtime.errors import CheckpointError, MissingDependency
+
+WANTED = ["*.json", "*.safetensors", "*.jinja", "LICENSE*", "audio_detokenizer/*"]
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_checkpoint(where: str, revision: str | None = None, offline: bool = False) -> Checkpoint:
+    """Open a local folder, or download a hub id.
+
+    Args:
+        where: a folder, or a hub id.
+        revision: branch, tag or commit of a hub id; the commit it stands for is what the manifest records.
+        offline: use the hub's local cache only.
+
+    Raises:
+        CheckpointError: neither a folder nor something the hub has, or the download failed.
+        MissingDependency: a hub id without the `hub` extra.
+    """
+    folder = Path(where)
+    if folder.is_dir() or not _HUB_ID.fullmatch(where):
+        if revision:
+            raise CheckpointError(f"{where} is a folder: it has no revision {revision}", "Leave --revision out")
+        return open_checkpoint(folder)
+    directory = _download(where, revision, offline)
+    return open_checkpoint(directory, name=where, revision=directory.name)
+
+
+def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError:
+        raise MissingDependency("hub", "huggingface_hub") from None
+    try:
+        return Path(
+            snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=WANTED)
+        )
+    except LocalEntryNotFoundError:
+        raise CheckpointError(
+            f"{hub_id} is not in the local cache and the hub cannot be reached",
+            "Connect to the network, or download it elsewhere and give its folder",
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{hub_id} cannot be downloaded ({str(error).splitlines()[0]})",
+            "Run the same command again to resume; a gated model needs: huggingface-cli login",
+        ) from None

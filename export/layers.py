@@ -1,0 +1,120 @@
+"""Layers that several graphs share: RMS norm, SwiGLU, rotary embeddings, and plain attention.
+
+Every module's parameters carry the checkpoint's own key names, so loading is a strict match. Only operators that
+export to plain ONNX are used; masks are added as -1e4, which float16 can hold (-inf and -1e9 overflow it).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+MASKED = -1e4
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension (Zhang and Sennrich 2019)."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., dim) to (..., dim). Written as x / sqrt so that onnxruntime fuses it."""
+        return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward w2(silu(w1 x) * w3 x) (Shazeer 2020)."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(dim, inner, bias=False)
+        self.w3 = nn.Linear(dim, inner, bias=False)
+        self.w2 = nn.Linear(inner, dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., dim) to (..., dim)."""
+        y: torch.Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
+        return y
+
+
+def rotary_angles(
+    positions: torch.Tensor, head_dim: int, theta: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine (S, head_dim / 2) of the rotary angles at float `positions` (S,)."""
+    powers = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+    angles = positions[:, None] * (1.0 / theta**powers)
+    return angles.cos(), angles.sin()
+
+
+def rotate_halves(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding over the two halves of a head: the backbone and the LFM detokenizer."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding over interleaved pairs of a head: the depthformer and Mimi."""
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Grouped-query attention.
+
+    query (1, heads, S, d); key and value (1, kv_heads, T, d); bias (S, T), added to the scores. Returns
+    (1, S, heads * d).
+    """
+    _, heads, length, dim = query.shape
+    kv_heads = key.shape[1]
+    grouped = query.reshape(1, kv_heads, (heads // kv_heads), length, dim) * dim**-0.5
+    scores = grouped @ key[:, :, None].transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
+    mixed = scores.softmax(-1) @ value[:, :, None]
+    return mixed.reshape(1, heads, length, dim).transpose(1, 2).reshape(1, length, heads * dim)
+
+
+def split_heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """(1, S, heads * head_dim) to (1, heads, S, head_dim)."""
+    return x.reshape(1, x.shape[1], x.shape[2] // head_dim, head_dim).transpose(1, 2)
+
+
+def swiglu_width(config_width: int, multiple: int, multiplier: float | None = 1.0) -> int:
+    """The width of an auto-adjusted SwiGLU: 2/3 of the stated width, rounded up to `multiple`."""
+    width = int(2 * config_width / 3)
+    if multiplier is not None:
+        width = int(multiplier * width)
+    return multiple * -(-width // multiple)
+
+
+class MatMul(nn.Module):
+    """A linear layer as `x @ weight (+ bias)` with the weight stored (in, out), as ONNX MatMul wants it.
+
+    `nn.Linear` would export a Transpose that onnxruntime folds into a second copy of the weight.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.detach().t().contiguous(), requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out)."""
+        y = x @ self.weight
+        return y if self.bias is None else y + self.bias
+
+
+def linears_to_matmuls(module: nn.Module) -> nn.Module:
+    """Replace every `nn.Linear` inside `module` by `MatMul`, one at a time to spare memory."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, MatMul(child))
+        else:
+            linears_to_matmuls(child)
+    return module

@@ -1,0 +1,207 @@
+"""The LFM2 layer stack with explicit state: gated short convolutions and grouped-query attention.
+
+The backbone and the LFM2.5 detokenizer are both such stacks. State goes in and comes out as tensors, in layer order:
+a conv layer has one (1, hidden, L_cache), an attention layer two (1, kv_heads, P, head_dim).
+Source: transformers' Lfm2Model, whose chunked convolution is wrong for chunks longer than 1 and is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from voxrill.export.layers import (
+    RMSNorm,
+    SwiGLU,
+    attend,
+    rotary_angles,
+    rotate_halves,
+    split_heads,
+    swiglu_width,
+)
+from voxrill.runtime.errors import CheckpointError
+
+CONV = "conv"
+ATTENTION = ("full_attention", "sliding_attention")
+
+Keep = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LfmConfig:
+    """Sizes of one stack, read from an `lfm` (or detokenizer) config."""
+
+    hidden: int
+    layer_types: tuple[str, ...]
+    heads: int
+    kv_heads: int
+    inner: int
+    conv_cache: int
+    conv_bias: bool
+    eps: float
+    theta: float
+    vocab: int
+    max_positions: int
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden // self.heads
+
+    @classmethod
+    def read(cls, config: dict[str, Any]) -> LfmConfig:
+        """Read the published fields.
+
+        Raises:
+            CheckpointError: a field is missing, or a layer type is unknown.
+        """
+        try:
+            inner = int(config["block_ff_dim"] if "block_ff_dim" in config else config["intermediate_size"])
+            if config.get("block_auto_adjust_ff_dim", True):
+                inner = swiglu_width(
+                    inner, config.get("block_multiple_of", 256), config.get("block_ffn_dim_multiplier", 1.0)
+                )
+            read = cls(
+                hidden=config["hidden_size"],
+                layer_types=tuple(config["layer_types"]),
+                heads=config["num_attention_heads"],
+                kv_heads=config["num_key_value_heads"],
+                inner=inner,
+                conv_cache=config["conv_L_cache"],
+                conv_bias=config.get("conv_bias", False),
+                eps=config["norm_eps"],
+                theta=_theta(config),
+                vocab=config["vocab_size"],
+                max_positions=config.get("max_position_embeddings", 128_000),
+            )
+        except KeyError as error:
+            raise CheckpointError(
+                f"config.json has no {error.args[0]} for an LFM2 stack", "Check that the config is whole"
+            ) from None
+        unknown = set(read.layer_types) - {CONV, *ATTENTION}
+        if unknown:
+            raise CheckpointError(
+                f"config.json names unknown layer types {sorted(unknown)}",
+                f"Known: {', '.join((CONV, *ATTENTION))}",
+            )
+        return read
+
+
+def _theta(config: dict[str, Any]) -> float:
+    """Rotary base: `rope_theta`, or newer transformers' `rope_parameters`."""
+    parameters = config.get("rope_parameters") or {}
+    return float(config.get("rope_theta", parameters.get("rope_theta", 1_000_000.0)))
+
+
+class _DepthwiseConv(nn.Module):
+    """Holds the `conv.conv` weights under their published names."""
+
+    def __init__(self, config: LfmConfig) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(
+            config.hidden, config.hidden, config.conv_cache, groups=config.hidden, bias=config.conv_bias
+        )
+        self.in_proj = nn.Linear(config.hidden, 3 * config.hidden, bias=config.conv_bias)
+        self.out_proj = nn.Linear(config.hidden, config.hidden, bias=config.conv_bias)
+
+    def forward(
+        self, x: torch.Tensor, past: torch.Tensor, keep: Keep
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gated short convolution over (1, S, hidden) with `past` (1, hidden, L_cache)."""
+        gate_in, gate_out, signal = self.in_proj(x).transpose(1, 2).chunk(3, 1)
+        whole = torch.cat([past, gate_in * signal], -1)
+        mixed = F.conv1d(whole[..., 1:], self.conv.weight, self.conv.bias, groups=self.conv.groups)
+        return self.out_proj((gate_out * mixed).transpose(1, 2)), keep(whole)
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: LfmConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        kv = config.kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden, config.hidden, bias=False)
+        self.k_proj = nn.Linear(config.hidden, kv, bias=False)
+        self.v_proj = nn.Linear(config.hidden, kv, bias=False)
+        self.out_proj = nn.Linear(config.hidden, config.hidden, bias=False)
+        self.q_layernorm = RMSNorm(config.head_dim, config.eps)
+        self.k_layernorm = RMSNorm(config.head_dim, config.eps)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        bias: torch.Tensor,
+        past: Sequence[torch.Tensor],
+        keep: Keep,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Attention over (1, S, hidden) and `past` keys and values (1, kv_heads, P, head_dim)."""
+        query = rotate_halves(self.q_layernorm(split_heads(self.q_proj(x), self.head_dim)), *rotary)
+        key = rotate_halves(self.k_layernorm(split_heads(self.k_proj(x), self.head_dim)), *rotary)
+        value = split_heads(self.v_proj(x), self.head_dim)
+        keys, values = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        return self.out_proj(attend(query, keys, values, bias)), keep(keys), keep(values)
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: LfmConfig, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == CONV:
+            self.conv = _DepthwiseConv(config)
+        else:
+            self.self_attn = _Attention(config)
+        self.feed_forward = SwiGLU(config.hidden, config.inner)
+        self.operator_norm = RMSNorm(config.hidden, config.eps)
+        self.ffn_norm = RMSNorm(config.hidden, config.eps)
+
+
+class LfmStack(nn.Module):
+    """Layers and final norm; keys as in the checkpoint under `lfm.` (token embeddings live elsewhere)."""
+
+    def __init__(self, config: LfmConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(_Layer(config, kind) for kind in config.layer_types)
+        self.embedding_norm = RMSNorm(config.hidden, config.eps)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        bias: torch.Tensor,
+        past: Sequence[torch.Tensor],
+        keep_conv: Keep,
+        keep_kv: Keep,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Run the stack.
+
+        Args:
+            x: (1, S, hidden).
+            positions: (S,) float32, the rotary positions.
+            bias: (S, P + S), added to attention scores.
+            past: state tensors in layer order.
+            keep_conv: picks the next conv state from (1, hidden, L_cache + S).
+            keep_kv: picks the next keys or values from (1, kv_heads, P + S, head_dim).
+
+        Returns:
+            (1, S, hidden) and the next state in the order of `past`.
+        """
+        rotary = rotary_angles(positions, self.config.head_dim, self.config.theta)
+        state, present = iter(past), []
+        for layer in self.layers:
+            assert isinstance(layer, _Layer)
+            normed = layer.operator_norm(x)
+            if layer.kind == CONV:
+                y, conv = layer.conv(normed, next(state), keep_conv)
+                present.append(conv)
+            else:
+                y, key, value = layer.self_attn(normed, rotary, bias, (next(state), next(state)), keep_kv)
+                present += [key, value]
+            x = x + y
+            x = x + layer.feed_forward(layer.ffn_norm(x))
+        return self.embedding_norm(x), present

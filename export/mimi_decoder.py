@@ -1,0 +1,279 @@
+"""The `mimi_decoder` graph: LFM2-Audio's codes to 24 kHz sound with Mimi's decoder, a streaming step.
+
+Codebooks, upsampling, a windowed transformer and the SEANet decoder. A Mimi checkpoint carries no config: sizes come
+from tensor shapes, the rest (heads, window, rotary base) is fixed in the reference's loader.
+The codec that counts is the one `liquid-audio` ships (Kyutai's moshi); transformers' MimiModel ignores the window.
+Each convolution keeps its last inputs as state, each transposed convolution its tail before the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from voxrill.export.checkpoint import Tensors
+from voxrill.export.layers import attend, rotary_angles, rotate_pairs
+from voxrill.export.windowed import keep_last, window_geometry
+from voxrill.runtime.contract import MIMI_DECODER, CodecSpec, TensorSpec, past_names
+
+SAMPLE_RATE = 24_000
+HEADS = 8
+WINDOW = 250
+THETA = 10_000.0
+USAGE_FLOOR = 1e-5
+"""Fixed in the reference (moshi's loaders and EuclideanCodebook); a window of 250 steps of 40 ms is 10 s."""
+
+
+@dataclass(frozen=True)
+class MimiConfig:
+    """Sizes of Mimi's decoder, read from its tensors."""
+
+    codebooks: int
+    vocab: int
+    code_dim: int
+    dim: int
+    layers: int
+    inner: int
+    upsample: int
+    widths: tuple[int, ...]
+    ratios: tuple[int, ...]
+    squeezed: tuple[int, ...]
+    first_kernel: int
+    last_kernel: int
+    residual_kernel: int
+
+    @classmethod
+    def read(cls, tensors: Tensors, codebooks: int) -> MimiConfig:
+        """Read the sizes from tensor shapes.
+
+        Raises:
+            CheckpointError: a tensor is missing.
+        """
+        shape = tensors.shape
+        vocab, code_dim = shape("quantizer.rvq_first.vq.layers.0._codebook.embedding_sum")
+        first_width, dim, first_kernel = shape("decoder.model.0.conv.conv.weight")
+        widths, ratios, squeezed, stage = [first_width], [], [], 2
+        while f"decoder.model.{stage}.convtr.convtr.weight" in tensors:
+            _, width, kernel = shape(f"decoder.model.{stage}.convtr.convtr.weight")
+            widths.append(width)
+            ratios.append(kernel // 2)
+            squeezed.append(shape(f"decoder.model.{stage + 1}.block.1.conv.conv.weight")[0])
+            stage += 3
+        layers = 0
+        while f"decoder_transformer.transformer.layers.{layers}.norm1.weight" in tensors:
+            layers += 1
+        return cls(
+            codebooks=codebooks,
+            vocab=vocab,
+            code_dim=code_dim,
+            dim=dim,
+            layers=layers,
+            inner=shape("decoder_transformer.transformer.layers.0.linear1.weight")[0],
+            upsample=shape("upsample.convtr.convtr.convtr.weight")[2] // 2,
+            widths=tuple(widths),
+            ratios=tuple(ratios),
+            squeezed=tuple(squeezed),
+            first_kernel=first_kernel,
+            last_kernel=shape(f"decoder.model.{stage}.conv.conv.weight")[2],
+            residual_kernel=shape("decoder.model.3.block.1.conv.conv.weight")[2],
+        )
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of one frame."""
+        samples = self.upsample
+        for ratio in self.ratios:
+            samples *= ratio
+        return samples
+
+    def state(self) -> tuple[TensorSpec, ...]:
+        """The streaming state: convolution tails in signal order, then the transformer's keys and values."""
+        tails = [(self.dim, self.upsample), (self.dim, self.first_kernel - 1)]
+        for width, ratio in zip(self.widths[1:], self.ratios, strict=True):
+            tails += [(width, ratio), (width, self.residual_kernel - 1)]
+        tails.append((self.widths[-1], self.last_kernel - 1))
+        specs = [TensorSpec(f"past_conv.{i}", "float32", (1, *tail)) for i, tail in enumerate(tails)]
+        for layer in range(self.layers):
+            shape = (1, HEADS, WINDOW - 1, self.dim // HEADS)
+            specs += [TensorSpec(name, "float32", shape) for name in past_names(layer, "attention")]
+        return tuple(specs)
+
+    def spec(self) -> CodecSpec:
+        """The codec's entry in the manifest."""
+        return CodecSpec(MIMI_DECODER, SAMPLE_RATE, self.frame_samples, self.state())
+
+
+class _State:
+    """Hands out the past state in order and collects the present one."""
+
+    def __init__(self, past: tuple[torch.Tensor, ...]) -> None:
+        self._past: Iterator[torch.Tensor] = iter(past)
+        self.present: list[torch.Tensor] = []
+
+    def conv(self, x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
+        """A causal convolution over the past inputs and `x` (1, channels, T)."""
+        past = next(self._past)
+        whole = torch.cat([past, x], -1)
+        self.present.append(keep_last(past.shape[-1], whole, -1))
+        y: torch.Tensor = conv(whole)
+        return y
+
+    def transposed(self, x: torch.Tensor, conv: nn.ConvTranspose1d) -> torch.Tensor:
+        """A causal transposed convolution; the tail past the last full stride waits for the next call."""
+        past = next(self._past)
+        overlap = past.shape[-1]
+        y = F.conv_transpose1d(x, conv.weight, None, conv.stride, groups=conv.groups)
+        y = torch.cat([y[..., :overlap] + past, y[..., overlap:]], -1)
+        self.present.append(keep_last(overlap, y, -1))
+        y = y[..., : y.shape[-1] - overlap]
+        return y if conv.bias is None else y + conv.bias[:, None]
+
+    def cache(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Past and new keys and values; the last of them are the next state."""
+        keys, values = (torch.cat([next(self._past), new], 2) for new in (key, value))
+        self.present += [keep_last(WINDOW - 1, whole, 2) for whole in (keys, values)]
+        return keys, values
+
+
+class _TransformerLayer(nn.Module):
+    def __init__(self, config: MimiConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.self_attn = nn.Module()
+        self.self_attn.in_projs = nn.ModuleList([nn.Linear(dim, 3 * dim, bias=False)])
+        self.self_attn.out_projs = nn.ModuleList([nn.Linear(dim, dim, bias=False)])
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, config.inner, bias=False)
+        self.linear2 = nn.Linear(config.inner, dim, bias=False)
+        self.layer_scale_1 = _Scale(dim)
+        self.layer_scale_2 = _Scale(dim)
+
+    def forward(
+        self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], bias: torch.Tensor, state: _State
+    ) -> torch.Tensor:
+        projected = self.self_attn.in_projs[0](self.norm1(x))  # type: ignore[operator, index]
+        split = projected.reshape(1, x.shape[1], 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+        query, key = rotate_pairs(split[0], *rotary), rotate_pairs(split[1], *rotary)
+        keys, values = state.cache(key, split[2])
+        mixed = self.self_attn.out_projs[0](attend(query, keys, values, bias))  # type: ignore[operator, index]
+        x = x + mixed * self.layer_scale_1.scale
+        y: torch.Tensor = x + self.linear2(F.gelu(self.linear1(self.norm2(x)))) * self.layer_scale_2.scale
+        return y
+
+
+class _Scale(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(dim))
+
+
+class _Residual(nn.Module):
+    """SEANet's residual block: squeeze with a small kernel, expand with a kernel of 1."""
+
+    def __init__(self, width: int, squeezed: int, kernel: int) -> None:
+        super().__init__()
+        self.wide = nn.Conv1d(width, squeezed, kernel)
+        self.narrow = nn.Conv1d(squeezed, width, 1)
+
+    def forward(self, x: torch.Tensor, state: _State) -> torch.Tensor:
+        y: torch.Tensor = x + self.narrow(F.elu(state.conv(F.elu(x), self.wide)))
+        return y
+
+
+class MimiDecoder(nn.Module):
+    """Inputs and outputs as `contract.codec` lists them. Fill it with `load_mimi`."""
+
+    def __init__(self, config: MimiConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codes = nn.Embedding(config.codebooks * config.vocab, config.dim)
+        self.upsample = nn.ConvTranspose1d(
+            config.dim, config.dim, 2 * config.upsample, config.upsample, groups=config.dim, bias=False
+        )
+        self.layers = nn.ModuleList(_TransformerLayer(config) for _ in range(config.layers))
+        self.first = nn.Conv1d(config.dim, config.widths[0], config.first_kernel)
+        self.stages = nn.ModuleList(
+            nn.ConvTranspose1d(wide, narrow, 2 * ratio, ratio)
+            for wide, narrow, ratio in zip(config.widths, config.widths[1:], config.ratios, strict=False)
+        )
+        self.residuals = nn.ModuleList(
+            _Residual(width, squeezed, config.residual_kernel)
+            for width, squeezed in zip(config.widths[1:], config.squeezed, strict=True)
+        )
+        self.last = nn.Conv1d(config.widths[-1], 1, config.last_kernel)
+
+    def forward(
+        self, audio_codes: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """audio_codes (1, codebooks, F), offset (1,) frames decoded before, state to audio (1, 1920 F), state."""
+        config, state = self.config, _State(past)
+        starts = (torch.arange(config.codebooks) * config.vocab)[:, None]
+        x = self.codes(audio_codes[0] + starts).sum(0).t()[None]
+        x = state.transposed(x, self.upsample).transpose(1, 2)
+        tails = state.present
+        positions, bias = window_geometry(offset * config.upsample, x.shape[1], WINDOW)
+        rotary = rotary_angles(positions, config.dim // HEADS, THETA)
+        # The transformer's state comes last in the contract but first in the signal: it has its own cursor.
+        attention = _State(past[len(past) - 2 * config.layers :])
+        for layer in self.layers:
+            x = layer(x, rotary, bias, attention)
+        x = state.conv(x.transpose(1, 2), self.first)
+        for stage, residual in zip(self.stages, self.residuals, strict=True):
+            assert isinstance(stage, nn.ConvTranspose1d)
+            x = residual(state.transposed(F.elu(x), stage), state)
+        x = state.conv(F.elu(x), self.last)
+        return (x[:, 0], *tails, *attention.present)
+
+
+def load_mimi(tensors: Tensors, config: MimiConfig) -> MimiDecoder:
+    """Build the decoder from Mimi's published tensors.
+
+    Each codebook is `embedding_sum / cluster_usage`, folded with its group's output projection into one table.
+
+    Raises:
+        CheckpointError: a tensor is missing or misshapen.
+    """
+    with torch.device("meta"):
+        module = MimiDecoder(config)
+    tensors.load(module, _published_names(config), {"codes.weight": _folded_codebooks(tensors, config)})
+    return module
+
+
+def _folded_codebooks(tensors: Tensors, config: MimiConfig) -> torch.Tensor:
+    """(codebooks * vocab, dim): what each code adds to the decoder's input."""
+    tables = []
+    for book in range(config.codebooks):
+        group, layer = ("rvq_first", 0) if book == 0 else ("rvq_rest", book - 1)
+        prefix = f"quantizer.{group}.vq.layers.{layer}._codebook."
+        usage = tensors.read(prefix + "cluster_usage").clamp(min=USAGE_FLOOR)
+        centroids = tensors.read(prefix + "embedding_sum") / usage[:, None]
+        tables.append(centroids @ tensors.read(f"quantizer.{group}.output_proj.weight")[..., 0].t())
+    return torch.cat(tables)
+
+
+def _published_names(config: MimiConfig) -> dict[str, str]:
+    """Our parameter names to the published ones."""
+    names = {"upsample.weight": "upsample.convtr.convtr.convtr.weight"}
+    for layer in range(config.layers):
+        for key in (
+            "self_attn.in_projs.0.weight",
+            "self_attn.out_projs.0.weight",
+            *(f"norm{i}.{part}" for i in (1, 2) for part in ("weight", "bias")),
+            *(f"linear{i}.weight" for i in (1, 2)),
+            *(f"layer_scale_{i}.scale" for i in (1, 2)),
+        ):
+            names[f"layers.{layer}.{key}"] = f"decoder_transformer.transformer.layers.{layer}.{key}"
+    convs = {"first": "0.conv.conv", "last": f"{3 * len(config.ratios) + 2}.conv.conv"}
+    for stage in range(len(config.ratios)):
+        convs[f"stages.{stage}"] = f"{3 * stage + 2}.convtr.convtr"
+        convs[f"residuals.{stage}.wide"] = f"{3 * stage + 3}.block.1.conv.conv"
+        convs[f"residuals.{stage}.narrow"] = f"{3 * stage + 3}.block.3.conv.conv"
+    for ours, theirs in convs.items():
+        for part in ("weight", "bias"):
+            names[f"{ours}.{part}"] = f"decoder.model.{theirs}.{part}"
+    return names

@@ -1,0 +1,164 @@
+"""What the model has been told and has said: embeddings that wait, and the state of those taken in.
+
+In: text, sound and spoken frames, in the order they happened. Out: the hidden state after the last of them.
+Prompts are assembled exactly as the reference's ChatState does: each piece of text is tokenized by itself, sound has
+no markers around it, and a spoken frame's embedding is the sum of its codes' rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.runtime.audio_encoder import AudioEncoder
+from voxrill.runtime.backbone import Backbone
+from voxrill.runtime.contract import SPECIAL_TOKENS, InterleaveSpec, ModelSpec
+from voxrill.runtime.depthformer import Depthformer
+from voxrill.runtime.manifest import Sampling
+from voxrill.runtime.sampling import Sampler
+from voxrill.runtime.tokenizer import Tokenizer
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.int64]
+
+
+class Parts:
+    """The parts of a loaded model that a context works with.
+
+    Args:
+        spec: sizes.
+        tokenizer: text to ids.
+        encoder: sound to embeddings.
+        backbone: embeddings to hidden states and logits.
+        depthformer: hidden states to frames.
+        text_table: (vocab, hidden).
+        audio_table: (codebooks * codes, hidden).
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        tokenizer: Tokenizer,
+        encoder: AudioEncoder,
+        backbone: Backbone,
+        depthformer: Depthformer,
+        text_table: Floats,
+        audio_table: Floats,
+    ) -> None:
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.backbone = backbone
+        self.depthformer = depthformer
+        self._text_table = text_table
+        self._audio_table = audio_table
+
+    def embed_tokens(self, ids: list[int]) -> Floats:
+        """Rows (n, hidden) of text tokens."""
+        rows: Floats = self._text_table[ids]
+        return rows
+
+    def embed_frames(self, codes: Codes) -> Floats:
+        """One row (n, hidden) for each frame of `codes` (codebooks, n)."""
+        starts = np.arange(self.spec.codes.codebooks)[:, None] * self.spec.codes.vocab_size
+        rows: Floats = self._audio_table[codes + starts].sum(0, dtype=np.float32)
+        return rows
+
+
+class Context:
+    """One conversation's tokens, sound and frames, and the backbone's state after them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._state = parts.backbone.new_state()
+        self._waiting: list[Floats] = []
+        self.add_text(SPECIAL_TOKENS["start"])
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Special token ids by role."""
+        return self._parts.tokenizer.ids
+
+    @property
+    def interleave(self) -> InterleaveSpec:
+        """The interleaved pattern."""
+        return self._parts.spec.interleave
+
+    @property
+    def end_of_audio(self) -> int:
+        """The code that ends audio in codebook 0."""
+        return self._parts.spec.codes.end_of_audio
+
+    @property
+    def positions(self) -> int:
+        """Positions taken in and waiting."""
+        return self._state.length + sum(len(rows) for rows in self._waiting)
+
+    def add_text(self, text: str) -> None:
+        """Append text; special tokens written in it count as such."""
+        self.add_tokens(self._parts.tokenizer.encode(text))
+
+    def add_tokens(self, ids: list[int]) -> None:
+        """Append text tokens."""
+        self._waiting.append(self._parts.embed_tokens(ids))
+
+    def add_audio(self, waveform: Floats) -> None:
+        """Append sound that is heard: `waveform` (samples,) at the encoder's rate."""
+        self._waiting.append(self._parts.encoder.encode(waveform))
+
+    def add_frames(self, codes: Codes) -> None:
+        """Append frames (codebooks, n) that were spoken, end-of-audio frames included."""
+        self._waiting.append(self._parts.embed_frames(codes))
+
+    @contextmanager
+    def turn(self, role: str) -> Iterator[None]:
+        """The `with` block's content is what `role` says."""
+        self.open_turn(role)
+        yield
+        self.close_turn()
+
+    def open_turn(self, role: str) -> None:
+        """Begin what `role` says."""
+        self.add_text(f"{SPECIAL_TOKENS['im_start']}{role}\n")
+
+    def close_turn(self) -> None:
+        """End what the open turn's role says."""
+        self.add_text(f"{SPECIAL_TOKENS['im_end']}\n")
+
+    def advance(self) -> Floats:
+        """Take in all that waits; the hidden state (hidden,) after it.
+
+        Raises:
+            ContextFull: it does not fit; nothing was taken in.
+        """
+        return self.hidden_states()[-1]
+
+    def hidden_states(self) -> Floats:
+        """Take in all that waits; the hidden states (n, hidden) of every position taken in.
+
+        Raises:
+            ContextFull: it does not fit; nothing was taken in.
+        """
+        rows = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
+        hidden = self._parts.backbone.forward(rows, self._state)
+        self._waiting = []
+        return hidden
+
+    def logits(self, hidden: Floats) -> Floats:
+        """Text logits (vocab,) of a hidden state."""
+        return self._parts.backbone.logits(hidden)
+
+    def frame(self, hidden: Floats, sampling: Sampling, sampler: Sampler) -> Codes:
+        """The frame (codebooks,) spoken from a hidden state."""
+        return self._parts.depthformer.frame(hidden, sampling, sampler)
+
+    def fork(self) -> Context:
+        """Another context that starts where this one stands."""
+        other = object.__new__(Context)
+        other._parts = self._parts
+        other._state = self._state.copy()
+        other._waiting = list(self._waiting)
+        return other

@@ -1,0 +1,100 @@
+"""Every error Voxrill raises on purpose: what is wrong, then what to do about it.
+
+    VoxrillError
+    ├── AudioFileError       a sound that cannot be read, written or used
+    ├── CheckpointError      a checkpoint (host side) that is not what the exporter expects
+    ├── BundleError          a bundle that is missing, incomplete or malformed
+    │   ├── HashMismatch     a file differs from the hash in its manifest
+    │   └── NewerFormat      the bundle was made by a newer Voxrill
+    ├── ExportError          a graph that could not be written, or does not match the model
+    ├── UsageError           arguments that do not go together
+    ├── ContextFull          the conversation has outgrown the model's context
+    └── MissingDependency    a package of an optional extra is not installed
+
+`str(error)` is one line, `message. Remedy`; the command line prints it and exits with status 2, so a user
+never sees a traceback for something a user can mend.
+"""
+
+__all__ = [
+    "AudioFileError",
+    "BundleError",
+    "CheckpointError",
+    "ContextFull",
+    "ExportError",
+    "HashMismatch",
+    "MissingDependency",
+    "NewerFormat",
+    "UsageError",
+    "VoxrillError",
+]
+
+
+class VoxrillError(Exception):
+    """The base of every deliberate error: a message and, where there is one, its remedy.
+
+    Args:
+        message: what is wrong, naming the file or value; a trailing full stop is optional.
+        remedy: what to do: a command, a setting, the alternatives. A sentence of its own.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)  # both in `args`, so that the error survives pickling
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """Message and remedy as sentences on one line, however many lines they came with."""
+        parts = [" ".join(part.split()) for part in (self.message, self.remedy)]
+        return " ".join(_sentence(part) for part in parts if part)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+class AudioFileError(VoxrillError):
+    """A sound that cannot be read, written or used: a file, or an array handed in."""
+
+
+class CheckpointError(VoxrillError):
+    """A checkpoint folder that lacks a file, a key or a value the exporter needs."""
+
+
+class BundleError(VoxrillError):
+    """A bundle that is missing, incomplete or malformed."""
+
+
+class HashMismatch(BundleError):
+    """A file in the bundle differs from the hash its manifest gives."""
+
+
+class NewerFormat(BundleError):
+    """The bundle's format is newer than this Voxrill understands."""
+
+
+class ExportError(VoxrillError):
+    """A graph that could not be written, or whose output does not match the model's."""
+
+
+class UsageError(VoxrillError):
+    """Arguments that are each well formed but do not go together, or are out of range."""
+
+
+class ContextFull(VoxrillError):
+    """Prompt and answer together no longer fit the context the bundle was made for."""
+
+
+class MissingDependency(VoxrillError):
+    """A package that belongs to an optional extra is not installed.
+
+    Args:
+        extra: the extra that brings it, such as `"export"`.
+        package: the package that failed to import, when it is known.
+    """
+
+    def __init__(self, extra: str, package: str = "") -> None:
+        missing = f"{package} is not installed" if package else f"The {extra} extra is not installed"
+        super().__init__(missing, f'Run: pip install "voxrill[{extra}]"')
+        self.args = (extra, package)
+        self.extra = extra
+        self.package = package

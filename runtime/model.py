@@ -1,0 +1,358 @@
+"""The public model: load a bundle, transcribe, speak, chat.
+
+In: a bundle folder; sound and text. Out: results, and streams of events as they happen. Everything runs in the
+calling thread; a model is not to be used from two threads at once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from voxrill.runtime import contract
+from voxrill.runtime.audio_encoder import AudioEncoder
+from voxrill.runtime.audio_file import AudioSource, WavWriter, as_waveform
+from voxrill.runtime.backbone import Backbone
+from voxrill.runtime.bundle import Bundle, open_bundle
+from voxrill.runtime.codec import Codec
+from voxrill.runtime.context import Context, Parts
+from voxrill.runtime.depthformer import Depthformer
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
+from voxrill.runtime.generate import Generation, Options, Token
+from voxrill.runtime.manifest import TOKENIZER_FILE, Sampling, Task
+from voxrill.runtime.session import Graph
+from voxrill.runtime.stats import StageTimes
+from voxrill.runtime.tokenizer import Tokenizer
+
+Output = Literal["text", "audio", "both"]
+
+
+def load(bundle: str | os.PathLike[str], threads: int = 0) -> Model:
+    """Load a bundle that `voxrill export` wrote.
+
+    Args:
+        bundle: its folder.
+        threads: threads per graph; 0 for one per physical core.
+
+    Raises:
+        BundleError: it is missing, incomplete, changed, or of a newer format.
+    """
+    return Model(open_bundle(Path(bundle)), threads)
+
+
+class Model:
+    """A loaded model. `manifest` says what it is, `times` where its time goes."""
+
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.times = StageTimes()
+        manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
+        specs = manifest.specs()
+
+        def graph(name: str) -> Graph:
+            return Graph(bundle.path(manifest.graphs[name].file), specs[name], self.times, threads)
+
+        self._codec = Codec(graph(spec.codec.graph), spec.codec, spec.codes, static.frames if static else None)
+        self.parts = Parts(
+            spec=spec,
+            tokenizer=Tokenizer(bundle.path(TOKENIZER_FILE)),
+            encoder=AudioEncoder(
+                graph(contract.AUDIO_ENCODER), spec.log_mel, self.times, static.mel_frames if static else None
+            ),
+            backbone=Backbone(
+                graph(contract.DECODER),
+                graph(contract.TEXT_HEAD),
+                graph(contract.DECODER_PREFILL) if static else None,
+                static.context if static else None,
+                spec.backbone.max_positions,
+            ),
+            depthformer=Depthformer(graph(contract.DEPTHFORMER), spec.codes),
+            text_table=bundle.table(manifest.text_embeddings),
+            audio_table=bundle.table(manifest.audio_embeddings),
+        )
+
+    @property
+    def codec(self) -> Codec:
+        """The codec, to decode frames of codes by hand."""
+        return self._codec
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the sound this model speaks."""
+        return self.manifest.model.codec.sample_rate
+
+    def transcribe(self, audio: AudioSource, *, system: str | None = None, **options: Any) -> Result:
+        """The words of a sound: a file of any kind and rate, or an array (see `as_waveform`).
+
+        Args:
+            audio: what to listen to.
+            system: another system prompt than the family's own.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        task = self.manifest.tasks.transcribe
+        conversation = Conversation(self, task, system)
+        *_, end = conversation.ask(audio=audio, output="text", **options)
+        assert isinstance(end, EndEvent)
+        return end.result
+
+    def speak(self, text: str, *, voice: str | None = None, system: str | None = None, **options: Any) -> Speech:
+        """Say `text`. Nothing is computed until the speech is iterated, saved or asked for its result.
+
+        Args:
+            text: what to say.
+            voice: one of the family's voices (or, where it knows none by name, a description).
+            system: another system prompt than the family's own.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            UsageError: the text is empty, or the voice unknown.
+        """
+        task = self.manifest.tasks.speak
+        if not text.strip():
+            raise UsageError("there is nothing to say: the text is empty", "Give some text")
+        chosen = _voice(task, voice)
+        conversation = Conversation(self, task, system or task.system.replace("{voice}", chosen))
+        return Speech(conversation.ask(text=text, output="both", **options), self.sample_rate)
+
+    def chat(
+        self,
+        *,
+        audio: AudioSource | None = None,
+        text: str | None = None,
+        system: str | None = None,
+        output: Output = "both",
+        **options: Any,
+    ) -> Iterator[Event]:
+        """Answer one question, spoken, written or both; events as they happen, an `EndEvent` last.
+
+        Args:
+            audio: the spoken part, heard before the written one.
+            text: the written part.
+            system: another system prompt than the family's own.
+            output: "both" or "audio" answers aloud (text comes with it, or is held back); "text" answers in text.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            UsageError: neither audio nor text was given.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+        """
+        return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
+
+    def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
+        """A conversation of several turns, each of which knows those before.
+
+        Args:
+            system: another system prompt than the family's own for this output.
+            output: what turns answer with unless they say otherwise.
+        """
+        tasks = self.manifest.tasks
+        return Conversation(self, tasks.write if output == "text" else tasks.chat, system, output)
+
+
+def _voice(task: Task, voice: str | None) -> str:
+    if voice is None:
+        return task.voice
+    known = {name.casefold(): name for name in task.voices}
+    if known and voice.casefold() not in known:
+        raise UsageError(f"there is no voice {voice!r}", f"This model has: {', '.join(task.voices)}")
+    return known.get(voice.casefold(), voice)
+
+
+class Conversation:
+    """Turns that know each other. Made by `Model.conversation`.
+
+    The system prompt is taken in at the first question, so that making a conversation costs nothing.
+    """
+
+    def __init__(self, model: Model, task: Task, system: str | None = None, output: Output = "both") -> None:
+        self._model = model
+        self._task = task
+        self._output: Output = output
+        self.context = Context(model.parts)
+        prompt = task.system if system is None else system
+        if prompt:
+            with self.context.turn("system"):
+                self.context.add_text(prompt)
+
+    def ask(
+        self,
+        *,
+        audio: AudioSource | None = None,
+        text: str | None = None,
+        output: Output | None = None,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+        text_sampling: Sampling | None = None,
+        audio_sampling: Sampling | None = None,
+    ) -> Iterator[Event]:
+        """One turn: the question goes in, events come out as the answer is made, an `EndEvent` last.
+
+        Whoever stops listening (closes the iterator) ends the turn there; what was said so far is remembered.
+
+        Raises:
+            UsageError: neither audio nor text was given, or max_new_tokens is below 1.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+            ContextFull: the question does not fit into the model's context.
+        """
+        if audio is None and text is None:
+            raise UsageError("there is no question", "Give audio, text or both")
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens is {max_new_tokens}", "Give at least 1")
+        waveform = None if audio is None else as_waveform(audio)
+        output = output or self._output
+        options = Options(
+            mode="sequential" if output == "text" else self._task.mode,
+            text=text_sampling or self._task.text,
+            audio=audio_sampling or self._task.audio,
+            max_new_tokens=max_new_tokens or self._task.max_new_tokens,
+            seed=seed,
+            text_only=output == "text",
+        )
+        return self._answer(waveform, text, options, output)
+
+    def _answer(
+        self, waveform: Any, text: str | None, options: Options, output: Output
+    ) -> Iterator[Event]:
+        self._model.times.reset()
+        started = time.perf_counter()
+        with self.context.turn("user"):
+            if waveform is not None:
+                self.context.add_audio(waveform)
+            if text is not None:
+                self.context.add_text(text)
+        self.context.open_turn("assistant")
+        try:
+            for event in _Answer(self._model, Generation(self.context, options), started):
+                if isinstance(event, EndEvent) or output in ("both", _kind(event)):
+                    yield event
+        finally:
+            self.context.close_turn()
+
+
+def _kind(event: Event) -> Output:
+    return "text" if isinstance(event, TextEvent) else "audio"
+
+
+class _Answer:
+    """Steps of a generation to events, and the result they add up to."""
+
+    def __init__(self, model: Model, generation: Generation, started: float) -> None:
+        self._model = model
+        self._generation = generation
+        self._started = started
+        self._text = model.parts.tokenizer.stream()
+        self._sound = model.codec.stream()
+        self._codes: list[Any] = []
+        self._samples: list[Any] = []
+        self._result = Result(
+            sample_rate=model.sample_rate, prompt_positions=generation.context.positions
+        )
+
+    def __iter__(self) -> Iterator[Event]:
+        for step in self._generation:
+            if isinstance(step, Token):
+                yield self._token(step.id)
+            elif not step.ends:
+                yield from self._frame(step.codes)
+        yield from self._audio(self._sound.flush(), None)
+        yield EndEvent(self._generation.finish_reason, self._finished(), self._now())
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _token(self, token: int) -> TextEvent:
+        result = self._result
+        piece = self._text.push(token)
+        result.tokens.append(token)
+        if piece and result.first_text is None:
+            result.first_text = self._now()
+        return TextEvent(piece, token, self._now())
+
+    def _frame(self, codes: Any) -> Iterator[AudioEvent]:
+        if not self._model.codec.decodes(codes):
+            self._result.skipped_frames += 1
+            return
+        self._codes.append(codes)
+        yield from self._audio(self._sound.push(codes[:, None]), codes)
+
+    def _audio(self, samples: Any, codes: Any) -> Iterator[AudioEvent]:
+        if not len(samples):
+            return
+        if self._result.first_audio is None:
+            self._result.first_audio = self._now()
+        self._samples.append(samples)
+        yield AudioEvent(samples, self._model.sample_rate, codes, self._now())
+
+    def _finished(self) -> Result:
+        books = self._model.manifest.model.codes.codebooks
+        return replace(
+            self._result,
+            text=self._model.parts.tokenizer.decode(self._result.tokens),
+            codes=np.stack(self._codes, 1) if self._codes else np.zeros((books, 0), np.int64),
+            samples=np.concatenate(self._samples) if self._samples else np.zeros(0, np.float32),
+            finish_reason=self._generation.finish_reason,
+            seconds=self._now(),
+            stages={name: 1000 * s.seconds for name, s in self._model.times.stages.items()},
+        )
+
+
+class Speech:
+    """Speech as it is made: iterate it for `AudioEvent`s, or take it whole.
+
+    It is computed once; iterating again gives the same events.
+    """
+
+    def __init__(self, events: Iterator[Event], sample_rate: int) -> None:
+        self._events = events
+        self._heard: list[AudioEvent] = []
+        self._result: Result | None = None
+        self.sample_rate = sample_rate
+
+    def __iter__(self) -> Iterator[AudioEvent]:
+        yield from self._heard
+        for event in self._events:
+            if isinstance(event, AudioEvent):
+                self._heard.append(event)
+                yield event
+            elif isinstance(event, EndEvent):
+                self._result = event.result
+
+    @property
+    def result(self) -> Result:
+        """The whole result; computes what is still missing."""
+        for _ in self:
+            pass
+        assert self._result is not None
+        return self._result
+
+    @property
+    def samples(self) -> Any:
+        """All samples (n,) float32."""
+        return self.result.samples
+
+    def save(self, path: str | os.PathLike[str]) -> Result:
+        """Write a 16-bit WAV, frame by frame as it is made; the file appears when it is whole.
+
+        Raises:
+            AudioFileError: the file cannot be written.
+        """
+        save_audio(self, path, self.sample_rate)
+        return self.result
+
+
+def save_audio(events: Iterable[AudioEvent], path: str | os.PathLike[str], sample_rate: int) -> None:
+    """Write the sound of `events` to a 16-bit WAV as it comes."""
+    with WavWriter(path, sample_rate) as writer:
+        for event in events:
+            writer.write(event.samples)

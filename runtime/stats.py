@@ -1,0 +1,43 @@
+"""Where the time of a model goes: wall time per stage, summed over calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Stage:
+    """Calls of one stage and the wall time, in seconds, of all of them."""
+
+    calls: int = 0
+    seconds: float = 0.0
+
+    @property
+    def mean_ms(self) -> float:
+        """Mean milliseconds of a call; 0 before the first."""
+        return 1000 * self.seconds / self.calls if self.calls else 0.0
+
+
+@dataclass
+class StageTimes:
+    """Times by stage name; a stage is a graph, or work on the host such as the log-mel."""
+
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the time of the `with` block to stage `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            stage = self.stages.setdefault(name, Stage())
+            stage.calls += 1
+            stage.seconds += time.perf_counter() - start
+
+    def reset(self) -> None:
+        """Forget everything measured."""
+        self.stages.clear()

@@ -1,0 +1,32 @@
+"""Voxrill: LFM2-Audio, a speech-and-text model, on the device.
+
+    import voxrill
+
+    model = voxrill.load("bundle/")
+    print(model.transcribe("question.wav").text)
+    model.speak("Kitchen lights on.").save("reply.wav")
+    for event in model.chat(audio="question.wav"):
+        ...
+"""
+
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
+from voxrill.runtime.manifest import Sampling
+from voxrill.runtime.model import Conversation, Model, Speech, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AudioEvent",
+    "Conversation",
+    "EndEvent",
+    "Event",
+    "Model",
+    "Result",
+    "Sampling",
+    "Speech",
+    "TextEvent",
+    "VoxrillError",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,57 @@
+"""The command line: the rooms' commands under one name, and every error as one line."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from voxrill import __version__
+from voxrill.export import cli as export_commands
+from voxrill.runtime import cli as runtime_commands
+from voxrill.runtime.errors import VoxrillError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="voxrill",
+    help="LFM2-Audio, a speech-and-text model, on the device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+runtime_commands.register(app)
+export_commands.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"voxrill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the exit status is 0, 2 for anything a user can mend, 130 for Ctrl-C."""
+    console = Console(stderr=True, highlight=False)
+    try:
+        app()
+    except VoxrillError as error:
+        console.print(f"voxrill: {error}", style="red", soft_wrap=True, markup=False)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        console.print("voxrill: interrupted", style="red")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
