@@ -90,9 +90,7 @@ class AudioDetokenizer(nn.Module):
         self.lfm = LfmStack(config.lfm)
         self.lin = nn.Linear(config.lfm.hidden, config.features)
 
-    def forward(
-        self, audio_codes: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
+    def forward(self, audio_codes: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """audio_codes (1, codebooks, F), offset (1,) frames decoded before, state to features and state."""
         config = self.config
         starts = (torch.arange(config.codebooks) * config.vocab)[:, None]

@@ -139,7 +139,7 @@ class _RelativeAttention(nn.Module):
         self.pos_bias_v = nn.Parameter(torch.zeros(self.heads, dim // self.heads))
 
     def forward(self, x: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """x (1, T, dim), positions (2T - 1, dim), bias (T,) to (1, T, dim)."""
+        """Attention of x (1, T, dim) with positions (2T - 1, dim) and bias (T,); (1, T, dim)."""
         length, dim = x.shape[1], x.shape[2]
 
         def split(y: torch.Tensor) -> torch.Tensor:
@@ -166,8 +166,8 @@ class _Convolution(nn.Module):
         self.pointwise_conv2 = nn.Conv1d(dim, dim, 1)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """x (1, T, dim), mask (T,) to (1, T, dim)."""
-        y = F.glu(self.pointwise_conv1(x.transpose(1, 2)), 1) * mask
+        """Convolution of x (1, T, dim), frames outside mask (T,) silenced; (1, T, dim)."""
+        y: torch.Tensor = F.glu(self.pointwise_conv1(x.transpose(1, 2)), 1) * mask
         y = self.pointwise_conv2(F.silu(self.batch_norm(self.depthwise_conv(y))))
         return y.transpose(1, 2)
 
@@ -185,9 +185,7 @@ class _ConformerLayer(nn.Module):
         self.feed_forward2 = _FeedForward(config)
         self.norm_out = nn.LayerNorm(config.dim)
 
-    def forward(
-        self, x: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         x = x + 0.5 * self.feed_forward1(self.norm_feed_forward1(x))
         x = x + self.self_attn(self.norm_self_att(x), positions, bias)
         x = x + self.conv(self.norm_conv(x), mask)
@@ -226,9 +224,7 @@ class _Adapter(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         out = config.adapter_out
-        self.model = nn.Sequential(
-            nn.LayerNorm(config.dim), nn.Linear(config.dim, out), nn.GELU(), nn.Linear(out, out)
-        )
+        self.model = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, out), nn.GELU(), nn.Linear(out, out))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.model(x)
@@ -243,9 +239,7 @@ class AudioEncoder(nn.Module):
         self.conformer = _Conformer(config)
         self.audio_adapter = _Adapter(config)
 
-    def forward(
-        self, mel_spectrogram: torch.Tensor, mel_lengths: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, mel_spectrogram: torch.Tensor, mel_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(1, T, bins) and (1,) to (1, ceil(T / 8), hidden) and (1,)."""
         encoded, lengths = self.conformer(mel_spectrogram, mel_lengths)
         return self.audio_adapter(encoded), lengths

@@ -237,9 +237,7 @@ def _kept_bundle(target: Path, options: ExportOptions, plans: dict[str, GraphPla
 
 
 def _check_target(target: Path) -> None:
-    if target.exists() and not (target / MANIFEST_FILE).is_file() and (
-        not target.is_dir() or any(target.iterdir())
-    ):
+    if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists and is not a bundle", "Choose another place for -o")
 
 

@@ -48,7 +48,7 @@ class Tensors:
                     f"{file} is not a readable safetensors file ({error})",
                     "It may be cut short: download it again",
                 ) from None
-            self._where |= dict.fromkeys(handle.keys(), handle)
+            self._where |= dict.fromkeys(handle.keys(), handle)  # type: ignore[no-untyped-call]
 
     def __contains__(self, name: str) -> bool:
         return name in self._where
@@ -177,9 +177,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} is missing", "Point at a folder with config.json, model.safetensors and tokenizer.json"
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not readable JSON ({error})", "Download the checkpoint again"
-        ) from None
+        raise CheckpointError(f"{path} is not readable JSON ({error})", "Download the checkpoint again") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} does not hold a JSON object", "Download the checkpoint again")
     return content
@@ -196,6 +194,4 @@ def open_checkpoint(directory: Path, name: str = "", revision: str = "local") ->
             f"there is no checkpoint folder at {directory}",
             "Give a folder, or a hub id such as LiquidAI/LFM2.5-Audio-1.5B",
         )
-    return Checkpoint(
-        directory, read_json(directory / CONFIG_FILE), name or directory.resolve().name, revision
-    )
+    return Checkpoint(directory, read_json(directory / CONFIG_FILE), name or directory.resolve().name, revision)

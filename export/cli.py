@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from voxrill.runtime.contract import StaticShapes
 from voxrill.runtime.errors import MissingDependency, UsageError
@@ -29,9 +36,13 @@ def register(app: typer.Typer) -> None:
 def export(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or a hub id like LiquidAI/LFM2.5-Audio-1.5B.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Bundle folder to write.")],
-    graphs: Annotated[str, typer.Option(help="Export only these graphs (comma-separated) into an existing bundle.")] = "",
+    graphs: Annotated[
+        str, typer.Option(help="Export only these graphs (comma-separated) into an existing bundle.")
+    ] = "",
     flavour: Annotated[str, typer.Option(help="cpu: any length. npu: fixed shapes, plain operators only.")] = "cpu",
-    mel_frames: Annotated[int, typer.Option(help="npu: 10 ms log-mel frames the encoder takes.", min=8)] = _SHAPES.mel_frames,
+    mel_frames: Annotated[
+        int, typer.Option(help="npu: 10 ms log-mel frames the encoder takes.", min=8)
+    ] = _SHAPES.mel_frames,
     prefill: Annotated[int, typer.Option(help="npu: positions of a prefill call.", min=2)] = _SHAPES.prefill,
     context: Annotated[int, typer.Option(help="npu: positions of the KV cache.", min=8)] = _SHAPES.context,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
@@ -50,7 +61,10 @@ def export(
     opened = find_checkpoint(checkpoint, revision, offline)
     with _progress() as progress:
         bundle = export_bundle(opened, out, ExportOptions(static, chosen), progress)
-    _err.print(f"wrote {out}: {len(bundle.manifest.graphs)} graphs, {bundle.manifest.size / 1e6:.0f} MB", soft_wrap=True)
+    _err.print(
+        f"wrote {out}: {len(bundle.manifest.graphs)} graphs, {bundle.manifest.size / 1e6:.0f} MB",
+        soft_wrap=True,
+    )
 
 
 @contextmanager

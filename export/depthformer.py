@@ -147,7 +147,8 @@ class Depthformer(nn.Module):
         config = self.config
         inputs = self.depth_linear(hidden_state).reshape(config.codebooks, 1, 1, config.dim)
         caches: list[list[torch.Tensor]] = [[] for _ in self.depthformer.layers]
-        codes, all_logits = [], []
+        codes: list[torch.Tensor] = []
+        all_logits: list[torch.Tensor] = []
         for i, book in enumerate(self.depth_embeddings):
             assert isinstance(book, _CodeEmbedding)
             x = inputs[i]
@@ -164,9 +165,7 @@ class Depthformer(nn.Module):
         return torch.cat(codes), torch.cat(all_logits)
 
 
-def _sample(
-    logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, gumbel: torch.Tensor
-) -> torch.Tensor:
+def _sample(logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, gumbel: torch.Tensor) -> torch.Tensor:
     """Gumbel-max draw (1,) from `logits` (1, vocab), kept to those not below the top_k-th."""
     ranked = logits.sort(-1, descending=True).values
     threshold = ranked.index_select(-1, top_k - 1)

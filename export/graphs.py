@@ -95,7 +95,8 @@ def read_model_spec(checkpoint: Checkpoint) -> ModelSpec:
         ),
         codec=read_codec_spec(checkpoint),
         interleave=InterleaveSpec(
-            text=int(checkpoint.value("interleaved_n_text")), audio=int(checkpoint.value("interleaved_n_audio"))
+            text=int(checkpoint.value("interleaved_n_text")),
+            audio=int(checkpoint.value("interleaved_n_audio")),
         ),
         log_mel=read_log_mel(checkpoint),
     )
@@ -111,7 +112,12 @@ def read_codec_spec(checkpoint: Checkpoint) -> CodecSpec:
 def read_log_mel(checkpoint: Checkpoint) -> LogMelConfig:
     """The features of `config.json`'s preprocessor; an option we do not compute is refused by name."""
     found = checkpoint.value("preprocessor")
-    for key, wanted in {"normalize": "per_feature", "window": "hann", "log": True, "frame_splicing": 1}.items():
+    for key, wanted in {
+        "normalize": "per_feature",
+        "window": "hann",
+        "log": True,
+        "frame_splicing": 1,
+    }.items():
         if found.get(key, wanted) != wanted:
             raise CheckpointError(
                 f"config.json has preprocessor.{key} = {found[key]!r}; only {wanted!r} is supported",
@@ -121,9 +127,7 @@ def read_log_mel(checkpoint: Checkpoint) -> LogMelConfig:
     return LogMelConfig(**{key: checkpoint.value("preprocessor", key) for key in keys})
 
 
-def plan_graphs(
-    checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes | None = None
-) -> dict[str, GraphPlan]:
+def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes | None = None) -> dict[str, GraphPlan]:
     """Every graph of the bundle in pipeline order; `static` asks for the npu flavour."""
     specs = graph_specs(model, static)
     weights = checkpoint.weights
@@ -155,7 +159,13 @@ def plan_graphs(
         contract.DECODER: (
             decoder,
             {past: 5, new: 3},
-            [{past: 0, new: 1}, {past: 0, new: 37}, {past: 1, new: 1}, {past: 61, new: 1}, {past: 130, new: 19}],
+            [
+                {past: 0, new: 1},
+                {past: 0, new: 37},
+                {past: 1, new: 1},
+                {past: 61, new: 1},
+                {past: 130, new: 19},
+            ],
         ),
         contract.DECODER_PREFILL: (decoder, {}, []),
         contract.TEXT_HEAD: (text_head, {}, []),

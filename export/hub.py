@@ -43,9 +43,7 @@ def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
     except ImportError:
         raise MissingDependency("hub", "huggingface_hub") from None
     try:
-        return Path(
-            snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=WANTED)
-        )
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=WANTED))
     except LocalEntryNotFoundError:
         raise CheckpointError(
             f"{hub_id} is not in the local cache and the hub cannot be reached",

@@ -41,9 +41,7 @@ class SwiGLU(nn.Module):
         return y
 
 
-def rotary_angles(
-    positions: torch.Tensor, head_dim: int, theta: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_angles(positions: torch.Tensor, head_dim: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosine and sine (S, head_dim / 2) of the rotary angles at float `positions` (S,)."""
     powers = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     angles = positions[:, None] * (1.0 / theta**powers)
@@ -62,9 +60,7 @@ def rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     return torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
 
 
-def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Grouped-query attention.
 
     query (1, heads, S, d); key and value (1, kv_heads, T, d); bias (S, T), added to the scores. Returns
@@ -76,7 +72,7 @@ def attend(
     scores = grouped @ key[:, :, None].transpose(-1, -2)
     if bias is not None:
         scores = scores + bias
-    mixed = scores.softmax(-1) @ value[:, :, None]
+    mixed: torch.Tensor = scores.softmax(-1) @ value[:, :, None]
     return mixed.reshape(1, heads, length, dim).transpose(1, 2).reshape(1, length, heads * dim)
 
 

@@ -109,9 +109,7 @@ class _DepthwiseConv(nn.Module):
         self.in_proj = nn.Linear(config.hidden, 3 * config.hidden, bias=config.conv_bias)
         self.out_proj = nn.Linear(config.hidden, config.hidden, bias=config.conv_bias)
 
-    def forward(
-        self, x: torch.Tensor, past: torch.Tensor, keep: Keep
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor, past: torch.Tensor, keep: Keep) -> tuple[torch.Tensor, torch.Tensor]:
         """Gated short convolution over (1, S, hidden) with `past` (1, hidden, L_cache)."""
         gate_in, gate_out, signal = self.in_proj(x).transpose(1, 2).chunk(3, 1)
         whole = torch.cat([past, gate_in * signal], -1)

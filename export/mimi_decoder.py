@@ -207,9 +207,7 @@ class MimiDecoder(nn.Module):
         )
         self.last = nn.Conv1d(config.widths[-1], 1, config.last_kernel)
 
-    def forward(
-        self, audio_codes: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
+    def forward(self, audio_codes: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """audio_codes (1, codebooks, F), offset (1,) frames decoded before, state to audio (1, 1920 F), state."""
         config, state = self.config, _State(past)
         starts = (torch.arange(config.codebooks) * config.vocab)[:, None]

@@ -11,9 +11,7 @@ import torch
 from voxrill.export.layers import MASKED
 
 
-def window_geometry(
-    offset: torch.Tensor, length: int, window: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def window_geometry(offset: torch.Tensor, length: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotary positions and the score bias of `length` new positions after `offset` (1,) earlier ones.
 
     Returns:

@@ -47,8 +47,6 @@ class AudioEncoder:
                     "Cut it up, or export with more --mel-frames",
                 )
             mel = np.pad(mel, ((0, self._frames - length), (0, 0)))
-        outputs = self._graph.run(
-            {"mel_spectrogram": mel[None], "mel_lengths": np.array([length], np.int64)}
-        )
-        embeddings: Floats = outputs["audio_embeddings"][0, : int(outputs["audio_lengths"][0])]  # type: ignore[assignment, call-overload]
+        outputs = self._graph.run({"mel_spectrogram": mel[None], "mel_lengths": np.array([length], np.int64)})
+        embeddings: Floats = outputs["audio_embeddings"][0, : int(outputs["audio_lengths"][0])]
         return embeddings

@@ -289,9 +289,7 @@ def _collect(blocks: Iterator[Waveform], from_rate: int, to_rate: int, frames: i
             filled += block.size
         collected.resize(filled, refcheck=False)
     except MemoryError as error:
-        raise AudioFileError(
-            f"{name} is too long for this device's memory", "Split it into shorter files"
-        ) from error
+        raise AudioFileError(f"{name} is too long for this device's memory", "Split it into shorter files") from error
     return collected
 
 
@@ -329,9 +327,7 @@ def _mono(samples: Waveform) -> Waveform:
             f"Sound of shape {samples.shape} is not understood", "Give [samples] or [samples, channels]"
         )
     if samples.shape[1] > _MAX_CHANNELS:
-        raise AudioFileError(
-            f"Sound of shape {samples.shape} looks like [channels, samples]", "Transpose it: audio.T"
-        )
+        raise AudioFileError(f"Sound of shape {samples.shape} looks like [channels, samples]", "Transpose it: audio.T")
     if samples.shape[1] <= 1:
         return samples.reshape(-1)
     return np.asarray(samples.mean(axis=1), dtype=np.float32)

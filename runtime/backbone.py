@@ -57,7 +57,7 @@ class Backbone:
 
     def logits(self, hidden: Floats) -> Floats:
         """Text logits (vocab,) of one hidden state (hidden,)."""
-        logits: Floats = self._text_head.run({"hidden_state": hidden[None]})["logits"][0]  # type: ignore[assignment]
+        logits: Floats = self._text_head.run({"hidden_state": hidden[None]})["logits"][0]
         return logits
 
     def _graph_for(self, positions: int) -> tuple[Graph, int]:
@@ -74,5 +74,5 @@ class Backbone:
         inputs[0, :valid] = chunk
         outputs = graph.run({"inputs_embeds": inputs, **state.feeds(valid, width)})
         state.update(outputs, valid)
-        hidden: Floats = outputs["hidden_states"][0, :valid]  # type: ignore[assignment]
+        hidden: Floats = outputs["hidden_states"][0, :valid]
         return hidden

@@ -151,9 +151,7 @@ def unpack(packed: Path, target: Path, progress: Progress = _no_progress) -> Bun
                     with archive.open(name) as source, path.open("wb") as sink:
                         _copy_checked(source, sink, name, entry, progress)
         except (zipfile.BadZipFile, KeyError, EOFError) as error:
-            raise BundleError(
-                f"{packed} is not a whole packed bundle ({error})", "Copy or pack it again"
-            ) from None
+            raise BundleError(f"{packed} is not a whole packed bundle ({error})", "Copy or pack it again") from None
         (partial / MANIFEST_FILE).write_bytes(raw)
         partial.replace(target)
     return open_bundle(target)
@@ -178,9 +176,7 @@ def _copy_checked(source, sink, name: str, entry: FileEntry, progress: Progress)
         sink.write(block)
         progress(name, len(block))
     if digest.hexdigest() != entry.sha256:
-        raise HashMismatch(
-            f"{name} does not have the SHA-256 its manifest states", "Copy or export the bundle again"
-        )
+        raise HashMismatch(f"{name} does not have the SHA-256 its manifest states", "Copy or export the bundle again")
 
 
 @contextmanager
@@ -193,7 +189,8 @@ def _replacing(target: Path) -> Iterator[Path]:
         yield partial
     except OSError as error:
         raise BundleError(
-            f"{target} cannot be written ({error.strerror or error})", "Free some space or choose another place"
+            f"{target} cannot be written ({error.strerror or error})",
+            "Free some space or choose another place",
         ) from None
     finally:
         remove(partial)

@@ -33,12 +33,14 @@ STDOUT = "-"
 """As an output file: raw 16-bit little-endian mono samples on stdout (a WAV header cannot be streamed)."""
 
 BundleOption = Annotated[
-    Path | None, typer.Option("--bundle", envvar="VOXRILL_BUNDLE", help="Bundle folder to run.", show_default=False)
+    Path | None,
+    typer.Option("--bundle", envvar="VOXRILL_BUNDLE", help="Bundle folder to run.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same answer.")]
 MaxOption = Annotated[
-    int | None, typer.Option("--max-new-tokens", min=1, help="Limit on text tokens and audio frames together.")
+    int | None,
+    typer.Option("--max-new-tokens", min=1, help="Limit on text tokens and audio frames together."),
 ]
 TextTemperature = Annotated[float | None, typer.Option(help="Text sampling temperature; 0 is greedy.", min=0.0)]
 TextTopK = Annotated[int | None, typer.Option(help="Text candidates kept; 0 keeps all.", min=0)]
@@ -213,7 +215,8 @@ def unpack(
 def _model(bundle: Path | None, threads: int) -> Model:
     if bundle is None:
         raise UsageError(
-            "no bundle was named", "Give --bundle FOLDER (or set VOXRILL_BUNDLE); make one with: voxrill export"
+            "no bundle was named",
+            "Give --bundle FOLDER (or set VOXRILL_BUNDLE); make one with: voxrill export",
         )
     return load(bundle, threads)
 
@@ -234,7 +237,8 @@ def _output(name: str) -> Output:
 def _check_streams(out: str | None, text_on_stdout: bool) -> None:
     if out == STDOUT and text_on_stdout:
         raise UsageError(
-            "text and raw sound cannot both go to stdout", "Give -o a file name, or leave the text out (--output audio)"
+            "text and raw sound cannot both go to stdout",
+            "Give -o a file name, or leave the text out (--output audio)",
         )
 
 

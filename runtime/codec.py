@@ -56,9 +56,7 @@ class CodecStream:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._offset = 0
-        self._state = {
-            t.name: np.zeros([int(size) for size in t.shape], np.float32) for t in codec.spec.state
-        }
+        self._state = {t.name: np.zeros([int(size) for size in t.shape], np.float32) for t in codec.spec.state}
         self._overlap = OverlapAdd(codec.spec.n_fft, codec.spec.hop) if codec.spec.hop else None
 
     def push(self, codes: Codes) -> Floats:
@@ -82,6 +80,6 @@ class CodecStream:
             }
         )
         self._offset += codes.shape[1]
-        self._state = {name: outputs[present_name(name)] for name in self._state}  # type: ignore[misc]
-        sound: Floats = outputs[self._codec.graph.spec.outputs[0].name][0]  # type: ignore[assignment]
+        self._state = {name: outputs[present_name(name)] for name in self._state}
+        sound: Floats = outputs[self._codec.graph.spec.outputs[0].name][0]
         return self._overlap.push(sound) if self._overlap else sound

@@ -134,7 +134,8 @@ class Context:
         Raises:
             ContextFull: it does not fit; nothing was taken in.
         """
-        return self.hidden_states()[-1]
+        last: Floats = self.hidden_states()[-1]
+        return last
 
     def hidden_states(self) -> Floats:
         """Take in all that waits; the hidden states (n, hidden) of every position taken in.

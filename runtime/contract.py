@@ -252,9 +252,7 @@ def codec(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:
     frames: Size = static.frames if static else FRAMES
     samples: Size = static.frames * spec.frame_samples if static else "samples"
     hops: Size = static.frames * spec.hops_per_frame if static and spec.hop else "hops"
-    sound = (
-        _float("stft_features", 1, hops, spec.n_fft + 2) if spec.hop else _float("audio", 1, samples)
-    )
+    sound = _float("stft_features", 1, hops, spec.n_fft + 2) if spec.hop else _float("audio", 1, samples)
     return GraphSpec(
         spec.graph,
         (_int("audio_codes", 1, model.codes.codebooks, frames), _int("offset", 1), *spec.state),
@@ -285,14 +283,11 @@ def differences(spec: GraphSpec, inputs: Iterable[TensorSpec], outputs: Iterable
                 found.append(f"{side} {tensor.name} is missing")
             elif have.dtype != tensor.dtype or not _fits(tensor.shape, have.shape):
                 found.append(
-                    f"{side} {tensor.name} is {have.dtype}{list(have.shape)}, "
-                    f"not {tensor.dtype}{list(tensor.shape)}"
+                    f"{side} {tensor.name} is {have.dtype}{list(have.shape)}, not {tensor.dtype}{list(tensor.shape)}"
                 )
         found += [f"{side} {name} is unknown" for name in by_name]
     return found
 
 
 def _fits(wanted: tuple[Size, ...], actual: tuple[Size, ...]) -> bool:
-    return len(wanted) == len(actual) and all(
-        isinstance(w, str) or w == a for w, a in zip(wanted, actual, strict=True)
-    )
+    return len(wanted) == len(actual) and all(isinstance(w, str) or w == a for w, a in zip(wanted, actual, strict=True))

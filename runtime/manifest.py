@@ -29,11 +29,7 @@ Flavour = Literal["cpu", "npu"]
 Mode = Literal["sequential", "interleaved"]
 
 
-class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
-
-
-class Sampling(_Struct):
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a token or code is drawn. temperature 0 is greedy; top_k 0 keeps every candidate."""
 
     temperature: float = 0.0
@@ -45,7 +41,7 @@ class Sampling(_Struct):
         return self.temperature <= 0 or self.top_k == 1
 
 
-class Task(_Struct):
+class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The family's own way to do one job.
 
     system: the system prompt, with `{voice}` where a voice goes in; mode: how text and audio follow each other;
@@ -61,7 +57,7 @@ class Task(_Struct):
     voices: tuple[str, ...] = ()
 
 
-class Tasks(_Struct):
+class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The jobs every bundle can be asked to do: `chat` answers aloud, `write` in text."""
 
     transcribe: Task
@@ -70,7 +66,7 @@ class Tasks(_Struct):
     write: Task
 
 
-class Source(_Struct):
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the weights came from: a hub id or folder name, its revision, and the weights' own hash and licence."""
 
     name: str
@@ -80,14 +76,14 @@ class Source(_Struct):
     licence_url: str
 
 
-class GraphFile(_Struct):
+class GraphFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One graph of the bundle: its file and the precision of its weights."""
 
     file: str
     precision: str = "float32"
 
 
-class Table(_Struct):
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An embedding table inside a file of the bundle, memory-mapped and never copied.
 
     offset in bytes; shape (rows, hidden_size).
@@ -99,14 +95,14 @@ class Table(_Struct):
     dtype: str = "float32"
 
 
-class FileEntry(_Struct):
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Size in bytes and SHA-256 of one file of the bundle."""
 
     size: int
     sha256: str
 
 
-class Manifest(_Struct):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All a bundle says of itself; the one file that is read before anything else."""
 
     format: int
@@ -142,9 +138,7 @@ def read_manifest(bundle: Path) -> Manifest:
     """
     path = bundle / MANIFEST_FILE
     if not bundle.exists():
-        raise BundleError(
-            f"there is no bundle at {bundle}", "Make one with: voxrill export CHECKPOINT -o BUNDLE"
-        )
+        raise BundleError(f"there is no bundle at {bundle}", "Make one with: voxrill export CHECKPOINT -o BUNDLE")
     if bundle.is_file():
         raise BundleError(
             f"{bundle} is a file, not a bundle folder", f"If it is a packed bundle: voxrill unpack {bundle}"

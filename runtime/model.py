@@ -221,9 +221,7 @@ class Conversation:
         )
         return self._answer(waveform, text, options, output)
 
-    def _answer(
-        self, waveform: Any, text: str | None, options: Options, output: Output
-    ) -> Iterator[Event]:
+    def _answer(self, waveform: Any, text: str | None, options: Options, output: Output) -> Iterator[Event]:
         self._model.times.reset()
         started = time.perf_counter()
         with self.context.turn("user"):
@@ -255,9 +253,7 @@ class _Answer:
         self._sound = model.codec.stream()
         self._codes: list[Any] = []
         self._samples: list[Any] = []
-        self._result = Result(
-            sample_rate=model.sample_rate, prompt_positions=generation.context.positions
-        )
+        self._result = Result(sample_rate=model.sample_rate, prompt_positions=generation.context.positions)
 
     def __iter__(self) -> Iterator[Event]:
         for step in self._generation:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -20,7 +20,7 @@ from voxrill.runtime.contract import GraphSpec, TensorSpec, differences
 from voxrill.runtime.errors import BundleError
 from voxrill.runtime.stats import StageTimes
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -47,9 +47,7 @@ class Graph:
         self.spec = spec
         self._times = times
         try:
-            self._session = ort.InferenceSession(
-                str(path), sess_options=session_options(threads), providers=[CPU]
-            )
+            self._session = ort.InferenceSession(str(path), sess_options=session_options(threads), providers=[CPU])
         except Exception as error:  # onnxruntime raises a class per status; all mean the same to a user
             raise BundleError(
                 f"{path.name} cannot be loaded: {_first_line(error)}",

@@ -7,6 +7,7 @@ The cpu flavour's cache grows with every call (the graph returns it whole). The 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from voxrill.runtime.contract import PAST_SEQUENCE, GraphSpec, present_name
 from voxrill.runtime.errors import ContextFull
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 _CONV = "past_conv."

@@ -30,9 +30,7 @@ class Tokenizer:
         for role, token in SPECIAL_TOKENS.items():
             token_id = self._tokenizer.token_to_id(token)
             if token_id is None:
-                raise BundleError(
-                    f"{path} has no token {token}", "This tokenizer is not an LFM2-Audio model's"
-                )
+                raise BundleError(f"{path} has no token {token}", "This tokenizer is not an LFM2-Audio model's")
             self.ids[role] = token_id
 
     def encode(self, text: str) -> list[int]:

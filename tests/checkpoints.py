@@ -63,7 +63,8 @@ MERGES = (("Ġ", "t"), ("h", "e"), ("i", "n"), ("Ġ", "a"), ("Ġt", "he"), ("in"
 # Tiny checkpoints scale these rows up, so that greedy streams of a random model do change mode and end.
 TINY_TEXT_BOOSTS = {IM_END: 1.35, 128: 1.6, 130: 1.4}
 TINY_AUDIO_BOOSTS = {0: 1.75, 3: 1.3, 6: 1.3}  # codebook: factor of its row 2048
-TINY_LEAN = 0.16  # the mean of end-of-audio's rows and of im_end's: the one then often follows the other
+# The mean of end-of-audio's rows and of im_end's: the one then sometimes follows the other. Found by trying.
+TINY_LEAN = {"lfm2": 0.12, "lfm2.5": 0.19}
 
 CHAT_TEMPLATE = (
     "{{- bos_token -}}\n"
@@ -407,7 +408,7 @@ def _model_entries(family: str, size: str) -> Iterator[Entry]:
     pieces = [Piece(0, vocab, 0.0, spread)]
     if size == "tiny":
         for row, boost in TINY_TEXT_BOOSTS.items():
-            pieces.append(Piece(row, row + 1, TINY_LEAN if row == IM_END else 0.0, spread * boost))
+            pieces.append(Piece(row, row + 1, TINY_LEAN[family] if row == IM_END else 0.0, spread * boost))
     yield from _backbone_entries(lfm, Entry("lfm.embed_tokens.weight", (vocab, hidden), tuple(pieces)))
     yield from _conformer_entries(config["encoder"])
     yield from _affine("audio_adapter.model.0", config["encoder"]["d_model"])
@@ -417,7 +418,7 @@ def _model_entries(family: str, size: str) -> Iterator[Entry]:
     pieces = [Piece(0, rows, 0.0, spread)]
     if size == "tiny":
         ends = range(END_OF_AUDIO, rows, AUDIO_VOCAB)
-        pieces += [Piece(row, row + 1, TINY_LEAN, spread) for row in ends]
+        pieces += [Piece(row, row + 1, TINY_LEAN[family], spread) for row in ends]
     yield Entry("audio_embedding.embedding.weight", (rows, hidden), tuple(pieces))
     yield _norm("audio_embedding.embedding_norm.weight", hidden)
     yield _linear("audio_embedding.to_logits.weight", codebooks * AUDIO_VOCAB, hidden)
@@ -679,9 +680,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
-def make_checkpoint(
-    directory: Path, family: str, size: str = "tiny", seed: int = 0, dtype: str = "float32"
-) -> Path:
+def make_checkpoint(directory: Path, family: str, size: str = "tiny", seed: int = 0, dtype: str = "float32") -> Path:
     """Write a random checkpoint into ``directory`` (made if missing) and return it.
 
     ``dtype`` is that of the floating tensors; Mimi's file is float32 always, as published.

@@ -46,9 +46,7 @@ def test_full_size_plan_is_the_published_layout(family: str) -> None:
 @pytest.mark.parametrize("family", checkpoints.FAMILIES)
 def test_tiny_is_deterministic(tmp_path: Path, family: str) -> None:
     """Equal seeds give equal files, other seeds others; the values are those of the golden outputs."""
-    made = [
-        checkpoints.make_checkpoint(tmp_path / str(i), family, seed=seed) for i, seed in enumerate((0, 0, 1))
-    ]
+    made = [checkpoints.make_checkpoint(tmp_path / str(i), family, seed=seed) for i, seed in enumerate((0, 0, 1))]
     for name in checkpoints.plan(family, "tiny"):
         first, again, other = (checkpoints.fingerprint(path / name) for path in made)
         assert first == again != other

@@ -43,9 +43,7 @@ def test_blocks_leave_no_seam(log_mel, monkeypatch):
     np.testing.assert_allclose(log_mel(waveform), whole, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "samples", [1, 2, 159, 160, 161, 319, 320, 321, 399, 400, 401, 479, 480, 511, 512, 513, 800]
-)
+@pytest.mark.parametrize("samples", [1, 2, 159, 160, 161, 319, 320, 321, 399, 400, 401, 479, 480, 511, 512, 513, 800])
 def test_every_edge_length(log_mel, samples):
     mel = log_mel(noise(samples))
     assert mel.shape == (samples // 160 + 1, 128)

@@ -104,9 +104,7 @@ def test_imports_are_absolute_and_through_voxrill():
 @pytest.mark.parametrize("room", ["runtime", "devices"])
 def test_device_rooms_never_name_heavy_packages(room):
     wrong = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path, name, _ in all_imports(room)
-        if name.split(".")[0] in HEAVY
+        f"{path.relative_to(ROOT)} imports {name}" for path, name, _ in all_imports(room) if name.split(".")[0] in HEAVY
     ]
     assert wrong == []
 

@@ -1,12 +1,12 @@
 """Voxrill: LFM2-Audio, a speech-and-text model, on the device.
 
-    import voxrill
+import voxrill
 
-    model = voxrill.load("bundle/")
-    print(model.transcribe("question.wav").text)
-    model.speak("Kitchen lights on.").save("reply.wav")
-    for event in model.chat(audio="question.wav"):
-        ...
+model = voxrill.load("bundle/")
+print(model.transcribe("question.wav").text)
+model.speak("Kitchen lights on.").save("reply.wav")
+for event in model.chat(audio="question.wav"):
+    ...
 """
 
 from voxrill.runtime.errors import VoxrillError

@@ -164,12 +164,45 @@ STREAMS: dict[str, list[tuple[str, str, int, int]]] = {
         ("speech+text->speech", "interleaved", 1, 100),
         ("speech+text->speech", "interleaved", 4, 110),
     ],
-    "lfm2.5": [],
+    "lfm2.5": [
+        ("text->text", "sequential", 5, 100),
+        ("text->text", "sequential", 7, 100),
+        ("text->text", "interleaved", 5, 100),
+        ("text->speech", "sequential", 4, 100),
+        ("text->speech", "sequential", 7, 100),
+        ("text->speech", "interleaved", 5, 100),
+        ("speech->text", "sequential", 7, 100),
+        ("speech->text", "sequential", 4, 100),
+        ("speech->text", "interleaved", 2, 100),
+        ("speech->speech", "sequential", 2, 110),
+        ("speech->speech", "interleaved", 0, 100),
+        ("speech->speech", "interleaved", 6, 100),
+        ("speech+text->text", "sequential", 4, 100),
+        ("speech+text->text", "sequential", 5, 110),
+        ("speech+text->text", "interleaved", 5, 100),
+        ("speech+text->speech", "sequential", 5, 40),
+        ("speech+text->speech", "interleaved", 3, 100),
+        ("speech->speech", "interleaved", 4, 100),
+        ("speech+text->speech", "interleaved", 7, 100),
+    ],
 }
 # Two-turn conversations, interleaved: route and candidate of the first turn, limit of steps of each turn.
 CONVERSATIONS: dict[str, list[tuple[str, int, int]]] = {
     "lfm2": [("speech->speech", 5, 80), ("speech+text->speech", 7, 80), ("text->speech", 0, 40)],
-    "lfm2.5": [],
+    "lfm2.5": [
+        (r, i, 70)
+        for r, i in (
+            ("speech->speech", 7),
+            ("speech->speech", 4),
+            ("text->speech", 7),
+            ("text->speech", 1),
+            ("speech+text->text", 0),
+            ("speech+text->text", 5),
+            ("speech+text->speech", 6),
+            ("speech->text", 0),
+        )
+    ]
+    + [("speech->text", 0, 20)],
 }
 
 
@@ -190,9 +223,7 @@ def candidates(route: str) -> Iterator[list[Json]]:
         yield [turn("system", text(system)), turn("user", *parts)]
 
 
-ROUTES = tuple(
-    f"{source}->{target}" for source in ("text", "speech", "speech+text") for target in ("text", "speech")
-)
+ROUTES = tuple(f"{source}->{target}" for source in ("text", "speech", "speech+text") for target in ("text", "speech"))
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -351,9 +382,7 @@ class Reference:
             input_dimension=dim,
             output_dimensions=[dim],
         )
-        loaders._quantizer_kwargs.update(
-            dimension=sizes["codebook_dim"], input_dimension=dim, output_dimension=dim
-        )
+        loaders._quantizer_kwargs.update(dimension=sizes["codebook_dim"], input_dimension=dim, output_dimension=dim)
         return self.processor.mimi
 
 
@@ -568,9 +597,7 @@ class Golden:
             windows = [(0, 3840), (total // 2 - 960, 1920), (tenth - 1920, 5760), (total - 3840, 3840)]
         self.put(f"{name}/windows", windows)
         self.put(name, torch.cat([wave[start : start + length] for start, length in windows]))
-        print(
-            f"  {name}: {total} samples, RMS {wave.square().mean().sqrt():.3f}, peak {wave.abs().max():.2f}"
-        )
+        print(f"  {name}: {total} samples, RMS {wave.square().mean().sqrt():.3f}, peak {wave.abs().max():.2f}")
 
     def waveforms(self) -> None:
         """Waveforms of made-up codes."""
@@ -596,9 +623,7 @@ class Golden:
                 self.wave(f"{name}/samples", self.with_spectrum(name, decoder, codes), count)
             cases.append(case)
 
-    def with_spectrum(
-        self, name: str, detokenizer: LFM2AudioDetokenizer, codes: torch.Tensor
-    ) -> torch.Tensor:
+    def with_spectrum(self, name: str, detokenizer: LFM2AudioDetokenizer, codes: torch.Tensor) -> torch.Tensor:
         """Return the waveform [samples] of codes [8, frames]; of two frames, store the last layer's view."""
         seen: list[torch.Tensor] = []
         hook = detokenizer.lin.register_forward_hook(lambda _, inputs, out: seen.extend([inputs[0], out]))
@@ -630,9 +655,7 @@ def main() -> int:
             directory = checkpoints.make_checkpoint(Path(scratch) / family, family, "tiny", SEED)
             reference = Reference(directory, family)
             if options.search:
-                search(
-                    reference, options.search, options.limit, options.mode or ["sequential", "interleaved"]
-                )
+                search(reference, options.search, options.limit, options.mode or ["sequential", "interleaved"])
                 continue
             print(family, flush=True)
             golden = Golden(reference)
