@@ -21,7 +21,7 @@ from typing import Any
 import onnx
 import torch
 
-from voxrill.export.checkpoint import Checkpoint, Tensors
+from voxrill.export.checkpoint import Checkpoint, Tensors, sensible_config
 from voxrill.export.families import Family, detect_family
 from voxrill.export.graphs import AUDIO_TABLE, GraphPlan, plan_graphs, read_model_spec
 from voxrill.export.onnx_config import largest_differences
@@ -40,6 +40,7 @@ from voxrill.runtime.manifest import (
     Table,
     encode_manifest,
 )
+from voxrill.runtime.tokenizer import Tokenizer
 
 AUDIO_TABLE_FILE = "audio_embeddings.f32"
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "optimum", "transformers", "numpy")
@@ -76,8 +77,10 @@ def export_bundle(
     """
     options = options or ExportOptions()
     family = detect_family(checkpoint)
-    model = read_model_spec(checkpoint)
-    plans = plan_graphs(checkpoint, model, options.static)
+    with sensible_config():
+        model = read_model_spec(checkpoint)
+        plans = plan_graphs(checkpoint, model, options.static)
+    _check_tokenizer(checkpoint)
     kept = _kept_bundle(target, options, plans)
     _check_target(target)
     _check_space(checkpoint, target)
@@ -164,10 +167,7 @@ class _Export:
         }
 
     def _tokenizer_and_licence(self) -> None:
-        tokenizer = self.checkpoint.directory / TOKENIZER_FILE
-        if not tokenizer.is_file():
-            raise CheckpointError(f"{tokenizer} is missing", "Download the whole checkpoint")
-        _fresh_copy(tokenizer, self.directory / TOKENIZER_FILE)
+        _fresh_copy(self.checkpoint.directory / TOKENIZER_FILE, self.directory / TOKENIZER_FILE)
         licence = self.checkpoint.directory / "LICENSE"
         target = self.directory / LICENCE_FILE
         if licence.is_file():
@@ -236,7 +236,17 @@ def _kept_bundle(target: Path, options: ExportOptions, plans: dict[str, GraphPla
     return kept
 
 
+def _check_tokenizer(checkpoint: Checkpoint) -> None:
+    """It is copied last; what is wrong with it is said first."""
+    path = checkpoint.directory / TOKENIZER_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing", "Download the whole checkpoint")
+    Tokenizer(path)
+
+
 def _check_target(target: Path) -> None:
+    if not target.name:
+        raise UsageError(f"{target} is not a name for a bundle", "Give -o a folder of its own")
     if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists and is not a bundle", "Choose another place for -o")
 
@@ -260,6 +270,7 @@ def _replacing(target: Path) -> Iterator[Path]:
     """A folder beside `target` that takes its place if the block succeeds, and vanishes if not."""
     partial = target.with_name(f".{target.name}.partial")
     old = target.with_name(f".{target.name}.old")
+    _put_back(old, target)
     remove(partial)
     try:
         partial.mkdir(parents=True)
@@ -280,3 +291,10 @@ def _replacing(target: Path) -> Iterator[Path]:
         ) from None
     finally:
         remove(partial)
+        _put_back(old, target)
+
+
+def _put_back(old: Path, target: Path) -> None:
+    """What an export left that was stopped between its two renames."""
+    if old.exists() and not target.exists():
+        old.rename(target)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -127,7 +128,8 @@ class Checkpoint:
         """Encoder, adapter, backbone, depthformer and embedding tables."""
         index = self.directory / INDEX_FILE
         if index.is_file():
-            shards = sorted(set(read_json(index)["weight_map"].values()))
+            with sensible_config(INDEX_FILE):
+                shards = sorted(set(read_json(index)["weight_map"].values()))
             return Tensors(*(self.directory / shard for shard in shards))
         return Tensors(self.directory / WEIGHTS_FILE)
 
@@ -166,6 +168,22 @@ class Checkpoint:
                 )
             found = found[key]
         return found
+
+
+@contextmanager
+def sensible_config(file: str = CONFIG_FILE) -> Iterator[None]:
+    """Whatever trips over a value in the `with` block, it was `file` that held it.
+
+    Raises:
+        CheckpointError: a value has the wrong type, or makes no sense.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{file} holds a value that makes no sense ({type(error).__name__}: {error})",
+            "Check that this is an LFM2-Audio checkpoint",
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from voxrill.runtime.errors import MissingDependency, UsageError
 if TYPE_CHECKING:
     from voxrill.export.bundle import Progress as ExportProgress
 
-_err = Console(stderr=True, highlight=False)
+_err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 _SHAPES = StaticShapes()
 
 
@@ -77,7 +77,7 @@ def _progress() -> Iterator[ExportProgress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=_err, transient=True) as bar:
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
         task = bar.add_task("export", total=None)
 
         def step(stage: str, done: int, total: int) -> None:

@@ -15,6 +15,7 @@ import onnx
 import torch
 from torch import nn
 
+from voxrill.export.checkpoint import sensible_config
 from voxrill.export.graphs import GraphPlan
 from voxrill.export.onnx_config import check_parity, example_inputs
 from voxrill.runtime.contract import TensorSpec
@@ -31,7 +32,8 @@ def write_graph(plan: GraphPlan, directory: Path) -> list[dict[str, Any]]:
         CheckpointError: the weights do not fit the config.
         ExportError: the graph differs from its module.
     """
-    module = plan.build()
+    with sensible_config():
+        module = plan.build()
     path = directory / f"{plan.spec.name}.onnx"
     weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
     _trace(plan, module, path, external=plan.external or weights > EXTERNAL_ABOVE)

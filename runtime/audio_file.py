@@ -150,7 +150,7 @@ class WavWriter:
         self.path = Path(path)
         self.sample_rate = sample_rate
         self.samples_written = 0
-        self._part = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        self._part = self.path.parent / f".{self.path.name}.{secrets.token_hex(4)}.part"
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:

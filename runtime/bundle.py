@@ -7,10 +7,11 @@ uncompressed zip with the manifest first.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxrill.runtime.errors import BundleError, HashMismatch
-from voxrill.runtime.manifest import MANIFEST_FILE, FileEntry, Manifest, Table, decode_manifest, read_manifest
+from voxrill.runtime.manifest import (
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    FileEntry,
+    Manifest,
+    Table,
+    decode_manifest,
+    read_manifest,
+)
 
 Progress = Callable[[str, int], None]
 """Called with a file's name and the bytes done since the last call."""
@@ -58,11 +67,28 @@ def open_bundle(directory: Path) -> Bundle:
         NewerFormat: a newer Voxrill wrote it.
     """
     manifest = read_manifest(directory)
+    _check_names(manifest, directory / MANIFEST_FILE)
     for name, entry in manifest.files.items():
-        _check_size(directory / name, entry)
+        _check_size(directory / _safe(name), entry)
         if entry.size <= HASHED_ON_OPEN:
             check_file(directory / name, entry)
     return Bundle(directory, manifest)
+
+
+def _check_names(manifest: Manifest, where: Path) -> None:
+    """Every graph of the model, and every file the manifest speaks of, must be among its files."""
+    remedy = "Export the bundle again"
+    for graph in manifest.specs():
+        if graph not in manifest.graphs:
+            raise BundleError(f"{where} names no file for the graph {graph}", remedy)
+    tables = (manifest.text_embeddings, manifest.audio_embeddings)
+    for file in [TOKENIZER_FILE, *(named.file for named in (*manifest.graphs.values(), *tables))]:
+        if file not in manifest.files:
+            raise BundleError(f"{where} does not list {file} among its files", remedy)
+    for table in tables:
+        needed = table.offset + math.prod(table.shape) * np.dtype(table.dtype).itemsize
+        if table.offset < 0 or min(table.shape) < 1 or needed > manifest.files[table.file].size:
+            raise BundleError(f"{where} has a table that reaches beyond {table.file}", remedy)
 
 
 def _check_size(path: Path, entry: FileEntry) -> None:
@@ -119,6 +145,8 @@ def pack(bundle: Bundle, target: Path, progress: Progress = _no_progress) -> Non
         BundleError: it cannot be written (a full disk, no permission).
         HashMismatch: a file's content is not the manifest's.
     """
+    if target.is_dir():
+        raise BundleError(f"{target} is a folder", "Give the name of a file to write")
     with _replacing(target) as partial:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             archive.write(bundle.path(MANIFEST_FILE), MANIFEST_FILE)
@@ -201,4 +229,5 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()

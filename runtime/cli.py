@@ -26,11 +26,15 @@ from voxrill.runtime.manifest import Manifest, Sampling, Task
 from voxrill.runtime.model import Model, Output, load
 from voxrill.runtime.smoke import smoke_run
 
-err = Console(stderr=True, highlight=False)
-_out = Console(highlight=False)
+# No markup or emoji: file names and prompts may hold [brackets] and :colons:.
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+_out = Console(highlight=False, markup=False, emoji=False)
 
 STDOUT = "-"
 """As an output file: raw 16-bit little-endian mono samples on stdout (a WAV header cannot be streamed)."""
+
+STDIN = "-"
+"""As a text: read it from stdin."""
 
 BundleOption = Annotated[
     Path | None,
@@ -115,7 +119,7 @@ def speak(
     model = _model(bundle, threads)
     task = model.manifest.tasks.speak
     speech = model.speak(
-        sys.stdin.read() if text == STDOUT else text,
+        _stdin() if text == STDIN else text,
         voice=voice,
         system=system,
         max_new_tokens=max_new_tokens,
@@ -219,6 +223,13 @@ def _model(bundle: Path | None, threads: int) -> Model:
             "Give --bundle FOLDER (or set VOXRILL_BUNDLE); make one with: voxrill export",
         )
     return load(bundle, threads)
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise UsageError("what stdin brings is not text", "Give text in UTF-8") from None
 
 
 def _sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
@@ -361,7 +372,7 @@ def _size(count: int) -> str:
 def _file_progress(verb: str, total: int) -> Iterator[bundles.Progress]:
     """A progress bar on stderr over the bytes of files."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(verb, total=total)
 
         def advance(file: str, done: int) -> None:

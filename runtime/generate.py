@@ -67,9 +67,14 @@ class Generation:
 
     def __iter__(self) -> Iterator[Step]:
         order = self._sequential if self.options.mode == "sequential" else self._interleaved
+        begun = False
         try:
-            yield from order()
+            for step in order():
+                begun = True
+                yield step
         except ContextFull:
+            if not begun:
+                raise  # the question itself does not fit
             self.finish_reason = "context_full"
 
     def _sequential(self) -> Iterator[Step]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.codec import Codec
 from voxrill.runtime.context import Context, Parts
 from voxrill.runtime.depthformer import Depthformer
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
 from voxrill.runtime.generate import Generation, Options, Token
 from voxrill.runtime.manifest import TOKENIZER_FILE, Sampling, Task
@@ -48,7 +48,7 @@ def load(bundle: str | os.PathLike[str], threads: int = 0) -> Model:
 
 
 class Model:
-    """A loaded model. `manifest` says what it is, `times` where its time goes."""
+    """A loaded model. `manifest` says what it is, `times` where its time goes, `codec` decodes frames by hand."""
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
         self.bundle = bundle
@@ -58,9 +58,10 @@ class Model:
         specs = manifest.specs()
 
         def graph(name: str) -> Graph:
-            return Graph(bundle.path(manifest.graphs[name].file), specs[name], self.times, threads)
+            path = bundle.path(manifest.graphs[name].file)
+            return Graph(path, specs[name], self.times, threads, repack=name == contract.AUDIO_ENCODER)
 
-        self._codec = Codec(graph(spec.codec.graph), spec.codec, spec.codes, static.frames if static else None)
+        self.codec = Codec(graph(spec.codec.graph), spec.codec, spec.codes, static.frames if static else None)
         self.parts = Parts(
             spec=spec,
             tokenizer=Tokenizer(bundle.path(TOKENIZER_FILE)),
@@ -78,11 +79,6 @@ class Model:
             text_table=bundle.table(manifest.text_embeddings),
             audio_table=bundle.table(manifest.audio_embeddings),
         )
-
-    @property
-    def codec(self) -> Codec:
-        """The codec, to decode frames of codes by hand."""
-        return self._codec
 
     @property
     def sample_rate(self) -> int:
@@ -179,6 +175,7 @@ class Conversation:
         self._model = model
         self._task = task
         self._output: Output = output
+        self._answering: Iterator[Event] | None = None
         self.context = Context(model.parts)
         prompt = task.system if system is None else system
         if prompt:
@@ -198,7 +195,8 @@ class Conversation:
     ) -> Iterator[Event]:
         """One turn: the question goes in, events come out as the answer is made, an `EndEvent` last.
 
-        Whoever stops listening (closes the iterator) ends the turn there; what was said so far is remembered.
+        Whoever stops listening (closes the iterator, or asks the next question) ends the turn there; what was said
+        so far is remembered.
 
         Raises:
             UsageError: neither audio nor text was given, or max_new_tokens is below 1.
@@ -219,23 +217,31 @@ class Conversation:
             seed=seed,
             text_only=output == "text",
         )
-        return self._answer(waveform, text, options, output)
+        if isinstance(self._answering, Generator):
+            self._answering.close()
+        self._answering = self._answer(waveform, text, options, output)
+        return self._answering
 
     def _answer(self, waveform: Any, text: str | None, options: Options, output: Output) -> Iterator[Event]:
         self._model.times.reset()
         started = time.perf_counter()
-        with self.context.turn("user"):
-            if waveform is not None:
-                self.context.add_audio(waveform)
-            if text is not None:
-                self.context.add_text(text)
-        self.context.open_turn("assistant")
+        before = self.context.fork()
         try:
+            with self.context.turn("user"):
+                if waveform is not None:
+                    self.context.add_audio(waveform)
+                if text is not None:
+                    self.context.add_text(text)
+            self.context.open_turn("assistant")
             for event in _Answer(self._model, Generation(self.context, options), started):
                 if isinstance(event, EndEvent) or output in ("both", _kind(event)):
                     yield event
+        except VoxrillError:
+            self.context = before  # a question that does not fit was never asked
+            raise
         finally:
-            self.context.close_turn()
+            if self.context is not before:
+                self.context.close_turn()
 
 
 def _kind(event: Event) -> Output:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as _Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from voxrill.runtime.contract import SPECIAL_TOKENS
-from voxrill.runtime.errors import BundleError
+from voxrill.runtime.errors import BundleError, UsageError
 
 
 class Tokenizer:
@@ -34,7 +34,13 @@ class Tokenizer:
             self.ids[role] = token_id
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; special tokens written out in it are recognised, none are added."""
+        """Token ids of `text`; special tokens written out in it are recognised, none are added.
+
+        Raises:
+            UsageError: it holds lone surrogates, as Python makes of bytes that are not UTF-8.
+        """
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError("the text holds bytes that are not UTF-8", "Give it in UTF-8")
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 

@@ -381,7 +381,7 @@ def _depth_entries(hidden: int, codebooks: int, config: dict[str, Any], tiny: bo
     spread = math.sqrt(3.0) * 4.0 / math.sqrt(dim)
     for index in range(codebooks):
         at = f"depth_embeddings.{index}"
-        pieces = (Piece(0, AUDIO_VOCAB, 0.0, spread),)
+        pieces: tuple[Piece, ...] = (Piece(0, AUDIO_VOCAB, 0.0, spread),)
         if tiny and index in TINY_AUDIO_BOOSTS:
             pieces += (Piece(END_OF_AUDIO, END_OF_AUDIO + 1, 0.0, spread * TINY_AUDIO_BOOSTS[index]),)
         weight = f"{at}.embedding.weight"
@@ -545,7 +545,7 @@ def _blocks(entry: Entry, stream: str) -> Iterator[np.ndarray]:
         yield block
 
 
-def _to_bytes(block: np.ndarray, dtype: str) -> bytes | memoryview:
+def _to_bytes(block: np.ndarray, dtype: str) -> bytes:
     """Return a block's little-endian bytes, rounded to nearest even for bfloat16."""
     if dtype == "bfloat16":
         bits = block.view(np.uint32)
@@ -553,7 +553,7 @@ def _to_bytes(block: np.ndarray, dtype: str) -> bytes | memoryview:
         block = (rounded >> np.uint32(16)).astype("<u2")
     else:
         block = block.astype("<i8" if dtype == "int64" else "<f4", copy=False)
-    return memoryview(np.ascontiguousarray(block)).cast("B")
+    return block.tobytes()
 
 
 def _write_safetensors(path: Path, listed: list[Entry], stream: str, dtype: str) -> None:

@@ -54,4 +54,5 @@ def speech_like(n_samples: int, seed: int = 0) -> np.ndarray:
     envelope = np.clip(0.15 + np.sin(2 * np.pi * (rate * time + knobs[7])), 0.0, 1.0)
     envelope *= 0.55 + 0.45 * np.sin(2 * np.pi * (0.23 * time + knobs[8]))
     noise = integers(n_samples, seed + 100_003).astype(np.float64) / 2.0**31 - 1.0
-    return (0.12 * envelope * tone + 0.003 * noise).astype(np.float32)
+    wave: np.ndarray = 0.12 * envelope * tone + 0.003 * noise
+    return wave.astype(np.float32)

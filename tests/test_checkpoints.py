@@ -18,8 +18,8 @@ DATA = Path(__file__).parent / "data"
 
 # sha256 of the tiny float32 model.safetensors of seed 0, as made when the golden outputs were.
 TINY_FINGERPRINTS = {
-    "lfm2": "@@lfm2@@",
-    "lfm2.5": "@@lfm2.5@@",
+    "lfm2": "ad4c7eb34d5ed501756a47cffb4e572f10936d0812ab6fad63bd43dadca36d68",
+    "lfm2.5": "c78fe641ab31ccecaa26824f84edccb114996eef45c34d1aa4c04e0ddd7b6dea",
 }
 
 

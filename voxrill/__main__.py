@@ -40,17 +40,25 @@ def _options(
 
 def main() -> None:
     """Run the command line; the exit status is 0, 2 for anything a user can mend, 130 for Ctrl-C."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     try:
         app()
     except VoxrillError as error:
-        console.print(f"voxrill: {error}", style="red", soft_wrap=True, markup=False)
+        console.print(f"voxrill: {error}", style="red", soft_wrap=True)
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         console.print("voxrill: interrupted", style="red")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:  # of stdout, mostly: a full disk behind a redirection
+        console.print(f"voxrill: {_os_error(error)}", style="red", soft_wrap=True)
+        sys.exit(USER_ERROR)
+
+
+def _os_error(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}." if error.filename else f"cannot read or write: {reason}."
 
 
 if __name__ == "__main__":

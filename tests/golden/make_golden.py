@@ -190,19 +190,11 @@ STREAMS: dict[str, list[tuple[str, str, int, int]]] = {
 CONVERSATIONS: dict[str, list[tuple[str, int, int]]] = {
     "lfm2": [("speech->speech", 5, 80), ("speech+text->speech", 7, 80), ("text->speech", 0, 40)],
     "lfm2.5": [
-        (r, i, 70)
-        for r, i in (
-            ("speech->speech", 7),
-            ("speech->speech", 4),
-            ("text->speech", 7),
-            ("text->speech", 1),
-            ("speech+text->text", 0),
-            ("speech+text->text", 5),
-            ("speech+text->speech", 6),
-            ("speech->text", 0),
-        )
-    ]
-    + [("speech->text", 0, 20)],
+        ("speech+text->text", 5, 70),
+        ("speech+text->speech", 6, 70),
+        ("text->speech", 7, 70),
+        ("speech->text", 0, 20),
+    ],
 }
 
 

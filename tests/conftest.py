@@ -1,0 +1,123 @@
+"""What the tests share: tiny checkpoints and their bundles, made once a run, and the command line.
+
+Exporting one family takes most of a minute, so bundles are made when a test first asks for them, and the workers
+of pytest-xdist find each other's in one folder.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import voxrill
+from tests.checkpoints import FAMILIES, make_checkpoint
+from tests.commands import CommandLine
+from voxrill.runtime.contract import StaticShapes
+
+NPU_SHAPES = StaticShapes(mel_frames=400, prefill=8, context=256)
+
+
+class ByFamily(Mapping[str, Any]):
+    """A value for each family, made when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        self._make = cache(make)
+
+    def __getitem__(self, family: str) -> Any:
+        if family not in FAMILIES:
+            raise KeyError(family)
+        return self._make(family)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FAMILIES)
+
+    def __len__(self) -> int:
+        return len(FAMILIES)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory, request) -> Callable[[str, Callable[[Path], Any]], Path]:
+    """`made_once(name, make)`: a folder that `make` filled, in this worker or in another."""
+    shared = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # a worker of pytest-xdist: its own folder lies in the run's
+        shared = shared.parent
+
+    def made(name: str, make: Callable[[Path], Any]) -> Path:
+        from filelock import FileLock  # comes with torch, which whatever is made here needs too
+
+        folder = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                make(shared / f"{name}-unfinished")
+                (shared / f"{name}-unfinished").rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def exporter():
+    """`voxrill.export.bundle`, imported: what torch and its like warn of on the way is not ours to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch = pytest.importorskip("torch", reason="the export extra is not installed")
+        from voxrill.export import bundle
+    torch.set_num_threads(1)
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(made_once) -> Mapping[str, Path]:
+    """The tiny random checkpoint of each family."""
+    return ByFamily(lambda family: made_once(family, lambda folder: make_checkpoint(folder, family, "tiny")))
+
+
+@pytest.fixture(scope="session")
+def bundles(made_once, tiny_checkpoints, exporter) -> Mapping[str, Path]:
+    """The cpu bundle of each family's tiny checkpoint; not to be changed."""
+    return _exported(made_once, tiny_checkpoints, exporter, "cpu", None)
+
+
+@pytest.fixture(scope="session")
+def npu_bundles(made_once, tiny_checkpoints, exporter) -> Mapping[str, Path]:
+    """The npu bundle of each family's tiny checkpoint; not to be changed."""
+    return _exported(made_once, tiny_checkpoints, exporter, "npu", NPU_SHAPES)
+
+
+def _exported(made_once, checkpoints, exporter, flavour: str, static: StaticShapes | None) -> Mapping[str, Path]:
+    from voxrill.export.checkpoint import open_checkpoint
+
+    def export(family: str) -> Path:
+        checkpoint, options = open_checkpoint(checkpoints[family]), exporter.ExportOptions(static)
+        return made_once(f"{family}-{flavour}", lambda folder: exporter.export_bundle(checkpoint, folder, options))
+
+    return ByFamily(export)
+
+
+@pytest.fixture(scope="session")
+def models(bundles) -> Mapping[str, voxrill.Model]:
+    """Each family's model on one thread."""
+    return ByFamily(lambda family: voxrill.load(bundles[family], threads=1))
+
+
+@pytest.fixture(scope="session")
+def npu_models(npu_bundles) -> Mapping[str, voxrill.Model]:
+    """Each family's model of the npu flavour, on one thread."""
+    return ByFamily(lambda family: voxrill.load(npu_bundles[family], threads=1))
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def model(request, models) -> voxrill.Model:
+    """Both families' models in turn."""
+    return models[request.param]
+
+
+@pytest.fixture
+def cli(monkeypatch, capfdbinary, tmp_path) -> CommandLine:
+    """The command line, run in `tmp_path`, without a default bundle."""
+    monkeypatch.delenv("VOXRILL_BUNDLE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return CommandLine(monkeypatch, capfdbinary)

@@ -1,0 +1,214 @@
+"""The public Python interface: events, conversations, speech as a stream, and how answers end."""
+
+import numpy as np
+import pytest
+
+import voxrill
+from tests import signals
+from voxrill.runtime.context import Context
+from voxrill.runtime.errors import AudioFileError, ContextFull, UsageError
+from voxrill.runtime.generate import Frame, Generation, Options, Token
+from voxrill.runtime.sampling import Sampler
+
+SOUND = signals.speech_like(20_000, 0)  # the random models answer this one aloud
+
+
+def test_public_names_are_pinned():
+    assert set(voxrill.__all__) == {
+        "AudioEvent", "Conversation", "EndEvent", "Event", "Model", "Result", "Sampling", "Speech", "TextEvent",
+        "VoxrillError", "__version__", "load",
+    }  # fmt: skip
+
+
+ROUTES = [
+    pytest.param({"text": "Hi."}, "text", id="text-to-text"),
+    pytest.param({"text": "Hi."}, "both", id="text-to-speech"),
+    pytest.param({"audio": SOUND}, "text", id="speech-to-text"),
+    pytest.param({"audio": SOUND}, "both", id="speech-to-speech"),
+    pytest.param({"audio": SOUND, "text": "Briefly."}, "text", id="speech-and-text-to-text"),
+    pytest.param({"audio": SOUND, "text": "Briefly."}, "both", id="speech-and-text-to-speech"),
+]
+
+
+@pytest.mark.parametrize(("question", "output"), ROUTES)
+def test_all_six_combinations(model, question, output):
+    events = list(model.chat(**question, output=output, max_new_tokens=30, seed=1))
+    *parts, end = events
+    assert isinstance(end, voxrill.EndEvent)
+    kinds = {type(event) for event in parts}
+    assert kinds == ({voxrill.TextEvent} if output == "text" else {voxrill.TextEvent, voxrill.AudioEvent})
+    times = [event.at for event in events]
+    assert times == sorted(times)
+    result = end.result
+    assert result.tokens == [event.token for event in parts if isinstance(event, voxrill.TextEvent)]
+    sounds = [event.samples for event in parts if isinstance(event, voxrill.AudioEvent)]
+    assert np.array_equal(np.concatenate([np.zeros(0, np.float32), *sounds]), result.samples)
+    assert len(result.samples) == result.codes.shape[1] * model.codec.spec.frame_samples
+    steps = len(result.tokens) + result.codes.shape[1] + result.skipped_frames
+    assert steps <= 30
+    assert end.finish_reason == result.finish_reason
+
+
+def test_output_audio_holds_the_text_back_but_remembers_it(model):
+    *parts, end = model.chat(audio=SOUND, output="audio", max_new_tokens=30, seed=1)
+    assert parts
+    assert all(isinstance(event, voxrill.AudioEvent) for event in parts)
+    assert end.result.tokens
+
+
+def test_interleaved_follows_the_pattern(model):
+    pattern = model.manifest.model.interleave
+    context = model.conversation().context
+    with context.turn("user"):
+        context.add_text("Hi.")
+    context.open_turn("assistant")
+    steps = list(Generation(context, Options("interleaved", max_new_tokens=pattern.text + pattern.audio + 1)))
+    kinds = [type(step) for step in steps]
+    special = [
+        isinstance(s, Token) and s.id == context.ids["text_end"] or isinstance(s, Frame) and s.ends for s in steps
+    ]
+    if any(special):
+        pytest.skip("this prompt ends early")
+    assert kinds == [Token] * pattern.text + [Frame] * pattern.audio + [Token]
+
+
+def test_speech_streams_and_is_computed_once(model):
+    speech = model.speak("Hi.", max_new_tokens=80, seed=1)
+    heard = [event.samples for event in speech]
+    assert len(heard) > 1
+    again = [event.samples for event in speech]
+    assert len(heard) == len(again)
+    offline = model.codec.decode(speech.result.codes)
+    streamed = np.concatenate([np.zeros(0, np.float32), *heard])
+    assert streamed.shape == offline.shape
+    assert np.abs(streamed - offline).max(initial=0.0) <= 1e-5
+
+
+def test_speech_is_saved_as_it_sounds(model, tmp_path):
+    import soundfile
+
+    speech = model.speak("Hi.", max_new_tokens=80, seed=1)
+    speech.save(tmp_path / "reply.wav")
+    written, rate = soundfile.read(tmp_path / "reply.wav")
+    assert rate == model.sample_rate == 24_000
+    assert np.abs(written - np.clip(speech.samples, -1, 1)).max(initial=0.0) < 1e-4
+
+
+def test_the_same_seed_gives_the_same_codes(model):
+    def codes(seed):
+        return model.speak("Hi.", max_new_tokens=80, seed=seed).result
+
+    first, same = codes(11), codes(11)
+    assert first.tokens == same.tokens
+    assert np.array_equal(first.codes, same.codes)
+    *_, chat = model.chat(text="Hi.", max_new_tokens=40, seed=1)
+    *_, other = model.chat(text="Hi.", max_new_tokens=40, seed=2)
+    assert not np.array_equal(chat.result.codes, other.result.codes)
+
+
+def test_turns_are_remembered(model):
+    conversation = model.conversation()
+    list(conversation.ask(text="Turn on the kitchen light.", max_new_tokens=20, seed=0))
+    known = conversation.context.positions
+    *_, with_history = conversation.ask(text="And the hall?", max_new_tokens=20, seed=0)
+    *_, without = model.chat(text="And the hall?", max_new_tokens=20, seed=0)
+    assert with_history.result.prompt_positions > known > without.result.prompt_positions
+    assert with_history.result.tokens != without.result.tokens
+
+
+def test_a_listener_may_leave_and_the_conversation_goes_on(model):
+    conversation = model.conversation()
+    events = conversation.ask(text="Tell me a story.", max_new_tokens=40, seed=0)
+    for _ in range(5):
+        next(events)
+    *_, end = conversation.ask(text="Stop. What time is it?", max_new_tokens=10, seed=0)
+    assert end.result.tokens
+    with pytest.raises(StopIteration):
+        next(events)
+
+
+def test_forks_do_not_disturb_each_other(model, npu_models):
+    for loaded in (model, *npu_models.values()):
+        context = Context(loaded.parts)
+        context.add_text("The same beginning.")
+        context.advance()
+        one, two = context.fork(), context.fork()
+        one.add_text(" One end.")
+        first = one.advance()
+        two.add_text(" Another end.")
+        two.advance()
+        context.add_text(" One end.")
+        assert np.array_equal(context.advance(), first)
+
+
+def test_a_question_that_does_not_fit_was_never_asked(npu_models):
+    for loaded in npu_models.values():
+        conversation = loaded.conversation()
+        with pytest.raises(ContextFull, match="this model holds 256"):
+            list(conversation.ask(text="word " * 300))
+        with pytest.raises(UsageError, match="log-mel frames"):
+            list(conversation.ask(audio=signals.speech_like(100_000, 1)))
+        *_, end = conversation.ask(text="Short.", max_new_tokens=5)
+        assert end.result.tokens
+
+
+def test_a_full_context_ends_the_answer(npu_models):
+    for loaded in npu_models.values():
+        *_, end = loaded.chat(text="x" * 150, output="text", max_new_tokens=500)
+        assert end.finish_reason in ("context_full", "stop")
+
+
+def test_written_answers_never_begin_to_speak(model):
+    *_, end = model.chat(text="Hello.", output="text", max_new_tokens=60, system="")
+    assert model.parts.tokenizer.ids["audio_start"] not in end.result.tokens
+    assert end.result.codes.shape[1] == 0
+
+
+def test_misuse_is_answered_at_once(model):
+    with pytest.raises(UsageError, match="no question"):
+        model.chat()
+    with pytest.raises(UsageError, match="empty"):
+        model.speak("  ")
+    with pytest.raises(UsageError, match="at least 1"):
+        model.chat(text="Hello.", max_new_tokens=0)
+    with pytest.raises(AudioFileError):
+        model.chat(audio=np.zeros(0, np.float32))
+
+
+def test_voices(models):
+    known, free = models["lfm2.5"], models["lfm2"]
+    with pytest.raises(UsageError, match="US male, US female, UK male, UK female"):
+        known.speak("Hello.", voice="martian")
+    assert known.speak("Hello.", voice="uk MALE", max_new_tokens=3, seed=0).result
+    assert free.speak("Hello.", voice="A tired robot", max_new_tokens=3, seed=0).result
+
+
+def test_text_sampling_follows_the_distribution():
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    sampler = Sampler(0)
+    draws = [sampler.token(logits, voxrill.Sampling(temperature=1.0)) for _ in range(4000)]
+    assert np.allclose(np.bincount(draws, minlength=4) / 4000, [0.5, 0.3, 0.15, 0.05], atol=0.03)
+    top_two = {sampler.token(logits, voxrill.Sampling(temperature=1.0, top_k=2)) for _ in range(500)}
+    assert top_two == {0, 1}
+    assert sampler.token(logits, voxrill.Sampling(), banned=0) == 1
+
+
+def test_audio_sampling_follows_the_distribution(model):
+    """Frequencies of the first codebook's draws against the softmax of its own logits, top-k cut off."""
+    depthformer = model.parts.depthformer
+    hidden = np.random.default_rng(0).standard_normal(model.manifest.model.backbone.hidden_size).astype(np.float32)
+    logits = depthformer.logits(hidden, np.zeros(model.manifest.model.codes.codebooks, np.int64))[0]
+    top = np.argsort(logits)[-4:]
+    weights = np.exp(logits[top] / 0.7 - (logits[top] / 0.7).max())
+    sampler, sampling = Sampler(0), voxrill.Sampling(temperature=0.7, top_k=4)
+    draws = np.array([depthformer.frame(hidden, sampling, sampler)[0] for _ in range(400)])
+    assert set(draws) <= set(top)
+    frequencies = [(draws == code).mean() for code in top]
+    assert np.allclose(frequencies, weights / weights.sum(), atol=0.1)
+
+
+def test_stage_times_are_in_the_result(model):
+    *_, end = model.chat(audio=SOUND, max_new_tokens=30, seed=1)
+    wanted = {"log_mel", "audio_encoder", "decoder", "text_head", "depthformer", model.manifest.model.codec.graph}
+    assert wanted <= set(end.result.stages)
+    assert sum(end.result.stages.values()) <= 1000 * end.result.seconds

@@ -1,0 +1,71 @@
+"""Every snippet of the README runs: Python as it stands, shell lines against a tiny bundle."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def workplace(tmp_path, bundles, tiny_checkpoints):
+    """A folder in which the README's names exist."""
+    (tmp_path / "LiquidAI").mkdir()
+    (tmp_path / "LiquidAI" / "LFM2.5-Audio-1.5B").symlink_to(tiny_checkpoints["lfm2.5"])
+    shutil.copy(ROOT / "examples" / "question.wav", tmp_path)
+    (tmp_path / "bundle").symlink_to(bundles["lfm2.5"])
+    return tmp_path
+
+
+def test_python_snippets(workplace):
+    snippets = [code for kind, code in SNIPPETS if kind == "python"]
+    assert snippets
+    for code in snippets:
+        run = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+    assert (workplace / "reply.wav").stat().st_size >= 44
+
+
+def shell_lines():
+    lines = [line for kind, code in SNIPPETS if kind == "sh" for line in code.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    wanted = [words[1] for words in shell_lines() if words[0] == "make"]
+    assert wanted == ["demo", "test"]
+    for target in wanted:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_ci_runs_the_readme_s_test_command():
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_voxrill_lines(workplace, monkeypatch):
+    """In order, as a reader would type them; the export's hub id is a folder here."""
+    (workplace / "bundle").unlink()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = 0
+    for words in shell_lines():
+        if words[0] == "export":
+            name, value = words[1].split("=")
+            environment[name] = value
+        elif words[0] == "voxrill":
+            run = subprocess.run(
+                [sys.executable, "-m", *words], cwd=workplace, env=environment, capture_output=True, text=True
+            )
+            assert run.returncode == 0, f"{shlex.join(words)}: {run.stderr}"
+            ran += 1
+        else:
+            assert words[0] in ("make", "pip"), f"not run by any test: {shlex.join(words)}"
+    assert ran >= 9
