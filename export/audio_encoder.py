@@ -80,8 +80,8 @@ class EncoderConfig:
 
 
 def _frame_mask(frames: int, lengths: torch.Tensor) -> torch.Tensor:
-    """(frames,) float: 1 for frames before `lengths` (1,)."""
-    return (torch.arange(frames) < lengths).float()
+    """(B, frames) float: 1 for the frames before each of `lengths` (B,)."""
+    return (torch.arange(frames) < lengths[:, None]).float()
 
 
 class _Subsampling(nn.Module):
@@ -105,14 +105,14 @@ class _Subsampling(nn.Module):
         self.out = nn.Linear(channels * bins, config.dim)
 
     def forward(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, T, bins) and (1,) to (1, ceil(T / 8), dim) and (1,)."""
-        x = mel[:, None] * _frame_mask(mel.shape[1], lengths)[:, None]
+        """(B, T, bins) and (B,) to (B, ceil(T / 8), dim) and (B,)."""
+        x = mel[:, None] * _frame_mask(mel.shape[1], lengths)[:, None, :, None]
         for layer in self.conv:
             x = layer(x)
             if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
                 lengths = (lengths + 1) // 2
             if isinstance(layer, nn.ReLU):
-                x = x * _frame_mask(x.shape[2], lengths)[:, None]
+                x = x * _frame_mask(x.shape[2], lengths)[:, None, :, None]
         return self.out(x.transpose(1, 2).flatten(2)), lengths
 
 
@@ -139,20 +139,20 @@ class _RelativeAttention(nn.Module):
         self.pos_bias_v = nn.Parameter(torch.zeros(self.heads, dim // self.heads))
 
     def forward(self, x: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Attention of x (1, T, dim) with positions (2T - 1, dim) and bias (T,); (1, T, dim)."""
-        length, dim = x.shape[1], x.shape[2]
+        """Attention of x (B, T, dim) with positions (2T - 1, dim) and bias (B, T); (B, T, dim)."""
+        batch, length, dim = x.shape
 
         def split(y: torch.Tensor) -> torch.Tensor:
-            return y.reshape(y.shape[-2], self.heads, dim // self.heads)
+            return y.reshape(*y.shape[:-1], self.heads, dim // self.heads).transpose(-2, -3)
 
         query, key, value = split(self.linear_q(x)), split(self.linear_k(x)), split(self.linear_v(x))
-        content = (query + self.pos_bias_u).transpose(0, 1) @ key.permute(1, 2, 0)
-        relative = (query + self.pos_bias_v).transpose(0, 1) @ split(self.linear_pos(positions)).permute(1, 2, 0)
-        relative = F.pad(relative, (1, 0)).reshape(self.heads, 2 * length, length)[:, 1:]
-        relative = relative.reshape(self.heads, length, 2 * length - 1)[:, :, :length]
-        scores = (content + relative) * (dim // self.heads) ** -0.5 + bias
-        mixed = scores.softmax(-1) @ value.transpose(0, 1)
-        y: torch.Tensor = self.linear_out(mixed.transpose(0, 1).reshape(1, length, dim))
+        content = (query + self.pos_bias_u[:, None]) @ key.transpose(-1, -2)
+        relative = (query + self.pos_bias_v[:, None]) @ split(self.linear_pos(positions)).transpose(-1, -2)
+        relative = F.pad(relative, (1, 0)).reshape(batch, self.heads, 2 * length, length)[:, :, 1:]
+        relative = relative.reshape(batch, self.heads, length, 2 * length - 1)[..., :length]
+        scores = (content + relative) * (dim // self.heads) ** -0.5 + bias[:, None, None]
+        mixed = scores.softmax(-1) @ value
+        y: torch.Tensor = self.linear_out(mixed.transpose(1, 2).reshape(batch, length, dim))
         return y
 
 
@@ -166,8 +166,8 @@ class _Convolution(nn.Module):
         self.pointwise_conv2 = nn.Conv1d(dim, dim, 1)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Convolution of x (1, T, dim), frames outside mask (T,) silenced; (1, T, dim)."""
-        y: torch.Tensor = F.glu(self.pointwise_conv1(x.transpose(1, 2)), 1) * mask
+        """Convolution of x (B, T, dim), frames outside mask (B, T) silenced; (B, T, dim)."""
+        y: torch.Tensor = F.glu(self.pointwise_conv1(x.transpose(1, 2)), 1) * mask[:, None]
         y = self.pointwise_conv2(F.silu(self.batch_norm(self.depthwise_conv(y))))
         return y.transpose(1, 2)
 
@@ -240,6 +240,6 @@ class AudioEncoder(nn.Module):
         self.audio_adapter = _Adapter(config)
 
     def forward(self, mel_spectrogram: torch.Tensor, mel_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, T, bins) and (1,) to (1, ceil(T / 8), hidden) and (1,)."""
+        """(B, T, bins) and (B,) to (B, ceil(T / 8), hidden) and (B,)."""
         encoded, lengths = self.conformer(mel_spectrogram, mel_lengths)
         return self.audio_adapter(encoded), lengths

@@ -80,9 +80,13 @@ class _Attention(nn.Module):
         self.bounded_attention = _Norms(config)
 
     def forward(
-        self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], cache: list[torch.Tensor]
+        self,
+        x: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        cache: list[torch.Tensor],
+        bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """One step (1, 1, dim); `cache` holds keys and values of the steps before and is extended."""
+        """Steps (B, S, dim); `cache` holds keys and values of the steps before and is extended."""
         config = self.config
         kv = config.kv_heads * config.head_dim
         parts = self.qkv_proj(x).split([config.dim, kv, kv], -1)
@@ -92,7 +96,7 @@ class _Attention(nn.Module):
         if cache:
             key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
         cache[:] = [key, value]
-        y: torch.Tensor = self.out_proj(attend(query, key, value, None))
+        y: torch.Tensor = self.out_proj(attend(query, key, value, bias))
         return y
 
 
@@ -105,9 +109,13 @@ class _Layer(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, EPS)
 
     def forward(
-        self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], cache: list[torch.Tensor]
+        self,
+        x: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        cache: list[torch.Tensor],
+        bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        x = x + self.operator(self.operator_norm(x), rotary, cache)
+        x = x + self.operator(self.operator_norm(x), rotary, cache, bias)
         y: torch.Tensor = x + self.feed_forward(self.ffn_norm(x))
         return y
 

@@ -39,7 +39,12 @@ def find_checkpoint(where: str, revision: str | None = None, offline: bool = Fal
 def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
     except ImportError:
         raise MissingDependency("hub", "huggingface_hub") from None
     try:
@@ -49,8 +54,15 @@ def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
             f"{hub_id} is not in the local cache and the hub cannot be reached",
             "Connect to the network, or download it elsewhere and give its folder",
         ) from None
+    except RepositoryNotFoundError:  # gated ones too: the hub does not tell strangers which
+        raise CheckpointError(
+            f"{hub_id} is no folder here, and no repository of the hub that you may read",
+            "Check its name; a private or gated one needs: huggingface-cli login",
+        ) from None
+    except RevisionNotFoundError:
+        raise CheckpointError(f"{hub_id} has no revision {revision}", "Give a branch, tag or commit of it") from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{hub_id} cannot be downloaded ({str(error).splitlines()[0]})",
-            "Run the same command again to resume; a gated model needs: huggingface-cli login",
+            "Run the same command again to resume",
         ) from None

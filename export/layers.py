@@ -63,22 +63,22 @@ def rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Grouped-query attention.
 
-    query (1, heads, S, d); key and value (1, kv_heads, T, d); bias (S, T), added to the scores. Returns
-    (1, S, heads * d).
+    query (B, heads, S, d); key and value (B, kv_heads, T, d); bias (S, T), added to the scores. Returns
+    (B, S, heads * d).
     """
-    _, heads, length, dim = query.shape
+    batch, heads, length, dim = query.shape
     kv_heads = key.shape[1]
-    grouped = query.reshape(1, kv_heads, (heads // kv_heads), length, dim) * dim**-0.5
+    grouped = query.reshape(batch, kv_heads, heads // kv_heads, length, dim) * dim**-0.5
     scores = grouped @ key[:, :, None].transpose(-1, -2)
     if bias is not None:
         scores = scores + bias
     mixed: torch.Tensor = scores.softmax(-1) @ value[:, :, None]
-    return mixed.reshape(1, heads, length, dim).transpose(1, 2).reshape(1, length, heads * dim)
+    return mixed.reshape(batch, heads, length, dim).transpose(1, 2).reshape(batch, length, heads * dim)
 
 
 def split_heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """(1, S, heads * head_dim) to (1, heads, S, head_dim)."""
-    return x.reshape(1, x.shape[1], x.shape[2] // head_dim, head_dim).transpose(1, 2)
+    """(B, S, heads * head_dim) to (B, heads, S, head_dim)."""
+    return x.reshape(x.shape[0], x.shape[1], x.shape[2] // head_dim, head_dim).transpose(1, 2)
 
 
 def swiglu_width(config_width: int, multiple: int, multiplier: float | None = 1.0) -> int:

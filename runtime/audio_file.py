@@ -61,7 +61,8 @@ def read_audio(path_or_file: AudioPath | BinaryIO, sample_rate: int = SAMPLE_RAT
     if isinstance(path_or_file, str | os.PathLike):
         name = os.fspath(path_or_file)
         _check_path(Path(name), name)
-        source: str | BinaryIO = name
+        # As bytes, or soundfile refuses names that are not UTF-8; Windows has no such names, and wants text.
+        source: str | bytes | BinaryIO = name if os.name == "nt" else os.fsencode(name)
     else:
         name = str(getattr(path_or_file, "name", "the open file"))
         source = path_or_file
@@ -252,7 +253,7 @@ def _check_path(path: Path, name: str) -> None:
         raise AudioFileError(f"{name} may not be read by this user", f"Run: chmod u+r {name}")
 
 
-def _open_sound(source: str | BinaryIO, name: str) -> soundfile.SoundFile:
+def _open_sound(source: str | bytes | BinaryIO, name: str) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(source)
     # TypeError: soundfile asks for the sample rate of a headerless file (.raw).

@@ -82,7 +82,8 @@ def _check_names(manifest: Manifest, where: Path) -> None:
         if graph not in manifest.graphs:
             raise BundleError(f"{where} names no file for the graph {graph}", remedy)
     tables = (manifest.text_embeddings, manifest.audio_embeddings)
-    for file in [TOKENIZER_FILE, *(named.file for named in (*manifest.graphs.values(), *tables))]:
+    graphs = manifest.graphs.values()
+    for file in [TOKENIZER_FILE, *(graph.file for graph in graphs), *(table.file for table in tables)]:
         if file not in manifest.files:
             raise BundleError(f"{where} does not list {file} among its files", remedy)
     for table in tables:

@@ -5,6 +5,7 @@ stdout is data (text, JSON, raw sound), stderr is everything else. Errors are on
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,7 +91,7 @@ def transcribe(
             err.print(f"voxrill: {error}", style="red", soft_wrap=True)
             continue
         if json:
-            _json({"file": str(file), **_summary(result)})
+            _json({"file": _printable(file), **_summary(result)})
         else:
             print(result.text if len(files) == 1 else f"{file}\t{result.text}", flush=True)
     if failed:
@@ -135,7 +136,7 @@ def speak(
 
 def chat(
     audio: Annotated[Path | None, typer.Option(help="The spoken question.")] = None,
-    text: Annotated[str | None, typer.Option(help="The written question, or a note to the spoken one.")] = None,
+    text: Annotated[str | None, typer.Option(help="The written question or note; - reads it from stdin.")] = None,
     out: OutOption = None,
     output: Annotated[str, typer.Option(help="What to answer with: text, audio or both.")] = "both",
     bundle: BundleOption = None,
@@ -158,7 +159,7 @@ def chat(
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
         audio=audio,
-        text=text,
+        text=_stdin() if text == STDIN else text,
         system=system,
         output=wanted,
         max_new_tokens=max_new_tokens,
@@ -190,7 +191,7 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json:
         bundles.verify_files(opened, progress)
     stages = smoke_run(opened)
     if json:
-        _json({"bundle": str(bundle), "ok": True, "files": len(opened.manifest.files), "smoke_run_ms": stages})
+        _json({"bundle": _printable(bundle), "ok": True, "files": len(opened.manifest.files), "smoke_run_ms": stages})
         return
     print(f"{bundle}: {len(opened.manifest.files)} files, {len(stages)} stages: all as the manifest says")
 
@@ -227,7 +228,7 @@ def _model(bundle: Path | None, threads: int) -> Model:
 
 def _stdin() -> str:
     try:
-        return sys.stdin.read()
+        return sys.stdin.read().rstrip("\r\n")
     except UnicodeDecodeError:
         raise UsageError("what stdin brings is not text", "Give text in UTF-8") from None
 
@@ -288,7 +289,7 @@ def _play(events: Iterator[Event], write: Callable[[AudioEvent], None], show_tex
 
 def _report(result: Result, out: str | None, json: bool) -> None:
     if json:
-        _json({**_summary(result), "out": out})
+        _json({**_summary(result), "out": out and _printable(out)})
         return
     parts = [f"{result.seconds:.2f} s"]
     if result.first_audio is not None:
@@ -314,6 +315,11 @@ def _summary(result: Result) -> dict[str, Any]:
         "first_audio_seconds": result.first_audio,
         "stages_ms": {name: round(ms, 3) for name, ms in result.stages.items()},
     }
+
+
+def _printable(name: str | Path) -> str:
+    """A file's name as text; bytes of it that are not UTF-8 are replaced."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _json(value: dict[str, Any]) -> None:

@@ -260,12 +260,16 @@ def codec(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:
     )
 
 
+FRAME_DECODERS = {DEPTHFORMER: depthformer}
+"""How a hidden state becomes a frame, by the name the manifest gives; a later family brings another entry."""
+
+
 def graph_specs(model: ModelSpec, static: StaticShapes | None = None) -> dict[str, GraphSpec]:
-    """Every graph of a bundle by name, in pipeline order."""
+    """Every graph of a bundle by name, in pipeline order; KeyError for a frame decoder that is not known."""
     specs = [audio_encoder(model, static), decoder(model, static)]
     if static:
         specs.append(decoder(model, static, DECODER_PREFILL))
-    specs += [text_head(model), depthformer(model), codec(model, static)]
+    specs += [text_head(model), FRAME_DECODERS[model.frame_decoder](model), codec(model, static)]
     return {spec.name: spec for spec in specs}
 
 

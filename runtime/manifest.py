@@ -13,6 +13,7 @@ import msgspec
 
 from voxrill.runtime.contract import (
     FORMAT_VERSION,
+    FRAME_DECODERS,
     GraphSpec,
     ModelSpec,
     StaticShapes,
@@ -165,9 +166,15 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
             "Update: pip install --upgrade voxrill",
         )
     try:
-        return msgspec.json.decode(raw, type=Manifest)
+        manifest = msgspec.json.decode(raw, type=Manifest)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{where} is not valid: {error}", "Export the bundle again") from None
+    if manifest.model.frame_decoder not in FRAME_DECODERS:
+        raise BundleError(
+            f"{where} decodes frames with {manifest.model.frame_decoder!r}, which this Voxrill does not know",
+            f"It knows {', '.join(FRAME_DECODERS)}; update: pip install --upgrade voxrill",
+        )
+    return manifest
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -75,7 +75,7 @@ class Model:
                 static.context if static else None,
                 spec.backbone.max_positions,
             ),
-            depthformer=Depthformer(graph(contract.DEPTHFORMER), spec.codes),
+            depthformer=Depthformer(graph(spec.frame_decoder), spec.codes),
             text_table=bundle.table(manifest.text_embeddings),
             audio_table=bundle.table(manifest.audio_embeddings),
         )

@@ -48,7 +48,9 @@ class Graph:
         self.spec = spec
         self._times = times
         try:
-            self._session = ort.InferenceSession(str(path), sess_options=session_options(threads, repack), providers=[CPU])
+            self._session = ort.InferenceSession(
+                str(path), sess_options=session_options(threads, repack), providers=[CPU]
+            )
         except Exception as error:  # onnxruntime raises a class per status; all mean the same to a user
             raise BundleError(
                 f"{path.name} cannot be loaded: {_first_line(error)}",

@@ -4,6 +4,7 @@ Exporting one family takes most of a minute, so bundles are made when a test fir
 of pytest-xdist find each other's in one folder.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -92,7 +93,11 @@ def _exported(made_once, checkpoints, exporter, flavour: str, static: StaticShap
 
     def export(family: str) -> Path:
         checkpoint, options = open_checkpoint(checkpoints[family]), exporter.ExportOptions(static)
-        return made_once(f"{family}-{flavour}", lambda folder: exporter.export_bundle(checkpoint, folder, options))
+        logging.disable()  # torch's tracer logs thousands of lines, which pytest would keep for its report
+        try:
+            return made_once(f"{family}-{flavour}", lambda folder: exporter.export_bundle(checkpoint, folder, options))
+        finally:
+            logging.disable(logging.NOTSET)
 
     return ByFamily(export)
 

@@ -463,12 +463,21 @@ def test_what_a_killed_export_left_is_cleared(exporter, bundle):
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
+# A shell starts what runs in its background deaf to SIGINT, and deafness is inherited.
+LISTENING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from voxrill.__main__ import main
+main()
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
 def test_a_real_ctrl_c(tiny_checkpoints, bundle):
     before = contents(bundle)
     partial = bundle.parent / ".bundle.partial"
     process = subprocess.Popen(
-        [sys.executable, "-m", "voxrill", "export", tiny_checkpoints["lfm2"], "-o", bundle],
+        [sys.executable, "-c", LISTENING, "export", tiny_checkpoints["lfm2"], "-o", bundle],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=clean_environment(),

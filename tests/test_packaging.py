@@ -126,12 +126,6 @@ def test_the_device_side_depends_on_no_heavy_package():
     assert names.isdisjoint({*HEAVY, "optimum-onnx"})
 
 
-def test_readme_names_the_commands_and_the_extras():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [command for command in ("make demo", "make test") if command not in readme] == []
-    assert "voxrill[export]" in readme
-
-
 def test_every_make_target_has_a_line_of_help():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split()
@@ -179,6 +173,20 @@ def test_the_installed_package_is_complete_and_runs(device, tmp_path):
     assert (package / "py.typed").exists()
     done = run(device, "-m", "voxrill", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.packaging
+def test_a_device_runs_a_bundle(device, bundles, tmp_path):
+    question = ROOT / "examples" / "question.wav"
+    for family, bundle in bundles.items():
+        for command in (
+            ("verify", bundle),
+            ("transcribe", question, "--bundle", bundle, "--max-new-tokens", "4"),
+            ("speak", "Hi.", "--bundle", bundle, "-o", tmp_path / f"{family}.wav", "--max-new-tokens", "30"),
+        ):
+            done = run(device, "-m", "voxrill", *command, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"{family}.wav").is_file()
 
 
 @pytest.mark.packaging

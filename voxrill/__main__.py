@@ -1,5 +1,6 @@
 """The command line: the rooms' commands under one name, and every error as one line."""
 
+import io
 import sys
 
 import typer
@@ -41,8 +42,10 @@ def _options(
 def main() -> None:
     """Run the command line; the exit status is 0, 2 for anything a user can mend, 130 for Ctrl-C."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a character that a terminal lacks is no reason to stop
     try:
-        app()
+        app(prog_name="voxrill")
     except VoxrillError as error:
         console.print(f"voxrill: {error}", style="red", soft_wrap=True)
         sys.exit(USER_ERROR)

@@ -1,0 +1,134 @@
+"""Text to speech, many voices: the only source of Pebble's training and evaluation sound.
+
+In: sentences of `world`. Out: `Clips` (int16 waveforms at 16 kHz with their text and voice) in one .npz a set, made
+once. espeak-ng's variants and three flite voices are trained on; other espeak variants, flite's awb and festival are
+only ever evaluated on. Needs Debian's espeak-ng, flite, festival, festvox-kallpc16k, festvox-us-slt-hts.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from rich.progress import track
+
+RATE = 16_000
+
+ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-029")
+HELD_OUT_VARIANTS = ("Lee", "m4", "f4", "Andy", "linda", "klatt4")
+VARIANTS = (
+    "", "", "", "Alex", "Alicia", "Andrea", "Annie", "Denis", "Gene", "Henrique", "Hugo", "Jacky", "Marco", "Mario",
+    "Michael", "Mike", "Storm", "adam", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david",
+    "ed", "edward", "f1", "f2", "f3", "f5", "grandma", "grandpa", "gustave", "iven", "john", "klatt", "klatt2",
+    "klatt3", "m1", "m2", "m3", "m5", "m6", "m7", "m8", "marcelo", "max", "michel", "miguel", "norbert", "pablo",
+    "paul", "pedro", "rob", "robert", "sandro", "shelby", "steph", "steph2", "steph3", "travis", "victor", "zac",
+)  # fmt: skip
+FLITE_TRAINED = ("rms", "slt", "kal16")
+EVALUATED_ONLY = ("flite:awb", "festival:kal", "festival:hts")
+FESTIVAL = {"kal": "(voice_kal_diphone)", "hts": "(voice_cmu_us_slt_arctic_hts)"}
+
+Waveform = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to make: `voice` is espeak, espeak-held-out, flite:NAME or festival:NAME; `seed` varies it."""
+
+    text: str
+    voice: str
+    seed: int
+
+
+@dataclass
+class Clips:
+    """A set of clips. sound: int16, all clips joined; ends: sample where each ends."""
+
+    texts: list[str]
+    voices: list[str]
+    sound: NDArray[np.int16]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def waveform(self, index: int) -> Waveform:
+        """One clip, float32."""
+        start = self.ends[index - 1] if index else 0
+        return self.sound[start : self.ends[index]].astype(np.float32) / 32768
+
+    def save(self, path: Path) -> None:
+        """Write to `path`, whole or not at all."""
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, texts=self.texts, voices=self.voices, sound=self.sound, ends=self.ends)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Clips:
+        """Read what `save` wrote."""
+        data = np.load(path)
+        return cls(data["texts"].tolist(), data["voices"].tolist(), data["sound"], data["ends"])
+
+
+def speak(text: str, voice: str, seed: int) -> tuple[Waveform, int]:
+    """Synthesise `text`; the sound as the engine made it, and its rate in Hz."""
+    chance = random.Random(seed)
+    engine, _, name = voice.partition(":")
+    if engine in ("espeak", "espeak-held-out"):
+        variant = chance.choice(VARIANTS if engine == "espeak" else HELD_OUT_VARIANTS)
+        full = name or chance.choice(ACCENTS) + (f"+{variant}" if variant else "")
+        pace, pitch = (150, 50) if name else (chance.randint(125, 215), chance.randint(20, 80))
+        return _run(["espeak-ng", "-v", full, "-s", str(pace), "-p", str(pitch), "--stdout", text])
+    if engine == "flite":
+        stretch = 1.0 if seed < 0 else chance.uniform(0.85, 1.25)
+        options = ["-voice", name, "--setf", f"duration_stretch={stretch:.2f}", "-t", text]
+        return _run(["flite", *options, "-o", "/dev/stdout"])
+    return _run(["text2wave", "-eval", FESTIVAL[name], "-o", "/dev/stdout"], text)
+
+
+def _run(command: list[str], text: str = "") -> tuple[Waveform, int]:
+    """Run a synthesiser that writes a WAV to stdout, whose header may not know the length."""
+    raw = bytearray(subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout)
+    start = raw.find(b"data") + 8
+    raw[start - 4 : start] = (len(raw) - start).to_bytes(4, "little")
+    raw[4:8] = (len(raw) - 8).to_bytes(4, "little")
+    samples, rate = soundfile.read(io.BytesIO(raw), dtype="float32")
+    return samples, rate
+
+
+def trimmed(waveform: Waveform, rate: int, floor: float = 0.01) -> Waveform:
+    """Without the silence at both ends, a hundredth of a second left before and three after."""
+    loud = np.flatnonzero(np.abs(waveform) > floor * max(np.abs(waveform).max(initial=0.0), 1e-5))
+    if not len(loud):
+        return waveform
+    return waveform[max(0, loud[0] - rate // 100) : loud[-1] + 3 * rate // 100]
+
+
+def clip(job: Job) -> NDArray[np.int16]:
+    """One clip at 16 kHz, trimmed, peak 0.7."""
+    waveform, rate = speak(job.text, job.voice, job.seed)
+    waveform = trimmed(soxr.resample(waveform, rate, RATE), RATE)
+    waveform = waveform / max(np.abs(waveform).max(initial=0.0), 1e-4) * 0.7
+    return (waveform * 32767).astype(np.int16)
+
+
+def make_clips(jobs: Iterable[Job], path: Path, what: str) -> Clips:
+    """The clips of `jobs`, from `path` if they were made before."""
+    if path.is_file():
+        return Clips.load(path)
+    jobs = list(jobs)
+    with ThreadPoolExecutor(2) as pool:
+        sounds = list(track(pool.map(clip, jobs), what, total=len(jobs)))
+    ends = np.cumsum([len(sound) for sound in sounds])
+    clips = Clips([j.text for j in jobs], [j.voice for j in jobs], np.concatenate(sounds), ends)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clips.save(path)
+    return clips

@@ -1,0 +1,182 @@
+"""What Pebble is taught: prompts and answers as sequences of text tokens, sound and frames.
+
+In: `world`, a tokenizer, the reply voices. Out: `Lesson`s, and batches of them as tensors. The prompts are the
+family's own, token for token as the runtime assembles them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from codec import BOOKS, Voice
+from network import END_OF_AUDIO
+from numpy.typing import NDArray
+from vocabulary import INTERLEAVED, PERFORM_ASR, PERFORM_TTS, WRITTEN, build_tokenizer
+from world import REFUSAL, REPLIES, SENTENCES, TIMER_ROOMS, VOICES, WORDS
+
+TEXT_RUN, AUDIO_RUN = 6, 12
+REPLY_VOICE = "female"
+START, IM_START, IM_END, AUDIO_START, TEXT_END = 1, 6, 7, 128, 130
+IGNORE = -100
+
+TOKENIZER = build_tokenizer()
+WORD_NUMBER = {word: number + 1 for number, word in enumerate(WORDS)}
+REPLY = {s.command: s.reply for s in SENTENCES if not s.held_out}
+
+Item = int | NDArray[np.int64]
+
+
+def ids(text: str) -> list[int]:
+    """Token ids of a text."""
+    found: list[int] = TOKENIZER.encode(text, add_special_tokens=False).ids
+    return found
+
+
+@dataclass
+class Lesson:
+    """One sequence.
+
+    before, after: prompt tokens around the `heard` embeddings; answer: token ids and frames (BOOKS,);
+    words: for each item of the answer the number of the word being said (0: none); starts: whether it begins a word.
+    """
+
+    before: list[int]
+    after: list[int]
+    heard: int
+    answer: list[Item]
+    words: list[int] = field(default_factory=list)
+    starts: list[bool] = field(default_factory=list)
+
+
+def prompt(system: str, text: str = "") -> tuple[list[int], list[int]]:
+    """Tokens before and after the place of sound in the user's turn; typed text follows the sound."""
+    before = [START, IM_START, *ids("system\n"), *ids(system), IM_END, *ids("\n"), IM_START, *ids("user\n")]
+    after = [*ids(text), IM_END, *ids("\n"), IM_START, *ids("assistant\n")]
+    return before, after
+
+
+def _spoken(text: str, voice: Voice) -> tuple[list[Item], list[int], list[bool]]:
+    """Frames of a sentence, and which word each belongs to; the end-of-audio frame last."""
+    frames: list[Item] = []
+    words, starts = [], []
+    for word in text.split():
+        codes = voice.codes[word]
+        frames += list(codes)
+        words += [WORD_NUMBER[word]] * len(codes)
+        starts += [True] + [False] * (len(codes) - 1)
+    frames.append(np.full(BOOKS, END_OF_AUDIO))
+    return frames, [*words, 0], [*starts, True]
+
+
+def transcription(text: str, heard: int) -> Lesson:
+    """Recognition: the words that were said."""
+    before, after = prompt(PERFORM_ASR)
+    return Lesson(before, after, heard, [*ids(text), IM_END])
+
+
+def speech(text: str, voice_name: str, voices: dict[str, Voice]) -> Lesson:
+    """Text to speech in one of the four voices."""
+    before, after = prompt(PERFORM_TTS.format(voice=voice_name), text)
+    frames, words, starts = _spoken(text, voices[voice_name.split()[1]])
+    return Lesson(before, after, 0, [AUDIO_START, *frames, IM_END], [0, *words, 0], [False, *starts, False])
+
+
+def written(command: str) -> Lesson:
+    """A written question, answered in writing."""
+    before, after = prompt(WRITTEN, command)
+    return Lesson(before, after, 0, [*ids(REPLY.get(command, REFUSAL)), IM_END])
+
+
+def dialogue(reply: str, heard: int, voices: dict[str, Voice], typed: str = "") -> Lesson:
+    """A spoken question (with a typed addition), answered in interleaved text and frames."""
+    before, after = prompt(INTERLEAVED, typed)
+    if not reply:
+        return Lesson(before, after, heard, [IM_END])
+    text: list[Item] = [*ids(reply), TEXT_END]
+    frames, words, starts = _spoken(reply, voices[REPLY_VOICE])
+    answer: list[Item] = []
+    said: list[int] = []
+    begins: list[bool] = []
+    while text:
+        run, text = text[:TEXT_RUN], text[TEXT_RUN:]
+        count = AUDIO_RUN if text else len(frames)
+        answer += run + frames[:count]
+        said += [0] * len(run) + words[:count]
+        begins += [False] * len(run) + starts[:count]
+        frames, words, starts = frames[count:], words[count:], starts[count:]
+    return Lesson(before, after, heard, [*answer, IM_END], [*said, 0], [*begins, False])
+
+
+def mixed(command: str) -> tuple[str, str] | None:
+    """A typed addition that makes another known command of a spoken one, and that command's reply."""
+    rooms = TIMER_ROOMS if command.startswith("set a timer") else ("kitchen", "bedroom", "hall", "office", "garden")
+    options = [f"in the {room}" for room in rooms if f"{command} in the {room}" in REPLY]
+    if not options:
+        return None
+    typed = random.choice(options)
+    return typed, REPLY[f"{command} {typed}"]
+
+
+def random_text() -> str:
+    """What is said in a speech lesson: random words more often than a reply, so that reading is learnt."""
+    if random.random() < 0.6:
+        return " ".join(random.choice(WORDS) for _ in range(random.randint(2, 7)))
+    return random.choice(REPLIES) if random.random() < 0.5 else random.choice(list(REPLY))
+
+
+def random_speech(voices: dict[str, Voice]) -> Lesson:
+    """A speech lesson in a random voice."""
+    return speech(random_text(), random.choice(VOICES), voices)
+
+
+@dataclass
+class Batch:
+    """Lessons as tensors, right-padded. Positions are those whose *next* item is the target.
+
+    tokens (B, S): id, or -1 where sound or a frame stands; frames (N, BOOKS) and frame_at (B, S) mark frames;
+    heard_at (B, S); next_text (B, S), next_frame (B, S, BOOKS), next_word (B, S): IGNORE where there is none;
+    next_starts (B, S).
+    """
+
+    tokens: torch.Tensor
+    frames: torch.Tensor
+    frame_at: torch.Tensor
+    heard_at: torch.Tensor
+    next_text: torch.Tensor
+    next_frame: torch.Tensor
+    next_word: torch.Tensor
+    next_starts: torch.Tensor
+
+
+def collate(lessons: Sequence[Lesson]) -> Batch:
+    """Lessons to one batch."""
+    lengths = [len(x.before) + x.heard + len(x.after) + len(x.answer) for x in lessons]
+    shape = (len(lessons), max(lengths))
+    tokens = torch.full(shape, -1)
+    frame_at, heard_at = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    next_text, next_word = torch.full(shape, IGNORE), torch.full(shape, IGNORE)
+    next_frame, next_starts = torch.full((*shape, BOOKS), IGNORE), torch.zeros(shape, dtype=torch.bool)
+    frames = []
+    for row, x in enumerate(lessons):
+        start = len(x.before) + x.heard
+        tokens[row, : len(x.before)] = torch.tensor(x.before)
+        heard_at[row, len(x.before) : start] = True
+        tokens[row, start : start + len(x.after)] = torch.tensor(x.after)
+        at = start + len(x.after)
+        for i, item in enumerate(x.answer):
+            if isinstance(item, int):
+                tokens[row, at + i] = item
+                next_text[row, at + i - 1] = item
+            else:
+                codes = torch.from_numpy(item)
+                frames.append(codes)
+                frame_at[row, at + i] = True
+                next_frame[row, at + i - 1] = codes
+                next_word[row, at + i - 1] = x.words[i]
+                next_starts[row, at + i - 1] = x.starts[i]
+    stacked = torch.stack(frames) if frames else torch.zeros(0, BOOKS, dtype=torch.int64)
+    return Batch(tokens, stacked, frame_at, heard_at, next_text, next_frame, next_word, next_starts)

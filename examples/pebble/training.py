@@ -1,0 +1,88 @@
+"""A training run that can stop at any moment and go on later: model, optimiser, step and learning curve in one file."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+WARM_UP = 60
+SAVE_SECONDS = 60.0
+LOG_STEPS = 50
+
+
+def cosine(progress: float, floor: float = 0.05) -> float:
+    """Learning-rate factor that falls from 1 to `floor` as `progress` goes from 0 to 1."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress))) * (1 - floor) + floor
+
+
+class Run:
+    """One run, kept in `path`.
+
+    Args:
+        path: where everything is kept; if it exists the run is resumed from it.
+        model: what is trained.
+        rate: peak learning rate.
+        betas: AdamW's.
+    """
+
+    def __init__(self, path: Path, model: nn.Module, rate: float, betas: tuple[float, float] = (0.9, 0.98)) -> None:
+        self.path, self.model, self.rate = path, model, rate
+        self.optimizer = torch.optim.AdamW(model.parameters(), rate, betas, weight_decay=0.01)
+        self.step = 0
+        self.seconds = 0.0
+        self.curve: list[dict[str, float]] = []
+        self.resumed = path.is_file()
+        if self.resumed:
+            kept = torch.load(path, weights_only=False)
+            model.load_state_dict(kept["model"])
+            self.optimizer.load_state_dict(kept["optimizer"])
+            self.step, self.seconds, self.curve = kept["step"], kept["seconds"], kept["curve"]
+        self._sums: dict[str, list[float]] = defaultdict(list)
+        self._last = self._saved = time.monotonic()
+
+    def update(self, loss: torch.Tensor, factor: float, shown: dict[str, torch.Tensor | float]) -> None:
+        """One optimiser step at `factor` of the peak rate; `shown` goes into the learning curve."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * factor * min(1.0, (self.step + 1) / WARM_UP)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        now = time.monotonic()
+        self.seconds += now - self._last
+        self._last = now
+        for name, value in shown.items():
+            self._sums[name].append(float(value.detach() if isinstance(value, torch.Tensor) else value))
+        if self.step % LOG_STEPS == 0:
+            self._log()
+        if now - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def _log(self) -> None:
+        means = {name: sum(values) / len(values) for name, values in self._sums.items()}
+        self._sums.clear()
+        self.curve.append({"step": self.step, "seconds": round(self.seconds, 1), **means})
+        shown = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        print(f"step {self.step} after {self.seconds:.0f} s: {shown}", flush=True)
+
+    def save(self) -> None:
+        """Write the run to its file, whole or not at all."""
+        partial = self.path.with_suffix(".partial")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "curve": self.curve,
+            },
+            partial,
+        )
+        partial.replace(self.path)
+        self._saved = time.monotonic()
