@@ -36,6 +36,10 @@ from voxrill.runtime.errors import CheckpointError
 from voxrill.runtime.log_mel import LogMelConfig
 
 Sizes = dict[str, int]
+EXAMPLE = "example"
+"""Among sizes: the number of the example, for graphs whose shapes are all fixed."""
+
+_FIXED: tuple[Sizes, ...] = ({EXAMPLE: 0}, {EXAMPLE: 1}, {EXAMPLE: 2})
 TEXT_TABLE = "lfm.embed_tokens.weight"
 AUDIO_TABLE = "audio_embedding.embedding.weight"
 
@@ -177,7 +181,7 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
             spec=spec,
             build=plans[name][0],
             trace={} if static else plans[name][1],
-            tried=({},) if static or not plans[name][2] else tuple(plans[name][2]),
+            tried=_FIXED if static or not plans[name][2] else tuple(plans[name][2]),
             external=name == contract.TEXT_HEAD,
         )
         for name, spec in specs.items()

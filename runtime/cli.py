@@ -298,6 +298,8 @@ def _report(result: Result, out: str | None, json: bool) -> None:
         parts.append(f"ended early: {result.finish_reason}")
     if result.skipped_frames:
         parts.append(f"{result.skipped_frames} frames could not be played")
+    if out is not None and not result.audio_seconds:
+        parts.append("the model answered without any sound")
     wrote = f"wrote {out} ({result.audio_seconds:.2f} s of sound); " if out not in (None, STDOUT) else ""
     err.print(wrote + ", ".join(parts), style="dim", soft_wrap=True)
 

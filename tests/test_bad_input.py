@@ -109,6 +109,11 @@ def test_a_sound_too_long_for_a_fixed_shape(cli, npu_bundles, tmp_path):
     cli.refuses("transcribe", "long.wav", "--bundle", npu_bundles["lfm2"], saying=says)
 
 
+def test_a_question_too_long_for_the_context(cli, npu_bundles):
+    command = ("chat", "--text", "hello there " * 100, "--output", "text", "--bundle", npu_bundles["lfm2"])
+    cli.refuses(*command, saying=("positions", "this model holds 256"))
+
+
 # Bundles
 
 

@@ -12,7 +12,6 @@ from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime.errors import VoxrillError
 
 USER_ERROR = 2
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="voxrill",
@@ -40,7 +39,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; the exit status is 0, 2 for anything a user can mend, 130 for Ctrl-C."""
+    """Run the command line; the exit status is 0, or 2 for anything a user can mend."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a character that a terminal lacks is no reason to stop
@@ -49,11 +48,6 @@ def main() -> None:
     except VoxrillError as error:
         console.print(f"voxrill: {error}", style="red", soft_wrap=True)
         sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        console.print("voxrill: interrupted", style="red")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(0)
     except OSError as error:  # of stdout, mostly: a full disk behind a redirection
         console.print(f"voxrill: {_os_error(error)}", style="red", soft_wrap=True)
         sys.exit(USER_ERROR)
