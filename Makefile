@@ -26,7 +26,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo test lint types view dist golden full-size clean
+.PHONY: help demo test lint types view dist golden full-size pebble clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -60,6 +60,10 @@ golden: .venv-golden/.installed ## make tests/golden/*.npz anew from the referen
 
 full-size: .venv/.installed-dev ## export and run a model of the true size with random weights
 	$(BIN)/python -m tests.full_size
+
+pebble: .venv/.installed-dev ## train the small built-in model (hours; resumes; see examples/pebble/README.md)
+	$(BIN)/python -m pip install --disable-pip-version-check -qq -e ".[pebble]"
+	$(BIN)/python examples/pebble/recipe.py
 
 clean: ## remove what was built; the environments stay
 	rm -rf .view build build-demo dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -35,7 +35,19 @@ def main() -> None:
     run("voxrill", "export", checkpoint, "-o", bundle)
     run("voxrill", "verify", bundle)
     run("voxrill", "transcribe", str(QUESTION), "--bundle", bundle, "--max-new-tokens", "24")
-    run("voxrill", "speak", "Kitchen lights on.", "-o", reply, "--bundle", bundle, "--seed", "4")
+    run(
+        "voxrill",
+        "speak",
+        "The kitchen lights are on.",
+        "--voice",
+        "US male",
+        "-o",
+        reply,
+        "--bundle",
+        bundle,
+        "--seed",
+        "1",
+    )
     run("voxrill", "chat", "--audio", str(QUESTION), "-o", answer, "--bundle", bundle, "--seed", "0",
         "--max-new-tokens", "60")  # fmt: skip
     print(f"\nThe random model's voice is in {WORK.name}/reply.wav and {WORK.name}/answer.wav.")

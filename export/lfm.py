@@ -68,7 +68,7 @@ class LfmConfig:
                 )
             read = cls(
                 hidden=config["hidden_size"],
-                layer_types=tuple(config["layer_types"]),
+                layer_types=_layer_types(config),
                 heads=config["num_attention_heads"],
                 kv_heads=config["num_key_value_heads"],
                 inner=inner,
@@ -90,6 +90,14 @@ class LfmConfig:
                 f"Known: {', '.join((CONV, *ATTENTION))}",
             )
         return read
+
+
+def _layer_types(config: dict[str, Any]) -> tuple[str, ...]:
+    """`layer_types`, or older configs' `full_attn_idxs`, as transformers' Lfm2Config reads them."""
+    if config.get("layer_types") or "full_attn_idxs" not in config:
+        return tuple(config["layer_types"])
+    attention = set(config["full_attn_idxs"])
+    return tuple(ATTENTION[0] if i in attention else CONV for i in range(config["num_hidden_layers"]))
 
 
 def _theta(config: dict[str, Any]) -> float:

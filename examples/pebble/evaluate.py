@@ -58,7 +58,9 @@ def hear(model: voxrill.Model, clips: Clips, limit: int, voices: dict[str, Voice
     for index in range(len(clips)):
         cells.setdefault(kind(clips, index), []).append(index)
     for cell, numbers in cells.items():
-        for condition in ("clean", "noise 20 dB", "noise 10 dB", "noise 5 dB", "reverberation") if noise else ("clean",):
+        for condition in (
+            ("clean", "noise 20 dB", "noise 10 dB", "noise 5 dB", "reverberation") if noise else ("clean",)
+        ):
             heard, said, right_text, right_sound = [], [], 0, 0
             chosen = numbers[:limit]
             for index in track(chosen, f"{cell}, {condition}", transient=True):
@@ -88,7 +90,12 @@ def speak(model: voxrill.Model, voices: dict[str, Voice], count: int) -> Iterabl
             voice = ("US female", "UK male", "UK female", "US male")[number % 4]
             result = model.speak(text, voice=voice, audio_sampling=GREEDY, max_new_tokens=120).result
             right += spoken_exactly(result, text, voices[voice.split()[1]])
-        yield {"test": cell, "condition": "", "n": len(sentences[:count]), "reply codes": right / len(sentences[:count])}
+        yield {
+            "test": cell,
+            "condition": "",
+            "n": len(sentences[:count]),
+            "reply codes": right / len(sentences[:count]),
+        }
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ from tasks import (
 from training import Run, cosine
 from world import REFUSAL
 
-STEPS = {"speech": 4000, "encoder": 9000, "joint": 16000}
+STEPS = {"speech": 4000, "encoder": 9000, "joint": 12000}
 RATE = {"speech": 2e-3, "encoder": 1.5e-3, "joint": 1.2e-3}
 ENCODER_BATCH, BATCH, SPEECH_BATCH = 24, 16, 24
 CODE_NOISE, FRAME_SWAPS = 0.07, 0.05
@@ -217,9 +217,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=list(STEPS))
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--steps", type=int, help="steps the learning rate falls over")
     parser.add_argument("--cache", type=Path, default=Path("build/pebble"))
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    STEPS[args.stage] = args.steps or STEPS[args.stage]
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     stages = {"speech": train_speech, "encoder": train_encoder, "joint": train_joint}

@@ -1,0 +1,54 @@
+"""The whole recipe, stage after stage: `make pebble`. Every stage resumes; what is done is not done again.
+
+In: nothing but the synthesisers (Debian: espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts). Out: a
+checkpoint in the published layout and its bundle, under the cache folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from codec import Detokenizer, detokenizer_config, train_detokenizer
+from network import Pebble, write_checkpoint
+from train import train_encoder, train_joint, train_speech
+
+MINUTES = {"detokenizer": 20, "speech": 25, "encoder": 35, "joint": 100}
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path("build/pebble"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the minutes each stage may take at most")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    stages = {
+        "detokenizer": train_detokenizer,
+        "speech": train_speech,
+        "encoder": train_encoder,
+        "joint": train_joint,
+    }
+    for name, train in stages.items():
+        print(f"stage {name}", flush=True)
+        train(args.cache, 60 * args.scale * MINUTES[name])
+    build(args.cache, args.cache / "checkpoint")
+    command = ["export", str(args.cache / "checkpoint"), "-o", str(args.cache / "bundle")]
+    subprocess.run([sys.executable, "-m", "voxrill", *command], check=True)
+
+
+def build(cache: Path, checkpoint: Path) -> None:
+    """Write the checkpoint of the trained stages, in float16."""
+    model, detokenizer = Pebble(), Detokenizer()
+    model.load_state_dict(torch.load(cache / "joint.pt", weights_only=False)["model"])
+    detokenizer.load_state_dict(torch.load(cache / "detokenizer.pt", weights_only=False)["model"])
+    write_checkpoint(model, detokenizer, detokenizer_config(), checkpoint)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Backbone configs as they were and are published: old and new field names mean the same model."""
+
+import pytest
+
+from tests.checkpoints import model_config
+
+
+@pytest.fixture
+def lfm_config(exporter):
+    from voxrill.export.lfm import LfmConfig
+
+    return LfmConfig
+
+
+@pytest.fixture
+def published():
+    return model_config("lfm2", "full")["lfm"]
+
+
+def test_the_published_sizes(lfm_config, published):
+    read = lfm_config.read(published)
+    assert (read.hidden, read.inner, read.head_dim, read.kv_heads) == (2048, 8192, 64, 8)
+    assert [i for i, kind in enumerate(read.layer_types) if kind != "conv"] == [2, 5, 8, 10, 12, 14]
+
+
+def test_older_configs_number_the_attention_layers(lfm_config, published):
+    older = {**published, "full_attn_idxs": [2, 5, 8, 10, 12, 14]}
+    del older["layer_types"]
+    assert lfm_config.read(older) == lfm_config.read(published)
+
+
+def test_newer_configs_keep_the_rotary_base_elsewhere(lfm_config, published):
+    newer = {**published, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    del newer["rope_theta"]
+    assert lfm_config.read(newer).theta == 5e5
+
+
+def test_the_width_may_be_given_under_either_name(lfm_config, published):
+    other = {**published, "intermediate_size": published["block_ff_dim"]}
+    del other["block_ff_dim"]
+    assert lfm_config.read(other).inner == 8192
+    plain = {**other, "block_auto_adjust_ff_dim": False, "intermediate_size": 7000}
+    assert lfm_config.read(plain).inner == 7000
