@@ -199,7 +199,7 @@ class Conversation:
         so far is remembered.
 
         Raises:
-            UsageError: neither audio nor text was given, or max_new_tokens is below 1.
+            UsageError: neither audio nor text was given, the text cannot be read, or max_new_tokens is below 1.
             AudioFileError: the audio cannot be read, or is not usable sound.
             ContextFull: the question does not fit into the model's context.
         """
@@ -207,6 +207,8 @@ class Conversation:
             raise UsageError("there is no question", "Give audio, text or both")
         if max_new_tokens is not None and max_new_tokens < 1:
             raise UsageError(f"max_new_tokens is {max_new_tokens}", "Give at least 1")
+        if text is not None:
+            self._model.parts.tokenizer.encode(text)  # what is wrong with it is said now, not when listening begins
         waveform = None if audio is None else as_waveform(audio)
         output = output or self._output
         options = Options(

@@ -26,6 +26,8 @@ class Tokenizer:
             self._tokenizer = _Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise BundleError(f"{path} is not a readable tokenizer ({error})", "Copy it again") from None
+        unknown = getattr(self._tokenizer.model, "unk_token", None)  # byte-level models have none
+        self._unknown = self._tokenizer.token_to_id(unknown) if unknown else None
         self.ids: dict[str, int] = {}
         for role, token in SPECIAL_TOKENS.items():
             token_id = self._tokenizer.token_to_id(token)
@@ -37,11 +39,19 @@ class Tokenizer:
         """Token ids of `text`; special tokens written out in it are recognised, none are added.
 
         Raises:
-            UsageError: it holds lone surrogates, as Python makes of bytes that are not UTF-8.
+            UsageError: it holds lone surrogates, as Python makes of bytes that are not UTF-8, or (in a model with
+                a closed vocabulary) words that the model does not know; the message names them.
         """
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError("the text holds bytes that are not UTF-8", "Give it in UTF-8")
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = encoding.ids
+        if self._unknown in ids:
+            pieces = [text[slice(*span)] for token, span in zip(ids, encoding.offsets, strict=True)
+                      if token == self._unknown]  # fmt: skip
+            raise UsageError(
+                f"this model does not know {', '.join(dict.fromkeys(pieces))}", "Say it in words the model knows"
+            )
         return ids
 
     def decode(self, ids: list[int]) -> str:

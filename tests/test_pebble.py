@@ -162,3 +162,13 @@ def test_a_batch_hears_each_clip_as_alone(untrained):
         for row, mel in zip(together, mels, strict=True):
             alone = net.hear(mel[None], torch.tensor([len(mel)]))[1][0]
             assert (row[: len(alone)] - alone).abs().max() <= 1e-4 * alone.abs().max()
+
+
+def test_unknown_words_are_named(untrained):
+    from voxrill.runtime.errors import UsageError
+
+    _, model, _ = untrained
+    with pytest.raises(UsageError, match="does not know Elephant, zebra"):
+        model.speak("Elephant lights on, zebra and elephant.".replace("elephant", "zebra"))
+    with pytest.raises(UsageError, match="does not know quantum"):
+        model.chat(text="quantum lights")
