@@ -34,7 +34,7 @@ from tasks import (
 from training import Run, cosine
 from world import REFUSAL
 
-STEPS = {"speech": 4000, "encoder": 9000, "joint": 12000}
+STEPS = {"speech": 1500, "encoder": 7500, "joint": 12000}
 RATE = {"speech": 2e-3, "encoder": 1.5e-3, "joint": 1.2e-3}
 ENCODER_BATCH, BATCH, SPEECH_BATCH = 24, 16, 24
 CODE_NOISE, FRAME_SWAPS = 0.07, 0.05
