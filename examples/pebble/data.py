@@ -1,4 +1,4 @@
-"""Training and evaluation sets: which sentence is said by whom, and the log-mel of what was heard.
+"""Training and evaluation sets: which sentence is said by whom, and the training set's log-mel.
 
 In: `world`, `synthesise`, `augment`. Out: `Features` memory-mapped from a cache folder; the log-mel is the runtime's
 own, so training hears exactly what the device hears.
@@ -7,16 +7,17 @@ own, so training hears exactly what the device hears.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from augment import Random, Waveform, heard, noisy, quiet_room, reverberated
+from augment import heard
 from numpy.typing import NDArray
 from rich.progress import track
-from synthesise import EVALUATED_ONLY, FLITE_TRAINED, Clips, Job, make_clips
+from synthesise import EVALUATED_ONLY, FLITE_TRAINED, Job, make_clips
 from world import SENTENCES, WORDS, outside_sentence
 
 from voxrill.runtime.log_mel import LogMel
@@ -83,74 +84,34 @@ def evaluation_jobs() -> Iterator[Job]:
 
 
 def training_features(cache: Path) -> Features:
-    """Augmented log-mel of the training set, made once."""
+    """Augmented log-mel of the training set, `PASSES` versions of every clip; made once."""
     clips = make_clips(training_jobs(), cache / "train.npz", "speaking the training set")
-    return _features(clips, cache / "train-mel", PASSES, _train_version)
-
-
-def evaluation_features(cache: Path, condition: str) -> Features:
-    """Log-mel of the evaluation set: condition clean, noise20, noise10, noise5 or reverb."""
-    clips = make_clips(evaluation_jobs(), cache / "evaluate.npz", "speaking the evaluation set")
-    return _features(clips, cache / f"evaluate-{condition}-mel", 1, _CONDITIONS[condition])
-
-
-Version = Callable[[Waveform, list[Waveform], Random], Waveform]
-
-
-def _train_version(waveform: Waveform, babble: list[Waveform], chance: Random) -> Waveform:
-    return heard(waveform, babble, chance)
-
-
-def _clean(waveform: Waveform, _babble: list[Waveform], chance: Random) -> Waveform:
-    return quiet_room(waveform, chance)
-
-
-def _noise(snr_db: float) -> Version:
-    def version(waveform: Waveform, babble: list[Waveform], chance: Random) -> Waveform:
-        return noisy(quiet_room(waveform, chance), "pink", snr_db, babble, chance)
-
-    return version
-
-
-def _reverb(waveform: Waveform, _babble: list[Waveform], chance: Random) -> Waveform:
-    return reverberated(quiet_room(waveform, chance), 0.35, 0.2, chance)
-
-
-_CONDITIONS: dict[str, Version] = {
-    "clean": _clean,
-    "noise20": _noise(20),
-    "noise10": _noise(10),
-    "noise5": _noise(5),
-    "reverb": _reverb,
-}
-
-_work: dict[str, object] = {}
-
-
-def _one(task: tuple[int, int]) -> NDArray[np.float16]:
-    """Log-mel of one clip in one version (runs in a worker)."""
-    index, seed = task
-    clips, version, babble, log_mel = (_work[key] for key in ("clips", "version", "babble", "log_mel"))
-    assert isinstance(clips, Clips) and isinstance(log_mel, LogMel) and callable(version)
-    chance = np.random.default_rng([seed, index])
-    return log_mel(version(clips.waveform(index), babble, chance)).astype(np.float16)
-
-
-def _features(clips: Clips, path: Path, passes: int, version: Version) -> Features:
-    mel_path, about_path = path.with_suffix(".f16"), path.with_suffix(".json")
+    mel_path, about_path = cache / "train-mel.f16", cache / "train-mel.json"
     if not about_path.is_file():
         babble = [clips.waveform(i) for i in range(0, len(clips), max(1, len(clips) // 200))]
-        _work.update(clips=clips, version=version, babble=babble, log_mel=LogMel())
-        tasks = [(index, seed) for seed in range(passes) for index in range(len(clips))]
+        _work.update(clips=clips, babble=babble, log_mel=LogMel())
+        tasks = [(index, seed) for seed in range(PASSES) for index in range(len(clips))]
         ends, total = [], 0
         with Pool(2) as pool, mel_path.open("wb") as stream:
-            for mel in track(pool.imap(_one, tasks, chunksize=32), path.stem, total=len(tasks)):
+            for mel in track(pool.imap(_one, tasks, chunksize=32), "log-mel of the training set", total=len(tasks)):
                 stream.write(mel.tobytes())
                 total += len(mel)
                 ends.append(total)
-        about = {"texts": clips.texts * passes, "voices": clips.voices * passes, "ends": ends}
+        about = {"texts": clips.texts * PASSES, "voices": clips.voices * PASSES, "ends": ends}
         about_path.write_text(json.dumps(about))
     about = json.loads(about_path.read_text())
     ends = np.array(about["ends"])
     mel = np.memmap(mel_path, np.float16, "r", shape=(int(ends[-1]), 128))
     return Features(about["texts"], about["voices"], mel, ends)
+
+
+_work: dict[str, Any] = {}
+"""What the workers of `training_features` share."""
+
+
+def _one(task: tuple[int, int]) -> NDArray[np.float16]:
+    """Log-mel of one clip in one augmented version (runs in a worker)."""
+    index, seed = task
+    waveform = heard(_work["clips"].waveform(index), _work["babble"], np.random.default_rng([seed, index]))
+    mel: NDArray[np.float32] = _work["log_mel"](waveform)
+    return mel.astype(np.float16)

@@ -16,6 +16,7 @@ import numpy as np
 from augment import noisy, quiet_room, reverberated
 from codec import Voice, make_voices
 from data import evaluation_jobs
+from rich.console import Console
 from rich.progress import track
 from synthesise import Clips, make_clips
 from world import REFUSAL, SENTENCES, WORDS
@@ -25,14 +26,23 @@ import voxrill
 REPLY = {s.command: s.reply for s in SENTENCES}
 HELD_OUT = {s.command for s in SENTENCES if s.held_out}
 GREEDY = voxrill.Sampling()
+_ERR = Console(stderr=True)  # stdout is the table
 
 
-def conditions(clips: Clips, index: int) -> dict[str, np.ndarray]:
-    """One clip as it is heard in each condition."""
+CONDITIONS = {
+    "clean": lambda waveform, chance: waveform,
+    "noise 20 dB": lambda waveform, chance: noisy(waveform, "pink", 20, [], chance),
+    "noise 10 dB": lambda waveform, chance: noisy(waveform, "pink", 10, [], chance),
+    "noise 5 dB": lambda waveform, chance: noisy(waveform, "pink", 5, [], chance),
+    "reverberation": lambda waveform, chance: reverberated(waveform, 0.35, 0.2, chance),
+}
+"""What is done to a clip in a quiet room, by the name of the condition."""
+
+
+def heard_in(condition: str, clips: Clips, index: int) -> np.ndarray:
+    """One clip as it is heard in a condition; the same every time."""
     chance = np.random.default_rng(index)
-    clean = quiet_room(clips.waveform(index), chance)
-    heard = {f"noise {snr} dB": noisy(clean, "pink", snr, [], chance) for snr in (20, 10, 5)}
-    return {"clean": clean, **heard, "reverberation": reverberated(clean, 0.35, 0.2, chance)}
+    return CONDITIONS[condition](quiet_room(clips.waveform(index), chance), chance)
 
 
 def kind(clips: Clips, index: int) -> str:
@@ -58,13 +68,11 @@ def hear(model: voxrill.Model, clips: Clips, limit: int, voices: dict[str, Voice
     for index in range(len(clips)):
         cells.setdefault(kind(clips, index), []).append(index)
     for cell, numbers in cells.items():
-        for condition in (
-            ("clean", "noise 20 dB", "noise 10 dB", "noise 5 dB", "reverberation") if noise else ("clean",)
-        ):
+        for condition in CONDITIONS if noise else ("clean",):
             heard, said, right_text, right_sound = [], [], 0, 0
             chosen = numbers[:limit]
-            for index in track(chosen, f"{cell}, {condition}", transient=True):
-                waveform = conditions(clips, index)[condition]
+            for index in track(chosen, f"{cell}, {condition}", transient=True, console=_ERR):
+                waveform = heard_in(condition, clips, index)
                 wanted = REPLY.get(clips.texts[index], REFUSAL)
                 heard.append(clips.texts[index])
                 said.append(model.transcribe(waveform).text.strip())
@@ -86,7 +94,7 @@ def speak(model: voxrill.Model, voices: dict[str, Voice], count: int) -> Iterabl
     }
     for cell, sentences in texts.items():
         right = 0
-        for number, text in enumerate(track(sentences[:count], cell, transient=True)):
+        for number, text in enumerate(track(sentences[:count], cell, transient=True, console=_ERR)):
             voice = ("US female", "UK male", "UK female", "US male")[number % 4]
             result = model.speak(text, voice=voice, audio_sampling=GREEDY, max_new_tokens=120).result
             right += spoken_exactly(result, text, voices[voice.split()[1]])
