@@ -26,13 +26,13 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo test lint types view dist golden full-size pebble clean
+.PHONY: help demo test lint types view dist golden full-size pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
-		printf '  make %-10s %s\n' "$$target" "$$what"; done
+		printf '  make %-11s %s\n' "$$target" "$$what"; done
 
-demo: .venv/.installed-export ## export a tiny model and run it, end to end
+demo: .venv/.installed-demo ## ask the built-in model a spoken question; no download of weights
 	$(BIN)/python examples/demo.py
 
 test: .venv/.installed-dev ## the tests
@@ -65,6 +65,14 @@ pebble: .venv/.installed-dev ## train the small built-in model (hours; resumes; 
 	$(BIN)/python -m pip install --disable-pip-version-check -qq -e ".[pebble]"
 	$(BIN)/python examples/pebble/recipe.py
 
+# make pebble-eval BUNDLES="build/pebble/bundle build/pebble/bundle-int8" CACHE=build/pebble EVAL="--part hear"
+CACHE ?= build/pebble
+BUNDLES ?= $(CACHE)/bundle
+EVAL ?=
+pebble-eval: .venv/.installed-dev ## evaluate Pebble's bundles, the first as the reference (a quarter of an hour each)
+	$(BIN)/python -m pip install --disable-pip-version-check -qq -e ".[pebble]"
+	$(BIN)/python examples/pebble/evaluate.py $(BUNDLES) --cache $(CACHE) --out $(CACHE)/evaluation.json $(EVAL)
+
 clean: ## remove what was built; the environments stay
 	rm -rf .view build build-demo dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find export runtime quantize devices voxrill tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -76,19 +84,18 @@ clean: ## remove what was built; the environments stay
 	"$$python" -m venv --clear .venv
 	@touch $@
 
-# torch first and alone: pip then takes the build its configuration prefers (CPU, where an index offers one), and
-# nothing after it asks for another.
-.venv/.installed-export: .venv/.created pyproject.toml
-	@echo "Installing voxrill[export] into .venv"
-	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
-	@$(BIN)/$(PIP_INSTALL) -e ".[export]"
+.venv/.installed-demo: .venv/.created pyproject.toml
+	@echo "Installing voxrill[demo] into .venv"
+	@$(BIN)/$(PIP_INSTALL) -e ".[demo]"
 	@touch $@
 
+# torch first and alone: pip then takes the build its configuration prefers (CPU, where an index offers one), and
+# nothing after it asks for another.
 .venv/.installed-dev: .venv/.created pyproject.toml
-	@echo "Installing voxrill[export,hub,dev] into .venv"
+	@echo "Installing voxrill[export,quantize,hub,demo,dev] into .venv"
 	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
-	@$(BIN)/$(PIP_INSTALL) -e ".[export,hub,dev]"
-	@touch .venv/.installed-export $@
+	@$(BIN)/$(PIP_INSTALL) -e ".[export,quantize,hub,demo,dev]"
+	@touch .venv/.installed-demo $@
 
 # The reference needs Python 3.12 and packages older than ours, hence an environment of its own.
 .venv-golden/.installed:

@@ -17,9 +17,9 @@ def session_options(threads: int = 0, repack: bool = False) -> ort.SessionOption
     Args:
         threads: threads of the session's pool; 0 for one per physical core.
         repack: let onnxruntime copy the weights into its own layout. It pays for graphs that see many positions in
-            every call (1.25 times faster encoder). Without it weights stay memory-mapped, which for the 1.5 B
-            backbone in float32 means 0.1 s instead of 5 s to load and 4.0 GB less memory, with the same decode step
-            and a prefill 1.2 times slower.
+            every call (1.25 times faster encoder), and quantised products are slow without it. Without it weights
+            stay memory-mapped, which for the 1.5 B backbone in float32 means 0.1 s instead of 5 s to load and 4.0 GB
+            less memory, with the same decode step and a prefill 1.2 times slower.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

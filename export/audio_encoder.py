@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from voxrill.export.checkpoint import Checkpoint
-from voxrill.export.layers import MASKED
+from voxrill.export.layers import MASKED, PointwiseConv
 from voxrill.runtime.errors import CheckpointError
 
 SUPPORTED = {
@@ -160,16 +160,17 @@ class _Convolution(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim = config.dim
-        self.pointwise_conv1 = nn.Conv1d(dim, 2 * dim, 1)
+        self.pointwise_conv1 = PointwiseConv(dim, 2 * dim)
         self.depthwise_conv = nn.Conv1d(dim, dim, config.kernel, padding=config.kernel // 2, groups=dim)
         self.batch_norm = nn.BatchNorm1d(dim)
-        self.pointwise_conv2 = nn.Conv1d(dim, dim, 1)
+        self.pointwise_conv2 = PointwiseConv(dim, dim)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Convolution of x (B, T, dim), frames outside mask (B, T) silenced; (B, T, dim)."""
-        y: torch.Tensor = F.glu(self.pointwise_conv1(x.transpose(1, 2)), 1) * mask[:, None]
-        y = self.pointwise_conv2(F.silu(self.batch_norm(self.depthwise_conv(y))))
-        return y.transpose(1, 2)
+        y = F.glu(self.pointwise_conv1(x), -1) * mask[..., None]
+        y = F.silu(self.batch_norm(self.depthwise_conv(y.transpose(1, 2))))
+        z: torch.Tensor = self.pointwise_conv2(y.transpose(1, 2))
+        return z
 
 
 class _ConformerLayer(nn.Module):

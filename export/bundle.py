@@ -7,12 +7,10 @@ its place only when every graph has passed its gate, so an older bundle survives
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,19 +24,17 @@ from voxrill.export.families import Family, detect_family
 from voxrill.export.graphs import AUDIO_TABLE, GraphPlan, plan_graphs, read_model_spec
 from voxrill.export.onnx_config import largest_differences
 from voxrill.export.write import write_graph
-from voxrill.runtime.bundle import Bundle, file_entry, open_bundle, remove
+from voxrill.runtime.bundle import Bundle, link_file, open_bundle, remove, replacing_bundle, write_manifest
 from voxrill.runtime.contract import FORMAT_VERSION, TEXT_HEAD, ModelSpec, StaticShapes
-from voxrill.runtime.errors import CheckpointError, ExportError, UsageError, VoxrillError
+from voxrill.runtime.errors import CheckpointError, ExportError, UsageError
 from voxrill.runtime.manifest import (
     LICENCE_FILE,
-    MANIFEST_FILE,
     REPORT_FILE,
     TOKENIZER_FILE,
     GraphFile,
     Manifest,
     Source,
     Table,
-    encode_manifest,
 )
 from voxrill.runtime.tokenizer import Tokenizer
 
@@ -72,7 +68,8 @@ def export_bundle(
 
     Raises:
         CheckpointError: the checkpoint is incomplete or not of a known family.
-        ExportError: a graph did not match its module, the disk is full, or Ctrl-C; `target` is as it was.
+        ExportError: a graph did not match its module; `target` is as it was.
+        BundleError: the disk is full, or Ctrl-C; `target` is as it was.
         UsageError: `target` is something else than a bundle, or `graphs` names an unknown graph.
     """
     options = options or ExportOptions()
@@ -82,9 +79,8 @@ def export_bundle(
         plans = plan_graphs(checkpoint, model, options.static)
     _check_tokenizer(checkpoint)
     kept = _kept_bundle(target, options, plans)
-    _check_target(target)
     _check_space(checkpoint, target)
-    with _replacing(target) as partial:
+    with replacing_bundle(target) as partial:
         _Export(checkpoint, family, model, plans, options, partial, kept, progress).run()
     return open_bundle(target)
 
@@ -139,12 +135,7 @@ class _Export:
                 f"{kept.directory} was exported from other weights", "Leave --graphs out to export all of it"
             )
         for name in kept.manifest.files:
-            target = self.directory / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(kept.path(name), target)
-            except OSError:
-                shutil.copy2(kept.path(name), target)
+            link_file(kept.path(name), self.directory / name)
 
     def _old_report(self) -> dict[str, Any]:
         path = self.directory / REPORT_FILE
@@ -197,7 +188,6 @@ class _Export:
         return Table(AUDIO_TABLE_FILE, 0, (table.shape[0], table.shape[1]))
 
     def _manifest(self, source: Source, tables: dict[str, Table]) -> None:
-        files = sorted(path for path in self.directory.rglob("*") if path.is_file())
         manifest = Manifest(
             format=FORMAT_VERSION,
             name=self.checkpoint.name.split("/")[-1],
@@ -207,12 +197,12 @@ class _Export:
             model=self.model,
             tasks=self.family.tasks,
             graphs={name: GraphFile(f"{name}.onnx") for name in self.plans},
-            files={path.relative_to(self.directory).as_posix(): file_entry(path) for path in files},
+            files={},
             tools={name: version(name) for name in ("voxrill", *TOOLS)},
             static=self.options.static,
             **tables,
         )
-        (self.directory / MANIFEST_FILE).write_bytes(encode_manifest(manifest))
+        write_manifest(self.directory, manifest)
 
 
 def _fresh_copy(source: Path, target: Path) -> None:
@@ -244,13 +234,6 @@ def _check_tokenizer(checkpoint: Checkpoint) -> None:
     Tokenizer(path)
 
 
-def _check_target(target: Path) -> None:
-    if not target.name:
-        raise UsageError(f"{target} is not a name for a bundle", "Give -o a folder of its own")
-    if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists and is not a bundle", "Choose another place for -o")
-
-
 def _check_space(checkpoint: Checkpoint, target: Path) -> None:
     """Refuse at once what cannot fit: every weight becomes four bytes."""
     codec = checkpoint.detokenizer if checkpoint.has_detokenizer else checkpoint.mimi
@@ -263,38 +246,3 @@ def _check_space(checkpoint: Checkpoint, target: Path) -> None:
             f"{parent} has {free / 1e9:.1f} GB free; the bundle may need {4 * values / 1e9:.1f} GB",
             "Free some space or choose another place for -o",
         )
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place if the block succeeds, and vanishes if not."""
-    partial = target.with_name(f".{target.name}.partial")
-    old = target.with_name(f".{target.name}.old")
-    _put_back(old, target)
-    remove(partial)
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        remove(old)
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-        remove(old)
-    except KeyboardInterrupt:
-        raise ExportError("interrupted: nothing was written", "Run the same command again") from None
-    except VoxrillError:
-        raise
-    except OSError as error:
-        raise ExportError(
-            f"{target} cannot be written ({error.strerror or error})",
-            "Free some space or choose another place; what was there before is untouched",
-        ) from None
-    finally:
-        remove(partial)
-        _put_back(old, target)
-
-
-def _put_back(old: Path, target: Path) -> None:
-    """What an export left that was stopped between its two renames."""
-    if old.exists() and not target.exists():
-        old.rename(target)

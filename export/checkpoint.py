@@ -27,6 +27,8 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MIMI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
 DETOKENIZER_DIR = "audio_detokenizer"
+GENERATION_FILE = "generation_config.json"
+CARD_FILE = "README.md"
 
 
 class Tensors:
@@ -158,6 +160,27 @@ class Checkpoint:
         """`audio_detokenizer/config.json`."""
         return read_json(self.directory / DETOKENIZER_DIR / CONFIG_FILE)
 
+    @property
+    def generation_config(self) -> dict[str, Any]:
+        """`generation_config.json`, the checkpoint's own decoding defaults; empty where there is none."""
+        path = self.directory / GENERATION_FILE
+        return read_json(path) if path.is_file() else {}
+
+    @property
+    def licence(self) -> str:
+        """The licence that the model card's header names by its hub identifier; empty if none, or "other"."""
+        path = self.directory / CARD_FILE
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        if not lines or lines[0].strip() != "---":
+            return ""
+        for line in lines[1:]:
+            key, _, value = line.partition(":")
+            if key.strip() == "license" and value.strip() != "other":
+                return value.strip()
+            if line.strip() == "---":
+                break
+        return ""
+
     def value(self, *path: str) -> Any:
         """A value of `config.json`, e.g. `value("encoder", "d_model")`; absent is an error that names it."""
         found: Any = self.config
@@ -204,6 +227,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def open_checkpoint(directory: Path, name: str = "", revision: str = "local") -> Checkpoint:
     """Open a checkpoint folder; only `config.json` is read yet.
 
+    Args:
+        directory: the folder.
+        name: where it came from; else the config's `_name_or_path`, else the folder's own name.
+        revision: of that source.
+
     Raises:
         CheckpointError: the folder or its `config.json` is missing or unreadable.
     """
@@ -212,4 +240,7 @@ def open_checkpoint(directory: Path, name: str = "", revision: str = "local") ->
             f"there is no checkpoint folder at {directory}",
             "Give a folder, or a hub id such as LiquidAI/LFM2.5-Audio-1.5B",
         )
-    return Checkpoint(directory, read_json(directory / CONFIG_FILE), name or directory.resolve().name, revision)
+    config = read_json(directory / CONFIG_FILE)
+    given = config.get("_name_or_path")
+    own = given if isinstance(given, str) and given else directory.resolve().name
+    return Checkpoint(directory, config, name or own, revision)

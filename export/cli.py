@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from voxrill.runtime.contract import StaticShapes
 from voxrill.runtime.errors import MissingDependency, UsageError
-
-if TYPE_CHECKING:
-    from voxrill.export.bundle import Progress as ExportProgress
+from voxrill.runtime.steps import step_progress
 
 _err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 _SHAPES = StaticShapes()
@@ -59,28 +47,9 @@ def export(
     static = StaticShapes(mel_frames, prefill, context) if flavour == "npu" else None
     chosen = tuple(name.strip() for name in graphs.split(",") if name.strip())
     opened = find_checkpoint(checkpoint, revision, offline)
-    with _progress() as progress:
+    with step_progress(_err, "export") as progress:
         bundle = export_bundle(opened, out, ExportOptions(static, chosen), progress)
     _err.print(
         f"wrote {out}: {len(bundle.manifest.graphs)} graphs, {bundle.manifest.size / 1e6:.0f} MB",
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _progress() -> Iterator[ExportProgress]:
-    """A progress bar on stderr, one step a graph."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
-        task = bar.add_task("export", total=None)
-
-        def step(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
-
-        yield step

@@ -6,7 +6,9 @@ for a family by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from voxrill.export.checkpoint import CONFIG_FILE, DETOKENIZER_DIR, MIMI_FILE, Checkpoint
 from voxrill.runtime.errors import CheckpointError
@@ -70,7 +72,28 @@ LFM25_AUDIO = Family(
 
 
 def detect_family(checkpoint: Checkpoint) -> Family:
-    """The family of a checkpoint, from its architecture and the codec it brings.
+    """The family of a checkpoint, with the licence and decoding defaults that the checkpoint itself states.
+
+    Raises:
+        CheckpointError: it is of no known family; the message says what was found.
+    """
+    family = _family(checkpoint)
+    if checkpoint.licence:
+        url = f"https://spdx.org/licenses/{checkpoint.licence}"
+        family = replace(family, licence=checkpoint.licence, licence_url=url)
+    if checkpoint.generation_config.get("do_sample") is False:
+        family = replace(family, tasks=_greedy(family.tasks))
+    return family
+
+
+def _greedy(tasks: Tasks) -> Tasks:
+    """The same tasks without chance: `do_sample: false` of a generation_config.json."""
+    each = msgspec.structs.asdict(tasks)
+    return Tasks(**{name: msgspec.structs.replace(t, text=Sampling(), audio=Sampling()) for name, t in each.items()})
+
+
+def _family(checkpoint: Checkpoint) -> Family:
+    """The published family, from the architecture and the codec.
 
     Raises:
         CheckpointError: neither; the message says what was found.

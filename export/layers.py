@@ -89,15 +89,27 @@ def swiglu_width(config_width: int, multiple: int, multiplier: float | None = 1.
     return multiple * -(-width // multiple)
 
 
+class PointwiseConv(nn.Conv1d):
+    """A convolution of width 1 over (B, T, in): a linear layer whose weight has the published shape (out, in, 1)."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__(width_in, width_out, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out)."""
+        return F.linear(x, self.weight[..., 0], self.bias)
+
+
 class MatMul(nn.Module):
     """A linear layer as `x @ weight (+ bias)` with the weight stored (in, out), as ONNX MatMul wants it.
 
     `nn.Linear` would export a Transpose that onnxruntime folds into a second copy of the weight.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear | PointwiseConv) -> None:
         super().__init__()
-        self.weight = nn.Parameter(linear.weight.detach().t().contiguous(), requires_grad=False)
+        weight = linear.weight.detach().reshape(linear.weight.shape[:2])
+        self.weight = nn.Parameter(weight.t().contiguous(), requires_grad=False)
         self.bias = linear.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -107,9 +119,9 @@ class MatMul(nn.Module):
 
 
 def linears_to_matmuls(module: nn.Module) -> nn.Module:
-    """Replace every `nn.Linear` inside `module` by `MatMul`, one at a time to spare memory."""
+    """Replace every linear layer inside `module` by `MatMul`, one at a time to spare memory."""
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
+        if isinstance(child, nn.Linear | PointwiseConv):
             setattr(module, name, MatMul(child))
         else:
             linears_to_matmuls(child)

@@ -1,4 +1,1 @@
-"""The room for INT8 and INT4 recipes: float32 graphs in, smaller graphs out.
-
-Nothing here yet but the room.
-"""
+"""The room for INT8 and INT4: a float32 bundle in, a smaller bundle out (onnx and numpy, no torch)."""

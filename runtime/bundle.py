@@ -7,7 +7,7 @@ uncompressed zip with the manifest first.
 from __future__ import annotations
 
 import hashlib
-import math
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
+import msgspec
 
-from voxrill.runtime.errors import BundleError, HashMismatch
+from voxrill.runtime.embedding_table import EmbeddingTable
+from voxrill.runtime.errors import BundleError, HashMismatch, UsageError, VoxrillError
 from voxrill.runtime.manifest import (
     MANIFEST_FILE,
     TOKENIZER_FILE,
@@ -26,6 +26,7 @@ from voxrill.runtime.manifest import (
     Manifest,
     Table,
     decode_manifest,
+    encode_manifest,
     read_manifest,
 )
 
@@ -53,9 +54,9 @@ class Bundle:
         """Where a file of the bundle lies."""
         return self.directory / file
 
-    def table(self, table: Table) -> NDArray[np.float32]:
-        """An embedding table, memory-mapped: nothing is read until rows are gathered."""
-        return np.memmap(self.path(table.file), table.dtype, "r", table.offset, table.shape)
+    def table(self, table: Table) -> EmbeddingTable:
+        """An embedding table of the bundle."""
+        return EmbeddingTable(self.path(table.file), table)
 
 
 def open_bundle(directory: Path) -> Bundle:
@@ -87,8 +88,8 @@ def _check_names(manifest: Manifest, where: Path) -> None:
         if file not in manifest.files:
             raise BundleError(f"{where} does not list {file} among its files", remedy)
     for table in tables:
-        needed = table.offset + math.prod(table.shape) * np.dtype(table.dtype).itemsize
-        if table.offset < 0 or min(table.shape) < 1 or needed > manifest.files[table.file].size:
+        first = min(table.offset, 0 if table.scales is None else table.scales)
+        if first < 0 or min(table.shape) < 1 or table.end > manifest.files[table.file].size:
             raise BundleError(f"{where} has a table that reaches beyond {table.file}", remedy)
 
 
@@ -223,6 +224,70 @@ def _replacing(target: Path) -> Iterator[Path]:
         ) from None
     finally:
         remove(partial)
+
+
+@contextmanager
+def replacing_bundle(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that takes its place if the block succeeds, and vanishes if not.
+
+    Raises:
+        UsageError: `target` is something else than a bundle.
+        BundleError: it cannot be written (a full disk), or Ctrl-C; what was there before is untouched.
+    """
+    _check_replaceable(target)
+    partial = target.with_name(f".{target.name}.partial")
+    old = target.with_name(f".{target.name}.old")
+    _put_back(old, target)
+    remove(partial)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        remove(old)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+        remove(old)
+    except KeyboardInterrupt:
+        raise BundleError("interrupted: nothing was written", "Run the same command again") from None
+    except VoxrillError:
+        raise
+    except OSError as error:
+        raise BundleError(
+            f"{target} cannot be written ({error.strerror or error})",
+            "Free some space or choose another place; what was there before is untouched",
+        ) from None
+    finally:
+        remove(partial)
+        _put_back(old, target)
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.name:
+        raise UsageError(f"{target} is not a name for a bundle", "Give -o a folder of its own")
+    if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists and is not a bundle", "Choose another place for -o")
+
+
+def _put_back(old: Path, target: Path) -> None:
+    """What was left by a run that was stopped between its two renames."""
+    if old.exists() and not target.exists():
+        old.rename(target)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest` into a bundle folder that holds all its other files, which it then lists."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
+    entries = {path.relative_to(directory).as_posix(): file_entry(path) for path in files}
+    (directory / MANIFEST_FILE).write_bytes(encode_manifest(msgspec.structs.replace(manifest, files=entries)))
+
+
+def link_file(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def remove(path: Path) -> None:

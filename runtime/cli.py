@@ -1,6 +1,7 @@
-"""The commands that run on the device: transcribe, speak, chat, inspect, verify, pack, unpack.
+"""The commands that run on the device: transcribe, speak, chat, pebble, inspect, verify, pack, unpack.
 
-stdout is data (text, JSON, raw sound), stderr is everything else. Errors are one line, and exit with status 2.
+stdout is data (text, JSON, raw sound), stderr is everything else. Errors are one line, and exit with status 2. Where no
+bundle is named, by argument, option or VOXRILL_BUNDLE, the built-in one is taken, and stderr says so.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from voxrill.runtime import builtin
 from voxrill.runtime import bundle as bundles
 from voxrill.runtime.audio_file import WavWriter
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 from voxrill.runtime.manifest import Manifest, Sampling, Task
-from voxrill.runtime.model import Model, Output, load
+from voxrill.runtime.model import Model, Output
 from voxrill.runtime.smoke import smoke_run
 
 # No markup or emoji: file names and prompts may hold [brackets] and :colons:.
@@ -37,10 +39,17 @@ STDOUT = "-"
 STDIN = "-"
 """As a text: read it from stdin."""
 
+BUILTIN_NOTE = f"""\
+This is Pebble, the small built-in model: it knows some 300 home commands in English (voxrill pebble lists them), and \
+everything else is answered "{builtin.REFUSAL}".
+For the real model: voxrill export LiquidAI/LFM2.5-Audio-1.5B -o bundle, then give --bundle bundle."""
+
+_NO_BUNDLE = "Bundle folder; without one, the small built-in model."
+
 BundleOption = Annotated[
-    Path | None,
-    typer.Option("--bundle", envvar="VOXRILL_BUNDLE", help="Bundle folder to run.", show_default=False),
+    Path | None, typer.Option("--bundle", envvar="VOXRILL_BUNDLE", help=_NO_BUNDLE, show_default=False)
 ]
+BundleArgument = Annotated[Path | None, typer.Argument(envvar="VOXRILL_BUNDLE", help=_NO_BUNDLE, show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same answer.")]
 MaxOption = Annotated[
@@ -60,7 +69,7 @@ OutOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the command line."""
-    for command in (transcribe, speak, chat, inspect, verify, pack, unpack):
+    for command in (transcribe, speak, chat, pebble, inspect, verify, pack, unpack):
         app.command()(command)
 
 
@@ -76,7 +85,7 @@ def transcribe(
     threads: ThreadsOption = 0,
 ) -> None:
     """Write down the words of sound files."""
-    model = _model(bundle, threads)
+    model = Model(_open(bundle), threads)
     sampling = _sampling(model.manifest.tasks.transcribe.text, text_temperature, text_top_k)
     failed = 0
     for file in files:
@@ -117,7 +126,7 @@ def speak(
     if out is None:
         raise UsageError("there is nowhere to put the sound", "Give -o OUT.wav, or -o - for raw samples on stdout")
     _check_streams(out, json)
-    model = _model(bundle, threads)
+    model = Model(_open(bundle), threads)
     task = model.manifest.tasks.speak
     speech = model.speak(
         _stdin() if text == STDIN else text,
@@ -155,7 +164,7 @@ def chat(
         raise UsageError("there is no question", "Give --audio FILE, --text TEXT or both")
     wanted = _output(output)
     _check_streams(out, json or wanted != "audio")
-    model = _model(bundle, threads)
+    model = Model(_open(bundle), threads)
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
         audio=audio,
@@ -174,9 +183,25 @@ def chat(
     _report(result, out if wanted != "text" else None, json)
 
 
-def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json: JsonOption = False) -> None:
+def pebble(json: JsonOption = False) -> None:
+    """List what the small built-in model knows: commands, and what it answers."""
+    world = builtin.pebble_world()
+    if json:
+        _json([{"say": say, "reply": reply} for say, reply in world.items()])
+    elif _out.is_terminal:
+        table = _table("Pebble, the built-in model", "say", "reply")
+        table.caption = f"{len(world)} commands; everything else is answered: {builtin.REFUSAL}"
+        for say, reply in world.items():
+            table.add_row(say, reply)
+        _out.print(table)
+    else:
+        for say, reply in world.items():
+            print(f"{say}\t{reply}")
+
+
+def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Show what a bundle is: family, source, licence, graphs, prompts, files."""
-    manifest = bundles.open_bundle(bundle).manifest
+    manifest = _open(bundle).manifest
     if json:
         sys.stdout.buffer.write(msgspec.json.encode(manifest) + b"\n")
         return
@@ -184,24 +209,25 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json
         _out.print(table)
 
 
-def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json: JsonOption = False) -> None:
+def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Check a bundle: every file's hash, every graph's contract, and a short run of all graphs."""
-    opened = bundles.open_bundle(bundle)
+    opened = _open(bundle)
+    name = _printable(opened.directory)
     with _file_progress("checking", opened.manifest.size) as progress:
         bundles.verify_files(opened, progress)
     stages = smoke_run(opened)
     if json:
-        _json({"bundle": _printable(bundle), "ok": True, "files": len(opened.manifest.files), "smoke_run_ms": stages})
+        _json({"bundle": name, "ok": True, "files": len(opened.manifest.files), "smoke_run_ms": stages})
         return
-    print(f"{bundle}: {len(opened.manifest.files)} files, {len(stages)} stages: all as the manifest says")
+    print(f"{name}: {len(opened.manifest.files)} files, {len(stages)} stages: all as the manifest says")
 
 
 def pack(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The file to write, e.g. model.voxrill.")],
+    bundle: BundleArgument = None,
 ) -> None:
     """Make one file of a bundle, to carry to a device that is offline."""
-    opened = bundles.open_bundle(bundle)
+    opened = _open(bundle)
     with _file_progress("packing", opened.manifest.size) as progress:
         bundles.pack(opened, out, progress)
     err.print(f"wrote {out} ({_size(out.stat().st_size)})")
@@ -217,13 +243,13 @@ def unpack(
     err.print(f"wrote {out}")
 
 
-def _model(bundle: Path | None, threads: int) -> Model:
-    if bundle is None:
-        raise UsageError(
-            "no bundle was named",
-            "Give --bundle FOLDER (or set VOXRILL_BUNDLE); make one with: voxrill export",
-        )
-    return load(bundle, threads)
+def _open(bundle: Path | None) -> bundles.Bundle:
+    """The bundle that was named, or else the built-in one with a note that it is."""
+    if bundle is not None:
+        return bundles.open_bundle(bundle)
+    opened = builtin.open_builtin()
+    err.print(BUILTIN_NOTE, style="dim", soft_wrap=True)
+    return opened
 
 
 def _stdin() -> str:
@@ -324,7 +350,7 @@ def _printable(name: str | Path) -> str:
     return os.fsencode(name).decode(errors="replace")
 
 
-def _json(value: dict[str, Any]) -> None:
+def _json(value: Any) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
 

@@ -17,6 +17,7 @@ from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.backbone import Backbone
 from voxrill.runtime.contract import SPECIAL_TOKENS, InterleaveSpec, ModelSpec
 from voxrill.runtime.depthformer import Depthformer
+from voxrill.runtime.embedding_table import EmbeddingTable
 from voxrill.runtime.manifest import Sampling
 from voxrill.runtime.sampling import Sampler
 from voxrill.runtime.tokenizer import Tokenizer
@@ -45,8 +46,8 @@ class Parts:
         encoder: AudioEncoder,
         backbone: Backbone,
         depthformer: Depthformer,
-        text_table: Floats,
-        audio_table: Floats,
+        text_table: EmbeddingTable,
+        audio_table: EmbeddingTable,
     ) -> None:
         self.spec = spec
         self.tokenizer = tokenizer
@@ -58,13 +59,12 @@ class Parts:
 
     def embed_tokens(self, ids: list[int]) -> Floats:
         """Rows (n, hidden) of text tokens."""
-        rows: Floats = self._text_table[ids]
-        return rows
+        return self._text_table.rows(ids)
 
     def embed_frames(self, codes: Codes) -> Floats:
         """One row (n, hidden) for each frame of `codes` (codebooks, n)."""
         starts = np.arange(self.spec.codes.codebooks)[:, None] * self.spec.codes.vocab_size
-        rows: Floats = self._audio_table[codes + starts].sum(0, dtype=np.float32)
+        rows: Floats = self._audio_table.rows(codes + starts).sum(0, dtype=np.float32)
         return rows
 
 
@@ -96,6 +96,11 @@ class Context:
     def positions(self) -> int:
         """Positions taken in and waiting."""
         return self._state.length + sum(len(rows) for rows in self._waiting)
+
+    @property
+    def waiting(self) -> Floats:
+        """Embeddings (n, hidden) that were appended and not yet taken in."""
+        return np.concatenate(self._waiting)
 
     def add_text(self, text: str) -> None:
         """Append text; special tokens written in it count as such."""
@@ -143,8 +148,7 @@ class Context:
         Raises:
             ContextFull: it does not fit; nothing was taken in.
         """
-        rows = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-        hidden = self._parts.backbone.forward(rows, self._state)
+        hidden = self._parts.backbone.forward(self.waiting, self._state)
         self._waiting = []
         return hidden
 

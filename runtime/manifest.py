@@ -6,6 +6,7 @@ code: a later model family is a new manifest, and a new entry in `export/familie
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,10 @@ from voxrill.runtime.errors import BundleError, NewerFormat
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 REPORT_FILE = "export_report.json"
+QUANTIZE_REPORT_FILE = "quantize_report.json"
 LICENCE_FILE = "WEIGHTS_LICENCE"
+
+FLOAT32 = "float32"
 
 Flavour = Literal["cpu", "npu"]
 Mode = Literal["sequential", "interleaved"]
@@ -81,19 +85,28 @@ class GraphFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One graph of the bundle: its file and the precision of its weights."""
 
     file: str
-    precision: str = "float32"
+    precision: str = FLOAT32
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An embedding table inside a file of the bundle, memory-mapped and never copied.
 
-    offset in bytes; shape (rows, hidden_size).
+    offset in bytes; shape (rows, hidden_size); scales: offset in bytes of one float32 factor a row, where the numbers
+    are 8-bit integers; transposed: stored (hidden_size, rows), as a matrix product wants it.
     """
 
     file: str
     offset: int
     shape: tuple[int, int]
-    dtype: str = "float32"
+    dtype: Literal["float32", "int8"] = "float32"
+    scales: int | None = None
+    transposed: bool = False
+
+    @property
+    def end(self) -> int:
+        """The first byte of the file that the table does not need."""
+        numbers = self.offset + math.prod(self.shape) * (4 if self.dtype == "float32" else 1)
+        return numbers if self.scales is None else max(numbers, self.scales + 4 * self.shape[0])
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

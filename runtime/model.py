@@ -19,6 +19,7 @@ from voxrill.runtime import contract
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter, as_waveform
 from voxrill.runtime.backbone import Backbone
+from voxrill.runtime.builtin import open_builtin
 from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.codec import Codec
 from voxrill.runtime.context import Context, Parts
@@ -26,7 +27,7 @@ from voxrill.runtime.depthformer import Depthformer
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
 from voxrill.runtime.generate import Generation, Options, Token
-from voxrill.runtime.manifest import TOKENIZER_FILE, Sampling, Task
+from voxrill.runtime.manifest import FLOAT32, TOKENIZER_FILE, Sampling, Task
 from voxrill.runtime.session import Graph
 from voxrill.runtime.stats import StageTimes
 from voxrill.runtime.tokenizer import Tokenizer
@@ -34,17 +35,17 @@ from voxrill.runtime.tokenizer import Tokenizer
 Output = Literal["text", "audio", "both"]
 
 
-def load(bundle: str | os.PathLike[str], threads: int = 0) -> Model:
-    """Load a bundle that `voxrill export` wrote.
+def load(bundle: str | os.PathLike[str] | None = None, threads: int = 0) -> Model:
+    """Load a bundle that `voxrill export` wrote, or the small built-in model.
 
     Args:
-        bundle: its folder.
+        bundle: its folder; without one the built-in model, whose world is `pebble_world()`.
         threads: threads per graph; 0 for one per physical core.
 
     Raises:
         BundleError: it is missing, incomplete, changed, or of a newer format.
     """
-    return Model(open_bundle(Path(bundle)), threads)
+    return Model(open_builtin() if bundle is None else open_bundle(Path(bundle)), threads)
 
 
 class Model:
@@ -58,8 +59,9 @@ class Model:
         specs = manifest.specs()
 
         def graph(name: str) -> Graph:
-            path = bundle.path(manifest.graphs[name].file)
-            return Graph(path, specs[name], self.times, threads, repack=name == contract.AUDIO_ENCODER)
+            file = manifest.graphs[name]
+            repack = name == contract.AUDIO_ENCODER or file.precision != FLOAT32
+            return Graph(bundle.path(file.file), specs[name], self.times, threads, repack)
 
         self.codec = Codec(graph(spec.codec.graph), spec.codec, spec.codes, static.frames if static else None)
         self.parts = Parts(

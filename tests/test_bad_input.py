@@ -20,7 +20,8 @@ import soundfile
 from tests.checkpoints import make_checkpoint
 from tests.commands import Ran, check_refusal, clean_environment, contents, run_alone
 from voxrill.runtime import audio_file
-from voxrill.runtime.bundle import file_entry, open_bundle, verify_files
+from voxrill.runtime.bundle import file_entry, open_bundle, replacing_bundle, verify_files
+from voxrill.runtime.errors import BundleError
 from voxrill.runtime.manifest import MANIFEST_FILE, encode_manifest, read_manifest
 
 SPOKEN = "Hello there."  # what the tiny models answer with sound, with seed 0
@@ -115,11 +116,6 @@ def test_a_question_too_long_for_the_context(cli, npu_bundles):
 
 
 # Bundles
-
-
-@pytest.mark.parametrize("command", [["transcribe", "a.wav"], ["speak", "x", "-o", "x.wav"], ["chat", "--text", "x"]])
-def test_no_bundle(cli, command):
-    cli.refuses(*command, saying=("no bundle was named", "--bundle", "VOXRILL_BUNDLE"))
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify"])
@@ -441,7 +437,7 @@ def test_too_little_space_is_said_at_once(cli, tiny_checkpoints, exporter, bundl
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=["io", "ctrl-c"])
-def test_a_failure_while_the_new_bundle_takes_its_place(exporter, bundle, monkeypatch, error):
+def test_a_failure_while_the_new_bundle_takes_its_place(bundle, monkeypatch, error):
     before = contents(bundle)
     rename = Path.rename
 
@@ -451,18 +447,18 @@ def test_a_failure_while_the_new_bundle_takes_its_place(exporter, bundle, monkey
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", rename_but_for_the_new)
-    with pytest.raises(exporter.ExportError), exporter._replacing(bundle) as partial:
+    with pytest.raises(BundleError), replacing_bundle(bundle) as partial:
         (partial / "new").write_text("new")
     assert contents(bundle) == before
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
-def test_what_a_killed_export_left_is_cleared(exporter, bundle):
+def test_what_a_killed_export_left_is_cleared(bundle):
     """Killed between the two renames: the old bundle lies aside, the new one is not yet in its place."""
     before = contents(bundle)
     bundle.rename(bundle.parent / ".bundle.old")
     (bundle.parent / ".bundle.partial").mkdir()
-    with pytest.raises(ZeroDivisionError), exporter._replacing(bundle):
+    with pytest.raises(ZeroDivisionError), replacing_bundle(bundle):
         raise ZeroDivisionError
     assert contents(bundle) == before
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]

@@ -297,6 +297,31 @@ def test_a_licence_beside_the_weights_goes_along(again):
     assert (again / "WEIGHTS_LICENCE").read_text(encoding="utf-8") == "Be kind.\n"
 
 
+def test_what_a_checkpoint_says_of_itself(tiny_checkpoints, tmp_path, exporter):
+    """Its name, its licence and that it is to be decoded without chance; a bare checkpoint has the family's."""
+    from voxrill.export.checkpoint import open_checkpoint
+    from voxrill.export.families import detect_family
+
+    bare = open_checkpoint(tiny_checkpoints["lfm2.5"])
+    family = detect_family(bare)
+    assert not family.tasks.chat.audio.greedy
+    checkpoint = Path(shutil.copytree(tiny_checkpoints["lfm2.5"], tmp_path / "folder"))
+    assert open_checkpoint(checkpoint).name == "folder"
+    config = json.loads((checkpoint / "config.json").read_text()) | {"_name_or_path": "someone/small"}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    (checkpoint / "generation_config.json").write_text('{"do_sample": false}')
+    (checkpoint / "README.md").write_text("---\nlicense: MIT\n---\n# Small\n")
+    own = open_checkpoint(checkpoint)
+    assert own.name == "someone/small"
+    assert open_checkpoint(checkpoint, "given").name == "given"
+    found = detect_family(own)
+    assert (found.licence, found.licence_url) == ("MIT", "https://spdx.org/licenses/MIT")
+    assert all(task.audio.greedy and task.text.greedy for task in (found.tasks.chat, found.tasks.speak))
+    assert found.tasks.chat.system == family.tasks.chat.system
+    (checkpoint / "README.md").write_text("---\nlicense: other\nlicense_name: lfm1.0\n---\nlicense: MIT\n")
+    assert detect_family(own).licence == family.licence
+
+
 def test_the_bundle_it_came_from_was_not_written_through(bundles, again):
     """Kept files are hard links while the new bundle is made."""
     bundles_module.verify_files(bundles_module.open_bundle(bundles["lfm2"]))

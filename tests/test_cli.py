@@ -16,7 +16,19 @@ from tests.checkpoints import FAMILIES
 from tests.commands import Ran, check_refusal, clean_environment, run_alone
 from tests.signals import SAMPLE_RATE, speech_like
 
-COMMANDS = ("transcribe", "speak", "chat", "inspect", "verify", "pack", "unpack", "export")
+COMMANDS = (
+    "transcribe",
+    "speak",
+    "chat",
+    "pebble",
+    "inspect",
+    "verify",
+    "pack",
+    "unpack",
+    "export",
+    "quantize",
+    "compare",
+)
 HEAVY = ("torch", "onnx", "onnxscript", "transformers", "optimum", "huggingface_hub")
 SPOKEN = "Hello there."  # what the tiny models answer with sound
 CUT_OFF = "\N{REPLACEMENT CHARACTER}"  # a character whose last bytes did not come; streamed text leaves it out

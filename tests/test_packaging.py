@@ -7,11 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.commands import clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -135,6 +139,39 @@ def test_every_make_target_has_a_line_of_help():
 # What is installed
 
 
+def copy_source(folder):
+    """A copy to build from: building leaves files in the tree."""
+    for part in (*ROOMS, "voxrill"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / part, folder / part)
+    return folder
+
+
+def builtin_model():
+    """Every file of the built-in model, by its path in the package."""
+    folder = ROOT / "voxrill"
+    return {path.relative_to(folder).as_posix() for path in (folder / "pebble").rglob("*") if path.is_file()}
+
+
+def test_wheel_and_sdist_hold_the_builtin_model(tmp_path):
+    """The wheel is built from the sdist, so that what one lacks, both lack."""
+    assert {"pebble/world.json", "pebble/bundle/manifest.json"} <= builtin_model()
+
+    def build(kind, source):
+        script = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(tmp_path)!r}))"
+        done = run(sys.executable, "-c", script, cwd=source)
+        assert done.returncode == 0, done.stderr
+        return tmp_path / done.stdout.splitlines()[-1]
+
+    with tarfile.open(build("sdist", copy_source(tmp_path / "source"))) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.glob("voxrill-*/")
+    wheel = zipfile.ZipFile(build("wheel", unpacked))
+    for name in builtin_model():
+        assert wheel.read(f"voxrill/{name}") == (ROOT / "voxrill" / name).read_bytes()
+
+
 @pytest.fixture(scope="module")
 def device(tmp_path_factory):
     """The Python of a fresh environment with voxrill and what it depends on; skipped without an index."""
@@ -144,12 +181,7 @@ def device(tmp_path_factory):
     index = run(python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, "msgspec")
     if index.returncode:
         pytest.skip(f"pip reaches no package index: {index.stderr.strip().splitlines()[-1:]}")
-    source = folder / "source"  # a copy: building leaves files in the tree
-    for part in (*ROOMS, "voxrill"):
-        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
-        shutil.copy(ROOT / part, source / part)
-    done = run(python, "-m", "pip", "install", "--quiet", source)
+    done = run(python, "-m", "pip", "install", "--quiet", copy_source(folder / "source"))
     assert done.returncode == 0, done.stderr
     return python
 
@@ -171,8 +203,24 @@ def test_the_installed_package_is_complete_and_runs(device, tmp_path):
     expected |= {path.name for path in (ROOT / "voxrill").glob("*.py")}
     assert shipped == expected
     assert (package / "py.typed").exists()
+    assert all((package / name).is_file() for name in builtin_model())
     done = run(device, "-m", "voxrill", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.packaging
+def test_a_device_runs_the_builtin_model(device, tmp_path):
+    question = ROOT / "examples" / "question.wav"
+    environment = clean_environment()
+    for command in (
+        ("transcribe", question),
+        ("speak", "kitchen lights on", "-o", "a.wav"),
+        ("chat", "--audio", question, "-o", "b.wav"),
+        ("pebble", "--json"),
+    ):
+        done = run(device, "-m", "voxrill", *command, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.wav").is_file() and (tmp_path / "b.wav").is_file()
 
 
 @pytest.mark.packaging

@@ -4,6 +4,7 @@ What is trained must be what runs: an untrained Pebble is written, exported, and
 """
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -96,12 +97,57 @@ def test_lessons_are_what_the_runtime_asks(pebble, untrained):
     speech.context.open_turn("assistant")
     rows = model.parts.embed_tokens([*lesson.before, *lesson.after])
     assert speech.context.positions == len(rows)
-    assert np.array_equal(np.concatenate(speech.context._waiting), rows)
+    assert np.array_equal(speech.context.waiting, rows)
     with context.turn("user"):
         pass
     context.open_turn("assistant")
     silent = tasks.dialogue("kitchen lights on", 0, made_up_voices(pebble))
-    assert np.array_equal(np.concatenate(context._waiting), model.parts.embed_tokens([*silent.before, *silent.after]))
+    assert np.array_equal(context.waiting, model.parts.embed_tokens([*silent.before, *silent.after]))
+
+
+def rows_of(model, items):
+    """What the backbone is fed for tokens and frames."""
+    parts = model.parts
+    each = [parts.embed_tokens([x]) if isinstance(x, int) else parts.embed_frames(x[:, None]) for x in items]
+    return np.concatenate(each)
+
+
+def test_two_turns_go_on_as_the_runtime_does(pebble, untrained):
+    tasks, world = pebble("tasks"), pebble("world")
+    _, model, _ = untrained
+    command, text = "play some jazz in the kitchen", "and in the garden"
+    reply = tasks.follow_ups(command)[text]
+    assert reply == "playing jazz in the garden"
+    assert world.followed_up("hello", "garden") is None
+    lesson = tasks.two_turns(command, 0, reply, 0, made_up_voices(pebble))
+    first, second = lesson.turns()
+    context = model.conversation().context
+    for turn in (first, second):
+        with context.turn("user"):
+            pass
+        context.open_turn("assistant")
+        context._waiting.append(rows_of(model, turn.answer[:-1]))  # the runtime adds the last token by closing
+        context.close_turn()
+    taught = [x for turn in (first, second) for x in (*turn.before, *turn.after, *turn.answer)]
+    assert np.array_equal(context.waiting[:-1], rows_of(model, taught))
+
+
+def test_a_lesson_without_frames_ends_where_the_first_would_stand(pebble):
+    tasks = pebble("tasks")
+    whole = tasks.dialogue("playing classical in the living room", 5, made_up_voices(pebble))
+    short = tasks.dialogue("playing classical in the living room", 5, made_up_voices(pebble), frames_too=False)
+    assert short.answer == whole.answer[: tasks.TEXT_RUN]
+
+
+def test_what_is_no_command_is_answered_as_promised(pebble):
+    tasks, data = pebble("tasks"), pebble("data")
+    voices = made_up_voices(pebble)
+    said = {kind: tasks.heard_answer(text, None, 3, voices, True) for kind, text in
+            {"silence": "", "music": data.MUSIC}.items()}  # fmt: skip
+    assert said["silence"].answer == [tasks.IM_END]
+    assert tasks.heard_words(data.MUSIC, 3).answer == [tasks.IM_END]
+    texts = [x for x in said["music"].answer if isinstance(x, int)]
+    assert tasks.TOKENIZER.decode(texts) in ("sorry i only know the house", "outside")
 
 
 def test_dialogue_follows_the_interleaved_pattern(pebble):
@@ -172,3 +218,82 @@ def test_unknown_words_are_named(untrained):
         model.speak("Elephant lights on, zebra and elephant.".replace("elephant", "zebra"))
     with pytest.raises(UsageError, match="does not know quantum"):
         model.chat(text="quantum lights")
+
+
+# What ships
+
+
+@pytest.fixture(scope="module")
+def made_again(pebble, tmp_path_factory):
+    """The committed checkpoint, exported and quantised once more."""
+    return pebble("package").make_bundle(FOLDER / "checkpoint", tmp_path_factory.mktemp("again") / "bundle")
+
+
+def initializers(path):
+    import onnx
+    from onnx import numpy_helper
+
+    proto = onnx.load(str(path))
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    return [node.op_type for node in proto.graph.node], values
+
+
+def test_the_shipped_bundle_is_the_checkpoint(pebble, made_again):
+    """Same graphs and numbers; a newer torch may name or order things otherwise, and weights round the same."""
+    from voxrill.runtime.builtin import open_builtin
+    from voxrill.runtime.bundle import open_bundle
+
+    shipped, again = open_builtin(), open_bundle(made_again.directory)
+    for field in ("name", "family", "source", "model", "tasks", "graphs"):
+        assert getattr(shipped.manifest, field) == getattr(again.manifest, field)
+    for graph in shipped.manifest.graphs.values():
+        wanted, got = (initializers(bundle.path(graph.file)) for bundle in (shipped, again))
+        assert sorted(wanted[0]) == sorted(got[0])
+        large = {name for name, values in wanted[1].items() if values.size >= 512}
+        assert large and large <= set(got[1])
+        for name in large:
+            assert np.abs(wanted[1][name].astype(float) - got[1][name].astype(float)).max() <= 1e-6, name
+    rows = np.arange(300)
+    for table in ("text_embeddings", "audio_embeddings"):
+        tables = [bundle.table(getattr(bundle.manifest, table)).rows(rows) for bundle in (shipped, again)]
+        assert np.array_equal(*tables)
+
+
+def test_both_bundles_answer_alike(made_again):
+    clip = Path(__file__).parent / "pebble" / "00-known.flac"
+    answers = []
+    for model in (voxrill.load(), voxrill.load(made_again.directory)):
+        *_, end = model.chat(audio=clip)
+        answers.append(end.result)
+    assert answers[0].text == answers[1].text
+    assert np.array_equal(answers[0].codes, answers[1].codes)
+
+
+def test_what_ships_is_small_and_ours():
+    from voxrill.runtime.builtin import open_builtin
+
+    manifest = open_builtin().manifest
+    assert manifest.name == "pebble"
+    assert manifest.source.licence == "Apache-2.0"
+    assert manifest.size <= 8e6
+    assert {graph.precision for graph in manifest.graphs.values()} == {"int8"}
+    checkpoint = [file for file in (FOLDER / "checkpoint").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in checkpoint) <= 12e6
+
+
+def test_the_shipped_tokenizer_is_the_world_s(pebble):
+    from voxrill.runtime.builtin import open_builtin
+
+    bundle = open_builtin()
+    built = pebble("vocabulary").build_tokenizer().get_vocab()
+    shipped = json.loads(bundle.path("tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    assert shipped == built
+
+
+def test_the_shipped_world_is_the_recipe_s(pebble):
+    from voxrill.runtime import builtin
+
+    package = pebble("package")
+    shipped = (package.SHIPPED / "world.json").read_text(encoding="utf-8")
+    assert shipped == package.world_json(), "run package.py again"
+    assert pebble("world").REFUSAL == builtin.REFUSAL

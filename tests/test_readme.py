@@ -21,6 +21,8 @@ def workplace(tmp_path, bundles, tiny_checkpoints):
     (tmp_path / "LiquidAI").mkdir()
     (tmp_path / "LiquidAI" / "LFM2.5-Audio-1.5B").symlink_to(tiny_checkpoints["lfm2.5"])
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path)
+    (tmp_path / "recordings").mkdir()
+    shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "recordings")
     (tmp_path / "bundle").symlink_to(bundles["lfm2.5"])
     return tmp_path
 

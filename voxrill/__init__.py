@@ -2,13 +2,14 @@
 
 import voxrill
 
-model = voxrill.load("bundle/")
+model = voxrill.load()  # the small built-in model; load("bundle/") is one that voxrill export wrote
 print(model.transcribe("question.wav").text)
 model.speak("Kitchen lights on.").save("reply.wav")
 for event in model.chat(audio="question.wav"):
     ...
 """
 
+from voxrill.runtime.builtin import pebble_world
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
 from voxrill.runtime.manifest import Sampling
@@ -29,4 +30,5 @@ __all__ = [
     "VoxrillError",
     "__version__",
     "load",
+    "pebble_world",
 ]

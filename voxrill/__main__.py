@@ -8,6 +8,7 @@ from rich.console import Console
 
 from voxrill import __version__
 from voxrill.export import cli as export_commands
+from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime.errors import VoxrillError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 runtime_commands.register(app)
 export_commands.register(app)
+quantize_commands.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -27,11 +27,18 @@ HIDDEN = 160
 ENCODER_DIM = 128
 END_OF_AUDIO = CODES
 BOOK_ROWS = CODES + 1
+CARD = """---
+license: Apache-2.0
+---
+Pebble, Voxrill's small model of the LFM2-Audio architecture, trained from synthesised speech alone.
+How it was made and what it can do: examples/pebble/README.md of the Voxrill repository.
+"""
 
 
 def config() -> dict[str, object]:
     """`config.json`: the published fields with Pebble's sizes."""
     return {
+        "_name_or_path": "voxrill/pebble",
         "architectures": ["Lfm2AudioForConditionalGeneration"],
         "codebooks": BOOKS,
         "tie_audio_embeddings": False,
@@ -157,9 +164,15 @@ class Pebble(nn.Module):
                 with torch.no_grad():
                     linear.weight.mul_(scale)
 
-    def hear(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Encodings (B, T / 8, 128), embeddings (B, T / 8, HIDDEN) and lengths of mel (B, T, 128), lengths (B,)."""
-        encoded, out_lengths = self.encoder.conformer(mel, lengths)
+    def hear(
+        self, mel: torch.Tensor, lengths: torch.Tensor, frozen: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Encodings (B, T / 8, 128), embeddings (B, T / 8, HIDDEN) and lengths of mel (B, T, 128), lengths (B,).
+
+        A frozen encoder learns nothing; the adapter after it does.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            encoded, out_lengths = self.encoder.conformer(mel, lengths)
         return encoded, self.encoder.audio_adapter(encoded), out_lengths
 
     def embed_frames(self, codes: torch.Tensor) -> torch.Tensor:
@@ -212,13 +225,19 @@ def write_checkpoint(
 ) -> None:
     """Write the published layout in float16 (counters stay integers)."""
     target.mkdir(parents=True, exist_ok=True)
-    (target / "config.json").write_text(json.dumps(config(), indent=1) + "\n")
+    _write_json(target / "config.json", config())
+    _write_json(target / "generation_config.json", {"do_sample": False})
+    (target / "README.md").write_text(CARD)
     save_file(_halved(model.published_state()), target / "model.safetensors")
     folder = target / "audio_detokenizer"
     folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(detokenizer_config, indent=1) + "\n")
+    _write_json(folder / "config.json", detokenizer_config)
     save_file(_halved(detokenizer.state_dict()), folder / "model.safetensors")
     write_tokenizer(target)
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

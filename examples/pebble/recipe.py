@@ -1,7 +1,8 @@
 """The whole recipe, stage after stage: `make pebble`. Every stage resumes; what is done is not done again.
 
-In: nothing but the synthesisers (Debian: espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts). Out: a
-checkpoint in the published layout and its bundle, under the cache folder.
+In: nothing but the synthesisers (Debian: espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts). Out, under
+the cache folder: `checkpoint/` in the published layout, its bundles `float32/`, `int8/` and `int4/`. `package.py` then
+makes the package's own files of it.
 """
 
 from __future__ import annotations
@@ -38,8 +39,13 @@ def main() -> None:
         print(f"stage {name}", flush=True)
         train(args.cache, 60 * args.scale * MINUTES[name])
     build(args.cache, args.cache / "checkpoint")
-    command = ["export", str(args.cache / "checkpoint"), "-o", str(args.cache / "bundle")]
-    subprocess.run([sys.executable, "-m", "voxrill", *command], check=True)
+    _voxrill("export", args.cache / "checkpoint", "-o", args.cache / "float32")
+    for name, recipe in {"int8": "int8", "int4": Path(__file__).with_name("int4.toml")}.items():
+        _voxrill("quantize", args.cache / "float32", "-o", args.cache / name, "--recipe", recipe)
+
+
+def _voxrill(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "voxrill", *map(str, arguments)], check=True)
 
 
 def build(cache: Path, checkpoint: Path) -> None:

@@ -20,6 +20,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 from rich.progress import track
+from sounds import music, silence
 
 RATE = 16_000
 
@@ -36,12 +37,15 @@ FLITE_TRAINED = ("rms", "slt", "kal16")
 EVALUATED_ONLY = ("flite:awb", "festival:kal", "festival:hts")
 FESTIVAL = {"kal": "(voice_kal_diphone)", "hts": "(voice_cmu_us_slt_arctic_hts)"}
 
+SOUNDS = {"silence": silence, "music": music}
+"""What is nobody's voice, by the name a job gives it."""
+
 Waveform = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to make: `voice` is espeak, espeak-held-out, flite:NAME or festival:NAME; `seed` varies it."""
+    """One clip to make: `voice` is espeak, espeak-held-out, flite:NAME, festival:NAME, or a name of `SOUNDS`."""
 
     text: str
     voice: str
@@ -80,18 +84,34 @@ class Clips:
 
 def speak(text: str, voice: str, seed: int) -> tuple[Waveform, int]:
     """Synthesise `text`; the sound as the engine made it, and its rate in Hz."""
-    chance = random.Random(seed)
     engine, _, name = voice.partition(":")
     if engine in ("espeak", "espeak-held-out"):
-        variant = chance.choice(VARIANTS if engine == "espeak" else HELD_OUT_VARIANTS)
-        full = name or chance.choice(ACCENTS) + (f"+{variant}" if variant else "")
-        pace, pitch = (150, 50) if name else (chance.randint(125, 215), chance.randint(20, 80))
+        full, pace, pitch = delivery(voice, seed)
         return _run(["espeak-ng", "-v", full, "-s", str(pace), "-p", str(pitch), "--stdout", text])
     if engine == "flite":
+        chance = random.Random(seed)
         stretch = 1.0 if seed < 0 else chance.uniform(0.85, 1.25)
         options = ["-voice", name, "--setf", f"duration_stretch={stretch:.2f}", "-t", text]
         return _run(["flite", *options, "-o", "/dev/stdout"])
     return _run(["text2wave", "-eval", FESTIVAL[name], "-o", "/dev/stdout"], text)
+
+
+def delivery(voice: str, seed: int) -> tuple[str, int, int]:
+    """How an espeak job is spoken: espeak's voice, words a minute (125 to 215), pitch (20 to 80)."""
+    chance = random.Random(seed)
+    variant = chance.choice(VARIANTS if voice == "espeak" else HELD_OUT_VARIANTS)
+    full = chance.choice(ACCENTS) + (f"+{variant}" if variant else "")
+    return full, chance.randint(125, 215), chance.randint(20, 80)
+
+
+def style(voice: str, seed: int) -> str | None:
+    """Speaking style of a job: fast and high is excited, slow and low is calm; None in between or not known."""
+    if not voice.startswith("espeak"):
+        return None
+    _, pace, pitch = delivery(voice, seed)
+    if pace >= 180 and pitch >= 55:
+        return "excited"
+    return "calm" if pace <= 160 and pitch <= 45 else None
 
 
 def _run(command: list[str], text: str = "") -> tuple[Waveform, int]:
@@ -114,6 +134,8 @@ def trimmed(waveform: Waveform, rate: int, floor: float = 0.01) -> Waveform:
 
 def clip(job: Job) -> NDArray[np.int16]:
     """One clip at 16 kHz, trimmed, peak 0.7."""
+    if job.voice in SOUNDS:
+        return (SOUNDS[job.voice](job.seed) * 0.7 * 32767).astype(np.int16)
     waveform, rate = speak(job.text, job.voice, job.seed)
     waveform = trimmed(soxr.resample(waveform, rate, RATE), RATE)
     waveform = waveform / max(np.abs(waveform).max(initial=0.0), 1e-4) * 0.7

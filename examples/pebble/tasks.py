@@ -15,8 +15,17 @@ import torch
 from codec import BOOKS, Voice
 from network import END_OF_AUDIO
 from numpy.typing import NDArray
-from vocabulary import INTERLEAVED, PERFORM_ASR, PERFORM_TTS, WRITTEN, build_tokenizer
-from world import REFUSAL, REPLIES, SENTENCES, TIMER_ROOMS, VOICES, WORDS
+from vocabulary import (
+    INTERLEAVED,
+    NAME_INTENT,
+    NAME_STYLE,
+    PERFORM_ASR,
+    PERFORM_TTS,
+    TO_GERMAN,
+    WRITTEN,
+    build_tokenizer,
+)
+from world import FOLLOW_UPS, OUTSIDE, REFUSAL, REPLIES, SENTENCES, TIMER_ROOMS, VOICES, WORDS, followed_up
 
 TEXT_RUN, AUDIO_RUN = 6, 12
 REPLY_VOICE = "female"
@@ -25,7 +34,7 @@ IGNORE = -100
 
 TOKENIZER = build_tokenizer()
 WORD_NUMBER = {word: number + 1 for number, word in enumerate(WORDS)}
-REPLY = {s.command: s.reply for s in SENTENCES if not s.held_out}
+KNOWN = {s.command: s for s in SENTENCES if not s.held_out}
 
 Item = int | NDArray[np.int64]
 
@@ -41,7 +50,8 @@ class Lesson:
     """One sequence.
 
     before, after: prompt tokens around the `heard` embeddings; answer: token ids and frames (BOOKS,);
-    words: for each item of the answer the number of the word being said (0: none); starts: whether it begins a word.
+    words: for each item of the answer the number of the word being said (0: none); starts: whether it begins a word;
+    then: the next turn of the same conversation, whose `before` goes on where the answer ended.
     """
 
     before: list[int]
@@ -50,6 +60,11 @@ class Lesson:
     answer: list[Item]
     words: list[int] = field(default_factory=list)
     starts: list[bool] = field(default_factory=list)
+    then: Lesson | None = None
+
+    def turns(self) -> list[Lesson]:
+        """This turn and those after it."""
+        return [self, *(self.then.turns() if self.then else [])]
 
 
 def prompt(system: str, text: str = "") -> tuple[list[int], list[int]]:
@@ -88,15 +103,26 @@ def speech(text: str, voice_name: str, voices: dict[str, Voice]) -> Lesson:
 def written(command: str) -> Lesson:
     """A written question, answered in writing."""
     before, after = prompt(WRITTEN, command)
-    return Lesson(before, after, 0, [*ids(REPLY.get(command, REFUSAL)), IM_END])
+    return Lesson(before, after, 0, [*ids(KNOWN[command].reply), IM_END])
 
 
-def dialogue(reply: str, heard: int, voices: dict[str, Voice], typed: str = "") -> Lesson:
-    """A spoken question (with a typed addition), answered in interleaved text and frames."""
+def labelled(system: str, answer: str, heard: int = 0, typed: str = "") -> Lesson:
+    """A spoken or written command, answered by its intent, its style or its German in writing."""
+    before, after = prompt(system, typed)
+    return Lesson(before, after, heard, [*ids(answer), IM_END])
+
+
+def dialogue(reply: str, heard: int, voices: dict[str, Voice], typed: str = "", frames_too: bool = True) -> Lesson:
+    """A spoken question (with a typed addition), answered in interleaved text and frames.
+
+    Without `frames_too` the answer stops where its first frame would stand: all there is to understand, at half cost.
+    """
     before, after = prompt(INTERLEAVED, typed)
     if not reply:
         return Lesson(before, after, heard, [IM_END])
     text: list[Item] = [*ids(reply), TEXT_END]
+    if not frames_too:
+        return Lesson(before, after, heard, text[:TEXT_RUN])
     frames, words, starts = _spoken(reply, voices[REPLY_VOICE])
     answer: list[Item] = []
     said: list[int] = []
@@ -114,18 +140,69 @@ def dialogue(reply: str, heard: int, voices: dict[str, Voice], typed: str = "") 
 def mixed(command: str) -> tuple[str, str] | None:
     """A typed addition that makes another known command of a spoken one, and that command's reply."""
     rooms = TIMER_ROOMS if command.startswith("set a timer") else ("kitchen", "bedroom", "hall", "office", "garden")
-    options = [f"in the {room}" for room in rooms if f"{command} in the {room}" in REPLY]
+    options = [f"in the {room}" for room in rooms if f"{command} in the {room}" in KNOWN]
     if not options:
         return None
     typed = random.choice(options)
-    return typed, REPLY[f"{command} {typed}"]
+    return typed, KNOWN[f"{command} {typed}"].reply
+
+
+def follow_ups(command: str) -> dict[str, str]:
+    """What may be said after a known command, and its reply; only what makes another known command."""
+    changed = {text: followed_up(command, room) for text, room in FOLLOW_UPS.items()}
+    return {text: KNOWN[new].reply for text, new in changed.items() if new in KNOWN}
+
+
+def two_turns(command: str, heard: int, reply: str, heard_next: int, voices: dict[str, Voice]) -> Lesson:
+    """A spoken command, its answer, and a second turn that is understood only from the first."""
+    first = dialogue(KNOWN[command].reply, heard, voices)
+    first.then = dialogue(reply, heard_next, voices)
+    first.then.before = [*ids("\n"), IM_START, *ids("user\n")]
+    return first
+
+
+def in_world(text: str) -> bool:
+    """Whether every word is known; outside sentences have words that are not."""
+    return all(word in WORD_NUMBER for word in text.split())
+
+
+def heard_words(text: str, heard: int) -> Lesson:
+    """What recognition makes of a clip: its words, or nothing if it is outside the world."""
+    return transcription(text if in_world(text) else "", heard)
+
+
+def heard_answer(text: str, style: str | None, heard: int, voices: dict[str, Voice], frames_too: bool) -> Lesson:
+    """One of the answers to a clip: mostly the spoken reply, sometimes a label, German, or a typed addition."""
+    known = KNOWN.get(text)
+    if not text:
+        return dialogue("", heard, voices)
+    kind = random.choices(("reply", "intent", "style", "german"), (0.72, 0.08, 0.08, 0.12))[0]
+    if kind == "intent":
+        return labelled(NAME_INTENT, known.intent if known else OUTSIDE, heard)
+    if kind == "style" and style:
+        return labelled(NAME_STYLE, style, heard)
+    if not known:
+        return dialogue(REFUSAL, heard, voices, frames_too=frames_too)
+    if kind == "german":
+        return labelled(TO_GERMAN, known.german, heard)
+    addition = mixed(text) if random.random() < 0.15 else None
+    typed, reply = addition or ("", known.reply)
+    return dialogue(reply, heard, voices, typed, frames_too)
+
+
+def random_written() -> Lesson:
+    """A written lesson: an answer, or a command's German."""
+    sentence = random.choice(list(KNOWN.values()))
+    if random.random() < 0.3:
+        return labelled(TO_GERMAN, sentence.german, typed=sentence.command)
+    return written(sentence.command)
 
 
 def random_text() -> str:
     """What is said in a speech lesson: random words more often than a reply, so that reading is learnt."""
     if random.random() < 0.6:
         return " ".join(random.choice(WORDS) for _ in range(random.randint(2, 7)))
-    return random.choice(REPLIES) if random.random() < 0.5 else random.choice(list(REPLY))
+    return random.choice(REPLIES) if random.random() < 0.5 else random.choice(list(KNOWN))
 
 
 def random_speech(voices: dict[str, Voice]) -> Lesson:
@@ -154,29 +231,33 @@ class Batch:
 
 def collate(lessons: Sequence[Lesson]) -> Batch:
     """Lessons to one batch."""
-    lengths = [len(x.before) + x.heard + len(x.after) + len(x.answer) for x in lessons]
+    lengths = [sum(len(x.before) + x.heard + len(x.after) + len(x.answer) for x in row.turns()) for row in lessons]
     shape = (len(lessons), max(lengths))
     tokens = torch.full(shape, -1)
     frame_at, heard_at = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
     next_text, next_word = torch.full(shape, IGNORE), torch.full(shape, IGNORE)
     next_frame, next_starts = torch.full((*shape, BOOKS), IGNORE), torch.zeros(shape, dtype=torch.bool)
     frames = []
-    for row, x in enumerate(lessons):
-        start = len(x.before) + x.heard
-        tokens[row, : len(x.before)] = torch.tensor(x.before)
-        heard_at[row, len(x.before) : start] = True
-        tokens[row, start : start + len(x.after)] = torch.tensor(x.after)
-        at = start + len(x.after)
-        for i, item in enumerate(x.answer):
-            if isinstance(item, int):
-                tokens[row, at + i] = item
-                next_text[row, at + i - 1] = item
-            else:
-                codes = torch.from_numpy(item)
-                frames.append(codes)
-                frame_at[row, at + i] = True
-                next_frame[row, at + i - 1] = codes
-                next_word[row, at + i - 1] = x.words[i]
-                next_starts[row, at + i - 1] = x.starts[i]
+    for row, lesson in enumerate(lessons):
+        at = 0
+        for x in lesson.turns():
+            start = at + len(x.before)
+            tokens[row, at:start] = torch.tensor(x.before)
+            heard_at[row, start : start + x.heard] = True
+            start += x.heard
+            tokens[row, start : start + len(x.after)] = torch.tensor(x.after)
+            start += len(x.after)
+            for i, item in enumerate(x.answer):
+                if isinstance(item, int):
+                    tokens[row, start + i] = item
+                    next_text[row, start + i - 1] = item
+                else:
+                    codes = torch.from_numpy(item)
+                    frames.append(codes)
+                    frame_at[row, start + i] = True
+                    next_frame[row, start + i - 1] = codes
+                    next_word[row, start + i - 1] = x.words[i]
+                    next_starts[row, start + i - 1] = x.starts[i]
+            at = start + len(x.answer)
     stacked = torch.stack(frames) if frames else torch.zeros(0, BOOKS, dtype=torch.int64)
     return Batch(tokens, stacked, frame_at, heard_at, next_text, next_frame, next_word, next_starts)

@@ -15,42 +15,59 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from codec import BOOKS, make_voices
+from codec import BOOKS, Voice, make_voices
 from data import Features, training_features
 from network import END_OF_AUDIO, Pebble
 from tasks import (
     IGNORE,
-    REPLY,
+    KNOWN,
     WORD_NUMBER,
     Batch,
-    Lesson,
     collate,
-    dialogue,
-    mixed,
+    follow_ups,
+    heard_answer,
+    heard_words,
+    in_world,
     random_speech,
-    transcription,
-    written,
+    random_written,
+    two_turns,
 )
 from training import Run, cosine
-from world import REFUSAL
+from world import FOLLOW_UPS
 
-STEPS = {"speech": 1500, "encoder": 7500, "joint": 12000}
+STEPS = {"speech": 1500, "encoder": 7500, "joint": 6000}
 RATE = {"speech": 2e-3, "encoder": 1.5e-3, "joint": 1.2e-3}
-ENCODER_BATCH, BATCH, SPEECH_BATCH = 24, 16, 24
+BATCH, TWO_TURN_BATCH = 24, 8
+LONGEST_BATCH = 24 * 600
+"""Log-mel frames of a batch, padding included; long clips come in smaller batches."""
 CODE_NOISE, FRAME_SWAPS = 0.07, 0.05
 START_WEIGHT = 3.0
 _BOOKS = torch.exp(torch.linspace(1, 0, BOOKS) * math.log(3.0))
 BOOK_WEIGHTS = _BOOKS / _BOOKS.sum()
-MIX = {"transcribe": 1.0, "dialogue": 2.0, "speech": 1.0, "written": 0.25}
+MIX = {"heard": 4.0, "two turns": 0.5, "speech": 1.0, "written": 0.3}
+FRAMES_TOO = 0.35
+"""Share of the heard batches whose answers are spoken to the end; the others stop before the first frame."""
+JOINED = 0.3
+"""Share of the heard batches whose clips are joined in pairs for recognition."""
+FROZEN = 0.35
+"""Share of the joint stage in which the encoder stands still while the backbone learns to listen."""
 
 
 class Clips:
-    """The training features in batches of like length."""
+    """The training features in batches of like length. A clip's number counts through all sets."""
 
-    def __init__(self, features: Features, batch: int) -> None:
-        self.features = features
-        order = sorted(range(len(features)), key=features.frames)
-        self.batches = [order[i : i + batch] for i in range(0, len(order) - batch + 1, batch)]
+    def __init__(self, sets: list[Features]) -> None:
+        self.texts = [text for features in sets for text in features.texts]
+        self.styles = [style for features in sets for style in features.styles]
+        self.answered = [features.answered for features in sets for _ in features.texts]
+        self._at = [(features, i) for features in sets for i in range(len(features))]
+        self.batches: list[list[int]] = [[]]
+        lengths = [features.frames(i) for features, i in self._at]
+        for number in sorted(range(len(lengths)), key=lengths.__getitem__):
+            last = self.batches[-1]
+            if len(last) == BATCH or (len(last) + 1) * lengths[number] > LONGEST_BATCH:
+                self.batches.append([])
+            self.batches[-1].append(number)
         self._left: list[list[int]] = []
 
     def next(self) -> list[int]:
@@ -61,7 +78,8 @@ class Clips:
 
     def mel(self, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-mel (B, T, 128) with SpecAugment, and lengths (B,)."""
-        clips = [torch.from_numpy(_masked(self.features.get(n))) for n in numbers]
+        found = [self._at[number] for number in numbers]
+        clips = [torch.from_numpy(_masked(features.get(i))) for features, i in found]
         return torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor([len(clip) for clip in clips])
 
 
@@ -75,11 +93,6 @@ def _masked(mel: np.ndarray) -> np.ndarray:
         start = random.randint(0, len(mel) - width)
         mel[start : start + width] = 0
     return mel
-
-
-def in_world(text: str) -> bool:
-    """Whether every word is known; outside sentences have words that are not."""
-    return all(word in WORD_NUMBER for word in text.split())
 
 
 def ctc_loss(model: Pebble, encoded: torch.Tensor, lengths: torch.Tensor, texts: list[str]) -> torch.Tensor:
@@ -141,7 +154,7 @@ def train_speech(cache: Path, seconds: float) -> None:
     random.seed(run.step)
     until = time.monotonic() + seconds
     while run.step < STEPS["speech"] and time.monotonic() < until:
-        batch = collate([random_speech(voices) for _ in range(SPEECH_BATCH)])
+        batch = collate([random_speech(voices) for _ in range(BATCH)])
         loss, shown = lesson_losses(model, batch, None)
         run.update(loss, cosine(run.step / STEPS["speech"]), shown)
     run.save()
@@ -149,14 +162,14 @@ def train_speech(cache: Path, seconds: float) -> None:
 
 def train_encoder(cache: Path, seconds: float) -> None:
     """The encoder alone, by word CTC."""
-    model, clips = Pebble(), Clips(training_features(cache), ENCODER_BATCH)
+    model, clips = Pebble(), Clips(training_features(cache))
     run = Run(cache / "encoder.pt", model, RATE["encoder"])
     random.seed(run.step)
     until = time.monotonic() + seconds
     while run.step < STEPS["encoder"] and time.monotonic() < until:
         numbers = clips.next()
         encoded, _, lengths = model.hear(*clips.mel(numbers))
-        loss = ctc_loss(model, encoded, lengths, [clips.features.texts[n] for n in numbers])
+        loss = ctc_loss(model, encoded, lengths, [clips.texts[n] for n in numbers])
         if loss.requires_grad:
             run.update(loss, cosine(run.step / STEPS["encoder"]), {"ctc": loss})
     run.save()
@@ -164,43 +177,95 @@ def train_encoder(cache: Path, seconds: float) -> None:
 
 def train_joint(cache: Path, seconds: float) -> None:
     """Everything together."""
-    voices, model, clips = make_voices(cache), Pebble(), Clips(training_features(cache), BATCH)
+    voices, model, clips = make_voices(cache), Pebble(), Clips(training_features(cache))
     if not (cache / "joint.pt").is_file():
         _begin_from(model, cache)
     run = Run(cache / "joint.pt", model, RATE["joint"])
+    ears = Ears(model, clips, voices)
     random.seed(run.step)
     until = time.monotonic() + seconds
     while run.step < STEPS["joint"] and time.monotonic() < until:
         task = random.choices(list(MIX), list(MIX.values()))[0]
-        heard, extra = None, torch.zeros(())
-        if task in ("transcribe", "dialogue"):
-            numbers = clips.next()
-            texts = [clips.features.texts[n] for n in numbers]
-            encoded, embedded, lengths = model.hear(*clips.mel(numbers))
-            heard = torch.cat([row[:length] for row, length in zip(embedded, lengths, strict=True)])
-            extra = 0.3 * ctc_loss(model, encoded, lengths, texts)
-            lessons = [_heard_lesson(task, text, int(n), voices) for text, n in zip(texts, lengths, strict=True)]
+        ears.frozen = run.step < FROZEN * STEPS["joint"]
+        if task == "heard":
+            loss, shown = ears.words_and_answers()
+        elif task == "two turns":
+            loss, shown = ears.conversations()
         elif task == "speech":
-            lessons = [random_speech(voices) for _ in range(BATCH)]
+            loss, shown = lesson_losses(model, collate([random_speech(voices) for _ in range(BATCH)]), None)
         else:
-            lessons = [written(random.choice(list(REPLY))) for _ in range(2 * BATCH)]
-        loss, shown = lesson_losses(model, collate(lessons), heard)
+            loss, shown = lesson_losses(model, collate([random_written() for _ in range(2 * BATCH)]), None)
         named = {f"{task} {name}": value for name, value in shown.items()}
-        run.update(loss + extra, cosine(run.step / STEPS["joint"]), named)
+        run.update(loss, cosine(run.step / STEPS["joint"]), named)
     run.save()
 
 
-def _heard_lesson(task: str, text: str, heard: int, voices: dict[str, object]) -> Lesson:
-    """The lesson of one clip: its words, or its answer."""
-    known = text in REPLY
-    if task == "transcribe" or (not known and in_world(text)):
-        return transcription(text if in_world(text) else "", heard)
-    if not known:
-        return dialogue(REFUSAL, heard, voices)
-    addition = mixed(text) if random.random() < 0.15 else None
-    if addition:
-        return dialogue(addition[1], heard, voices, typed=addition[0])
-    return dialogue(REPLY[text], heard, voices)
+class Ears:
+    """The lessons that begin with sound. frozen: whether the encoder stands still."""
+
+    def __init__(self, model: Pebble, clips: Clips, voices: dict[str, Voice]) -> None:
+        self.model, self.clips, self.voices = model, clips, voices
+        self.frozen = False
+        self._second: dict[str, list[int]] = {}
+        for number, text in enumerate(clips.texts):
+            if text in FOLLOW_UPS:
+                self._second.setdefault(text, []).append(number)
+
+    def _hear(self, numbers: list[int]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Embeddings (positions, hidden) of each clip, and the CTC loss of them all."""
+        encoded, embedded, lengths = self.model.hear(*self.clips.mel(numbers), frozen=self.frozen)
+        loss = torch.zeros(())
+        if not self.frozen:
+            loss = 0.3 * ctc_loss(self.model, encoded, lengths, [self.clips.texts[n] for n in numbers])
+        return [row[:length] for row, length in zip(embedded, lengths, strict=True)], loss
+
+    def words_and_answers(self) -> tuple[torch.Tensor, dict[str, float]]:
+        """Every clip of a batch is heard once and has two lessons: its words, and an answer where there is one."""
+        numbers = self.clips.next()
+        heard, loss = self._hear(numbers)
+        first, shown = lesson_losses(self.model, *self._words(numbers, heard))
+        loss, shown = loss + first, {f"words {name}": value for name, value in shown.items()}
+        asked = [(n, rows) for n, rows in zip(numbers, heard, strict=True) if self.clips.answered[n]]
+        if not asked:
+            return loss, shown
+        frames_too = random.random() < FRAMES_TOO
+        answers = [
+            heard_answer(self.clips.texts[n], self.clips.styles[n], len(rows), self.voices, frames_too)
+            for n, rows in asked
+        ]
+        second, more = lesson_losses(self.model, collate(answers), torch.cat([rows for _, rows in asked]))
+        return loss + second, shown | {f"answers {name}": value for name, value in more.items()}
+
+    def _words(self, numbers: list[int], heard: list[torch.Tensor]) -> tuple[Batch, torch.Tensor]:
+        """Recognition lessons; some clips are joined in pairs, so that no order of words can be known by heart."""
+        texts = [self.clips.texts[n] for n in numbers]
+        if random.random() < JOINED and all(in_world(text) for text in texts):
+            order = random.sample(range(len(texts)), len(texts) // 2 * 2)
+            pairs = list(zip(order[::2], order[1::2], strict=True))
+            texts = [f"{texts[a]} {texts[b]}".strip() for a, b in pairs]
+            heard = [torch.cat([heard[a], heard[b]]) for a, b in pairs]
+        lessons = [heard_words(text, len(rows)) for text, rows in zip(texts, heard, strict=True)]
+        return collate(lessons), torch.cat(heard)
+
+    def conversations(self) -> tuple[torch.Tensor, dict[str, float]]:
+        """Two turns, the second understood only from the first."""
+        rows: list[tuple[int, str, str]] = []
+        while not rows:
+            for number in self.clips.next():
+                text = self.clips.texts[number]
+                replies = follow_ups(text) if text in KNOWN else {}
+                if replies:
+                    rows.append((number, *random.choice(list(replies.items()))))
+        rows = random.sample(rows, min(len(rows), TWO_TURN_BATCH))
+        first, loss = self._hear([number for number, _, _ in rows])
+        second, _ = self._hear([random.choice(self._second[text]) for _, text, _ in rows])
+        lessons = [
+            two_turns(self.clips.texts[number], len(a), reply, len(b), self.voices)
+            for (number, _, reply), a, b in zip(rows, first, second, strict=True)
+        ]
+        heard = torch.cat([part for pair in zip(first, second, strict=True) for part in pair])
+        more, shown = lesson_losses(self.model, collate(lessons), heard)
+        return loss + more, shown
 
 
 def _begin_from(model: Pebble, cache: Path) -> None:

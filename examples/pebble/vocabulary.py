@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
-from world import VOICES, WORDS
+from world import VOICES, WORDS, WRITTEN_WORDS
 
 SPECIAL = {
     0: "<|pad|>",
@@ -21,6 +21,7 @@ SPECIAL = {
     128: "<|audio_start|>",
     130: "<|text_end|>",
 }
+ROLES = ("system", "user", "assistant")
 FIRST_WORD = 256
 ALIGN = 64
 
@@ -28,14 +29,25 @@ PERFORM_ASR = "Perform ASR."
 PERFORM_TTS = "Perform TTS. Use the {voice} voice."
 INTERLEAVED = "Respond with interleaved text and audio."
 WRITTEN = "You are a helpful assistant trained by Liquid AI."
-PROMPTS = (PERFORM_ASR, INTERLEAVED, WRITTEN, *(PERFORM_TTS.format(voice=voice) for voice in VOICES))
+NAME_INTENT = "Name the intent."
+NAME_STYLE = "Name the style."
+TO_GERMAN = "Translate into German."
+SPOKEN_PROMPTS = (PERFORM_ASR, INTERLEAVED, WRITTEN, *(PERFORM_TTS.format(voice=voice) for voice in VOICES))
+"""The family's own prompts."""
+OWN_PROMPTS = (NAME_INTENT, NAME_STYLE, TO_GERMAN)
+"""Prompts only Pebble knows."""
+
+
+def _prompt_words(prompts: tuple[str, ...]) -> set[str]:
+    return {word for prompt in prompts for word in prompt.lower().replace(".", "").split()}
 
 
 def build_tokenizer() -> Tokenizer:
     """The tokenizer; its size is a multiple of 64."""
     spoken = set(WORDS)
-    prompts = {word for prompt in PROMPTS for word in prompt.lower().replace(".", "").split()}
-    words = ["\n", "system", "user", "assistant", *sorted(prompts - spoken - {"system", "user", "assistant"}), *WORDS]
+    prompts = _prompt_words(SPOKEN_PROMPTS) - spoken - set(ROLES)
+    written = (_prompt_words(OWN_PROMPTS) | set(WRITTEN_WORDS)) - spoken - set(ROLES) - prompts
+    words = ["\n", *ROLES, *sorted(prompts), *WORDS, *sorted(written)]
     vocabulary = {SPECIAL.get(i, f"<|reserved_{i}|>"): i for i in range(FIRST_WORD)}
     vocabulary |= {word: FIRST_WORD + i for i, word in enumerate(words)}
     while len(vocabulary) % ALIGN:

@@ -1,8 +1,9 @@
 """The world Pebble knows: what can be said in it, and what is answered.
 
-In: nothing. Out: `SENTENCES`, each a command with its reply, its intent and its split; `WORDS`, all words of the
-world; prompts. A sentence is lower-case words and spaces. Held-out sentences are new combinations of known words in
-known patterns: what a product's user says that no training clip said.
+In: nothing. Out: `SENTENCES`, each a command with its reply, its intent, its German and its split; `FOLLOW_UPS`;
+`WORDS`, all words that are heard and said; `WRITTEN_WORDS`, those that are only written. A sentence is lower-case words
+and spaces. Held-out sentences are new combinations of known words in known patterns: what a product's user says that
+no training clip said.
 """
 
 from __future__ import annotations
@@ -16,12 +17,36 @@ ONES = (
     "eighteen nineteen"
 ).split()
 TENS = {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty"}
+GERMAN_ONES = (
+    "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn sechzehn siebzehn "
+    "achtzehn neunzehn"
+).split()
+GERMAN_TENS = {20: "zwanzig", 30: "dreißig", 40: "vierzig", 50: "fünfzig"}
 
-ROOMS = ("kitchen", "bedroom", "bathroom", "hall", "garage", "garden", "office", "living room")
-GENRES = ("jazz", "rock", "blues", "classical", "folk", "disco")
-PLACES = ("work", "school", "the station", "the airport", "the beach", "the hospital", "the market")
-PEOPLE = ("mom", "dad", "anna", "peter", "maria", "john")
-OPENINGS = ("door", "window", "gate", "curtains")
+ROOMS = {
+    "kitchen": "in der küche",
+    "bedroom": "im schlafzimmer",
+    "bathroom": "im bad",
+    "hall": "im flur",
+    "garage": "in der garage",
+    "garden": "im garten",
+    "office": "im büro",
+    "living room": "im wohnzimmer",
+}
+GENRES = {
+    "jazz": "jazz", "rock": "rock", "blues": "blues", "classical": "klassik", "folk": "volksmusik", "disco": "disko"
+}  # fmt: skip
+PLACES = {
+    "work": "zur arbeit",
+    "school": "zur schule",
+    "the station": "zum bahnhof",
+    "the airport": "zum flughafen",
+    "the beach": "zum strand",
+    "the hospital": "zum krankenhaus",
+    "the market": "zum markt",
+}
+PEOPLE = {"mom": "mama", "dad": "papa", "anna": "anna", "peter": "peter", "maria": "maria", "john": "john"}
+OPENINGS = {"door": "die tür", "window": "das fenster", "gate": "das tor", "curtains": "die vorhänge"}
 MINUTES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 30, 40, 45)
 TIMER_ROOMS = ("kitchen", "bedroom", "bathroom", "office")
 DEGREES = range(16, 25)
@@ -39,40 +64,41 @@ REFUSAL = "sorry i only know the house"
 HELD_OUT_PERCENT = 10
 
 FIXED = (
-    ("turn on all the lights", "all lights on", "lights"),
-    ("turn off all the lights", "all lights off", "lights"),
-    ("make it warmer", "making it warmer", "heating"),
-    ("make it cooler", "making it cooler", "heating"),
-    ("i am cold", "making it warmer", "heating"),
-    ("i am hot", "making it cooler", "heating"),
-    ("cancel the timer", "timer cancelled", "timer"),
-    ("stop the music", "music stopped", "music"),
-    ("pause the music", "music paused", "music"),
-    ("play the next song", "playing the next song", "music"),
-    ("make it louder", "volume up", "music"),
-    ("make it quieter", "volume down", "music"),
-    ("take me home", "driving home", "navigation"),
-    ("drive home", "driving home", "navigation"),
-    ("what is the weather", "it is sunny and warm today", "facts"),
-    ("will it rain tomorrow", "no rain tomorrow", "facts"),
-    ("is it cold outside", "no it is warm outside", "facts"),
-    ("hello", "hello how can i help", "talk"),
-    ("good morning", "good morning how can i help", "talk"),
-    ("good night", "good night sleep well", "talk"),
-    ("thank you", "you are welcome", "talk"),
-    ("who are you", "i am pebble your house voice", "talk"),
-    ("what can you do", "lights heating timers music and roads", "talk"),
-    ("how are you", "i am fine thank you", "talk"),
+    ("turn on all the lights", "all lights on", "lights", "schalte alle lichter ein"),
+    ("turn off all the lights", "all lights off", "lights", "schalte alle lichter aus"),
+    ("make it warmer", "making it warmer", "heating", "mach es wärmer"),
+    ("make it cooler", "making it cooler", "heating", "mach es kühler"),
+    ("i am cold", "making it warmer", "heating", "mir ist kalt"),
+    ("i am hot", "making it cooler", "heating", "mir ist heiß"),
+    ("cancel the timer", "timer cancelled", "timer", "lösche die uhr"),
+    ("stop the music", "music stopped", "music", "beende die musik"),
+    ("pause the music", "music paused", "music", "halte die musik an"),
+    ("play the next song", "playing the next song", "music", "spiele das nächste lied"),
+    ("make it louder", "volume up", "music", "mach es lauter"),
+    ("make it quieter", "volume down", "music", "mach es leiser"),
+    ("take me home", "driving home", "navigation", "bring mich nach hause"),
+    ("drive home", "driving home", "navigation", "fahre nach hause"),
+    ("what is the weather", "it is sunny and warm today", "facts", "wie ist das wetter"),
+    ("will it rain tomorrow", "no rain tomorrow", "facts", "regnet es morgen"),
+    ("is it cold outside", "no it is warm outside", "facts", "ist es draußen kalt"),
+    ("hello", "hello how can i help", "talk", "hallo"),
+    ("good morning", "good morning how can i help", "talk", "guten morgen"),
+    ("good night", "good night sleep well", "talk", "gute nacht"),
+    ("thank you", "you are welcome", "talk", "danke"),
+    ("who are you", "i am pebble your house voice", "talk", "wer bist du"),
+    ("what can you do", "lights heating timers music and roads", "talk", "was kannst du"),
+    ("how are you", "i am fine thank you", "talk", "wie geht es dir"),
 )
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One command of the world and its answer. `held_out` sentences are never trained on."""
+    """One command of the world, its answer and its German. `held_out` sentences are never trained on."""
 
     command: str
     reply: str
     intent: str
+    german: str
     held_out: bool
 
 
@@ -84,42 +110,66 @@ def number(value: int) -> str:
     return TENS[tens] + (f" {ONES[ones]}" if ones else "")
 
 
-def _patterns() -> Iterator[tuple[str, str, str]]:
-    for room in ROOMS:
-        for state in ("on", "off"):
+def german_number(value: int) -> str:
+    """A number below sixty in German words."""
+    if value < len(GERMAN_ONES):
+        return GERMAN_ONES[value]
+    tens, ones = value // 10 * 10, value % 10
+    return (f"{GERMAN_ONES[ones].removesuffix('s')}und" if ones else "") + GERMAN_TENS[tens]
+
+
+def _patterns() -> Iterator[tuple[str, str, str, str]]:
+    for room, where in ROOMS.items():
+        for state, switched in (("on", "ein"), ("off", "aus")):
             reply = f"{room} lights {state}"
-            yield f"turn {state} the {room} lights", reply, "lights"
-            yield f"{room} lights {state}", reply, "lights"
-            yield f"switch the {room} lights {state}", reply, "lights"
-        yield f"dim the {room} lights", f"{room} lights dimmed", "lights"
-        for genre in GENRES:
-            yield f"play some {genre} in the {room}", f"playing {genre} in the {room}", "music"
+            german = f"schalte das licht {where} {switched}"
+            yield f"turn {state} the {room} lights", reply, "lights", german
+            yield f"{room} lights {state}", reply, "lights", f"licht {where} {switched}"
+            yield f"switch the {room} lights {state}", reply, "lights", german
+        yield f"dim the {room} lights", f"{room} lights dimmed", "lights", f"dimme das licht {where}"
+        for genre, musik in GENRES.items():
+            yield (
+                f"play some {genre} in the {room}",
+                f"playing {genre} in the {room}",
+                "music",
+                f"spiele {musik} {where}",
+            )
     for degrees in DEGREES:
-        yield f"set the heating to {number(degrees)} degrees", f"heating set to {number(degrees)} degrees", "heating"
+        yield (
+            f"set the heating to {number(degrees)} degrees",
+            f"heating set to {number(degrees)} degrees",
+            "heating",
+            f"stelle die heizung auf {german_number(degrees)} grad",
+        )
     for minutes in MINUTES:
         time = f"{number(minutes)} minute{'' if minutes == 1 else 's'}"
-        yield f"set a timer for {time}", f"timer set for {time}", "timer"
+        german = f"stelle eine uhr auf {'eine minute' if minutes == 1 else f'{german_number(minutes)} minuten'}"
+        yield f"set a timer for {time}", f"timer set for {time}", "timer", german
         for room in TIMER_ROOMS:
-            yield f"set a timer for {time} in the {room}", f"{room} timer set for {time}", "timer"
-    for genre in GENRES:
-        yield f"play some {genre}", f"playing {genre}", "music"
+            command = f"set a timer for {time} in the {room}"
+            yield command, f"{room} timer set for {time}", "timer", f"{german} {ROOMS[room]}"
+    for genre, musik in GENRES.items():
+        yield f"play some {genre}", f"playing {genre}", "music", f"spiele {musik}"
     for level in range(1, 11):
-        yield f"set the volume to {number(level)}", f"volume set to {number(level)}", "music"
-    for place in PLACES:
-        yield f"take me to {place}", f"driving to {place}", "navigation"
-        yield f"drive to {place}", f"driving to {place}", "navigation"
-        yield f"how far is {place}", f"{number(MILES[place])} miles to {place}", "navigation"
-    for person in PEOPLE:
-        yield f"call {person}", f"calling {person}", "calls"
-        yield f"please call {person} at home", f"calling {person} at home", "calls"
-    for thing in OPENINGS:
-        for verb, doing in (("open", "opening"), ("close", "closing")):
-            yield f"{verb} the {thing}", f"{doing} the {thing}", "openings"
-            yield f"please {verb} the {thing}", f"{doing} the {thing}", "openings"
+        german = f"stelle die lautstärke auf {german_number(level)}"
+        yield f"set the volume to {number(level)}", f"volume set to {number(level)}", "music", german
+    for place, where in PLACES.items():
+        yield f"take me to {place}", f"driving to {place}", "navigation", f"bring mich {where}"
+        yield f"drive to {place}", f"driving to {place}", "navigation", f"fahre {where}"
+        german = f"wie weit ist es {where}"
+        yield f"how far is {place}", f"{number(MILES[place])} miles to {place}", "navigation", german
+    for person, german in PEOPLE.items():
+        yield f"call {person}", f"calling {person}", "calls", f"rufe {german} an"
+        yield f"please call {person} at home", f"calling {person} at home", "calls", f"bitte rufe {german} zu hause an"
+    for thing, german in OPENINGS.items():
+        for verb, doing, tun in (("open", "opening", "öffne"), ("close", "closing", "schließe")):
+            yield f"{verb} the {thing}", f"{doing} the {thing}", "openings", f"{tun} {german}"
+            yield f"please {verb} the {thing}", f"{doing} the {thing}", "openings", f"bitte {tun} {german}"
     for left in range(1, 7):
         for right in range(1, 7):
             command = f"what is {number(left)} plus {number(right)}"
-            yield command, f"{number(left)} plus {number(right)} is {number(left + right)}", "sums"
+            german = f"was ist {german_number(left)} plus {german_number(right)}"
+            yield command, f"{number(left)} plus {number(right)} is {number(left + right)}", "sums", german
 
 
 def _held_out(command: str, intent: str) -> bool:
@@ -130,14 +180,25 @@ def _held_out(command: str, intent: str) -> bool:
 
 
 def _sentences() -> tuple[Sentence, ...]:
-    combined = [Sentence(c, r, intent, _held_out(c, intent)) for c, r, intent in _patterns()]
-    fixed = [Sentence(c, r, intent, False) for c, r, intent in FIXED]
+    combined = [Sentence(c, r, intent, german, _held_out(c, intent)) for c, r, intent, german in _patterns()]
+    fixed = [Sentence(c, r, intent, german, False) for c, r, intent, german in FIXED]
     return tuple(combined + fixed)
 
 
 SENTENCES = _sentences()
 REPLIES = tuple(sorted({s.reply for s in SENTENCES} | {REFUSAL}))
 WORDS = tuple(sorted({word for s in SENTENCES for word in f"{s.command} {s.reply}".split()} | set(REFUSAL.split())))
+
+FOLLOW_UPS = {f"and in the {room}": room for room in ROOMS}
+"""What may be said after a command that names a room, and the room it names."""
+
+STYLES = ("calm", "excited")
+OUTSIDE = "outside"
+INTENTS = tuple(sorted({s.intent for s in SENTENCES} | {OUTSIDE}))
+WRITTEN_WORDS = tuple(
+    sorted(({word for s in SENTENCES for word in s.german.split()} | {*INTENTS, *STYLES}) - set(WORDS))
+)
+"""Labels and German: Pebble writes them and can neither hear nor say them."""
 
 VOICES = ("US male", "US female", "UK male", "UK female")
 """The four voices of the LFM2.5 prompts. US and UK sound alike here: there are two speakers, one of each sex."""
@@ -154,6 +215,18 @@ OUTSIDE_WORDS = (
     "problem reason country city bridge hotel restaurant museum theatre garden weather storm thunder lightning cloud"
 ).split()
 """Words that make sentences outside the world; a few of the world's own are among them, as in life."""
+
+
+def followed_up(command: str, room: str) -> str | None:
+    """The command that "and in the ROOM" makes of `command`; None where that is no other command of the world."""
+    for other in ROOMS:
+        changed = command.replace(other, room)
+        if changed != command and changed in _COMMANDS:
+            return changed
+    return None
+
+
+_COMMANDS = {s.command for s in SENTENCES}
 
 
 def outside_sentence(pick: int) -> str:

@@ -1,0 +1,204 @@
+"""Asks a bundle: `Question`s in, `Answer`s out, by the runtime, greedily, in as many processes as there are cores.
+
+In: a bundle, sets of clips, the reply voices. Out: answers in the order of the questions; what the judges hear in
+spoken codes; how high they sound; how far they are from the voice they encode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from multiprocessing import Pool
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from augment import noisy, quiet_room, reverberated
+from codec import BOOKS, RATE, Voice, spectral_losses
+from judge import Judge, sentence_judge, word_judge
+from numpy.typing import NDArray
+from pitch import median_pitch
+from rich.console import Console
+from rich.progress import track
+from synthesise import Clips
+
+import voxrill
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.int64]
+
+GREEDY = {"text_sampling": voxrill.Sampling(), "audio_sampling": voxrill.Sampling()}
+WRITTEN_LIMIT, SPOKEN_LIMIT = 60, 120
+"""Most tokens and frames of an answer; the longest right ones have 20 and 75."""
+
+CONDITIONS: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
+    "clean": lambda waveform, chance: waveform,
+    "noise 20 dB": lambda waveform, chance: noisy(waveform, "pink", 20, [], chance),
+    "noise 10 dB": lambda waveform, chance: noisy(waveform, "pink", 10, [], chance),
+    "noise 5 dB": lambda waveform, chance: noisy(waveform, "pink", 5, [], chance),
+    "reverberation": lambda waveform, chance: reverberated(waveform, 0.35, 0.2, chance),
+}
+"""What is done to a clip in a quiet room, by the name of the condition."""
+
+ERR = Console(stderr=True)  # stdout is the tables
+
+
+def heard_in(condition: str, waveform: Floats, number: int) -> Floats:
+    """Clip `number` of its set as it is heard in a condition; the same every time."""
+    chance = np.random.default_rng(number)
+    return CONDITIONS[condition](quiet_room(waveform, chance), chance)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing a bundle is asked, and the right answer.
+
+    kind: hear (write it down, and answer it), reply (only answer it), label (write what `system` asks for) or speak;
+    test, condition: its cell in the tables; words: what is to be written down; reply: what is to be answered, or said;
+    clip: set and number of what is heard; first: of what is heard and answered before it; typed: what is typed after
+    it; voice: whose voice is to say it.
+    """
+
+    kind: Literal["hear", "reply", "label", "speak"]
+    test: str
+    condition: str = "clean"
+    words: str = ""
+    reply: str = ""
+    clip: tuple[str, int] = ("", 0)
+    first: tuple[str, int] | None = None
+    typed: str | None = None
+    system: str | None = None
+    voice: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a bundle wrote down, what it answered, and the codes (BOOKS, frames) it spoke."""
+
+    words: str = ""
+    reply: str = ""
+    codes: Codes = field(default_factory=lambda: np.zeros((BOOKS, 0), np.int64))
+
+    @property
+    def sound(self) -> bytes:
+        """The codes as a name for their sound."""
+        return sound_of(self.codes)
+
+
+Said = bytes | tuple[str, str]
+"""A sound by name: codes as bytes, or a text and the speaker of its recorded words, which were never codes."""
+
+
+def sound_of(codes: Codes) -> bytes:
+    """Codes (BOOKS, frames) as a name: equal codes sound equal."""
+    return codes.tobytes()
+
+
+def codes_of(sound: bytes) -> Codes:
+    """The codes (BOOKS, frames) that `sound_of` named."""
+    return np.frombuffer(sound, np.int64).reshape(BOOKS, -1)
+
+
+class Desk:
+    """Where one process answers. Its judges pick from `sentences`, and hear any words."""
+
+    def __init__(self, bundle: Path, sets: dict[str, Clips], voices: dict[str, Voice], sentences: list[str]) -> None:
+        torch.set_num_threads(1)
+        self.model = voxrill.load(bundle, threads=1)
+        self.sets, self.voices, self.sentences = sets, voices, sentences
+
+    @cached_property
+    def _sentence_judge(self) -> Judge:
+        return sentence_judge(self.sentences)
+
+    @cached_property
+    def _word_judge(self) -> Judge:
+        return word_judge()
+
+    def answer(self, question: Question) -> Answer:
+        """The bundle's answer."""
+        if question.kind == "speak":
+            options = {**GREEDY, "max_new_tokens": SPOKEN_LIMIT}
+            return Answer(codes=self.model.speak(question.reply, voice=question.voice, **options).result.codes)
+        waveform = self._waveform(question.clip, question.condition)
+        words = ""
+        if question.kind in ("hear", "label"):
+            options = {**GREEDY, "max_new_tokens": WRITTEN_LIMIT}
+            words = self.model.transcribe(waveform, system=question.system, **options).text.strip()
+        if question.kind == "label":
+            return Answer(words)
+        conversation = self.model.conversation()
+        if question.first:
+            self._ask(conversation, self._waveform(question.first, question.condition), None)
+        result = self._ask(conversation, waveform, question.typed)
+        return Answer(words, result.text.strip(), result.codes)
+
+    def _waveform(self, clip: tuple[str, int], condition: str) -> Floats:
+        name, number = clip
+        return heard_in(condition, self.sets[name].waveform(number), number)
+
+    def _ask(self, conversation: voxrill.Conversation, waveform: Floats, typed: str | None) -> voxrill.Result:
+        *_, end = conversation.ask(audio=waveform, text=typed, max_new_tokens=SPOKEN_LIMIT, **GREEDY)
+        assert isinstance(end, voxrill.EndEvent)
+        return end.result
+
+    def _sound(self, said: Said) -> Floats:
+        if isinstance(said, bytes):
+            return self.model.codec.decode(codes_of(said)) if said else np.zeros(0, np.float32)
+        text, speaker = said
+        return np.concatenate([self.voices[speaker].sounds[word] for word in text.split()] or [np.zeros(0, np.float32)])
+
+    def sentence_in(self, said: Said) -> str:
+        """The sentence that the judge hears."""
+        return self._sentence_judge(self._sound(said), RATE)
+
+    def words_in(self, said: Said) -> str:
+        """The words that the other judge hears."""
+        return self._word_judge(self._sound(said), RATE)
+
+    def pitch(self, said: Said) -> float:
+        """Median pitch in Hz."""
+        return median_pitch(self._sound(said), RATE)
+
+    def mel_distance(self, pair: tuple[Said, Said]) -> float:
+        """Mean absolute log-mel distance of two sounds of one length."""
+        made, wanted = (torch.from_numpy(self._sound(said))[None] for said in pair)
+        return float(spectral_losses(made, wanted)[1])
+
+
+class Desks:
+    """Several processes, each with a `Desk`; a context."""
+
+    def __init__(self, processes: int, *desk: Any) -> None:
+        self._pool = Pool(processes, _open_desk, desk)
+
+    def map(self, work: Callable[[Desk, Any], Any], items: Iterable[Any], what: str) -> list[Any]:
+        """`work` of every item, in their order."""
+        tasks = [(work, item) for item in items]
+        done = self._pool.imap(_work, tasks, chunksize=4)
+        return list(track(done, what, total=len(tasks), transient=True, console=ERR))
+
+    def __enter__(self) -> Desks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.terminate()
+        self._pool.join()
+
+
+_desk: list[Desk] = []
+"""The desk of this process."""
+
+
+def _open_desk(*desk: Any) -> None:
+    _desk.append(Desk(*desk))
+
+
+def _work(task: tuple[Callable[[Desk, Any], Any], Any]) -> Any:
+    work, item = task
+    return work(_desk[0], item)

@@ -1,0 +1,98 @@
+"""An independent recogniser that says whether spoken words are the wanted ones: pocketsphinx, US English.
+
+In: sound. Out: what was heard in it. It never saw Pebble's voices, and knows them only as sound. Two judges: one picks
+a sentence from a list, and one hears any row of the world's words, with nothing to lean on; it is often wrong, so its
+errors are to be read beside those it makes in the original recordings.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+from pocketsphinx import Decoder, get_model_path
+from world import REPLIES, SENTENCES, WORDS
+
+RATE = 16_000
+AROUND = RATE // 5
+"""Samples of silence before and after what is judged."""
+PAUSES = 1.0
+"""Weight of the grammar against the sound, in pocketsphinx's units (its default, 6.5, makes pauses dear): spoken words
+stand apart here."""
+NEIGHBOURS = 4
+
+Floats = NDArray[np.float32]
+
+
+class Judge:
+    """One recogniser. Made by `sentence_judge` or `word_judge`; every sound is heard as if it were the first."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def __call__(self, sound: Floats, rate: int) -> str:
+        """What is heard in `sound` (n,) at `rate` Hz; nothing where no sentence fits."""
+        peak = np.abs(sound).max(initial=0.0)
+        if not peak:
+            return ""
+        samples = np.pad(soxr.resample(sound / peak * 0.7, rate, RATE), AROUND)
+        self._decoder.start_utt()
+        self._decoder.process_raw((samples * 32767).clip(-32768, 32767).astype("<i2").tobytes(), full_utt=True)
+        self._decoder.end_utt()
+        found = self._decoder.hyp()
+        return found.hypstr if found else ""
+
+
+def sentence_judge(sentences: Iterable[str]) -> Judge:
+    """Picks one of `sentences`."""
+    decoder = _decoder(lm=None)
+    rule = " | ".join(sorted(set(sentences)))
+    decoder.add_jsgf_string("sentences", f"#JSGF V1.0;\ngrammar judge;\npublic <sentence> = {rule};\n")
+    decoder.activate_search("sentences")
+    return Judge(decoder)
+
+
+def word_judge() -> Judge:
+    """Hears any row of the world's words, each as likely as any other."""
+    likelihood = -math.log10(len(WORDS) + 1)
+    rows = [f"{likelihood:.4f} {word}" for word in (*WORDS, "</s>")]
+    lines = ["\\data\\", f"ngram 1={len(rows) + 1}", "", "\\1-grams:", "-99 <s>", *rows, "", "\\end\\", ""]
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "words.arpa"
+        model.write_text("\n".join(lines))
+        return Judge(_decoder(lm=str(model)))
+
+
+def _decoder(lm: str | None) -> Decoder:
+    """A decoder that normalises each sound by itself, so that the order of sounds does not matter."""
+    folder = Path(get_model_path("en-us"))
+    paths = {"hmm": str(folder / "en-us"), "dict": str(folder / "cmudict-en-us.dict")}
+    return Decoder(lm=lm, samprate=RATE, cmn="batch", lw=PAUSES, loglevel="ERROR", **paths)
+
+
+def judged_sentences(others: Iterable[str] = ()) -> list[str]:
+    """What a sentence judge picks from: the world's commands and replies, and `others` with their neighbours."""
+    chance = np.random.default_rng(13)
+    known = {s.command for s in SENTENCES} | set(REPLIES)
+    return sorted(known.union(*({text, *_neighbours(text, chance)} for text in others)))
+
+
+def _neighbours(text: str, chance: np.random.Generator) -> Iterable[str]:
+    """Sentences that differ in one word."""
+    words = text.split()
+    for _ in range(NEIGHBOURS):
+        place = chance.integers(len(words))
+        yield " ".join([*words[:place], str(chance.choice(WORDS)), *words[place + 1 :]])
+
+
+HOMOPHONES = {"four": "for", "two": "to", "know": "no"}
+
+
+def as_heard(text: str) -> str:
+    """`text` with one spelling for words that sound alike."""
+    return " ".join(HOMOPHONES.get(word, word) for word in text.split())

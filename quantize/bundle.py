@@ -1,0 +1,122 @@
+"""A whole bundle with fewer bits: every graph, the embedding tables, the manifest; all of it or nothing.
+
+In: a float32 bundle and a recipe. Out: a bundle that the runtime loads like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+
+from voxrill.quantize.graph import Report, quantize_graph, weight_names
+from voxrill.quantize.recipe import Recipe
+from voxrill.quantize.weights import to_int8
+from voxrill.runtime.bundle import Bundle, link_file, open_bundle, replacing_bundle, write_manifest
+from voxrill.runtime.contract import TEXT_HEAD
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
+
+AUDIO_EMBEDDINGS = "audio_embeddings"
+"""The table of spoken frames, by the name a recipe gives it."""
+AUDIO_TABLE_FILE = "audio_embeddings.i8"
+
+Progress = Callable[[str, int, int], None]
+"""Called with what begins, how many steps are done, and how many there are."""
+
+
+def _quiet(_stage: str, _done: int, _total: int) -> None:
+    pass
+
+
+def quantize_bundle(bundle: Bundle, target: Path, recipe: Recipe, progress: Progress = _quiet) -> Bundle:
+    """Quantise `bundle` into the bundle folder `target`.
+
+    Raises:
+        UsageError: the bundle is quantised already, or the recipe does not fit it.
+        BundleError: a graph cannot be read, the disk is full, or Ctrl-C; `target` is as it was.
+    """
+    manifest = bundle.manifest
+    for name, graph in manifest.graphs.items():
+        if graph.precision != FLOAT32:
+            raise UsageError(f"{bundle.directory} holds {name} in {graph.precision}", "Start from the float32 bundle")
+    if target.exists() and target.resolve() == bundle.directory.resolve():
+        raise UsageError(f"{target} is the bundle to quantise", "Give -o another folder")
+    known = {name: weight_names(bundle.path(graph.file)) for name, graph in manifest.graphs.items()}
+    recipe.check_names({**known, AUDIO_EMBEDDINGS: [AUDIO_EMBEDDINGS]})
+    total = len(manifest.graphs) + 1
+    replaced = {manifest.audio_embeddings.file}
+    reports: dict[str, Report] = {}
+    graphs: dict[str, GraphFile] = {}
+    with replacing_bundle(target) as partial:
+        for done, (name, graph) in enumerate(manifest.graphs.items()):
+            progress(name, done, total)
+            external = name == TEXT_HEAD
+            reports[name] = quantize_graph(name, bundle.path(graph.file), partial / graph.file, recipe, external)
+            graphs[name] = GraphFile(graph.file, reports[name].precision)
+            replaced |= {graph.file, f"{graph.file}.data"}
+        progress("tables and manifest", total - 1, total)
+        tables = {
+            "text_embeddings": _text_table(bundle, partial, reports[TEXT_HEAD]),
+            "audio_embeddings": _audio_table(bundle, partial, recipe),
+        }
+        for file in set(manifest.files) - replaced:
+            link_file(bundle.path(file), partial / file)
+        _write_report(partial, recipe, reports)
+        tools = {**manifest.tools, "voxrill": version("voxrill"), "onnx": version("onnx")}
+        write_manifest(partial, msgspec.structs.replace(manifest, graphs=graphs, tools=tools, **tables))
+        progress("done", total, total)
+    return open_bundle(target)
+
+
+def _text_table(bundle: Bundle, partial: Path, report: Report) -> Table:
+    """Where the text head's weight lies in its data file: its columns are the text embeddings."""
+    old = bundle.manifest.text_embeddings
+    name = next(iter(report.bits))
+    proto = onnx.load(str(partial / bundle.manifest.graphs[TEXT_HEAD].file), load_external_data=False)
+    where = {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in proto.graph.initializer
+    }
+    if report.bits[name] == 32:
+        return Table(where[name]["location"], int(where[name].get("offset", 0)), old.shape)
+    values, scales = where[f"{name}_int8"], where[f"{name}_scales"]
+    return Table(
+        values["location"],
+        int(values.get("offset", 0)),
+        old.shape,
+        dtype="int8",
+        scales=int(scales.get("offset", 0)),
+        transposed=True,
+    )
+
+
+def _audio_table(bundle: Bundle, partial: Path, recipe: Recipe) -> Table:
+    """The spoken frames' embeddings, a scale a row, rows first."""
+    old = bundle.manifest.audio_embeddings
+    bits = recipe.rule(AUDIO_EMBEDDINGS, AUDIO_EMBEDDINGS).bits
+    if bits == 32:
+        link_file(bundle.path(old.file), partial / old.file)
+        return old
+    if bits != 8:
+        raise UsageError(f"the recipe gives {AUDIO_EMBEDDINGS} {bits} bits", "Give it 8 or 32")
+    rows = np.arange(old.shape[0])
+    matrix = to_int8(bundle.table(old).rows(rows), axis=0)
+    with (partial / AUDIO_TABLE_FILE).open("wb") as stream:
+        matrix.values.tofile(stream)
+        matrix.scales.tofile(stream)
+    return Table(AUDIO_TABLE_FILE, 0, old.shape, dtype="int8", scales=matrix.values.nbytes)
+
+
+def _write_report(partial: Path, recipe: Recipe, reports: dict[str, Report]) -> None:
+    content: dict[str, Any] = {
+        "recipe": msgspec.to_builtins(recipe),
+        "graphs": {name: asdict(report) for name, report in reports.items()},
+    }
+    (partial / QUANTIZE_REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

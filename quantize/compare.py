@@ -1,0 +1,234 @@
+"""What quantising did to a model: two bundles of it side by side, graph by graph and from end to end.
+
+In: two loaded models of one architecture, and sounds to hear. Out: a `Comparison`. Every graph of the second gets
+exactly what the first one's got in a real turn, so that an error is seen where it is made; then both answer on
+their own. Greedy throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jiwer
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.events import EndEvent, Result
+from voxrill.runtime.generate import Frame, Generation, Options, Token
+from voxrill.runtime.log_mel import mel_filterbank
+from voxrill.runtime.manifest import Sampling
+from voxrill.runtime.model import Model
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.int64]
+
+GREEDY = Sampling()
+N_FFT, HOP, MELS = 1024, 256, 80
+TINY = 1e-30
+
+
+@dataclass
+class Difference:
+    """How far outputs of one graph are apart. cosine: of whole outputs; largest: relative to the largest number."""
+
+    cosines: list[float] = field(default_factory=list)
+    largest: list[float] = field(default_factory=list)
+
+    def add(self, wanted: Floats, got: Floats) -> None:
+        """Count one pair of outputs."""
+        a, b = wanted.astype(np.float64).ravel(), got.astype(np.float64).ravel()
+        length, largest = float(np.linalg.norm(a) * np.linalg.norm(b)), float(np.abs(a).max())
+        self.cosines.append(float(a @ b) / max(length, TINY))
+        self.largest.append(float(np.abs(a - b).max()) / max(largest, TINY))
+
+    def summary(self) -> dict[str, float]:
+        """Mean and worst cosine, and the largest error."""
+        return {
+            "cosine": float(np.mean(self.cosines)),
+            "worst_cosine": float(np.min(self.cosines)),
+            "largest_error": float(np.max(self.largest)),
+        }
+
+
+@dataclass
+class Turn:
+    """One turn as the first model lived it: rows (n, hidden) of prompt and answer, and the answer's steps."""
+
+    rows: Floats
+    prompt: int
+    steps: list[Token | Frame]
+
+
+@dataclass
+class Comparison:
+    """The figures. graphs: by graph; codes_flipped: share by codebook; ends: end to end; sizes in bytes."""
+
+    sounds: int
+    graphs: dict[str, dict[str, float]]
+    codes_flipped: list[float]
+    text_tokens_kept: float
+    end_to_end: dict[str, float]
+    sizes: tuple[int, int]
+
+
+def compare(
+    first: Model,
+    second: Model,
+    sounds: Sequence[Floats],
+    references: Sequence[str] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Comparison:
+    """Compare two models on sounds (samples,) at 16 kHz.
+
+    Args:
+        first: the one taken as right, as a rule the float32 bundle.
+        second: the one in question.
+        sounds: what both hear.
+        references: the words of each sound, for word error rates against the truth.
+        progress: called with the number of sounds done.
+
+    Raises:
+        UsageError: the models differ in more than precision.
+    """
+    if first.manifest.model != second.manifest.model:
+        raise UsageError("the two bundles are not of one model", "Compare a bundle with its own quantised forms")
+    graphs = _Graphs(first, second)
+    ends = _Ends(first, second)
+    for number, sound in enumerate(sounds):
+        graphs.hear(sound)
+        ends.hear(sound)
+        progress(number + 1)
+    return Comparison(
+        sounds=len(sounds),
+        graphs={name: difference.summary() for name, difference in graphs.differences.items() if difference.cosines},
+        codes_flipped=_share(graphs.flipped, graphs.frames),
+        text_tokens_kept=graphs.kept / max(graphs.tokens, 1),
+        end_to_end=ends.summary(references),
+        sizes=(first.manifest.size, second.manifest.size),
+    )
+
+
+def _share(counts: NDArray[np.int64], total: int) -> list[float]:
+    return [float(count) / max(total, 1) for count in counts]
+
+
+def record(model: Model, sound: Floats) -> Turn:
+    """A spoken question and its answer, as embeddings and steps."""
+    task = model.manifest.tasks.chat
+    context = model.conversation().context
+    with context.turn("user"):
+        context.add_audio(sound)
+    context.open_turn("assistant")
+    prompt = context.waiting
+    steps = list(Generation(context, Options(task.mode, GREEDY, GREEDY, task.max_new_tokens)))
+    parts = model.parts
+    answer = [
+        parts.embed_tokens([step.id]) if isinstance(step, Token) else parts.embed_frames(step.codes[:, None])
+        for step in steps
+    ]
+    return Turn(np.concatenate([prompt, *answer]), len(prompt), steps)
+
+
+class _Graphs:
+    """Each graph of both models on the same inputs."""
+
+    def __init__(self, first: Model, second: Model) -> None:
+        self.first, self.second = first, second
+        names = ("audio_encoder", "decoder", "text_head", "depthformer", "codec")
+        self.differences = {name: Difference() for name in names}
+        self.flipped = np.zeros(first.manifest.model.codes.codebooks, np.int64)
+        self.frames = self.tokens = self.kept = 0
+
+    def hear(self, sound: Floats) -> None:
+        a, b = self.first.parts, self.second.parts
+        self.differences["audio_encoder"].add(a.encoder.encode(sound), b.encoder.encode(sound))
+        turn = record(self.first, sound)
+        hidden = a.backbone.forward(turn.rows, a.backbone.new_state())
+        self.differences["decoder"].add(hidden, b.backbone.forward(turn.rows, b.backbone.new_state()))
+        spoken = []
+        for step, state in zip(turn.steps, hidden[turn.prompt - 1 :], strict=False):
+            if isinstance(step, Token):
+                self._token(state)
+            else:
+                self._frame(state, step.codes)
+                if self.first.codec.decodes(step.codes):
+                    spoken.append(step.codes)
+        if spoken:
+            codes = np.stack(spoken, 1)
+            self.differences["codec"].add(self.first.codec.decode(codes), self.second.codec.decode(codes))
+
+    def _token(self, state: Floats) -> None:
+        wanted, got = (model.parts.backbone.logits(state) for model in (self.first, self.second))
+        self.differences["text_head"].add(wanted, got)
+        self.tokens += 1
+        self.kept += int(wanted.argmax() == got.argmax())
+
+    def _frame(self, state: Floats, codes: Codes) -> None:
+        wanted, got = (model.parts.depthformer.logits(state, codes) for model in (self.first, self.second))
+        self.differences["depthformer"].add(wanted, got)
+        self.frames += 1
+        self.flipped += wanted.argmax(-1) != got.argmax(-1)
+
+
+class _Ends:
+    """Both models on their own."""
+
+    def __init__(self, first: Model, second: Model) -> None:
+        self.models = (first, second)
+        self.transcripts: tuple[list[str], list[str]] = ([], [])
+        self.same_words = self.same_reply = self.same_codes = 0
+        self.mel: list[float] = []
+
+    def hear(self, sound: Floats) -> None:
+        transcripts, answers = [], []
+        for model, kept in zip(self.models, self.transcripts, strict=True):
+            transcripts.append(model.transcribe(sound, text_sampling=GREEDY).text.strip())
+            kept.append(transcripts[-1])
+            answers.append(_answer(model, sound))
+        a, b = answers
+        self.same_words += transcripts[0] == transcripts[1]
+        self.same_reply += a.text == b.text
+        self.same_codes += np.array_equal(a.codes, b.codes)
+        if len(a.samples) == len(b.samples) > N_FFT:
+            rate = self.models[0].sample_rate
+            self.mel.append(float(np.abs(_log_mel(a.samples, rate) - _log_mel(b.samples, rate)).mean()))
+
+    def summary(self, references: Sequence[str] | None) -> dict[str, float]:
+        count = max(len(self.transcripts[0]), 1)
+        found = {
+            "same_transcript": self.same_words / count,
+            "same_reply_text": self.same_reply / count,
+            "same_reply_codes": self.same_codes / count,
+        }
+        if self.mel:
+            found["reply_log_mel_distance"] = float(np.mean(self.mel))
+        if any(self.transcripts[0]):
+            found["wer_against_first"] = _wer(self.transcripts[0], self.transcripts[1])
+        if references and any(references):
+            for name, said in zip(("wer_first", "wer_second"), self.transcripts, strict=True):
+                found[name] = _wer(references, said)
+        return found
+
+
+def _answer(model: Model, sound: Floats) -> Result:
+    *_, end = model.chat(audio=sound, text_sampling=GREEDY, audio_sampling=GREEDY)
+    assert isinstance(end, EndEvent)
+    return end.result
+
+
+def _wer(wanted: Sequence[str], said: Sequence[str]) -> float:
+    """Word error rate; sounds without words are left out, as no rate is defined for them."""
+    pairs = [(a, b) for a, b in zip(wanted, said, strict=True) if a]
+    rate: Any = jiwer.wer([a for a, _ in pairs], [b for _, b in pairs])
+    return float(rate)
+
+
+def _log_mel(samples: Floats, rate: int) -> Floats:
+    starts = np.arange(0, len(samples) - N_FFT, HOP)
+    windows = samples[starts[:, None] + np.arange(N_FFT)] * np.hanning(N_FFT)
+    mel = np.abs(np.fft.rfft(windows)) @ mel_filterbank(rate, N_FFT, MELS).T
+    logs: Floats = np.log(mel + 1e-3).astype(np.float32)
+    return logs

@@ -1,0 +1,12 @@
+"""What stays in float32, and why. Everything else that holds many numbers is quantised, or a recipe says not to."""
+
+from __future__ import annotations
+
+FEW_NUMBERS = 4096
+"""Weights smaller than this are left: norms, biases, masks, tables of angles."""
+
+REASONS = {
+    "Conv": "onnxruntime's 8-bit convolution is slower than its float one, and these kernels are small",
+    "ConvTranspose": "onnxruntime has no 8-bit kernel for it",
+}
+"""By operator: why its weight is left in float32."""

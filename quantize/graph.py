@@ -1,0 +1,238 @@
+"""One graph: its large weights replaced by quantised ones, node by node.
+
+In: a graph file and a recipe. Out: the quantised graph's file, and a report of what became of every weight.
+Weights are read one at a time from the graph's data file, so that the largest graph needs little memory beside its
+result. A weight that several nodes share is quantised once and stays shared.
+
+onnxruntime's own quantisers are not used for this: they copy a shared weight once a node (the depthformer uses each
+of its weights eight times), and cannot mix 4 and 8 bits in one graph. Their kernels and their 4-bit rounding are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from voxrill.quantize.exclude import FEW_NUMBERS, REASONS
+from voxrill.quantize.recipe import Recipe, Rule
+from voxrill.quantize.weights import to_int4, to_int8
+from voxrill.runtime.errors import BundleError, UsageError
+
+CONTRIB = "com.microsoft"
+EXTERNAL_ABOVE = 64 << 20
+"""Bytes of weights above which they go to a file of their own (protobuf ends at 2 GB)."""
+ACCURACY_LEVEL = 4
+"""4-bit products multiply in 8-bit integers; without it they are several times slower."""
+
+
+@dataclass
+class Report:
+    """What became of a graph. bits: of every large weight; kept: why a weight stayed float32; nodes: how many of each.
+
+    nodes counts the quantised operators, so that a quantiser that silently skips nodes is seen.
+    """
+
+    bits: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """One word for the manifest: float32, int8, int4 or mixed."""
+        found = sorted(set(self.bits.values()) - {32})
+        return {(): "float32", (8,): "int8", (4,): "int4"}.get(tuple(found), "mixed")
+
+
+def weight_names(path: Path) -> list[str]:
+    """Names of the weights of a graph that a recipe may speak of."""
+    proto = onnx.load(str(path), load_external_data=False)
+    large = _large_weights(proto)
+    return [name for name in dict.fromkeys(use.weight for use in _uses(proto, large)) if name]
+
+
+def quantize_graph(graph: str, source: Path, target: Path, recipe: Recipe, external: bool = False) -> Report:
+    """Write the quantised form of one graph.
+
+    Args:
+        graph: the graph's name in the contract, by which the recipe knows it.
+        source: its float32 file.
+        target: the file to write (and `target`.data where weights are kept apart).
+        recipe: how many bits each weight gets.
+        external: keep weights apart however small they are.
+
+    Raises:
+        UsageError: the recipe asks for what cannot be (a block larger than the weight).
+        BundleError: the file is not a readable graph.
+    """
+    try:
+        proto = onnx.load(str(source), load_external_data=False)
+    except Exception as error:  # protobuf's own error classes differ between versions
+        raise BundleError(f"{source.name} is not a readable graph ({error})", "Export the bundle again") from None
+    work = _Work(graph, proto, source.parent, recipe)
+    work.run()
+    _save(proto, target, external)
+    return work.report
+
+
+@dataclass(frozen=True)
+class _Use:
+    """A node that uses a large weight."""
+
+    node: onnx.NodeProto
+    weight: str
+
+
+def _large_weights(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    return {
+        tensor.name: tensor
+        for tensor in proto.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims, dtype=np.int64) >= FEW_NUMBERS
+    }
+
+
+def _uses(proto: onnx.ModelProto, large: dict[str, onnx.TensorProto]) -> list[_Use]:
+    return [_Use(node, name) for node in proto.graph.node for name in node.input if name in large]
+
+
+class _Work:
+    """The quantisation of one graph under way."""
+
+    def __init__(self, graph: str, proto: onnx.ModelProto, folder: Path, recipe: Recipe) -> None:
+        self.graph, self.proto, self.folder, self.recipe = graph, proto, folder, recipe
+        self.report = Report()
+        self._new: dict[str, onnx.TensorProto] = {}
+
+    def run(self) -> None:
+        large = _large_weights(self.proto)
+        nodes: list[onnx.NodeProto] = []
+        for node in self.proto.graph.node:
+            weight = next((name for name in node.input if name in large), None)
+            nodes += [node] if weight is None else self._replaced(node, large[weight])
+        del self.proto.graph.node[:]
+        self.proto.graph.node.extend(nodes)
+        used = {name for node in nodes for name in node.input}
+        kept = [tensor for tensor in self.proto.graph.initializer if tensor.name in used]
+        for tensor in kept:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                tensor.CopyFrom(numpy_helper.from_array(self._read(tensor), tensor.name))
+        del self.proto.graph.initializer[:]
+        self.proto.graph.initializer.extend([*kept, *self._new.values()])
+        if not any(entry.domain == CONTRIB for entry in self.proto.opset_import):
+            self.proto.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+
+    def _replaced(self, node: onnx.NodeProto, weight: onnx.TensorProto) -> list[onnx.NodeProto]:
+        """The nodes that take the place of one node with a large weight."""
+        rule = self.recipe.rule(self.graph, weight.name)
+        makers = {"MatMul": self._matmul, "Gemm": self._gemm, "Gather": self._gather}
+        if node.op_type not in makers:
+            self.report.kept[weight.name] = REASONS.get(node.op_type, f"no quantised {node.op_type} is known")
+        elif rule.bits == 32:
+            self.report.kept[weight.name] = "the recipe says so"
+        else:
+            return makers[node.op_type](node, weight, rule)
+        self.report.bits.setdefault(weight.name, 32)
+        return [node]
+
+    def _matmul(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
+        if rule.bits == 8:
+            return [self._int8_product(node, weight, transposed=False)]
+        return [self._int4_product(node, weight, rule.block)]
+
+    def _gemm(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
+        """X @ weight.T without bias, as the text head has it. Its weight is an embedding table too: never 4 bits."""
+        if rule.bits != 8:
+            raise UsageError(
+                f"the recipe gives {self.graph} {rule.bits} bits; its weight is the text embedding table too",
+                "Give it 8 or 32",
+            )
+        return [self._int8_product(node, weight, transposed=True)]
+
+    def _gather(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
+        """Rows of an embedding table: 8-bit rows and their scales are gathered and multiplied."""
+        name = weight.name
+        if name + "_rows" not in self._new:
+            matrix = to_int8(self._read(weight), axis=0)
+            self._add(name + "_rows", matrix.values)
+            self._add(name + "_row_scales", matrix.scales[:, None])
+        self._note(name, 8, "Gather")
+        ids, out = node.input[1], node.output[0]
+        return [
+            helper.make_node("Gather", [name + "_rows", ids], [out + "_int8"], f"{node.name}_int8"),
+            helper.make_node("Gather", [name + "_row_scales", ids], [out + "_scale"], f"{node.name}_scale"),
+            helper.make_node("Cast", [out + "_int8"], [out + "_cast"], f"{node.name}_cast", to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [out + "_cast", out + "_scale"], [out], f"{node.name}_scaled"),
+        ]
+
+    def _int8_product(self, node: onnx.NodeProto, weight: onnx.TensorProto, transposed: bool) -> onnx.NodeProto:
+        name = weight.name
+        if name + "_int8" not in self._new:
+            values = self._read(weight)
+            matrix = to_int8(values.T if transposed else values)
+            self._add(name + "_int8", matrix.values)
+            self._add(name + "_scales", matrix.scales)
+        self._note(name, 8, "DynamicQuantizeMatMul")
+        return helper.make_node(
+            "DynamicQuantizeMatMul",
+            [node.input[0], name + "_int8", name + "_scales"],
+            [node.output[0]],
+            node.name,
+            domain=CONTRIB,
+        )
+
+    def _int4_product(self, node: onnx.NodeProto, weight: onnx.TensorProto, block: int) -> onnx.NodeProto:
+        name = weight.name
+        rows, columns = weight.dims
+        if rows < block:
+            raise UsageError(
+                f"{name} of {self.graph} has {rows} rows, fewer than a block of {block}",
+                "Give that weight a smaller block (or 8 bits) in the recipe",
+            )
+        if name + "_int4" not in self._new:
+            matrix = to_int4(self._read(weight), block)
+            self._add(name + "_int4", matrix.packed)
+            self._add(name + "_scales", matrix.scales)
+            self._add(name + "_zero_points", matrix.zero_points)
+        self._note(name, 4, "MatMulNBits")
+        return helper.make_node(
+            "MatMulNBits",
+            [node.input[0], name + "_int4", name + "_scales", name + "_zero_points"],
+            [node.output[0]],
+            node.name,
+            domain=CONTRIB,
+            K=rows,
+            N=columns,
+            bits=4,
+            block_size=block,
+            accuracy_level=ACCURACY_LEVEL,
+        )
+
+    def _note(self, weight: str, bits: int, operator: str) -> None:
+        self.report.bits[weight] = bits
+        self.report.nodes[operator] = self.report.nodes.get(operator, 0) + 1
+
+    def _add(self, name: str, values: NDArray[Any]) -> None:
+        self._new[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+
+    def _read(self, tensor: onnx.TensorProto) -> NDArray[Any]:
+        """A weight's numbers; from the data file they are mapped, not read."""
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return numpy_helper.to_array(tensor)
+        where = {entry.key: entry.value for entry in tensor.external_data}
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        return np.memmap(self.folder / where["location"], dtype, "r", int(where.get("offset", 0)), tuple(tensor.dims))
+
+
+def _save(proto: onnx.ModelProto, target: Path, external: bool) -> None:
+    large = sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_ABOVE
+    if external or large:
+        data = f"{target.name}.data"
+        onnx.save_model(proto, str(target), save_as_external_data=True, location=data, size_threshold=1024)
+        target.with_name(data).chmod(target.stat().st_mode)  # onnx makes it readable by its owner alone
+    else:
+        onnx.save_model(proto, str(target))

@@ -1,0 +1,94 @@
+"""Recipes: which weight gets how many bits. A recipe is a TOML file that a user can copy and edit.
+
+In: a file, or the name of one that ships here. Out: a `Recipe`, asked weight by weight.
+
+    about = "what this recipe is for"
+
+    [[weights]]        # the last entry that matches a weight decides
+    graph = "decoder"  # a graph's name, or audio_embeddings; * and ? match as in file names
+    name = "*.w2.*"    # a weight's name, as in the checkpoint
+    bits = 4           # 4, 8, or 32 to leave it in float32
+    block = 64         # 4 bits: rows that share a scale
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from voxrill.runtime.errors import UsageError
+
+RECIPES = Path(__file__).parent / "recipes"
+BLOCKS = (16, 32, 64, 128, 256)
+"""Block sizes that onnxruntime's MatMulNBits knows."""
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the weights that match are stored. graph and name are patterns; see the module's example."""
+
+    bits: Literal[4, 8, 32]
+    graph: str = "*"
+    name: str = "*"
+    block: int = 128
+
+    def matches(self, graph: str, weight: str) -> bool:
+        """Whether this rule speaks of a weight."""
+        return fnmatchcase(graph, self.graph) and fnmatchcase(weight, self.name)
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rules in order; of those that match a weight the last decides, and what none matches stays float32."""
+
+    about: str
+    weights: tuple[Rule, ...]
+
+    def rule(self, graph: str, weight: str) -> Rule:
+        """The rule for one weight."""
+        matching = [rule for rule in self.weights if rule.matches(graph, weight)]
+        return matching[-1] if matching else Rule(bits=32)
+
+    def check_names(self, known: dict[str, list[str]]) -> None:
+        """Refuse rules that match none of the `known` weights (by graph): a misspelt name must not pass silently.
+
+        Raises:
+            UsageError: a rule matches nothing.
+        """
+        for rule in self.weights:
+            graphs = [graph for graph in known if fnmatchcase(graph, rule.graph)]
+            if not graphs:
+                raise UsageError(f"the recipe names the graph {rule.graph!r}", f"This bundle has: {', '.join(known)}")
+            if not any(rule.matches(graph, name) for graph in graphs for name in known[graph]):
+                some = ", ".join(known[graphs[0]][:3])
+                raise UsageError(
+                    f"the recipe names weights {rule.name!r} of {rule.graph!r}, and there are none",
+                    f"Names look like: {some}",
+                )
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with Voxrill."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def read_recipe(name: str) -> Recipe:
+    """A shipped recipe by its name, or a recipe file by its path.
+
+    Raises:
+        UsageError: there is none, or it is not a valid recipe.
+    """
+    path = RECIPES / f"{name}.toml" if name in shipped_recipes() else Path(name)
+    try:
+        recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
+    except OSError:
+        raise UsageError(
+            f"there is no recipe {name!r}", f"Give a file, or one of: {', '.join(shipped_recipes())}"
+        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a recipe: {error}", f"Copy and edit one of those in {RECIPES}") from None
+    for rule in recipe.weights:
+        if rule.block not in BLOCKS:
+            raise UsageError(f"{path} has block = {rule.block}", f"Give one of: {', '.join(map(str, BLOCKS))}")
+    return recipe

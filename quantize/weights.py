@@ -1,0 +1,53 @@
+"""Float32 matrices to fewer bits, as onnxruntime's kernels want them.
+
+In: a weight (rows, columns) as ONNX MatMul stores it: y = x @ weight. Out: its quantised form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime.capi._pybind_state import quantize_matmul_4bits
+
+Floats = NDArray[np.float32]
+
+INT8_LIMIT = 127
+
+
+@dataclass(frozen=True)
+class Int8Matrix:
+    """8-bit numbers (rows, columns) with a scale for each column; symmetric."""
+
+    values: NDArray[np.int8]
+    scales: Floats
+
+
+@dataclass(frozen=True)
+class Int4Matrix:
+    """4-bit numbers, two a byte: (columns, blocks, block / 2), with a scale and a zero point for each block."""
+
+    packed: NDArray[np.uint8]
+    scales: Floats
+    zero_points: NDArray[np.uint8]
+
+
+def to_int8(weight: Floats, axis: int = 1) -> Int8Matrix:
+    """Round to 8 bits, one scale for each index along `axis` (1: columns, 0: rows)."""
+    largest = np.abs(weight).max(1 - axis, keepdims=True)
+    scales = np.where(largest > 0, largest / INT8_LIMIT, 1.0).astype(np.float32)
+    values = np.clip(np.rint(weight / scales), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+    return Int8Matrix(values, scales.reshape(-1))
+
+
+def to_int4(weight: Floats, block: int) -> Int4Matrix:
+    """Round to 4 bits by onnxruntime's own routine, `block` rows of a column to a scale; asymmetric."""
+    rows, columns = weight.shape
+    blocks = -(-rows // block)
+    padded = np.ascontiguousarray(np.pad(weight, ((0, blocks * block - rows), (0, 0))), np.float32)
+    packed = np.zeros((columns, blocks, block // 2), np.uint8)
+    scales = np.zeros((columns, blocks), np.float32)
+    zero_points = np.zeros((columns, (blocks + 1) // 2), np.uint8)
+    quantize_matmul_4bits(packed, padded, scales, zero_points, block, columns, rows, False)
+    return Int4Matrix(packed, scales, zero_points)

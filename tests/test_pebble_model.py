@@ -1,0 +1,128 @@
+"""Pebble as it ships, on clips it never trained on: it hears, answers, refuses and speaks.
+
+The full figures are `make pebble-eval`'s; these few clips show that what is installed is that model. The shares asked
+for leave room for a processor that rounds differently.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import voxrill
+from voxrill.runtime.builtin import REFUSAL, pebble_world
+
+CLIPS = Path(__file__).parent / "pebble"
+HELD_OUT = json.loads((CLIPS / "held_out.json").read_text(encoding="utf-8"))
+KINDS = ("known", "new", "flite:awb", "festival:kal", "festival:hts")
+"""Kinds of clips that say a command."""
+
+
+@pytest.fixture(scope="module")
+def pebble():
+    return voxrill.load()
+
+
+@pytest.fixture(scope="module")
+def heard(pebble):
+    """Transcript and spoken answer of every clip."""
+    found = {}
+    for clip in HELD_OUT:
+        path = CLIPS / clip["file"]
+        *_, end = pebble.chat(audio=path)
+        found[clip["file"]] = (pebble.transcribe(path).text.strip(), end.result)
+    return found
+
+
+def share(found):
+    found = list(found)
+    assert len(found) >= 4
+    return sum(found) / len(found)
+
+
+def of(*kinds):
+    return [clip for clip in HELD_OUT if clip["kind"] in kinds]
+
+
+def test_it_writes_down_what_is_said(heard):
+    assert share(heard[clip["file"]][0] == clip["words"] for clip in of(*KINDS)) >= 0.8
+
+
+def test_it_answers_in_words(heard):
+    assert share(heard[clip["file"]][1].text.strip() == clip["reply"] for clip in of(*KINDS)) >= 0.8
+
+
+def test_the_answer_is_spoken_as_it_is_written(pebble, heard):
+    """Pebble hears its own voice say the answer's text."""
+    answers = [heard[clip["file"]][1] for clip in of("known")]
+    assert all(answer.sample_rate == 24_000 and answer.audio_seconds > 0.3 for answer in answers)
+    assert all(answer.finish_reason == "stop" for answer in answers)
+    sounds = [soxr_to_16k(answer.samples) for answer in answers]
+    again = [pebble.transcribe(sound).text.strip() for sound in sounds]
+    assert share(a == answer.text.strip() for a, answer in zip(again, answers, strict=True)) >= 0.7
+
+
+def soxr_to_16k(samples):
+    import soxr
+
+    return soxr.resample(samples, 24_000, 16_000).astype(np.float32)
+
+
+def test_what_it_does_not_know_it_refuses(heard):
+    assert share(heard[clip["file"]][1].text.strip() == REFUSAL for clip in of("outside")) >= 0.8
+    assert share(heard[clip["file"]][1].text.strip() == REFUSAL for clip in of("music")) >= 0.7
+
+
+def test_silence_has_no_words(pebble, heard):
+    for clip in of("silence"):
+        transcript, answer = heard[clip["file"]]
+        assert (transcript, answer.text, answer.audio_seconds) == ("", "", 0)
+    assert pebble.transcribe(np.zeros(16_000, np.float32)).text == ""
+
+
+def test_it_answers_in_writing(pebble):
+    world = pebble_world()
+    asked = list(world)[::16]
+    answers = [ask(pebble, text=command, output="text").text.strip() for command in asked]
+    assert share(answer == world[command] for answer, command in zip(answers, asked, strict=True)) >= 0.9
+
+
+def ask(model, **question):
+    *_, end = model.chat(**question)
+    return end.result
+
+
+@pytest.mark.parametrize("voice", ["US female", "UK male"])
+def test_it_speaks_what_it_is_told(pebble, voice):
+    texts = ["kitchen lights on", "driving to the station", "timer set for twelve minutes", "the office is warm"]
+    sounds = [soxr_to_16k(pebble.speak(text, voice=voice).samples) for text in texts]
+    heard = [pebble.transcribe(sound).text.strip() for sound in sounds]
+    assert share(a == b for a, b in zip(heard, texts, strict=True)) >= 0.7
+
+
+def test_the_voices_differ(pebble):
+    female, male = (pebble.speak("kitchen lights on", voice=voice).result.codes for voice in ("US female", "US male"))
+    assert female.shape != male.shape or (female != male).mean() > 0.5
+
+
+def test_the_same_question_has_the_same_answer(pebble):
+    """Its decoding is greedy by its own generation_config.json."""
+    clip = CLIPS / of("known")[0]["file"]
+    first, second = (ask(pebble, audio=clip) for _ in range(2))
+    assert np.array_equal(first.codes, second.codes)
+
+
+def test_a_spoken_command_and_a_written_addition(pebble):
+    texts = {"play some jazz": "in the office", "set a timer for ten minutes": "in the bedroom"}
+    world = pebble_world()
+    for spoken, typed in texts.items():
+        sound = soxr_to_16k(pebble.speak(spoken, voice="US male").samples)
+        assert ask(pebble, audio=sound, text=typed).text.strip() == world[f"{spoken} {typed}"]
+
+
+def test_half_a_minute_of_talk_is_refused(pebble):
+    outside = [voxrill.runtime.audio_file.as_waveform(CLIPS / clip["file"]) for clip in of("outside")]
+    talk = np.concatenate(outside * 3)[: 30 * 16_000]
+    answer = ask(pebble, audio=talk)
+    assert answer.finish_reason == "stop" and answer.text.strip() == REFUSAL
