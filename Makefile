@@ -62,15 +62,13 @@ full-size: .venv/.installed-dev ## export and run a model of the true size with 
 	$(BIN)/python -m tests.full_size
 
 pebble: .venv/.installed-dev ## train the small built-in model (hours; resumes; see examples/pebble/README.md)
-	$(BIN)/python -m pip install --disable-pip-version-check -qq -e ".[pebble]"
 	$(BIN)/python examples/pebble/recipe.py
 
-# make pebble-eval BUNDLES="build/pebble/bundle build/pebble/bundle-int8" CACHE=build/pebble EVAL="--part hear"
+# e.g. make pebble-eval BUNDLES=voxrill/pebble/bundle EVAL="--part hear --limit 50"
 CACHE ?= build/pebble
-BUNDLES ?= $(CACHE)/bundle
+BUNDLES ?= $(addprefix $(CACHE)/,float32 int8 int4)
 EVAL ?=
 pebble-eval: .venv/.installed-dev ## evaluate Pebble's bundles, the first as the reference (a quarter of an hour each)
-	$(BIN)/python -m pip install --disable-pip-version-check -qq -e ".[pebble]"
 	$(BIN)/python examples/pebble/evaluate.py $(BUNDLES) --cache $(CACHE) --out $(CACHE)/evaluation.json $(EVAL)
 
 clean: ## remove what was built; the environments stay
@@ -92,9 +90,9 @@ clean: ## remove what was built; the environments stay
 # torch first and alone: pip then takes the build its configuration prefers (CPU, where an index offers one), and
 # nothing after it asks for another.
 .venv/.installed-dev: .venv/.created pyproject.toml
-	@echo "Installing voxrill[export,quantize,hub,demo,dev] into .venv"
+	@echo "Installing voxrill[export,quantize,hub,pebble,demo,dev] into .venv"
 	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
-	@$(BIN)/$(PIP_INSTALL) -e ".[export,quantize,hub,demo,dev]"
+	@$(BIN)/$(PIP_INSTALL) -e ".[export,quantize,hub,pebble,demo,dev]"
 	@touch .venv/.installed-demo $@
 
 # The reference needs Python 3.12 and packages older than ours, hence an environment of its own.

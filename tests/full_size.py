@@ -1,8 +1,8 @@
-"""The true size, with random weights: export each family, run one turn, print what it took.
+"""The true size, with random weights: export each family, quantise it, run one turn of each form, print what it took.
 
 Random weights say nothing about quality; they say what the true shapes cost. Run: `make full-size`, or
 `python -m tests.full_size --family lfm2.5 --work DIR`. Needs about 20 GB of disk and 16 GB of memory a family, and
-keeps the checkpoint and bundle in DIR for the next run.
+keeps the checkpoint and bundles in DIR for the next run.
 
 Every figure is of this machine in one run: wall time with process CPU time beside it, and the machine's read
 bandwidth, since a decode step reads every weight once.
@@ -40,13 +40,13 @@ def read_bandwidth(megabytes: int = 600, tries: int = 5) -> float:
     return best
 
 
-def export(checkpoint: Path, bundle: Path) -> dict[str, Any]:
-    """Export in a process of its own: wall and CPU seconds, peak memory, bundle size."""
+def make(bundle: Path, *command: object) -> dict[str, Any]:
+    """Export or quantise in a process of its own: wall and CPU seconds, peak memory, bundle size."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "voxrill", "export", str(checkpoint), "-o", str(bundle)])
+    process = subprocess.Popen([sys.executable, "-m", "voxrill", *map(str, command), "-o", str(bundle)])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit("the export failed")
+        raise SystemExit(f"voxrill {command[0]} failed")
     return {
         "seconds": round(time.perf_counter() - start),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime),
@@ -109,17 +109,26 @@ def measure(family: str, work: Path, fresh: bool) -> dict[str, Any]:
     """Everything for one family."""
     from tests.checkpoints import make_checkpoint
 
-    checkpoint, bundle = work / f"checkpoint-{family}", work / f"bundle-{family}"
+    checkpoint, exported = work / f"checkpoint-{family}", work / f"bundle-{family}"
     if not (checkpoint / "tokenizer.json").is_file():
         make_checkpoint(checkpoint, family, "full", dtype="bfloat16")
-    results: dict[str, Any] = {"family": family}
-    if fresh or not (bundle / "manifest.json").is_file():
-        results["export"] = export(checkpoint, bundle)
-    results["turns"] = []
+    commands: dict[str, tuple[object, ...]] = {
+        "float32": ("export", checkpoint),
+        "int8": ("quantize", exported, "--recipe", "int8"),
+        "int4": ("quantize", exported, "--recipe", "int4"),
+    }
+    bundles = {
+        name: exported if name == "float32" else exported.with_name(f"{exported.name}-{name}") for name in commands
+    }
+    results: dict[str, Any] = {"family": family, "made": {}, "turns": {name: [] for name in bundles}}
+    for name, bundle in bundles.items():
+        if fresh or not (bundle / "manifest.json").is_file():
+            results["made"][name] = make(bundle, *commands[name])
     for threads in (1, 2):
-        command = [sys.executable, "-m", "tests.full_size", "--turn", str(bundle), "--threads", str(threads)]
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        results["turns"].append(json.loads(answer.stdout))
+        for name, bundle in bundles.items():  # side by side: a noisy machine is noisy for all
+            command = [sys.executable, "-m", "tests.full_size", "--turn", str(bundle), "--threads", str(threads)]
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            results["turns"][name].append(json.loads(answer.stdout))
     return results
 
 
@@ -128,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", choices=FAMILIES, action="append")
     parser.add_argument("--work", type=Path, default=Path("build/full-size"))
-    parser.add_argument("--keep", action="store_true", help="do not export again what is there")
+    parser.add_argument("--keep", action="store_true", help="do not make again what is there")
     parser.add_argument("--turn", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -46,7 +46,7 @@ def said(pebble):
 
 
 def test_the_judge_tells_a_sentence_from_its_neighbours(judge, said):
-    hears = judge.sentence_judge(judge.judged_sentences())
+    hears = judge.sentence_judge(judge.world_sentences())
     for text in ("kitchen lights off", "timer set for fifteen minutes", "timer set for five minutes", "volume up"):
         assert hears(*said(text)) == text
     assert hears(np.zeros(24_000, np.float32), 24_000) == ""
@@ -71,7 +71,7 @@ def test_the_judge_can_pronounce_the_world(judge, pebble):
 
 def test_random_words_are_judged_among_their_neighbours(judge):
     text = "seven gate jazz"
-    others = set(judge.judged_sentences([text])) - set(judge.judged_sentences())
+    others = judge.with_neighbours([text])
     assert text in others
     assert len(others) > 2
     assert all(sum(a != b for a, b in zip(text.split(), other.split(), strict=True)) <= 1 for other in others)
@@ -156,10 +156,11 @@ class Oracle:
         self.meant[codes.tobytes()] = question.reply
         return self.evaluate.Answer(question.words, question.reply, codes)
 
-    def sentence_in(self, said):
-        return said[0] if isinstance(said, tuple) else self.meant[said]
+    def sentence_in(self, judged):
+        return self.words_in(judged[0])
 
-    words_in = sentence_in
+    def words_in(self, said):
+        return said[0] if isinstance(said, tuple) else self.meant[said]
 
     def pitch(self, said):
         return 100.0

@@ -103,16 +103,18 @@ def codes_of(sound: bytes) -> Codes:
 
 
 class Desk:
-    """Where one process answers. Its judges pick from `sentences`, and hear any words."""
+    """Where one process answers. `sentences`: what its sentence judges pick from, by name."""
 
-    def __init__(self, bundle: Path, sets: dict[str, Clips], voices: dict[str, Voice], sentences: list[str]) -> None:
+    def __init__(
+        self, bundle: Path, sets: dict[str, Clips], voices: dict[str, Voice], sentences: dict[str, list[str]]
+    ) -> None:
         torch.set_num_threads(1)
         self.model = voxrill.load(bundle, threads=1)
         self.sets, self.voices, self.sentences = sets, voices, sentences
 
     @cached_property
-    def _sentence_judge(self) -> Judge:
-        return sentence_judge(self.sentences)
+    def _sentence_judges(self) -> dict[str, Judge]:
+        return {name: sentence_judge(sentences) for name, sentences in self.sentences.items()}
 
     @cached_property
     def _word_judge(self) -> Judge:
@@ -151,12 +153,13 @@ class Desk:
         text, speaker = said
         return np.concatenate([self.voices[speaker].sounds[word] for word in text.split()] or [np.zeros(0, np.float32)])
 
-    def sentence_in(self, said: Said) -> str:
-        """The sentence that the judge hears."""
-        return self._sentence_judge(self._sound(said), RATE)
+    def sentence_in(self, judged: tuple[Said, str]) -> str:
+        """The sentence that a judge, named beside the sound, hears."""
+        said, judge = judged
+        return self._sentence_judges[judge](self._sound(said), RATE)
 
     def words_in(self, said: Said) -> str:
-        """The words that the other judge hears."""
+        """The words that a judge hears who has no sentences to lean on."""
         return self._word_judge(self._sound(said), RATE)
 
     def pitch(self, said: Said) -> float:
@@ -179,7 +182,8 @@ class Desks:
         """`work` of every item, in their order."""
         tasks = [(work, item) for item in items]
         done = self._pool.imap(_work, tasks, chunksize=4)
-        return list(track(done, what, total=len(tasks), transient=True, console=ERR))
+        shown = track(done, what, len(tasks), transient=True, console=ERR, disable=not ERR.is_terminal)
+        return list(shown)
 
     def __enter__(self) -> Desks:
         return self

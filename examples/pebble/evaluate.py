@@ -22,7 +22,7 @@ import numpy as np
 from asking import CONDITIONS, ERR, Answer, Desk, Desks, Question, Said, sound_of
 from codec import Voice, make_voices
 from data import around_evaluation_jobs, evaluation_jobs
-from judge import as_heard, judged_sentences
+from judge import as_heard, with_neighbours, world_sentences
 from report import PARTS, tables, write_rows
 from synthesise import EVALUATED_ONLY, RATE, Clips, make_clips, style
 from tasks import REPLY_VOICE, mixed
@@ -40,7 +40,7 @@ POOLED = {KNOWN: "known and new sentences", NEW: "known and new sentences"} | di
 """Rows that are also counted together."""
 OUTSIDE_CONDITIONS = ("clean", "noise 10 dB")
 LONG_SECONDS = (10, 30)
-RANDOM_TEXTS = 50
+RANDOM, RANDOM_TEXTS = "speak random words", 50
 PITCH_THRESHOLD = 120
 """Hz between the two voices: the geometric mean of their recorded words' medians, 84 and 171 Hz."""
 
@@ -144,7 +144,7 @@ def said_texts(limit: int) -> dict[str, list[str]]:
     texts = {
         "speak new sentences": sorted({s.command for s in SENTENCES if s.held_out} - set(REPLIES)),
         "speak replies": [str(text) for text in chance.permutation(REPLIES)],
-        "speak random words": [" ".join(chance.choice(WORDS, chance.integers(2, 7))) for _ in range(RANDOM_TEXTS)],
+        RANDOM: [" ".join(chance.choice(WORDS, chance.integers(2, 7))) for _ in range(RANDOM_TEXTS)],
     }
     return {test: found[: max(1, limit // len(VOICES))] for test, found in texts.items()}
 
@@ -177,6 +177,11 @@ class Asked:
         """The right answer in recorded words."""
         return self.question.reply, speaker(self.question)
 
+    @property
+    def judge(self) -> str:
+        """Which judge knows the right answer."""
+        return RANDOM if self.question.test == RANDOM else "world"
+
 
 def speaker(question: Question) -> str:
     """Which of the two speakers answers."""
@@ -184,13 +189,13 @@ def speaker(question: Question) -> str:
 
 
 def cells(asked: Iterable[Asked]) -> dict[tuple[str, str], list[Asked]]:
-    """By test and condition; some are also pooled."""
+    """By test and condition; then some of them together."""
     found: dict[tuple[str, str], list[Asked]] = {}
     for one in asked:
-        test, condition = one.question.test, one.question.condition
-        found.setdefault((test, condition), []).append(one)
+        found.setdefault((one.question.test, one.question.condition), []).append(one)
+    for (test, condition), members in list(found.items()):
         if test in POOLED:
-            found.setdefault((POOLED[test], condition), []).append(one)
+            found[POOLED[test], condition] = found.get((POOLED[test], condition), []) + members
     return found
 
 
@@ -234,7 +239,7 @@ class Evaluation:
         self._about = about
         self._desks, self._voices, self._reference = desks, voices, reference
         self._answers: dict[str, list[Answer]] = {}
-        self._sentences: dict[Said, str] = {}
+        self._sentences: dict[tuple[Said, str], str] = {}
         self._words: dict[Said, str] = {}
 
     def rows(self, part: str, sets: dict[str, Clips], limit: int) -> Iterator[Row]:
@@ -252,7 +257,9 @@ class Evaluation:
         references = self._reference._answers[part] if self._reference else [None] * len(answers)
         asked = [Asked(*one) for one in zip(questions, answers, references, strict=True)]
         spoken = [one for one in asked if one.question.kind != "label"]
-        self._judge([said for one in spoken for said in (one.answer.sound, one.original)], words=part == "speak")
+        self._judge((said, one.judge) for one in spoken for said in (one.answer.sound, one.original))
+        if part == "speak":
+            self._judge_words(said for one in spoken for said in (one.answer.sound, one.original))
         for (test, condition), found in cells(asked).items():
             measured = {"hear": self._heard, "reply": self._replied, "label": self._labelled, "speak": self._spoken}
             row = measured[found[0].question.kind](found)
@@ -262,18 +269,19 @@ class Evaluation:
         if part == "speak":
             yield self._two_voices(asked)
 
-    def _judge(self, said: Iterable[Said], words: bool) -> None:
+    def _judge(self, sounds: Iterable[tuple[Said, str]]) -> None:
         """Have each different sound judged once."""
-        different = dict.fromkeys(said)
-        new = [one for one in different if one not in self._sentences]
+        new = [one for one in dict.fromkeys(sounds) if one not in self._sentences]
         self._sentences.update(zip(new, self._map(Desk.sentence_in, new, "judging"), strict=True))
-        if words:
-            new = [one for one in different if one not in self._words]
-            self._words.update(zip(new, self._map(Desk.words_in, new, "judging word by word"), strict=True))
 
-    def _judged(self, pairs: Iterable[tuple[Said, str]]) -> float:
+    def _judge_words(self, sounds: Iterable[Said]) -> None:
+        """Have each different sound judged word by word once."""
+        new = [said for said in dict.fromkeys(sounds) if said not in self._words]
+        self._words.update(zip(new, self._map(Desk.words_in, new, "judging word by word"), strict=True))
+
+    def _judged(self, pairs: Iterable[tuple[Said, str]], judge: str = "world") -> float:
         """How many sounds are heard as the sentence they are to be."""
-        return share(as_heard(self._sentences[said]) == as_heard(text) for said, text in pairs)
+        return share(as_heard(self._sentences[said, judge]) == as_heard(text) for said, text in pairs)
 
     def _loop(self, pairs: Sequence[tuple[Said, str]]) -> float:
         """Word error rate of sounds for a judge who has no sentences to lean on."""
@@ -309,8 +317,8 @@ class Evaluation:
         exact = (spoken_exactly(one.answer, one.question.reply, voices[speaker(one.question)]) for one in asked)
         return {
             "codes": share(exact),
-            "judged": self._judged((one.answer.sound, one.question.reply) for one in asked),
-            "judged originals": self._judged((one.original, one.question.reply) for one in asked),
+            "judged": self._judged(((one.answer.sound, one.question.reply) for one in asked), asked[0].judge),
+            "judged originals": self._judged(((one.original, one.question.reply) for one in asked), asked[0].judge),
         }
 
     def _spoken(self, asked: list[Asked]) -> Row:
@@ -348,7 +356,8 @@ class Evaluation:
             originals = [(text, name) for text in texts]
             sounds = [sound_of(voice.say(text).T) for text in texts]
             distances = self._map(Desk.mel_distance, list(zip(sounds, originals, strict=True)), f"codec, {name}")
-            self._judge([*originals, *sounds], words=True)
+            self._judge((said, "world") for said in [*originals, *sounds])
+            self._judge_words([*originals, *sounds])
             yield {
                 "test": f"{name} voice",
                 "condition": "",
@@ -369,7 +378,7 @@ def evaluate(bundles: Sequence[Path], parts: Sequence[str], cache: Path, limit: 
         "evaluate": make_clips(evaluation_jobs(), cache / "evaluate.npz", "speaking the evaluation set"),
         "around": make_clips(around_evaluation_jobs(), cache / "evaluate-around.npz", "speaking what is around it"),
     }
-    sentences = judged_sentences(said_texts(limit)["speak random words"])
+    sentences = {"world": world_sentences(), RANDOM: with_neighbours(said_texts(limit)[RANDOM])}
     reference = None
     for bundle, named in zip(bundles, about, strict=True):
         with Desks(processes, bundle, sets, voices, sentences) as desks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from world import REPLIES, SENTENCES, WORDS
 RATE = 16_000
 AROUND = RATE // 5
 """Samples of silence before and after what is judged."""
+HISS = 3e-4
+"""Level of the noise that is added: the recogniser is at a loss in digital silence."""
 PAUSES = 1.0
 """Weight of the grammar against the sound, in pocketsphinx's units (its default, 6.5, makes pauses dear): spoken words
 stand apart here."""
@@ -41,6 +43,7 @@ class Judge:
         if not peak:
             return ""
         samples = np.pad(soxr.resample(sound / peak * 0.7, rate, RATE), AROUND)
+        samples += HISS * np.random.default_rng(0).standard_normal(len(samples))
         self._decoder.start_utt()
         self._decoder.process_raw((samples * 32767).clip(-32768, 32767).astype("<i2").tobytes(), full_utt=True)
         self._decoder.end_utt()
@@ -72,18 +75,21 @@ def _decoder(lm: str | None) -> Decoder:
     """A decoder that normalises each sound by itself, so that the order of sounds does not matter."""
     folder = Path(get_model_path("en-us"))
     paths = {"hmm": str(folder / "en-us"), "dict": str(folder / "cmudict-en-us.dict")}
-    return Decoder(lm=lm, samprate=RATE, cmn="batch", lw=PAUSES, loglevel="ERROR", **paths)
+    return Decoder(lm=lm, samprate=RATE, cmn="batch", lw=PAUSES, loglevel="FATAL", **paths)
 
 
-def judged_sentences(others: Iterable[str] = ()) -> list[str]:
-    """What a sentence judge picks from: the world's commands and replies, and `others` with their neighbours."""
+def world_sentences() -> list[str]:
+    """All commands and replies: what a sentence judge picks from where one of them was to be said."""
+    return sorted({s.command for s in SENTENCES} | set(REPLIES))
+
+
+def with_neighbours(texts: Iterable[str]) -> list[str]:
+    """Any other sentences, each with some that differ in one word, so that picking the right one says something."""
     chance = np.random.default_rng(13)
-    known = {s.command for s in SENTENCES} | set(REPLIES)
-    return sorted(known.union(*({text, *_neighbours(text, chance)} for text in others)))
+    return sorted({sentence for text in texts for sentence in (text, *_neighbours(text, chance))})
 
 
-def _neighbours(text: str, chance: np.random.Generator) -> Iterable[str]:
-    """Sentences that differ in one word."""
+def _neighbours(text: str, chance: np.random.Generator) -> Iterator[str]:
     words = text.split()
     for _ in range(NEIGHBOURS):
         place = chance.integers(len(words))

@@ -44,10 +44,12 @@ CODE_NOISE, FRAME_SWAPS = 0.07, 0.05
 START_WEIGHT = 3.0
 _BOOKS = torch.exp(torch.linspace(1, 0, BOOKS) * math.log(3.0))
 BOOK_WEIGHTS = _BOOKS / _BOOKS.sum()
-MIX = {"heard": 4.0, "two turns": 0.5, "speech": 1.0, "written": 0.3}
-FRAMES_TOO = 0.35
+MIX = {"heard": 6.0, "two turns": 0.4, "speech": 0.6, "written": 0.2}
+FRAMES_TOO = 0.2
 """Share of the heard batches whose answers are spoken to the end; the others stop before the first frame."""
-JOINED = 0.3
+CTC_WEIGHT = 0.6
+"""Of word CTC in the joint stage: it keeps the encoder exact."""
+JOINED = 0.1
 """Share of the heard batches whose clips are joined in pairs for recognition."""
 FROZEN = 0.35
 """Share of the joint stage in which the encoder stands still while the backbone learns to listen."""
@@ -79,8 +81,22 @@ class Clips:
     def mel(self, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-mel (B, T, 128) with SpecAugment, and lengths (B,)."""
         found = [self._at[number] for number in numbers]
-        clips = [torch.from_numpy(_masked(features.get(i))) for features, i in found]
+        clips = [torch.from_numpy(_masked(_other_throat(features.get(i)))) for features, i in found]
         return torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor([len(clip) for clip in clips])
+
+
+def _other_throat(mel: np.ndarray) -> np.ndarray:
+    """Half the clips as a longer or shorter vocal tract would say them: the frequency axis stretched by up to 8 %.
+
+    After Jaitly and Hinton 2013 (vocal tract length perturbation), on log-mel bands instead of the spectrum.
+    """
+    if random.random() < 0.5:
+        return mel
+    at = np.clip(np.arange(mel.shape[1]) * random.uniform(0.92, 1.08), 0, mel.shape[1] - 1.001)
+    below = at.astype(int)
+    share = (at - below).astype(np.float32)
+    stretched: np.ndarray = mel[:, below] * (1 - share) + mel[:, below + 1] * share
+    return stretched
 
 
 def _masked(mel: np.ndarray) -> np.ndarray:
@@ -216,7 +232,7 @@ class Ears:
         encoded, embedded, lengths = self.model.hear(*self.clips.mel(numbers), frozen=self.frozen)
         loss = torch.zeros(())
         if not self.frozen:
-            loss = 0.3 * ctc_loss(self.model, encoded, lengths, [self.clips.texts[n] for n in numbers])
+            loss = CTC_WEIGHT * ctc_loss(self.model, encoded, lengths, [self.clips.texts[n] for n in numbers])
         return [row[:length] for row, length in zip(embedded, lengths, strict=True)], loss
 
     def words_and_answers(self) -> tuple[torch.Tensor, dict[str, float]]:
