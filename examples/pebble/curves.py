@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 FOLDER = Path(__file__).parent
@@ -80,6 +80,7 @@ def _draw_panel(axes: Axes, stage: str, curve: Curve, names: list[str], what: st
     axes.set_ylabel(what, fontsize=8)
     if what == "loss":
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(labelsize=7)

@@ -17,7 +17,7 @@ from codec import Detokenizer, detokenizer_config, train_detokenizer
 from network import Pebble, write_checkpoint
 from train import train_encoder, train_joint, train_speech
 
-MINUTES = {"detokenizer": 20, "speech": 25, "encoder": 35, "joint": 100}
+MINUTES = {"detokenizer": 20, "speech": 25, "encoder": 35, "joint": 110}
 
 
 def main() -> None:

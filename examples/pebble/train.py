@@ -35,7 +35,7 @@ from tasks import (
 from training import Run, cosine
 from world import FOLLOW_UPS
 
-STEPS = {"speech": 1500, "encoder": 7500, "joint": 6000}
+STEPS = {"speech": 1500, "encoder": 7500, "joint": 10500}
 RATE = {"speech": 2e-3, "encoder": 1.5e-3, "joint": 1.2e-3}
 BATCH, TWO_TURN_BATCH = 24, 8
 LONGEST_BATCH = 24 * 600
