@@ -110,7 +110,7 @@ def cosine(a, b):
 @pytest.mark.parametrize(("recipe", "least"), [("int8", 0.99), ("int4", 0.85)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stages_stay_close_to_float32(quantized, models, family, recipe, least):
-    """Random weights 64 wide are far harder on 4 bits than trained ones: this finds wrong arithmetic, not lost words."""
+    """Random weights 64 wide are far harder on 4 bits than trained ones: this finds wrong arithmetic only."""
     wanted, got = models[family].parts, voxrill.load(quantized[family, recipe].directory, threads=1).parts
     sound = signals.speech_like(40_000, 2)
     assert cosine(wanted.encoder.encode(sound), got.encoder.encode(sound)) > 0.998
