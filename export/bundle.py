@@ -10,7 +10,7 @@ import json
 import resource
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,13 +36,11 @@ from voxrill.runtime.manifest import (
     Source,
     Table,
 )
+from voxrill.runtime.steps import Progress, quiet
 from voxrill.runtime.tokenizer import Tokenizer
 
 AUDIO_TABLE_FILE = "audio_embeddings.f32"
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "optimum", "transformers", "numpy")
-
-Progress = Callable[[str, int, int], None]
-"""Called with what begins, how many steps are done, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,8 @@ class ExportOptions:
     graphs: Sequence[str] = ()
 
 
-def _quiet(_stage: str, _done: int, _total: int) -> None:
-    pass
-
-
 def export_bundle(
-    checkpoint: Checkpoint, target: Path, options: ExportOptions | None = None, progress: Progress = _quiet
+    checkpoint: Checkpoint, target: Path, options: ExportOptions | None = None, progress: Progress = quiet
 ) -> Bundle:
     """Export `checkpoint` to the bundle folder `target`.
 

@@ -18,11 +18,9 @@ from torch import nn
 from voxrill.export.checkpoint import sensible_config
 from voxrill.export.graphs import GraphPlan
 from voxrill.export.onnx_config import check_parity, example_inputs
-from voxrill.runtime.contract import TensorSpec
+from voxrill.runtime.contract import EXTERNAL_ABOVE, TensorSpec
 
 OPSET = 20
-EXTERNAL_ABOVE = 64 << 20
-"""Bytes of weights above which they go to a file of their own (protobuf ends at 2 GB)."""
 
 
 def write_graph(plan: GraphPlan, directory: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ In: a float32 bundle and a recipe. Out: a bundle that the runtime loads like any
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,27 +15,21 @@ import msgspec
 import numpy as np
 import onnx
 
-from voxrill.quantize.graph import Report, quantize_graph, weight_names
+from voxrill.quantize.graph import Report, external_place, quantize_graph, weight_names
 from voxrill.quantize.recipe import Recipe
 from voxrill.quantize.weights import to_int8
 from voxrill.runtime.bundle import Bundle, link_file, open_bundle, replacing_bundle, write_manifest
 from voxrill.runtime.contract import TEXT_HEAD
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
+from voxrill.runtime.steps import Progress, quiet
 
 AUDIO_EMBEDDINGS = "audio_embeddings"
 """The table of spoken frames, by the name a recipe gives it."""
 AUDIO_TABLE_FILE = "audio_embeddings.i8"
 
-Progress = Callable[[str, int, int], None]
-"""Called with what begins, how many steps are done, and how many there are."""
 
-
-def _quiet(_stage: str, _done: int, _total: int) -> None:
-    pass
-
-
-def quantize_bundle(bundle: Bundle, target: Path, recipe: Recipe, progress: Progress = _quiet) -> Bundle:
+def quantize_bundle(bundle: Bundle, target: Path, recipe: Recipe, progress: Progress = quiet) -> Bundle:
     """Quantise `bundle` into the bundle folder `target`.
 
     Raises:
@@ -81,20 +74,11 @@ def _text_table(bundle: Bundle, partial: Path, report: Report) -> Table:
     old = bundle.manifest.text_embeddings
     name = next(iter(report.bits))
     proto = onnx.load(str(partial / bundle.manifest.graphs[TEXT_HEAD].file), load_external_data=False)
-    where = {
-        tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in proto.graph.initializer
-    }
+    places = {tensor.name: external_place(tensor) for tensor in proto.graph.initializer}
     if report.bits[name] == 32:
-        return Table(where[name]["location"], int(where[name].get("offset", 0)), old.shape)
-    values, scales = where[f"{name}_int8"], where[f"{name}_scales"]
-    return Table(
-        values["location"],
-        int(values.get("offset", 0)),
-        old.shape,
-        dtype="int8",
-        scales=int(scales.get("offset", 0)),
-        transposed=True,
-    )
+        return Table(*places[name], old.shape)
+    _, scales = places[f"{name}_scales"]
+    return Table(*places[f"{name}_int8"], old.shape, dtype="int8", scales=scales, transposed=True)
 
 
 def _audio_table(bundle: Bundle, partial: Path, recipe: Recipe) -> Table:

@@ -179,17 +179,13 @@ class _Ends:
     def __init__(self, first: Model, second: Model) -> None:
         self.models = (first, second)
         self.transcripts: tuple[list[str], list[str]] = ([], [])
-        self.same_words = self.same_reply = self.same_codes = 0
+        self.same_reply = self.same_codes = 0
         self.mel: list[float] = []
 
     def hear(self, sound: Floats) -> None:
-        transcripts, answers = [], []
-        for model, kept in zip(self.models, self.transcripts, strict=True):
+        for model, transcripts in zip(self.models, self.transcripts, strict=True):
             transcripts.append(model.transcribe(sound, text_sampling=GREEDY).text.strip())
-            kept.append(transcripts[-1])
-            answers.append(_answer(model, sound))
-        a, b = answers
-        self.same_words += transcripts[0] == transcripts[1]
+        a, b = (_answer(model, sound) for model in self.models)
         self.same_reply += a.text == b.text
         self.same_codes += np.array_equal(a.codes, b.codes)
         if len(a.samples) == len(b.samples) > N_FFT:
@@ -199,7 +195,7 @@ class _Ends:
     def summary(self, references: Sequence[str] | None) -> dict[str, float]:
         count = max(len(self.transcripts[0]), 1)
         found = {
-            "same_transcript": self.same_words / count,
+            "same_transcript": sum(a == b for a, b in zip(*self.transcripts, strict=True)) / count,
             "same_reply_text": self.same_reply / count,
             "same_reply_codes": self.same_codes / count,
         }

@@ -22,11 +22,11 @@ from onnx import helper, numpy_helper
 from voxrill.quantize.exclude import FEW_NUMBERS, REASONS
 from voxrill.quantize.recipe import Recipe, Rule
 from voxrill.quantize.weights import to_int4, to_int8
+from voxrill.runtime.contract import EXTERNAL_ABOVE
 from voxrill.runtime.errors import BundleError, UsageError
+from voxrill.runtime.manifest import FLOAT32
 
 CONTRIB = "com.microsoft"
-EXTERNAL_ABOVE = 64 << 20
-"""Bytes of weights above which they go to a file of their own (protobuf ends at 2 GB)."""
 ACCURACY_LEVEL = 4
 """4-bit products multiply in 8-bit integers; without it they are several times slower."""
 
@@ -46,14 +46,14 @@ class Report:
     def precision(self) -> str:
         """One word for the manifest: float32, int8, int4 or mixed."""
         found = sorted(set(self.bits.values()) - {32})
-        return {(): "float32", (8,): "int8", (4,): "int4"}.get(tuple(found), "mixed")
+        return {(): FLOAT32, (8,): "int8", (4,): "int4"}.get(tuple(found), "mixed")
 
 
 def weight_names(path: Path) -> list[str]:
     """Names of the weights of a graph that a recipe may speak of."""
-    proto = onnx.load(str(path), load_external_data=False)
+    proto = _load(path)
     large = _large_weights(proto)
-    return [name for name in dict.fromkeys(use.weight for use in _uses(proto, large)) if name]
+    return list(dict.fromkeys(name for node in proto.graph.node for name in node.input if name in large))
 
 
 def quantize_graph(graph: str, source: Path, target: Path, recipe: Recipe, external: bool = False) -> Report:
@@ -70,22 +70,25 @@ def quantize_graph(graph: str, source: Path, target: Path, recipe: Recipe, exter
         UsageError: the recipe asks for what cannot be (a block larger than the weight).
         BundleError: the file is not a readable graph.
     """
-    try:
-        proto = onnx.load(str(source), load_external_data=False)
-    except Exception as error:  # protobuf's own error classes differ between versions
-        raise BundleError(f"{source.name} is not a readable graph ({error})", "Export the bundle again") from None
+    proto = _load(source)
     work = _Work(graph, proto, source.parent, recipe)
     work.run()
     _save(proto, target, external)
     return work.report
 
 
-@dataclass(frozen=True)
-class _Use:
-    """A node that uses a large weight."""
+def external_place(tensor: onnx.TensorProto) -> tuple[str, int]:
+    """The data file of a weight that is kept apart, and the byte of it where the weight begins."""
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    return where["location"], int(where.get("offset", 0))
 
-    node: onnx.NodeProto
-    weight: str
+
+def _load(path: Path) -> onnx.ModelProto:
+    """A graph without the weights that are kept apart."""
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's own error classes differ between versions
+        raise BundleError(f"{path.name} is not a readable graph ({error})", "Export the bundle again") from None
 
 
 def _large_weights(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
@@ -94,10 +97,6 @@ def _large_weights(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
         for tensor in proto.graph.initializer
         if tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims, dtype=np.int64) >= FEW_NUMBERS
     }
-
-
-def _uses(proto: onnx.ModelProto, large: dict[str, onnx.TensorProto]) -> list[_Use]:
-    return [_Use(node, name) for node in proto.graph.node for name in node.input if name in large]
 
 
 class _Work:
@@ -223,9 +222,9 @@ class _Work:
         """A weight's numbers; from the data file they are mapped, not read."""
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             return numpy_helper.to_array(tensor)
-        where = {entry.key: entry.value for entry in tensor.external_data}
+        file, offset = external_place(tensor)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        return np.memmap(self.folder / where["location"], dtype, "r", int(where.get("offset", 0)), tuple(tensor.dims))
+        return np.memmap(self.folder / file, dtype, "r", offset, tuple(tensor.dims))
 
 
 def _save(proto: onnx.ModelProto, target: Path, external: bool) -> None:

@@ -20,6 +20,8 @@ import msgspec
 from voxrill.runtime.log_mel import LogMelConfig
 
 FORMAT_VERSION = 1
+EXTERNAL_ABOVE = 64 << 20
+"""Bytes of a graph's weights above which they go to a file of their own (protobuf ends at 2 GB)."""
 
 AUDIO_ENCODER = "audio_encoder"
 DECODER = "decoder"

@@ -1,25 +1,32 @@
-"""A progress bar of named steps on stderr, for the commands that work through graphs."""
+"""Progress in named steps, for the commands that work through graphs: silent, or a bar on stderr."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+Progress = Callable[[str, int, int], None]
+"""Called with what begins, how many steps are done, and how many there are."""
+
+
+def quiet(_stage: str, _done: int, _total: int) -> None:
+    """The `Progress` that shows nothing."""
 
 
 @contextmanager
-def step_progress(console: Console, what: str) -> Iterator[Callable[[str, int, int], None]]:
+def step_progress(console: Console, what: str) -> Iterator[Progress]:
     """Yields what is called with the step that begins, the steps done, and their number; silent without a terminal."""
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        bars.SpinnerColumn(),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
 
         def step(stage: str, done: int, total: int) -> None:

@@ -4,7 +4,9 @@ Exporting one family takes most of a minute, so bundles are made when a test fir
 of pytest-xdist find each other's in one folder.
 """
 
+import importlib
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -68,6 +70,17 @@ def exporter():
         from voxrill.export import bundle
     torch.set_num_threads(1)
     return bundle
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """Modules of `examples/pebble` by name: `recipe("world")`."""
+    folder = str(Path(__file__).parent.parent / "examples" / "pebble")
+    sys.path.insert(0, folder)
+    try:
+        yield importlib.import_module
+    finally:
+        sys.path.remove(folder)
 
 
 @pytest.fixture(scope="session")

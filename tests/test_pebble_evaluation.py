@@ -1,48 +1,34 @@
 """Pebble's evaluation: its judge, its questions, its measures and its tables; no bundle is needed for any of them."""
 
-import importlib
 import json
 import shutil
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import signals
 
-FOLDER = Path(__file__).parent.parent / "examples" / "pebble"
-
 
 @pytest.fixture(scope="module")
-def pebble():
-    """The recipe's modules by name."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(FOLDER))
-
-
-@pytest.fixture(scope="module")
-def judge(pebble):
+def judge(recipe):
     pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
-    return pebble("judge")
+    return recipe("judge")
 
 
 @pytest.fixture(scope="module")
-def evaluate(pebble, judge, exporter):
+def evaluate(recipe, judge, exporter):
     pytest.importorskip("jiwer", reason="the pebble extra is not installed")
-    return pebble("evaluate")
+    return recipe("evaluate")
 
 
 @pytest.fixture(scope="module")
-def said(pebble):
+def said(recipe):
     """`said(text)`: a clean sentence by flite."""
     if shutil.which("flite") is None:
         pytest.skip("flite is not installed")
-    return lambda text: pebble("synthesise").speak(text, "flite:slt", -1)
+    return lambda text: recipe("synthesise").speak(text, "flite:slt", -1)
 
 
 def test_the_judge_tells_a_sentence_from_its_neighbours(judge, said):
@@ -61,12 +47,12 @@ def test_the_judge_judges_each_sound_alone(judge, said):
     assert "jazz" in first.split()
 
 
-def test_the_judge_can_pronounce_the_world(judge, pebble):
+def test_the_judge_can_pronounce_the_world(judge, recipe):
     from pocketsphinx import get_model_path
 
     with open(get_model_path("en-us/cmudict-en-us.dict")) as lines:
         known = {line.split()[0] for line in lines}
-    assert set(pebble("world").WORDS) <= known
+    assert set(recipe("world").WORDS) <= known
 
 
 def test_random_words_are_judged_among_their_neighbours(judge):
@@ -91,8 +77,8 @@ class SilentClips:
 
 
 @pytest.fixture(scope="module")
-def sets(pebble):
-    data = pebble("data")
+def sets(recipe):
+    data = recipe("data")
     return {
         "evaluate": SilentClips(list(data.evaluation_jobs())),
         "around": SilentClips(list(data.around_evaluation_jobs())),
@@ -126,8 +112,8 @@ def test_second_turns_and_typed_additions_have_the_right_reply(evaluate, sets):
     assert asked == questions(evaluate, sets, "around")
 
 
-def test_nothing_of_the_second_evaluation_set_was_trained(pebble):
-    data = pebble("data")
+def test_nothing_of_the_second_evaluation_set_was_trained(recipe):
+    data = recipe("data")
     trained = [*data.command_jobs(), *data.around_jobs()]
     evaluated = list(data.around_evaluation_jobs())
     assert not {(job.voice, job.seed) for job in trained} & {(job.voice, job.seed) for job in evaluated}
@@ -169,8 +155,8 @@ class Oracle:
         return 0.5
 
 
-def rows_of(evaluate, pebble, sets, right, reference=None, precision="float32"):
-    codec, world = pebble("codec"), pebble("world")
+def rows_of(evaluate, recipe, sets, right, reference=None, precision="float32"):
+    codec, world = recipe("codec"), recipe("world")
     codes = {word: signals.codes(3 + i % 4, i).T.astype(np.int64) % codec.CODES for i, word in enumerate(world.WORDS)}
     voices = {name: codec.Voice({}, codes) for name in codec.SPEAKERS}
     oracle = Oracle(evaluate, voices, right)
@@ -179,10 +165,10 @@ def rows_of(evaluate, pebble, sets, right, reference=None, precision="float32"):
 
 
 @pytest.fixture(scope="module")
-def rows(evaluate, pebble, sets):
+def rows(evaluate, recipe, sets):
     """The rows of a bundle that is always right, and of one that is always wrong."""
-    right, rows = rows_of(evaluate, pebble, sets, True)
-    _, others = rows_of(evaluate, pebble, sets, False, right, "int8")
+    right, rows = rows_of(evaluate, recipe, sets, True)
+    _, others = rows_of(evaluate, recipe, sets, False, right, "int8")
     return rows + others
 
 
@@ -198,15 +184,15 @@ def test_measures_of_right_and_wrong_answers(rows):
     assert rows[-1]["told apart"] == 0.0
 
 
-def test_every_goal_has_its_row(evaluate, pebble, rows):
-    for goal in pebble("report").GOALS:
+def test_every_goal_has_its_row(evaluate, recipe, rows):
+    for goal in recipe("report").GOALS:
         found = [row for row in rows if goal.concerns(row)]
         assert found
         assert all(goal.met(row) == (row["precision"] == "float32") for row in found if "wrongly" not in goal.measure)
 
 
-def test_rows_become_the_readme(pebble, rows, tmp_path, monkeypatch):
-    report = pebble("report")
+def test_rows_become_the_readme(recipe, rows, tmp_path, monkeypatch):
+    report = recipe("report")
     saved, readme = tmp_path / "rows.json", tmp_path / "README.md"
     report.write_rows(rows, saved)
     assert report.read_rows(saved) == rows
@@ -224,8 +210,8 @@ def test_rows_become_the_readme(pebble, rows, tmp_path, monkeypatch):
         report.put_between_markers("no markers", "tables")
 
 
-def test_pitch_of_known_sounds(pebble):
-    pitch = pebble("pitch")
+def test_pitch_of_known_sounds(recipe):
+    pitch = recipe("pitch")
     seconds = np.arange(24_000) / 24_000
     for hertz in (90, 130, 220):
         buzz = sum(np.sin(2 * np.pi * n * hertz * seconds) / n for n in range(1, 9)).astype(np.float32)
@@ -234,11 +220,11 @@ def test_pitch_of_known_sounds(pebble):
     assert np.isnan(pitch.median_pitch(np.zeros(10, np.float32), 24_000))
 
 
-def test_curves_are_thinned_and_drawn_small(pebble, exporter, tmp_path, monkeypatch):
+def test_curves_are_thinned_and_drawn_small(recipe, exporter, tmp_path, monkeypatch):
     import torch
 
     pytest.importorskip("matplotlib")
-    curves = pebble("curves")
+    curves = recipe("curves")
     chance = np.random.default_rng(0)
     for stage in ("encoder", "joint"):
         curve = [{"step": 50 * i, "seconds": 9.0 * i, "ctc": 5 / i, "right": chance.random()} for i in range(1, 901)]
@@ -257,12 +243,12 @@ def test_curves_are_thinned_and_drawn_small(pebble, exporter, tmp_path, monkeypa
     assert (tmp_path / "curves.png").read_bytes() == picture
 
 
-def test_committed_clips_are_of_every_kind(pebble):
-    held_out = pebble("held_out")
+def test_committed_clips_are_of_every_kind(recipe):
+    held_out = recipe("held_out")
     chosen = held_out.chosen()
     assert Counter(one.kind for one in chosen) == held_out.COUNTS
     entries = [held_out.described(one, "x.flac") for one in chosen]
-    world = pebble("world")
+    world = recipe("world")
     for entry in entries:
         if entry["kind"] in ("outside", "music"):
             assert (entry["words"], entry["reply"]) == ("", world.REFUSAL)

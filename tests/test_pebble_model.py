@@ -4,9 +4,7 @@ The full figures are `make pebble-eval`'s; these few clips show that what is ins
 for leave room for a processor that rounds differently.
 """
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,6 @@ import voxrill
 from voxrill.runtime.builtin import REFUSAL, pebble_world
 
 CLIPS = Path(__file__).parent / "pebble"
-RECIPE = Path(__file__).parent.parent / "examples" / "pebble"
 HELD_OUT = json.loads((CLIPS / "held_out.json").read_text(encoding="utf-8"))
 KINDS = ("known", "new", "flite:awb", "festival:kal", "festival:hts")
 """Kinds of clips that say a command."""
@@ -58,14 +55,10 @@ def test_it_answers_in_words(heard):
 
 
 @pytest.fixture(scope="module")
-def judge():
+def judge(recipe):
     """An independent recogniser: samples at 24 kHz to the sentence of the world they say."""
     pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
-    sys.path.insert(0, str(RECIPE))
-    try:
-        judging = importlib.import_module("judge")
-    finally:
-        sys.path.remove(str(RECIPE))
+    judging = recipe("judge")
     hears = judging.sentence_judge(judging.world_sentences())
     return lambda samples: hears(samples, 24_000)
 
