@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from voxrill.export.checkpoint import Checkpoint
-from voxrill.export.lfm import LfmConfig, LfmStack
+from voxrill.export.lfm import LfmConfig, LfmStack, attend_all
 from voxrill.export.windowed import keep_last, window_geometry
 from voxrill.runtime.contract import AUDIO_DETOKENIZER, BackboneSpec, CodecSpec, TensorSpec, lfm_state
 
@@ -100,9 +100,8 @@ class AudioDetokenizer(nn.Module):
         x, present = self.lfm(
             x,
             positions,
-            bias,
+            attend_all(bias, lambda whole: keep_last(config.window - 1, whole, 2)),
             past,
             keep_conv=lambda whole: keep_last(config.lfm.conv_cache, whole, -1),
-            keep_kv=lambda whole: keep_last(config.window - 1, whole, 2),
         )
         return (self.lin(x), *present)

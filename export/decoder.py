@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from voxrill.export.layers import MASKED
-from voxrill.export.lfm import LfmConfig, LfmStack
+from voxrill.export.layers import MASKED, attend
+from voxrill.export.lfm import Attend, LfmConfig, LfmStack, Past, attend_all
+
+GROUPED = "com.microsoft::GroupQueryAttention"
 
 
 class Decoder(nn.Module):
@@ -18,38 +20,80 @@ class Decoder(nn.Module):
 
     Args:
         config: the backbone's sizes.
-        new_rows_only: `present.*` holds the S new KV rows (npu) instead of all P + S (cpu).
+        fixed: the npu flavour: plain operators, `present.*` holds the S new KV rows only. Otherwise the KV cache is a
+            buffer that onnxruntime's GroupQueryAttention writes into.
     """
 
-    def __init__(self, config: LfmConfig, new_rows_only: bool = False) -> None:
+    def __init__(self, config: LfmConfig, fixed: bool = False) -> None:
         super().__init__()
         self.lfm = LfmStack(config)
-        self.new_rows_only = new_rows_only
+        self.fixed = fixed
 
     def forward(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, *past: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         """inputs_embeds (1, S, hidden), attention_mask (1, P + S) and state to hidden states and state."""
         length = inputs_embeds.shape[1]
-        total = attention_mask.shape[1]
-        known = total - length
-        attended = attention_mask[0]
-        heard = attended[:known].sum()
+        known = attention_mask.shape[1] - length
+        heard = attention_mask[0, :known].sum()
         positions = (heard + torch.arange(length)).float()
-        columns = torch.arange(total)
-        causal = columns[None, :] <= known + torch.arange(length)[:, None]
-        bias = torch.where(causal & (attended > 0)[None, :], 0.0, MASKED)
-        valid = attended[known:].sum()
+        valid = attention_mask[0, known:].sum()
         kept = valid + torch.arange(self.lfm.config.conv_cache)
         hidden, present = self.lfm(
             inputs_embeds,
             positions,
-            bias,
+            self._attend_fixed(attention_mask, length) if self.fixed else self._attend_in_place(attention_mask),
             past,
             keep_conv=lambda whole: whole.index_select(-1, kept),
-            keep_kv=lambda whole: whole[:, :, known:] if self.new_rows_only else whole,
         )
         return (hidden, *present)
+
+    def _attend_fixed(self, attention_mask: torch.Tensor, length: int) -> Attend:
+        """Over a padded buffer and the new rows, of which only the latter are given back."""
+        known = attention_mask.shape[1] - length
+        bias = torch.where(attention_mask[0] > 0, _causal(length, known), MASKED)
+        return attend_all(bias, lambda whole: whole[:, :, known:])
+
+    def _attend_in_place(self, attention_mask: torch.Tensor) -> Attend:
+        """Over the first P + S rows of a buffer, whose last S are written here."""
+        if torch.onnx.is_in_onnx_export():
+            total = attention_mask.sum(1).to(torch.int32)
+            return lambda query, key, value, past: self._grouped(query, key, value, past, total)
+        return lambda query, key, value, past: _written(query, key, value, past, attention_mask.shape[1])
+
+    def _grouped(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past, total: torch.Tensor
+    ) -> tuple[torch.Tensor, Past]:
+        config = self.lfm.config
+        flat = [x.flatten(2) for x in (query, key, value)]
+        mixed, keys, values = torch.onnx.ops.symbolic_multi_out(
+            GROUPED,
+            (*flat, *past, total - 1, total),
+            {"num_heads": config.heads, "kv_num_heads": config.kv_heads},
+            dtypes=(query.dtype,) * 3,
+            shapes=(flat[0].shape, past[0].shape, past[1].shape),
+            version=1,
+        )
+        return mixed, (keys, values)
+
+
+def _causal(length: int, known: int) -> torch.Tensor:
+    """(S, P + S): 0 where a new position may look, MASKED after it."""
+    later = torch.arange(known + length)[None, :] > known + torch.arange(length)[:, None]
+    return torch.where(later, MASKED, 0.0)
+
+
+def _written(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past, total: int
+) -> tuple[torch.Tensor, Past]:
+    """What GroupQueryAttention computes, in torch: rows P to P + S of the buffer are written, then attended to."""
+    known = total - key.shape[1]
+    keys, values = past[0].clone(), past[1].clone()
+    keys[:, :, known:total] = key.transpose(1, 2)
+    values[:, :, known:total] = value.transpose(1, 2)
+    bias = _causal(key.shape[1], known)
+    mixed = attend(query.transpose(1, 2), keys[:, :, :total], values[:, :, :total], bias)
+    return mixed, (keys, values)
 
 
 class TextHead(nn.Module):

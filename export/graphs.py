@@ -141,7 +141,7 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
         return linears_to_matmuls(_load(lambda: AudioEncoder(EncoderConfig.read(checkpoint)), weights))
 
     def decoder() -> nn.Module:
-        return linears_to_matmuls(_load(lambda: Decoder(lfm, new_rows_only=static is not None), weights))
+        return linears_to_matmuls(_load(lambda: Decoder(lfm, fixed=static is not None), weights))
 
     def text_head() -> nn.Module:
         vocab, hidden = model.backbone.vocab_size, model.backbone.hidden_size
@@ -157,18 +157,19 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
         mimi = MimiConfig.read(checkpoint.mimi, model.codes.codebooks)
         return linears_to_matmuls(load_mimi(checkpoint.mimi, mimi))
 
-    mel, past, new, frames = contract.MEL_FRAMES, contract.PAST_SEQUENCE, contract.SEQUENCE, contract.FRAMES
+    mel, frames = contract.MEL_FRAMES, contract.FRAMES
+    past, new, rows = contract.PAST_SEQUENCE, contract.SEQUENCE, contract.KV_CAPACITY
     plans = {
         contract.AUDIO_ENCODER: (encoder, {mel: 83}, [{mel: 1}, {mel: 2}, {mel: 97}, {mel: 801}]),
         contract.DECODER: (
             decoder,
-            {past: 5, new: 3},
+            {past: 5, new: 3, rows: 13},
             [
-                {past: 0, new: 1},
-                {past: 0, new: 37},
-                {past: 1, new: 1},
-                {past: 61, new: 1},
-                {past: 130, new: 19},
+                {past: 0, new: 1, rows: 1},
+                {past: 0, new: 37, rows: 37},
+                {past: 1, new: 1, rows: 2},
+                {past: 61, new: 1, rows: 62},
+                {past: 130, new: 19, rows: 149},
             ],
         ),
         contract.DECODER_PREFILL: (decoder, {}, []),

@@ -15,21 +15,34 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from voxrill.export.layers import (
-    RMSNorm,
-    SwiGLU,
-    attend,
-    rotary_angles,
-    rotate_halves,
-    split_heads,
-    swiglu_width,
-)
+from voxrill.export.layers import RMSNorm, SwiGLU, attend, rotary_angles, rotate_halves, swiglu_width
 from voxrill.runtime.errors import CheckpointError
 
 CONV = "conv"
 ATTENTION = ("full_attention", "sliding_attention")
 
 Keep = Callable[[torch.Tensor], torch.Tensor]
+
+Past = tuple[torch.Tensor, torch.Tensor]
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Past], tuple[torch.Tensor, Past]]
+"""How a stack attends: rotated query (B, S, heads, d), key and value (B, S, kv_heads, d) and past keys and values
+(B, kv_heads, P, d) to what was attended to (B, S, heads * d) and the next keys and values."""
+
+
+def attend_all(bias: torch.Tensor, keep: Keep) -> Attend:
+    """Attention over past and new together, concatenated.
+
+    Args:
+        bias: (S, P + S), added to the scores.
+        keep: picks the next keys or values from (B, kv_heads, P + S, d).
+    """
+
+    def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past) -> tuple[torch.Tensor, Past]:
+        keys = torch.cat([past[0], key.transpose(1, 2)], 2)
+        values = torch.cat([past[1], value.transpose(1, 2)], 2)
+        return attend(query.transpose(1, 2), keys, values, bias), (keep(keys), keep(values))
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -138,19 +151,18 @@ class _Attention(nn.Module):
         self.k_layernorm = RMSNorm(config.head_dim, config.eps)
 
     def forward(
-        self,
-        x: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        bias: torch.Tensor,
-        past: Sequence[torch.Tensor],
-        keep: Keep,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Attention over (1, S, hidden) and `past` keys and values (1, kv_heads, P, head_dim)."""
-        query = rotate_halves(self.q_layernorm(split_heads(self.q_proj(x), self.head_dim)), *rotary)
-        key = rotate_halves(self.k_layernorm(split_heads(self.k_proj(x), self.head_dim)), *rotary)
-        value = split_heads(self.v_proj(x), self.head_dim)
-        keys, values = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-        return self.out_proj(attend(query, keys, values, bias)), keep(keys), keep(values)
+        self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], attend: Attend, past: Past
+    ) -> tuple[torch.Tensor, Past]:
+        """Attention over (B, S, hidden) and `past`."""
+        cos, sin = (angles[:, None] for angles in rotary)
+        query = rotate_halves(self.q_layernorm(self._heads(self.q_proj(x))), cos, sin)
+        key = rotate_halves(self.k_layernorm(self._heads(self.k_proj(x))), cos, sin)
+        mixed, present = attend(query, key, self._heads(self.v_proj(x)), past)
+        return self.out_proj(mixed), present
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, S, heads * d) to (B, S, heads, d)."""
+        return x.reshape(x.shape[0], x.shape[1], x.shape[2] // self.head_dim, self.head_dim)
 
 
 class _Layer(nn.Module):
@@ -179,20 +191,18 @@ class LfmStack(nn.Module):
         self,
         x: torch.Tensor,
         positions: torch.Tensor,
-        bias: torch.Tensor,
+        attend: Attend,
         past: Sequence[torch.Tensor],
         keep_conv: Keep,
-        keep_kv: Keep,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Run the stack.
 
         Args:
             x: (1, S, hidden).
             positions: (S,) float32, the rotary positions.
-            bias: (S, P + S), added to attention scores.
+            attend: how attention layers attend, and what of keys and values they keep.
             past: state tensors in layer order.
             keep_conv: picks the next conv state from (1, hidden, L_cache + S).
-            keep_kv: picks the next keys or values from (1, kv_heads, P + S, head_dim).
 
         Returns:
             (1, S, hidden) and the next state in the order of `past`.
@@ -206,8 +216,8 @@ class LfmStack(nn.Module):
                 y, conv = layer.conv(normed, next(state), keep_conv)
                 present.append(conv)
             else:
-                y, key, value = layer.self_attn(normed, rotary, bias, (next(state), next(state)), keep_kv)
-                present += [key, value]
+                y, kept = layer.self_attn(normed, rotary, attend, (next(state), next(state)))
+                present += kept
             x = x + y
             x = x + layer.feed_forward(layer.ffn_norm(x))
         return self.embedding_norm(x), present

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxrill.runtime.session import Graph
-from voxrill.runtime.state import BackboneState
+from voxrill.runtime.state import BackboneState, InPlaceState, PaddedState
 
 Floats = NDArray[np.float32]
 
 PREFILL_CHUNK = 512
 """Positions of one prefill call: bounds the attention scores' memory (heads x chunk x context floats)."""
+
+PREFILL_FROM = 8
+"""Positions from which a prefill graph is used in the cpu flavour: fewer read less in the decoder's precision."""
 
 
 class Backbone:
@@ -23,7 +26,8 @@ class Backbone:
     Args:
         decoder: the step (and, in the cpu flavour, prefill) graph.
         text_head: the text logits' graph.
-        prefill: the npu flavour's prefill graph.
+        prefill: a graph of its own for prefill; the npu flavour's has a fixed width, the cpu flavour's is faster than
+            the decoder with many positions.
         context: positions of the npu flavour's KV buffer.
         limit: positions the model was made for.
     """
@@ -39,7 +43,9 @@ class Backbone:
 
     def new_state(self) -> BackboneState:
         """An empty state."""
-        return BackboneState(self._decoder.spec, self._context, self._limit)
+        if self._context is not None:
+            return PaddedState(self._decoder.spec, self._context)
+        return InPlaceState(self._decoder.spec, self._limit)
 
     def forward(self, embeddings: Floats, state: BackboneState) -> Floats:
         """Run `embeddings` (S, hidden) through the model, moving `state` on; hidden states (S, hidden).
@@ -52,7 +58,7 @@ class Backbone:
         while len(embeddings):
             graph, width = self._graph_for(len(embeddings))
             chunk, embeddings = embeddings[:width], embeddings[width:]
-            hidden.append(self._call(graph, chunk, width if self._prefill else len(chunk), state))
+            hidden.append(state.step(graph, chunk))
         return hidden[0] if len(hidden) == 1 else np.concatenate(hidden)
 
     def logits(self, hidden: Floats) -> Floats:
@@ -62,17 +68,6 @@ class Backbone:
 
     def _graph_for(self, positions: int) -> tuple[Graph, int]:
         """The graph for so many positions and how many it takes at once."""
-        if self._prefill is None:
-            return self._decoder, PREFILL_CHUNK
-        if positions == 1:
-            return self._decoder, 1
-        return self._prefill, int(self._prefill.spec.inputs[0].shape[1])
-
-    def _call(self, graph: Graph, chunk: Floats, width: int, state: BackboneState) -> Floats:
-        valid = len(chunk)
-        inputs = np.zeros((1, width, chunk.shape[1]), np.float32)
-        inputs[0, :valid] = chunk
-        outputs = graph.run({"inputs_embeds": inputs, **state.feeds(valid, width)})
-        state.update(outputs, valid)
-        hidden: Floats = outputs["hidden_states"][0, :valid]
-        return hidden
+        if self._prefill is None or positions < (PREFILL_FROM if self._context is None else 2):
+            return self._decoder, PREFILL_CHUNK if self._context is None else 1
+        return self._prefill, PREFILL_CHUNK if self._context is None else int(self._prefill.spec.inputs[0].shape[1])

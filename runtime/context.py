@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from voxrill.runtime.depthformer import Depthformer
 from voxrill.runtime.embedding_table import EmbeddingTable
 from voxrill.runtime.manifest import Sampling
 from voxrill.runtime.sampling import Sampler
+from voxrill.runtime.state import Mark
 from voxrill.runtime.tokenizer import Tokenizer
 
 Floats = NDArray[np.float32]
@@ -66,6 +68,14 @@ class Parts:
         starts = np.arange(self.spec.codes.codebooks)[:, None] * self.spec.codes.vocab_size
         rows: Floats = self._audio_table.rows(codes + starts).sum(0, dtype=np.float32)
         return rows
+
+
+@dataclass(frozen=True)
+class ContextMark:
+    """A place in a conversation: the backbone's state there, and what waited."""
+
+    state: Mark
+    waiting: tuple[Floats, ...]
 
 
 class Context:
@@ -159,6 +169,15 @@ class Context:
     def frame(self, hidden: Floats, sampling: Sampling, sampler: Sampler) -> Codes:
         """The frame (codebooks,) spoken from a hidden state."""
         return self._parts.depthformer.frame(hidden, sampling, sampler)
+
+    def mark(self) -> ContextMark:
+        """This place in the conversation."""
+        return ContextMark(self._state.mark(), tuple(self._waiting))
+
+    def rewind(self, mark: ContextMark) -> None:
+        """Forget what came after `mark`, an earlier place of this conversation."""
+        self._state.rewind(mark.state)
+        self._waiting = list(mark.waiting)
 
     def fork(self) -> Context:
         """Another context that starts where this one stands."""

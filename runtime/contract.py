@@ -6,9 +6,10 @@ shapes, the loader refuses a graph that departs from them, and the manifest carr
 State tensors use the names of onnxruntime-genai and of LiquidAI's own ONNX files: `past_conv.N` becomes
 `present_conv.N`, `past_key_values.N.key` becomes `present.N.key`, with N the absolute layer index.
 
-Symbolic sizes: S positions in this call, P positions already in the KV cache, T log-mel frames, F audio frames.
-The `npu` flavour replaces every symbol by a number (`StaticShapes`); then the KV cache is a buffer of `context`
-positions owned by the host and `present.*` holds only the S new rows.
+Symbolic sizes: S positions in this call, P positions already in the KV cache, C positions the KV cache has room for,
+T log-mel frames, F audio frames. The KV cache is a buffer owned by the host with C >= P + S. With a past and its
+present bound to the same memory the graph writes the S new rows in place, and copies nothing. The `npu` flavour
+replaces every symbol by a number (`StaticShapes`); there `present.*` holds only the S new rows.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import msgspec
 
 from voxrill.runtime.log_mel import LogMelConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: the KV cache is written in place; bundles of format 1 returned a longer one with every call."""
 EXTERNAL_ABOVE = 64 << 20
 """Bytes of a graph's weights above which they go to a file of their own (protobuf ends at 2 GB)."""
 
@@ -32,6 +34,7 @@ MIMI_DECODER = "mimi_decoder"
 AUDIO_DETOKENIZER = "audio_detokenizer"
 
 PAST_SEQUENCE, SEQUENCE, TOTAL_SEQUENCE = "past_sequence", "sequence", "total_sequence"
+KV_CAPACITY = "kv_capacity"
 MEL_FRAMES, EMBEDDINGS, FRAMES = "mel_frames", "embeddings", "frames"
 
 SPECIAL_TOKENS = {
@@ -192,14 +195,14 @@ def audio_encoder(model: ModelSpec, static: StaticShapes | None = None) -> Graph
 def decoder(model: ModelSpec, static: StaticShapes | None = None, name: str = DECODER) -> GraphSpec:
     """The backbone, prefill and step in one graph; npu: two graphs that differ in S only.
 
-    `attention_mask` [1, P+S] is 1 for every valid position. Rotary positions count its ones, so a padded KV buffer
-    and a right-padded prefill give the same numbers as exact lengths.
+    `attention_mask` [1, P+S] is 1 for every valid position; in the cpu flavour all are. Rotary positions count its
+    ones, so that the npu flavour's padded KV buffer and right-padded prefill give the same numbers as exact lengths.
     """
     backbone = model.backbone
-    past: Size = PAST_SEQUENCE
+    past: Size = KV_CAPACITY
     sequence: Size = SEQUENCE
     total: Size = TOTAL_SEQUENCE
-    present: Size = TOTAL_SEQUENCE
+    present: Size = KV_CAPACITY
     if static:
         past, sequence = static.context, static.prefill if name == DECODER_PREFILL else 1
         total, present = past + sequence, sequence
@@ -266,10 +269,16 @@ FRAME_DECODERS = {DEPTHFORMER: depthformer}
 """How a hidden state becomes a frame, by the name the manifest gives; a later family brings another entry."""
 
 
-def graph_specs(model: ModelSpec, static: StaticShapes | None = None) -> dict[str, GraphSpec]:
-    """Every graph of a bundle by name, in pipeline order; KeyError for a frame decoder that is not known."""
+def graph_specs(model: ModelSpec, static: StaticShapes | None = None, prefill: bool = False) -> dict[str, GraphSpec]:
+    """Every graph of a bundle by name, in pipeline order; KeyError for a frame decoder that is not known.
+
+    Args:
+        model: sizes.
+        static: shapes of the npu flavour, None for cpu.
+        prefill: whether prefill has a graph of its own in the cpu flavour too, the decoder in another precision.
+    """
     specs = [audio_encoder(model, static), decoder(model, static)]
-    if static:
+    if static or prefill:
         specs.append(decoder(model, static, DECODER_PREFILL))
     specs += [text_head(model), FRAME_DECODERS[model.frame_decoder](model), codec(model, static)]
     return {spec.name: spec for spec in specs}

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from voxrill.runtime.contract import (
+    DECODER_PREFILL,
     FORMAT_VERSION,
     FRAME_DECODERS,
     GraphSpec,
@@ -135,7 +136,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def specs(self) -> dict[str, GraphSpec]:
         """The contract of every graph of this bundle."""
-        return graph_specs(self.model, self.static)
+        return graph_specs(self.model, self.static, prefill=DECODER_PREFILL in self.graphs)
 
     @property
     def size(self) -> int:
@@ -170,13 +171,18 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
     """Parse manifest bytes; `where` names them in errors."""
     try:
         version = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["format"]
-        newer = int(bytes(version)) > FORMAT_VERSION
+        found = int(bytes(version))
     except (msgspec.MsgspecError, KeyError, ValueError) as error:
         raise BundleError(f"{where} is not a bundle manifest ({error})", "Export the bundle again") from None
-    if newer:
+    if found > FORMAT_VERSION:
         raise NewerFormat(
-            f"{where} has bundle format {int(bytes(version))}; this Voxrill reads up to {FORMAT_VERSION}",
+            f"{where} has bundle format {found}; this Voxrill reads up to {FORMAT_VERSION}",
             "Update: pip install --upgrade voxrill",
+        )
+    if found < FORMAT_VERSION:
+        raise BundleError(
+            f"{where} has bundle format {found}, of an older Voxrill; this one reads {FORMAT_VERSION}",
+            "Export the bundle again",
         )
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)

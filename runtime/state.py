@@ -1,44 +1,57 @@
-"""The backbone's state: conv state and KV cache, with few verbs: feeds, update, copy.
+"""The backbone's state: conv state and KV cache, with few verbs: step, mark, rewind, copy.
 
-The cpu flavour's cache grows with every call (the graph returns it whole). The npu flavour's is a buffer of
-`context` positions owned here, into which the graph's new rows are written.
+Both are buffers owned here. In the cpu flavour the graph reads and writes them in place, and the KV cache grows as
+needed. In the npu flavour the KV cache has the size the graph was made for, and the graph's new rows are written into
+it here. Rows of the KV cache are only ever appended, so going back is cheap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.runtime.contract import PAST_SEQUENCE, GraphSpec, present_name
+from voxrill.runtime.contract import KV_CAPACITY, GraphSpec, present_name
 from voxrill.runtime.errors import ContextFull
+from voxrill.runtime.session import Binding, Graph
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
+FIRST_CAPACITY = 1024
+"""Positions a new KV cache has room for (25 MB of the 1.5 B model's); it doubles when full."""
+
 _CONV = "past_conv."
 
 
-class BackboneState:
+@dataclass(frozen=True)
+class Mark:
+    """A place in a conversation to go back to: positions, and the conv state there."""
+
+    length: int
+    conv: dict[str, Floats]
+
+
+class BackboneState(ABC):
     """Everything the backbone remembers of a conversation.
 
     Args:
         spec: the decoder's contract, which lists the state tensors.
-        capacity: positions of a fixed KV buffer (npu); None for a growing one.
+        capacity: positions the KV buffers have room for at first.
         limit: positions after which the model's context is full.
     """
 
-    def __init__(self, spec: GraphSpec, capacity: int | None, limit: int) -> None:
-        self.capacity = capacity
-        self.limit = capacity or limit
-        self._spec = spec
+    def __init__(self, spec: GraphSpec, capacity: int, limit: int) -> None:
+        self.limit = limit
         self.length = 0
-        self._tensors: dict[str, Floats] = {}
-        for tensor in self._spec.state:
-            shape = tuple(0 if size == PAST_SEQUENCE else int(size) for size in tensor.shape)
-            self._tensors[tensor.name] = np.zeros(shape, np.float32)
+        self._capacity = min(capacity, limit)
+        self._buffers: dict[str, Floats] = {}
+        for tensor in spec.state:
+            shape = tuple(self._capacity if size == KV_CAPACITY else int(size) for size in tensor.shape)
+            self._buffers[tensor.name] = np.zeros(shape, np.float32)
 
     def check_room(self, positions: int) -> None:
         """Raise ContextFull if `positions` more do not fit."""
@@ -48,28 +61,103 @@ class BackboneState:
                 "Start a new conversation, or give shorter audio",
             )
 
-    def feeds(self, valid: int, padded: int) -> dict[str, Array]:
-        """State inputs and the attention mask for a call of `padded` positions of which `valid` are real."""
-        known = self.capacity if self.capacity is not None else self.length
-        mask = np.zeros((1, known + padded), np.int64)
-        mask[:, : self.length] = 1
-        mask[:, known : known + valid] = 1
-        return {"attention_mask": mask, **self._tensors}
+    @abstractmethod
+    def step(self, graph: Graph, rows: Floats) -> Floats:
+        """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
 
-    def update(self, outputs: Mapping[str, Array], valid: int) -> None:
-        """Take the state from a call's outputs, `valid` positions of which were real."""
-        for name, tensor in self._tensors.items():
-            present = outputs[present_name(name)]
-            if self.capacity is None or name.startswith(_CONV):
-                self._tensors[name] = present.astype(np.float32, copy=False)
-            else:
-                tensor[:, :, self.length : self.length + valid] = present[:, :, :valid]
-        self.length += valid
+    def mark(self) -> Mark:
+        """This place."""
+        return Mark(self.length, {name: b.copy() for name, b in self._buffers.items() if name.startswith(_CONV)})
+
+    def rewind(self, mark: Mark) -> None:
+        """Go back to an earlier place of this conversation."""
+        self.length = mark.length
+        for name, conv in mark.conv.items():
+            self._buffers[name][:] = conv
 
     def copy(self) -> BackboneState:
-        """A state of its own with the same content; a growing cache is shared until either moves on."""
-        other = object.__new__(BackboneState)
+        """A state of its own with the same content."""
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        fixed = self.capacity is not None
-        other._tensors = {name: t.copy() if fixed else t for name, t in self._tensors.items()}
+        other._buffers = self._moved(self._capacity)
         return other
+
+    def _moved(self, capacity: int) -> dict[str, Floats]:
+        """New buffers with the same content and room for `capacity` positions."""
+        moved = {}
+        for name, buffer in self._buffers.items():
+            if name.startswith(_CONV):
+                moved[name] = buffer.copy()
+                continue
+            moved[name] = np.zeros((*buffer.shape[:2], capacity, buffer.shape[3]), np.float32)
+            moved[name][:, :, : self.length] = buffer[:, :, : self.length]
+        return moved
+
+
+class InPlaceState(BackboneState):
+    """The cpu flavour's: the graph writes into the buffers, which double when they are full."""
+
+    def __init__(self, spec: GraphSpec, limit: int) -> None:
+        super().__init__(spec, FIRST_CAPACITY, limit)
+        self._bindings: dict[str, Binding] = {}
+
+    def step(self, graph: Graph, rows: Floats) -> Floats:
+        """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
+        after = self.length + len(rows)
+        if after > self._capacity:
+            self._grow(after)
+        hidden = np.empty((1, *rows.shape), np.float32)
+        binding = self._bound(graph)
+        binding.read("inputs_embeds", rows[None])
+        binding.read("attention_mask", np.ones((1, after), np.int64))
+        binding.write("hidden_states", hidden)
+        binding.run()
+        self.length = after
+        return hidden[0]
+
+    def _bound(self, graph: Graph) -> Binding:
+        """The graph bound to the buffers: step and prefill graph share them."""
+        name = graph.spec.name
+        if name not in self._bindings:
+            presents = {present_name(past): buffer for past, buffer in self._buffers.items()}
+            self._bindings[name] = graph.bind(self._buffers, presents)
+        return self._bindings[name]
+
+    def _grow(self, positions: int) -> None:
+        while self._capacity < positions:
+            self._capacity = min(2 * self._capacity, self.limit)
+        self._buffers = self._moved(self._capacity)
+        self._bindings = {}
+
+    def copy(self) -> BackboneState:
+        """A state of its own with the same content."""
+        other = super().copy()
+        assert isinstance(other, InPlaceState)
+        other._bindings = {}
+        return other
+
+
+class PaddedState(BackboneState):
+    """The npu flavour's: every call has the graph's own width, and the buffers never grow."""
+
+    def __init__(self, spec: GraphSpec, context: int) -> None:
+        super().__init__(spec, context, context)
+
+    def step(self, graph: Graph, rows: Floats) -> Floats:
+        """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
+        width, valid = int(graph.spec.inputs[0].shape[1]), len(rows)
+        inputs = np.zeros((1, width, rows.shape[1]), np.float32)
+        inputs[0, :valid] = rows
+        mask = np.zeros((1, self._capacity + width), np.int64)
+        mask[:, : self.length] = 1
+        mask[:, self._capacity : self._capacity + valid] = 1
+        outputs = graph.run({"inputs_embeds": inputs, "attention_mask": mask, **self._buffers})
+        for name, buffer in self._buffers.items():
+            present = outputs[present_name(name)]
+            if name.startswith(_CONV):
+                buffer[:] = present
+            else:
+                buffer[:, :, self.length : self.length + valid] = present[:, :, :valid]
+        self.length += valid
+        hidden: Floats = outputs["hidden_states"][0, :valid]
+        return hidden

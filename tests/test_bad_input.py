@@ -196,7 +196,8 @@ def without(table, key):
     [
         (change_a_small_file, ("tokenizer.json does not have the SHA-256",)),
         (cut_a_graph, ("audio_encoder.onnx has", "cut short")),
-        (lambda bundle: edit_manifest(bundle, format=2), ("bundle format 2", "up to 1", "Update")),
+        (lambda bundle: edit_manifest(bundle, format=3), ("bundle format 3", "up to 2", "Update")),
+        (lambda bundle: edit_manifest(bundle, format=1), ("bundle format 1", "older", "Export")),
         (lambda bundle: (bundle / MANIFEST_FILE).write_text("{oh"), ("not a bundle manifest",)),
         (lambda bundle: (bundle / MANIFEST_FILE).write_text("[1]"), ("not a bundle manifest",)),
         (lambda bundle: edit_manifest(bundle, flavour="tpu"), ("is not valid", "tpu", "flavour")),
@@ -219,6 +220,7 @@ def without(table, key):
         "wrong-hash",
         "cut-graph",
         "newer-format",
+        "older-format",
         "manifest-not-json",
         "manifest-a-list",
         "bad-value",

@@ -225,7 +225,7 @@ def name_a_file_outside(packed):
 
 
 def be_newer(packed):
-    rewrite(packed, MANIFEST_FILE, lambda data: data.replace(b'"format": 1', b'"format": 2'))
+    rewrite(packed, MANIFEST_FILE, lambda data: data.replace(b'"format": 2', b'"format": 3'))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def be_newer(packed):
         (change_a_file, "decoder.onnx does not have the SHA-256"),
         (lose_a_file, "b.voxrill is not a whole packed bundle"),
         (name_a_file_outside, "a file outside the bundle: ../evil"),
-        (be_newer, "bundle format 2"),
+        (be_newer, "bundle format 3"),
         (lambda packed: packed.write_bytes(b"no zip at all"), "b.voxrill is not a whole packed bundle"),
         (Path.unlink, "there is no packed bundle at b.voxrill"),
     ],

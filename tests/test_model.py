@@ -5,6 +5,7 @@ import pytest
 
 import voxrill
 from tests import signals
+from voxrill.runtime import state
 from voxrill.runtime.context import Context
 from voxrill.runtime.errors import AudioFileError, ContextFull, UsageError
 from voxrill.runtime.generate import Frame, Generation, Options, Token
@@ -136,6 +137,35 @@ def test_forks_do_not_disturb_each_other(model, npu_models):
         two.advance()
         context.add_text(" One end.")
         assert np.array_equal(context.advance(), first)
+
+
+def test_a_context_can_go_back(model, npu_models):
+    for loaded in (model, *npu_models.values()):
+        context = Context(loaded.parts)
+        context.add_text("The same beginning.")
+        context.advance()
+        context.add_text(" One")
+        mark = context.mark()
+        context.add_text(" end.")
+        first = context.advance()
+        context.rewind(mark)
+        context.add_text(" other end, and longer than the first.")
+        context.advance()
+        context.rewind(mark)
+        context.add_text(" end.")
+        assert np.array_equal(context.advance(), first)
+
+
+def test_a_growing_cache_gives_the_same_numbers(model, monkeypatch):
+    rows = np.random.default_rng(0).standard_normal((75, model.manifest.model.backbone.hidden_size), np.float32)
+    backbone = model.parts.backbone
+    wide = backbone.new_state()
+    wanted = np.concatenate([backbone.forward(part, wide) for part in (rows[:40], *rows[40:, None])])
+    monkeypatch.setattr(state, "FIRST_CAPACITY", 2)
+    small = backbone.new_state()
+    parts = [backbone.forward(part, small) for part in (rows[:3], rows[3:4], rows[4:40], *rows[40:, None])]
+    assert np.allclose(np.concatenate(parts), wanted, atol=1e-5 * np.abs(wanted).max())
+    assert small.length == wide.length == 75
 
 
 def test_a_question_that_does_not_fit_was_never_asked(npu_models):

@@ -23,7 +23,7 @@ def heard(waveform: Waveform, babble: list[Waveform], chance: Random) -> Wavefor
         waveform = reverberated(waveform, chance.uniform(0.1, 0.4), chance.uniform(0.05, 0.3), chance)
     if chance.random() < 0.1:
         waveform = telephone(waveform)
-    if chance.random() < 0.7:
+    if chance.random() < 0.6:
         kind = ("white", "pink", "babble")[chance.integers(3)]
         waveform = noisy(waveform, kind, chance.uniform(5, 30), babble, chance)
     else:

@@ -23,7 +23,7 @@ from training import Run, cosine
 from world import REPLIES, WORDS
 
 from voxrill.export.audio_detokenizer import REPEAT, AudioDetokenizer, DetokenizerConfig
-from voxrill.export.lfm import LfmConfig
+from voxrill.export.lfm import LfmConfig, attend_all
 from voxrill.export.windowed import window_geometry
 from voxrill.runtime.log_mel import mel_filterbank
 
@@ -184,7 +184,7 @@ class Detokenizer(AudioDetokenizer):
             else:
                 past += [torch.zeros(batch, config.lfm.kv_heads, config.window - 1, config.lfm.head_dim)] * 2
         positions, bias = window_geometry(torch.zeros(1, dtype=torch.int64), length, config.window)
-        x, _ = self.lfm(x, positions, bias, past, lambda whole: whole, lambda whole: whole)
+        x, _ = self.lfm(x, positions, attend_all(bias, lambda whole: whole), past, lambda whole: whole)
         magnitude, phase = self.lin(x).chunk(2, -1)
         return magnitude, phase
 

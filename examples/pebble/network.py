@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from codec import BOOKS, CODES
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from vocabulary import build_tokenizer, write_tokenizer
 from world import WORDS
@@ -21,7 +21,7 @@ from world import WORDS
 from voxrill.export.audio_encoder import AudioEncoder, EncoderConfig
 from voxrill.export.depthformer import THETA, Depthformer, DepthformerConfig
 from voxrill.export.layers import MASKED, rotary_angles, swiglu_width
-from voxrill.export.lfm import LfmConfig, LfmStack
+from voxrill.export.lfm import LfmConfig, LfmStack, attend_all
 
 HIDDEN = 160
 ENCODER_DIM = 128
@@ -191,7 +191,7 @@ class Pebble(nn.Module):
                 past += [torch.zeros(batch, stack.kv_heads, 0, stack.head_dim)] * 2
         bias = torch.full((length, length), MASKED).triu(1)
         positions = torch.arange(length).float()
-        hidden: torch.Tensor = self.lfm(embeddings, positions, bias, past, lambda x: x, lambda x: x)[0]
+        hidden: torch.Tensor = self.lfm(embeddings, positions, attend_all(bias, lambda x: x), past, lambda x: x)[0]
         return hidden
 
     def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -218,6 +218,16 @@ class Pebble(nn.Module):
         state |= self.encoder.state_dict() | self.depth.state_dict()
         state["audio_embedding.embedding.weight"] = self.audio.weight
         return {key: value.detach().clone() for key, value in state.items()}
+
+    def load_published(self, checkpoint: Path) -> None:
+        """Take the weights of a checkpoint; the two heads that only training uses stay as they are."""
+        published = load_file(checkpoint / "model.safetensors")
+        self.audio.weight.data.copy_(published.pop("audio_embedding.embedding.weight"))
+        self.text.weight.data.copy_(published.pop("lfm.embed_tokens.weight"))
+        for module, prefix in ((self.lfm, "lfm."), (self.encoder, ""), (self.depth, "")):
+            names = module.state_dict()
+            module.load_state_dict({name: published.pop(prefix + name) for name in names})
+        assert not published, f"not taken: {sorted(published)}"
 
 
 def write_checkpoint(

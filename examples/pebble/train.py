@@ -1,7 +1,8 @@
 """Teach Pebble: `python train.py STAGE --minutes N`; every stage resumes where it stopped.
 
 Stages: `speech` (backbone and depthformer on random-word speech), `encoder` (word CTC alone), `joint` (everything,
-begun from the other two). In: the cache of `data` and `codec`. Out: `CACHE/STAGE.pt`.
+begun from the other two); `further` (everything, begun from the committed checkpoint: for a change of the world or a
+longer schedule). In: the cache of `data` and `codec`. Out: `CACHE/STAGE.pt`.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from tasks import (
 from training import Run, cosine
 from world import FOLLOW_UPS
 
-STEPS = {"speech": 1500, "encoder": 7500, "joint": 10500}
-RATE = {"speech": 2e-3, "encoder": 1.5e-3, "joint": 1.2e-3}
+CHECKPOINT = Path(__file__).resolve().parent / "checkpoint"
+STEPS = {"speech": 1500, "encoder": 7500, "joint": 10500, "further": 6000}
+RATE = {"speech": 2e-3, "encoder": 1.5e-3, "joint": 1.2e-3, "further": 6e-4}
 BATCH, TWO_TURN_BATCH = 24, 8
 LONGEST_BATCH = 24 * 600
 """Log-mel frames of a batch, padding included; long clips come in smaller batches."""
@@ -51,6 +53,8 @@ CTC_WEIGHT = 0.6
 """Of word CTC in the joint stage: it keeps the encoder exact."""
 JOINED = 0.1
 """Share of the heard batches whose clips are joined in pairs for recognition."""
+HEADS_STEPS = 250
+"""Of the further stage, in which only the two heads that no checkpoint holds are learnt."""
 FROZEN = 0.35
 """Share of the joint stage in which the encoder stands still while the backbone learns to listen."""
 
@@ -193,16 +197,31 @@ def train_encoder(cache: Path, seconds: float) -> None:
 
 def train_joint(cache: Path, seconds: float) -> None:
     """Everything together."""
-    voices, model, clips = make_voices(cache), Pebble(), Clips(training_features(cache))
+    model = Pebble()
     if not (cache / "joint.pt").is_file():
         _begin_from(model, cache)
-    run = Run(cache / "joint.pt", model, RATE["joint"])
+    _train_all("joint", model, cache, seconds, FROZEN)
+
+
+def train_further(cache: Path, seconds: float) -> None:
+    """Everything together, from the committed checkpoint on."""
+    model = Pebble()
+    if not (cache / "further.pt").is_file():
+        model.load_published(CHECKPOINT)
+        _learn_heads(model, cache)
+    _train_all("further", model, cache, seconds, frozen=0.0)
+
+
+def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, frozen: float) -> None:
+    """Every lesson in turn; for a share `frozen` of the steps the encoder stands still."""
+    voices, clips = make_voices(cache), Clips(training_features(cache))
+    run = Run(cache / f"{stage}.pt", model, RATE[stage])
     ears = Ears(model, clips, voices)
     random.seed(run.step)
     until = time.monotonic() + seconds
-    while run.step < STEPS["joint"] and time.monotonic() < until:
+    while run.step < STEPS[stage] and time.monotonic() < until:
         task = random.choices(list(MIX), list(MIX.values()))[0]
-        ears.frozen = run.step < FROZEN * STEPS["joint"]
+        ears.frozen = run.step < frozen * STEPS[stage]
         if task == "heard":
             loss, shown = ears.words_and_answers()
         elif task == "two turns":
@@ -212,8 +231,27 @@ def train_joint(cache: Path, seconds: float) -> None:
         else:
             loss, shown = lesson_losses(model, collate([random_written() for _ in range(2 * BATCH)]), None)
         named = {f"{task} {name}": value for name, value in shown.items()}
-        run.update(loss, cosine(run.step / STEPS["joint"]), named)
+        run.update(loss, cosine(run.step / STEPS[stage]), named)
     run.save()
+
+
+def _learn_heads(model: Pebble, cache: Path) -> None:
+    """The word CTC and current-word heads, everything else standing still."""
+    voices, clips = make_voices(cache), Clips(training_features(cache))
+    optimizer = torch.optim.AdamW([*model.ctc.parameters(), *model.current_word.parameters()], 5e-3)
+    for step in range(HEADS_STEPS):
+        numbers = clips.next()
+        encoded, _, lengths = model.hear(*clips.mel(numbers), frozen=True)
+        loss = ctc_loss(model, encoded, lengths, [clips.texts[n] for n in numbers])
+        spoken = lesson_losses(model, collate([random_speech(voices) for _ in range(4)]), None)[0]
+        optimizer.zero_grad(set_to_none=True)
+        (loss + spoken).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if step % 50 == 49:
+            print(
+                f"heads, step {step + 1}: ctc {float(loss.detach()):.3f} speech {float(spoken.detach()):.3f}",
+                flush=True,
+            )
 
 
 class Ears:
@@ -305,7 +343,7 @@ def main() -> None:
     STEPS[args.stage] = args.steps or STEPS[args.stage]
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    stages = {"speech": train_speech, "encoder": train_encoder, "joint": train_joint}
+    stages = {"speech": train_speech, "encoder": train_encoder, "joint": train_joint, "further": train_further}
     stages[args.stage](args.cache, 60 * args.minutes)
 
 
