@@ -73,7 +73,7 @@ class Model:
             backbone=Backbone(
                 graph(contract.DECODER),
                 graph(contract.TEXT_HEAD),
-                graph(contract.DECODER_PREFILL) if static else None,
+                graph(contract.DECODER_PREFILL) if contract.DECODER_PREFILL in specs else None,
                 static.context if static else None,
                 spec.backbone.max_positions,
             ),
@@ -229,7 +229,8 @@ class Conversation:
     def _answer(self, waveform: Any, text: str | None, options: Options, output: Output) -> Iterator[Event]:
         self._model.times.reset()
         started = time.perf_counter()
-        before = self.context.fork()
+        before = self.context.mark()
+        asked = True
         try:
             with self.context.turn("user"):
                 if waveform is not None:
@@ -241,10 +242,11 @@ class Conversation:
                 if isinstance(event, EndEvent) or output in ("both", _kind(event)):
                     yield event
         except VoxrillError:
-            self.context = before  # a question that does not fit was never asked
+            self.context.rewind(before)
+            asked = False  # a question that does not fit was never asked
             raise
         finally:
-            if self.context is not before:
+            if asked:
                 self.context.close_turn()
 
 
