@@ -15,36 +15,41 @@ _CERTAIN = 1e9
 
 
 class Depthformer:
-    """Samples frames; the whole frame is one run of the graph."""
+    """Samples frames; the whole frame is one run of the graph, in memory that is kept from frame to frame."""
 
     def __init__(self, graph: Graph, codes: AudioCodesSpec) -> None:
-        self._graph = graph
-        self._codes = codes
-        self._silence = np.zeros((codes.codebooks, codes.vocab_size), np.float32)
+        self._vocab = codes.vocab_size
+        books = (codes.codebooks, codes.vocab_size)
+        self._hidden = np.zeros(tuple(int(size) for size in graph.spec.inputs[0].shape), np.float32)
+        self._temperature, self._top_k = np.ones(1, np.float32), np.ones(1, np.int64)
+        self._noise, self._logits = np.zeros(books, np.float32), np.zeros(books, np.float32)
+        self._codes = np.zeros(codes.codebooks, np.int64)
+        inputs = (self._hidden, self._temperature, self._top_k, self._noise)
+        outputs = (self._codes, self._logits)
+        self._binding = graph.bind(
+            {tensor.name: array for tensor, array in zip(graph.spec.inputs, inputs, strict=True)},
+            {tensor.name: array for tensor, array in zip(graph.spec.outputs, outputs, strict=True)},
+        )
 
     def frame(self, hidden: NDArray[np.float32], sampling: Sampling, sampler: Sampler) -> NDArray[np.int64]:
         """`hidden` (hidden,) to codes (codebooks,)."""
         if sampling.greedy:
-            return self._run(hidden, 1.0, 1, self._silence)[0]
-        vocab = self._codes.vocab_size
-        noise = sampler.gumbel(*self._silence.shape)
-        return self._run(hidden, sampling.temperature, min(sampling.top_k or vocab, vocab), noise)[0]
+            self._noise.fill(0)
+            self._run(hidden, 1.0, 1)
+        else:
+            sampler.gumbel_into(self._noise)
+            self._run(hidden, sampling.temperature, min(sampling.top_k or self._vocab, self._vocab))
+        return self._codes.copy()
 
     def logits(self, hidden: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (codebooks, vocab) of every codebook, given that `codes` (codebooks,) were spoken before it."""
-        noise = self._silence.copy()
-        noise[np.arange(len(codes)), codes] = _CERTAIN
-        return self._run(hidden, 1.0, self._codes.vocab_size, noise)[1]
+        self._noise.fill(0)
+        self._noise[np.arange(len(codes)), codes] = _CERTAIN
+        self._run(hidden, 1.0, self._vocab)
+        return self._logits.copy()
 
-    def _run(
-        self, hidden: NDArray[np.float32], temperature: float, top_k: int, noise: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        outputs = self._graph.run(
-            {
-                "hidden_state": hidden[None],
-                "temperature": np.array([temperature], np.float32),
-                "top_k": np.array([top_k], np.int64),
-                "gumbel": noise,
-            }
-        )
-        return outputs["codes"], outputs["logits"]
+    def _run(self, hidden: NDArray[np.float32], temperature: float, top_k: int) -> None:
+        self._hidden[0] = hidden
+        self._temperature[0] = temperature
+        self._top_k[0] = top_k
+        self._binding.run()

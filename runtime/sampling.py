@@ -13,6 +13,8 @@ from voxrill.runtime.manifest import Sampling
 
 Floats = NDArray[np.float32]
 
+_TINY = np.finfo(np.float32).tiny
+
 
 class Sampler:
     """One seeded source of noise for one generation.
@@ -24,11 +26,13 @@ class Sampler:
     def __init__(self, seed: int | None = None) -> None:
         self._random = np.random.default_rng(seed)
 
-    def gumbel(self, *shape: int) -> Floats:
-        """Standard Gumbel noise."""
-        uniform = self._random.random(shape, dtype=np.float32)
-        tiny = np.finfo(np.float32).tiny
-        return -np.log(-np.log(np.maximum(uniform, tiny)) + tiny)
+    def gumbel_into(self, noise: Floats) -> None:
+        """Fill `noise` with standard Gumbel noise."""
+        self._random.random(dtype=np.float32, out=noise)
+        for _ in range(2):  # -log(-log(u))
+            np.maximum(noise, _TINY, out=noise)
+            np.log(noise, out=noise)
+            np.negative(noise, out=noise)
 
     def token(self, logits: Floats, sampling: Sampling, banned: int | None = None) -> int:
         """Draw one id from `logits` (vocab,); `banned` is never drawn."""
@@ -37,7 +41,9 @@ class Sampler:
             logits[banned] = -np.inf
         if sampling.greedy:
             return int(logits.argmax())
-        scores = logits / np.float32(sampling.temperature) + self.gumbel(len(logits))
+        scores = np.empty_like(logits)
+        self.gumbel_into(scores)
+        scores += logits / np.float32(sampling.temperature)
         if 0 < sampling.top_k < len(logits):
             threshold = np.partition(logits, -sampling.top_k)[-sampling.top_k]
             scores[logits < threshold] = -np.inf

@@ -1,7 +1,7 @@
 """Learning curves of all stages as one picture: `python curves.py --cache CACHE`.
 
-In: the runs in the cache, or without --cache the `curves.json` that an earlier call wrote. Out: `curves.json`, at most
-200 points a stage, and `curves.png`.
+In: the runs in the cache; stages that are not there keep the curve that an earlier call wrote into `curves.json`. Out:
+`curves.json`, at most 200 points a stage, and `curves.png`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 FOLDER = Path(__file__).parent
-STAGES = ("detokenizer", "speech", "encoder", "joint")
+STAGES = ("detokenizer", "speech", "encoder", "joint", "further")
 POINTS = 200
 SMOOTHED = 5
 """Points that a drawn one is the mean of."""
@@ -101,10 +101,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where curves.json and curves.png are")
     args = parser.parse_args()
     points = args.folder / "curves.json"
+    curves = json.loads(points.read_text()) if points.is_file() else {}
     if args.cache:
-        lines = [f"{json.dumps(stage)}: {_lines(curve)}" for stage, curve in read_runs(args.cache).items()]
+        curves |= read_runs(args.cache)
+        lines = [f"{json.dumps(stage)}: {_lines(curve)}" for stage, curve in curves.items()]
         points.write_text("{" + ",\n".join(lines) + "}\n")
-    draw(json.loads(points.read_text()), args.folder / "curves.png")
+    draw(curves, args.folder / "curves.png")
 
 
 def _lines(curve: Curve) -> str:

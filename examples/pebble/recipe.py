@@ -2,7 +2,7 @@
 
 In: nothing but the synthesisers (Debian: espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts). Out, under
 the cache folder: `checkpoint/` in the published layout, its bundles `float32/`, `int8/` and `int4/`. `package.py` then
-makes the package's own files of it.
+makes the package's own files of it. With --further only the last stage runs, from the committed checkpoint on.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from codec import Detokenizer, detokenizer_config, train_detokenizer
 from network import Pebble, write_checkpoint
-from train import train_encoder, train_joint, train_speech
+from safetensors.torch import load_file
+from train import CHECKPOINT, train_encoder, train_further, train_joint, train_speech
 
-MINUTES = {"detokenizer": 20, "speech": 25, "encoder": 35, "joint": 110}
+MINUTES = {"detokenizer": 20, "speech": 25, "encoder": 35, "joint": 110, "further": 75}
 
 
 def main() -> None:
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/pebble"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the minutes each stage may take at most")
+    parser.add_argument("--further", action="store_true", help="teach the committed checkpoint further")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -35,10 +37,10 @@ def main() -> None:
         "encoder": train_encoder,
         "joint": train_joint,
     }
-    for name, train in stages.items():
+    for name, train in ({"further": train_further} if args.further else stages).items():
         print(f"stage {name}", flush=True)
         train(args.cache, 60 * args.scale * MINUTES[name])
-    build(args.cache, args.cache / "checkpoint")
+    build(args.cache, args.cache / "checkpoint", args.further)
     _voxrill("export", args.cache / "checkpoint", "-o", args.cache / "float32")
     for name, recipe in {"int8": "int8", "int4": Path(__file__).with_name("int4.toml")}.items():
         _voxrill("quantize", args.cache / "float32", "-o", args.cache / name, "--recipe", recipe)
@@ -48,12 +50,18 @@ def _voxrill(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "voxrill", *map(str, arguments)], check=True)
 
 
-def build(cache: Path, checkpoint: Path) -> None:
-    """Write the checkpoint of the trained stages, in float16."""
+def build(cache: Path, checkpoint: Path, further: bool = False) -> None:
+    """Write the checkpoint of the trained stages, in float16; taught further, it keeps the committed detokenizer."""
     model, detokenizer = Pebble(), Detokenizer()
-    model.load_state_dict(torch.load(cache / "joint.pt", weights_only=False)["model"])
-    detokenizer.load_state_dict(torch.load(cache / "detokenizer.pt", weights_only=False)["model"])
+    model.load_state_dict(_trained(cache / ("further.pt" if further else "joint.pt")))
+    kept = CHECKPOINT / "audio_detokenizer" / "model.safetensors"
+    detokenizer.load_state_dict(load_file(kept) if further else _trained(cache / "detokenizer.pt"))
     write_checkpoint(model, detokenizer, detokenizer_config(), checkpoint)
+
+
+def _trained(stage: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(stage, weights_only=False)["model"]
+    return state
 
 
 if __name__ == "__main__":
