@@ -26,7 +26,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo test lint types view dist golden full-size pebble pebble-eval clean
+.PHONY: help demo test lint types view dist golden full-size bench pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -60,6 +60,14 @@ golden: .venv-golden/.installed ## make tests/golden/*.npz anew from the referen
 
 full-size: .venv/.installed-dev ## export and run a model of the true size with random weights
 	$(BIN)/python -m tests.full_size
+
+# e.g. make bench BENCH="--only decode,prefill --threads 2"
+BENCH ?=
+bench: .venv/.installed-dev ## measure the true size beside llama.cpp, onnxruntime-genai and the reference (half an hour)
+	@for environment in .venv-bench .venv-bench-genai .venv-golden; do \
+		$(MAKE) --no-print-directory $$environment/.installed || echo "going on without $$environment" >&2; done
+	$(BIN)/python -m benchmarks.run --llama .venv-bench/bin/python --genai .venv-bench-genai/bin/python \
+		--reference .venv-golden/bin/python $(BENCH)
 
 pebble: .venv/.installed-dev ## train the small built-in model (hours; resumes; see examples/pebble/README.md)
 	$(BIN)/python examples/pebble/recipe.py
@@ -104,4 +112,21 @@ clean: ## remove what was built; the environments stay
 	@.venv-golden/bin/$(PIP_INSTALL) torch==2.13.0 torchaudio transformers==4.57.6 accelerate einops librosa \
 		sentencepiece safetensors soundfile tokenizers
 	@.venv-golden/bin/$(PIP_INSTALL) --no-deps liquid-audio==1.3.0
+	@touch $@
+
+# llama.cpp, compiled here so that it uses all that this processor can do; it needs a C++ compiler, and minutes.
+.venv-bench/.installed: .venv/.created
+	@echo "Making .venv-bench; llama.cpp is compiled, which takes about ten minutes"
+	@$(BIN)/python -m venv --clear .venv-bench
+	@.venv-bench/bin/$(PIP_INSTALL) numpy gguf cmake ninja
+	@CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" .venv-bench/bin/$(PIP_INSTALL) \
+		--no-binary llama-cpp-python llama-cpp-python==0.3.36
+	@touch $@
+
+# onnxruntime-genai's model builder wants a newer transformers than ours.
+.venv-bench-genai/.installed: .venv/.created
+	@echo "Making .venv-bench-genai"
+	@$(BIN)/python -m venv --clear .venv-bench-genai
+	@.venv-bench-genai/bin/$(PIP_INSTALL) "$(TORCH)"
+	@.venv-bench-genai/bin/$(PIP_INSTALL) onnxruntime-genai==0.18.0 "transformers>=5.24,<6" onnx onnx-ir safetensors
 	@touch $@

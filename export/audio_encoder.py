@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from voxrill.export.checkpoint import Checkpoint
-from voxrill.export.layers import MASKED, PointwiseConv
+from voxrill.export.layers import MASKED, ConvProduct
 from voxrill.runtime.errors import CheckpointError
 
 SUPPORTED = {
@@ -160,10 +160,10 @@ class _Convolution(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim = config.dim
-        self.pointwise_conv1 = PointwiseConv(dim, 2 * dim)
+        self.pointwise_conv1 = ConvProduct(dim, 2 * dim)
         self.depthwise_conv = nn.Conv1d(dim, dim, config.kernel, padding=config.kernel // 2, groups=dim)
         self.batch_norm = nn.BatchNorm1d(dim)
-        self.pointwise_conv2 = PointwiseConv(dim, dim)
+        self.pointwise_conv2 = ConvProduct(dim, dim)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Convolution of x (B, T, dim), frames outside mask (B, T) silenced; (B, T, dim)."""

@@ -89,28 +89,47 @@ def swiglu_width(config_width: int, multiple: int, multiplier: float | None = 1.
     return multiple * -(-width // multiple)
 
 
-class PointwiseConv(nn.Conv1d):
-    """A convolution of width 1 over (B, T, in): a linear layer whose weight has the published shape (out, in, 1)."""
+class ConvProduct(nn.Conv1d):
+    """A convolution over inputs already laid side by side, as one product; the weight's shape stays the published."""
 
-    def __init__(self, width_in: int, width_out: int) -> None:
-        super().__init__(width_in, width_out, 1)
+    def __init__(self, width_in: int, width_out: int, kernel: int = 1) -> None:
+        super().__init__(width_in, width_out, kernel)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in) to (..., out)."""
-        return F.linear(x, self.weight[..., 0], self.bias)
+        """(..., kernel * in), oldest input first, to (..., out)."""
+        return F.linear(x, matrix(self).t(), self.bias)
+
+
+class TransposedConvProduct(nn.ConvTranspose1d):
+    """What each input of a transposed convolution adds to the outputs; the weight's shape stays the published."""
+
+    def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        """(..., in) to (..., kernel * out)."""
+        return x @ matrix(self)
+
+
+Product = nn.Linear | ConvProduct | TransposedConvProduct
+
+
+def matrix(layer: Product) -> torch.Tensor:
+    """The weight of a product laid out (in, out), as ONNX MatMul wants it."""
+    if isinstance(layer, TransposedConvProduct):  # (in, out, kernel)
+        return layer.weight.transpose(1, 2).flatten(1)
+    if isinstance(layer, ConvProduct):  # (out, in, kernel)
+        return layer.weight.permute(2, 1, 0).flatten(0, 1)
+    return layer.weight.t()
 
 
 class MatMul(nn.Module):
-    """A linear layer as `x @ weight (+ bias)` with the weight stored (in, out), as ONNX MatMul wants it.
+    """A layer that is one product, as `x @ weight (+ bias)` with the weight stored (in, out).
 
     `nn.Linear` would export a Transpose that onnxruntime folds into a second copy of the weight.
     """
 
-    def __init__(self, linear: nn.Linear | PointwiseConv) -> None:
+    def __init__(self, layer: Product) -> None:
         super().__init__()
-        weight = linear.weight.detach().reshape(linear.weight.shape[:2])
-        self.weight = nn.Parameter(weight.t().contiguous(), requires_grad=False)
-        self.bias = linear.bias
+        self.weight = nn.Parameter(matrix(layer).detach().contiguous(), requires_grad=False)
+        self.bias = layer.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
@@ -119,9 +138,9 @@ class MatMul(nn.Module):
 
 
 def linears_to_matmuls(module: nn.Module) -> nn.Module:
-    """Replace every linear layer inside `module` by `MatMul`, one at a time to spare memory."""
+    """Replace every layer inside `module` that is one product by `MatMul`, one at a time to spare memory."""
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear | PointwiseConv):
+        if isinstance(child, Product):
             setattr(module, name, MatMul(child))
         else:
             linears_to_matmuls(child)

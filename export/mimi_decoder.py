@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from voxrill.export.checkpoint import Tensors
-from voxrill.export.layers import attend, rotary_angles, rotate_pairs
+from voxrill.export.convolutions import CausalConv, CausalTransposedConv, CausalUpsampling
+from voxrill.export.layers import ConvProduct, rotary_angles, rotate_pairs, split_heads
 from voxrill.export.windowed import keep_last, window_geometry
 from voxrill.runtime.contract import MIMI_DECODER, CodecSpec, TensorSpec, past_names
 
@@ -114,23 +116,11 @@ class _State:
         self._past: Iterator[torch.Tensor] = iter(past)
         self.present: list[torch.Tensor] = []
 
-    def conv(self, x: torch.Tensor, conv: nn.Conv1d) -> torch.Tensor:
-        """A causal convolution over the past inputs and `x` (1, channels, T)."""
-        past = next(self._past)
-        whole = torch.cat([past, x], -1)
-        self.present.append(keep_last(past.shape[-1], whole, -1))
-        y: torch.Tensor = conv(whole)
-        return y
-
-    def transposed(self, x: torch.Tensor, conv: nn.ConvTranspose1d) -> torch.Tensor:
-        """A causal transposed convolution; the tail past the last full stride waits for the next call."""
-        past = next(self._past)
-        overlap = past.shape[-1]
-        y = F.conv_transpose1d(x, conv.weight, None, conv.stride, groups=conv.groups)
-        y = torch.cat([y[..., :overlap] + past, y[..., overlap:]], -1)
-        self.present.append(keep_last(overlap, y, -1))
-        y = y[..., : y.shape[-1] - overlap]
-        return y if conv.bias is None else y + conv.bias[:, None]
+    def step(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """One streaming layer over x (1, T, channels)."""
+        y, present = layer(x, next(self._past))
+        self.present.append(present)
+        return cast(torch.Tensor, y)
 
     def cache(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Past and new keys and values; the last of them are the next state."""
@@ -157,10 +147,12 @@ class _TransformerLayer(nn.Module):
         self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], bias: torch.Tensor, state: _State
     ) -> torch.Tensor:
         projected = self.self_attn.in_projs[0](self.norm1(x))  # type: ignore[operator, index]
-        split = projected.reshape(1, x.shape[1], 3, HEADS, -1).permute(2, 0, 3, 1, 4)
-        query, key = rotate_pairs(split[0], *rotary), rotate_pairs(split[1], *rotary)
-        keys, values = state.cache(key, split[2])
-        mixed = self.self_attn.out_projs[0](attend(query, keys, values, bias))  # type: ignore[operator, index]
+        heads = split_heads(projected, x.shape[2] // HEADS)
+        query, key = rotate_pairs(heads[:, : 2 * HEADS], *rotary).chunk(2, 1)
+        keys, values = state.cache(key, heads[:, 2 * HEADS :])
+        scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias
+        attended = (scores.softmax(-1) @ values).transpose(1, 2).flatten(2)
+        mixed = self.self_attn.out_projs[0](attended)  # type: ignore[operator, index]
         x = x + mixed * self.layer_scale_1.scale
         y: torch.Tensor = x + self.linear2(F.gelu(self.linear1(self.norm2(x)))) * self.layer_scale_2.scale
         return y
@@ -177,11 +169,11 @@ class _Residual(nn.Module):
 
     def __init__(self, width: int, squeezed: int, kernel: int) -> None:
         super().__init__()
-        self.wide = nn.Conv1d(width, squeezed, kernel)
-        self.narrow = nn.Conv1d(squeezed, width, 1)
+        self.wide = CausalConv(width, squeezed, kernel)
+        self.narrow = ConvProduct(squeezed, width)
 
     def forward(self, x: torch.Tensor, state: _State) -> torch.Tensor:
-        y: torch.Tensor = x + self.narrow(F.elu(state.conv(F.elu(x), self.wide)))
+        y: torch.Tensor = x + self.narrow(F.elu(state.step(self.wide, F.elu(x))))
         return y
 
 
@@ -192,27 +184,25 @@ class MimiDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.codes = nn.Embedding(config.codebooks * config.vocab, config.dim)
-        self.upsample = nn.ConvTranspose1d(
-            config.dim, config.dim, 2 * config.upsample, config.upsample, groups=config.dim, bias=False
-        )
+        self.upsample = CausalUpsampling(config.dim, config.upsample)
         self.layers = nn.ModuleList(_TransformerLayer(config) for _ in range(config.layers))
-        self.first = nn.Conv1d(config.dim, config.widths[0], config.first_kernel)
+        self.first = CausalConv(config.dim, config.widths[0], config.first_kernel)
         self.stages = nn.ModuleList(
-            nn.ConvTranspose1d(wide, narrow, 2 * ratio, ratio)
+            CausalTransposedConv(wide, narrow, ratio)
             for wide, narrow, ratio in zip(config.widths, config.widths[1:], config.ratios, strict=False)
         )
         self.residuals = nn.ModuleList(
             _Residual(width, squeezed, config.residual_kernel)
             for width, squeezed in zip(config.widths[1:], config.squeezed, strict=True)
         )
-        self.last = nn.Conv1d(config.widths[-1], 1, config.last_kernel)
+        self.last = CausalConv(config.widths[-1], 1, config.last_kernel)
 
     def forward(self, audio_codes: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """audio_codes (1, codebooks, F), offset (1,) frames decoded before, state to audio (1, 1920 F), state."""
         config, state = self.config, _State(past)
         starts = (torch.arange(config.codebooks) * config.vocab)[:, None]
-        x = self.codes(audio_codes[0] + starts).sum(0).t()[None]
-        x = state.transposed(x, self.upsample).transpose(1, 2)
+        x = self.codes(audio_codes[0] + starts).sum(0)[None]
+        x = state.step(self.upsample, x)
         tails = state.present
         positions, bias = window_geometry(offset * config.upsample, x.shape[1], WINDOW)
         rotary = rotary_angles(positions, config.dim // HEADS, THETA)
@@ -220,12 +210,11 @@ class MimiDecoder(nn.Module):
         attention = _State(past[len(past) - 2 * config.layers :])
         for layer in self.layers:
             x = layer(x, rotary, bias, attention)
-        x = state.conv(x.transpose(1, 2), self.first)
+        x = state.step(self.first, x)
         for stage, residual in zip(self.stages, self.residuals, strict=True):
-            assert isinstance(stage, nn.ConvTranspose1d)
-            x = residual(state.transposed(F.elu(x), stage), state)
-        x = state.conv(F.elu(x), self.last)
-        return (x[:, 0], *tails, *attention.present)
+            x = residual(state.step(stage, F.elu(x)), state)
+        x = state.step(self.last, F.elu(x))
+        return (x[..., 0], *tails, *attention.present)
 
 
 def load_mimi(tensors: Tensors, config: MimiConfig) -> MimiDecoder:
@@ -266,12 +255,13 @@ def _published_names(config: MimiConfig) -> dict[str, str]:
             *(f"layer_scale_{i}.scale" for i in (1, 2)),
         ):
             names[f"layers.{layer}.{key}"] = f"decoder_transformer.transformer.layers.{layer}.{key}"
-    convs = {"first": "0.conv.conv", "last": f"{3 * len(config.ratios) + 2}.conv.conv"}
+    seanet = {"first.product": "0.conv.conv", "last.product": f"{3 * len(config.ratios) + 2}.conv.conv"}
     for stage in range(len(config.ratios)):
-        convs[f"stages.{stage}"] = f"{3 * stage + 2}.convtr.convtr"
-        convs[f"residuals.{stage}.wide"] = f"{3 * stage + 3}.block.1.conv.conv"
-        convs[f"residuals.{stage}.narrow"] = f"{3 * stage + 3}.block.3.conv.conv"
-    for ours, theirs in convs.items():
+        names[f"stages.{stage}.product.weight"] = f"decoder.model.{3 * stage + 2}.convtr.convtr.weight"
+        names[f"stages.{stage}.bias"] = f"decoder.model.{3 * stage + 2}.convtr.convtr.bias"
+        seanet[f"residuals.{stage}.wide.product"] = f"{3 * stage + 3}.block.1.conv.conv"
+        seanet[f"residuals.{stage}.narrow"] = f"{3 * stage + 3}.block.3.conv.conv"
+    for ours, theirs in seanet.items():
         for part in ("weight", "bias"):
             names[f"{ours}.{part}"] = f"decoder.model.{theirs}.{part}"
     return names

@@ -41,6 +41,9 @@ def quantize(
     bundle: Annotated[Path, typer.Argument(help="Float32 bundle folder, as voxrill export wrote it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Bundle folder to write.")],
     recipe: Annotated[str, typer.Option(help="int8, int4, or a recipe file (TOML).")] = "int8",
+    fast_prefill: Annotated[
+        bool, typer.Option("--fast-prefill", help="Add an 8-bit decoder for prefill: sooner answers, more memory.")
+    ] = False,
 ) -> None:
     """Make a smaller bundle: 8-bit or 4-bit weights."""
     try:
@@ -51,7 +54,7 @@ def quantize(
     opened = open_bundle(bundle)
     chosen = read_recipe(recipe)
     with step_progress(_err, "quantize") as progress:
-        made = quantize_bundle(opened, out, chosen, progress)
+        made = quantize_bundle(opened, out, chosen, progress, fast_prefill)
     before, after = opened.manifest.size, made.manifest.size
     _err.print(f"wrote {out}: {after / 1e6:.1f} MB, {before / after:.1f} times smaller", soft_wrap=True)
 

@@ -60,7 +60,7 @@ TextTemperature = Annotated[float | None, typer.Option(help="Text sampling tempe
 TextTopK = Annotated[int | None, typer.Option(help="Text candidates kept; 0 keeps all.", min=0)]
 AudioTemperature = Annotated[float | None, typer.Option(help="Audio sampling temperature; 0 is greedy.", min=0.0)]
 AudioTopK = Annotated[int | None, typer.Option(help="Audio candidates kept; 0 keeps all.", min=0)]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads per graph; 0: one per physical core.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads per graph; 0: what tune found best, or one per core.")]
 SystemOption = Annotated[str | None, typer.Option(help="Another system prompt than the model family's own.")]
 OutOption = Annotated[
     str | None, typer.Option("-o", "--out", help="WAV file to write; - for raw 16-bit samples on stdout.")
@@ -100,7 +100,7 @@ def transcribe(
             err.print(f"voxrill: {error}", style="red", soft_wrap=True)
             continue
         if json:
-            _json({"file": _printable(file), **_summary(result)})
+            print_json({"file": _printable(file), **_summary(result)})
         else:
             print(result.text if len(files) == 1 else f"{file}\t{result.text}", flush=True)
     if failed:
@@ -187,7 +187,7 @@ def pebble(json: JsonOption = False) -> None:
     """List what the small built-in model knows: commands, and what it answers."""
     world = builtin.pebble_world()
     if json:
-        _json([{"say": say, "reply": reply} for say, reply in world.items()])
+        print_json([{"say": say, "reply": reply} for say, reply in world.items()])
     elif _out.is_terminal:
         table = _table("Pebble, the built-in model", "say", "reply")
         table.caption = f"{len(world)} commands; everything else is answered: {builtin.REFUSAL}"
@@ -217,7 +217,7 @@ def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
         bundles.verify_files(opened, progress)
     stages = smoke_run(opened)
     if json:
-        _json({"bundle": name, "ok": True, "files": len(opened.manifest.files), "smoke_run_ms": stages})
+        print_json({"bundle": name, "ok": True, "files": len(opened.manifest.files), "smoke_run_ms": stages})
         return
     print(f"{name}: {len(opened.manifest.files)} files, {len(stages)} stages: all as the manifest says")
 
@@ -315,7 +315,7 @@ def _play(events: Iterator[Event], write: Callable[[AudioEvent], None], show_tex
 
 def _report(result: Result, out: str | None, json: bool) -> None:
     if json:
-        _json({**_summary(result), "out": out and _printable(out)})
+        print_json({**_summary(result), "out": out and _printable(out)})
         return
     parts = [f"{result.seconds:.2f} s"]
     if result.first_audio is not None:
@@ -350,7 +350,8 @@ def _printable(name: str | Path) -> str:
     return os.fsencode(name).decode(errors="replace")
 
 
-def _json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """One line of JSON on stdout."""
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
 

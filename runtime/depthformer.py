@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,8 @@ from voxrill.runtime.contract import AudioCodesSpec
 from voxrill.runtime.manifest import Sampling
 from voxrill.runtime.sampling import Sampler
 from voxrill.runtime.session import Graph
+
+Array = NDArray[Any]
 
 _CERTAIN = 1e9
 """Noise that decides a draw: far above any logit."""
@@ -24,8 +28,8 @@ class Depthformer:
         self._temperature, self._top_k = np.ones(1, np.float32), np.ones(1, np.int64)
         self._noise, self._logits = np.zeros(books, np.float32), np.zeros(books, np.float32)
         self._codes = np.zeros(codes.codebooks, np.int64)
-        inputs = (self._hidden, self._temperature, self._top_k, self._noise)
-        outputs = (self._codes, self._logits)
+        inputs: tuple[Array, ...] = (self._hidden, self._temperature, self._top_k, self._noise)
+        outputs: tuple[Array, ...] = (self._codes, self._logits)
         self._binding = graph.bind(
             {tensor.name: array for tensor, array in zip(graph.spec.inputs, inputs, strict=True)},
             {tensor.name: array for tensor, array in zip(graph.spec.outputs, outputs, strict=True)},

@@ -9,6 +9,7 @@
     ├── ExportError          a graph that could not be written, or does not match the model
     ├── UsageError           arguments that do not go together
     ├── ContextFull          the conversation has outgrown the model's context
+    ├── NotEnoughMemory      the model would not fit into this machine's memory
     └── MissingDependency    a package of an optional extra is not installed
 
 `str(error)` is one line, `message. Remedy`; the command line prints it and exits with status 2, so a user
@@ -24,6 +25,7 @@ __all__ = [
     "HashMismatch",
     "MissingDependency",
     "NewerFormat",
+    "NotEnoughMemory",
     "UsageError",
     "VoxrillError",
 ]
@@ -82,6 +84,10 @@ class UsageError(VoxrillError):
 
 class ContextFull(VoxrillError):
     """Prompt and answer together no longer fit the context the bundle was made for."""
+
+
+class NotEnoughMemory(VoxrillError):
+    """The model needs more memory than this machine, or its control group, has left; nothing was loaded."""
 
 
 class MissingDependency(VoxrillError):

@@ -27,10 +27,12 @@ from voxrill.runtime.depthformer import Depthformer
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
 from voxrill.runtime.generate import Generation, Options, Token
-from voxrill.runtime.manifest import FLOAT32, TOKENIZER_FILE, Sampling, Task
+from voxrill.runtime.manifest import TOKENIZER_FILE, Sampling, Task
+from voxrill.runtime.memory import check_memory
 from voxrill.runtime.session import Graph
 from voxrill.runtime.stats import StageTimes
 from voxrill.runtime.tokenizer import Tokenizer
+from voxrill.runtime.tuned import TunedForm, is_repacked, open_tuned
 
 Output = Literal["text", "audio", "both"]
 
@@ -40,28 +42,42 @@ def load(bundle: str | os.PathLike[str] | None = None, threads: int = 0) -> Mode
 
     Args:
         bundle: its folder; without one the built-in model, whose world is `pebble_world()`.
-        threads: threads per graph; 0 for one per physical core.
+        threads: threads per graph; 0 for as many as `voxrill tune` found best, or one per physical core.
 
     Raises:
         BundleError: it is missing, incomplete, changed, or of a newer format.
+        NotEnoughMemory: it would not fit; nothing was loaded.
     """
     return Model(open_builtin() if bundle is None else open_bundle(Path(bundle)), threads)
 
 
 class Model:
-    """A loaded model. `manifest` says what it is, `times` where its time goes, `codec` decodes frames by hand."""
+    """A loaded model. `manifest` says what it is, `times` where its time goes, `codec` decodes frames by hand.
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+    Args:
+        bundle: what to load.
+        threads: threads per graph; 0 for as many as the tuned form says, or one per physical core.
+        tuned: the tuned form to load, without asking for its memory; None for the one that `voxrill tune` left in the
+            bundle's folder, if there is one that fits.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 0, tuned: TunedForm | None = None) -> None:
+        if tuned is None:
+            check_memory(bundle)
+            tuned = open_tuned(bundle)
+        self.tuned = tuned
         self.bundle = bundle
         self.manifest = bundle.manifest
+        self.threads = threads or self.tuned.threads
         self.times = StageTimes()
         manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
         specs = manifest.specs()
 
         def graph(name: str) -> Graph:
-            file = manifest.graphs[name]
-            repack = name == contract.AUDIO_ENCODER or file.precision != FLOAT32
-            return Graph(bundle.path(file.file), specs[name], self.times, threads, repack)
+            file, ready = self.tuned.path(name), bundle.path(manifest.graphs[name].file)
+            return Graph(
+                file or ready, specs[name], self.times, self.threads, is_repacked(manifest, name), file is not None
+            )
 
         self.codec = Codec(graph(spec.codec.graph), spec.codec, spec.codes, static.frames if static else None)
         self.parts = Parts(

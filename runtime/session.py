@@ -40,17 +40,26 @@ class Graph:
         times: where the time of every run is added, under the graph's name.
         threads: threads of its pool; 0 leaves it to onnxruntime (one per physical core).
         repack: see `session_options`.
+        tuned: see `session_options`.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
     """
 
-    def __init__(self, path: Path, spec: GraphSpec, times: StageTimes, threads: int = 0, repack: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: GraphSpec,
+        times: StageTimes,
+        threads: int = 0,
+        repack: bool = False,
+        tuned: bool = False,
+    ) -> None:
         self.spec = spec
         self._times = times
         try:
             self._session = ort.InferenceSession(
-                str(path), sess_options=session_options(threads, repack), providers=[CPU]
+                str(path), sess_options=session_options(threads, repack, tuned), providers=[CPU]
             )
         except Exception as error:  # onnxruntime raises a class per status; all mean the same to a user
             raise BundleError(

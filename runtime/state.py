@@ -106,14 +106,15 @@ class InPlaceState(BackboneState):
         after = self.length + len(rows)
         if after > self._capacity:
             self._grow(after)
-        hidden = np.empty((1, *rows.shape), np.float32)
+        hidden: Floats = np.empty((1, *rows.shape), np.float32)
         binding = self._bound(graph)
         binding.read("inputs_embeds", rows[None])
         binding.read("attention_mask", np.ones((1, after), np.int64))
         binding.write("hidden_states", hidden)
         binding.run()
         self.length = after
-        return hidden[0]
+        last: Floats = hidden[0]
+        return last
 
     def _bound(self, graph: Graph) -> Binding:
         """The graph bound to the buffers: step and prefill graph share them."""

@@ -25,6 +25,7 @@ COMMANDS = (
     "verify",
     "pack",
     "unpack",
+    "tune",
     "export",
     "quantize",
     "compare",

@@ -2,6 +2,8 @@
 
 import io
 import sys
+import warnings
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -10,7 +12,9 @@ from voxrill import __version__
 from voxrill.export import cli as export_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
+from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.tuned import NotTuned
 
 USER_ERROR = 2
 
@@ -23,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 runtime_commands.register(app)
+tune_command.register(app)
 export_commands.register(app)
 quantize_commands.register(app)
 
@@ -45,6 +50,15 @@ def main() -> None:
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a character that a terminal lacks is no reason to stop
+    show_others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> None:
+        if issubclass(category, NotTuned):
+            console.print(f"voxrill: {message}", style="yellow", soft_wrap=True)
+        else:
+            show_others(message, category, *where, **rest)
+
+    warnings.showwarning = show
     try:
         app(prog_name="voxrill")
     except VoxrillError as error:

@@ -1,0 +1,146 @@
+"""What is compared, and how it comes into being: checkpoint, bundles, GGUF files, onnxruntime-genai's model.
+
+In: a working folder, a family and the interpreters of the other environments. Out: contenders by name. What is missing
+is made on the way, and kept for the next run; what cannot be made is a `Failed` with the reason.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.llama import FORMATS
+from benchmarks.worker import ROOT, Contender, Failed, last_line, say
+
+BANDWIDTH = "read bandwidth"
+GENAI = "onnxruntime-genai int4"
+FLOAT32 = "float32"
+DTYPES = ("float32", "bfloat16")
+TORCH_MEMORY_GB = {"float32": 9.6, "bfloat16": 7.4}
+"""While loading; two thirds of it once loaded."""
+
+
+@dataclass
+class Workshop:
+    """Finds contenders and makes what they need.
+
+    work: folder of checkpoints, bundles and the like; family: lfm2 or lfm2.5; precisions: float32 and recipes;
+    bundles: bundle folders by name, instead of those; python: interpreters of the environments llama, genai and
+    reference.
+    """
+
+    work: Path
+    family: str
+    precisions: tuple[str, ...]
+    bundles: dict[str, Path] = field(default_factory=dict)
+    python: dict[str, Path] = field(default_factory=dict)
+    _known: dict[str, Contender | Failed] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """Every contender there is to ask for, in the order of tables."""
+        llama = [f"llama.cpp {name}" for name in FORMATS]
+        torch = [f"torch {dtype}" for dtype in DTYPES]
+        return [BANDWIDTH, *self._ours(), *llama, GENAI, *torch]
+
+    def contender(self, name: str) -> Contender:
+        """One contender, made if need be.
+
+        Raises:
+            Failed: it cannot be had.
+        """
+        if name not in self._known:
+            try:
+                self._known[name] = self._find(name)
+            except Failed as reason:
+                self._known[name] = reason
+        found = self._known[name]
+        if isinstance(found, Failed):
+            raise found
+        return found
+
+    def _ours(self) -> list[str]:
+        return [f"voxrill {name}" for name in self.bundles or self.precisions]
+
+    def _find(self, name: str) -> Contender:
+        if name == BANDWIDTH:
+            return Contender(name, (sys.executable, "-m", "benchmarks.bandwidth"), 1.0)
+        if name == GENAI:
+            return self._genai(name)
+        kind, _, what = name.partition(" ")
+        makers: dict[str, Callable[[str, str], Contender]] = {
+            "voxrill": self._voxrill,
+            "llama.cpp": self._llama,
+            "torch": self._torch,
+        }
+        return makers[kind](name, what)
+
+    def _voxrill(self, name: str, precision: str) -> Contender:
+        bundle = self.bundles.get(precision) or self._bundle(precision)
+        size = sum(file.stat().st_size for file in bundle.iterdir()) / 1e9
+        return Contender(name, (sys.executable, "-m", "benchmarks.ours", str(bundle)), 1.3 * size + 0.5)
+
+    def _llama(self, name: str, kind: str) -> Contender:
+        python = self._python("llama")
+        folder = self.work / f"gguf-{self.family}"
+        file = folder / f"{kind}.gguf"
+        if not file.is_file():
+            self._make("llama.cpp's files", [python, "-m", "benchmarks.llama", "make", self._checkpoint(), folder])
+        size = file.stat().st_size / 1e9
+        return Contender(name, (python, "-m", "benchmarks.llama", "serve", str(file)), 2 * size + 0.4)
+
+    def _genai(self, name: str) -> Contender:
+        python = self._python("genai")
+        folder = self.work / f"genai-{self.family}"
+        if not (folder / "genai_config.json").is_file():
+            self._make(
+                "onnxruntime-genai's model", [python, "-m", "benchmarks.genai", "make", self._checkpoint(), folder]
+            )
+        return Contender(name, (python, "-m", "benchmarks.genai", "serve", str(folder)), 2.0)
+
+    def _torch(self, name: str, dtype: str) -> Contender:
+        command = (self._python("reference"), "-m", "benchmarks.reference", str(self._checkpoint()), "--dtype", dtype)
+        return Contender(name, command, TORCH_MEMORY_GB[dtype])
+
+    def _python(self, environment: str) -> str:
+        """The interpreter of another environment."""
+        path = self.python.get(environment)
+        if path is None:
+            raise Failed(f"not asked for: give --{environment} PYTHON, or run: make bench")
+        if not path.exists():
+            raise Failed(f"there is no {path}: give --{environment} PYTHON, or run: make bench")
+        return str(path.absolute())  # not resolved: a link to the interpreter is what tells it its environment
+
+    def _checkpoint(self) -> Path:
+        folder = self.work / f"checkpoint-{self.family}"
+        if not (folder / "model.safetensors").is_file():
+            made = folder.with_name(f"{folder.name}-unfinished")
+            options = ["--family", self.family, "--size", "full", "--dtype", "bfloat16"]
+            self._make("a random checkpoint", [sys.executable, "-m", "tests.checkpoints", *options, made])
+            made.rename(folder)
+        return folder
+
+    def _bundle(self, precision: str) -> Path:
+        exported = self.work / f"bundle-{self.family}"
+        bundle = exported if precision == FLOAT32 else exported.with_name(f"{exported.name}-{precision}")
+        if not (bundle / "manifest.json").is_file():
+            command = (
+                ["export", self._checkpoint()]
+                if precision == FLOAT32
+                else ["quantize", self._bundle(FLOAT32), "--recipe", precision]
+            )
+            self._make(f"the {precision} bundle", [sys.executable, "-m", "voxrill", *command, "-o", bundle])
+        return bundle
+
+    def _make(self, what: str, command: list[object]) -> None:
+        """Run a command that makes something, its output in a log."""
+        say(f"making {what}; this is done once")
+        self.work.mkdir(parents=True, exist_ok=True)
+        log = self.work / "logs" / f"make-{what.replace(' ', '-')}.log"
+        log.parent.mkdir(exist_ok=True)
+        with log.open("w") as out:
+            run = subprocess.run([str(word) for word in command], cwd=ROOT, stdout=out, stderr=out)
+        if run.returncode:
+            raise Failed(f"{what} could not be made: {last_line(log.read_text(errors='replace'))} (see {log})")

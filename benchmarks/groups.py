@@ -1,0 +1,126 @@
+"""What is measured: groups of stages, and which contenders are loaded together for each.
+
+A group's contenders are in memory at the same time and are asked in turn, so a group must fit into the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.contenders import BANDWIDTH, FLOAT32
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing to time.
+
+    name and args: as the contenders know them; calls: calls of one request; seconds: how long rounds of requests go
+    on; rounds: at least so many of them; warm: whether a first round is thrown away.
+    """
+
+    name: str
+    args: dict[str, Any] = field(default_factory=dict)
+    calls: int = 1
+    seconds: float = 15.0
+    rounds: int = 3
+    warm: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """Stages measured side by side.
+
+    kinds: beginnings of the names of the contenders; float32: whether ours in float32 is among them; each_threads:
+    every number of threads, or only the largest; starts: how often the group's contenders are loaded, one by one, with
+    no stage asked of them.
+    """
+
+    name: str
+    about: str
+    kinds: tuple[str, ...]
+    stages: tuple[Stage, ...] = ()
+    float32: bool = False
+    each_threads: bool = True
+    starts: int = 0
+
+    def contenders(self, names: Iterable[str]) -> list[str]:
+        """Those of `names` that belong to this group."""
+        chosen = [name for name in names if name.startswith(self.kinds)]
+        return [name for name in chosen if self.float32 or name != f"voxrill {FLOAT32}"]
+
+
+QUESTION_SECONDS = 4.0
+CONTEXT = 200
+CONTEXTS = (CONTEXT, 1024, 4096, 16384, 32768)
+POSITIONS = (50, 100, 500)
+SOUND_SECONDS = (1.0, 4.0, 10.0, 30.0)
+
+STEP_WITH_HEAD = Stage("decode", {"context": CONTEXT, "head": True}, calls=5, seconds=25)
+STEP = Stage("decode", {"context": CONTEXT, "head": False}, calls=5, seconds=20)
+FRAME = Stage("frame", calls=5)
+CODEC = Stage("codec", calls=5, seconds=10)
+FIRST_AUDIO = Stage("first_audio", {"seconds": QUESTION_SECONDS}, seconds=30)
+
+
+def _encoder(seconds: float) -> Stage:
+    return Stage("encoder", {"seconds": seconds}, seconds=10)
+
+
+_REFERENCE = (
+    STEP_WITH_HEAD,
+    STEP,
+    Stage("prefill", {"positions": 100}, seconds=20),
+    FRAME,
+    _encoder(QUESTION_SECONDS),
+    CODEC,
+    FIRST_AUDIO,
+)
+
+GROUPS = (
+    Group("load", "loading, with the files in the page cache", ("voxrill", "llama.cpp", "onnx"), (), True, False, 3),
+    Group(
+        "decode",
+        f"one step after {CONTEXT} positions",
+        (BANDWIDTH, "voxrill", "llama.cpp", "onnx"),
+        (STEP_WITH_HEAD, STEP),
+        float32=True,
+    ),
+    Group(
+        "growth",
+        "one step, with text head, after more and more positions",
+        ("voxrill", "llama.cpp Q4_0"),
+        tuple(Stage("decode", {"context": c, "head": True}, calls=5, seconds=8) for c in CONTEXTS),
+        each_threads=False,
+    ),
+    Group(
+        "prefill",
+        "a prompt, and the text logits after it",
+        ("voxrill", "llama.cpp", "onnx"),
+        tuple(Stage("prefill", {"positions": n}, rounds=2 if n > 100 else 3, warm=n <= 100) for n in POSITIONS),
+    ),
+    Group(
+        "speech",
+        "hearing and speaking",
+        ("voxrill",),
+        (
+            FRAME,
+            CODEC,
+            *map(_encoder, SOUND_SECONDS),
+            FIRST_AUDIO,
+            Stage("speech", {"seconds": QUESTION_SECONDS}, calls=2, seconds=20, rounds=2, warm=False),
+        ),
+    ),
+    Group(
+        "reference-float32",
+        "the reference in float32",
+        ("voxrill", "torch float32"),
+        _REFERENCE,
+        float32=True,
+        each_threads=False,
+    ),
+    Group(
+        "reference-bfloat16", "the reference in bfloat16", ("voxrill", "torch bfloat16"), _REFERENCE, each_threads=False
+    ),
+)

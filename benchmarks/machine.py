@@ -1,0 +1,53 @@
+"""What the figures were measured on: processor, memory, system, versions. Nothing here is measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from benchmarks.protocol import Json
+
+FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16", "sve")
+"""Instructions that decide how fast products in few bits are."""
+PACKAGES = ("voxrill", "onnxruntime", "numpy")
+
+
+def machine() -> Json:
+    """Facts of this machine."""
+    cpu = _cpuinfo()
+    flags = cpu.get("flags", cpu.get("Features", "")).split()
+    return {
+        "processor": cpu.get("model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def load_average() -> float:
+    """Processes that wanted to run, averaged over the last minute."""
+    return round(float(psutil.getloadavg()[0]), 2)
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

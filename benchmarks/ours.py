@@ -1,0 +1,180 @@
+"""A Voxrill bundle as a contender.
+
+In: a bundle folder and a number of threads. Out: the runtime's own objects, stage by stage: what is timed is what a
+conversation calls. Run by the benchmark as `python -m benchmarks.ours BUNDLE --threads N`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import voxrill
+from benchmarks.protocol import Call, Contender, Json, Unsupported, serve
+from tests.signals import speech_like
+from voxrill.runtime.sampling import Sampler
+from voxrill.runtime.state import FIRST_CAPACITY, BackboneState, Mark
+
+PREFILLED = 200
+"""Positions of a long context that are really computed; see `Ours._grown`."""
+CODEC_WARM_FRAMES = 50
+"""Frames before the first that is timed: the detokenizer's window (5 frames) is full, and Mimi's conv states are."""
+LONGEST_ANSWER = 4000
+ROOM = 32
+"""Steps of one request at most."""
+
+
+class Ours(Contender):
+    """One loaded bundle."""
+
+    def __init__(self, bundle: Path, threads: int) -> None:
+        self._model = voxrill.load(bundle, threads=threads)
+        self._parts = self._model.parts
+        self._random = np.random.default_rng(0)
+        self._context: tuple[int, BackboneState, Mark] | None = None
+        self._stream = self._model.codec.stream()
+        self._streamed = False
+
+    def facts(self) -> Json:
+        """Sizes of the bundle and of each graph with its weights, in bytes."""
+        manifest = self._model.manifest
+        graphs = {
+            name: sum(entry.size for file, entry in manifest.files.items() if file.startswith(graph.file))
+            for name, graph in manifest.graphs.items()
+        }
+        step = graphs["decoder"]
+        return {
+            "bytes": manifest.size,
+            "graphs": graphs,
+            "read_per_step": {"step": step, "step_with_head": step + graphs["text_head"]},
+            "precision": {name: graph.precision for name, graph in manifest.graphs.items()},
+            "tools": manifest.tools,
+            "codec": manifest.model.codec.graph,
+        }
+
+    def decode(self, context: int, head: bool) -> Call:
+        """One position after `context` of them, with or without text logits."""
+        backbone, state = self._parts.backbone, self._grown(context)
+        token = self._tokens(1)
+
+        def step() -> None:
+            hidden = backbone.forward(self._parts.embed_tokens(token), state)[-1]
+            if head:
+                backbone.logits(hidden)
+
+        return step
+
+    def prefill(self, positions: int) -> Call:
+        """A prompt of so many positions, and the logits after it."""
+        backbone, rows = self._parts.backbone, self._parts.embed_tokens(self._tokens(positions))
+
+        def run() -> None:
+            backbone.logits(backbone.forward(rows, backbone.new_state())[-1])
+
+        return run
+
+    def frame(self) -> Call:
+        """The depthformer: 8 codes, 80 ms of sound."""
+        hidden = self._random.standard_normal(self._parts.spec.backbone.hidden_size).astype(np.float32)
+        sampling, sampler = self._model.manifest.tasks.chat.audio, Sampler(0)
+
+        def run() -> None:
+            self._parts.depthformer.frame(hidden, sampling, sampler)
+
+        return run
+
+    def encoder(self, seconds: float) -> Call:
+        """Log-mel and encoder for so many seconds of sound."""
+        waveform = speech_like(int(16_000 * seconds), 1)
+
+        def run() -> None:
+            self._parts.encoder.encode(waveform)
+
+        return run
+
+    def codec(self) -> Call:
+        """The next frame of a sound that has been going on for a while."""
+        spec = self._parts.spec.codes
+
+        def frames(count: int) -> None:
+            self._stream.push(self._random.integers(0, spec.end_of_audio, (spec.codebooks, count)))
+
+        if not self._streamed:
+            frames(CODEC_WARM_FRAMES)
+            self._streamed = True
+        return lambda: frames(1)
+
+    def first_audio(self, seconds: float) -> Call:
+        """From the end of a spoken question to the first sound of the answer, nothing known beforehand."""
+
+        def run() -> None:
+            next(self._answer(seconds, voxrill.AudioEvent))
+
+        return run
+
+    def speech(self, seconds: float) -> Call:
+        """One round of interleaved speech (6 text tokens, 12 frames): time per second of sound."""
+        pattern = self._parts.spec.interleave
+        texts = self._answer(seconds, voxrill.TextEvent)
+        frame_seconds = self._model.codec.spec.frame_samples / self._model.sample_rate
+
+        def cycle() -> float:
+            for _ in range(pattern.text):
+                next(texts)
+            return pattern.audio * frame_seconds
+
+        cycle()  # the question's own prefill, and everything's first call
+        return cycle
+
+    def _answer(self, seconds: float, kind: type) -> Iterator[voxrill.Event]:
+        """The events of one kind of a spoken answer."""
+        waveform = speech_like(int(16_000 * seconds), 1)
+        for event in self._model.chat(audio=waveform, max_new_tokens=LONGEST_ANSWER, seed=0):
+            if isinstance(event, kind):
+                yield event
+        raise Unsupported("this model's answer ended before enough was measured")
+
+    def _tokens(self, count: int) -> list[int]:
+        return [int(i) for i in self._random.integers(0, self._parts.spec.backbone.vocab_size, count)]
+
+    def _grown(self, context: int) -> BackboneState:
+        """A state of `context` positions, the same one every time.
+
+        Past the first few hundred, keys and values are zeros: a step costs the same with any content, and computing
+        a prompt of 16,384 would take minutes. A state goes back to a mark, so it also goes forward to a made-up one;
+        each copy touches all the memory, as computing it would have.
+        """
+        if self._context is None or self._context[0] != context:
+            backbone, state = self._parts.backbone, self._parts.backbone.new_state()
+            self._context = None
+            backbone.forward(self._parts.embed_tokens(self._tokens(min(context - 1, PREFILLED))), state)
+            reach = FIRST_CAPACITY
+            while state.length < context - 1:
+                state.rewind(replace(state.mark(), length=min(context - 1, reach)))
+                if state.length < context - 1:
+                    backbone.forward(self._parts.embed_tokens([0]), state)
+                reach *= 2
+            state = state.copy()
+            backbone.forward(self._parts.embed_tokens([0]), state)
+            self._context = (context, state, state.mark())
+            backbone.forward(self._parts.embed_tokens([0] * ROOM), state)  # grows now, and not while it is timed
+        _, state, mark = self._context
+        state.rewind(mark)
+        return state
+
+
+def main() -> None:
+    """Serve one bundle."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--threads", type=int, required=True)
+    args = parser.parse_args()
+    serve(lambda: Ours(args.model, args.threads))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Memory of this machine: what a model may still take, and what this process has taken. Linux only; else unknown.
+
+In: /proc and the control groups. Out: bytes, or None where nobody says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+
+_CGROUP_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of version 2 and 1: the limit, what is used of it, and the part of that (of memory.stat) that can be dropped."""
+
+
+def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
+    """Bytes that can be had without swapping: free or droppable, and within the limit of every control group."""
+    free = _field(proc / "meminfo", "MemAvailable")
+    if free is None:
+        return None
+    return max(0, min([1024 * free, *_rooms(proc, cgroups)]))
+
+
+def private_memory(proc: Path = PROC) -> int | None:
+    """Bytes this process alone holds: not mapped from files, so that the system cannot drop them."""
+    kilobytes = _field(proc / "self" / "status", "RssAnon")
+    return None if kilobytes is None else 1024 * kilobytes
+
+
+def _rooms(proc: Path, cgroups: Path) -> Iterator[int]:
+    """Room left in each control group this process is in, and in those around it."""
+    for line in _lines(proc / "self" / "cgroup"):
+        _, controllers, name = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        place = (cgroups / controllers if controllers else cgroups) / name.strip("/")
+        while place.is_relative_to(cgroups):
+            yield from _room(place)
+            place = place.parent
+
+
+def _room(place: Path) -> Iterator[int]:
+    for limit_file, used_file, droppable in _CGROUP_FILES:
+        limit, used = _number(place / limit_file), _number(place / used_file)
+        if limit is not None and used is not None:
+            yield limit - used + (_field(place / "memory.stat", droppable) or 0)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None if there is none ("max")."""
+    lines = _lines(path)
+    return int(lines[0]) if lines and lines[0].isdigit() else None
+
+
+def _field(path: Path, name: str) -> int | None:
+    """The number after `name` in a file of such lines."""
+    for line in _lines(path):
+        words = line.replace(":", " ").split()
+        if words and words[0] == name:
+            return int(words[1])
+    return None

@@ -1,0 +1,36 @@
+"""Which processor this is, as far as the layout of repacked weights depends on it.
+
+In: /proc/cpuinfo, or what Python knows. Out: one line of text, equal on machines whose files may be exchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+
+_NAMES = ("model name", "CPU implementer", "CPU part")
+_MARKS = (*_NAMES, "CPU architecture", "CPU variant", "flags", "Features")
+"""x86 has a model name and flags, ARM the others; a processor with cores of two kinds has several of each."""
+
+
+def processor(cpuinfo: Path = CPUINFO) -> str:
+    """The processor's name, architecture, and a digest of its name and instruction set."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    pairs = {(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)}
+    marks = sorted(pair for pair in pairs if pair[0] in _MARKS) or [("", platform.processor())]
+    name = " ".join(value for key, value in marks if key in ("", *_NAMES))
+    return f"{name}, {platform.system()} {platform.machine()}, {hashlib.sha256(repr(marks).encode()).hexdigest()[:16]}"
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

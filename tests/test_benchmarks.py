@@ -1,0 +1,233 @@
+"""The benchmark's own logic, on the built-in model and on made-up figures. Nothing asserts how long a thing took."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("psutil", reason="the dev extra is not installed")
+
+from benchmarks import contenders, groups, llama, protocol, run, worker
+from benchmarks.plot import plot
+from benchmarks.report import Group, ratio, table, tables
+
+ROOT = Path(__file__).parent.parent
+PEBBLE = ROOT / "voxrill" / "pebble" / "bundle"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A quick run of three groups with the built-in model, and what it printed."""
+    work = tmp_path_factory.mktemp("bench")
+    words = ["--work", str(work), "--quick", "--threads", "1", "--only", "load,decode,speech"]
+    run.main([*words, "--bundle", f"pebble={PEBBLE}", "--llama", str(work / "nowhere")])
+    return work
+
+
+@pytest.fixture
+def results(measured):
+    return json.loads((measured / "results-lfm2.5.json").read_text(encoding="utf-8"))
+
+
+def samples(record, contender):
+    return {sample["stage"]: sample for sample in record["samples"] if sample["contender"] == contender}
+
+
+def test_quick_run_writes_raw_samples_and_a_plot(measured, results):
+    speech = samples(results["groups"]["speech"], "voxrill pebble")
+    assert set(speech) == {"frame", "codec", "encoder", "first_audio"}
+    for sample in speech.values():
+        assert len(sample["wall"]) == len(sample["cpu"]) == len(sample["amount"]) == 1
+        assert sample["wall"][0] > 0
+    assert (measured / "results-lfm2.5.png").read_bytes().startswith(b"\x89PNG")
+    assert results["machine"]["cores"] >= 1
+    assert results["contenders"]["voxrill pebble"]["bytes"] > 6_000_000
+
+
+def test_bandwidth_is_measured_beside_the_step(results):
+    decode = Group(results["groups"]["decode"], 1)
+    assert decode.bandwidth() > 0
+    assert decode.contenders == ["voxrill pebble"]
+
+
+def test_what_is_missing_is_said(results):
+    printed = tables(results)
+    assert "llama.cpp Q4_0, all of load; all of decode: there is no" in printed
+    assert "onnxruntime-genai int4, all of load; all of decode: not asked for: give --genai PYTHON" in printed
+    assert "this model's answer ended before enough was measured" in printed
+
+
+def test_a_second_run_keeps_other_groups(measured):
+    kept = measured / "kept.json"
+    kept.write_text((measured / "results-lfm2.5.json").read_text(encoding="utf-8"), encoding="utf-8")
+    words = ["--work", str(measured), "--out", str(kept), "--quick", "--threads", "1"]
+    run.main([*words, "--only", "prefill", "--bundle", f"pebble={PEBBLE}"])
+    assert set(json.loads(kept.read_text(encoding="utf-8"))["groups"]) == {"load", "decode", "speech", "prefill"}
+
+
+def made_up(contender, stage, args, wall, amount=1.0):
+    return {
+        "stage": stage,
+        "args": args,
+        "contender": contender,
+        "threads": 2,
+        "wall": wall,
+        "cpu": [2 * w for w in wall],
+        "amount": [amount] * len(wall),
+        "peak": 2_000_000_000,
+    }
+
+
+@pytest.fixture
+def content():
+    """Figures of two contenders, made up."""
+    step, plain = ({"context": 200, "head": head} for head in (True, False))
+    decode = [
+        made_up("read bandwidth", "decode", step, [0.1, 0.1], 2e9),
+        made_up("voxrill int4", "decode", step, [0.05, 0.04, 0.06]),
+        made_up("voxrill int4", "decode", plain, [0.04]),
+        made_up("llama.cpp Q4_0", "decode", step, [0.1, 0.08]),
+    ]
+    speech = [
+        made_up("voxrill int4", "frame", {}, [0.03]),
+        made_up("voxrill int4", "codec", {}, [0.01]),
+        made_up("voxrill int4", "speech", {"seconds": 4.0}, [0.96, 1.92], 0.96),
+    ]
+    record = {"about": "about", "loads": [], "skipped": []}
+    return {
+        "format": run.FORMAT,
+        "machine": {
+            "processor": "a processor",
+            "flags": ["avx2"],
+            "cores": 2,
+            "memory_gb": 8,
+            "system": "Linux",
+            "python": "3.11",
+            "packages": {},
+        },
+        "settings": {"family": "lfm2.5", "threads": [2], "quick": False},
+        "contenders": {
+            "voxrill int4": {"bytes": 7e8, "read_per_step": {"step_with_head": 6e8}},
+            "llama.cpp Q4_0": {"bytes": 7e8, "read_per_step": {"step_with_head": 7e8}},
+        },
+        "groups": {"decode": {**record, "samples": decode}, "speech": {**record, "samples": speech}},
+    }
+
+
+def cells(text, start):
+    line = next(line for line in text.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_decode_table_gives_medians_share_and_ratio(content):
+    printed = tables(content)
+    assert "the memory reads 20.0 GB/s" in printed
+    ours = cells(printed, "voxrill int4")
+    assert ours == ["voxrill int4", "0.60", "50.0 (100)", "40.0 (80.0)", "60 %", "1.80x"]
+    assert cells(printed, "llama.cpp Q4_0")[2:] == ["90.0 (180)", "–", "39 %", "1.00x"]
+
+
+def test_speech_is_given_per_second_of_sound(content):
+    printed = tables(content)
+    assert cells(printed, "interleaved speech")[1] == "1.50 (3.00)"
+    assert "| voxrill int4 | 40.0 |  30.0 |  10.0 |                     1.00 |            2.00 |" in printed
+
+
+def test_plot_of_few_figures(content, tmp_path):
+    plot(content, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_table_is_aligned_and_a_ratio_needs_both():
+    assert table("t", ["", "ms"], [["a", "1.00"]]).splitlines()[2:] == ["|   |   ms |", "|---|-----:|", "| a | 1.00 |"]
+    assert ratio(None, 1.0) == ratio(1.0, None) == "–"
+
+
+class Counting(protocol.Contender):
+    """Its stage counts its calls."""
+
+    def count(self, by):
+        self.calls = 0
+
+        def call():
+            self.calls += by
+            return float(self.calls)
+
+        return call
+
+
+def test_a_stage_is_prepared_once_and_called_often():
+    answer = protocol.measure(Counting(), "count", {"by": 2}, 3)
+    assert answer["amount"] == [2.0, 4.0, 6.0]
+    assert len(answer["wall"]) == len(answer["cpu"]) == 3
+    with pytest.raises(protocol.Unsupported, match="has no decode"):
+        protocol.measure(Counting(), "decode", {}, 1)
+
+
+def test_rounds_go_on_for_their_time_and_warm_up_is_thrown_away(monkeypatch):
+    asked = []
+
+    class Fake:
+        contender = worker.Contender("fake", ())
+
+        def ask(self, stage, args, count):
+            asked.append(count)
+            return {"wall": [1.0] * count, "cpu": [1.0] * count, "amount": [1.0] * count, "memory": {"peak": 5}}
+
+    monkeypatch.setattr(run, "SETTLE_SECONDS", 0)
+    stage = groups.Stage("frame", calls=4, seconds=0.0, rounds=2)
+    (record,) = run.measure(stage, [Fake()], 1, [])
+    assert asked == [1, 4, 4]
+    assert len(record["wall"]) == 8
+    assert record["peak"] == 5
+
+
+def test_a_contender_that_dies_says_what_it_said(tmp_path):
+    code = "import sys; sys.exit('no such file: weights')"
+    dying = worker.Contender("dying", (sys.executable, "-c", code))
+    with pytest.raises(worker.Failed, match="no such file: weights"):
+        worker.Worker(dying, 1, tmp_path / "log")
+
+
+def test_a_contender_too_large_for_the_machine_is_not_started(tmp_path):
+    large = worker.Contender("large", (sys.executable, "-c", ""), memory_gb=1e6)
+    with pytest.raises(worker.Failed, match=r"needs about 1000000\.0 GB of memory"):
+        worker.Worker(large, 1, tmp_path / "log")
+
+
+def test_groups_choose_their_contenders(tmp_path):
+    names = contenders.Workshop(tmp_path, "lfm2.5", ("float32", "int4")).names()
+    by_name = {group.name: group.contenders(names) for group in groups.GROUPS}
+    assert by_name["decode"][:3] == ["read bandwidth", "voxrill float32", "voxrill int4"]
+    assert by_name["growth"] == ["voxrill int4", "llama.cpp Q4_0"]
+    assert by_name["reference-bfloat16"] == ["voxrill int4", "torch bfloat16"]
+    with pytest.raises(SystemExit, match="there is no group sppech; there are: load"):
+        run.chosen_groups(["sppech"])
+
+
+def test_what_cannot_be_made_names_its_log(tmp_path):
+    shop = contenders.Workshop(tmp_path, "lfm2.5", ("float32", "int1"))
+    (tmp_path / "bundle-lfm2.5").mkdir()
+    (tmp_path / "bundle-lfm2.5" / "manifest.json").write_text("{}")
+    for _ in range(2):  # the second time from memory
+        with pytest.raises(worker.Failed, match="the int1 bundle could not be made"):
+            shop.contender("voxrill int1")
+
+
+def test_gguf_names_and_weights_of_a_checkpoint(tmp_path):
+    from tests.checkpoints import make_checkpoint, model_config
+
+    checkpoint = make_checkpoint(tmp_path, "lfm2.5", dtype="bfloat16")
+    weights = dict(llama.backbone_weights(checkpoint / "model.safetensors"))
+    names = {llama.gguf_name(key) for key in weights}
+    assert {"token_embd.weight", "token_embd_norm.weight", "blk.0.shortconv.conv.weight"} <= names
+    assert {"blk.2.attn_q_norm.weight", "blk.4.ffn_down.weight", "blk.1.attn_norm.weight"} <= names
+    assert weights["lfm.layers.0.conv.conv.weight"].shape == (64, 1, 3)
+    assert abs(weights["lfm.embedding_norm.weight"] - 1).max() < 0.11
+    assert llama.feed_forward_size(model_config("lfm2.5", "full")["lfm"]) == 8192
+
+
+def test_make_bench_is_there():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "-m benchmarks.run" in makefile

@@ -1,0 +1,399 @@
+"""The tuned form gives the same bits, is never trusted when stale or damaged; a model that does not fit is refused."""
+
+import errno
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import voxrill
+from voxrill.devices import memory as machine
+from voxrill.devices.processor import processor
+from voxrill.runtime import memory, threads, tuned, tuning
+from voxrill.runtime.builtin import open_builtin
+from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.contract import AUDIO_ENCODER
+from voxrill.runtime.errors import BundleError, NotEnoughMemory
+from voxrill.runtime.manifest import FLOAT32, read_manifest
+from voxrill.runtime.memory import memory_needed
+from voxrill.runtime.model import Model
+from voxrill.runtime.tuned import PLAIN, NotTuned, fingerprint, open_tuned, read_tuned_file
+
+TIMINGS = {1: {"prefill": 90.0, "step": 3.0, "frame": 2.0}, 2: {"prefill": 50.0, "step": 2.0, "frame": 1.5}}
+
+
+@pytest.fixture(autouse=True)
+def quick_sweep(monkeypatch):
+    """What the sweep measures is not what is tested here."""
+    monkeypatch.setattr(tuning, "sweep", lambda *_: TIMINGS)
+
+
+@pytest.fixture
+def pebble(tmp_path) -> Path:
+    """The built-in bundle in a folder of its own."""
+    shutil.copytree(open_builtin().directory, tmp_path / "pebble", ignore=shutil.ignore_patterns("tuned"))
+    return tmp_path / "pebble"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The built-in bundle, tuned; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "sweep", lambda *_: TIMINGS)
+        folder = tmp_path_factory.mktemp("tuned") / "pebble"
+        shutil.copytree(open_builtin().directory, folder, ignore=shutil.ignore_patterns("tuned"))
+        tuning.tune(open_bundle(folder))
+    return folder
+
+
+@pytest.fixture
+def ready(made, tmp_path) -> Path:
+    """A tuned bundle to damage."""
+    return Path(shutil.copytree(made, tmp_path / "bundle"))
+
+
+def flip_a_byte(path, at):
+    facts = path.stat()
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # as a failing disk would: the time tells nothing
+
+
+def rewrite(folder, **changes):
+    """Change what tuned.json says."""
+    path = folder / "tuned" / "tuned.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def same_bits(bundle, count=1):
+    opened = open_bundle(bundle)
+    plain, fitted = Model(opened, count, PLAIN), Model(opened, count)
+    assert fitted.tuned.graphs and not plain.tuned.graphs
+    for wanted, found in zip(tuning.outputs(plain), tuning.outputs(fitted), strict=True):
+        np.testing.assert_array_equal(wanted, found)
+
+
+# What it gives
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_same_bits(made, count):
+    same_bits(made, count)
+
+
+@pytest.mark.parametrize("family", ["lfm2", "lfm2.5"])
+def test_the_same_bits_in_float32(bundles, tmp_path, family):
+    """Of a float32 bundle only the encoder is repacked, and so tuned."""
+    folder = shutil.copytree(bundles[family], tmp_path / "b")
+    assert tuning.tune(open_bundle(folder)).graphs == [AUDIO_ENCODER]
+    same_bits(folder)
+
+
+def test_the_same_bits_in_four(bundles, tmp_path, recipe_file):
+    pytest.importorskip("onnx", reason="the quantize extra is not installed")
+    from voxrill.quantize.bundle import quantize_bundle
+    from voxrill.quantize.recipe import read_recipe
+
+    quantized = quantize_bundle(open_bundle(bundles["lfm2"]), tmp_path / "b", read_recipe(str(recipe_file)))
+    assert {"int4", "mixed"} & {graph.precision for graph in quantized.manifest.graphs.values()}
+    assert set(tuning.tune(quantized).graphs) > {"decoder", "depthformer"}
+    same_bits(tmp_path / "b")
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """The int4 recipe with blocks that fit the tiny models."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        'about = "tiny"\n[[weights]]\nbits = 8\n[[weights]]\ngraph = "decoder*"\nbits = 4\nblock = 32\n'
+        '[[weights]]\ngraph = "depthformer"\nname = "depthformer.layers.*"\nbits = 4\nblock = 32\n'
+    )
+    return path
+
+
+def test_shared_weights_stay_one_copy(made):
+    """The depthformer uses each of its weights eight times; as it was and repacked make two."""
+    weights = (made / "depthformer.onnx").stat().st_size
+    assert (made / "tuned" / "depthformer.onnx.data").stat().st_size < 2.5 * weights
+
+
+def test_the_other_commands_are_not_disturbed(cli, ready):
+    with_it = [cli("inspect", "bundle", "--json").raw, cli("pack", "bundle", "-o", "a.voxrill").status]
+    assert cli("verify", "bundle").out.endswith("all as the manifest says\n")
+    shutil.rmtree(ready / "tuned")
+    assert with_it == [cli("inspect", "bundle", "--json").raw, cli("pack", "bundle", "-o", "b.voxrill").status]
+    assert Path("a.voxrill").read_bytes() == Path("b.voxrill").read_bytes()
+
+
+def test_the_command(cli, pebble):
+    ran = cli("tune", pebble)
+    assert ran.status == 0 and ran.err == ""
+    for wanted in ("5 graphs, the same bits as before", "loading:", "2 threads: prefill 50.0 ms", "(the best)"):
+        assert wanted in ran.out
+    assert not [path for path in pebble.iterdir() if path.name.startswith(".")]
+
+
+def test_the_command_for_machines(cli, pebble):
+    found = json.loads(cli("tune", pebble, "--json").out)
+    assert found["threads"] == 2 and found["size"] > 0 and len(found["graphs"]) == 5
+    assert found["timings"] == {str(count): stages for count, stages in TIMINGS.items()}
+
+
+# The number of threads
+
+
+def test_the_number_of_threads_is_remembered(made):
+    assert voxrill.load(made).threads == 2
+    assert voxrill.load(made, threads=1).threads == 1
+    assert Model(open_bundle(made), 0, PLAIN).threads == 0
+
+
+def test_more_threads_must_be_worth_it():
+    assert threads.best(TIMINGS) == 2
+    assert threads.best({1: TIMINGS[1], 2: TIMINGS[1]}) == 1
+    assert threads.best({1: TIMINGS[1], 2: TIMINGS[2], 4: {**TIMINGS[2], "prefill": 49.0}}) == 2
+
+
+def test_the_sweep(pebble, monkeypatch):
+    monkeypatch.setattr(threads, "cores", lambda: 3)
+    told = []
+    timings = threads.sweep(open_bundle(pebble), PLAIN, told.append)
+    assert list(timings) == [1, 2, 3] and told
+    assert all(set(stages) == {"prefill", "step", "frame"} for stages in timings.values())
+    assert all(ms > 0 for stages in timings.values() for ms in stages.values())
+
+
+# Never trusted
+
+
+@pytest.mark.parametrize("part", ["processor", "onnxruntime", "manifest"])
+def test_a_stale_form_is_not_used(ready, part):
+    key = msgspec.to_builtins(read_tuned_file(ready / "tuned").key)
+    rewrite(ready, key={**key, part: "another"})
+    with pytest.warns(NotTuned, match=f"another .*{'bundle' if part == 'manifest' else part}.*voxrill tune"):
+        model = voxrill.load(ready)
+    assert not model.tuned.graphs and model.threads == 0
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def touch(path):
+    os.utime(path, ns=(0, 0))
+
+
+DAMAGES = {
+    "truncated": truncate,
+    "first-byte": lambda path: flip_a_byte(path, 0),
+    "last-byte": lambda path: flip_a_byte(path, -1),
+    "written-again": touch,
+    "missing": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("file", ["decoder.onnx", "decoder.onnx.data"])
+def test_a_damaged_form_is_not_used_and_made_anew(ready, file, damage):
+    damage(ready / "tuned" / file)
+    with pytest.warns(NotTuned, match="voxrill tune"):
+        assert open_tuned(open_bundle(ready)) == PLAIN
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"\xff", b'{"key": 3}'], ids=["empty", "no-fields", "no-text", "wrong-type"]
+)
+def test_an_unreadable_tuned_json(ready, content):
+    (ready / "tuned" / "tuned.json").write_bytes(content)
+    with pytest.warns(NotTuned):
+        assert open_tuned(open_bundle(ready)) == PLAIN
+
+
+@pytest.mark.parametrize("graphs", [{"nonsense": "decoder.onnx"}, {"decoder": "../decoder.onnx"}])
+def test_a_changed_tuned_json(ready, graphs):
+    rewrite(ready, graphs=graphs)
+    with pytest.warns(NotTuned, match="was changed"):
+        assert open_tuned(open_bundle(ready)) == PLAIN
+
+
+def test_tuning_again_repairs(ready):
+    truncate(ready / "tuned" / "decoder.onnx.data")
+    tuning.tune(open_bundle(ready))
+    same_bits(ready)
+
+
+def test_samples_of_a_large_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuned, "HASHED_ON_OPEN", 1 << 20)
+    path = tmp_path / "large"
+    path.write_bytes(np.random.default_rng(0).bytes(4 << 20))
+    wanted = fingerprint(path)
+    assert fingerprint(path) == wanted
+    for at in (0, (4 << 20) - 1):
+        flip_a_byte(path, at)
+        assert fingerprint(path).sha256 != wanted.sha256
+        flip_a_byte(path, at)
+    data = bytearray(path.read_bytes())
+    data[1 << 20 : 2 << 20] = bytes(1 << 20)  # pages that a power cut lost
+    path.write_bytes(data)
+    assert fingerprint(path).sha256 != wanted.sha256
+
+
+def test_the_command_line_warns_in_one_line(cli, ready):
+    rewrite(ready, threads="two")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        ran = cli("chat", "--text", "kitchen lights on", "--output", "text", "--bundle", ready)
+    assert ran.status == 0 and ran.out.strip()
+    assert ran.err.splitlines()[0].startswith("voxrill: the tuned form of ") and "voxrill tune" in ran.err
+    assert ran.err.count("\n") == 2  # and how long it took
+
+
+# What goes wrong while tuning
+
+FAILURES = {
+    "full-disk": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
+    "ctrl-c": (KeyboardInterrupt(), "interrupted"),
+}
+
+
+@pytest.mark.parametrize(("error", "says"), FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("place", ["_write", "_finish"])
+def test_a_failure_leaves_what_was_there(cli, ready, monkeypatch, error, says, place):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(tuning, "_compared", lambda *_: (tuning.Load(1.0, None), tuning.Load(1.0, None)))
+    monkeypatch.setattr(tuning, place, fail)
+    cli.refuses("tune", "bundle", saying=(says, "bundle works without it"))
+    assert open_tuned(open_bundle(ready)).graphs
+
+
+def test_little_space(cli, pebble, monkeypatch):
+    usage = shutil.disk_usage(pebble)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1000))
+    cli.refuses("tune", "pebble", saying=("0.0 GB are free", "Free some space"))
+
+
+def test_other_numbers_are_not_kept(cli, pebble, monkeypatch):
+    monkeypatch.setattr(tuning, "outputs", lambda _model: [np.random.default_rng().random(3)])
+    cli.refuses("tune", "pebble", saying="other numbers than the bundle")
+
+
+def test_a_folder_that_cannot_be_written(cli, pebble, monkeypatch):
+    """By what mkdir raises: the tests may run as root, whom no permission stops."""
+
+    def refuse(path, *_args, **_options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    cli.refuses("tune", "pebble", saying=("pebble/tuned cannot be written (Permission denied)", "writable"))
+
+
+def test_what_onnxruntime_cannot_write(pebble, monkeypatch):
+    monkeypatch.setattr(tuning, "tuning_options", lambda target: original(target / "no" / "such"))
+    with pytest.raises(BundleError, match="cannot be written"):
+        tuning.tune(open_bundle(pebble))
+    assert not [path for path in pebble.iterdir() if "tuned" in path.name]
+
+
+original = tuning.tuning_options
+
+
+# Memory
+
+
+def fake_machine(tmp_path, meminfo, cgroup="", files=()):
+    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text(meminfo)
+    (proc / "self" / "cgroup").write_text(cgroup)
+    for name, content in dict(files).items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(content)
+    return machine.available_memory(proc, groups)
+
+
+MEMINFO = "MemTotal:       8000 kB\nMemFree:         100 kB\nMemAvailable:    4000 kB\n"
+ONE = {"memory/a/memory.limit_in_bytes": "2000000\n", "memory/a/memory.usage_in_bytes": "1500000\n"}
+TWO = {"a/memory.max": "3000000\n", "a/memory.current": "2000000\n", "a/memory.stat": "anon 5\ninactive_file 500000\n"}
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "cgroup", "files", "wanted"),
+    [
+        (MEMINFO, "", {}, 4_096_000),
+        ("", "", {}, None),
+        (MEMINFO, "0::/a/b\n", TWO, 1_500_000),
+        (MEMINFO, "0::/\n", {"memory.max": "max\n", "memory.current": "2000\n"}, 4_096_000),
+        (MEMINFO, "4:memory:/a\n0::/\n", ONE, 500_000),
+        (MEMINFO, "0::/a\n", {**TWO, "a/memory.current": "9000000\n"}, 0),
+    ],
+    ids=["meminfo", "elsewhere", "version-2", "no-limit", "version-1", "beyond"],
+)
+def test_available_memory(tmp_path, meminfo, cgroup, files, wanted):
+    assert fake_machine(tmp_path, meminfo, cgroup, files) == wanted
+
+
+def test_a_model_that_does_not_fit_is_refused(cli, pebble, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 5_000_000)
+    monkeypatch.setattr("voxrill.runtime.model.Graph", None)  # nothing is loaded
+    says = ("pebble needs about", "5 MB are available", "set VOXRILL_IGNORE_MEMORY=1")
+    cli.refuses("chat", "--text", "hello", "--output", "text", "--bundle", "pebble", saying=says)
+    cli.refuses("tune", "pebble", saying=says)
+
+
+def grown(manifest, precision, factor):
+    """A manifest of larger files, all in one precision."""
+    files = {n: msgspec.structs.replace(e, size=factor * e.size) for n, e in manifest.files.items()}
+    graphs = {n: msgspec.structs.replace(g, precision=precision) for n, g in manifest.graphs.items()}
+    return msgspec.structs.replace(manifest, files=files, graphs=graphs)
+
+
+@pytest.mark.parametrize(
+    ("precision", "available", "says"),
+    [
+        (FLOAT32, 2_500_000_000, "In int8 about .* --recipe int8"),
+        (FLOAT32, 1_500_000_000, "In int4 about .* --recipe int4"),
+        (FLOAT32, 100_000_000, "even in int4 it would not fit"),
+        ("int8", 2_500_000_000, "--recipe int4"),
+        ("int4", 2_500_000_000, "Close other programs; to load"),
+    ],
+)
+def test_the_next_smaller_choice_is_named(pebble, monkeypatch, precision, available, says):
+    manifest = grown(read_manifest(pebble), precision, 1000)
+    assert memory_needed(manifest) > 5e9
+    monkeypatch.setattr(memory, "available_memory", lambda: available)
+    bundle = open_bundle(pebble)
+    with pytest.raises(NotEnoughMemory, match=says):
+        memory.check_memory(type(bundle)(bundle.directory, manifest))
+
+
+@pytest.mark.parametrize("reason", ["fits", "told-so", "not-known"])
+def test_a_model_that_fits_is_loaded(pebble, monkeypatch, reason):
+    found = {"fits": memory_needed(read_manifest(pebble)), "told-so": 1, "not-known": None}[reason]
+    monkeypatch.setattr(memory, "available_memory", lambda: found)
+    if reason == "told-so":
+        monkeypatch.setenv(memory.IGNORE_VARIABLE, "1")
+    assert voxrill.load(pebble, threads=1).sample_rate == 24000
+
+
+# The processor
+
+
+def test_processors_are_told_apart(tmp_path):
+    def named(text):
+        (tmp_path / "cpuinfo").write_text(text)
+        return processor(tmp_path / "cpuinfo")
+
+    x86 = "model name\t: Some CPU\nflags\t\t: avx2 avx512_vnni\ncpu MHz\t: {}\n"
+    pi = "CPU implementer\t: 0x41\nFeatures\t: asimddp\nCPU part\t: 0xd0b\n"
+    assert named(x86.format(1)) == named(x86.format(2)) and "Some CPU" in named(x86)
+    assert named(x86) != named(x86.replace(" avx512_vnni", ""))
+    assert named(pi) != named(pi.replace("0xd0b", "0xd08")) and "0xd0b" in named(pi)
+    assert processor(tmp_path / "none")
