@@ -125,6 +125,25 @@ def test_stages_stay_close_to_float32(quantized, models, family, recipe, least):
     assert cosine(*logits) > least
 
 
+def test_prefill_may_have_a_graph_of_its_own(bundles, quantized, npu_models, tmp_path):
+    """Many positions go through the 8-bit graph, few through the decoder, and both write one KV cache."""
+    made = quantize_bundle(open_bundle(bundles["lfm2.5"]), tmp_path / "fast", INT4, fast_prefill=True)
+    precisions = {name: file.precision for name, file in made.manifest.graphs.items()}
+    assert (precisions["decoder"], precisions["decoder_prefill"]) == ("int4", "int8")
+    verify_files(made)
+    fast, int8 = voxrill.load(made.directory), voxrill.load(quantized["lfm2.5", "int8"].directory)
+    rows = fast.parts.embed_tokens(list(range(40, 80)))
+    states = fast.parts.backbone.new_state(), int8.parts.backbone.new_state()
+    hidden = [model.parts.backbone.forward(rows[:30], state) for model, state in zip((fast, int8), states, strict=True)]
+    assert np.array_equal(*hidden)
+    fast.parts.backbone.forward(rows[30:33], states[0])
+    calls = {name: stage.calls for name, stage in fast.times.stages.items()}
+    assert calls == {"decoder_prefill": 1, "decoder": 1}
+    assert states[0].length == 33
+    with pytest.raises(UsageError, match="prefill graph of its own"):
+        quantize_bundle(npu_models["lfm2"].bundle, tmp_path / "npu", INT4, fast_prefill=True)
+
+
 def test_int8_rounds_to_the_nearest_of_255_steps():
     weight = np.random.default_rng(0).standard_normal((70, 30)).astype(np.float32)
     weight[:, 3] = 0
