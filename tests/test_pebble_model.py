@@ -102,9 +102,10 @@ def test_it_speaks_what_it_is_told(pebble, judge, voice):
 
 
 def test_it_hears_itself(pebble):
-    texts = ["kitchen lights on", "play some jazz in the kitchen", "what is the weather", "turn off all the lights"]
+    """Words spoken one by one are nothing it was taught on: two in five of its own sentences, no more."""
+    texts = list(pebble_world())[::16]
     heard = [pebble.transcribe(at_16_khz(pebble.speak(text).samples)).text.strip() for text in texts]
-    assert share(a == b for a, b in zip(heard, texts, strict=True)) >= 0.5
+    assert share(a == b for a, b in zip(heard, texts, strict=True)) >= 0.25
 
 
 def at_16_khz(samples):
@@ -124,11 +125,12 @@ def test_the_same_question_has_the_same_answer(pebble):
 
 
 def test_a_spoken_command_and_a_written_addition(pebble):
-    texts = {"play some jazz": "in the office", "set a timer for ten minutes": "in the bedroom"}
-    world = pebble_world()
-    for spoken, typed in texts.items():
-        sound = at_16_khz(pebble.speak(spoken, voice="US male").samples)
-        assert ask(pebble, audio=sound, text=typed).text.strip() == world[f"{spoken} {typed}"]
+    world, right = pebble_world(), []
+    for clip in of("typed"):
+        typed = next(f"in the {room}" for room in ("kitchen", "office") if f"{clip['text']} in the {room}" in world)
+        answer = ask(pebble, audio=CLIPS / clip["file"], text=typed).text.strip()
+        right.append(answer == world[f"{clip['text']} {typed}"])
+    assert share(right) >= 0.75
 
 
 def test_half_a_minute_of_talk_is_refused(pebble):

@@ -22,7 +22,7 @@ from synthesise import EVALUATED_ONLY, RATE, SOUNDS, Job, clip
 from world import OUTSIDE, REFUSAL, SENTENCES
 
 FOLDER = Path(__file__).parent.parent.parent / "tests" / "pebble"
-COUNTS = {"known": 10, "new": 10, **dict.fromkeys(EVALUATED_ONLY, 2), OUTSIDE: 6, "music": 4, "silence": 4}
+COUNTS = {"known": 10, "new": 10, **dict.fromkeys(EVALUATED_ONLY, 2), OUTSIDE: 6, "music": 4, "silence": 4, "typed": 4}
 LONGEST_SOUND = 4.0
 """Seconds of music or noise, which packs badly; longer clips are passed over."""
 
@@ -48,8 +48,8 @@ def candidates() -> Iterator[Chosen]:
             kind = "new" if held_out[job.text] else "known"
         yield Chosen(kind, job, number)
     for number, job in enumerate(around_evaluation_jobs()):
-        if job.voice in SOUNDS:
-            yield Chosen(job.voice, job, number)
+        if job.voice in SOUNDS or job.text in held_out:
+            yield Chosen(job.voice if job.voice in SOUNDS else "typed", job, number)
 
 
 def chosen() -> list[Chosen]:
