@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import onnx
 
-from voxrill.quantize.graph import Report, external_place, quantize_graph, weight_names
+from voxrill.quantize.graph import Report, external_place, large_weights, quantize_graph
 from voxrill.quantize.recipe import Recipe, read_recipe
 from voxrill.quantize.weights import to_int8
 from voxrill.runtime.bundle import Bundle, link_file, open_bundle, replacing_bundle, write_manifest
@@ -54,7 +54,10 @@ def quantize_bundle(
         raise UsageError(f"{target} is the bundle to quantise", "Give -o another folder")
     if fast_prefill and DECODER_PREFILL in manifest.graphs:
         raise UsageError(f"{bundle.directory} has a prefill graph of its own", "Leave --fast-prefill out")
-    known = {name: weight_names(bundle.path(graph.file)) for name, graph in manifest.graphs.items()}
+    known = {
+        name: [weight.name for weight in large_weights(bundle.path(graph.file))]
+        for name, graph in manifest.graphs.items()
+    }
     recipe.check_names({**known, AUDIO_EMBEDDINGS: [AUDIO_EMBEDDINGS]})
     total = len(manifest.graphs) + 1
     replaced = {manifest.audio_embeddings.file}

@@ -15,17 +15,16 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
+from voxrill.quantize.turns import GREEDY, record
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.events import EndEvent, Result
-from voxrill.runtime.generate import Frame, Generation, Options, Token
+from voxrill.runtime.generate import Token
 from voxrill.runtime.log_mel import mel_filterbank
-from voxrill.runtime.manifest import Sampling
 from voxrill.runtime.model import Model
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
 
-GREEDY = Sampling()
 N_FFT, HOP, MELS = 1024, 256, 80
 TINY = 1e-30
 
@@ -51,15 +50,6 @@ class Difference:
             "worst_cosine": float(np.min(self.cosines)),
             "largest_error": float(np.max(self.largest)),
         }
-
-
-@dataclass
-class Turn:
-    """One turn as the first model lived it: rows (n, hidden) of prompt and answer, and the answer's steps."""
-
-    rows: Floats
-    prompt: int
-    steps: list[Token | Frame]
 
 
 @dataclass
@@ -115,23 +105,6 @@ def _share(counts: NDArray[np.int64], total: int) -> list[float]:
     return [float(count) / max(total, 1) for count in counts]
 
 
-def record(model: Model, sound: Floats) -> Turn:
-    """A spoken question and its answer, as embeddings and steps."""
-    task = model.manifest.tasks.chat
-    context = model.conversation().context
-    with context.turn("user"):
-        context.add_audio(sound)
-    context.open_turn("assistant")
-    prompt = context.waiting
-    steps = list(Generation(context, Options(task.mode, GREEDY, GREEDY, task.max_new_tokens)))
-    parts = model.parts
-    answer = [
-        parts.embed_tokens([step.id]) if isinstance(step, Token) else parts.embed_frames(step.codes[:, None])
-        for step in steps
-    ]
-    return Turn(np.concatenate([prompt, *answer]), len(prompt), steps)
-
-
 class _Graphs:
     """Each graph of both models on the same inputs."""
 
@@ -149,7 +122,7 @@ class _Graphs:
         hidden = a.backbone.forward(turn.rows, a.backbone.new_state())
         self.differences["decoder"].add(hidden, b.backbone.forward(turn.rows, b.backbone.new_state()))
         spoken = []
-        for step, state in zip(turn.steps, hidden[turn.prompt - 1 :], strict=False):
+        for step, state in turn.answered(hidden):
             if isinstance(step, Token):
                 self._token(state)
             else:

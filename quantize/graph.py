@@ -2,7 +2,8 @@
 
 In: a graph file and a recipe. Out: the quantised graph's file, and a report of what became of every weight.
 Weights are read one at a time from the graph's data file, so that the largest graph needs little memory beside its
-result. A weight that several nodes share is quantised once and stays shared.
+result. A weight that several nodes share is quantised once and stays shared. A block that is larger than a weight has
+rows shrinks to the largest that fits, and the report says so: one recipe serves wide models and narrow ones.
 
 onnxruntime's own quantisers are not used for this: they copy a shared weight once a node (the depthformer uses each
 of its weights eight times), and cannot mix 4 and 8 bits in one graph. Their kernels and their 4-bit rounding are.
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from voxrill.quantize.exclude import FEW_NUMBERS, REASONS
-from voxrill.quantize.recipe import Recipe, Rule
+from voxrill.quantize.recipe import BLOCKS, Recipe, Rule
 from voxrill.quantize.weights import to_int4, to_int8
 from voxrill.runtime.contract import EXTERNAL_ABOVE
 from voxrill.runtime.errors import BundleError, UsageError
@@ -31,16 +32,37 @@ ACCURACY_LEVEL = 4
 """4-bit products multiply in 8-bit integers; without it they are several times slower."""
 
 
+@dataclass(frozen=True)
+class Weight:
+    """A large weight of a graph, and the operators that use it."""
+
+    name: str
+    shape: tuple[int, ...]
+    operators: frozenset[str]
+
+    @property
+    def may_have_4_bits(self) -> bool:
+        """Whether it is a matrix that is only multiplied with; rows that are gathered have 8 bits."""
+        return self.operators == {"MatMul"} and self.shape[0] >= BLOCKS[0]
+
+    @property
+    def may_have_8_bits(self) -> bool:
+        """Whether there is a quantised form of it at all."""
+        return self.operators <= {"MatMul", "Gemm", "Gather"}
+
+
 @dataclass
 class Report:
     """What became of a graph. bits: of every large weight; kept: why a weight stayed float32; nodes: how many of each.
 
-    nodes counts the quantised operators, so that a quantiser that silently skips nodes is seen.
+    nodes counts the quantised operators, so that a quantiser that silently skips nodes is seen. smaller_blocks: the
+    blocks of weights that have fewer rows than the recipe's block.
     """
 
     bits: dict[str, int] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     nodes: dict[str, int] = field(default_factory=dict)
+    smaller_blocks: dict[str, int] = field(default_factory=dict)
 
     @property
     def precision(self) -> str:
@@ -49,14 +71,26 @@ class Report:
         return {(): FLOAT32, (8,): "int8", (4,): "int4"}.get(tuple(found), "mixed")
 
 
-def weight_names(path: Path) -> list[str]:
-    """Names of the weights of a graph that a recipe may speak of."""
+def large_weights(path: Path) -> list[Weight]:
+    """The weights of a graph that a recipe may speak of, in the order in which they are used."""
     proto = _load(path)
     large = _large_weights(proto)
-    return list(dict.fromkeys(name for node in proto.graph.node for name in node.input if name in large))
+    users: dict[str, set[str]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            if name in large:
+                users.setdefault(name, set()).add(node.op_type)
+    return [Weight(name, tuple(large[name].dims), frozenset(operators)) for name, operators in users.items()]
 
 
-def quantize_graph(graph: str, source: Path, target: Path, recipe: Recipe, external: bool = False) -> Report:
+def fitting_block(block: int, rows: int) -> int:
+    """The largest block size up to `block` that a weight with so many rows fills; 0 if even the smallest is larger."""
+    return max((size for size in BLOCKS if size <= min(block, rows)), default=0)
+
+
+def quantize_graph(
+    graph: str, source: Path, target: Path, recipe: Recipe, external: bool = False, data_stays: bool = False
+) -> Report:
     """Write the quantised form of one graph.
 
     Args:
@@ -65,15 +99,19 @@ def quantize_graph(graph: str, source: Path, target: Path, recipe: Recipe, exter
         target: the file to write (and `target`.data where weights are kept apart).
         recipe: how many bits each weight gets.
         external: keep weights apart however small they are.
+        data_stays: do not copy what stays float32 out of the source's data file, which must lie beside `target` too.
 
     Raises:
-        UsageError: the recipe asks for what cannot be (a block larger than the weight).
+        UsageError: the recipe asks for what cannot be (4 bits for an embedding table).
         BundleError: the file is not a readable graph.
     """
     proto = _load(source)
     work = _Work(graph, proto, source.parent, recipe)
-    work.run()
-    _save(proto, target, external)
+    work.run(data_stays)
+    if data_stays:
+        onnx.save_model(proto, str(target))
+    else:
+        _save(proto, target, external)
     return work.report
 
 
@@ -107,7 +145,7 @@ class _Work:
         self.report = Report()
         self._new: dict[str, onnx.TensorProto] = {}
 
-    def run(self) -> None:
+    def run(self, data_stays: bool) -> None:
         large = _large_weights(self.proto)
         nodes: list[onnx.NodeProto] = []
         for node in self.proto.graph.node:
@@ -117,7 +155,7 @@ class _Work:
         self.proto.graph.node.extend(nodes)
         used = {name for node in nodes for name in node.input}
         kept = [tensor for tensor in self.proto.graph.initializer if tensor.name in used]
-        for tensor in kept:
+        for tensor in [] if data_stays else kept:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 tensor.CopyFrom(numpy_helper.from_array(self._read(tensor), tensor.name))
         del self.proto.graph.initializer[:]
@@ -155,6 +193,11 @@ class _Work:
     def _gather(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
         """Rows of an embedding table: 8-bit rows and their scales are gathered and multiplied."""
         name = weight.name
+        if rule.bits != 8:
+            raise UsageError(
+                f"the recipe gives {name} of {self.graph} {rule.bits} bits; rows are gathered from it",
+                "Add an entry at the end that gives this name 8 or 32",
+            )
         if name + "_rows" not in self._new:
             matrix = to_int8(self._read(weight), axis=0)
             self._add(name + "_rows", matrix.values)
@@ -187,11 +230,14 @@ class _Work:
     def _int4_product(self, node: onnx.NodeProto, weight: onnx.TensorProto, block: int) -> onnx.NodeProto:
         name = weight.name
         rows, columns = weight.dims
-        if rows < block:
+        wanted, block = block, fitting_block(block, rows)
+        if not block:
             raise UsageError(
-                f"{name} of {self.graph} has {rows} rows, fewer than a block of {block}",
-                "Give that weight a smaller block (or 8 bits) in the recipe",
+                f"{name} of {self.graph} has {rows} rows, fewer than the smallest block, {BLOCKS[0]}",
+                "Give that weight 8 bits in the recipe",
             )
+        if block < wanted:
+            self.report.smaller_blocks[name] = block
         if name + "_int4" not in self._new:
             matrix = to_int4(self._read(weight), block)
             self._add(name + "_int4", matrix.packed)

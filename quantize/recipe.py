@@ -8,7 +8,9 @@ In: a file, or the name of one that ships here. Out: a `Recipe`, asked weight by
     graph = "decoder"  # a graph's name, or audio_embeddings; * and ? match as in file names
     name = "*.w2.*"    # a weight's name, as in the checkpoint
     bits = 4           # 4, 8, or 32 to leave it in float32
-    block = 64         # 4 bits: rows that share a scale
+    block = 64         # 4 bits: rows that share a scale; fewer where a weight has fewer
+
+An entry for a graph that only another family has is passed over, so that one recipe can speak of every family.
 """
 
 from __future__ import annotations
@@ -19,9 +21,20 @@ from typing import Literal
 
 import msgspec
 
+from voxrill.runtime.contract import (
+    AUDIO_DETOKENIZER,
+    AUDIO_ENCODER,
+    DECODER,
+    DECODER_PREFILL,
+    DEPTHFORMER,
+    MIMI_DECODER,
+    TEXT_HEAD,
+)
 from voxrill.runtime.errors import UsageError
 
 RECIPES = Path(__file__).parent / "recipes"
+GRAPHS = (AUDIO_ENCODER, DECODER, DECODER_PREFILL, TEXT_HEAD, DEPTHFORMER, MIMI_DECODER, AUDIO_DETOKENIZER)
+"""The graphs of every family."""
 BLOCKS = (16, 32, 64, 128, 256)
 """Block sizes that onnxruntime's MatMulNBits knows."""
 
@@ -54,11 +67,13 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse rules that match none of the `known` weights (by graph): a misspelt name must not pass silently.
 
         Raises:
-            UsageError: a rule matches nothing.
+            UsageError: a rule matches nothing, and is not of another family's graph.
         """
         for rule in self.weights:
             graphs = [graph for graph in known if fnmatchcase(graph, rule.graph)]
             if not graphs:
+                if any(fnmatchcase(graph, rule.graph) for graph in GRAPHS):
+                    continue
                 raise UsageError(f"the recipe names the graph {rule.graph!r}", f"This bundle has: {', '.join(known)}")
             if not any(rule.matches(graph, name) for graph in graphs for name in known[graph]):
                 some = ", ".join(known[graphs[0]][:3])

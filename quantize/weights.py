@@ -14,6 +14,8 @@ from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 Floats = NDArray[np.float32]
 
 INT8_LIMIT = 127
+INT4_LEVELS = 15
+"""The largest 4-bit number."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,32 @@ def to_int4(weight: Floats, block: int) -> Int4Matrix:
     zero_points = np.zeros((columns, (blocks + 1) // 2), np.uint8)
     quantize_matmul_4bits(packed, padded, scales, zero_points, block, columns, rows, False)
     return Int4Matrix(packed, scales, zero_points)
+
+
+def in_blocks(weight: Floats, block: int) -> Floats:
+    """(rows, columns) to (columns, blocks, block), rows filled up with zeros."""
+    rows, columns = weight.shape
+    blocks = -(-rows // block)
+    padded = np.pad(weight, ((0, blocks * block - rows), (0, 0)))
+    return np.ascontiguousarray(padded.T, np.float32).reshape(columns, blocks, block)
+
+
+def block_range(rows: Floats) -> tuple[Floats, NDArray[np.uint8]]:
+    """Scale and zero point (columns,) with which `rows` (n, columns) fill the 4-bit range; zero stays zero."""
+    low, high = np.minimum(rows.min(0), 0), np.maximum(rows.max(0), 0)
+    scales = np.where(high > low, (high - low) / INT4_LEVELS, 1.0).astype(np.float32)
+    return scales, np.clip(np.rint(-low / scales), 0, INT4_LEVELS).astype(np.uint8)
+
+
+def pack_int4(values: NDArray[np.uint8], scales: Floats, zero_points: NDArray[np.uint8]) -> Int4Matrix:
+    """4-bit numbers, one a byte, as MatMulNBits wants them: two a byte, the first one low.
+
+    values (columns, blocks, block); scales and zero_points (columns, blocks).
+    """
+    zeros = np.pad(zero_points, ((0, 0), (0, zero_points.shape[1] % 2)))
+    return Int4Matrix(_pairs(values), np.ascontiguousarray(scales, np.float32), _pairs(zeros))
+
+
+def _pairs(numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    pairs: NDArray[np.uint8] = numbers[..., 0::2] | (numbers[..., 1::2] << 4)
+    return np.ascontiguousarray(pairs)

@@ -18,11 +18,18 @@ _CERTAIN = 1e9
 """Noise that decides a draw: far above any logit."""
 
 
+def forced_noise(spoken: NDArray[np.int64], codes: AudioCodesSpec) -> NDArray[np.float32]:
+    """Noise (codebooks, vocab) with which the graph speaks the codes `spoken` (codebooks,), whatever its logits."""
+    noise = np.zeros((codes.codebooks, codes.vocab_size), np.float32)
+    noise[np.arange(len(spoken)), spoken] = _CERTAIN
+    return noise
+
+
 class Depthformer:
     """Samples frames; the whole frame is one run of the graph, in memory that is kept from frame to frame."""
 
     def __init__(self, graph: Graph, codes: AudioCodesSpec) -> None:
-        self._vocab = codes.vocab_size
+        self._spec, self._vocab = codes, codes.vocab_size
         books = (codes.codebooks, codes.vocab_size)
         self._hidden = np.zeros(tuple(int(size) for size in graph.spec.inputs[0].shape), np.float32)
         self._temperature, self._top_k = np.ones(1, np.float32), np.ones(1, np.int64)
@@ -47,8 +54,7 @@ class Depthformer:
 
     def logits(self, hidden: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (codebooks, vocab) of every codebook, given that `codes` (codebooks,) were spoken before it."""
-        self._noise.fill(0)
-        self._noise[np.arange(len(codes)), codes] = _CERTAIN
+        self._noise[:] = forced_noise(codes, self._spec)
         self._run(hidden, 1.0, self._vocab)
         return self._logits.copy()
 

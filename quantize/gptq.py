@@ -1,0 +1,54 @@
+"""4-bit rounding that knows what the weight is multiplied with: each row's error is made good by the rows after it.
+
+In: a weight (rows, columns) and real inputs of its product. Out: the `Int4Matrix` of it.
+Source: Frantar et al. 2022 (GPTQ), with the scale of a block set when the block begins.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.quantize.weights import INT4_LEVELS, Int4Matrix, block_range, pack_int4
+
+Floats = NDArray[np.float32]
+
+DAMPING = 0.01
+"""Share of the mean diagonal that is added to it, so that inputs that never vary do no harm."""
+
+
+def to_gptq(weight: Floats, block: int, inputs: Floats) -> Int4Matrix:
+    """Round to 4 bits, `block` rows of a column to a scale; asymmetric.
+
+    Args:
+        weight: (rows, columns).
+        block: rows of a column that share a scale.
+        inputs: (n, rows), what the product was given on real turns.
+    """
+    rows, columns = weight.shape
+    blocks = -(-rows // block)
+    left = weight.astype(np.float32).copy()
+    feedback = _feedback(inputs)
+    values = np.zeros((blocks * block, columns), np.uint8)
+    scales, zeros = np.zeros((blocks, columns), np.float32), np.zeros((blocks, columns), np.uint8)
+    for index in range(blocks):
+        start, stop = index * block, min((index + 1) * block, rows)
+        scales[index], zeros[index] = block_range(left[start:stop])
+        errors = np.zeros((stop - start, columns), np.float32)
+        for row in range(start, stop):
+            steps = np.clip(np.rint(left[row] / scales[index]) + zeros[index], 0, INT4_LEVELS)
+            values[row] = steps
+            errors[row - start] = (left[row] - (steps - zeros[index]) * scales[index]) / feedback[row, row]
+            left[row + 1 : stop] -= feedback[row, row + 1 : stop, None] * errors[row - start]
+        left[stop:] -= feedback[start:stop, stop:].T @ errors
+        values[stop : (index + 1) * block] = zeros[index]
+    return pack_int4(values.T.reshape(columns, blocks, block), scales.T, zeros.T)
+
+
+def _feedback(inputs: Floats) -> Floats:
+    """Upper Cholesky factor (rows, rows) of the inverse of the inputs' second moments."""
+    moments = inputs.T.astype(np.float64) @ inputs.astype(np.float64)
+    moments[np.diag_indices_from(moments)] += DAMPING * np.trace(moments) / len(moments) + 1e-9
+    inverse = np.linalg.inv(moments)
+    upper: Floats = np.linalg.cholesky(inverse).T.astype(np.float32)
+    return upper

@@ -1,0 +1,106 @@
+"""Weights in groups, as the sensitivity measurement takes them, and how many bytes they need.
+
+In: a float32 bundle. Out: groups of weights that can have 4 bits, each with the pattern by which a recipe names it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from voxrill.quantize.graph import Weight, fitting_block, large_weights
+from voxrill.runtime.bundle import Bundle
+from voxrill.runtime.errors import UsageError
+
+By = Literal["weight", "layer", "kind"]
+
+_NUMBER = re.compile(r"(^|(?<=\.))\d+(?=\.)")
+
+PATTERNS: dict[By, Callable[[str], str]] = {
+    "weight": lambda name: name,
+    "layer": lambda name: name[: found.end()] + ".*" if (found := _NUMBER.search(name)) else name,
+    "kind": lambda name: _NUMBER.sub("*", name),
+}
+"""The pattern of a weight's group: itself, its layer (up to the first number), or its kind (every number a star)."""
+
+MANY = 200
+"""Weights above which they are measured by kind, unless asked for otherwise."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Weights of one graph that get the same number of bits. pattern: their name in a recipe."""
+
+    graph: str
+    pattern: str
+    weights: tuple[Weight, ...]
+
+    def size(self, bits: int, block: int) -> int:
+        """Bytes of all of them."""
+        return sum(stored_size(weight, bits, block) for weight in self.weights)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a bundle has to quantise. groups: can have 4 bits; tables: (graph, weight) that 4 bits are refused for.
+
+    size: bytes of the bundle with 8 bits wherever there is an 8-bit form.
+    """
+
+    groups: tuple[Group, ...]
+    tables: tuple[tuple[str, str], ...]
+    size: int
+
+
+def take_inventory(bundle: Bundle, by: By | None = None, graphs: Sequence[str] = ()) -> Inventory:
+    """Sort a float32 bundle's weights.
+
+    Args:
+        bundle: the bundle.
+        by: how to group; None takes each weight by itself, or its kind where there are many.
+        graphs: only the weights of these are grouped; none means all.
+
+    Raises:
+        UsageError: there is no such graph, or nothing that can have 4 bits.
+    """
+    manifest = bundle.manifest
+    unknown = set(graphs) - set(manifest.graphs)
+    if unknown:
+        raise UsageError(f"there is no graph {', '.join(sorted(unknown))}", f"Known: {', '.join(manifest.graphs)}")
+    found = {name: large_weights(bundle.path(graph.file)) for name, graph in manifest.graphs.items()}
+    all_weights = [(graph, weight) for graph, weights in found.items() for weight in weights]
+    asked = [(g, weight) for g, weight in all_weights if weight.may_have_4_bits and (not graphs or g in graphs)]
+    if not asked:
+        raise UsageError(
+            f"no weight of {', '.join(graphs) or bundle.directory} can have 4 bits",
+            "Tables that rows are gathered from have 8; give other --graphs",
+        )
+    by = by or ("weight" if len(asked) <= MANY else "kind")
+    rows, columns = manifest.audio_embeddings.shape
+    saved = 4 * rows * columns - (rows * columns + 4 * rows)
+    saved += sum(stored_size(w, 32, 0) - stored_size(w, 8, 0) for _, w in all_weights if w.may_have_8_bits)
+    tables = tuple((g, w.name) for g, w in all_weights if w.may_have_8_bits and not w.may_have_4_bits)
+    return Inventory(_groups(asked, by), tables, manifest.size - saved)
+
+
+def _groups(weights: Sequence[tuple[str, Weight]], by: By) -> tuple[Group, ...]:
+    found: dict[tuple[str, str], list[Weight]] = {}
+    for graph, weight in weights:
+        found.setdefault((graph, PATTERNS[by](weight.name)), []).append(weight)
+    return tuple(Group(graph, pattern, tuple(members)) for (graph, pattern), members in found.items())
+
+
+def stored_size(weight: Weight, bits: int, block: int) -> int:
+    """Bytes of a weight: its numbers, and a scale for each column (8 bits), row (tables) or block (4 bits)."""
+    numbers = math.prod(weight.shape)
+    if bits == 32:
+        return 4 * numbers
+    rows, columns = weight.shape
+    if bits == 8:
+        return numbers + 4 * (columns if weight.operators == {"MatMul"} else rows)
+    block = fitting_block(block, rows)
+    blocks = -(-rows // block)
+    return columns * (blocks * (block // 2 + 4) + (blocks + 1) // 2)

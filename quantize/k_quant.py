@@ -1,0 +1,61 @@
+"""4-bit rounding with a search: for each block the scale and zero point with the least weighted squared error.
+
+In: a weight (rows, columns). Out: the `Int4Matrix` of it. After llama.cpp's make_qkx2_quants: large weights count more,
+narrower ranges than the block's own are tried, and the scale of each try is fitted by least squares. Zero points are
+whole numbers, as MatMulNBits has them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.quantize.weights import INT4_LEVELS, Int4Matrix, in_blocks, pack_int4
+
+Floats = NDArray[np.float32]
+
+SHRUNK = np.linspace(1.0, 0.6, 9)
+"""Shares of a block's range that are tried: what lies outside is clipped."""
+AT_ONCE = 1 << 22
+"""Numbers worked on at a time: bounds memory to some 100 MB."""
+
+_TINY = 1e-12
+
+
+def to_k_quant(weight: Floats, block: int) -> Int4Matrix:
+    """Round to 4 bits, `block` rows of a column to a scale; asymmetric."""
+    blocks = in_blocks(weight, block)
+    step = max(1, AT_ONCE // blocks[0].size)
+    parts = [_searched(blocks[start : start + step]) for start in range(0, len(blocks), step)]
+    values, scales, zeros = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return pack_int4(values, scales, zeros)
+
+
+def _searched(blocks: Floats) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8]]:
+    """Blocks (columns, n, block) to values, scales (columns, n) and zero points."""
+    importance = np.abs(blocks) + np.sqrt((blocks**2).mean(-1, keepdims=True))
+    best_error = np.full(blocks.shape[:2], np.inf, np.float32)
+    best = np.zeros(blocks.shape, np.uint8), np.ones(blocks.shape[:2], np.float32), np.zeros(blocks.shape[:2], np.uint8)
+    for share in SHRUNK:
+        values, scales, zeros = _fitted(blocks, importance, share)
+        shown = (values - zeros[..., None].astype(np.float32)) * scales[..., None]
+        error = (importance * (blocks - shown) ** 2).sum(-1)
+        better = error < best_error
+        best_error = np.where(better, error, best_error)
+        for kept, found in zip(best, (values, scales, zeros), strict=True):
+            kept[better] = found[better]
+    return best
+
+
+def _fitted(
+    blocks: Floats, importance: Floats, share: float
+) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8]]:
+    """One try: the range shrunk to `share`, then the scale that fits the values best."""
+    low, high = np.minimum(blocks.min(-1), 0) * share, np.maximum(blocks.max(-1), 0) * share
+    scales = np.maximum((high - low) / INT4_LEVELS, _TINY)
+    zeros = np.clip(np.rint(-low / scales), 0, INT4_LEVELS)
+    values = np.clip(np.rint(blocks / scales[..., None]) + zeros[..., None], 0, INT4_LEVELS)
+    steps = values - zeros[..., None]
+    down = (importance * steps * steps).sum(-1)
+    fitted = np.where(down > 0, (importance * blocks * steps).sum(-1) / np.maximum(down, _TINY), scales)
+    return values.astype(np.uint8), np.where(fitted > 0, fitted, scales).astype(np.float32), zeros.astype(np.uint8)

@@ -1,0 +1,262 @@
+"""What fewer bits for a few weights cost the model: one group of weights at a time, on recorded turns.
+
+In: a float32 bundle and sounds. Out: for every group of weights what it costs in 4 bits and in 8, all else in float32.
+
+The float32 model hears each sound twice, to transcribe it and to answer it, and what it writes and speaks is kept. Then
+one graph is opened with one group quantised and is fed the very rows and codes of those turns (teacher forcing), the
+prompt at once and the answer row by row, as on a device. The cost is how far the predictions move: the mean
+Kullback-Leibler divergence from float32's of the next text token and of the next code. The codec predicts nothing; its
+cost is the power of the error in the sound over the sound's power, also a number near 0 that grows with the error's
+square.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.quantize.graph import quantize_graph
+from voxrill.quantize.groups import Group
+from voxrill.quantize.recipe import Recipe, Rule
+from voxrill.runtime.audio_encoder import AudioEncoder
+from voxrill.runtime.backbone import Backbone
+from voxrill.runtime.bundle import Bundle, link_file
+from voxrill.runtime.codec import Codec
+from voxrill.runtime.contract import AUDIO_ENCODER, DECODER
+from voxrill.runtime.depthformer import Depthformer
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.generate import Frame, Generation, Options, Token
+from voxrill.runtime.manifest import FLOAT32, Sampling, Task
+from voxrill.runtime.model import Model
+from voxrill.runtime.session import Graph
+from voxrill.runtime.stats import StageTimes
+from voxrill.runtime.steps import Progress, quiet
+
+Floats = NDArray[np.float32]
+
+GREEDY = Sampling()
+BITS = (4, 8)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn as the float32 model lived it.
+
+    sound: what it heard; rows (n, hidden): prompt and answer, of which `heard` are the sound's and `prompt` the
+    prompt's; steps: the answer; hidden (steps, hidden): the state that each step was predicted from; logits: of each
+    step, (vocab,) or (codebooks, vocab).
+    """
+
+    sound: Floats
+    rows: Floats
+    heard: slice
+    prompt: int
+    steps: list[Token | Frame]
+    hidden: Floats
+    logits: list[Floats]
+
+
+@dataclass
+class Cost:
+    """Mean divergences in nats, of `text` tokens and of `codes`, and the codec's error power: 0 where nothing moved."""
+
+    text: list[float] = field(default_factory=list)
+    codes: list[float] = field(default_factory=list)
+    error: float = 0.0
+    power: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """One figure to rank by."""
+        means = sum(float(np.mean(values)) for values in (self.text, self.codes) if values)
+        return means + (self.error / self.power if self.power else 0.0)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a group costs in 4 bits and in 8, and the bytes that 4 bits save beside 8."""
+
+    group: Group
+    cost4: float
+    cost8: float
+    saved: int
+
+    @property
+    def added(self) -> float:
+        """What 4 bits cost more than 8; 0 where they are no worse."""
+        return max(self.cost4 - self.cost8, 0.0)
+
+    @property
+    def rank(self) -> float:
+        """Cost a saved byte: the groups to give 8 bits first have most of it."""
+        return self.added / self.saved
+
+
+def measure(
+    bundle: Bundle,
+    groups: Sequence[Group],
+    sounds: Sequence[Floats],
+    folder: Path,
+    block: int = 128,
+    threads: int = 0,
+    progress: Progress = quiet,
+) -> list[Measured]:
+    """Measure every group; those that 4 bits cost most for each byte saved come first.
+
+    Args:
+        bundle: the float32 bundle.
+        groups: what to measure.
+        sounds: sounds (samples,) at 16 kHz; a dozen are enough to rank by.
+        folder: where temporary files may lie; on the bundle's file system they take little room.
+        block: of 4 bits.
+        threads: threads of a graph.
+        progress: told what is being measured.
+
+    Raises:
+        UsageError: the bundle is not float32 of the cpu flavour.
+    """
+    quantised = [name for name, graph in bundle.manifest.graphs.items() if graph.precision != FLOAT32]
+    if quantised:
+        raise UsageError(f"{bundle.directory} is quantised already", "Give the float32 bundle")
+    if bundle.manifest.static:
+        raise UsageError(f"{bundle.directory} is of the npu flavour", "Measure the cpu flavour: the recipe fits both")
+    total = len(groups) + 1
+    progress("float32", 0, total)
+    found = []
+    with _scratch(folder) as scratch:
+        trials = _Trials(bundle, sounds, scratch, threads)
+        for done, group in enumerate(groups, 1):
+            progress(f"{group.graph} {group.pattern}", done, total)
+            cost4, cost8 = (trials.cost(group, Rule(bits, group.graph, block=block)).total for bits in (4, 8))
+            found.append(Measured(group, cost4, cost8, group.size(8, block) - group.size(4, block)))
+    return sorted(found, key=lambda one: one.rank, reverse=True)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    try:
+        with tempfile.TemporaryDirectory(prefix=".sensitivity-", dir=folder) as name:
+            yield Path(name)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or folder} cannot be written ({error.strerror or error})", "Give -o another place"
+        ) from None
+
+
+class _Trials:
+    """The float32 model, its turns, and one graph at a time tried on them."""
+
+    def __init__(self, bundle: Bundle, sounds: Sequence[Floats], scratch: Path, threads: int) -> None:
+        self.bundle, self.scratch, self.threads = bundle, scratch, threads
+        self.model = Model(bundle, threads)
+        tasks = bundle.manifest.tasks
+        turns = [_live(self.model, sound, task) for sound in sounds for task in (tasks.transcribe, tasks.chat)]
+        self.turns = [turn for turn in turns if turn.steps]  # to silence some models say nothing
+        spec = bundle.manifest.model
+        self._stages: dict[str, Callable[[Graph, Cost], None]] = {
+            AUDIO_ENCODER: self._encoder,
+            DECODER: self._decoder,
+            spec.frame_decoder: self._frame_decoder,
+            spec.codec.graph: self._codec,
+        }
+
+    def cost(self, group: Group, rule: Rule) -> Cost:
+        """What `group` costs, stored as `rule` says, with everything else in float32."""
+        rules = [Rule(rule.bits, rule.graph, weight.name, rule.block) for weight in group.weights]
+        source = self.bundle.path(self.bundle.manifest.graphs[group.graph].file)
+        target, data = self.scratch / source.name, f"{source.name}.data"
+        if data in self.bundle.manifest.files and not (self.scratch / data).exists():
+            link_file(self.bundle.path(data), self.scratch / data)
+        quantize_graph(group.graph, source, target, Recipe("", tuple(rules)), data_stays=True)
+        spec = self.bundle.manifest.specs()[group.graph]
+        cost = Cost()
+        self._stages[group.graph](Graph(target, spec, StageTimes(), self.threads, repack=True), cost)
+        return cost
+
+    def _encoder(self, graph: Graph, cost: Cost) -> None:
+        encoder = AudioEncoder(graph, self.bundle.manifest.model.log_mel, StageTimes(), None)
+        for turn in self.turns:
+            rows = turn.rows.copy()
+            rows[turn.heard] = encoder.encode(turn.sound)
+            self._compare(turn, _states(self.model.parts.backbone, rows, turn.prompt), cost)
+
+    def _decoder(self, graph: Graph, cost: Cost) -> None:
+        limit = self.bundle.manifest.model.backbone.max_positions
+        backbone = Backbone(graph, graph, None, None, limit)  # its text head is never asked
+        for turn in self.turns:
+            self._compare(turn, _states(backbone, turn.rows, turn.prompt), cost)
+
+    def _frame_decoder(self, graph: Graph, cost: Cost) -> None:
+        depthformer = Depthformer(graph, self.bundle.manifest.model.codes)
+        for turn in self.turns:
+            self._compare(turn, turn.hidden, cost, depthformer)
+
+    def _codec(self, graph: Graph, cost: Cost) -> None:
+        model = self.model
+        codec = Codec(graph, model.manifest.model.codec, model.manifest.model.codes, None)
+        for turn in self.turns:
+            spoken = [step.codes for step in turn.steps if isinstance(step, Frame) and codec.decodes(step.codes)]
+            if spoken:
+                wanted, got = (one.decode(np.stack(spoken, 1)).astype(np.float64) for one in (model.codec, codec))
+                cost.error += float(((wanted - got) ** 2).sum())
+                cost.power += float((wanted**2).sum())
+
+    def _compare(self, turn: Turn, hidden: Floats, cost: Cost, depthformer: Depthformer | None = None) -> None:
+        """Count what is predicted from other hidden states, or by another depthformer, against float32's."""
+        for step, state, wanted in zip(turn.steps, hidden, turn.logits, strict=True):
+            if isinstance(step, Token):
+                if depthformer is None:
+                    cost.text.append(divergence(wanted, self.model.parts.backbone.logits(state)))
+            else:
+                got = (depthformer or self.model.parts.depthformer).logits(state, step.codes)
+                cost.codes.append(divergence(wanted, got))
+
+
+def _live(model: Model, sound: Floats, task: Task) -> Turn:
+    """A sound and what the model makes of it: transcribed or answered, greedily."""
+    context, parts = model.conversation(system=task.system).context, model.parts
+    with context.turn("user"):
+        start = context.positions
+        context.add_audio(sound)
+        heard = slice(start, context.positions)
+    context.open_turn("assistant")
+    prompt = context.waiting
+    steps = list(Generation(context, Options(task.mode, GREEDY, GREEDY, task.max_new_tokens)))
+    answer = [
+        parts.embed_tokens([step.id]) if isinstance(step, Token) else parts.embed_frames(step.codes[:, None])
+        for step in steps
+    ]
+    rows = np.concatenate([prompt, *answer])[: len(prompt) + max(len(steps), 1) - 1]  # from the last row nothing follows
+    hidden = _states(parts.backbone, rows, len(prompt))
+    logits = [
+        parts.backbone.logits(state) if isinstance(step, Token) else parts.depthformer.logits(state, step.codes)
+        for step, state in zip(steps, hidden, strict=False)
+    ]
+    return Turn(sound, rows, heard, len(prompt), steps, hidden, logits)
+
+
+def _states(backbone: Backbone, rows: Floats, prompt: int) -> Floats:
+    """The hidden state before each step of the answer: the prompt at once, then row by row, as when it was made."""
+    state = backbone.new_state()
+    hidden = [backbone.forward(rows[:prompt], state)[-1:]]
+    hidden += [backbone.forward(row[None], state) for row in rows[prompt:]]
+    return np.concatenate(hidden)
+
+
+def divergence(wanted: Floats, got: Floats) -> float:
+    """Kullback-Leibler divergence in nats between the softmaxes of logits (..., vocab), its mean over the others."""
+    p, q = (_log_softmax(logits.astype(np.float64)) for logits in (wanted, got))
+    terms = np.where(np.isfinite(p), np.exp(p) * (p - q), 0.0)
+    return float(terms.sum(-1).mean())
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(-1, keepdims=True)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return found
