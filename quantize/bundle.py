@@ -6,6 +6,7 @@ In: a float32 bundle and a recipe. Out: a bundle that the runtime loads like any
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,14 +15,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from voxrill.quantize.graph import Report, external_place, large_weights, quantize_graph
-from voxrill.quantize.recipe import Recipe, read_recipe
+from voxrill.quantize.calibration import Calibration
+from voxrill.quantize.graph import Moments, Report, Weight, external_place, large_weights, quantize_graph
+from voxrill.quantize.recipe import GPTQ, Recipe, read_recipe
+from voxrill.quantize.turns import record
 from voxrill.quantize.weights import to_int8
 from voxrill.runtime.bundle import Bundle, link_file, open_bundle, replacing_bundle, write_manifest
 from voxrill.runtime.contract import DECODER, DECODER_PREFILL, TEXT_HEAD
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
+from voxrill.runtime.model import Model
 from voxrill.runtime.steps import Progress, quiet
 
 AUDIO_EMBEDDINGS = "audio_embeddings"
@@ -30,7 +35,12 @@ AUDIO_TABLE_FILE = "audio_embeddings.i8"
 
 
 def quantize_bundle(
-    bundle: Bundle, target: Path, recipe: Recipe, progress: Progress = quiet, fast_prefill: bool = False
+    bundle: Bundle,
+    target: Path,
+    recipe: Recipe,
+    progress: Progress = quiet,
+    fast_prefill: bool = False,
+    sounds: Sequence[NDArray[np.float32]] = (),
 ) -> Bundle:
     """Quantise `bundle` into the bundle folder `target`.
 
@@ -41,9 +51,10 @@ def quantize_bundle(
         progress: told what is being done.
         fast_prefill: add a second decoder for prefill, in 8 bits whatever the recipe says: with many positions its
             products take half the time of 4-bit ones, for a second copy of the decoder's weights.
+        sounds: questions (samples,) at 16 kHz, for gptq to see what the weights are multiplied with; a few dozen.
 
     Raises:
-        UsageError: the bundle is quantised already, or the recipe does not fit it.
+        UsageError: the bundle is quantised already, or the recipe does not fit it, or wants sounds.
         BundleError: a graph cannot be read, the disk is full, or Ctrl-C; `target` is as it was.
     """
     manifest = bundle.manifest
@@ -54,12 +65,12 @@ def quantize_bundle(
         raise UsageError(f"{target} is the bundle to quantise", "Give -o another folder")
     if fast_prefill and DECODER_PREFILL in manifest.graphs:
         raise UsageError(f"{bundle.directory} has a prefill graph of its own", "Leave --fast-prefill out")
-    known = {
-        name: [weight.name for weight in large_weights(bundle.path(graph.file))]
-        for name, graph in manifest.graphs.items()
-    }
+    weights = {name: large_weights(bundle.path(graph.file)) for name, graph in manifest.graphs.items()}
+    known = {name: [weight.name for weight in of_graph] for name, of_graph in weights.items()}
     recipe.check_names({**known, AUDIO_EMBEDDINGS: [AUDIO_EMBEDDINGS]})
     total = len(manifest.graphs) + 1
+    progress("calibration", 0, total)
+    moments = _calibrate(bundle, recipe, weights, sounds)
     replaced = {manifest.audio_embeddings.file}
     reports: dict[str, Report] = {}
     graphs: dict[str, GraphFile] = {}
@@ -67,7 +78,8 @@ def quantize_bundle(
         for done, (name, graph) in enumerate(manifest.graphs.items()):
             progress(name, done, total)
             external = name == TEXT_HEAD
-            reports[name] = quantize_graph(name, bundle.path(graph.file), partial / graph.file, recipe, external)
+            source, made = bundle.path(graph.file), partial / graph.file
+            reports[name] = quantize_graph(name, source, made, recipe, external, moments=moments.get(name))
             graphs[name] = GraphFile(graph.file, reports[name].precision)
             replaced |= {graph.file, f"{graph.file}.data"}
         if fast_prefill:
@@ -85,6 +97,25 @@ def quantize_bundle(
         write_manifest(partial, msgspec.structs.replace(manifest, graphs=graphs, tools=tools, **tables))
         progress("done", total, total)
     return open_bundle(target)
+
+
+def _calibrate(
+    bundle: Bundle, recipe: Recipe, weights: dict[str, list[Weight]], sounds: Sequence[NDArray[np.float32]]
+) -> dict[str, Moments]:
+    """By graph, what gptq asks; empty where the recipe never speaks of it."""
+    asked = {
+        graph: [weight for weight in of_graph if recipe.rule(graph, weight.name).method == GPTQ]
+        for graph, of_graph in weights.items()
+    }
+    asked = {graph: of_graph for graph, of_graph in asked.items() if of_graph}
+    if not asked:
+        return {}
+    if not sounds:
+        raise UsageError("the recipe asks for gptq, which listens to how the model is used", "Give --audio FOLDER")
+    model = Model(bundle)
+    tasks = bundle.manifest.tasks
+    turns = [record(model, sound, task) for sound in sounds for task in (tasks.chat, tasks.transcribe)]
+    return {graph: Calibration(model, graph, of_graph, turns).moments for graph, of_graph in asked.items()}
 
 
 def _prefill(bundle: Bundle, partial: Path) -> tuple[GraphFile, Report]:

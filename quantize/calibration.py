@@ -1,13 +1,13 @@
-"""What matrices are multiplied with on real turns: the inputs that GPTQ wants to know.
+"""What matrices are multiplied with on real turns, as GPTQ wants to know it.
 
-In: a float32 bundle's graph, the names of weights, recorded turns. Out: the inputs (n, rows) of each weight's product,
-gathered by running the graph with those inputs as further outputs.
+In: a float32 model, one of its graphs and recorded turns. Out: for each weight asked for, the second moments of the
+inputs of its products, gathered by running the graph with those inputs as further outputs.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from voxrill.devices.providers import CPU, data_file, session_options
-from voxrill.quantize.graph import load_graph
+from voxrill.quantize.graph import Weight, load_graph
 from voxrill.quantize.turns import Turn
 from voxrill.runtime.bundle import Bundle, link_file
 from voxrill.runtime.contract import DECODER, DEPTHFORMER, KV_CAPACITY
@@ -33,22 +33,63 @@ Floats = NDArray[np.float32]
 CALIBRATED = (DECODER, DEPTHFORMER)
 """Graphs that can be calibrated: the others are not given 4 bits by any recipe that ships."""
 
+AT_ONCE = 1 << 30
+"""Bytes of second moments that are gathered in one pass over the turns."""
 
-def collect(model: Model, graph: str, weights: Sequence[str], turns: Sequence[Turn]) -> dict[str, Floats]:
-    """Inputs of the products with `weights` of one graph of a float32 model.
+
+class Calibration:
+    """Second moments of the inputs of one graph's products.
+
+    Weights are asked for one after the other, and those that follow are gathered along, as many as fit.
+
+    Args:
+        model: the float32 model.
+        graph: the graph's name.
+        weights: those that will be asked for, in that order.
+        turns: what the graph is run on.
 
     Raises:
-        UsageError: a weight is in no product that runs, or the graph cannot be calibrated.
+        UsageError: the graph cannot be calibrated, or no step of the turns runs it.
     """
-    if graph not in CALIBRATED:
-        raise UsageError(f"the recipe asks for gptq in {graph}", f"It works in {', '.join(CALIBRATED)}; use k_quant there")
-    feeds = _decoder_feeds(model, turns) if graph == DECODER else _depthformer_feeds(model, turns)
-    with tempfile.TemporaryDirectory() as folder:
-        path, inputs = _exposed(model.bundle, graph, set(weights), Path(folder))
-        missing = set(weights) - set(inputs.values())
-        if missing:
-            raise UsageError(f"gptq finds no product with {min(missing)} of {graph}", "Give that weight k_quant or round")
-        return _gathered(path, inputs, feeds)
+
+    def __init__(self, model: Model, graph: str, weights: Sequence[Weight], turns: Sequence[Turn]) -> None:
+        if graph not in CALIBRATED:
+            raise UsageError(
+                f"the recipe asks for gptq in {graph}", f"It works in {', '.join(CALIBRATED)}; use k_quant there"
+            )
+        self._bundle, self._graph, self._weights = model.bundle, graph, list(weights)
+        self._feeds = list((_decoder_feeds if graph == DECODER else _depthformer_feeds)(model, turns))
+        if not self._feeds:
+            raise UsageError(f"the sounds of --audio never make {graph} run", "Give sounds that the model answers")
+        self._known: dict[str, Floats] = {}
+
+    def moments(self, name: str) -> Floats:
+        """Second moments (rows, rows) of one weight's inputs."""
+        if name not in self._known:
+            self._known = self._gather(self._next(name))
+        return self._known[name]
+
+    def _next(self, name: str) -> list[str]:
+        """This weight and those after it that fit."""
+        names = [weight.name for weight in self._weights]
+        chosen, size = [name], 0
+        for weight in self._weights[names.index(name) :]:
+            size += 4 * weight.shape[0] ** 2
+            if size > AT_ONCE:
+                break
+            chosen.append(weight.name)
+        return list(dict.fromkeys(chosen))
+
+    def _gather(self, names: Sequence[str]) -> dict[str, Floats]:
+        with tempfile.TemporaryDirectory(dir=self._bundle.directory.parent) as folder:
+            path, inputs = _exposed(self._bundle, self._graph, set(names), Path(folder))
+            session = ort.InferenceSession(str(path), session_options(), providers=[CPU])
+            sums: dict[str, Floats] = {}
+            for feed in self._feeds:
+                for weight, given in zip(inputs.values(), session.run(list(inputs), feed), strict=True):
+                    rows = given.reshape(-1, given.shape[-1])
+                    sums[weight] = sums.get(weight, 0) + rows.T @ rows
+        return sums
 
 
 def _exposed(bundle: Bundle, graph: str, weights: set[str], folder: Path) -> tuple[Path, dict[str, str]]:
@@ -68,15 +109,6 @@ def _exposed(bundle: Bundle, graph: str, weights: set[str], folder: Path) -> tup
     if data_file(source).is_file():
         link_file(data_file(source), data_file(path))
     return path, {name: weight for name, (_, weight) in inputs.items()}
-
-
-def _gathered(path: Path, inputs: Mapping[str, str], feeds: Iterator[dict[str, Array]]) -> dict[str, Floats]:
-    session = ort.InferenceSession(str(path), session_options(), providers=[CPU])
-    found: dict[str, list[Floats]] = {weight: [] for weight in inputs.values()}
-    for feed in feeds:
-        for weight, rows in zip(inputs.values(), session.run(list(inputs), feed), strict=True):
-            found[weight].append(rows.reshape(-1, rows.shape[-1]))
-    return {weight: np.concatenate(rows) for weight, rows in found.items()}
 
 
 def _decoder_feeds(model: Model, turns: Sequence[Turn]) -> Iterator[dict[str, Array]]:

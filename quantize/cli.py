@@ -1,4 +1,4 @@
-"""The commands that make a bundle small and say what it cost: quantize, compare.
+"""The commands that make a bundle small and say what it costs: quantize, sensitivity, compare.
 
 What they need beyond the runtime (onnx, jiwer, matplotlib) is imported when they run, not before.
 """
@@ -6,7 +6,7 @@ What they need beyond the runtime (onnx, jiwer, matplotlib) is imported when the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from voxrill.quantize.recipe import By, check_block, read_recipe
 from voxrill.runtime.audio_file import as_waveform
 from voxrill.runtime.bundle import open_bundle
 from voxrill.runtime.errors import AudioFileError, MissingDependency, UsageError
@@ -24,6 +25,7 @@ from voxrill.runtime.steps import step_progress
 
 if TYPE_CHECKING:
     from voxrill.quantize.compare import Comparison
+    from voxrill.quantize.sensitivity import Measured
 
 SOUND_FILES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -33,30 +35,98 @@ _out = Console(highlight=False, markup=False, emoji=False)
 
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the command line."""
-    for command in (quantize, compare):
+    for command in (quantize, sensitivity, compare):
         app.command()(command)
 
 
 def quantize(
     bundle: Annotated[Path, typer.Argument(help="Float32 bundle folder, as voxrill export wrote it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Bundle folder to write.")],
-    recipe: Annotated[str, typer.Option(help="int8, int4, or a recipe file (TOML).")] = "int8",
+    recipe: Annotated[str, typer.Option(help="int8, int4, mixed, or a recipe file (TOML).")] = "int8",
     fast_prefill: Annotated[
         bool, typer.Option("--fast-prefill", help="Add an 8-bit decoder for prefill: sooner answers, more memory.")
     ] = False,
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of spoken questions, for a recipe that rounds by gptq.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Only so many files of --audio; 0 takes all.")] = 32,
 ) -> None:
     """Make a smaller bundle: 8-bit or 4-bit weights."""
     try:
         from voxrill.quantize.bundle import quantize_bundle
-        from voxrill.quantize.recipe import read_recipe
     except ImportError as error:
         raise MissingDependency("quantize", error.name or "") from None
     opened = open_bundle(bundle)
     chosen = read_recipe(recipe)
+    sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]] if audio else []
     with step_progress(_err, "quantize") as progress:
-        made = quantize_bundle(opened, out, chosen, progress, fast_prefill)
+        made = quantize_bundle(opened, out, chosen, progress, fast_prefill, sounds)
     before, after = opened.manifest.size, made.manifest.size
     _err.print(f"wrote {out}: {after / 1e6:.1f} MB, {before / after:.1f} times smaller", soft_wrap=True)
+
+
+def sensitivity(
+    bundle: Annotated[Path, typer.Argument(help="Float32 bundle folder, as voxrill export wrote it.")],
+    audio: Annotated[Path, typer.Option(help="Folder of sound files to measure with.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Recipe file (TOML) to write.")] = None,
+    size: Annotated[
+        float | None, typer.Option(min=0, help="MB that the quantised bundle may have; decides what gets 4 bits.")
+    ] = None,
+    by: Annotated[
+        By | None,
+        typer.Option(help="Measure each weight, layer or kind (every layer's) together.", show_default="auto"),
+    ] = None,
+    graph: Annotated[list[str] | None, typer.Option(help="Only this graph's weights; may be repeated.")] = None,
+    block: Annotated[int, typer.Option(help="Rows that share a scale in 4 bits.")] = 128,
+    limit: Annotated[int, typer.Option(min=0, help="Only so many files; 0 takes all.")] = 16,
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")] = False,
+    threads: Annotated[int, typer.Option(min=0, help="Threads per graph; 0: one per physical core.")] = 0,
+) -> None:
+    """Measure which weights need 8 bits, and write a recipe from it."""
+    try:
+        from voxrill.quantize.choose import as_toml, choose
+        from voxrill.quantize.groups import take_inventory
+        from voxrill.quantize.sensitivity import measure
+    except ImportError as error:
+        raise MissingDependency("quantize", error.name or "") from None
+    opened = open_bundle(bundle)
+    check_block(block, "--block")
+    sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]]
+    inventory = take_inventory(opened, by, graph or ())
+    with step_progress(_err, "sensitivity") as progress:
+        found = measure(opened, inventory.groups, sounds, bundle.absolute().parent, block, threads, progress)
+    chosen = choose(found, inventory, None if size is None else round(1e6 * size))
+    if json:
+        sys.stdout.buffer.write(msgspec.json.encode([_row(one, one in chosen) for one in found]) + b"\n")
+    else:
+        _out.print(_sensitivity_table(found, chosen))
+    if out is not None:
+        about = f"Chosen by measurement on {bundle.absolute().name}, {len(sounds)} sounds; the rest in 8 bits."
+        out.write_text(as_toml(chosen, about, block), encoding="utf-8")
+        _err.print(f"wrote {out}: {len(chosen)} of {len(found)} groups in 4 bits", soft_wrap=True)
+
+
+def _row(one: Measured, four: bool) -> dict[str, object]:
+    return {
+        "graph": one.group.graph,
+        "name": one.group.pattern,
+        "weights": len(one.group.weights),
+        "cost_4_bits": one.cost4,
+        "cost_8_bits": one.cost8,
+        "bytes_saved": one.saved,
+        "bits": 4 if four else 8,
+    }
+
+
+def _sensitivity_table(found: Sequence[Measured], chosen: Sequence[Measured]) -> Table:
+    title = "Cost: divergence from float32, in nats (the codec: error power)"
+    table = Table("graph", "weights", "cost in 4 bits", "in 8", "MB saved", "bits", title=title)
+    for one in found:
+        bits = "4" if one in chosen else "8"
+        table.add_row(
+            one.group.graph, one.group.pattern, f"{one.cost4:.2g}", f"{one.cost8:.2g}", f"{one.saved / 1e6:.2f}", bits
+        )
+    return table
 
 
 def compare(

@@ -118,7 +118,7 @@ class _Graphs:
     def hear(self, sound: Floats) -> None:
         a, b = self.first.parts, self.second.parts
         self.differences["audio_encoder"].add(a.encoder.encode(sound), b.encoder.encode(sound))
-        turn = record(self.first, sound)
+        turn = record(self.first, sound, self.first.manifest.tasks.chat)
         hidden = a.backbone.forward(turn.rows, a.backbone.new_state())
         self.differences["decoder"].add(hidden, b.backbone.forward(turn.rows, b.backbone.new_state()))
         spoken = []

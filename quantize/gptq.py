@@ -1,6 +1,6 @@
 """4-bit rounding that knows what the weight is multiplied with: each row's error is made good by the rows after it.
 
-In: a weight (rows, columns) and real inputs of its product. Out: the `Int4Matrix` of it.
+In: a weight (rows, columns) and the second moments of what it is multiplied with on real turns. Out: the `Int4Matrix`.
 Source: Frantar et al. 2022 (GPTQ), with the scale of a block set when the block begins.
 """
 
@@ -17,18 +17,18 @@ DAMPING = 0.01
 """Share of the mean diagonal that is added to it, so that inputs that never vary do no harm."""
 
 
-def to_gptq(weight: Floats, block: int, inputs: Floats) -> Int4Matrix:
+def to_gptq(weight: Floats, block: int, moments: Floats) -> Int4Matrix:
     """Round to 4 bits, `block` rows of a column to a scale; asymmetric.
 
     Args:
         weight: (rows, columns).
         block: rows of a column that share a scale.
-        inputs: (n, rows), what the product was given on real turns.
+        moments: (rows, rows), the sum of x x^T over the inputs x of its product.
     """
     rows, columns = weight.shape
     blocks = -(-rows // block)
     left = weight.astype(np.float32).copy()
-    feedback = _feedback(inputs)
+    feedback = _feedback(moments)
     values = np.zeros((blocks * block, columns), np.uint8)
     scales, zeros = np.zeros((blocks, columns), np.float32), np.zeros((blocks, columns), np.uint8)
     for index in range(blocks):
@@ -45,10 +45,10 @@ def to_gptq(weight: Floats, block: int, inputs: Floats) -> Int4Matrix:
     return pack_int4(values.T.reshape(columns, blocks, block), scales.T, zeros.T)
 
 
-def _feedback(inputs: Floats) -> Floats:
+def _feedback(moments: Floats) -> Floats:
     """Upper Cholesky factor (rows, rows) of the inverse of the inputs' second moments."""
-    moments = inputs.T.astype(np.float64) @ inputs.astype(np.float64)
-    moments[np.diag_indices_from(moments)] += DAMPING * np.trace(moments) / len(moments) + 1e-9
-    inverse = np.linalg.inv(moments)
+    damped = moments.astype(np.float64)
+    damped[np.diag_indices_from(damped)] += DAMPING * np.trace(damped) / len(damped) + 1e-9
+    inverse = np.linalg.inv(damped)
     upper: Floats = np.linalg.cholesky(inverse).T.astype(np.float32)
     return upper

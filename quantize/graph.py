@@ -11,6 +11,7 @@ of its weights eight times), and cannot mix 4 and 8 bits in one graph. Their ker
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,17 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from voxrill.quantize.exclude import FEW_NUMBERS, REASONS
-from voxrill.quantize.recipe import BLOCKS, Recipe, Rule
-from voxrill.quantize.weights import to_int4, to_int8
+from voxrill.quantize.gptq import to_gptq
+from voxrill.quantize.k_quant import to_k_quant
+from voxrill.quantize.recipe import BLOCKS, GPTQ, K_QUANT, Recipe, Rule
+from voxrill.quantize.weights import Int4Matrix, to_int4, to_int8
 from voxrill.runtime.contract import EXTERNAL_ABOVE
 from voxrill.runtime.errors import BundleError, UsageError
 from voxrill.runtime.manifest import FLOAT32
+
+Floats = NDArray[np.float32]
+Moments = Callable[[str], Floats]
+"""A weight's name to the second moments (rows, rows) of what the weight is multiplied with."""
 
 CONTRIB = "com.microsoft"
 ACCURACY_LEVEL = 4
@@ -55,13 +62,14 @@ class Weight:
 class Report:
     """What became of a graph. bits: of every large weight; kept: why a weight stayed float32; nodes: how many of each.
 
-    nodes counts the quantised operators, so that a quantiser that silently skips nodes is seen. smaller_blocks: the
-    blocks of weights that have fewer rows than the recipe's block.
+    nodes counts the quantised operators, so that a quantiser that silently skips nodes is seen. methods: how the
+    4-bit weights were rounded. smaller_blocks: the blocks of weights that have fewer rows than the recipe's block.
     """
 
     bits: dict[str, int] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
     nodes: dict[str, int] = field(default_factory=dict)
+    methods: dict[str, str] = field(default_factory=dict)
     smaller_blocks: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -73,7 +81,7 @@ class Report:
 
 def large_weights(path: Path) -> list[Weight]:
     """The weights of a graph that a recipe may speak of, in the order in which they are used."""
-    proto = _load(path)
+    proto = load_graph(path)
     large = _large_weights(proto)
     users: dict[str, set[str]] = {}
     for node in proto.graph.node:
@@ -89,7 +97,13 @@ def fitting_block(block: int, rows: int) -> int:
 
 
 def quantize_graph(
-    graph: str, source: Path, target: Path, recipe: Recipe, external: bool = False, data_stays: bool = False
+    graph: str,
+    source: Path,
+    target: Path,
+    recipe: Recipe,
+    external: bool = False,
+    data_stays: bool = False,
+    moments: Moments | None = None,
 ) -> Report:
     """Write the quantised form of one graph.
 
@@ -100,13 +114,14 @@ def quantize_graph(
         recipe: how many bits each weight gets.
         external: keep weights apart however small they are.
         data_stays: do not copy what stays float32 out of the source's data file, which must lie beside `target` too.
+        moments: what gptq asks for each of its weights.
 
     Raises:
         UsageError: the recipe asks for what cannot be (4 bits for an embedding table).
         BundleError: the file is not a readable graph.
     """
-    proto = _load(source)
-    work = _Work(graph, proto, source.parent, recipe)
+    proto = load_graph(source)
+    work = _Work(graph, proto, source.parent, recipe, moments)
     work.run(data_stays)
     if data_stays:
         onnx.save_model(proto, str(target))
@@ -121,7 +136,7 @@ def external_place(tensor: onnx.TensorProto) -> tuple[str, int]:
     return where["location"], int(where.get("offset", 0))
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def load_graph(path: Path) -> onnx.ModelProto:
     """A graph without the weights that are kept apart."""
     try:
         return onnx.load(str(path), load_external_data=False)
@@ -140,8 +155,10 @@ def _large_weights(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 class _Work:
     """The quantisation of one graph under way."""
 
-    def __init__(self, graph: str, proto: onnx.ModelProto, folder: Path, recipe: Recipe) -> None:
-        self.graph, self.proto, self.folder, self.recipe = graph, proto, folder, recipe
+    def __init__(
+        self, graph: str, proto: onnx.ModelProto, folder: Path, recipe: Recipe, moments: Moments | None
+    ) -> None:
+        self.graph, self.proto, self.folder, self.recipe, self.moments = graph, proto, folder, recipe, moments
         self.report = Report()
         self._new: dict[str, onnx.TensorProto] = {}
 
@@ -179,7 +196,7 @@ class _Work:
     def _matmul(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
         if rule.bits == 8:
             return [self._int8_product(node, weight, transposed=False)]
-        return [self._int4_product(node, weight, rule.block)]
+        return [self._int4_product(node, weight, rule)]
 
     def _gemm(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
         """X @ weight.T without bias, as the text head has it. Its weight is an embedding table too: never 4 bits."""
@@ -227,19 +244,19 @@ class _Work:
             domain=CONTRIB,
         )
 
-    def _int4_product(self, node: onnx.NodeProto, weight: onnx.TensorProto, block: int) -> onnx.NodeProto:
+    def _int4_product(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> onnx.NodeProto:
         name = weight.name
         rows, columns = weight.dims
-        wanted, block = block, fitting_block(block, rows)
+        block = fitting_block(rule.block, rows)
         if not block:
             raise UsageError(
                 f"{name} of {self.graph} has {rows} rows, fewer than the smallest block, {BLOCKS[0]}",
                 "Give that weight 8 bits in the recipe",
             )
-        if block < wanted:
+        if block < rule.block:
             self.report.smaller_blocks[name] = block
         if name + "_int4" not in self._new:
-            matrix = to_int4(self._read(weight), block)
+            matrix = self._rounded(name, self._read(weight), rule.method, block)
             self._add(name + "_int4", matrix.packed)
             self._add(name + "_scales", matrix.scales)
             self._add(name + "_zero_points", matrix.zero_points)
@@ -256,6 +273,13 @@ class _Work:
             block_size=block,
             accuracy_level=ACCURACY_LEVEL,
         )
+
+    def _rounded(self, name: str, values: Floats, method: str, block: int) -> Int4Matrix:
+        self.report.methods[name] = method
+        if method == GPTQ:
+            assert self.moments is not None, "the caller calibrates what the recipe gives to gptq"
+            return to_gptq(values, block, self.moments(name))
+        return (to_k_quant if method == K_QUANT else to_int4)(values, block)
 
     def _note(self, weight: str, bits: int, operator: str) -> None:
         self.report.bits[weight] = bits

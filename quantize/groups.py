@@ -9,13 +9,11 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from voxrill.quantize.graph import Weight, fitting_block, large_weights
+from voxrill.quantize.recipe import By
 from voxrill.runtime.bundle import Bundle
 from voxrill.runtime.errors import UsageError
-
-By = Literal["weight", "layer", "kind"]
 
 _NUMBER = re.compile(r"(^|(?<=\.))\d+(?=\.)")
 

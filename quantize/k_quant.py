@@ -47,9 +47,7 @@ def _searched(blocks: Floats) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uin
     return best
 
 
-def _fitted(
-    blocks: Floats, importance: Floats, share: float
-) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8]]:
+def _fitted(blocks: Floats, importance: Floats, share: float) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8]]:
     """One try: the range shrunk to `share`, then the scale that fits the values best."""
     low, high = np.minimum(blocks.min(-1), 0) * share, np.maximum(blocks.max(-1), 0) * share
     scales = np.maximum((high - low) / INT4_LEVELS, _TINY)

@@ -9,6 +9,8 @@ In: a file, or the name of one that ships here. Out: a `Recipe`, asked weight by
     name = "*.w2.*"    # a weight's name, as in the checkpoint
     bits = 4           # 4, 8, or 32 to leave it in float32
     block = 64         # 4 bits: rows that share a scale; fewer where a weight has fewer
+    method = "gptq"    # 4 bits: "round" to the nearest, "k_quant" (searches each block's scale), or "gptq" (makes good
+                       # each row's error with the rows after it; in decoder and depthformer, and it wants --audio)
 
 An entry for a graph that only another family has is passed over, so that one recipe can speak of every family.
 """
@@ -32,11 +34,15 @@ from voxrill.runtime.contract import (
 )
 from voxrill.runtime.errors import UsageError
 
+By = Literal["weight", "layer", "kind"]
+"""How the weights that one entry names belong together."""
+
 RECIPES = Path(__file__).parent / "recipes"
 GRAPHS = (AUDIO_ENCODER, DECODER, DECODER_PREFILL, TEXT_HEAD, DEPTHFORMER, MIMI_DECODER, AUDIO_DETOKENIZER)
 """The graphs of every family."""
 BLOCKS = (16, 32, 64, 128, 256)
 """Block sizes that onnxruntime's MatMulNBits knows."""
+ROUND, K_QUANT, GPTQ = "round", "k_quant", "gptq"
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +52,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graph: str = "*"
     name: str = "*"
     block: int = 128
+    method: Literal["round", "k_quant", "gptq"] = "round"
 
     def matches(self, graph: str, weight: str) -> bool:
         """Whether this rule speaks of a weight."""
@@ -104,6 +111,17 @@ def read_recipe(name: str) -> Recipe:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a recipe: {error}", f"Copy and edit one of those in {RECIPES}") from None
     for rule in recipe.weights:
-        if rule.block not in BLOCKS:
-            raise UsageError(f"{path} has block = {rule.block}", f"Give one of: {', '.join(map(str, BLOCKS))}")
+        check_block(rule.block, f"{path}: block")
+        if rule.method != ROUND and rule.bits != 4:
+            raise UsageError(f"{path} has method = {rule.method!r} with {rule.bits} bits", "Methods are for 4 bits")
     return recipe
+
+
+def check_block(block: int, where: str) -> None:
+    """Refuse a block size that there is no kernel for.
+
+    Raises:
+        UsageError: it is none of `BLOCKS`.
+    """
+    if block not in BLOCKS:
+        raise UsageError(f"{where} = {block}", f"Give one of: {', '.join(map(str, BLOCKS))}")

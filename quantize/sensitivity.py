@@ -19,11 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from voxrill.quantize.graph import quantize_graph
 from voxrill.quantize.groups import Group
-from voxrill.quantize.recipe import Recipe, Rule
+from voxrill.quantize.recipe import K_QUANT, Recipe, Rule
+from voxrill.quantize.turns import Turn, record
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.backbone import Backbone
 from voxrill.runtime.bundle import Bundle, link_file
@@ -31,8 +33,8 @@ from voxrill.runtime.codec import Codec
 from voxrill.runtime.contract import AUDIO_ENCODER, DECODER
 from voxrill.runtime.depthformer import Depthformer
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.generate import Frame, Generation, Options, Token
-from voxrill.runtime.manifest import FLOAT32, Sampling, Task
+from voxrill.runtime.generate import Frame, Token
+from voxrill.runtime.manifest import FLOAT32, Task
 from voxrill.runtime.model import Model
 from voxrill.runtime.session import Graph
 from voxrill.runtime.stats import StageTimes
@@ -40,24 +42,16 @@ from voxrill.runtime.steps import Progress, quiet
 
 Floats = NDArray[np.float32]
 
-GREEDY = Sampling()
-BITS = (4, 8)
-
 
 @dataclass(frozen=True)
-class Turn:
-    """One turn as the float32 model lived it.
+class Lived:
+    """A turn with what float32 predicted.
 
-    sound: what it heard; rows (n, hidden): prompt and answer, of which `heard` are the sound's and `prompt` the
-    prompt's; steps: the answer; hidden (steps, hidden): the state that each step was predicted from; logits: of each
-    step, (vocab,) or (codebooks, vocab).
+    hidden (steps, hidden): the state that each step of the answer came from; logits: of each step, (vocab,) or
+    (codebooks, vocab).
     """
 
-    sound: Floats
-    rows: Floats
-    heard: slice
-    prompt: int
-    steps: list[Token | Frame]
+    turn: Turn
     hidden: Floats
     logits: list[Floats]
 
@@ -133,7 +127,8 @@ def measure(
         trials = _Trials(bundle, sounds, scratch, threads)
         for done, group in enumerate(groups, 1):
             progress(f"{group.graph} {group.pattern}", done, total)
-            cost4, cost8 = (trials.cost(group, Rule(bits, group.graph, block=block)).total for bits in (4, 8))
+            rules = (Rule(4, group.graph, block=block, method=K_QUANT), Rule(8, group.graph))
+            cost4, cost8 = (trials.cost(group, rule).total for rule in rules)
             found.append(Measured(group, cost4, cost8, group.size(8, block) - group.size(4, block)))
     return sorted(found, key=lambda one: one.rank, reverse=True)
 
@@ -157,7 +152,7 @@ class _Trials:
         self.model = Model(bundle, threads)
         tasks = bundle.manifest.tasks
         turns = [_live(self.model, sound, task) for sound in sounds for task in (tasks.transcribe, tasks.chat)]
-        self.turns = [turn for turn in turns if turn.steps]  # to silence some models say nothing
+        self.lived = [lived for lived in turns if lived.turn.steps]  # to silence some models say nothing
         spec = bundle.manifest.model
         self._stages: dict[str, Callable[[Graph, Cost], None]] = {
             AUDIO_ENCODER: self._encoder,
@@ -168,7 +163,7 @@ class _Trials:
 
     def cost(self, group: Group, rule: Rule) -> Cost:
         """What `group` costs, stored as `rule` says, with everything else in float32."""
-        rules = [Rule(rule.bits, rule.graph, weight.name, rule.block) for weight in group.weights]
+        rules = [replace(rule, name=weight.name) for weight in group.weights]
         source = self.bundle.path(self.bundle.manifest.graphs[group.graph].file)
         target, data = self.scratch / source.name, f"{source.name}.data"
         if data in self.bundle.manifest.files and not (self.scratch / data).exists():
@@ -181,35 +176,35 @@ class _Trials:
 
     def _encoder(self, graph: Graph, cost: Cost) -> None:
         encoder = AudioEncoder(graph, self.bundle.manifest.model.log_mel, StageTimes(), None)
-        for turn in self.turns:
-            rows = turn.rows.copy()
-            rows[turn.heard] = encoder.encode(turn.sound)
-            self._compare(turn, _states(self.model.parts.backbone, rows, turn.prompt), cost)
+        for lived in self.lived:
+            rows = lived.turn.rows.copy()
+            rows[lived.turn.heard] = encoder.encode(lived.turn.sound)
+            self._compare(lived, _states(self.model.parts.backbone, rows, lived.turn), cost)
 
     def _decoder(self, graph: Graph, cost: Cost) -> None:
         limit = self.bundle.manifest.model.backbone.max_positions
         backbone = Backbone(graph, graph, None, None, limit)  # its text head is never asked
-        for turn in self.turns:
-            self._compare(turn, _states(backbone, turn.rows, turn.prompt), cost)
+        for lived in self.lived:
+            self._compare(lived, _states(backbone, lived.turn.rows, lived.turn), cost)
 
     def _frame_decoder(self, graph: Graph, cost: Cost) -> None:
         depthformer = Depthformer(graph, self.bundle.manifest.model.codes)
-        for turn in self.turns:
-            self._compare(turn, turn.hidden, cost, depthformer)
+        for lived in self.lived:
+            self._compare(lived, lived.hidden, cost, depthformer)
 
     def _codec(self, graph: Graph, cost: Cost) -> None:
         model = self.model
         codec = Codec(graph, model.manifest.model.codec, model.manifest.model.codes, None)
-        for turn in self.turns:
-            spoken = [step.codes for step in turn.steps if isinstance(step, Frame) and codec.decodes(step.codes)]
+        for lived in self.lived:
+            spoken = [step.codes for step in lived.turn.steps if isinstance(step, Frame) and codec.decodes(step.codes)]
             if spoken:
                 wanted, got = (one.decode(np.stack(spoken, 1)).astype(np.float64) for one in (model.codec, codec))
                 cost.error += float(((wanted - got) ** 2).sum())
                 cost.power += float((wanted**2).sum())
 
-    def _compare(self, turn: Turn, hidden: Floats, cost: Cost, depthformer: Depthformer | None = None) -> None:
+    def _compare(self, lived: Lived, hidden: Floats, cost: Cost, depthformer: Depthformer | None = None) -> None:
         """Count what is predicted from other hidden states, or by another depthformer, against float32's."""
-        for step, state, wanted in zip(turn.steps, hidden, turn.logits, strict=True):
+        for step, state, wanted in zip(lived.turn.steps, hidden, lived.logits, strict=True):
             if isinstance(step, Token):
                 if depthformer is None:
                     cost.text.append(divergence(wanted, self.model.parts.backbone.logits(state)))
@@ -218,34 +213,22 @@ class _Trials:
                 cost.codes.append(divergence(wanted, got))
 
 
-def _live(model: Model, sound: Floats, task: Task) -> Turn:
+def _live(model: Model, sound: Floats, task: Task) -> Lived:
     """A sound and what the model makes of it: transcribed or answered, greedily."""
-    context, parts = model.conversation(system=task.system).context, model.parts
-    with context.turn("user"):
-        start = context.positions
-        context.add_audio(sound)
-        heard = slice(start, context.positions)
-    context.open_turn("assistant")
-    prompt = context.waiting
-    steps = list(Generation(context, Options(task.mode, GREEDY, GREEDY, task.max_new_tokens)))
-    answer = [
-        parts.embed_tokens([step.id]) if isinstance(step, Token) else parts.embed_frames(step.codes[:, None])
-        for step in steps
-    ]
-    rows = np.concatenate([prompt, *answer])[: len(prompt) + max(len(steps), 1) - 1]  # from the last row nothing follows
-    hidden = _states(parts.backbone, rows, len(prompt))
+    turn, parts = record(model, sound, task), model.parts
+    hidden = _states(parts.backbone, turn.rows, turn)
     logits = [
         parts.backbone.logits(state) if isinstance(step, Token) else parts.depthformer.logits(state, step.codes)
-        for step, state in zip(steps, hidden, strict=False)
+        for step, state in zip(turn.steps, hidden, strict=True)
     ]
-    return Turn(sound, rows, heard, len(prompt), steps, hidden, logits)
+    return Lived(turn, hidden, logits)
 
 
-def _states(backbone: Backbone, rows: Floats, prompt: int) -> Floats:
+def _states(backbone: Backbone, rows: Floats, turn: Turn) -> Floats:
     """The hidden state before each step of the answer: the prompt at once, then row by row, as when it was made."""
     state = backbone.new_state()
-    hidden = [backbone.forward(rows[:prompt], state)[-1:]]
-    hidden += [backbone.forward(row[None], state) for row in rows[prompt:]]
+    hidden = [backbone.forward(rows[: turn.prompt], state)[-1:]]
+    hidden += [backbone.forward(row[None], state) for row in rows[turn.prompt : -1]]  # after the last nothing follows
     return np.concatenate(hidden)
 
 

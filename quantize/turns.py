@@ -1,4 +1,4 @@
-"""Real turns, recorded: what the graphs are given when a model hears a question and answers it.
+"""Real turns, recorded: what the graphs are given when a model hears a sound and answers it.
 
 In: a loaded model and a sound. Out: a `Turn`. Greedy.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxrill.runtime.generate import Frame, Generation, Options, Token
-from voxrill.runtime.manifest import Sampling
+from voxrill.runtime.manifest import Sampling, Task
 from voxrill.runtime.model import Model
 
 Floats = NDArray[np.float32]
@@ -20,11 +20,17 @@ Floats = NDArray[np.float32]
 GREEDY = Sampling()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Turn:
-    """One turn as the first model lived it: rows (n, hidden) of prompt and answer, and the answer's steps."""
+    """One turn as the first model lived it.
 
+    sound: what it heard; rows (n, hidden): prompt and answer, of which `heard` are the sound's and the first `prompt`
+    the prompt's; steps: the answer.
+    """
+
+    sound: Floats
     rows: Floats
+    heard: slice
     prompt: int
     steps: list[Token | Frame]
 
@@ -33,18 +39,18 @@ class Turn:
         yield from zip(self.steps, hidden[self.prompt - 1 :], strict=False)
 
 
-def record(model: Model, sound: Floats) -> Turn:
-    """A spoken question and its answer, as embeddings and steps."""
-    task = model.manifest.tasks.chat
-    context = model.conversation().context
+def record(model: Model, sound: Floats, task: Task) -> Turn:
+    """A sound (samples,) at 16 kHz and what the model makes of it."""
+    context, parts = model.conversation(system=task.system).context, model.parts
     with context.turn("user"):
+        start = context.positions
         context.add_audio(sound)
+        heard = slice(start, context.positions)
     context.open_turn("assistant")
     prompt = context.waiting
     steps = list(Generation(context, Options(task.mode, GREEDY, GREEDY, task.max_new_tokens)))
-    parts = model.parts
     answer = [
         parts.embed_tokens([step.id]) if isinstance(step, Token) else parts.embed_frames(step.codes[:, None])
         for step in steps
     ]
-    return Turn(np.concatenate([prompt, *answer]), len(prompt), steps)
+    return Turn(sound, np.concatenate([prompt, *answer]), heard, len(prompt), steps)

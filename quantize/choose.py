@@ -1,0 +1,66 @@
+"""A recipe from measured sensitivity: 4 bits where they cost least, 8 where they cost most for each byte they save.
+
+In: what `sensitivity.measure` found, and a size or how much of the cost to avoid. Out: the recipe as a TOML text that a
+user can edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from voxrill.quantize.groups import Inventory
+from voxrill.quantize.recipe import K_QUANT
+from voxrill.quantize.sensitivity import Measured
+from voxrill.runtime.errors import UsageError
+
+AVOIDED = 0.75
+"""Share of the cost of 4 bits that a recipe avoids when no size is asked for."""
+
+
+def choose(measured: Sequence[Measured], inventory: Inventory, size: int | None = None) -> list[Measured]:
+    """The groups that get 4 bits.
+
+    Args:
+        measured: the groups, those that 4 bits cost most for each byte saved first.
+        inventory: the bundle they are from.
+        size: bytes that the bundle may have; None avoids `AVOIDED` of the cost of 4 bits everywhere.
+
+    Raises:
+        UsageError: 4 bits everywhere are not small enough.
+    """
+    if size is None:
+        return _cheap(measured)
+    chosen, left = [], inventory.size
+    for group in reversed(measured):
+        if left <= size:
+            break
+        chosen.append(group)
+        left -= group.saved
+    if left > size:
+        raise UsageError(
+            f"the bundle cannot have {size / 1e6:.1f} MB",
+            f"Give a --size from {left / 1e6:.1f} on, all of it in 4 bits",
+        )
+    return chosen
+
+
+def _cheap(measured: Sequence[Measured]) -> list[Measured]:
+    """All but the dearest, which together have most of the cost."""
+    wanted, avoided = AVOIDED * sum(group.added for group in measured), 0.0
+    for index, group in enumerate(measured):
+        if avoided >= wanted:
+            return list(measured[index:])
+        avoided += group.added
+    return []
+
+
+def as_toml(chosen: Sequence[Measured], about: str, block: int) -> str:
+    """The recipe: 8 bits for all, 4 for the chosen groups."""
+    entries = [f'about = "{about}"\n', "[[weights]]\nbits = 8\n"]
+    for one in sorted(chosen, key=lambda one: (one.group.graph, one.group.pattern)):
+        entries.append(
+            f"[[weights]]  # in 4 bits {one.cost4:.2g}, in 8 bits {one.cost8:.2g}\n"
+            f'graph = "{one.group.graph}"\nname = "{one.group.pattern}"\n'
+            f'bits = 4\nblock = {block}\nmethod = "{K_QUANT}"\n'
+        )
+    return "\n".join(entries)
