@@ -6,7 +6,7 @@ What they need beyond the runtime (onnx, jiwer, matplotlib) is imported when the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from voxrill.runtime.audio_file import as_waveform
-from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.errors import AudioFileError, MissingDependency, UsageError
 from voxrill.runtime.model import load
-from voxrill.runtime.steps import step_progress
+from voxrill.runtime.steps import Progress, step_progress
 
 if TYPE_CHECKING:
     from voxrill.quantize.compare import Comparison
@@ -46,17 +46,32 @@ def quantize(
     ] = False,
 ) -> None:
     """Make a smaller bundle: 8-bit or 4-bit weights."""
+    write = quantiser(recipe, fast_prefill)
+    opened = open_bundle(bundle)
+    with step_progress(_err, "quantize") as progress:
+        made = write(opened, out, progress)
+    before, after = opened.manifest.size, made.manifest.size
+    _err.print(f"wrote {out}: {after / 1e6:.1f} MB, {before / after:.1f} times smaller", soft_wrap=True)
+
+
+def quantiser(recipe: str, fast_prefill: bool = False) -> Callable[[Bundle, Path, Progress], Bundle]:
+    """What quantises a float32 bundle into a folder, by a recipe that is read now; see `quantize_bundle`.
+
+    Raises:
+        MissingDependency: the extra `quantize` is not installed.
+        UsageError: there is no such recipe, or it is not a valid one.
+    """
     try:
         from voxrill.quantize.bundle import quantize_bundle
         from voxrill.quantize.recipe import read_recipe
     except ImportError as error:
         raise MissingDependency("quantize", error.name or "") from None
-    opened = open_bundle(bundle)
     chosen = read_recipe(recipe)
-    with step_progress(_err, "quantize") as progress:
-        made = quantize_bundle(opened, out, chosen, progress, fast_prefill)
-    before, after = opened.manifest.size, made.manifest.size
-    _err.print(f"wrote {out}: {after / 1e6:.1f} MB, {before / after:.1f} times smaller", soft_wrap=True)
+
+    def write(bundle: Bundle, target: Path, progress: Progress) -> Bundle:
+        return quantize_bundle(bundle, target, chosen, progress, fast_prefill)
+
+    return write
 
 
 def compare(
