@@ -1,32 +1,47 @@
-"""The command that runs on the host: export. The heavy packages are imported when it runs, not before."""
+"""The command that runs on the host: export. The heavy packages are imported when it runs, not before.
+
+In: a checkpoint. Out: a bundle; in fewer bits where a precision is asked for, by what is handed to `register`, since
+this room knows nothing of quantising.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from voxrill.runtime.bundle import Bundle, check_replaceable, remove
 from voxrill.runtime.contract import StaticShapes
-from voxrill.runtime.errors import MissingDependency, UsageError
-from voxrill.runtime.steps import step_progress
+from voxrill.runtime.errors import BundleError, MissingDependency, UsageError
+from voxrill.runtime.manifest import FLOAT32
+from voxrill.runtime.steps import Progress, step_progress
 
 _err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 _SHAPES = StaticShapes()
 
+Quantiser = Callable[[str], Callable[[Bundle, Path, Progress], Bundle]]
+"""Reads a recipe, by its name or file; what it returns writes a float32 bundle in fewer bits into a folder."""
 
-def register(app: typer.Typer) -> None:
-    """Add this room's command to the command line."""
-    app.command()(export)
+
+def register(app: typer.Typer, quantiser: Quantiser) -> None:
+    """Add this room's command to the command line; `quantiser` serves its --precision."""
+    app.command(context_settings={"obj": quantiser})(export)
 
 
 def export(
+    command: typer.Context,
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or a hub id like LiquidAI/LFM2.5-Audio-1.5B.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Bundle folder to write.")],
     graphs: Annotated[
         str, typer.Option(help="Export only these graphs (comma-separated) into an existing bundle.")
     ] = "",
+    precision: Annotated[
+        str, typer.Option(help="float32, or quantised as well: int8, int4, or a recipe file (TOML).")
+    ] = FLOAT32,
     flavour: Annotated[str, typer.Option(help="cpu: any length. npu: fixed shapes, plain operators only.")] = "cpu",
     mel_frames: Annotated[
         int, typer.Option(help="npu: 10 ms log-mel frames the encoder takes.", min=8)
@@ -39,17 +54,45 @@ def export(
     """Turn a checkpoint into a bundle of ONNX graphs."""
     if flavour not in ("cpu", "npu"):
         raise UsageError(f"--flavour is {flavour!r}", "Give cpu or npu")
+    chosen = tuple(name.strip() for name in graphs.split(",") if name.strip())
+    quantiser: Quantiser = command.obj
+    quantise = None if precision == FLOAT32 else quantiser(precision)
+    if quantise and chosen:
+        raise UsageError(
+            "--graphs exports only some graphs, and --precision quantises all of them",
+            "Leave one of the two out, or run voxrill quantize on the float32 bundle afterwards",
+        )
+    check_replaceable(out)
     try:
         from voxrill.export.bundle import ExportOptions, export_bundle
         from voxrill.export.hub import find_checkpoint
     except ImportError as error:
         raise MissingDependency("export", error.name or "") from None
     static = StaticShapes(mel_frames, prefill, context) if flavour == "npu" else None
-    chosen = tuple(name.strip() for name in graphs.split(",") if name.strip())
     opened = find_checkpoint(checkpoint, revision, offline)
-    with step_progress(_err, "export") as progress:
-        bundle = export_bundle(opened, out, ExportOptions(static, chosen), progress)
+    with _float32_folder(out) if quantise else nullcontext(out) as folder:
+        with step_progress(_err, "export") as progress:
+            bundle = export_bundle(opened, folder, ExportOptions(static, chosen), progress)
+        smaller = ""
+        if quantise:
+            exported = bundle.manifest.size
+            with step_progress(_err, "quantize") as progress:
+                bundle = quantise(bundle, out, progress)
+            smaller = f", {exported / bundle.manifest.size:.1f} times smaller than float32"
     _err.print(
-        f"wrote {out}: {len(bundle.manifest.graphs)} graphs, {bundle.manifest.size / 1e6:.0f} MB",
+        f"wrote {out}: {len(bundle.manifest.graphs)} graphs, {bundle.manifest.size / 1e6:.0f} MB{smaller}",
         soft_wrap=True,
     )
+
+
+@contextmanager
+def _float32_folder(target: Path) -> Iterator[Path]:
+    """A place for the float32 bundle, beside `target` so that files can be linked; removed whatever happens."""
+    folder = target.with_name(f".{target.name}.{FLOAT32}")
+    remove(folder)
+    try:
+        yield folder
+    except KeyboardInterrupt:  # between the two steps; each says the same of its own
+        raise BundleError("interrupted: nothing was written", "Run the same command again") from None
+    finally:
+        remove(folder)

@@ -54,7 +54,7 @@ def quantize_bundle(
         sounds: questions (samples,) at 16 kHz, for gptq to see what the weights are multiplied with; a few dozen.
 
     Raises:
-        UsageError: the bundle is quantised already, or the recipe does not fit it, or wants sounds.
+        UsageError: the bundle is quantised already, or the recipe does not fit it.
         BundleError: a graph cannot be read, the disk is full, or Ctrl-C; `target` is as it was.
     """
     manifest = bundle.manifest
@@ -110,8 +110,6 @@ def _calibrate(
     asked = {graph: of_graph for graph, of_graph in asked.items() if of_graph}
     if not asked:
         return {}
-    if not sounds:
-        raise UsageError("the recipe asks for gptq, which listens to how the model is used", "Give --audio FOLDER")
     model = Model(bundle)
     tasks = bundle.manifest.tasks
     turns = [record(model, sound, task) for sound in sounds for task in (tasks.chat, tasks.transcribe)]

@@ -6,22 +6,24 @@ What they need beyond the runtime (onnx, jiwer, matplotlib) is imported when the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from voxrill.quantize.recipe import By, check_block, read_recipe
 from voxrill.runtime.audio_file import as_waveform
-from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.errors import AudioFileError, MissingDependency, UsageError
 from voxrill.runtime.model import load
-from voxrill.runtime.steps import step_progress
+from voxrill.runtime.steps import Progress, step_progress
 
 if TYPE_CHECKING:
     from voxrill.quantize.compare import Comparison
@@ -52,17 +54,39 @@ def quantize(
     limit: Annotated[int, typer.Option(min=0, help="Only so many files of --audio; 0 takes all.")] = 32,
 ) -> None:
     """Make a smaller bundle: 8-bit or 4-bit weights."""
+    sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]] if audio else []
+    write = quantiser(recipe, fast_prefill, sounds)
+    opened = open_bundle(bundle)
+    with step_progress(_err, "quantize") as progress:
+        made = write(opened, out, progress)
+    before, after = opened.manifest.size, made.manifest.size
+    _err.print(f"wrote {out}: {after / 1e6:.1f} MB, {before / after:.1f} times smaller", soft_wrap=True)
+
+
+def quantiser(
+    recipe: str, fast_prefill: bool = False, sounds: Sequence[NDArray[np.float32]] = ()
+) -> Callable[[Bundle, Path, Progress], Bundle]:
+    """What quantises a float32 bundle into a folder, by a recipe that is read now; see `quantize_bundle`.
+
+    Raises:
+        MissingDependency: the extra `quantize` is not installed.
+        UsageError: there is no such recipe, or it is not a valid one, or it wants sounds.
+    """
     try:
         from voxrill.quantize.bundle import quantize_bundle
     except ImportError as error:
         raise MissingDependency("quantize", error.name or "") from None
-    opened = open_bundle(bundle)
     chosen = read_recipe(recipe)
-    sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]] if audio else []
-    with step_progress(_err, "quantize") as progress:
-        made = quantize_bundle(opened, out, chosen, progress, fast_prefill, sounds)
-    before, after = opened.manifest.size, made.manifest.size
-    _err.print(f"wrote {out}: {after / 1e6:.1f} MB, {before / after:.1f} times smaller", soft_wrap=True)
+    if chosen.wants_sounds and not sounds:
+        raise UsageError(
+            "the recipe asks for gptq, which listens to how the model is used",
+            "Use voxrill quantize on the float32 bundle, with --audio FOLDER",
+        )
+
+    def write(bundle: Bundle, target: Path, progress: Progress) -> Bundle:
+        return quantize_bundle(bundle, target, chosen, progress, fast_prefill, sounds)
+
+    return write
 
 
 def sensitivity(

@@ -65,6 +65,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: str
     weights: tuple[Rule, ...]
 
+    @property
+    def wants_sounds(self) -> bool:
+        """Whether the model has to be listened to."""
+        return any(rule.method == GPTQ for rule in self.weights)
+
     def rule(self, graph: str, weight: str) -> Rule:
         """The rule for one weight."""
         matching = [rule for rule in self.weights if rule.matches(graph, weight)]

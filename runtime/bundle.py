@@ -234,7 +234,7 @@ def replacing_bundle(target: Path) -> Iterator[Path]:
         UsageError: `target` is something else than a bundle.
         BundleError: it cannot be written (a full disk), or Ctrl-C; what was there before is untouched.
     """
-    _check_replaceable(target)
+    check_replaceable(target)
     partial = target.with_name(f".{target.name}.partial")
     old = target.with_name(f".{target.name}.old")
     _put_back(old, target)
@@ -261,7 +261,12 @@ def replacing_bundle(target: Path) -> Iterator[Path]:
         _put_back(old, target)
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Refuse a place where no bundle may be written.
+
+    Raises:
+        UsageError: `target` has no name of its own, or is something else than a bundle or an empty folder.
+    """
     if not target.name:
         raise UsageError(f"{target} is not a name for a bundle", "Give -o a folder of its own")
     if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):

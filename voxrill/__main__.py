@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 runtime_commands.register(app)
 tune_command.register(app)
-export_commands.register(app)
+export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
 
 
