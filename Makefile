@@ -26,7 +26,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo test lint types view dist golden full-size bench pebble pebble-eval clean
+.PHONY: help demo test lint types view dist golden bench pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -57,9 +57,6 @@ dist: .venv/.installed-dev ## build wheel and sdist, and prove that a device can
 
 golden: .venv-golden/.installed ## make tests/golden/*.npz anew from the reference, liquid-audio
 	.venv-golden/bin/python tests/golden/make_golden.py
-
-full-size: .venv/.installed-dev ## export and run a model of the true size with random weights
-	$(BIN)/python -m tests.full_size
 
 # e.g. make bench BENCH="--only decode,prefill --threads 2"
 BENCH ?=

@@ -6,18 +6,28 @@ is made on the way, and kept for the next run; what cannot be made is a `Failed`
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.llama import FORMATS
+from benchmarks.protocol import Json
 from benchmarks.worker import ROOT, Contender, Failed, last_line, say
+from voxrill.runtime.bundle import link_file, remove
+from voxrill.runtime.manifest import MANIFEST_FILE
+from voxrill.runtime.tuned import TUNED_FILE, TUNED_FOLDER
 
 BANDWIDTH = "read bandwidth"
 GENAI = "onnxruntime-genai int4"
 FLOAT32 = "float32"
+FAST_PREFILL = "-fast-prefill"
+TUNED = "-tuned"
+VARIANTS = (f"int4{FAST_PREFILL}", f"int4{TUNED}")
+"""Bundles that differ from one of a recipe only in prefill or in how they are loaded."""
 DTYPES = ("float32", "bfloat16")
 TORCH_MEMORY_GB = {"float32": 9.6, "bfloat16": 7.4}
 """While loading; two thirds of it once loaded."""
@@ -27,9 +37,10 @@ TORCH_MEMORY_GB = {"float32": 9.6, "bfloat16": 7.4}
 class Workshop:
     """Finds contenders and makes what they need.
 
-    work: folder of checkpoints, bundles and the like; family: lfm2 or lfm2.5; precisions: float32 and recipes;
-    bundles: bundle folders by name, instead of those; python: interpreters of the environments llama, genai and
-    reference.
+    work: folder of checkpoints, bundles and the like; family: lfm2 or lfm2.5; precisions: float32, recipes, and either
+    with -fast-prefill or -tuned behind it; bundles: bundle folders by name, instead of those; python: interpreters of
+    the environments llama, genai and reference; made: what this workshop made, with seconds, CPU seconds and peak
+    memory in bytes.
     """
 
     work: Path
@@ -37,6 +48,7 @@ class Workshop:
     precisions: tuple[str, ...]
     bundles: dict[str, Path] = field(default_factory=dict)
     python: dict[str, Path] = field(default_factory=dict)
+    made: dict[str, Json] = field(default_factory=dict)
     _known: dict[str, Contender | Failed] = field(default_factory=dict)
 
     def names(self) -> list[str]:
@@ -123,24 +135,48 @@ class Workshop:
         return folder
 
     def _bundle(self, precision: str) -> Path:
+        """The bundle of one precision; see the class."""
         exported = self.work / f"bundle-{self.family}"
         bundle = exported if precision == FLOAT32 else exported.with_name(f"{exported.name}-{precision}")
-        if not (bundle / "manifest.json").is_file():
-            command = (
-                ["export", self._checkpoint()]
-                if precision == FLOAT32
-                else ["quantize", self._bundle(FLOAT32), "--recipe", precision]
-            )
-            self._make(f"the {precision} bundle", [sys.executable, "-m", "voxrill", *command, "-o", bundle])
+        voxrill = [sys.executable, "-m", "voxrill"]
+        if precision.endswith(TUNED):
+            if not (bundle / TUNED_FOLDER / TUNED_FILE).is_file():
+                _link(self._bundle(precision.removesuffix(TUNED)), bundle)
+                self._make(f"the {precision} form", [*voxrill, "tune", bundle])
+        elif not (bundle / MANIFEST_FILE).is_file():
+            self._make(f"the {precision} bundle", [*voxrill, *self._source(precision), "-o", bundle])
         return bundle
 
+    def _source(self, precision: str) -> list[object]:
+        """The command that makes a bundle, less its target."""
+        if precision == FLOAT32:
+            return ["export", self._checkpoint()]
+        command = ["quantize", self._bundle(FLOAT32), "--recipe", precision.removesuffix(FAST_PREFILL)]
+        return [*command, "--fast-prefill"] if precision.endswith(FAST_PREFILL) else command
+
     def _make(self, what: str, command: list[object]) -> None:
-        """Run a command that makes something, its output in a log."""
+        """Run a command that makes something, its output in a log; note what it took."""
         say(f"making {what}; this is done once")
         self.work.mkdir(parents=True, exist_ok=True)
         log = self.work / "logs" / f"make-{what.replace(' ', '-')}.log"
         log.parent.mkdir(exist_ok=True)
-        with log.open("w") as out:
-            run = subprocess.run([str(word) for word in command], cwd=ROOT, stdout=out, stderr=out)
-        if run.returncode:
+        start = time.perf_counter()
+        words = [str(word) for word in command]
+        with log.open("w") as out, subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=out) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
             raise Failed(f"{what} could not be made: {last_line(log.read_text(errors='replace'))} (see {log})")
+        self.made[what] = {
+            "wall": time.perf_counter() - start,
+            "cpu": usage.ru_utime + usage.ru_stime,
+            "peak": 1024 * usage.ru_maxrss,
+        }
+
+
+def _link(bundle: Path, target: Path) -> None:
+    """The same bundle in another folder, without a tuned form."""
+    remove(target)
+    for path in bundle.iterdir():
+        if path.is_file():
+            link_file(path, target / path.name)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.contenders import BANDWIDTH, FLOAT32
+from benchmarks.contenders import BANDWIDTH, FAST_PREFILL, FLOAT32, TUNED
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,23 @@ class Stage:
 class Group:
     """Stages measured side by side.
 
-    kinds: beginnings of the names of the contenders; float32: whether ours in float32 is among them; each_threads:
-    every number of threads, or only the largest; starts: how often the group's contenders are loaded, one by one, with
-    no stage asked of them.
+    kinds: beginnings of the names of the contenders; without: ends of the names of ours that would take memory or time
+    and show nothing here; each_threads: every number of threads, or only the largest; starts: how often the group's
+    contenders are loaded, one by one, with no stage asked of them.
     """
 
     name: str
     about: str
     kinds: tuple[str, ...]
     stages: tuple[Stage, ...] = ()
-    float32: bool = False
+    without: tuple[str, ...] = ()
     each_threads: bool = True
     starts: int = 0
 
     def contenders(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that belong to this group."""
         chosen = [name for name in names if name.startswith(self.kinds)]
-        return [name for name in chosen if self.float32 or name != f"voxrill {FLOAT32}"]
+        return [name for name in chosen if not (name.startswith("voxrill") and name.endswith(self.without))]
 
 
 QUESTION_SECONDS = 4.0
@@ -79,19 +79,26 @@ _REFERENCE = (
 )
 
 GROUPS = (
-    Group("load", "loading, with the files in the page cache", ("voxrill", "llama.cpp", "onnx"), (), True, False, 3),
+    Group(
+        "load",
+        "loading, with the files in the page cache",
+        ("voxrill", "llama.cpp", "onnx"),
+        each_threads=False,
+        starts=3,
+    ),
     Group(
         "decode",
         f"one step after {CONTEXT} positions",
         (BANDWIDTH, "voxrill", "llama.cpp", "onnx"),
         (STEP_WITH_HEAD, STEP),
-        float32=True,
+        without=(FAST_PREFILL,),
     ),
     Group(
         "growth",
         "one step, with text head, after more and more positions",
         ("voxrill", "llama.cpp Q4_0"),
         tuple(Stage("decode", {"context": c, "head": True}, calls=5, seconds=8) for c in CONTEXTS),
+        without=(FLOAT32, FAST_PREFILL, TUNED),
         each_threads=False,
     ),
     Group(
@@ -99,6 +106,7 @@ GROUPS = (
         "a prompt, and the text logits after it",
         ("voxrill", "llama.cpp", "onnx"),
         tuple(Stage("prefill", {"positions": n}, rounds=2 if n > 100 else 3, warm=n <= 100) for n in POSITIONS),
+        without=(FLOAT32,),
     ),
     Group(
         "speech",
@@ -111,16 +119,22 @@ GROUPS = (
             FIRST_AUDIO,
             Stage("speech", {"seconds": QUESTION_SECONDS}, calls=2, seconds=20, rounds=2, warm=False),
         ),
+        without=(FLOAT32,),
     ),
     Group(
         "reference-float32",
         "the reference in float32",
         ("voxrill", "torch float32"),
         _REFERENCE,
-        float32=True,
+        without=(FAST_PREFILL, TUNED),
         each_threads=False,
     ),
     Group(
-        "reference-bfloat16", "the reference in bfloat16", ("voxrill", "torch bfloat16"), _REFERENCE, each_threads=False
+        "reference-bfloat16",
+        "the reference in bfloat16",
+        ("voxrill", "torch bfloat16"),
+        _REFERENCE,
+        without=(FLOAT32, FAST_PREFILL, TUNED),
+        each_threads=False,
     ),
 )

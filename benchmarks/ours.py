@@ -7,6 +7,7 @@ conversation calls. Run by the benchmark as `python -m benchmarks.ours BUNDLE --
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.protocol import Call, Contender, Json, Unsupported, serve
 from tests.signals import speech_like
 from voxrill.runtime.sampling import Sampler
 from voxrill.runtime.state import FIRST_CAPACITY, BackboneState, Mark
+from voxrill.runtime.tuned import NotTuned
 
 PREFILLED = 200
 """Positions of a long context that are really computed; see `Ours._grown`."""
@@ -32,6 +34,7 @@ class Ours(Contender):
     """One loaded bundle."""
 
     def __init__(self, bundle: Path, threads: int) -> None:
+        self._bundle = bundle
         self._model = voxrill.load(bundle, threads=threads)
         self._parts = self._model.parts
         self._random = np.random.default_rng(0)
@@ -40,7 +43,7 @@ class Ours(Contender):
         self._streamed = False
 
     def facts(self) -> Json:
-        """Sizes of the bundle and of each graph with its weights, in bytes."""
+        """Sizes of the bundle, a tuned form counted in, and of each graph with its weights, in bytes."""
         manifest = self._model.manifest
         graphs = {
             name: sum(entry.size for file, entry in manifest.files.items() if file.startswith(graph.file))
@@ -48,9 +51,10 @@ class Ours(Contender):
         }
         step = graphs["decoder"]
         return {
-            "bytes": manifest.size,
+            "bytes": sum(file.stat().st_size for file in self._bundle.rglob("*") if file.is_file()),
             "graphs": graphs,
             "read_per_step": {"step": step, "step_with_head": step + graphs["text_head"]},
+            "tuned": sorted(self._model.tuned.graphs),
             "precision": {name: graph.precision for name, graph in manifest.graphs.items()},
             "tools": manifest.tools,
             "codec": manifest.model.codec.graph,
@@ -173,6 +177,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
+    warnings.simplefilter("error", NotTuned)  # a form that is not used must not be measured under its name
     serve(lambda: Ours(args.model, args.threads))
 
 

@@ -152,6 +152,12 @@ def _gigabytes(size: float | None) -> str:
     return NONE if size is None else f"{size / 1e9:.2f}"
 
 
+def made_table(made: Json) -> str:
+    """What making bundles and the like took; nothing where nothing was made."""
+    rows = [[what, figure(took["wall"], took["cpu"], "x"), _gigabytes(took["peak"])] for what, took in made.items()]
+    return table("making it, once", ["", "time, s", "peak memory, GB"], rows) if rows else ""
+
+
 def decode_table(record: Json, group: Group, contenders: Json) -> str:
     """The step: time, share of what the memory allows, and speed against llama.cpp."""
     bandwidth = group.bandwidth()
@@ -255,6 +261,7 @@ def tables(content: Json) -> str:
             if group.name == "speech":
                 decode = groups.get("decode")
                 parts.append(budget_table(figures, Group(decode, threads) if decode else None))
+    parts.append(made_table(content.get("made", {})))
     parts.append(skipped_list(groups))
     return "\n".join(part for part in parts if part)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import FLOAT32, Workshop
+from benchmarks.contenders import FLOAT32, VARIANTS, Workshop
 from benchmarks.groups import GROUPS, Group, Stage
 from benchmarks.machine import load_average, machine
 from benchmarks.plot import plot
@@ -47,11 +47,11 @@ class Results:
 
     def __init__(self, path: Path, settings: Json) -> None:
         self._path = path
-        self.content: Json = {"format": FORMAT, "contenders": {}, "groups": {}}
+        self.content: Json = {"format": FORMAT, "made": {}, "contenders": {}, "groups": {}}
         if path.is_file():
             old = json.loads(path.read_text(encoding="utf-8"))
             if old.get("format") == FORMAT:
-                self.content = old
+                self.content |= old
         self.content |= {"machine": machine(), "settings": settings}
 
     def begin(self, group: Group) -> Json:
@@ -127,6 +127,8 @@ class Bench:
         except Failed as reason:
             skip(record["skipped"], name, str(reason))
             return None
+        finally:
+            self.results.content["made"] |= self.workshop.made
         hello = worker.hello
         self.results.content["contenders"][name] = hello["facts"]
         record["loads"].append({"contender": name, "threads": threads, **hello["load"], "memory": hello["memory"]})
@@ -221,8 +223,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", type=_words, default=(), help=f"of {','.join(group.name for group in GROUPS)}")
     parser.add_argument("--threads", type=_words, default=("1", "2"), help="default: 1,2")
     parser.add_argument("--quick", action="store_true", help="one sample of everything")
-    recipes = ",".join((FLOAT32, *shipped_recipes()))
-    parser.add_argument("--precisions", type=_words, default=_words(recipes), help=f"default: {recipes}")
+    recipes = ",".join((FLOAT32, *shipped_recipes(), *VARIANTS))
+    precisions = f"of these, any recipe with -fast-prefill behind it, any of all with -tuned; default: {recipes}"
+    parser.add_argument("--precisions", type=_words, default=_words(recipes), help=precisions)
     parser.add_argument("--bundle", type=_bundle, action="append", default=[], help="NAME=FOLDER, instead of those")
     for name, what in {"llama": "llama-cpp-python", "genai": "onnxruntime-genai", "reference": "liquid-audio"}.items():
         parser.add_argument(f"--{name}", type=Path, metavar="PYTHON", help=f"interpreter that has {what}")

@@ -1,6 +1,7 @@
 """The benchmark's own logic, on the built-in model and on made-up figures. Nothing asserts how long a thing took."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -197,9 +198,11 @@ def test_a_contender_too_large_for_the_machine_is_not_started(tmp_path):
 
 
 def test_groups_choose_their_contenders(tmp_path):
-    names = contenders.Workshop(tmp_path, "lfm2.5", ("float32", "int4")).names()
+    names = contenders.Workshop(tmp_path, "lfm2.5", ("float32", "int4", *contenders.VARIANTS)).names()
     by_name = {group.name: group.contenders(names) for group in groups.GROUPS}
     assert by_name["decode"][:3] == ["read bandwidth", "voxrill float32", "voxrill int4"]
+    for group in ("load", "prefill", "speech"):
+        assert {"voxrill int4-fast-prefill", "voxrill int4-tuned"} < set(by_name[group])
     assert by_name["growth"] == ["voxrill int4", "llama.cpp Q4_0"]
     assert by_name["reference-bfloat16"] == ["voxrill int4", "torch bfloat16"]
     with pytest.raises(SystemExit, match="there is no group sppech; there are: load"):
@@ -213,6 +216,58 @@ def test_what_cannot_be_made_names_its_log(tmp_path):
     for _ in range(2):  # the second time from memory
         with pytest.raises(worker.Failed, match="the int1 bundle could not be made"):
             shop.contender("voxrill int1")
+
+
+def test_every_shipped_recipe_is_measured():
+    from voxrill.quantize.recipe import shipped_recipes
+
+    precisions = run.arguments([]).precisions
+    assert precisions == ("float32", *shipped_recipes(), "int4-fast-prefill", "int4-tuned")
+
+
+@pytest.fixture(scope="module")
+def variants(bundles, tmp_path_factory):
+    """A quick run with two forms of the tiny model, made on the way; its folder."""
+    work = tmp_path_factory.mktemp("variants")
+    (work / "bundle-lfm2").symlink_to(bundles["lfm2"])
+    words = ["--work", str(work), "--family", "lfm2", "--quick", "--threads", "1", "--only", "load,speech"]
+    run.main([*words, "--precisions", "int8-fast-prefill,int8-tuned"])
+    return work
+
+
+def test_forms_of_a_bundle_are_made_and_measured(variants):
+    content = json.loads((variants / "results-lfm2.json").read_text(encoding="utf-8"))
+    fast, tuned = (content["contenders"][f"voxrill int8-{form}"] for form in ("fast-prefill", "tuned"))
+    assert fast["precision"]["decoder_prefill"] == "int8" and fast["tuned"] == []
+    assert "decoder_prefill" not in tuned["precision"] and "decoder" in tuned["tuned"]
+    for name in ("voxrill int8-fast-prefill", "voxrill int8-tuned"):
+        assert {load["contender"] for load in content["groups"]["load"]["loads"]} >= {name}
+        assert {"frame", "codec", "encoder", "first_audio"} <= set(samples(content["groups"]["speech"], name))
+    plain, linked = variants / "bundle-lfm2-int8", variants / "bundle-lfm2-int8-tuned"
+    assert (plain / "decoder.onnx").samefile(linked / "decoder.onnx")
+    assert not (plain / "tuned").exists()
+
+
+def test_what_making_took_is_kept(variants):
+    content = json.loads((variants / "results-lfm2.json").read_text(encoding="utf-8"))
+    assert set(content["made"]) == {"the int8-fast-prefill bundle", "the int8 bundle", "the int8-tuned form"}
+    for took in content["made"].values():
+        assert took["wall"] > 0 and took["cpu"] > 0 and took["peak"] > 50_000_000
+    content["made"]["the int8 bundle"] = {"wall": 264.0, "cpu": 300.0, "peak": 11.5e9}
+    assert cells(tables(content), "the int8 bundle") == ["the int8 bundle", "264 (300)", "11.50"]
+    again = contenders.Workshop(variants, "lfm2", ("int8-tuned",))
+    again.contender("voxrill int8-tuned")
+    assert again.made == {}
+
+
+def test_a_tuned_form_that_is_not_used_is_not_measured(variants, tmp_path):
+    bundle = Path(shutil.copytree(variants / "bundle-lfm2-int8-tuned", tmp_path / "bundle"))
+    path = bundle / "tuned" / "tuned.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"key": found["key"] | {"onnxruntime": "0.1"}}))
+    stale = contenders.Workshop(tmp_path, "lfm2", (), {"stale": bundle}).contender("voxrill stale")
+    with pytest.raises(worker.Failed, match=r"made for another onnxruntime.*voxrill tune"):
+        worker.Worker(stale, 1, tmp_path / "log")
 
 
 def test_gguf_names_and_weights_of_a_checkpoint(tmp_path):
