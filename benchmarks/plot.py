@@ -65,7 +65,7 @@ def _growth(axes: Any, record: Json | None) -> None:
         axes.plot(list(curve), list(curve.values()), marker="o", label=name)
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
-    axes.set_title("one step with text head, ms, by positions before it")
+    axes.set_title("one step, ms, after so many positions")
     if curves:
         axes.legend()
 

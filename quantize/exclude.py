@@ -10,3 +10,6 @@ REASONS = {
     "are 1 % of its INT8 size",
 }
 """By operator: why its weight is left in float32. Mimi's convolutions, which are large, are exported as products."""
+
+STACKED = "a matrix for each attention head, of positions: folded from fixed shapes (the npu flavour), and small"
+"""Why a weight of more than two dimensions is left."""

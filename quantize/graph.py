@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from voxrill.quantize.exclude import FEW_NUMBERS, REASONS
+from voxrill.quantize.exclude import FEW_NUMBERS, REASONS, STACKED
 from voxrill.quantize.gptq import to_gptq
 from voxrill.quantize.k_quant import to_k_quant
 from voxrill.quantize.recipe import BLOCKS, GPTQ, K_QUANT, Recipe, Rule
@@ -50,12 +50,12 @@ class Weight:
     @property
     def may_have_4_bits(self) -> bool:
         """Whether it is a matrix that is only multiplied with; rows that are gathered have 8 bits."""
-        return self.operators == {"MatMul"} and self.shape[0] >= BLOCKS[0]
+        return self.operators == {"MatMul"} and len(self.shape) == 2 and self.shape[0] >= BLOCKS[0]
 
     @property
     def may_have_8_bits(self) -> bool:
         """Whether there is a quantised form of it at all."""
-        return self.operators <= {"MatMul", "Gemm", "Gather"}
+        return self.operators <= {"MatMul", "Gemm", "Gather"} and len(self.shape) == 2
 
 
 @dataclass
@@ -184,7 +184,9 @@ class _Work:
         """The nodes that take the place of one node with a large weight."""
         rule = self.recipe.rule(self.graph, weight.name)
         makers = {"MatMul": self._matmul, "Gemm": self._gemm, "Gather": self._gather}
-        if node.op_type not in makers:
+        if len(weight.dims) > 2 and node.op_type in makers:
+            self.report.kept[weight.name] = STACKED
+        elif node.op_type not in makers:
             self.report.kept[weight.name] = REASONS.get(node.op_type, f"no quantised {node.op_type} is known")
         elif rule.bits == 32:
             self.report.kept[weight.name] = "the recipe says so"

@@ -76,7 +76,7 @@ def test_a_damaged_graph_is_the_one_that_shows(models, bundles, sounds, monkeypa
 
 def test_the_recorded_turn_is_the_model_s_own(models, sounds):
     model = models["lfm2.5"]
-    turn = comparing.record(model, sounds[0])
+    turn = comparing.record(model, sounds[0], model.manifest.tasks.chat)
     assert len(turn.rows) == turn.prompt + len(turn.steps)
     *_, end = model.chat(audio=sounds[0], text_sampling=comparing.GREEDY, audio_sampling=comparing.GREEDY)
     tokens = [step.id for step in turn.steps if isinstance(step, comparing.Token)]

@@ -215,7 +215,7 @@ def test_shipped_recipes_can_be_read():
         ('about = "x"\n[[weights]]\nbits = 8\nname = "lfm.layers.99.*"\n', "layers.99"),
         ('about = "x"\n[[weights]]\nbits = 4\ngraph = "text_head"\n', "embedding table"),
         ('about = "x"\n[[weights]]\nbits = 4\ngraph = "audio_embeddings"\n', "audio_embeddings"),
-        ('about = "x"\n[[weights]]\nbits = 4\nblock = 256\ngraph = "decoder"\n', "block of 256"),
+        ('about = "x"\n[[weights]]\nbits = 4\ngraph = "audio_encoder"\n', "fewer than the smallest block"),
         ("about = 3", "about"),
         ("[[weights", "not a recipe"),
         ("weights = []", "about"),
@@ -243,6 +243,24 @@ def test_a_failure_leaves_nothing_behind(bundles, tmp_path, monkeypatch):
     with pytest.raises(voxrill.VoxrillError, match="No space left"):
         quantize_bundle(open_bundle(bundles["lfm2"]), tmp_path / "out", RECIPES["int8"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_shrink_to_weights_that_are_smaller(bundles, tmp_path):
+    recipe = Recipe("test", (Rule(8), Rule(4, "decoder", block=256)))
+    made = quantize_bundle(open_bundle(bundles["lfm2"]), tmp_path / "out", recipe)
+    smaller = report(made)["decoder"]["smaller_blocks"]
+    nodes = {n.input[1]: n for n in graph(made, "decoder").graph.node if n.op_type == "MatMulNBits"}
+    sizes = {name: {a.name: a.i for a in nodes[f"{name}_int4"].attribute} for name in smaller}
+    assert smaller and all(sizes[name]["block_size"] == block <= sizes[name]["K"] for name, block in smaller.items())
+    assert smoke_run(made)
+
+
+def test_fixed_shapes_can_be_quantised(npu_models, tmp_path):
+    """Of the npu flavour: tables of positions that were folded are matrices for each head, and stay."""
+    made = quantize_bundle(npu_models["lfm2"].bundle, tmp_path / "out", read_recipe("int8"))
+    kept = report(made)["audio_encoder"]["kept"]
+    assert any("attention head" in reason for reason in kept.values())
+    assert smoke_run(made)
 
 
 def test_the_head_may_stay_float32(bundles, models, tmp_path):
