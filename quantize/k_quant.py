@@ -35,16 +35,16 @@ def _searched(blocks: Floats) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uin
     """Blocks (columns, n, block) to values, scales (columns, n) and zero points."""
     importance = np.abs(blocks) + np.sqrt((blocks**2).mean(-1, keepdims=True))
     best_error = np.full(blocks.shape[:2], np.inf, np.float32)
-    best = np.zeros(blocks.shape, np.uint8), np.ones(blocks.shape[:2], np.float32), np.zeros(blocks.shape[:2], np.uint8)
+    values, scales = np.zeros(blocks.shape, np.uint8), np.ones(blocks.shape[:2], np.float32)
+    zeros = np.zeros(blocks.shape[:2], np.uint8)
     for share in SHRUNK:
-        values, scales, zeros = _fitted(blocks, importance, share)
-        shown = (values - zeros[..., None].astype(np.float32)) * scales[..., None]
+        tried, fitted, zero = _fitted(blocks, importance, share)
+        shown = (tried - zero[..., None].astype(np.float32)) * fitted[..., None]
         error = (importance * (blocks - shown) ** 2).sum(-1)
         better = error < best_error
         best_error = np.where(better, error, best_error)
-        for kept, found in zip(best, (values, scales, zeros), strict=True):
-            kept[better] = found[better]
-    return best
+        values[better], scales[better], zeros[better] = tried[better], fitted[better], zero[better]
+    return values, scales, zeros
 
 
 def _fitted(blocks: Floats, importance: Floats, share: float) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8]]:

@@ -42,7 +42,11 @@ GRAPHS = (AUDIO_ENCODER, DECODER, DECODER_PREFILL, TEXT_HEAD, DEPTHFORMER, MIMI_
 """The graphs of every family."""
 BLOCKS = (16, 32, 64, 128, 256)
 """Block sizes that onnxruntime's MatMulNBits knows."""
-ROUND, K_QUANT, GPTQ = "round", "k_quant", "gptq"
+
+Method = Literal["round", "k_quant", "gptq"]
+ROUND: Method = "round"
+K_QUANT: Method = "k_quant"
+GPTQ: Method = "gptq"
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +56,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graph: str = "*"
     name: str = "*"
     block: int = 128
-    method: Literal["round", "k_quant", "gptq"] = "round"
+    method: Method = ROUND
 
     def matches(self, graph: str, weight: str) -> bool:
         """Whether this rule speaks of a weight."""

@@ -80,5 +80,4 @@ def pack_int4(values: NDArray[np.uint8], scales: Floats, zero_points: NDArray[np
 
 
 def _pairs(numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    pairs: NDArray[np.uint8] = numbers[..., 0::2] | (numbers[..., 1::2] << 4)
-    return np.ascontiguousarray(pairs)
+    return np.ascontiguousarray(numbers[..., 0::2] | numbers[..., 1::2] << 4, np.uint8)

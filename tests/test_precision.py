@@ -123,7 +123,7 @@ def test_without_the_extra(tmp_path):
 
 
 @pytest.mark.parametrize(("error", "says"), FAILURES.values(), ids=FAILURES)
-@pytest.mark.parametrize("step", ["voxrill.quantize.bundle.write_manifest", "voxrill.quantize.bundle.weight_names"])
+@pytest.mark.parametrize("step", ["voxrill.quantize.bundle.write_manifest", "voxrill.quantize.bundle.large_weights"])
 def test_the_old_bundle_survives(cli, exported, bundles, monkeypatch, step, error, says):
     def fails(*_):
         raise error

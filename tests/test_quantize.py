@@ -22,7 +22,7 @@ onnx = pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'v
 from onnx import numpy_helper  # noqa: E402
 
 from voxrill.quantize.bundle import quantize_bundle  # noqa: E402
-from voxrill.quantize.graph import FEW_NUMBERS  # noqa: E402
+from voxrill.quantize.graph import FEW_NUMBERS, quantize_graph  # noqa: E402
 from voxrill.quantize.recipe import Recipe, Rule, read_recipe, shipped_recipes  # noqa: E402
 from voxrill.quantize.weights import to_int4, to_int8  # noqa: E402
 
@@ -215,12 +215,11 @@ def test_shipped_recipes_can_be_read():
         ('about = "x"\n[[weights]]\nbits = 8\nname = "lfm.layers.99.*"\n', "layers.99"),
         ('about = "x"\n[[weights]]\nbits = 4\ngraph = "text_head"\n', "embedding table"),
         ('about = "x"\n[[weights]]\nbits = 4\ngraph = "audio_embeddings"\n', "audio_embeddings"),
-        ('about = "x"\n[[weights]]\nbits = 4\ngraph = "audio_encoder"\n', "fewer than the smallest block"),
         ("about = 3", "about"),
         ("[[weights", "not a recipe"),
         ("weights = []", "about"),
     ],
-    ids=["bits", "block", "graph", "name", "head", "table", "too-small", "type", "toml", "no-about"],
+    ids=["bits", "block", "graph", "name", "head", "table", "type", "toml", "no-about"],
 )
 def test_a_recipe_that_cannot_be_followed(cli, bundles, tmp_path, recipe, words):
     (tmp_path / "recipe.toml").write_text(recipe)
@@ -253,6 +252,17 @@ def test_blocks_shrink_to_weights_that_are_smaller(bundles, tmp_path):
     sizes = {name: {a.name: a.i for a in nodes[f"{name}_int4"].attribute} for name in smaller}
     assert smaller and all(sizes[name]["block_size"] == block <= sizes[name]["K"] for name, block in smaller.items())
     assert smoke_run(made)
+
+
+def test_a_weight_smaller_than_every_block_is_refused(tmp_path):
+    from onnx import helper
+
+    weight = numpy_helper.from_array(np.ones((8, 600), np.float32), "w")
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy")
+    small = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    onnx.save_model(helper.make_model(small, ir_version=9), str(tmp_path / "g.onnx"))
+    with pytest.raises(UsageError, match="fewer than the smallest block, 16"):
+        quantize_graph("g", tmp_path / "g.onnx", tmp_path / "out.onnx", Recipe("test", (Rule(4),)))
 
 
 def test_fixed_shapes_can_be_quantised(npu_models, tmp_path):
