@@ -29,6 +29,7 @@ COMMANDS = (
     "export",
     "quantize",
     "compare",
+    "sensitivity",
 )
 HEAVY = ("torch", "onnx", "onnxscript", "transformers", "optimum", "huggingface_hub")
 SPOKEN = "Hello there."  # what the tiny models answer with sound
