@@ -2,6 +2,8 @@
 
     VoxrillError
     ├── AudioFileError       a sound that cannot be read, written or used
+    ├── AudioDeviceError     a microphone or loudspeaker that cannot be used
+    │   └── AudioDeviceLost  it was there and is gone
     ├── CheckpointError      a checkpoint (host side) that is not what the exporter expects
     ├── BundleError          a bundle that is missing, incomplete or malformed
     │   ├── HashMismatch     a file differs from the hash in its manifest
@@ -17,6 +19,8 @@ never sees a traceback for something a user can mend.
 """
 
 __all__ = [
+    "AudioDeviceError",
+    "AudioDeviceLost",
     "AudioFileError",
     "BundleError",
     "CheckpointError",
@@ -56,6 +60,14 @@ def _sentence(text: str) -> str:
 
 class AudioFileError(VoxrillError):
     """A sound that cannot be read, written or used: a file, or an array handed in."""
+
+
+class AudioDeviceError(VoxrillError):
+    """A microphone or loudspeaker that is not there, is busy, or refuses the rate."""
+
+
+class AudioDeviceLost(AudioDeviceError):
+    """A microphone or loudspeaker that was in use and is gone."""
 
 
 class CheckpointError(VoxrillError):

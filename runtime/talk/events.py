@@ -1,0 +1,72 @@
+"""What whoever watches a talk is told, as it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from voxrill.runtime.talk.trace import TurnTrace
+
+State = Literal["listening", "thinking", "speaking"]
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """What the loop does now."""
+
+    state: State
+
+
+@dataclass(frozen=True)
+class UserSpeaking:
+    """The user is speaking, for so many seconds now."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class UserSaid:
+    """The user's turn is over: what was typed, empty if it was spoken (answering, the model writes nothing down)."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class AssistantSaid:
+    """The next piece of what the model says."""
+
+    piece: str
+
+
+@dataclass(frozen=True)
+class TurnEnded:
+    """A question and its answer are over."""
+
+    trace: TurnTrace
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user should know: one sentence."""
+
+    text: str
+
+
+TalkEvent = StateChanged | UserSpeaking | UserSaid | AssistantSaid | TurnEnded | Notice
+
+
+class View(Protocol):
+    """Whoever watches a talk. Both methods may be called from any thread, and return at once."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, event: TalkEvent) -> None:
+        """Show what happened."""
+
+    def level(self, dbfs: float) -> None:
+        """Show how loud the microphone is: dB of full scale, -inf for silence."""
