@@ -1,4 +1,4 @@
-"""Microphone and loudspeaker on a fake sound card: native rates, callbacks that never wait, lost devices that return."""
+"""Microphone and loudspeaker on a fake sound card: native rates, callbacks that never wait, lost devices."""
 
 import sys
 import threading
