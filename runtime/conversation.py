@@ -61,6 +61,11 @@ class Conversation:
         self._prompt = self.context.mark()
 
     @property
+    def sample_rate(self) -> int:
+        """Hz of the sound that is answered with."""
+        return self._model.sample_rate
+
+    @property
     def turns(self) -> int:
         """Turns that are remembered, one that is being asked included."""
         return len(self._turns)
