@@ -23,10 +23,11 @@ from rich.table import Table
 from voxrill.runtime import builtin
 from voxrill.runtime import bundle as bundles
 from voxrill.runtime.audio_file import WavWriter
+from voxrill.runtime.conversation import Output
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 from voxrill.runtime.manifest import Manifest, Sampling, Task
-from voxrill.runtime.model import Model, Output
+from voxrill.runtime.model import Model
 from voxrill.runtime.smoke import smoke_run
 
 # No markup or emoji: file names and prompts may hold [brackets] and :colons:.

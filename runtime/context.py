@@ -71,20 +71,51 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Text tokens of a conversation."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Sound that was heard, as its embeddings (n, hidden): encoding it again would cost more than keeping them."""
+
+    rows: Floats
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Frames that were spoken: codes (codebooks, n)."""
+
+    codes: Codes
+
+
+Piece = Tokens | Heard | Spoken
+"""What a context was told, small enough to be kept: with it the context can be made again."""
+
+
+@dataclass(frozen=True)
 class ContextMark:
-    """A place in a conversation: the backbone's state there, and what waited."""
+    """A place in a conversation: the backbone's state there, what waited, and how many pieces there were."""
 
     state: Mark
     waiting: tuple[Floats, ...]
+    pieces: int
 
 
 class Context:
-    """One conversation's tokens, sound and frames, and the backbone's state after them."""
+    """One conversation's tokens, sound and frames, and the backbone's state after them.
+
+    `pieces` is all it was told, in order.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._state = parts.backbone.new_state()
         self._waiting: list[Floats] = []
+        self._hidden: Floats | None = None
+        self.pieces: list[Piece] = []
         self.add_text(SPECIAL_TOKENS["start"])
 
     @property
@@ -118,15 +149,25 @@ class Context:
 
     def add_tokens(self, ids: list[int]) -> None:
         """Append text tokens."""
-        self._waiting.append(self._parts.embed_tokens(ids))
+        self.add(Tokens(tuple(ids)))
 
     def add_audio(self, waveform: Floats) -> None:
         """Append sound that is heard: `waveform` (samples,) at the encoder's rate."""
-        self._waiting.append(self._parts.encoder.encode(waveform))
+        self.add(Heard(self._parts.encoder.encode(waveform)))
 
     def add_frames(self, codes: Codes) -> None:
         """Append frames (codebooks, n) that were spoken, end-of-audio frames included."""
-        self._waiting.append(self._parts.embed_frames(codes))
+        self.add(Spoken(codes))
+
+    def add(self, piece: Piece) -> None:
+        """Append a piece, such as one of `pieces` once more."""
+        self.pieces.append(piece)
+        self._waiting.append(self._rows(piece))
+
+    def _rows(self, piece: Piece) -> Floats:
+        if isinstance(piece, Tokens):
+            return self._parts.embed_tokens(list(piece.ids))
+        return piece.rows if isinstance(piece, Heard) else self._parts.embed_frames(piece.codes)
 
     @contextmanager
     def turn(self, role: str) -> Iterator[None]:
@@ -149,8 +190,26 @@ class Context:
         Raises:
             ContextFull: it does not fit; nothing was taken in.
         """
-        last: Floats = self.hidden_states()[-1]
-        return last
+        if self._waiting:
+            self.hidden_states()
+        assert self._hidden is not None, "nothing was taken in since the context was made or went back"
+        return self._hidden
+
+    def take_in(self, most: int) -> bool:
+        """Take in the first `most` positions of what waits; whether more waits.
+
+        The same content taken in by the same steps gives the same bits, whatever happens in between.
+
+        Raises:
+            ContextFull: all that waits does not fit; nothing was taken in.
+        """
+        if not self._waiting:
+            return False
+        rows = self.waiting
+        self._state.check_room(len(rows))
+        self._hidden = self._parts.backbone.forward(rows[:most], self._state)[-1]
+        self._waiting = [rows[most:]] if len(rows) > most else []
+        return bool(self._waiting)
 
     def hidden_states(self) -> Floats:
         """Take in all that waits; the hidden states (n, hidden) of every position taken in.
@@ -160,6 +219,7 @@ class Context:
         """
         hidden = self._parts.backbone.forward(self.waiting, self._state)
         self._waiting = []
+        self._hidden = hidden[-1]
         return hidden
 
     def logits(self, hidden: Floats) -> Floats:
@@ -172,12 +232,14 @@ class Context:
 
     def mark(self) -> ContextMark:
         """This place in the conversation."""
-        return ContextMark(self._state.mark(), tuple(self._waiting))
+        return ContextMark(self._state.mark(), tuple(self._waiting), len(self.pieces))
 
     def rewind(self, mark: ContextMark) -> None:
         """Forget what came after `mark`, an earlier place of this conversation."""
         self._state.rewind(mark.state)
         self._waiting = list(mark.waiting)
+        self._hidden = None
+        del self.pieces[mark.pieces :]
 
     def fork(self) -> Context:
         """Another context that starts where this one stands."""
@@ -185,4 +247,6 @@ class Context:
         other._parts = self._parts
         other._state = self._state.copy()
         other._waiting = list(self._waiting)
+        other._hidden = self._hidden
+        other.pieces = list(self.pieces)
         return other

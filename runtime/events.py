@@ -20,6 +20,14 @@ model went on without saying so; the reference would loop here. context_full: th
 
 
 @dataclass(frozen=True)
+class StageEvent:
+    """A step before the answer is done: the sound was encoded, or the question was taken in."""
+
+    stage: Literal["encoded", "prefilled"]
+    at: float
+
+
+@dataclass(frozen=True)
 class TextEvent:
     """A text token: its id, and the piece of text that became certain with it (may be empty)."""
 

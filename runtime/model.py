@@ -7,34 +7,28 @@ calling thread; a model is not to be used from two threads at once.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from voxrill.runtime import contract
 from voxrill.runtime.audio_encoder import AudioEncoder
-from voxrill.runtime.audio_file import AudioSource, WavWriter, as_waveform
+from voxrill.runtime.audio_file import AudioSource, WavWriter
 from voxrill.runtime.backbone import Backbone
 from voxrill.runtime.builtin import open_builtin
 from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.codec import Codec
-from voxrill.runtime.context import Context, Parts
+from voxrill.runtime.context import Parts
+from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.depthformer import Depthformer
-from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
-from voxrill.runtime.generate import Generation, Options, Token
-from voxrill.runtime.manifest import TOKENIZER_FILE, Sampling, Task
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
+from voxrill.runtime.manifest import TOKENIZER_FILE, Task
 from voxrill.runtime.memory import check_memory
 from voxrill.runtime.session import Graph
 from voxrill.runtime.stats import StageTimes
 from voxrill.runtime.tokenizer import Tokenizer
 from voxrill.runtime.tuned import TunedForm, is_repacked, open_tuned
-
-Output = Literal["text", "audio", "both"]
 
 
 def load(bundle: str | os.PathLike[str] | None = None, threads: int = 0) -> Model:
@@ -181,154 +175,6 @@ def _voice(task: Task, voice: str | None) -> str:
     if known and voice.casefold() not in known:
         raise UsageError(f"there is no voice {voice!r}", f"This model has: {', '.join(task.voices)}")
     return known.get(voice.casefold(), voice)
-
-
-class Conversation:
-    """Turns that know each other. Made by `Model.conversation`.
-
-    The system prompt is taken in at the first question, so that making a conversation costs nothing.
-    """
-
-    def __init__(self, model: Model, task: Task, system: str | None = None, output: Output = "both") -> None:
-        self._model = model
-        self._task = task
-        self._output: Output = output
-        self._answering: Iterator[Event] | None = None
-        self.context = Context(model.parts)
-        prompt = task.system if system is None else system
-        if prompt:
-            with self.context.turn("system"):
-                self.context.add_text(prompt)
-
-    def ask(
-        self,
-        *,
-        audio: AudioSource | None = None,
-        text: str | None = None,
-        output: Output | None = None,
-        max_new_tokens: int | None = None,
-        seed: int | None = None,
-        text_sampling: Sampling | None = None,
-        audio_sampling: Sampling | None = None,
-    ) -> Iterator[Event]:
-        """One turn: the question goes in, events come out as the answer is made, an `EndEvent` last.
-
-        Whoever stops listening (closes the iterator, or asks the next question) ends the turn there; what was said
-        so far is remembered.
-
-        Raises:
-            UsageError: neither audio nor text was given, the text cannot be read, or max_new_tokens is below 1.
-            AudioFileError: the audio cannot be read, or is not usable sound.
-            ContextFull: the question does not fit into the model's context.
-        """
-        if audio is None and text is None:
-            raise UsageError("there is no question", "Give audio, text or both")
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens is {max_new_tokens}", "Give at least 1")
-        if text is not None:
-            self._model.parts.tokenizer.encode(text)  # what is wrong with it is said now, not when listening begins
-        waveform = None if audio is None else as_waveform(audio)
-        output = output or self._output
-        options = Options(
-            mode="sequential" if output == "text" else self._task.mode,
-            text=text_sampling or self._task.text,
-            audio=audio_sampling or self._task.audio,
-            max_new_tokens=max_new_tokens or self._task.max_new_tokens,
-            seed=seed,
-            text_only=output == "text",
-        )
-        if isinstance(self._answering, Generator):
-            self._answering.close()
-        self._answering = self._answer(waveform, text, options, output)
-        return self._answering
-
-    def _answer(self, waveform: Any, text: str | None, options: Options, output: Output) -> Iterator[Event]:
-        self._model.times.reset()
-        started = time.perf_counter()
-        before = self.context.mark()
-        asked = True
-        try:
-            with self.context.turn("user"):
-                if waveform is not None:
-                    self.context.add_audio(waveform)
-                if text is not None:
-                    self.context.add_text(text)
-            self.context.open_turn("assistant")
-            for event in _Answer(self._model, Generation(self.context, options), started):
-                if isinstance(event, EndEvent) or output in ("both", _kind(event)):
-                    yield event
-        except VoxrillError:
-            self.context.rewind(before)
-            asked = False  # a question that does not fit was never asked
-            raise
-        finally:
-            if asked:
-                self.context.close_turn()
-
-
-def _kind(event: Event) -> Output:
-    return "text" if isinstance(event, TextEvent) else "audio"
-
-
-class _Answer:
-    """Steps of a generation to events, and the result they add up to."""
-
-    def __init__(self, model: Model, generation: Generation, started: float) -> None:
-        self._model = model
-        self._generation = generation
-        self._started = started
-        self._text = model.parts.tokenizer.stream()
-        self._sound = model.codec.stream()
-        self._codes: list[Any] = []
-        self._samples: list[Any] = []
-        self._result = Result(sample_rate=model.sample_rate, prompt_positions=generation.context.positions)
-
-    def __iter__(self) -> Iterator[Event]:
-        for step in self._generation:
-            if isinstance(step, Token):
-                yield self._token(step.id)
-            elif not step.ends:
-                yield from self._frame(step.codes)
-        yield from self._audio(self._sound.flush(), None)
-        yield EndEvent(self._generation.finish_reason, self._finished(), self._now())
-
-    def _now(self) -> float:
-        return time.perf_counter() - self._started
-
-    def _token(self, token: int) -> TextEvent:
-        result = self._result
-        piece = self._text.push(token)
-        result.tokens.append(token)
-        if piece and result.first_text is None:
-            result.first_text = self._now()
-        return TextEvent(piece, token, self._now())
-
-    def _frame(self, codes: Any) -> Iterator[AudioEvent]:
-        if not self._model.codec.decodes(codes):
-            self._result.skipped_frames += 1
-            return
-        self._codes.append(codes)
-        yield from self._audio(self._sound.push(codes[:, None]), codes)
-
-    def _audio(self, samples: Any, codes: Any) -> Iterator[AudioEvent]:
-        if not len(samples):
-            return
-        if self._result.first_audio is None:
-            self._result.first_audio = self._now()
-        self._samples.append(samples)
-        yield AudioEvent(samples, self._model.sample_rate, codes, self._now())
-
-    def _finished(self) -> Result:
-        books = self._model.manifest.model.codes.codebooks
-        return replace(
-            self._result,
-            text=self._model.parts.tokenizer.decode(self._result.tokens),
-            codes=np.stack(self._codes, 1) if self._codes else np.zeros((books, 0), np.int64),
-            samples=np.concatenate(self._samples) if self._samples else np.zeros(0, np.float32),
-            finish_reason=self._generation.finish_reason,
-            seconds=self._now(),
-            stages={name: 1000 * s.seconds for name, s in self._model.times.stages.items()},
-        )
 
 
 class Speech:

@@ -10,10 +10,11 @@ for event in model.chat(audio="question.wav"):
 """
 
 from voxrill.runtime.builtin import pebble_world
+from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
 from voxrill.runtime.manifest import Sampling
-from voxrill.runtime.model import Conversation, Model, Speech, load
+from voxrill.runtime.model import Model, Speech, load
 
 __version__ = "0.1.0"
 

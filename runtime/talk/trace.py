@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-Speculation = Literal["served", "false start", "none"]
+from voxrill.runtime.events import AudioEvent, Event, StageEvent, TextEvent
+from voxrill.runtime.talk.edges import Player
 
 
 @dataclass(frozen=True)
@@ -14,10 +16,10 @@ class TurnTrace:
 
     voice_end: the user's last voiced sample was captured; paused: the short silence was noticed; endpoint: the turn
     was decided to be over; encoded, prefilled, first_token, first_frame: each was done; queued: the first sample went
-    to the player; played: it left for the device; underruns: times the player ran dry; speculation: whether the answer
-    had been begun before the endpoint; false_starts: answers begun and thrown away in this turn, and
-    false_start_cpu: the processor seconds they cost; barge_in: seconds of the answer that were played before
-    the user interrupted it, None if nobody did.
+    to the player; played: it left for the device; ended: the turn was over; underruns: times the player ran dry;
+    speculated: the answer had been begun before the endpoint; false_starts: answers begun and thrown away in this
+    turn, and false_start_cpu: the processor seconds they cost, out of `cpu`; barge_in: seconds of the answer that were
+    played before the user interrupted it, None if nobody did.
     """
 
     number: int
@@ -32,7 +34,7 @@ class TurnTrace:
     played: float | None = None
     ended: float | None = None
     underruns: int = 0
-    speculation: Speculation = "none"
+    speculated: bool = False
     false_starts: int = 0
     false_start_cpu: float = 0.0
     cpu: float = 0.0
@@ -44,3 +46,69 @@ class TurnTrace:
     def waited(self) -> float | None:
         """Seconds from the user's last voiced sample to the first sample of the answer that was played."""
         return None if self.played is None or self.voice_end is None else self.played - self.voice_end
+
+
+_FIRSTS: dict[type[Any], str] = {TextEvent: "first_token", AudioEvent: "first_frame"}
+
+
+class Tracer:
+    """Collects the trace of one turn.
+
+    Args:
+        number: of the turn.
+        cpu: seconds that this process has computed.
+    """
+
+    def __init__(self, number: int, cpu: Callable[[], float]) -> None:
+        self._number = number
+        self._cpu = cpu
+        self._began_cpu = cpu()
+        self._attempt_cpu = self._began_cpu
+        self._false_starts = 0
+        self._false_start_cpu = 0.0
+        self._known: dict[str, Any] = {}
+        self.making = 0.0
+        """Seconds spent on text tokens and frames."""
+
+    def begin(self, voice_end: float | None, paused: float | None, question_seconds: float) -> None:
+        """An answer is begun, perhaps on suspicion."""
+        self._known = {"voice_end": voice_end, "paused": paused, "question_seconds": question_seconds}
+        self._attempt_cpu = self._cpu()
+        self.making = 0.0
+
+    def false_start(self) -> None:
+        """It was begun too early, and is thrown away."""
+        self._false_starts += 1
+        self._false_start_cpu += self._cpu() - self._attempt_cpu
+
+    def endpoint(self, at: float) -> None:
+        """The turn was decided to be over."""
+        self._known["endpoint"] = at
+        self._known["speculated"] = "encoded" in self._known
+
+    def made(self, event: Event | StageEvent, started: float, ended: float) -> None:
+        """A part of the answer was made between two times."""
+        if isinstance(event, StageEvent):
+            self._known[event.stage] = ended
+            return
+        self.making += ended - started
+        first = _FIRSTS.get(type(event))
+        if first:
+            self._known.setdefault(first, ended)
+
+    def ended(self, at: float, player: Player | None, answer_seconds: float, barge_in: float | None) -> TurnTrace:
+        """The turn is over; `player` is the one that played the answer, None if it was never played."""
+        if player is not None:
+            self._known["queued"] = player.first_queued()
+            self._known["played"] = player.first_played()
+            self._known["underruns"] = player.underruns()
+        return TurnTrace(
+            number=self._number,
+            ended=at,
+            false_starts=self._false_starts,
+            false_start_cpu=self._false_start_cpu,
+            cpu=self._cpu() - self._began_cpu,
+            answer_seconds=answer_seconds,
+            barge_in=barge_in,
+            **self._known,
+        )

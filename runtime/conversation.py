@@ -1,0 +1,314 @@
+"""Turns that know each other: questions in, answers as events out, the oldest turns forgotten when there are too many.
+
+In: a loaded model; sound and text. Out: events. `ask` is all that most callers need. The live loop also takes in ahead
+of the question what is known of the prompt (`prepare`), withdraws a question (`retract`), cuts an answer at what was
+heard of it (`cut`), and forgets (`forget`). Prompts are taken in by the same steps whatever the timing, so that the
+same events give the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from voxrill.runtime.audio_file import AudioSource, as_waveform
+from voxrill.runtime.backbone import PREFILL_CHUNK
+from voxrill.runtime.context import Context, ContextMark
+from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEvent, TextEvent
+from voxrill.runtime.generate import Generation, Options, Token
+from voxrill.runtime.manifest import Sampling, Task
+
+if TYPE_CHECKING:
+    from voxrill.runtime.model import Model
+
+Output = Literal["text", "audio", "both"]
+
+Steps = Generator[Event | StageEvent, None, None]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a turn begins: how many pieces and positions are before it."""
+
+    pieces: int
+    positions: int
+
+
+class Conversation:
+    """Turns that know each other. Made by `Model.conversation`.
+
+    The system prompt is taken in at the first question, or by `prepare`, so that making a conversation costs nothing.
+    """
+
+    def __init__(self, model: Model, task: Task, system: str | None = None, output: Output = "both") -> None:
+        self._model = model
+        self._task = task
+        self._output: Output = output
+        self._answering: Steps | None = None
+        self._turns: list[_Start] = []
+        self._open = False
+        self._question: ContextMark | None = None
+        self.context = Context(model.parts)
+        self.system = task.system if system is None else system
+        if self.system:
+            with self.context.turn("system"):
+                self.context.add_text(self.system)
+        self._prompt = self.context.mark()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the sound that is answered with."""
+        return self._model.sample_rate
+
+    @property
+    def turns(self) -> int:
+        """Turns that are remembered, one that is being asked included."""
+        return len(self._turns)
+
+    def ask(
+        self,
+        *,
+        audio: AudioSource | None = None,
+        text: str | None = None,
+        output: Output | None = None,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+        text_sampling: Sampling | None = None,
+        audio_sampling: Sampling | None = None,
+    ) -> Iterator[Event]:
+        """One turn: the question goes in, events come out as the answer is made, an `EndEvent` last.
+
+        Whoever stops listening (closes the iterator, or asks the next question) ends the turn there; what was said
+        so far is remembered.
+
+        Raises:
+            UsageError: neither audio nor text was given, the text cannot be read, or max_new_tokens is below 1.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+            ContextFull: the question does not fit into the model's context.
+        """
+        output = output or self._output
+        steps = self.steps(
+            audio=audio,
+            text=text,
+            output=output,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            text_sampling=text_sampling,
+            audio_sampling=audio_sampling,
+        )
+        return _only(steps, output)
+
+    def steps(
+        self,
+        *,
+        audio: AudioSource | None = None,
+        text: str | None = None,
+        output: Output | None = None,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+        text_sampling: Sampling | None = None,
+        audio_sampling: Sampling | None = None,
+    ) -> Steps:
+        """As `ask`, with every event there is: text and sound whatever the output, and the stages before them."""
+        if audio is None and text is None:
+            raise UsageError("there is no question", "Give audio, text or both")
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens is {max_new_tokens}", "Give at least 1")
+        if text is not None:
+            self._model.parts.tokenizer.encode(text)  # what is wrong with it is said now, not when listening begins
+        waveform = None if audio is None else as_waveform(audio)
+        output = output or self._output
+        options = Options(
+            mode="sequential" if output == "text" else self._task.mode,
+            text=text_sampling or self._task.text,
+            audio=audio_sampling or self._task.audio,
+            max_new_tokens=max_new_tokens or self._task.max_new_tokens,
+            seed=seed,
+            text_only=output == "text",
+        )
+        self._end_answer()
+        self._answering = self._answer(waveform, text, options)
+        return self._answering
+
+    def prepare(self, most: int = PREFILL_CHUNK) -> bool:
+        """Take in some of what is known before the next question; whether more of it waits.
+
+        Args:
+            most: positions to take in by this call, twice that where the system prompt ends.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        if len(self.context.pieces) == self._prompt.pieces:  # nothing but the system prompt, to which `forget` returns
+            if self.context.take_in(most):
+                return True
+            self._prompt = self.context.mark()
+        self._open_turn()
+        return self.context.take_in(most)
+
+    def mark(self) -> ContextMark:
+        """This place within an answer, for `cut`."""
+        return self.context.mark()
+
+    def cut(self, mark: ContextMark) -> None:
+        """End the answer at `mark`, as though nothing had been said after it."""
+        self._end_answer()
+        self.context.rewind(mark)
+        self._close_turn()
+
+    def retract(self) -> None:
+        """Go back to before the last question, as though it had never been asked."""
+        self._end_answer()
+        if self._question is not None:
+            self.context.rewind(self._question)
+            self._open, self._question = True, None
+
+    def forget(self, positions: int, turns: int | None = None) -> int:
+        """Between turns, forget whole oldest ones until at most `positions` are left, and at most `turns` turns.
+
+        The system prompt stays as it was taken in; what else is left waits to be taken in again.
+
+        Returns:
+            How many turns were forgotten.
+        """
+        starts, whole = self._turns, self.context.positions
+        gone = 0 if turns is None else max(0, len(starts) - turns)
+        while gone < len(starts) and starts[0].positions + whole - self._end(gone) > positions:
+            gone += 1
+        if gone:
+            pieces = self.context.pieces[starts[gone].pieces :] if gone < len(starts) else []
+            self.context.rewind(self._prompt)
+            for piece in pieces:
+                self.context.add(piece)
+            self._turns = [_moved(start, starts[gone], starts[0]) for start in starts[gone:]]
+        return gone
+
+    def _end(self, gone: int) -> int:
+        """The position at which `gone` oldest turns end."""
+        return self._turns[gone].positions if gone < len(self._turns) else self.context.positions
+
+    def _open_turn(self) -> None:
+        if not self._open:
+            self._turns.append(_Start(len(self.context.pieces), self.context.positions))
+            self.context.open_turn("user")
+            self._open = True
+
+    def _close_turn(self) -> None:
+        self.context.close_turn()
+        self._open, self._question = False, None
+
+    def _end_answer(self) -> None:
+        if self._answering is not None:
+            self._answering.close()
+            self._answering = None
+
+    def _answer(self, waveform: Any, text: str | None, options: Options) -> Steps:
+        self._model.times.reset()
+        started = time.perf_counter()
+        self._open_turn()
+        self._question = before = self.context.mark()
+        asked = True
+        try:
+            if waveform is not None:
+                self.context.add_audio(waveform)
+                yield StageEvent("encoded", time.perf_counter() - started)
+            if text is not None:
+                self.context.add_text(text)
+            self.context.close_turn()
+            self.context.open_turn("assistant")
+            answer = _Answer(self._model, Generation(self.context, options), started)
+            self.context.hidden_states()
+            yield StageEvent("prefilled", time.perf_counter() - started)
+            yield from answer
+        except VoxrillError:
+            self.context.rewind(before)
+            asked = False  # a question that does not fit was never asked
+            raise
+        finally:
+            if asked:
+                self._close_turn()
+
+
+def _moved(start: _Start, first: _Start, to: _Start) -> _Start:
+    """A turn's start after everything from `to` to `first` was taken out."""
+    return _Start(start.pieces - first.pieces + to.pieces, start.positions - first.positions + to.positions)
+
+
+def _only(steps: Steps, output: Output) -> Iterator[Event]:
+    """Of an answer's events those that were asked for; ended early, it ends the answer."""
+    try:
+        for event in steps:
+            if isinstance(event, EndEvent) or (not isinstance(event, StageEvent) and output in ("both", _kind(event))):
+                yield event
+    finally:
+        steps.close()
+
+
+def _kind(event: Event) -> Output:
+    return "text" if isinstance(event, TextEvent) else "audio"
+
+
+class _Answer:
+    """Steps of a generation to events, and the result they add up to."""
+
+    def __init__(self, model: Model, generation: Generation, started: float) -> None:
+        self._model = model
+        self._generation = generation
+        self._started = started
+        self._text = model.parts.tokenizer.stream()
+        self._sound = model.codec.stream()
+        self._codes: list[Any] = []
+        self._samples: list[Any] = []
+        self._result = Result(sample_rate=model.sample_rate, prompt_positions=generation.context.positions)
+
+    def __iter__(self) -> Iterator[Event]:
+        for step in self._generation:
+            if isinstance(step, Token):
+                yield self._token(step.id)
+            elif not step.ends:
+                yield from self._frame(step.codes)
+        yield from self._audio(self._sound.flush(), None)
+        yield EndEvent(self._generation.finish_reason, self._finished(), self._now())
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _token(self, token: int) -> TextEvent:
+        result = self._result
+        piece = self._text.push(token)
+        result.tokens.append(token)
+        if piece and result.first_text is None:
+            result.first_text = self._now()
+        return TextEvent(piece, token, self._now())
+
+    def _frame(self, codes: Any) -> Iterator[AudioEvent]:
+        if not self._model.codec.decodes(codes):
+            self._result.skipped_frames += 1
+            return
+        self._codes.append(codes)
+        yield from self._audio(self._sound.push(codes[:, None]), codes)
+
+    def _audio(self, samples: Any, codes: Any) -> Iterator[AudioEvent]:
+        if not len(samples):
+            return
+        if self._result.first_audio is None:
+            self._result.first_audio = self._now()
+        self._samples.append(samples)
+        yield AudioEvent(samples, self._model.sample_rate, codes, self._now())
+
+    def _finished(self) -> Result:
+        books = self._model.manifest.model.codes.codebooks
+        return replace(
+            self._result,
+            text=self._model.parts.tokenizer.decode(self._result.tokens),
+            codes=np.stack(self._codes, 1) if self._codes else np.zeros((books, 0), np.int64),
+            samples=np.concatenate(self._samples) if self._samples else np.zeros(0, np.float32),
+            finish_reason=self._generation.finish_reason,
+            seconds=self._now(),
+            stages={name: 1000 * s.seconds for name, s in self._model.times.stages.items()},
+        )

@@ -1,0 +1,118 @@
+"""An answer in the making that can be cut where its listener stopped hearing it.
+
+In: a prepared conversation and a question. Out: events one by one, each with its sound; a mark in the conversation
+for every piece of sound that was not heard yet. The live loop and its replay make answers through here, so that both
+take the same steps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from voxrill.runtime.context import ContextMark
+from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.events import AudioEvent, EndEvent, Event, FinishReason, StageEvent, TextEvent
+from voxrill.runtime.talk.edges import Floats
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """The conversation after the answer's first `samples` samples, when `text` characters had been written."""
+
+    samples: int
+    text: int
+    context: ContextMark
+
+
+class Answer:
+    """One question's answer. `step` makes it; the rest is what it is so far.
+
+    Args:
+        conversation: prepared, and used by nobody else until the answer is over.
+        audio: the spoken question (samples,) at 16 kHz; None if it was typed.
+        text: the typed question.
+        seed: the same seed gives the same answer.
+        max_new_tokens: limit on text tokens and frames together; None for the task's own.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        audio: Floats | None,
+        text: str | None,
+        seed: int,
+        max_new_tokens: int | None = None,
+    ) -> None:
+        self._conversation = conversation
+        self._steps = conversation.steps(audio=audio, text=text, seed=seed, max_new_tokens=max_new_tokens)
+        self._marks: deque[_Mark] = deque()
+        self.text = ""
+        self.tokens: list[int] = []
+        self.codes: list[list[int]] = []
+        self.sound: list[Floats] = []
+        self.samples = 0
+        self.finish_reason: FinishReason | None = None
+
+    @property
+    def made(self) -> int:
+        """Text tokens and frames so far."""
+        return len(self.tokens) + len(self.codes)
+
+    @property
+    def marks(self) -> int:
+        """Places that are kept to cut the answer at."""
+        return len(self._marks)
+
+    def step(self) -> Event | StageEvent:
+        """Make the next part.
+
+        Raises:
+            ContextFull: the question does not fit; it was never asked.
+            UsageError: it is longer than a fixed-shape encoder takes; it was never asked.
+        """
+        event = next(self._steps)
+        if isinstance(event, TextEvent):
+            self.tokens.append(event.token)
+            self.text += event.text
+        elif isinstance(event, AudioEvent):
+            self._take(event)
+        elif isinstance(event, EndEvent):
+            self.finish_reason = event.finish_reason
+        elif event.stage == "prefilled":
+            self._mark()
+        return event
+
+    def _take(self, event: AudioEvent) -> None:
+        self.sound.append(event.samples)
+        self.samples += len(event.samples)
+        if event.codes is not None:
+            self.codes.append([int(code) for code in event.codes])
+            self._mark()
+
+    def _mark(self) -> None:
+        self._marks.append(_Mark(self.samples, len(self.text), self._conversation.mark()))
+
+    def heard(self, samples: int) -> None:
+        """So many samples were played: nothing before them is going to be cut."""
+        while len(self._marks) > 1 and self._marks[1].samples <= samples:
+            self._marks.popleft()
+
+    def cut(self, samples: int) -> None:
+        """End the answer after the last frame of which all was among its first `samples` samples, its text with it."""
+        while not self._marks:
+            self.step()
+        mark = max((mark for mark in self._marks if mark.samples <= samples), key=lambda mark: mark.samples)
+        self._conversation.cut(mark.context)
+        self.text = self.text[: mark.text]
+
+    def waveform(self) -> Floats:
+        """All sound so far (samples,)."""
+        return np.concatenate([np.zeros(0, np.float32), *self.sound])
+
+    def as_json(self) -> dict[str, Any]:
+        """What a replay must make again."""
+        return {"tokens": self.tokens, "codes": self.codes, "finish_reason": self.finish_reason}

@@ -1,0 +1,111 @@
+"""When does the user begin, pause, go on and end? Probabilities of speech in, decisions out; no clock and no sound.
+
+Time is counted in blocks. A turn begins with a few voiced blocks in a row, pauses after a short silence (the answer
+can be begun on suspicion), and ends after a longer one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.talk.edges import BLOCK_SECONDS
+
+Decision = Literal["began", "paused", "resumed", "ended", "too long"]
+"""What became known with a block.
+
+began: the user speaks, since `first`. paused: nothing was voiced since `last`, for the pause's length. resumed: the
+user went on after a pause. ended: the turn is over. too long: the user was cut off; nothing begins until it is quiet.
+"""
+
+
+@dataclass(frozen=True)
+class EndpointOptions:
+    """When a turn begins and ends.
+
+    threshold: probability from which a block is voiced; once the user speaks, `release` less is enough. The rest are
+    seconds: begin of voice in a row that begins a turn, pause of silence to suspect its end, endpoint of silence that
+    ends it, longest a turn may be.
+    """
+
+    threshold: float = 0.5
+    release: float = 0.15
+    begin: float = 0.064
+    pause: float = 0.192
+    endpoint: float = 0.5
+    longest: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise UsageError(f"the threshold of speech is {self.threshold}", "Give a number between 0 and 1")
+        if not self.pause <= self.endpoint <= self.longest:
+            raise UsageError(
+                f"a turn would end after {self.endpoint:g} s of silence",
+                f"Give {self.pause:g} (the pause) to {self.longest:g} seconds",
+            )
+
+
+def blocks(seconds: float) -> int:
+    """So many blocks last at least `seconds`; at least one."""
+    return max(1, math.ceil(seconds / BLOCK_SECONDS - 1e-6))
+
+
+class Endpointer:
+    """Follows one stream of probabilities.
+
+    number: of the next block. first, last: the voiced blocks, by number, of the turn so far.
+    """
+
+    def __init__(self, options: EndpointOptions) -> None:
+        self._options = options
+        self._begin = blocks(options.begin)
+        self._pause = blocks(options.pause)
+        self._endpoint = blocks(options.endpoint)
+        self._longest = blocks(options.longest)
+        self.number = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the turn, and wait for one to begin."""
+        self.state: Literal["quiet", "speaking", "paused", "noisy"] = "quiet"
+        self.first = self.last = self.number
+        self._run = 0  # blocks in a row: voiced ones while quiet, unvoiced ones otherwise
+
+    def hear(self, probability: float) -> Decision | None:
+        """Take the next block's probability; what became known with it."""
+        number, self.number = self.number, self.number + 1
+        voiced = probability >= self._options.threshold - self._options.release * (self.state in ("speaking", "paused"))
+        if self.state == "quiet":
+            return self._hear_quiet(number, voiced)
+        self._run = 0 if voiced else self._run + 1
+        if self.state == "noisy":
+            if self._run >= self._endpoint:
+                self.reset()
+            return None
+        return self._hear_turn(number, voiced)
+
+    def _hear_quiet(self, number: int, voiced: bool) -> Decision | None:
+        self._run = self._run + 1 if voiced else 0
+        if self._run < self._begin:
+            return None
+        self.state, self.first, self.last, self._run = "speaking", number - self._begin + 1, number, 0
+        return "began"
+
+    def _hear_turn(self, number: int, voiced: bool) -> Decision | None:
+        if voiced:
+            self.last = number
+        if number - self.first >= self._longest and self.state == "speaking":
+            self.state = "noisy"
+            return "too long"
+        if voiced and self.state == "paused":
+            self.state = "speaking"
+            return "resumed"
+        if self.state == "speaking" and self._run >= self._pause:
+            self.state = "paused"
+            return "paused"
+        if self.state == "paused" and self._run >= self._endpoint:
+            self.state, self._run = "quiet", 0
+            return "ended"
+        return None

@@ -1,0 +1,312 @@
+"""Thinking: what the user does in, sound and events out. The only part of the live loop that touches the model.
+
+The work is done in small steps, and between any two of them what was heard meanwhile is looked at: a pause begins an
+answer on suspicion, the user's going on throws it away unheard, the end of the turn lets it out, an interruption cuts
+it at what was heard of it. Nothing here waits, sleeps or knows of threads, so a test can walk it step by step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.errors import ContextFull, VoxrillError
+from voxrill.runtime.events import AudioEvent, EndEvent, TextEvent
+from voxrill.runtime.talk.answer import Answer
+from voxrill.runtime.talk.edges import RATE, Floats, Player
+from voxrill.runtime.talk.events import AssistantSaid, Notice, StateChanged, TalkEvent, TurnEnded, UserSaid
+from voxrill.runtime.talk.floor import Floor
+from voxrill.runtime.talk.listener import (
+    Began,
+    Closed,
+    Ended,
+    Interrupted,
+    Paused,
+    Resumed,
+    Signal,
+    Typed,
+    Utterance,
+)
+from voxrill.runtime.talk.trace import Tracer, TurnTrace
+
+FIRST_REPLY_SECONDS = 3.0
+"""Expected length of the first reply; later ones are expected to be as long as those before."""
+
+
+@dataclass(frozen=True)
+class MindOptions:
+    """How the mind works.
+
+    speculate: begin answers at a pause. ahead: frames of sound that are made on suspicion, at most. budget: positions
+    of system prompt and turns that are remembered. turns: turns that are remembered at most, None for any number.
+    seed: that of the first turn; the others count up from it. max_new_tokens: see `Conversation.ask`.
+    """
+
+    speculate: bool = True
+    ahead: int = 4
+    budget: int = 4096
+    turns: int | None = None
+    seed: int = 0
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn that is over, for those who keep turns: question, answer, and how they came about.
+
+    heard: samples of the answer that were played before the user interrupted, None if nobody did; forgotten: turns
+    that were forgotten after this one.
+    """
+
+    number: int
+    utterance: Utterance | None
+    typed: str | None
+    seed: int
+    answer: Answer
+    heard: int | None
+    forgotten: int
+    trace: TurnTrace
+
+
+@dataclass
+class _Reply:
+    """The answer being made: unheard until it is `ticket`ed."""
+
+    answer: Answer
+    utterance: Utterance | None
+    typed: str | None
+    seed: int
+    tracer: Tracer
+    ticket: int | None = None
+    playing: bool = False
+    made: bool = False
+    finished: bool = False
+    error: VoxrillError | None = None
+    unplayed: list[Floats] = field(default_factory=list)
+    unsaid: list[str] = field(default_factory=list)
+
+
+class Mind:
+    """Answers questions.
+
+    Args:
+        conversation: what is talked about; used by nobody else.
+        player: plays answers; handed over through `floor` only.
+        floor: knows whether an answer may still be heard.
+        show: takes what the user should see.
+        keep: called with every turn that is over.
+        options: how to work.
+        clock, cpu: seconds that pass, and seconds that this process computes.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        player: Player,
+        floor: Floor,
+        show: Callable[[TalkEvent], None] = lambda _event: None,
+        keep: Callable[[Turn], None] = lambda _turn: None,
+        options: MindOptions = MindOptions(),
+        clock: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.inbox: SimpleQueue[Signal] = SimpleQueue()
+        self.closed: Closed | None = None
+        self._conversation = conversation
+        self._sample_rate = conversation.sample_rate
+        self._player = player
+        self._floor = floor
+        self._show = show
+        self._keep = keep
+        self._options = options
+        self._clock = clock
+        self._cpu = cpu
+        self._reply: _Reply | None = None
+        self._turn = 0
+        self._tracer: Tracer | None = None
+        self._unprepared = True
+        self._rate: float | None = None
+        self._expected = FIRST_REPLY_SECONDS
+
+    def step(self) -> bool:
+        """Do one thing: take a signal, or work a little. Whether there was anything to do."""
+        try:
+            signal = self.inbox.get_nowait()
+        except Empty:
+            return self._work()
+        self.take(signal)
+        return True
+
+    def take(self, signal: Signal) -> None:
+        """Take a signal."""
+        if isinstance(signal, Began):
+            self._settle()
+        elif isinstance(signal, Paused):
+            if self._options.speculate:
+                self._begin(signal.utterance, None, signal.at)
+        elif isinstance(signal, Resumed):
+            self._withdraw()
+        elif isinstance(signal, Ended):
+            self._end_question(signal)
+        elif isinstance(signal, Interrupted):
+            self._interrupted(signal.heard)
+        elif isinstance(signal, Typed):
+            self._typed(signal)
+        else:
+            self.closed = signal
+
+    def _work(self) -> bool:
+        reply = self._reply
+        if reply is None:
+            return self._prepare()
+        if reply.ticket is not None:
+            self._deliver(reply, reply.ticket)
+        if reply.made:
+            return reply.ticket is not None and self._end_if_played(reply, reply.ticket)
+        if reply.ticket is None and len(reply.answer.codes) >= self._options.ahead:
+            return False
+        self._advance(reply)
+        return True
+
+    def _prepare(self) -> bool:
+        """Take in what is known before the next question."""
+        if self._unprepared:
+            self._unprepared = self._conversation.prepare()
+            return True
+        return False
+
+    def _begin(self, utterance: Utterance | None, typed: str | None, paused: float | None) -> None:
+        while self._prepare():
+            pass
+        if self._tracer is None:
+            self._turn += 1
+            self._tracer = Tracer(self._turn, self._cpu)
+        if utterance is None:
+            self._tracer.begin(None, None, 0.0)
+        else:
+            self._tracer.begin(utterance.voice_end, paused, len(utterance.samples) / RATE)
+        seed = self._options.seed + self._turn
+        samples = utterance.samples if utterance else None
+        answer = Answer(self._conversation, samples, typed, seed, self._options.max_new_tokens)
+        self._reply = _Reply(answer, utterance, typed, seed, self._tracer)
+
+    def _withdraw(self) -> None:
+        """The user went on: the answer begun on suspicion was never there."""
+        if self._reply is not None and self._reply.ticket is None:
+            self._reply.tracer.false_start()
+            self._conversation.retract()
+            self._reply = None
+
+    def _settle(self) -> None:
+        """The user begins; an answer that is still there was not interrupted, so it was heard to its end."""
+        if self._reply is not None and self._reply.ticket is not None:
+            self._end(self._reply, None)
+
+    def _end_question(self, signal: Ended) -> None:
+        if signal.cut_off:
+            seconds = len(signal.utterance.samples) / RATE
+            self._show(Notice(f"You spoke for {seconds:.0f} seconds without a pause: answering what was said so far"))
+        if self._reply is None:
+            self._begin(signal.utterance, None, None)
+        self._show(UserSaid(""))
+        self._let_out(signal.ticket, signal.at)
+
+    def _typed(self, signal: Typed) -> None:
+        heard = self._floor.interrupt()
+        if heard is not None:
+            self._interrupted(heard)
+        self._settle()
+        self._withdraw()
+        self._begin(None, signal.text, None)
+        self._show(UserSaid(signal.text))
+        self._let_out(self._floor.question(), signal.at)
+
+    def _let_out(self, ticket: int, at: float) -> None:
+        """The question is over: what was made of its answer is heard now, and the rest as it comes."""
+        assert self._reply is not None
+        self._reply.ticket = ticket
+        self._reply.tracer.endpoint(at)
+        self._show(StateChanged("thinking"))
+
+    def _advance(self, reply: _Reply) -> None:
+        """Make the next part of the answer."""
+        started = self._clock()
+        try:
+            event = reply.answer.step()
+        except VoxrillError as error:
+            reply.made, reply.error = True, error
+            return
+        reply.tracer.made(event, started, self._clock())
+        if isinstance(event, TextEvent):
+            reply.unsaid.append(event.text)
+        elif isinstance(event, AudioEvent):
+            reply.unplayed.append(event.samples)
+        elif isinstance(event, EndEvent):
+            reply.made = True
+            self._measure(reply)
+
+    def _deliver(self, reply: _Reply, ticket: int) -> None:
+        """Hand over what was made since the last time; nothing that was heard meanwhile waits to be looked at."""
+        for piece in reply.unsaid:
+            if piece:
+                self._show(AssistantSaid(piece))
+        for samples in reply.unplayed:
+            if not reply.playing:
+                reply.playing = self._floor.begin(ticket, self._rate, self._expected)
+                self._show(StateChanged("speaking"))
+            self._floor.push(ticket, samples)
+        reply.unsaid.clear()
+        reply.unplayed.clear()
+        if reply.made and not reply.finished:
+            self._floor.finish(ticket)
+            reply.finished = True
+        reply.answer.heard(self._player.played() if reply.playing else 0)
+
+    def _measure(self, reply: _Reply) -> None:
+        """What the next reply is expected to be like."""
+        seconds = reply.answer.samples / self._sample_rate
+        if seconds:
+            self._rate = reply.tracer.making / seconds
+            self._expected = (self._expected + seconds) / 2
+
+    def _interrupted(self, heard: int) -> None:
+        """The user took the floor: keep of the answer what was heard."""
+        reply = self._reply
+        if reply is None or reply.ticket is None:
+            return
+        if reply.error is None:
+            try:
+                reply.answer.cut(heard)
+            except VoxrillError as error:
+                reply.error = error
+        self._end(reply, heard)
+
+    def _end_if_played(self, reply: _Reply, ticket: int) -> bool:
+        if not self._floor.over(ticket):
+            return False
+        self._end(reply, None)
+        return True
+
+    def _end(self, reply: _Reply, heard: int | None) -> None:
+        """The turn is over."""
+        options = self._options
+        if reply.error is not None:
+            self._show(Notice(f"This could not be answered: {reply.error}"))
+        full = isinstance(reply.error, ContextFull)
+        forgotten = self._conversation.forget(0 if full else options.budget, options.turns)
+        if forgotten and options.turns is None:
+            self._show(Notice(f"The conversation is long: its oldest {forgotten} turns are forgotten"))
+        self._unprepared, self._reply, self._tracer = True, None, None
+        trace = reply.tracer.ended(
+            self._clock(),
+            self._player if reply.playing else None,
+            reply.answer.samples / self._sample_rate,
+            None if heard is None else heard / self._sample_rate,
+        )
+        turn = Turn(trace.number, reply.utterance, reply.typed, reply.seed, reply.answer, heard, forgotten, trace)
+        self._keep(turn)
+        self._show(TurnEnded(trace))
+        self._show(StateChanged("listening"))

@@ -1,0 +1,176 @@
+"""A talk without sound card, threads or waiting: a clock that is turned by hand, a player that only counts.
+
+In: what the user says and when. Out: what was shown, kept and played. One block of 32 ms passes at a time: the player
+plays that much, the listener hears it, the mind does as many steps as it is given.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block
+from voxrill.runtime.talk.endpointing import EndpointOptions
+from voxrill.runtime.talk.events import AssistantSaid, Notice, TurnEnded
+from voxrill.runtime.talk.floor import Floor
+from voxrill.runtime.talk.listener import Listener
+from voxrill.runtime.talk.mind import Mind, MindOptions
+from voxrill.runtime.talk.voice_activity import VoiceActivity
+
+CLIPS = Path(__file__).parent / "pebble"
+HELD_OUT = json.loads((CLIPS / "held_out.json").read_text(encoding="utf-8"))
+SPOKEN = [clip for clip in HELD_OUT if clip["kind"] in ("known", "new")]
+
+
+def spoken(clip):
+    """A held-out clip's samples at 16 kHz."""
+    return read_audio(CLIPS / clip["file"])
+
+
+def silence(seconds):
+    return np.zeros(round(seconds * 16_000), np.float32)
+
+
+class FakePlayer:
+    """Counts what it is given, and plays when time passes."""
+
+    def __init__(self, rate=24_000):
+        self.rate = rate
+        self.begun = []  # what each reply was begun with
+        self.heard = []  # each reply's samples that were played
+        self._queue = np.zeros(0, np.float32)
+        self._finished = True
+        self._underruns = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        pass
+
+    def begin(self, rate, expected_seconds):
+        self.begun.append((rate, expected_seconds))
+        self.heard.append(np.zeros(0, np.float32))
+        self._queue, self._finished, self._underruns = np.zeros(0, np.float32), False, 0
+
+    def push(self, samples):
+        assert not self._finished
+        self._queue = np.concatenate([self._queue, samples])
+
+    def finish(self):
+        self._finished = True
+
+    def stop(self):
+        self._queue, self._finished = np.zeros(0, np.float32), True
+        return self.played()
+
+    def played(self):
+        return len(self.heard[-1]) if self.heard else 0
+
+    def underruns(self):
+        return self._underruns
+
+    def busy(self):
+        return bool(len(self._queue)) or not self._finished
+
+    def first_queued(self):
+        return 1.0
+
+    def first_played(self):
+        return 2.0
+
+    def play(self, seconds):
+        """Time passes."""
+        count = round(seconds * self.rate)
+        if not self.heard:
+            return
+        self._underruns += not self._finished and bool(self.played()) and len(self._queue) < count
+        self.heard[-1] = np.concatenate([self.heard[-1], self._queue[:count]])
+        self._queue = self._queue[count:]
+
+
+@dataclass
+class Scene:
+    """A talk with `model`; `steps` is how much the mind does while a block of 32 ms passes."""
+
+    model: object
+    mind_options: MindOptions = field(default_factory=lambda: MindOptions(turns=0))
+    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
+    barge_in: bool = False
+    steps: int = 1000
+    voice_activity: object = None
+    shown: list = field(default_factory=list)
+    turns: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.now = 0.0
+        self.blocks = []
+        self.player = FakePlayer(self.model.sample_rate)
+        self.floor = Floor(self.player)
+        self.conversation = self.model.conversation()
+        self.signals = []
+        self.mind = Mind(
+            self.conversation,
+            self.player,
+            self.floor,
+            self.shown.append,
+            self.turns.append,
+            self.mind_options,
+            clock=lambda: self.now,
+            cpu=lambda: self.now,
+        )
+        self.listener = Listener(
+            self.voice_activity or VoiceActivity(),
+            self.floor,
+            self._post,
+            self.shown.append,
+            self.endpoint,
+            self.barge_in,
+            clock=lambda: self.now,
+        )
+
+    def _post(self, signal):
+        self.signals.append(signal)
+        self.mind.inbox.put(signal)
+
+    def pass_block(self, samples):
+        """32 ms pass."""
+        self.now += BLOCK_SECONDS
+        self.player.play(BLOCK_SECONDS)
+        block = Block(samples, BLOCK * len(self.blocks), self.now)
+        self.blocks.extend(self.listener.hear(block))
+        for _ in range(self.steps):
+            if not self.mind.step():
+                break
+
+    def hear(self, *sounds):
+        """The user makes these sounds (samples,), one after the other."""
+        sound = np.concatenate(sounds)
+        for start in range(0, len(sound) - BLOCK + 1, BLOCK):
+            self.pass_block(sound[start : start + BLOCK])
+
+    def hear_until(self, done, seconds=20.0):
+        """It is silent until `done()`."""
+        for _ in range(round(seconds / BLOCK_SECONDS)):
+            if done():
+                return
+            self.hear(silence(BLOCK_SECONDS))
+        raise AssertionError(f"still not after {seconds} s")
+
+    def ask(self, clip):
+        """Say a clip and listen to the answer; the turn."""
+        count = len(self.turns)
+        self.hear(silence(0.5), spoken(clip))
+        self.hear_until(lambda: len(self.turns) > count)
+        return self.turns[-1]
+
+    def notices(self):
+        return [event.text for event in self.shown if isinstance(event, Notice)]
+
+    def said(self):
+        return "".join(event.piece for event in self.shown if isinstance(event, AssistantSaid))
+
+    def traces(self):
+        return [event.trace for event in self.shown if isinstance(event, TurnEnded)]
