@@ -26,6 +26,8 @@ COMMANDS = (
     "pack",
     "unpack",
     "tune",
+    "talk",
+    "replay",
     "export",
     "quantize",
     "compare",
