@@ -166,7 +166,7 @@ class Conversation:
         self._end_answer()
         if self._question is not None:
             self.context.rewind(self._question)
-            self._open, self._question = True, None
+            self._open = True
 
     def forget(self, positions: int, turns: int | None = None) -> int:
         """Between turns, forget whole oldest ones until at most `positions` are left, and at most `turns` turns.
@@ -196,11 +196,11 @@ class Conversation:
         if not self._open:
             self._turns.append(_Start(len(self.context.pieces), self.context.positions))
             self.context.open_turn("user")
-            self._open = True
+            self._open, self._question = True, None
 
     def _close_turn(self) -> None:
         self.context.close_turn()
-        self._open, self._question = False, None
+        self._open = False
 
     def _end_answer(self) -> None:
         if self._answering is not None:
