@@ -256,6 +256,16 @@ def test_a_turn_cut_off_by_a_lost_microphone_is_answered(pebble):
     assert scene.said().strip() == SPOKEN[0]["reply"]
 
 
+def test_a_typed_word_that_is_not_known_is_told(pebble):
+    scene = Scene(pebble)
+    scene.mind.inbox.put(Typed("what is the zeitgeist", 0.0))
+    scene.mind.inbox.put(Typed("kitchen lights on", 0.0))
+    scene.hear_until(lambda: scene.turns)
+    assert [text for text in scene.notices() if "zeitgeist" in text] == scene.notices()
+    assert len(scene.notices()) == 1
+    assert [turn.answer.text.strip() for turn in scene.turns] == ["kitchen lights on"]
+
+
 def test_the_oldest_turns_are_forgotten_whole(pebble):
     options = MindOptions(budget=150)
     scene = Scene(pebble, options)

@@ -17,7 +17,7 @@ from threading import Thread
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.talk.edges import Floats, Microphone, Player
 from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
-from voxrill.runtime.talk.events import View
+from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, level
 from voxrill.runtime.talk.mind import Mind, MindOptions, Turn
@@ -79,7 +79,7 @@ class Talk:
         self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
         self._stopping = Flag()
         floor = Floor(player)
-        self._mind = Mind(conversation, player, floor, view.show, self._keep, options.mind)
+        self._mind = Mind(conversation, player, floor, self._show, keepers.turn, options.mind)
         self._quiet = Flag()
         self._quiet.set()
         self._listener = Listener(
@@ -137,9 +137,10 @@ class Talk:
         self._keepers.signal(signal)
         self._mind.inbox.put(signal)
 
-    def _keep(self, turn: Turn) -> None:
-        self._keepers.turn(turn)
-        self._quiet.set()
+    def _show(self, event: TalkEvent) -> None:
+        self._view.show(event)
+        if event == StateChanged("listening"):
+            self._quiet.set()
 
     def _think(self) -> Closed:
         while self._mind.closed is None:

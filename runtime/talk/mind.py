@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from voxrill.runtime.conversation import Conversation
-from voxrill.runtime.errors import ContextFull, VoxrillError
+from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, TextEvent
 from voxrill.runtime.talk.answer import Answer
 from voxrill.runtime.talk.edges import RATE, Floats, Player
@@ -256,7 +256,12 @@ class Mind:
             self._interrupted(heard)
         self._settle()
         self._withdraw()
-        self._begin(None, signal.text, None)
+        try:
+            self._begin(None, signal.text, None)
+        except UsageError as error:  # a word that the model does not know
+            self._show(Notice(str(error)))
+            self._show(StateChanged("listening"))
+            return
         self._show(UserSaid(signal.text))
         self._let_out(self._floor.question(), signal.at)
 

@@ -145,7 +145,7 @@ def stages(trace: TurnTrace) -> dict[str, float | None]:
 
 def table(traces: list[TurnTrace]) -> Table:
     """Milliseconds of each stage, a line for every turn."""
-    shown = Table(title="turns, milliseconds", title_justify="left")
+    shown = Table(title="turns, milliseconds", title_justify="left", box=None)
     for column in ("turn", *(name for name, _, _ in STAGES), "waited", "underruns", "begun early", "false starts"):
         shown.add_column(column, justify="right")
     for trace in traces:
