@@ -126,7 +126,7 @@ GROUPS = (
         "the reference in float32",
         ("voxrill", "torch float32"),
         _REFERENCE,
-        without=(FAST_PREFILL, TUNED),
+        without=(FLOAT32, TUNED),
         each_threads=False,
     ),
     Group(
@@ -134,7 +134,7 @@ GROUPS = (
         "the reference in bfloat16",
         ("voxrill", "torch bfloat16"),
         _REFERENCE,
-        without=(FLOAT32, FAST_PREFILL, TUNED),
+        without=(FLOAT32, TUNED),
         each_threads=False,
     ),
 )

@@ -204,7 +204,7 @@ def test_groups_choose_their_contenders(tmp_path):
     for group in ("load", "prefill", "speech"):
         assert {"voxrill int4-fast-prefill", "voxrill int4-tuned"} < set(by_name[group])
     assert by_name["growth"] == ["voxrill int4", "llama.cpp Q4_0"]
-    assert by_name["reference-bfloat16"] == ["voxrill int4", "torch bfloat16"]
+    assert by_name["reference-bfloat16"] == ["voxrill int4", "voxrill int4-fast-prefill", "torch bfloat16"]
     with pytest.raises(SystemExit, match="there is no group sppech; there are: load"):
         run.chosen_groups(["sppech"])
 
