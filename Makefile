@@ -111,13 +111,15 @@ clean: ## remove what was built; the environments stay
 	@.venv-golden/bin/$(PIP_INSTALL) --no-deps liquid-audio==1.3.0
 	@touch $@
 
-# llama.cpp, compiled here so that it uses all that this processor can do; it needs a C++ compiler, and minutes.
+# llama.cpp, compiled here so that it uses all that this processor can do; it needs a C++ compiler, and minutes. Not
+# AMX: its kernel ends with a fault (at ldtilecfg) on virtual machines that name AMX among their features.
+NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 .venv-bench/.installed: .venv/.created
 	@echo "Making .venv-bench; llama.cpp is compiled, which takes about ten minutes"
 	@$(BIN)/python -m venv --clear .venv-bench
 	@.venv-bench/bin/$(PIP_INSTALL) numpy gguf cmake ninja
-	@CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" .venv-bench/bin/$(PIP_INSTALL) \
-		--no-binary llama-cpp-python llama-cpp-python==0.3.36
+	@CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF '-DCMAKE_C_FLAGS=$(NO_AMX)' '-DCMAKE_CXX_FLAGS=$(NO_AMX)'" .venv-bench/bin/$(PIP_INSTALL) \
+		--no-cache-dir --no-binary llama-cpp-python llama-cpp-python==0.3.36
 	@touch $@
 
 # onnxruntime-genai's model builder wants a newer transformers than ours.

@@ -22,6 +22,7 @@ from voxrill.runtime.manifest import MANIFEST_FILE
 from voxrill.runtime.tuned import TUNED_FILE, TUNED_FOLDER
 
 BANDWIDTH = "read bandwidth"
+PRODUCTS = "kernels"
 GENAI = "onnxruntime-genai int4"
 FLOAT32 = "float32"
 FAST_PREFILL = "-fast-prefill"
@@ -55,7 +56,7 @@ class Workshop:
         """Every contender there is to ask for, in the order of tables."""
         llama = [f"llama.cpp {name}" for name in FORMATS]
         torch = [f"torch {dtype}" for dtype in DTYPES]
-        return [BANDWIDTH, *self._ours(), *llama, GENAI, *torch]
+        return [BANDWIDTH, PRODUCTS, *self._ours(), *llama, GENAI, *torch]
 
     def contender(self, name: str) -> Contender:
         """One contender, made if need be.
@@ -79,6 +80,8 @@ class Workshop:
     def _find(self, name: str) -> Contender:
         if name == BANDWIDTH:
             return Contender(name, (sys.executable, "-m", "benchmarks.bandwidth"), 1.0)
+        if name == PRODUCTS:
+            return Contender(name, (sys.executable, "-m", "benchmarks.products"), 4.0)
         if name == GENAI:
             return self._genai(name)
         kind, _, what = name.partition(" ")

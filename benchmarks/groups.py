@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.contenders import BANDWIDTH, FAST_PREFILL, FLOAT32, TUNED
+from benchmarks.contenders import BANDWIDTH, FAST_PREFILL, FLOAT32, PRODUCTS, TUNED
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ QUESTION_SECONDS = 4.0
 CONTEXT = 200
 CONTEXTS = (CONTEXT, 1024, 4096, 16384, 32768)
 POSITIONS = (50, 100, 500)
+FORMATS = ((2, 128), (4, 32), (4, 64), (4, 128), (4, 256), (8, 0))
+"""Bits of a weight, and rows that share a scale (0: a whole column)."""
 SOUND_SECONDS = (1.0, 4.0, 10.0, 30.0)
 
 STEP_WITH_HEAD = Stage("decode", {"context": CONTEXT, "head": True}, calls=5, seconds=25)
@@ -94,6 +96,12 @@ GROUPS = (
         without=(FAST_PREFILL,),
     ),
     Group(
+        "products",
+        "onnxruntime's products of one position, 2048 x 8192 and back, in a chain",
+        (BANDWIDTH, PRODUCTS),
+        tuple(Stage("product", {"bits": bits, "block": block}, calls=3, seconds=4) for bits, block in FORMATS),
+    ),
+    Group(
         "growth",
         "one step, with text head, after more and more positions",
         ("voxrill", "llama.cpp Q4_0"),
@@ -126,7 +134,7 @@ GROUPS = (
         "the reference in float32",
         ("voxrill", "torch float32"),
         _REFERENCE,
-        without=(FAST_PREFILL, TUNED),
+        without=(FLOAT32, TUNED),
         each_threads=False,
     ),
     Group(
@@ -134,7 +142,7 @@ GROUPS = (
         "the reference in bfloat16",
         ("voxrill", "torch bfloat16"),
         _REFERENCE,
-        without=(FLOAT32, FAST_PREFILL, TUNED),
+        without=(FLOAT32, TUNED),
         each_threads=False,
     ),
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.contenders import BANDWIDTH
+from benchmarks.contenders import BANDWIDTH, PRODUCTS
 from benchmarks.groups import CODEC, FRAME, GROUPS, STEP, STEP_WITH_HEAD, Stage
 from benchmarks.protocol import Json
 
@@ -67,12 +67,16 @@ class Group:
         pairs = zip(sample[clock], sample["amount"], strict=True)
         return float(median(time / amount if row.unit == "x" else time for time, amount in pairs))
 
-    def bandwidth(self) -> float | None:
-        """Bytes a second that this many threads read, measured in the same rounds."""
-        sample = self.sample(BANDWIDTH, STEP_WITH_HEAD.name, STEP_WITH_HEAD.args)
+    def rate(self, contender: str, row: Row) -> float | None:
+        """Bytes a second that a contender reads in a stage whose amount is bytes."""
+        sample = self.sample(contender, row.stage, row.args)
         if sample is None:
             return None
         return float(median(amount / wall for wall, amount in zip(sample["wall"], sample["amount"], strict=True)))
+
+    def bandwidth(self) -> float | None:
+        """Bytes a second that this many threads read, measured in the same rounds as the step."""
+        return self.rate(BANDWIDTH, row_of(STEP_WITH_HEAD))
 
     def peak(self, contender: str) -> float | None:
         """The most memory of any stage, in bytes."""
@@ -89,6 +93,7 @@ def _row(stage: str, args: Json) -> Row:
     labels: dict[str, Callable[[], str]] = {
         "decode": lambda: f"step at {args['context']}{', with text head' if args['head'] else ''}",
         "prefill": lambda: f"prefill of {args['positions']}",
+        "product": lambda: f"{args['bits']} bits, a scale for {args['block'] or 'all'} rows",
         "frame": lambda: "depthformer, one frame",
         "encoder": lambda: f"encoder, {args['seconds']:g} s of sound",
         "codec": lambda: "codec, one frame",
@@ -177,6 +182,19 @@ def decode_table(record: Json, group: Group, contenders: Json) -> str:
     return table(f"{record['about']}, {_threads(group)}{rate}", header, rows)
 
 
+def product_table(record: Json, group: Group) -> str:
+    """The kernels by themselves: time of a chain, and how near they come to the memory's rate."""
+    rows = []
+    for row in group.rows():
+        kernels, memory = (group.rate(name, row) for name in (PRODUCTS, BANDWIDTH))
+        if kernels and memory:
+            time = figure(group.seconds(PRODUCTS, row), group.seconds(PRODUCTS, row, "cpu"))
+            rates = [f"{rate / 1e9:.1f}" for rate in (kernels, memory)]
+            rows.append([row.label, time, *rates, f"{100 * kernels / memory:.0f} %"])
+    header = ["", "ms", "reads, GB/s", "the memory, GB/s", "share"]
+    return table(f"{record['about']}, {_threads(group)}", header, rows)
+
+
 def stage_table(record: Json, group: Group, baseline: str | None) -> str:
     """Stages by contenders; with a baseline, also how many times faster than it."""
     header = ["ms", *group.contenders]
@@ -256,6 +274,8 @@ def tables(content: Json) -> str:
                 parts.append(load_table(record, figures, contenders))
             elif group.name == "decode":
                 parts.append(decode_table(record, figures, contenders))
+            elif group.name == "products":
+                parts.append(product_table(record, figures))
             else:
                 parts.append(stage_table(record, figures, _baseline(group.name, figures)))
             if group.name == "speech":

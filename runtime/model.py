@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from voxrill.devices.processor import cores
 from voxrill.runtime import contract
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
@@ -67,27 +69,29 @@ class Model:
         manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
         specs = manifest.specs()
 
-        def graph(name: str) -> Graph:
+        def opened(name: str) -> Graph:
             file, ready = self.tuned.path(name), bundle.path(manifest.graphs[name].file)
             return Graph(
                 file or ready, specs[name], self.times, self.threads, is_repacked(manifest, name), file is not None
             )
 
-        self.codec = Codec(graph(spec.codec.graph), spec.codec, spec.codes, static.frames if static else None)
+        with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph
+            graphs = dict(zip(specs, pool.map(opened, specs), strict=True))
+        self.codec = Codec(graphs[spec.codec.graph], spec.codec, spec.codes, static.frames if static else None)
         self.parts = Parts(
             spec=spec,
             tokenizer=Tokenizer(bundle.path(TOKENIZER_FILE)),
             encoder=AudioEncoder(
-                graph(contract.AUDIO_ENCODER), spec.log_mel, self.times, static.mel_frames if static else None
+                graphs[contract.AUDIO_ENCODER], spec.log_mel, self.times, static.mel_frames if static else None
             ),
             backbone=Backbone(
-                graph(contract.DECODER),
-                graph(contract.TEXT_HEAD),
-                graph(contract.DECODER_PREFILL) if contract.DECODER_PREFILL in specs else None,
+                graphs[contract.DECODER],
+                graphs[contract.TEXT_HEAD],
+                graphs.get(contract.DECODER_PREFILL),
                 static.context if static else None,
                 spec.backbone.max_positions,
             ),
-            depthformer=Depthformer(graph(spec.frame_decoder), spec.codes),
+            depthformer=Depthformer(graphs[spec.frame_decoder], spec.codes),
             text_table=bundle.table(manifest.text_embeddings),
             audio_table=bundle.table(manifest.audio_embeddings),
         )

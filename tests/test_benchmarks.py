@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("psutil", reason="the dev extra is not installed")
 
-from benchmarks import contenders, groups, llama, protocol, run, worker
+from benchmarks import contenders, groups, llama, products, protocol, run, worker
 from benchmarks.plot import plot
 from benchmarks.report import Group, ratio, table, tables
 
@@ -50,6 +50,18 @@ def test_bandwidth_is_measured_beside_the_step(results):
     decode = Group(results["groups"]["decode"], 1)
     assert decode.bandwidth() > 0
     assert decode.contenders == ["voxrill pebble"]
+
+
+def test_products_read_the_bytes_of_their_format(monkeypatch):
+    monkeypatch.setattr(products, "WIDTHS", (256, 512, 256))
+    chains = products.Products(1)
+    sizes = {(bits, block): chains.product(bits, block)() for bits, block in groups.FORMATS}
+    weights, columns = 2 * 256 * 512, 256 + 512
+    assert sizes.pop((8, 0)) == weights + 4 * columns
+    for (bits, block), size in sizes.items():
+        packed, scales = weights * bits // 8, 4 * weights // block
+        assert packed + scales < size <= packed + scales + weights // block  # a zero point is a byte at most
+    assert sizes[2, 128] < sizes[4, 256] < sizes[4, 128] < sizes[4, 32]
 
 
 def test_what_is_missing_is_said(results):
@@ -204,7 +216,7 @@ def test_groups_choose_their_contenders(tmp_path):
     for group in ("load", "prefill", "speech"):
         assert {"voxrill int4-fast-prefill", "voxrill int4-tuned"} < set(by_name[group])
     assert by_name["growth"] == ["voxrill int4", "llama.cpp Q4_0"]
-    assert by_name["reference-bfloat16"] == ["voxrill int4", "torch bfloat16"]
+    assert by_name["reference-bfloat16"] == ["voxrill int4", "voxrill int4-fast-prefill", "torch bfloat16"]
     with pytest.raises(SystemExit, match="there is no group sppech; there are: load"):
         run.chosen_groups(["sppech"])
 
