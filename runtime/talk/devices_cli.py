@@ -66,9 +66,8 @@ def devices(
         return
     _out.print(_table(found))
     if heard is not None:
-        print(
-            f"the microphone {choose(found, 'input', microphone).name}: {_described(heard)}{heard.problem and f'; {heard.problem}'}"
-        )
+        found_there = "; ".join(filter(None, (_described(heard), heard.problem)))
+        print(f"the microphone {choose(found, 'input', microphone).name}: {found_there}")
 
 
 def doctor(
