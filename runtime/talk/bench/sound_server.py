@@ -1,0 +1,151 @@
+"""A private PulseAudio whose devices are wires: a virtual user at one end, a program that talks at the other.
+
+In: names of wires. Out: for each an environment in which PortAudio's devices are its far end, and the names of its near
+end. A wire is one null sink of two channels, the user on the left, the program on the right, so that one recording
+of it holds both on one clock, and the time between a question and its answer can be counted in samples.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from voxrill.runtime.errors import AudioDeviceError
+
+WIRE_RATE = 44_100
+"""Hz of a wire: what PortAudio takes for native by way of ALSA. At unequal rates PulseAudio gave garbage, or hung."""
+
+IDLE_SECONDS = 30
+"""After so long without a client the server ends, should nobody have ended it."""
+
+_OPTIONS = ("--daemonize=no", "--use-pid-file=no", f"--exit-idle-time={IDLE_SECONDS}")
+
+_START_SECONDS = 10.0
+_CALL_SECONDS = 10.0
+
+_WIRE = """\
+load-module module-null-sink sink_name={0} rate={rate} channels=2 channel_map=front-left,front-right
+load-module module-remap-sink sink_name={0}.user master={0} channels=1 master_channel_map=front-left \
+channel_map=mono remix=no
+load-module module-remap-sink sink_name={0}.speaker master={0} channels=1 master_channel_map=front-right \
+channel_map=mono remix=no
+load-module module-remap-source source_name={0}.microphone master={0}.monitor channels=1 \
+master_channel_map=front-left channel_map=mono remix=no
+"""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A wire between user and program. server: what PulseAudio's own programs need to reach it."""
+
+    name: str
+    server: dict[str, str]
+
+    @property
+    def user(self) -> str:
+        """The sink that the user speaks into."""
+        return f"{self.name}.user"
+
+    @property
+    def monitor(self) -> str:
+        """The source that both sides are recorded from: left the user, right the program."""
+        return f"{self.name}.monitor"
+
+    @property
+    def program(self) -> dict[str, str]:
+        """The environment of a program whose default devices are this wire."""
+        return {**self.server, "PULSE_SINK": f"{self.name}.speaker", "PULSE_SOURCE": f"{self.name}.microphone"}
+
+
+class SoundServer:
+    """PulseAudio with these wires, for the length of a `with` block."""
+
+    def __init__(self, *wires: str) -> None:
+        self._names = wires
+
+    def __enter__(self) -> Self:
+        """Start it.
+
+        Raises:
+            AudioDeviceError: PulseAudio is not installed, or does not start.
+        """
+        check_pulseaudio()
+        self._folder = tempfile.TemporaryDirectory(prefix="voxrill-pulse-")
+        folder = Path(self._folder.name)
+        script = folder / "wires.pa"
+        wires = "".join(_WIRE.format(name, rate=WIRE_RATE) for name in self._names)
+        script.write_text(f"load-module module-native-protocol-unix auth-anonymous=1 socket={folder}/native\n{wires}")
+        self._server = {"PULSE_SERVER": f"unix:{folder}/native", "PULSE_COOKIE": f"{folder}/cookie"}
+        home = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "PULSE_RUNTIME_PATH", "PULSE_STATE_PATH"), str(folder))
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["pulseaudio", "-n", "-F", str(script), *_OPTIONS],
+                env={**os.environ, **home},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            self._await()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_CALL_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()
+
+    def wire(self, name: str) -> Wire:
+        """One of the wires."""
+        return Wire(name, self._server)
+
+    def listened_to(self, wire: Wire) -> bool:
+        """Whether a program has opened the wire's microphone."""
+        listing = self._pactl("list", "short", "sources").stdout.splitlines()
+        lines = [line.split("\t") for line in listing]
+        (number,) = [fields[0] for fields in lines if fields[1] == f"{wire.name}.microphone"]
+        outputs = self._pactl("list", "short", "source-outputs").stdout.splitlines()
+        return any(line.split("\t")[1] == number for line in outputs)
+
+    def _await(self) -> None:
+        """Wait until the last wire is there."""
+        until = time.monotonic() + _START_SECONDS
+        while f"{self._names[-1]}.microphone" not in self._pactl("list", "short", "sources").stdout:
+            if self._process.poll() is not None or time.monotonic() > until:
+                log = (Path(self._folder.name) / "log").read_text(errors="replace").strip().splitlines()
+                raise AudioDeviceError(f"PulseAudio did not start: {log[-1] if log else 'it said nothing'}")
+            time.sleep(0.05)
+
+    def _pactl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["pactl", *arguments],
+            env={**os.environ, **self._server},
+            capture_output=True,
+            text=True,
+            timeout=_CALL_SECONDS,
+            check=False,
+        )
+
+
+def check_pulseaudio() -> None:
+    """Raises AudioDeviceError if PulseAudio is not installed."""
+    missing = [name for name in ("pulseaudio", "pactl", "pacat", "parec") if shutil.which(name) is None]
+    if missing:
+        raise AudioDeviceError(
+            f"the virtual user needs PulseAudio, and {missing[0]} is not installed",
+            "Run: apt-get install pulseaudio pulseaudio-utils libasound2-plugins libportaudio2",
+        )

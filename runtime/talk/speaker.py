@@ -1,0 +1,160 @@
+"""The loudspeaker: a reply's sound, resampled to the device's native rate and played when it will not stutter.
+
+In: samples at the model's rate, as they are made. Out: sound, and what was truly played. The thread that pushes
+resamples and decides when the reply may start; the callback only moves samples. A device that vanishes is waited for
+in the middle of a reply, which then goes on where it was.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from voxrill.runtime.talk.device_stream import AudioSystem, DeviceStream, Notify
+from voxrill.runtime.talk.edges import Floats
+from voxrill.runtime.talk.handover import Handover
+from voxrill.runtime.talk.jitter import JitterPolicy
+from voxrill.runtime.talk.reply_sound import ReplySound
+from voxrill.runtime.talk.resampler import Resampler
+
+PATIENCE = 10.0
+"""Seconds that a reply waits for a lost device."""
+
+TAPPED_CHUNKS = 100
+"""Chunks of 10 ms that may wait at the tap."""
+
+
+class Speaker:
+    """A `Player` on a sound device.
+
+    Args:
+        system: PortAudio.
+        sample_rate: the model's, Hz.
+        wanted: the device: its index, name or a part of it; None for the default.
+        notify: told, in a sentence, when the device is lost or back.
+        patience: seconds that a reply waits for a lost device.
+        tapped: hand all that is played, silence too, over to `tap`, at the device's rate; another one after a loss.
+    """
+
+    def __init__(
+        self,
+        system: AudioSystem,
+        sample_rate: int,
+        wanted: str | None = None,
+        notify: Notify = lambda _text: None,
+        patience: float = PATIENCE,
+        tapped: bool = False,
+    ) -> None:
+        self._stream = DeviceStream(
+            system, "output", wanted, self._prepare, self._move, notify, patience, self._sounding
+        )
+        self._clock = system.clock
+        self._model_rate = sample_rate
+        self._reply = ReplySound(sample_rate, JitterPolicy(None, 0.0))
+        self._reply.finish(np.empty(0, np.float32))
+        self.tap: Handover | None = None
+        self._tapped = tapped
+
+    def __enter__(self) -> Self:
+        """Open the device.
+
+        Raises:
+            AudioDeviceError: it is not there, busy, or refuses.
+        """
+        self._stream.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    @property
+    def name(self) -> str:
+        """The device's own name."""
+        return self._stream.name
+
+    @property
+    def rate(self) -> int:
+        """The device's native rate, Hz."""
+        return self._stream.rate
+
+    def begin(self, rate: float | None, expected_seconds: float) -> None:
+        """A new reply; `rate` is seconds of computing per second of sound, None if it is not known.
+
+        Raises:
+            AudioDeviceLost: the device is gone, and did not come back in time.
+        """
+        self._stream.ensure()
+        self._resampler = Resampler(self._model_rate, self.rate)
+        self._reply = ReplySound(self.rate, JitterPolicy(rate, expected_seconds))
+
+    def push(self, samples: Floats) -> None:
+        """More of the reply, (n,) at the model's rate."""
+        if self._reply.first_queued is None:
+            self._reply.first_queued = self._clock()
+        self._reply.push(self._resampler(samples))
+
+    def finish(self) -> None:
+        """No more of this reply comes: play what there is."""
+        self._reply.finish(self._resampler.rest())
+
+    def stop(self) -> int:
+        """Silence, after a fade of one callback; the samples of this reply that were played, at the model's rate."""
+        self._reply.stopped = True
+        return self.played()
+
+    def played(self) -> int:
+        """Samples of this reply that have left for the device, at the model's rate."""
+        return round(self._reply.taken * self._model_rate / self._reply.rate)
+
+    def underruns(self) -> int:
+        """Times that this reply ran dry before its end."""
+        return self._reply.underruns
+
+    def busy(self) -> bool:
+        """Whether something of this reply is still to be played.
+
+        Raises:
+            AudioDeviceLost: the device is gone, and did not come back in time.
+        """
+        if self._sounding():
+            self._stream.ensure()
+        return self._sounding()
+
+    def first_queued(self) -> float | None:
+        """When the first sample of this reply was pushed."""
+        return self._reply.first_queued
+
+    def first_played(self) -> float | None:
+        """When the first sample of this reply left for the device."""
+        return self._reply.first_played
+
+    def _sounding(self) -> bool:
+        return not self._reply.over
+
+    def _prepare(self, rate: int, frames: int) -> None:
+        """A device of another rate than before cannot go on with a reply."""
+        if self._reply.rate != rate:
+            self._reply.stopped = True
+        if self._tapped:
+            self.tap = Handover(frames, TAPPED_CHUNKS, self._clock)
+        self._fade = np.linspace(1.0, 0.0, frames, dtype=np.float32)
+
+    def _move(self, data: Any) -> None:
+        """PortAudio's side: fill (frames, channels)."""
+        reply, first = self._reply, data[:, 0]
+        filled = 0
+        if not reply.silent:
+            filled = reply.fill(first)
+            if filled and reply.first_played is None:
+                reply.first_played = self._clock()
+        first[filled:] = 0.0
+        if reply.stopped and not reply.silent:
+            np.multiply(first, self._fade[: len(first)], out=first)
+            reply.silent = True
+        data[:, 1:] = data[:, :1]
+        if self.tap is not None:
+            self.tap.put(first)

@@ -1,0 +1,168 @@
+"""What whoever talks sees: a calm line with the state and the microphone's level, and above it what was said.
+
+In: the talk's events, from any thread. Out: on a terminal a live view, otherwise plain lines: what the model says on
+stdout, everything else on stderr.
+"""
+
+from __future__ import annotations
+
+import math
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from voxrill.runtime.talk.events import (
+    AssistantSaid,
+    Notice,
+    StateChanged,
+    TalkEvent,
+    TurnEnded,
+    UserSaid,
+    UserSpeaking,
+    View,
+)
+from voxrill.runtime.talk.trace import TurnTrace
+
+SPOKEN = "(spoken)"
+"""Stands for a question that was not typed: the model does not write down what it answers."""
+
+METER = 24
+"""Characters of the level meter."""
+
+LOUDEST, QUIETEST = 0.0, -60.0
+"""dB of full scale at the meter's ends."""
+
+_COLOURS = {"listening": "green", "thinking": "yellow", "speaking": "cyan"}
+
+
+def make_view(console: Console, out: Console) -> View:
+    """The view for these streams: `console` is stderr, `out` stdout."""
+    return LiveView(console) if console.is_terminal else PlainView(console, out)
+
+
+class PlainView:
+    """Lines: the answers on `out`, the rest on `console`."""
+
+    def __init__(self, console: Console, out: Console) -> None:
+        self._console, self._out = console, out
+        self._answer = ""
+        self._lock = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_answer()
+
+    def show(self, event: TalkEvent) -> None:
+        """Write a line for what is over."""
+        with self._lock:
+            if isinstance(event, UserSaid):
+                self._console.print(f"you: {event.text or SPOKEN}", soft_wrap=True)
+            elif isinstance(event, AssistantSaid):
+                self._answer += event.piece
+            elif isinstance(event, TurnEnded):
+                self._end_answer()
+                self._console.print(summary(event.trace), soft_wrap=True)
+            elif isinstance(event, Notice):
+                self._console.print(event.text, soft_wrap=True)
+
+    def level(self, dbfs: float) -> None:
+        """Nothing: lines have no meter."""
+
+    def _end_answer(self) -> None:
+        if self._answer:
+            self._out.print(self._answer.strip(), soft_wrap=True)
+        self._answer = ""
+
+
+class LiveView:
+    """The live view on a terminal: what was said scrolls up, the last line is renewed in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = Lock()
+        self._state = "listening"
+        self._level = -math.inf
+        self._speaking = 0.0
+        self._answer = ""
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=10, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, event: TalkEvent) -> None:
+        """Show what happened, with the next refresh."""
+        with self._lock:
+            for line in self._take(event):
+                self._console.print(line, soft_wrap=True)
+
+    def level(self, dbfs: float) -> None:
+        """Move the meter, with the next refresh."""
+        self._level = dbfs
+
+    def _take(self, event: TalkEvent) -> list[Text]:
+        """The lines that `event` makes final."""
+        lines = []
+        if isinstance(event, StateChanged):
+            self._state, self._speaking = event.state, 0.0
+        elif isinstance(event, UserSpeaking):
+            self._speaking = event.seconds
+        elif isinstance(event, UserSaid):
+            lines = [_line("you", event.text or SPOKEN, "bold")]
+        elif isinstance(event, AssistantSaid):
+            self._answer += event.piece
+        elif isinstance(event, Notice):
+            lines = [Text(event.text, style="yellow")]
+        else:
+            lines = [_line("model", self._answer.strip(), "bold cyan")] if self._answer else []
+            lines.append(Text(f"  {summary(event.trace)}", style="dim"))
+            self._answer = ""
+        return lines
+
+    def _render(self) -> Group:
+        status = Text("● ", style=_COLOURS[self._state])
+        status.append(self._state.ljust(10))
+        status.append(meter(self._level))
+        if self._speaking:
+            status.append(f"  you, {self._speaking:.0f} s", style="dim")
+        answer = [_line("model", self._answer.strip(), "bold cyan")] if self._answer.strip() else []
+        return Group(*answer, status)
+
+
+def _line(who: str, said: str, style: str) -> Text:
+    return Text.assemble((f"{who}: ", style), said)
+
+
+def meter(dbfs: float) -> str:
+    """The level meter: as many blocks as `dbfs` is above the quietest."""
+    share = (max(dbfs, QUIETEST) - QUIETEST) / (LOUDEST - QUIETEST)
+    full = round(METER * min(share, 1.0))
+    return "█" * full + "·" * (METER - full)
+
+
+def summary(trace: TurnTrace) -> str:
+    """A turn in one line: how long its answer took, and what went wrong."""
+    if trace.waited is not None:
+        parts = [f"answered after {1000 * trace.waited:.0f} ms"]
+    elif trace.queued is not None and trace.endpoint is not None:
+        parts = [f"answered {1000 * (trace.queued - trace.endpoint):.0f} ms after the question"]
+    else:
+        parts = ["no sound"]
+    if trace.barge_in is not None:
+        parts.append(f"interrupted after {trace.barge_in:.1f} s")
+    if trace.underruns:
+        parts.append(f"{trace.underruns} gap{'s' * (trace.underruns > 1)}")
+    return ", ".join(parts)
