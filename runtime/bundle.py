@@ -50,6 +50,11 @@ class Bundle:
     directory: Path
     manifest: Manifest
 
+    @property
+    def sha256(self) -> str:
+        """What tells it from every other bundle: the hash of its manifest, which holds the hash of every file."""
+        return hashlib.sha256(encode_manifest(self.manifest)).hexdigest()
+
     def path(self, file: str) -> Path:
         """Where a file of the bundle lies."""
         return self.directory / file

@@ -163,10 +163,11 @@ class Conversation:
 
     def retract(self) -> None:
         """Go back to before the last question, as though it had never been asked."""
+        question = self._question  # ending the answer forgets it
         self._end_answer()
-        if self._question is not None:
-            self.context.rewind(self._question)
-            self._open, self._question = True, None
+        if question is not None:
+            self.context.rewind(question)
+            self._open = True
 
     def forget(self, positions: int, turns: int | None = None) -> int:
         """Between turns, forget whole oldest ones until at most `positions` are left, and at most `turns` turns.

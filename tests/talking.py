@@ -12,7 +12,7 @@ import numpy as np
 
 from voxrill.runtime.audio_file import read_audio
 from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block
-from voxrill.runtime.talk.endpointing import EndpointOptions
+from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.talk.events import AssistantSaid, Notice, TurnEnded
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Listener
@@ -97,7 +97,7 @@ class Scene:
 
     model: object
     mind_options: MindOptions = field(default_factory=lambda: MindOptions(turns=0))
-    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
+    endpointer: object = None
     barge_in: bool = False
     steps: int = 1000
     voice_activity: object = None
@@ -123,10 +123,10 @@ class Scene:
         )
         self.listener = Listener(
             self.voice_activity or VoiceActivity(),
+            self.endpointer or Endpointer(EndpointOptions()),
             self.floor,
             self._post,
             self.shown.append,
-            self.endpoint,
             self.barge_in,
             clock=lambda: self.now,
         )

@@ -21,6 +21,9 @@ user went on after a pause. ended: the turn is over. too long: the user was cut 
 """
 
 
+State = Literal["quiet", "speaking", "paused", "noisy"]
+
+
 @dataclass(frozen=True)
 class EndpointOptions:
     """When a turn begins and ends.
@@ -59,7 +62,7 @@ class Endpointer:
     """
 
     def __init__(self, options: EndpointOptions) -> None:
-        self._options = options
+        self.options = options
         self._begin = blocks(options.begin)
         self._pause = blocks(options.pause)
         self._endpoint = blocks(options.endpoint)
@@ -69,14 +72,14 @@ class Endpointer:
 
     def reset(self) -> None:
         """Forget the turn, and wait for one to begin."""
-        self.state: Literal["quiet", "speaking", "paused", "noisy"] = "quiet"
+        self.state: State = "quiet"
         self.first = self.last = self.number
         self._run = 0  # blocks in a row: voiced ones while quiet, unvoiced ones otherwise
 
     def hear(self, probability: float) -> Decision | None:
         """Take the next block's probability; what became known with it."""
         number, self.number = self.number, self.number + 1
-        voiced = probability >= self._options.threshold - self._options.release * (self.state in ("speaking", "paused"))
+        voiced = probability >= self.options.threshold - self.options.release * (self.state in ("speaking", "paused"))
         if self.state == "quiet":
             return self._hear_quiet(number, voiced)
         self._run = 0 if voiced else self._run + 1
@@ -109,3 +112,40 @@ class Endpointer:
             self.state, self._run = "quiet", 0
             return "ended"
         return None
+
+
+class PushToTalk:
+    """An endpointer for a key instead of silence: a turn lasts from one press to the next, or `options.longest` s."""
+
+    def __init__(self, options: EndpointOptions) -> None:
+        self.options = options
+        self._longest = blocks(options.longest)
+        self._down = False
+        self.number = 0
+        self.reset()
+
+    def press(self) -> None:
+        """The key was pressed: the turn begins or ends. May be called from any thread."""
+        self._down = not self._down
+
+    def reset(self) -> None:
+        """Forget the turn, and wait for one to begin."""
+        self.state: State = "quiet"
+        self.first = self.last = self.number
+
+    def hear(self, _probability: float) -> Decision | None:
+        """Take the next block; what became known with it."""
+        number, self.number = self.number, self.number + 1
+        if self.state == "quiet":
+            self.first = self.last = number
+            if self._down:
+                self.state = "speaking"
+                return "began"
+            return None
+        self.last = number
+        if self._down and number - self.first < self._longest:
+            return None
+        self.state = "quiet"
+        decision: Decision = "too long" if self._down else "ended"
+        self._down = False
+        return decision

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block, Floats
-from voxrill.runtime.talk.endpointing import Decision, Endpointer, EndpointOptions, blocks
+from voxrill.runtime.talk.endpointing import Decision, Endpointer, PushToTalk, blocks
 from voxrill.runtime.talk.events import Notice, TalkEvent, UserSpeaking
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.voice_activity import VoiceDetector
@@ -85,9 +85,10 @@ class Typed:
 
 @dataclass(frozen=True)
 class Closed:
-    """Nothing more will be heard; `error` says why, None if it was wished."""
+    """Nothing more will be heard; `error` says why, None if it was wished. `finish`: an answer is still played."""
 
     error: Exception | None = None
+    finish: bool = False
 
 
 Signal = Began | Paused | Resumed | Ended | Interrupted | Typed | Closed
@@ -98,10 +99,10 @@ class Listener:
 
     Args:
         voice_activity: the probability of speech of the stream's next samples (512,), and its `reset`.
+        endpointer: decides when turns begin and end.
         floor: what is asked whether an answer is being played, and told when the user interrupts.
         post: takes each signal to the thinking thread.
         show: takes what the user should see.
-        options: when turns begin and end.
         barge_in: listen while an answer is played; otherwise the microphone is ignored until `tail` seconds after.
         clock: seconds.
     """
@@ -109,10 +110,10 @@ class Listener:
     def __init__(
         self,
         voice_activity: VoiceDetector,
+        endpointer: Endpointer | PushToTalk,
         floor: Floor,
         post: Callable[[Signal], None],
         show: Callable[[TalkEvent], None] = lambda _event: None,
-        options: EndpointOptions = EndpointOptions(),
         barge_in: bool = False,
         tail: float = 0.25,
         clock: Callable[[], float] = time.perf_counter,
@@ -121,13 +122,12 @@ class Listener:
         self._floor = floor
         self._post = post
         self._show = show
-        self._options = options
         self._barge_in = barge_in
         self._tail = blocks(tail)
         self._clock = clock
-        self._endpointer = Endpointer(options)
+        self._endpointer = endpointer
         self._before = blocks(BEFORE)
-        self._pause = blocks(options.pause)
+        self._after = blocks(endpointer.options.pause)
         self._kept: deque[tuple[int, Block]] = deque()
         self._number = 0
         self._expected = 0
@@ -139,7 +139,7 @@ class Listener:
         gap = (block.at - self._expected) // BLOCK if self._expected else 0
         self._expected = block.at + BLOCK
         silence = np.zeros(BLOCK, np.float32)
-        fill = [silence] * min(gap, blocks(self._options.endpoint) + 1)
+        fill = [silence] * min(gap, blocks(self._endpointer.options.endpoint) + 1)
         if gap:
             self._show(Notice(f"The microphone was away for {gap * BLOCK_SECONDS:.1f} seconds"))
         for samples in (*fill, block.samples):
@@ -156,7 +156,7 @@ class Listener:
         if decision is not None:
             self._decide(decision)
         if self._endpointer.state in ("quiet", "noisy"):
-            while len(self._kept) > self._before + blocks(self._options.begin):
+            while len(self._kept) > self._before + blocks(self._endpointer.options.begin):
                 self._kept.popleft()
         elif self._number % 8 == 0:
             spoken = self._endpointer.last - self._endpointer.first + 1
@@ -193,7 +193,7 @@ class Listener:
     def _utterance(self) -> Utterance:
         """From a little before the first voiced block to the end of the pause after the last."""
         first, last = self._endpointer.first - self._before, self._endpointer.last
-        kept = [(number, block) for number, block in self._kept if first <= number <= last + self._pause]
+        kept = [(number, block) for number, block in self._kept if first <= number <= last + self._after]
         start = kept[0][1].at
         samples = np.concatenate([block.samples for _, block in kept])
         return Utterance(samples, start, start + len(samples), dict(kept)[last].captured)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+
+import numpy as np
 
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import ContextFull, VoxrillError
@@ -35,6 +38,9 @@ from voxrill.runtime.talk.trace import Tracer, TurnTrace
 FIRST_REPLY_SECONDS = 3.0
 """Expected length of the first reply; later ones are expected to be as long as those before."""
 
+WARM_UP = 20
+"""Text tokens and frames of the answer that warms up: two rounds of the interleaved pattern's text, and some frames."""
+
 
 @dataclass(frozen=True)
 class MindOptions:
@@ -58,7 +64,8 @@ class Turn:
     """A turn that is over, for those who keep turns: question, answer, and how they came about.
 
     heard: samples of the answer that were played before the user interrupted, None if nobody did; forgotten: turns
-    that were forgotten after this one.
+    that were forgotten after this one;
+    error: why there is no answer.
     """
 
     number: int
@@ -69,6 +76,7 @@ class Turn:
     heard: int | None
     forgotten: int
     trace: TurnTrace
+    error: VoxrillError | None = None
 
 
 @dataclass
@@ -114,7 +122,7 @@ class Mind:
         cpu: Callable[[], float] = time.process_time,
     ) -> None:
         self.inbox: SimpleQueue[Signal] = SimpleQueue()
-        self.closed: Closed | None = None
+        self._closed: Closed | None = None
         self._conversation = conversation
         self._sample_rate = conversation.sample_rate
         self._player = player
@@ -130,6 +138,34 @@ class Mind:
         self._unprepared = True
         self._rate: float | None = None
         self._expected = FIRST_REPLY_SECONDS
+
+    def warm_up(self) -> None:
+        """Answer a second of silence unheard: first runs are slow, and the player is told how fast this machine is."""
+        while self._prepare():
+            pass
+        answer = Answer(self._conversation, np.zeros(RATE, np.float32), None, self._options.seed, WARM_UP)
+        tracer = Tracer(0, self._cpu)
+        with suppress(VoxrillError):  # the first question meets it too, and says so
+            while answer.finish_reason is None:
+                started = self._clock()
+                tracer.made(answer.step(), started, self._clock())
+        self._conversation.retract()
+        if answer.samples:
+            self._rate = tracer.making / (answer.samples / self._sample_rate)
+
+    @property
+    def closed(self) -> Closed | None:
+        """The signal that ended the talk, once nothing is left to be done before."""
+        ready = self._closed is not None and (self._reply is None or not self._closed.finish)
+        return self._closed if ready else None
+
+    def close(self) -> None:
+        """The talk is over: an answer that was being heard is cut, and its turn kept."""
+        heard = self._floor.interrupt()
+        if heard is not None:
+            self._interrupted(heard)
+        self._settle()
+        self._withdraw()
 
     def step(self) -> bool:
         """Do one thing: take a signal, or work a little. Whether there was anything to do."""
@@ -156,7 +192,7 @@ class Mind:
         elif isinstance(signal, Typed):
             self._typed(signal)
         else:
-            self.closed = signal
+            self._closed = signal
 
     def _work(self) -> bool:
         reply = self._reply
@@ -300,13 +336,22 @@ class Mind:
         if forgotten and options.turns is None:
             self._show(Notice(f"The conversation is long: its oldest {forgotten} turns are forgotten"))
         self._unprepared, self._reply, self._tracer = True, None, None
-        trace = reply.tracer.ended(
-            self._clock(),
-            self._player if reply.playing else None,
-            reply.answer.samples / self._sample_rate,
-            None if heard is None else heard / self._sample_rate,
+        answer, rate = reply.answer, self._sample_rate
+        barge_in = None if heard is None else heard / rate
+        player = self._player if reply.playing else None
+        trace = reply.tracer.ended(self._clock(), player, answer.samples / rate, barge_in)
+        self._keep(
+            Turn(
+                number=trace.number,
+                utterance=reply.utterance,
+                typed=reply.typed,
+                seed=reply.seed,
+                answer=answer,
+                heard=heard,
+                forgotten=forgotten,
+                trace=trace,
+                error=reply.error,
+            )
         )
-        turn = Turn(trace.number, reply.utterance, reply.typed, reply.seed, reply.answer, heard, forgotten, trace)
-        self._keep(turn)
         self._show(TurnEnded(trace))
         self._show(StateChanged("listening"))

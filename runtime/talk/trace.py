@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rich.table import Table
+
 from voxrill.runtime.events import AudioEvent, Event, StageEvent, TextEvent
 from voxrill.runtime.talk.edges import Player
 
@@ -15,17 +17,19 @@ class TurnTrace:
     """One turn. Times are `time.perf_counter()` seconds, None for what did not happen.
 
     voice_end: the user's last voiced sample was captured; paused: the short silence was noticed; endpoint: the turn
-    was decided to be over; encoded, prefilled, first_token, first_frame: each was done; queued: the first sample went
-    to the player; played: it left for the device; ended: the turn was over; underruns: times the player ran dry;
-    speculated: the answer had been begun before the endpoint; false_starts: answers begun and thrown away in this
-    turn, and false_start_cpu: the processor seconds they cost, out of `cpu`; barge_in: seconds of the answer that were
-    played before the user interrupted it, None if nobody did.
+    was decided to be over; encoding: the answer was begun; encoded, prefilled, first_token, first_frame: each was done;
+    queued: the first sample went to the player; played: it left for the device; ended: the turn was over.
+
+    underruns: times the player ran dry; speculated: the answer had been begun before the endpoint; false_starts:
+    answers begun and thrown away in this turn, and false_start_cpu: the processor seconds they cost, out of `cpu`;
+    barge_in: seconds of the answer that were played before the user interrupted it, None if nobody did.
     """
 
     number: int
     voice_end: float | None = None
     paused: float | None = None
     endpoint: float | None = None
+    encoding: float | None = None
     encoded: float | None = None
     prefilled: float | None = None
     first_token: float | None = None
@@ -84,10 +88,11 @@ class Tracer:
     def endpoint(self, at: float) -> None:
         """The turn was decided to be over."""
         self._known["endpoint"] = at
-        self._known["speculated"] = "encoded" in self._known
+        self._known["speculated"] = "encoding" in self._known
 
     def made(self, event: Event | StageEvent, started: float, ended: float) -> None:
         """A part of the answer was made between two times."""
+        self._known.setdefault("encoding", started)
         if isinstance(event, StageEvent):
             self._known[event.stage] = ended
             return
@@ -112,3 +117,52 @@ class Tracer:
             barge_in=barge_in,
             **self._known,
         )
+
+
+_OWN_TRACK = ("endpoint", "queued", "played")
+"""Stages of the endpoint's clock, which runs while the others are at work."""
+
+STAGES = (
+    ("endpoint", "voice_end", "endpoint"),
+    ("encoder", "encoding", "encoded"),
+    ("prefill", "encoded", "prefilled"),
+    ("first token", "prefilled", "first_token"),
+    ("first frame", "first_token", "first_frame"),
+    ("queued", "endpoint", "queued"),
+    ("played", "queued", "played"),
+)
+"""What a turn's time is made of: name, when it begins, when it is done."""
+
+
+def stages(trace: TurnTrace) -> dict[str, float | None]:
+    """Seconds of each stage of a turn, None for those that did not happen."""
+    found = {}
+    for name, begin, end in STAGES:
+        begins, ends = getattr(trace, begin), getattr(trace, end)
+        found[name] = None if begins is None or ends is None else ends - begins
+    return found
+
+
+def table(traces: list[TurnTrace]) -> Table:
+    """Milliseconds of each stage, a line for every turn."""
+    shown = Table(title="turns, milliseconds", title_justify="left")
+    for column in ("turn", *(name for name, _, _ in STAGES), "waited", "underruns", "begun early", "false starts"):
+        shown.add_column(column, justify="right")
+    for trace in traces:
+        times = [*stages(trace).values(), trace.waited]
+        milliseconds = ["" if time is None else f"{1000 * time:.0f}" for time in times]
+        early = "yes" if trace.speculated else "no"
+        shown.add_row(str(trace.number), *milliseconds, str(trace.underruns), early, str(trace.false_starts))
+    return shown
+
+
+def chrome_trace(traces: list[TurnTrace]) -> dict[str, Any]:
+    """The same as a browser's tracing page (chrome://tracing, ui.perfetto.dev) reads it; microseconds."""
+    events = []
+    for trace in traces:
+        for name, begin, end in (*STAGES, ("turn", "voice_end", "ended")):
+            begins, ends = getattr(trace, begin), getattr(trace, end)
+            if begins is not None and ends is not None:
+                track = {"pid": 1, "tid": 2 if name in _OWN_TRACK else 1, "args": {"turn": trace.number}}
+                events.append({"name": name, "ph": "X", "ts": 1e6 * begins, "dur": 1e6 * (ends - begins), **track})
+    return {"traceEvents": events, "displayTimeUnit": "ms"}

@@ -1,0 +1,162 @@
+"""The live loop: a thread that hears, and the calling one, which thinks.
+
+In: a model, the edges, whoever watches and keeps. Out: a talk, until it is closed. However it ends (a device that is
+gone, Ctrl-C, an error in either thread), the answer being played is cut, its turn kept, and the thread gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from queue import Empty
+from threading import Event as Flag
+from threading import Thread
+
+from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.talk.edges import Floats, Microphone, Player
+from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
+from voxrill.runtime.talk.events import View
+from voxrill.runtime.talk.floor import Floor
+from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, level
+from voxrill.runtime.talk.mind import Mind, MindOptions, Turn
+from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
+
+_POLL = 0.02
+"""Seconds after which an idle mind looks whether the answer was played to its end."""
+
+_READ = 0.1
+"""Seconds after which a listener without a block looks whether it is to end."""
+
+
+@dataclass(frozen=True)
+class TalkOptions:
+    """How to talk. barge_in: listen while an answer is played."""
+
+    mind: MindOptions = field(default_factory=MindOptions)
+    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
+    barge_in: bool = False
+    push_to_talk: bool = False
+
+
+@dataclass(frozen=True)
+class Keepers:
+    """Who keeps what: blocks heard and signals (in the hearing thread), and turns that are over."""
+
+    hear: Callable[[list[Floats]], None] = lambda _heard: None
+    signal: Callable[[Signal], None] = lambda _signal: None
+    turn: Callable[[Turn], None] = lambda _turn: None
+
+
+class Talk:
+    """A talk; `run` holds it.
+
+    Args:
+        conversation: what is talked about.
+        microphone: None if questions are only typed.
+        player: plays answers.
+        view: whoever watches.
+        options: how to talk.
+        keepers: who keeps what.
+        voice_activity: tells speech from other sound; None for silero's.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        microphone: Microphone | None,
+        player: Player,
+        view: View,
+        options: TalkOptions,
+        keepers: Keepers,
+        voice_activity: VoiceDetector | None = None,
+    ) -> None:
+        self._microphone = microphone
+        self._player = player
+        self._view = view
+        self._keepers = keepers
+        self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
+        self._stopping = Flag()
+        floor = Floor(player)
+        self._mind = Mind(conversation, player, floor, view.show, self._keep, options.mind)
+        self._quiet = Flag()
+        self._quiet.set()
+        self._listener = Listener(
+            voice_activity or VoiceActivity(),
+            self._push or Endpointer(options.endpoint),
+            floor,
+            self._post,
+            view.show,
+            options.barge_in or options.push_to_talk,
+        )
+
+    def run(self) -> None:
+        """Talk until it is closed.
+
+        Raises:
+            AudioDeviceError: a device cannot be used, or is gone for good.
+        """
+        with ExitStack() as edges:
+            edges.enter_context(self._view)
+            self._mind.warm_up()
+            edges.enter_context(self._player)
+            thread = Thread(target=self._listen, name="voxrill-listener", daemon=True)
+            if self._microphone is not None:
+                edges.enter_context(self._microphone)
+                thread.start()
+            try:
+                closed = self._think()
+            finally:
+                self._stopping.set()
+                self._mind.close()
+                if thread.is_alive():
+                    thread.join()
+        if closed.error is not None:
+            raise closed.error
+
+    def press(self) -> None:
+        """The push-to-talk key was pressed. May be called from any thread, as may `type` and `close`."""
+        if self._push is not None:
+            self._push.press()
+
+    def type(self, text: str) -> None:
+        """The user typed something."""
+        self._quiet.clear()
+        self._post(Typed(text, time.perf_counter()))
+
+    def wait_until_answered(self) -> None:
+        """Wait until what was typed last is answered and played."""
+        self._quiet.wait()
+
+    def close(self, finish: bool = False) -> None:
+        """End the talk: at once, or after the answer that is being played."""
+        self._post(Closed(finish=finish))
+
+    def _post(self, signal: Signal) -> None:
+        self._keepers.signal(signal)
+        self._mind.inbox.put(signal)
+
+    def _keep(self, turn: Turn) -> None:
+        self._keepers.turn(turn)
+        self._quiet.set()
+
+    def _think(self) -> Closed:
+        while self._mind.closed is None:
+            if not self._mind.step():
+                try:
+                    self._mind.take(self._mind.inbox.get(timeout=_POLL))
+                except Empty:
+                    continue
+        return self._mind.closed
+
+    def _listen(self) -> None:
+        assert self._microphone is not None
+        try:
+            while not self._stopping.is_set():
+                block = self._microphone.read(_READ)
+                if block is not None:
+                    self._view.level(level(block.samples))
+                    self._keepers.hear(self._listener.hear(block))
+        except Exception as error:  # whatever it is, the calling thread must know
+            self._post(Closed(error))

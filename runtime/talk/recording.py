@@ -1,0 +1,141 @@
+"""A talk as one folder: what the microphone heard, what was decided, and what was answered.
+
+In: the blocks heard, the signals, the turns. Out: `microphone.wav` (float32, 16 kHz) and `events.jsonl`, whose first
+line says what made it. Both are written as it goes, so that a crash leaves all but the last moment. Nobody is stopped
+by a full disk: the recording ends there, and the talk goes on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import onnxruntime
+
+from voxrill import __version__
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.model import Model
+from voxrill.runtime.talk.edges import RATE, Floats
+from voxrill.runtime.talk.events import Notice
+from voxrill.runtime.talk.listener import Ended, Paused, Signal
+from voxrill.runtime.talk.mind import MindOptions, Turn
+
+FORMAT = 1
+MICROPHONE, EVENTS = "microphone.wav", "events.jsonl"
+WAV_HEADER = 44
+
+
+def _wav_header(size: int = 0xFFFFFFFF - 36) -> bytes:
+    """The header of mono float32 samples; by default as long as can be, which readers take to mean: to the end."""
+    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, RATE, 4 * RATE, 4, 32)
+    return struct.pack("<4sI4s", b"RIFF", size + 36, b"WAVE") + fmt + struct.pack("<4sI", b"data", size)
+
+
+def describe(model: Model, system: str, options: MindOptions) -> dict[str, Any]:
+    """What a replay must have alike, or must know."""
+    return {
+        "format": FORMAT,
+        "voxrill": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+        "bundle": model.bundle.sha256,
+        "model": model.manifest.name,
+        "threads": model.threads,
+        "system": system,
+        "options": asdict(options),
+    }
+
+
+class Recorder:
+    """Writes a talk into `directory` as it goes. `hear` and `signal` may be called from another thread than `keep`.
+
+    Args:
+        directory: made if it is not there; must be empty.
+        header: see `describe`.
+        show: told when it cannot go on.
+
+    Raises:
+        UsageError: the folder cannot be made, or holds something.
+    """
+
+    def __init__(self, directory: Path, header: dict[str, Any], show: Callable[[Notice], None]) -> None:
+        self._show = show
+        self._lock = Lock()
+        self._whole = True
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if any(directory.iterdir()):
+                raise UsageError(f"{directory} is not empty", "Give --record a new folder for every talk")
+            self._sound = (directory / MICROPHONE).open("wb")
+            self._events = (directory / EVENTS).open("wb")
+        except OSError as error:
+            raise UsageError(f"cannot record into {directory}: {error.strerror}", "Give another folder") from None
+        self._write(self._sound, _wav_header())
+        self._line(header)
+
+    def hear(self, heard: Iterable[Floats]) -> None:
+        """Keep blocks of samples, in the order they were heard."""
+        for samples in heard:
+            self._write(self._sound, samples.astype("<f4").tobytes())
+
+    def signal(self, signal: Signal) -> None:
+        """Keep what was decided."""
+        where = {}
+        if isinstance(signal, Paused | Ended):
+            where = {"start": signal.utterance.start, "end": signal.utterance.end}
+        self._line({"signal": type(signal).__name__, **where})
+
+    def keep(self, turn: Turn) -> None:
+        """Keep a turn that is over."""
+        self._line(
+            {
+                "turn": turn.number,
+                "start": turn.utterance.start if turn.utterance else None,
+                "end": turn.utterance.end if turn.utterance else None,
+                "typed": turn.typed,
+                "seed": turn.seed,
+                "text": turn.answer.text,
+                "tokens": turn.answer.tokens,
+                "codes": turn.answer.codes,
+                "heard": turn.heard,
+                "forgotten": turn.forgotten,
+                "error": str(turn.error) if turn.error else None,
+                "trace": asdict(turn.trace),
+            }
+        )
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        size = self._sound.tell() - WAV_HEADER if self._whole else 0
+        if self._whole:
+            self._sound.seek(0)
+            self._write(self._sound, _wav_header(size))
+        for file in (self._sound, self._events):
+            try:
+                file.close()
+            except OSError as error:
+                self._stop(error)
+
+    def _line(self, value: dict[str, Any]) -> None:
+        self._write(self._events, msgspec.json.encode(value) + b"\n")
+
+    def _write(self, file: BinaryIO, data: bytes) -> None:
+        with self._lock:
+            if not self._whole:
+                return
+            try:
+                file.write(data)
+                file.flush()
+            except OSError as error:
+                self._stop(error)
+
+    def _stop(self, error: OSError) -> None:
+        if self._whole:
+            self._whole = False
+            self._show(Notice(f"The recording ends here ({error.strerror}); the talk goes on"))
