@@ -76,7 +76,7 @@ class SoundServer:
         Raises:
             AudioDeviceError: PulseAudio is not installed, or does not start.
         """
-        check_programs("pulseaudio", "pactl", "pacat", "parec")
+        check_pulseaudio()
         self._folder = tempfile.TemporaryDirectory(prefix="voxrill-pulse-")
         folder = Path(self._folder.name)
         script = folder / "wires.pa"
@@ -141,9 +141,9 @@ class SoundServer:
         )
 
 
-def check_programs(*names: str) -> None:
-    """Raises AudioDeviceError if one of these programs, all of PulseAudio, is not installed."""
-    missing = [name for name in names if shutil.which(name) is None]
+def check_pulseaudio() -> None:
+    """Raises AudioDeviceError if PulseAudio is not installed."""
+    missing = [name for name in ("pulseaudio", "pactl", "pacat", "parec") if shutil.which(name) is None]
     if missing:
         raise AudioDeviceError(
             f"the virtual user needs PulseAudio, and {missing[0]} is not installed",

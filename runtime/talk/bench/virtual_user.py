@@ -53,20 +53,19 @@ class VirtualUser:
         self._mouth = mouth
         Thread(target=_feed, args=(mouth.stdin, samples.astype("<f4").tobytes()), daemon=True).start()
 
-    def heard(self) -> int:
-        """Samples recorded so far."""
+    def listen(self) -> None:
+        """Forget the recording, and begin another."""
         with self._lock:
-            return sum(map(len, self._pieces)) // 8
+            self._pieces.clear()
 
-    def recording(self, start: int, end: int | None = None) -> Floats:
-        """What was recorded from sample `start` to `end`, or to now: (n, 2), left the user, right the program."""
+    def recording(self) -> Floats:
+        """What was recorded so far: (n, 2), left the user, right the program."""
         with self._lock:
             whole = b"".join(self._pieces)
-            self._pieces = [whole]
-        return np.frombuffer(whole[: len(whole) // 8 * 8], "<f4").reshape(-1, 2)[start:end]
+        return np.frombuffer(whole, "<f4").reshape(-1, 2)
 
     def _record(self, stream: IO[bytes]) -> None:
-        while piece := stream.read(_CHUNK):
+        while len(piece := stream.read(_CHUNK)) == _CHUNK:
             with self._lock:
                 self._pieces.append(piece)
 

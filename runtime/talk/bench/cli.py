@@ -1,0 +1,106 @@
+"""The command that measures talking: bench talk.
+
+The table or JSON goes to stdout, progress to stderr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from voxrill.devices.processor import processor
+from voxrill.runtime.builtin import open_builtin
+from voxrill.runtime.cli import BundleOption, JsonOption, err, print_json
+from voxrill.runtime.steps import Progress, step_progress
+from voxrill.runtime.talk.bench import report
+from voxrill.runtime.talk.bench.asking import Question, ask, interrupt
+from voxrill.runtime.talk.bench.cascade import SYNTHESISERS, check_cascade
+from voxrill.runtime.talk.bench.questions import read_questions
+from voxrill.runtime.talk.bench.sound_server import SoundServer, check_pulseaudio
+from voxrill.runtime.talk.bench.subject import Subject
+from voxrill.runtime.talk.bench.virtual_user import VirtualUser
+from voxrill.runtime.talk.endpointing import EndpointOptions
+
+VOXRILL, CASCADE = "voxrill", "cascade"
+
+_TALK = ("-m", "voxrill", "talk", "--barge-in", "--json")
+_CASCADE = ("-m", "voxrill.runtime.talk.bench.cascade")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the command line."""
+    bench = typer.Typer(name="bench", help="Measure on this machine.", no_args_is_help=True, rich_markup_mode=None)
+    bench.callback()(lambda: None)  # a single command would otherwise take the group's own name
+    bench.command()(talk)
+    app.add_typer(bench)
+
+
+def talk(
+    bundle: BundleOption = None,
+    count: Annotated[int, typer.Option("-n", "--turns", min=1, help="Questions that are asked.")] = 50,
+    interruptions: Annotated[int, typer.Option(min=0, help="Answers that are interrupted.")] = 10,
+    questions: Annotated[
+        Path | None, typer.Option(help="Folder of spoken questions; without one, Pebble's held-out ones.")
+    ] = None,
+    endpoint: Annotated[float, typer.Option(min=0.2, help="Seconds of silence that end a question.")] = 0.5,
+    cascade: Annotated[bool, typer.Option(help="Ask a cascade of other programs, too.")] = True,
+    synthesiser: Annotated[str, typer.Option(help=f"The cascade's: {' or '.join(SYNTHESISERS)}.")] = SYNTHESISERS[0],
+    json: JsonOption = False,
+    plot: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
+) -> None:
+    """Ask `voxrill talk` recorded questions over virtual sound devices, and time its answers."""
+    EndpointOptions(endpoint=endpoint)
+    check_pulseaudio()
+    if cascade:
+        check_cascade(synthesiser)
+    if plot is not None:
+        report.check_plot()
+    asked = read_questions(questions, count)
+    options = ("--endpoint", str(endpoint))
+    commands = {VOXRILL: [*_TALK, *options, "--bundle", str(bundle or open_builtin().directory)]}
+    if cascade:
+        commands[CASCADE] = [*_CASCADE, *options, "--synthesiser", synthesiser]
+    with step_progress(err, "asking") as progress:
+        results = measured(commands, asked, interruptions, progress)
+    if plot is not None:
+        report.plot(results, plot, f"{len(asked)} spoken questions, {endpoint:g} s of silence end one")
+        err.print(f"wrote {plot}")
+    if json:
+        print_json(report.as_json(results, {"endpoint": endpoint, "processor": processor()}))
+    else:
+        Console(highlight=False, markup=False, emoji=False).print(report.table(results))
+
+
+def measured(
+    commands: dict[str, list[str]], questions: Sequence[Question], interruptions: int, progress: Progress
+) -> list[report.Result]:
+    """Ask all programs the same questions, in turn; then interrupt the first."""
+    results = {name: report.Result(name) for name in commands}
+    total = len(questions) * len(commands) + interruptions
+    done = 0
+    with ExitStack() as stack:
+        server = stack.enter_context(SoundServer(*commands))
+        subjects = [
+            stack.enter_context(Subject(name, command, server, server.wire(name))) for name, command in commands.items()
+        ]
+        users = [stack.enter_context(VirtualUser(subject.wire)) for subject in subjects]
+        for question in questions:
+            for user, subject in zip(users, subjects, strict=True):
+                progress(f"asking {subject.name}", done, total)
+                results[subject.name].turns.append(ask(user, subject, question))
+                done += 1
+        for number, (first, second) in enumerate(_pairs(questions, interruptions)):
+            progress(f"interrupting {subjects[0].name}", done + number, total)
+            results[subjects[0].name].interruptions.append(interrupt(users[0], subjects[0], first, second))
+    return list(results.values())
+
+
+def _pairs(questions: Sequence[Question], count: int) -> list[tuple[Question, Question]]:
+    """Questions with long answers, as far as that is known, each to be interrupted by another one."""
+    by_length = sorted(questions, key=lambda question: -len(question.reply or ""))
+    return [(by_length[n % len(by_length)], questions[n % len(questions)]) for n in range(count)]

@@ -1,0 +1,52 @@
+"""The questions that the virtual user asks.
+
+In: a folder of sound files, with a `held_out.json` of what is to be answered or without. Out: questions at the wire's
+rate. Without a folder, Pebble's held-out clips are taken, which only a checkout has.
+"""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+from pathlib import Path
+
+import msgspec
+
+from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.talk.bench.asking import Question
+from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
+
+LIST = "held_out.json"
+
+HELD_OUT = Path(__file__).resolve().parents[3] / "tests" / "pebble"
+
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+
+_NOT_SPOKEN = ("music", "silence", "typed")
+
+
+class _Entry(msgspec.Struct):
+    file: str
+    kind: str
+    reply: str
+
+
+def read_questions(folder: Path | None, count: int) -> list[Question]:
+    """So many questions, the folder's in turn.
+
+    Raises:
+        UsageError: there are none.
+        AudioFileError: a file is no sound.
+    """
+    if folder is None and not HELD_OUT.is_dir():
+        raise UsageError("there are no questions to ask", "Give a folder of spoken questions: --questions FOLDER")
+    folder = folder or HELD_OUT
+    if (folder / LIST).is_file():
+        entries = msgspec.json.decode((folder / LIST).read_bytes(), type=list[_Entry])
+        replies: dict[str, str | None] = {one.file: one.reply for one in entries if one.kind not in _NOT_SPOKEN}
+    else:
+        replies = {path.name: None for path in sorted(folder.glob("*")) if path.suffix.lower() in SOUNDS}
+    if not replies:
+        raise UsageError(f"{folder} holds no sounds", f"Put spoken questions there, as {', '.join(SOUNDS)}")
+    questions = [Question(name, read_audio(folder / name, WIRE_RATE), reply) for name, reply in replies.items()]
+    return list(islice(cycle(questions), count))

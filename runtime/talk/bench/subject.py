@@ -1,0 +1,104 @@
+"""A program under test: a process that talks on a wire, and says on stdout, in a line of JSON a turn, what it did.
+
+In: its command. Out: ready when it listens; then what it wrote about each turn.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from threading import Thread
+from types import TracebackType
+from typing import IO, Any, Self
+
+import msgspec
+
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.talk.bench.sound_server import SoundServer, Wire
+
+_READY_SECONDS = 120.0
+"""A large model takes long to load."""
+
+_TELL_SECONDS = 2.0
+"""From the end of an answer to the line about it."""
+
+_END_SECONDS = 10.0
+
+
+class Subject:
+    """A program that listens and answers on `wire`, for the length of a `with` block.
+
+    Args:
+        name: what it is called in the results.
+        command: the arguments of this Python.
+        server: what `wire` belongs to.
+        wire: its devices.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], server: SoundServer, wire: Wire) -> None:
+        self.name, self.wire = name, wire
+        self._command, self._server = [sys.executable, *command], server
+        self._lines: SimpleQueue[dict[str, Any]] = SimpleQueue()
+
+    def __enter__(self) -> Self:
+        """Start it, and wait until it listens.
+
+        Raises:
+            VoxrillError: it ended, with its last words.
+        """
+        self._errors = tempfile.TemporaryFile()
+        environment = {**os.environ, **self.wire.program}
+        self._process = subprocess.Popen(
+            self._command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
+        )
+        self._thread = Thread(target=self._follow, args=(self._process.stdout,), daemon=True)
+        self._thread.start()
+        try:
+            self._await()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._thread.join()
+        self._errors.close()
+
+    def told(self, wait: bool = True) -> dict[str, Any]:
+        """What it wrote about its next turn; empty if nothing comes in time, or has come yet."""
+        try:
+            return self._lines.get(timeout=_TELL_SECONDS if wait else 0)
+        except Empty:
+            return {}
+
+    def check(self) -> None:
+        """Raises a VoxrillError if it ended."""
+        if self._process.poll() is not None:
+            self._errors.seek(0)
+            words = self._errors.read().decode(errors="replace").strip().splitlines()
+            raise VoxrillError(f"{self.name} ended: {words[-1] if words else 'without a word'}")
+
+    def _await(self) -> None:
+        until = time.monotonic() + _READY_SECONDS
+        while not self._server.listened_to(self.wire):
+            self.check()
+            if time.monotonic() > until:
+                raise VoxrillError(f"{self.name} does not listen after {_READY_SECONDS:.0f} s")
+            time.sleep(0.1)
+
+    def _follow(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self._lines.put(msgspec.json.decode(line))
