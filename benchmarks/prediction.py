@@ -116,7 +116,9 @@ def report(found: list[Point]) -> str:
     parts = [table("predicted against measured", ["stage, precision, threads", "predicted, ms", "ms", "error"], rows)]
     for stage in dict.fromkeys(point.row.stage for point in found):
         errors = [abs(point.error) for point in found if point.row.stage == stage and not point.fitted]
-        parts.append(f"{stage}: {len(errors)} tests, median {100 * median(errors):.0f} %, worst {100 * max(errors):.0f} %")
+        parts.append(
+            f"{stage}: {len(errors)} tests, median {100 * median(errors):.0f} %, worst {100 * max(errors):.0f} %"
+        )
     return "\n".join(parts)
 
 

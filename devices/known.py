@@ -1,7 +1,7 @@
 """The sizes of LFM2.5-Audio-1.5B, for a plan before there is a bundle.
 
-Bytes of each graph at each precision as `voxrill export` wrote them in the true shapes (`benchmarks/results-lfm2.5.json`),
-and the most memory a whole spoken turn took there; that of float32 was not measured and is its files and 0.9 GB.
+Bytes of each graph at each precision as `voxrill export` wrote them in the true shapes, and the most memory a whole
+spoken turn took (`benchmarks/results-lfm2.5.json`); that of float32 was not measured and is its files and 0.9 GB.
 """
 
 from __future__ import annotations

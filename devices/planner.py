@@ -20,7 +20,9 @@ measured for it. Where there is no dot product (ARMv8.0) a 4-bit product is comp
 Where the constants come from (two cores of a Xeon with AVX-512 VNNI at 2.6 GHz, `benchmarks/results-lfm2.5.json`):
 `products` (kernels alone) gave GEMV and LOSS; the float32 step with one thread SHARE; the prefill of 100 with one
 thread, int8 and int4, MATRIX; the int8 encoder with one thread, 4 and 30 s, ENCODER_FLOAT and ENCODER_OVERHEAD. Those
-four samples are therefore no test of the model; `benchmarks/prediction.py` marks them, and judges by all the others.
+five stages are therefore no test of the model; `benchmarks/prediction.py` marks them, and judges by the others: two
+threads, other sizes, other precisions. All are of one machine, and the formulas were chosen with them in view, so even
+those say how well the model describes that machine, not how well it foretells another.
 """
 
 from __future__ import annotations
@@ -284,6 +286,12 @@ def judge(factor: float, needed: float, memory: float) -> tuple[Verdict, float, 
 
 
 def best(plans: list[Plan]) -> Plan | None:
-    """What would fit instead: of several precisions that run, the fastest; None where none does."""
-    fitting = [entry for entry in plans if entry.verdict != "not on this device"]
-    return min(fitting, key=lambda entry: entry.real_time_factor, default=None)
+    """The one to take, of plans in the order of their bits, most first.
+
+    That of most bits which is in real time; else the fastest that is buffered; None where none will do.
+    """
+    for entry in plans:
+        if entry.verdict == "real time":
+            return entry
+    buffered = [entry for entry in plans if entry.verdict == "buffered"]
+    return min(buffered, key=lambda entry: entry.real_time_factor, default=None)

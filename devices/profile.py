@@ -17,10 +17,12 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from voxrill.devices.planner import Machine
+
 PROFILES = Path(__file__).parent / "profiles"
 
 Evidence = Literal["measured", "emulated", "simulated", "cited", "assumed"]
-InstructionSet = Literal["avx512_vnni", "avx_vnni", "avx2", "neon_i8mm", "neon_dotprod", "neon", "scalar"]
+InstructionSet = Literal["amx_int8", "avx512_vnni", "avx_vnni", "avx2", "neon_i8mm", "neon_dotprod", "neon", "scalar"]
 NO_DOT_PRODUCT: tuple[InstructionSet, ...] = ("neon", "scalar")
 """Where onnxruntime has no 4-bit kernel for 8-bit activations and computes in float32 instead."""
 
@@ -73,6 +75,21 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         used = (self.bandwidth_gbps, self.clock_ghz, self.int8_macs_per_cycle, self.float_macs_per_cycle)
         order = ("assumed", "cited", "simulated", "emulated", "measured")
         return min((figure.evidence for figure in used), key=order.index)
+
+    def machine(self, memory_gb: float | None = None) -> Machine:
+        """What the planner wants to know, of the model sold with so much memory."""
+        kind = self.instruction_set.value
+        return Machine(
+            memory=1e9 * ((memory_gb or self.memory_gb.value) - self.reserved_gb.value),
+            bandwidth=1e9 * self.bandwidth_gbps.value,
+            core_bandwidth=1e9 * self.core_bandwidth_gbps.value,
+            cores=self.cores.value,
+            clock_ghz=self.clock_ghz.value,
+            int8_macs=self.int8_macs_per_cycle.value,
+            float_macs=self.float_macs_per_cycle.value,
+            dot_product=kind not in NO_DOT_PRODUCT,
+            matrix_units=kind == "amx_int8",
+        )
 
 
 class ProfileError(ValueError):

@@ -26,6 +26,7 @@ COMMANDS = (
     "pack",
     "unpack",
     "tune",
+    "plan",
     "export",
     "quantize",
     "compare",

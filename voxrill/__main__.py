@@ -12,6 +12,7 @@ from voxrill import __version__
 from voxrill.export import cli as export_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
+from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.tuned import NotTuned
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 runtime_commands.register(app)
 tune_command.register(app)
+plan_command.register(app)
 export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
 
