@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from voxrill.devices.planner import TASKS, Model, Plan, Task, best, plan
@@ -63,5 +64,5 @@ def _elsewhere(models: list[Model], task: Task) -> str:
 def describe(entry: Plan) -> str:
     """A verdict in words."""
     if entry.verdict == "buffered":
-        return f"buffered, {entry.delay:.1f} s of delay for 10 s of sound"
+        return f"buffered, {math.ceil(entry.delay)} s of delay for 10 s of sound"
     return f"{entry.verdict}{f': {entry.reason}' if entry.reason else ''}"

@@ -27,6 +27,7 @@ those say how well the model describes that machine, not how well it foretells a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +35,10 @@ Task = Literal["transcribe", "speak", "talk"]
 TASKS: tuple[Task, ...] = ("transcribe", "speak", "talk")
 
 GEMV = {4: 0.061, 8: 0.0436}
-"""Of the int8 peak: one position's product, 20.3e9 and 14.5e9 weights a second of 333e9."""
+"""Of the int8 peak: one position's product, 20.3e9 and 14.5e9 weights a second of 333e9. The 8-bit
+product took 80 % of the bandwidth there with one thread and with two, so its own limit may lie higher."""
+GEMV_WIDENED = 0.3
+"""The same for 8 bits where there is no dot product, of a peak that is much lower. Assumed."""
 MATRIX = {4: 0.315, 8: 1.36}
 """Of the int8 peak: products of many positions. Above 1 for 8 bits: that Xeon has matrix units (AMX)."""
 MATRIX_WITHOUT_UNITS = 0.7
@@ -109,7 +113,9 @@ class Machine:
             return MATRIX_FLOAT * floats
         if many:
             return peak * (MATRIX[bits] if bits == 4 or self.matrix_units else MATRIX_WITHOUT_UNITS)
-        return peak * GEMV[8] / FALLBACK if bits == 4 and not self.dot_product else peak * GEMV[bits]
+        if self.dot_product:
+            return peak * GEMV[bits]
+        return peak * GEMV_WIDENED / (FALLBACK if bits == 4 else 1.0)
 
 
 BYTES = {4: 0.5357, 8: 1.0, 32: 4.0}
@@ -209,7 +215,7 @@ class Stages:
         floats = weights.count * (ENCODER_OTHER * count + ENCODER_ATTENTION * count**2)
         machine = self.machine
         other = floats / (ENCODER_FLOAT * 1e9 * machine.clock_ghz * machine.float_macs * self._speedup)
-        size = (weights.count / ENCODER_WEIGHTS) ** 0.5
+        size = math.sqrt(weights.count / ENCODER_WEIGHTS)
         overhead = ENCODER_OVERHEAD * size * REFERENCE_GHZ / machine.clock_ghz
         return self.positions(weights, count) + other + overhead
 

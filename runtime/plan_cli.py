@@ -82,16 +82,15 @@ def _models(bundle: Path | None, precision: str | None) -> list[Model]:
 
 def bundle_model(manifest: Manifest) -> Model:
     """What the planner wants to know of a bundle."""
-    graphs = {
-        name: (
-            sum(manifest.files[file].size for file in (graph.file, f"{graph.file}.data") if file in manifest.files),
-            graph.precision,
-        )
-        for name, graph in manifest.graphs.items()
-    }
+    graphs = {name: (_size(manifest, graph.file), graph.precision) for name, graph in manifest.graphs.items()}
     state = (tensor.shape for tensor in manifest.specs()[DECODER].state)
     kv = [math.prod(int(size) for size in shape if size != KV_CAPACITY) for shape in state if KV_CAPACITY in shape]
     return model(manifest.graphs[DECODER].precision, graphs, 4.0 * sum(kv), memory_needed(manifest) + _PROCESS)
+
+
+def _size(manifest: Manifest, file: str) -> int:
+    """Bytes of a graph, with those of its data file."""
+    return sum(manifest.files[name].size for name in (file, f"{file}.data") if name in manifest.files)
 
 
 def _profile(device: str) -> Profile:
