@@ -15,11 +15,11 @@ import typer
 
 from voxrill.devices.advice import advise, describe, plans
 from voxrill.devices.known import SIZES, known_model, model
-from voxrill.devices.planner import Model, Plan
+from voxrill.devices.planner import SMALL_MARGIN, Model, Plan
 from voxrill.devices.profile import Profile, ProfileError, read_profile, shipped_profiles
 from voxrill.devices.this import this_machine
 from voxrill.runtime.bundle import open_bundle
-from voxrill.runtime.cli import JsonOption, print_json
+from voxrill.runtime.cli import JsonOption, err, print_json
 from voxrill.runtime.contract import DECODER, KV_CAPACITY
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.manifest import Manifest
@@ -28,6 +28,8 @@ from voxrill.runtime.memory import memory_needed
 THIS = "this"
 _PROCESS = 150e6
 """Bytes that Python, numpy and onnxruntime take before a model is loaded, as measured."""
+
+_SMALL_NOTE = f"A small model: its times are lower bounds, and may be {SMALL_MARGIN:g} times as long; the verdict allows for that."
 
 _HEADER = ("task", "precision", "step, ms", "x sound", "first, s", "memory, GB", "verdict")
 
@@ -59,6 +61,8 @@ def plan(
     models = _models(bundle, precision)
     profile = _profile(device)
     count = _threads(profile, threads)
+    if models[0].margin == SMALL_MARGIN:
+        err.print(_SMALL_NOTE, soft_wrap=True)
     found, advice = plans(profile, models, count), advise(profile, models, count)
     if json:
         figures = {name: msgspec.to_builtins(figure) for name, figure in profile.figures.items()}
