@@ -1,4 +1,4 @@
-"""Predicted against measured: what `devices/planner.py` says of this benchmark's machine, beside every sample of it.
+"""Predicted against measured: what `devices/stages.py` says of this benchmark's machine, beside every sample of it.
 
 In: `results-lfm2.5.json`. Out: a table and a plot. Samples that a constant of the planner was fitted on are marked, and
 are no test; all the others are. Bandwidth is the benchmark's own probe, with one thread and with two.
@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.protocol import Json
 from benchmarks.report import Group, Row, table, threads_of
 from voxrill.devices.known import known_model, model
-from voxrill.devices.planner import Machine, Stages
+from voxrill.devices.stages import Machine, Stages
 
 RESULTS = Path(__file__).with_name("results-lfm2.5.json")
 PLOT = Path(__file__).with_name("prediction-lfm2.5.png")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from voxrill.devices.planner import TASKS, Model, Plan, Task, best, plan
+from voxrill.devices.planner import TASKS, Plan, Task, best, plan
 from voxrill.devices.profile import NO_DOT_PRODUCT, Profile, read_profile, shipped_profiles
+from voxrill.devices.stages import Model
 
 _TARGET_ONLY = "only a bundle is made for it: this runtime does not run there"
 _FALLBACK = "its processor has no dot product, and computes 4-bit products in float32"

@@ -6,7 +6,7 @@ spoken turn took (`benchmarks/results-lfm2.5.json`); that of float32 was not mea
 
 from __future__ import annotations
 
-from voxrill.devices.planner import Model, frame_part, part
+from voxrill.devices.stages import Model, frame_part, part
 
 _ENCODER, _HEAD, _CODEC = ("audio_encoder", 117111230), ("text_head", 134480281), ("audio_detokenizer", 45366660)
 _SMALL = {name: (size, "int8") for name, size in (_ENCODER, _HEAD, _CODEC)}

@@ -17,7 +17,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from voxrill.devices.planner import Machine
+from voxrill.devices.stages import Machine
 
 PROFILES = Path(__file__).parent / "profiles"
 

@@ -15,8 +15,9 @@ import typer
 
 from voxrill.devices.advice import advise, describe, plans
 from voxrill.devices.known import SIZES, known_model, model
-from voxrill.devices.planner import SMALL_MARGIN, Model, Plan
+from voxrill.devices.planner import SMALL_MARGIN, Plan, margin
 from voxrill.devices.profile import Profile, ProfileError, read_profile, shipped_profiles
+from voxrill.devices.stages import Model
 from voxrill.devices.this import this_machine
 from voxrill.runtime.bundle import open_bundle
 from voxrill.runtime.cli import JsonOption, err, print_json
@@ -26,10 +27,11 @@ from voxrill.runtime.manifest import Manifest
 from voxrill.runtime.memory import memory_needed
 
 THIS = "this"
-_PROCESS = 150e6
+_PROCESS = 60e6
 """Bytes that Python, numpy and onnxruntime take before a model is loaded, as measured."""
 
-_SMALL_NOTE = f"A small model: its times are lower bounds, and may be {SMALL_MARGIN:g} times as long; the verdict allows for that."
+_SMALL_NOTE = f"A small model: times are lower bounds, true ones up to {SMALL_MARGIN:g} times as long."
+"""For stderr; the verdicts allow for it."""
 
 _HEADER = ("task", "precision", "step, ms", "x sound", "first, s", "memory, GB", "verdict")
 
@@ -61,7 +63,7 @@ def plan(
     models = _models(bundle, precision)
     profile = _profile(device)
     count = _threads(profile, threads)
-    if models[0].margin == SMALL_MARGIN:
+    if margin(models[0]) == SMALL_MARGIN:
         err.print(_SMALL_NOTE, soft_wrap=True)
     found, advice = plans(profile, models, count), advise(profile, models, count)
     if json:

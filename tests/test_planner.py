@@ -11,8 +11,9 @@ from benchmarks.prediction import RESULTS, points
 from tests.commands import check_refusal
 from voxrill.devices.advice import advise, plans
 from voxrill.devices.known import SIZES, known_model
-from voxrill.devices.planner import TASKS, Part, Stages, best, judge, part, plan
+from voxrill.devices.planner import TASKS, best, judge, plan
 from voxrill.devices.profile import read_profile, shipped_profiles
+from voxrill.devices.stages import Part, Stages, part
 
 ROOT = Path(__file__).parent.parent
 PEBBLE = ROOT / "voxrill" / "pebble" / "bundle"
