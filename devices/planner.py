@@ -23,7 +23,7 @@ MARGIN = 1.1
 SMALL = 100e6
 SMALL_MARGIN = 12.0
 """Below so many weights in the decoder small operators outweigh its products, and a prediction is a lower bound: the
-built-in model, of 2e6, took 1.2 to 11 times as long as predicted (one sample of each stage, 1 and 2 threads, `benchmarks.run --quick`)."""
+built-in model, of 2e6, took 1.2 to 11 times as long (`benchmarks.run --quick`, one sample a stage, 1 and 2 threads)."""
 SLOWEST = 3.0
 """Above this many seconds of work for a second of sound waiting makes no sense."""
 

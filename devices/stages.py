@@ -18,9 +18,9 @@ clock, so that shares found on one machine speak for another; that step is an as
 measured for it. Where there is no dot product (ARMv8.0) a 4-bit product is computed in float32.
 
 Where the constants come from (two cores of a Xeon with AVX-512 VNNI at 2.6 GHz, `benchmarks/results-lfm2.5.json`):
-`products` (kernels alone) gave GEMV and LOSS; the float32 step with one thread SHARE; the prefill of 100 with one
+`products` (kernels alone) gave GEMV and LOSS; the float32 steps with one thread SHARE; the prefill of 100 with one
 thread, int8 and int4, MATRIX; the int8 encoder with one thread, 4 and 30 s, ENCODER_FLOAT and ENCODER_OVERHEAD. Those
-five stages are therefore no test of the model; `benchmarks/prediction.py` marks them, and judges by the others: two
+six samples are therefore no test of the model; `benchmarks/prediction.py` marks them, and judges by the others: two
 threads, other sizes, other precisions. All are of one machine, and the formulas were chosen with them in view, so even
 those say how well the model describes that machine, not how well it foretells another.
 """
@@ -42,10 +42,12 @@ MATRIX_WITHOUT_UNITS = 0.7
 MATRIX_FLOAT = 0.75
 """Of the float peak. Assumed; torch's float32 prefill of the same shapes reaches about as much."""
 FALLBACK = 10.0
-"""How many times slower a 4-bit product is than an 8-bit one without dot product; found under emulation."""
+"""How many times slower a 4-bit product is than an 8-bit one without dot product; assumed, after trials
+under emulation, which shows the code path taken and not its speed on the chip."""
 SHARE = 0.87
 """Of the probe's bandwidth: what a step in float32, limited by nothing else, reaches."""
 LOSS = 0.09
+"""Of a core's work, for each further core: two ran the kernels 1.81 to 1.87 times as fast as one. More is assumed."""
 HEADS_PER_KEY = 4
 STEP_OVERHEAD = 0.0005
 """Seconds of Python and small operators a call, at REFERENCE_GHZ."""
@@ -61,7 +63,7 @@ ENCODER_WEIGHTS = 114.8e6
 """Weights of the encoder that the two encoder figures belong to; other sizes are scaled by the square root, a guess."""
 
 FRAMES = 12.5
-"""Frames of sound a second; each is 80 ms, and 8 positions of the codec's input make one position of the encoder."""
+"""Frames of sound a second, and positions the encoder makes of a second: both last 80 ms."""
 CODEC_POSITIONS = 6
 TEXT_FIRST = 6
 """Words' tokens before the first of 12 frames, where text and sound take turns."""
