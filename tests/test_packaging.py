@@ -170,6 +170,8 @@ def test_wheel_and_sdist_hold_the_builtin_model(tmp_path):
     wheel = zipfile.ZipFile(build("wheel", unpacked))
     for name in builtin_model():
         assert wheel.read(f"voxrill/{name}") == (ROOT / "voxrill" / name).read_bytes()
+    for path in (ROOT / "devices" / "profiles").glob("*.toml"):
+        assert wheel.read(f"voxrill/devices/profiles/{path.name}") == path.read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from voxrill import __version__
 from voxrill.export import cli as export_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
+from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.talk import cli as talk_commands
@@ -34,6 +35,7 @@ tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)
 bench_commands.register(app)
+plan_command.register(app)
 export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
 

@@ -1,0 +1,69 @@
+"""From plans to advice: every task and precision on a device, and what would fit where none does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from voxrill.devices.planner import TASKS, Plan, Task, best, plan
+from voxrill.devices.profile import NO_DOT_PRODUCT, Profile, read_profile, shipped_profiles
+from voxrill.devices.stages import Model
+
+_TARGET_ONLY = "only a bundle is made for it: this runtime does not run there"
+_FALLBACK = "its processor has no dot product, and computes 4-bit products in float32"
+
+
+def plans(profile: Profile, models: list[Model], threads: int, memory_gb: float | None = None) -> list[Plan]:
+    """Every task with every model, by task; models in the order of their bits, most first."""
+    machine = profile.machine(memory_gb)
+    found = [plan(task, model, machine, threads) for task in TASKS for model in models]
+    return found if profile.runnable else [_refused(entry) for entry in found]
+
+
+def _refused(entry: Plan) -> Plan:
+    return replace(entry, verdict="not on this device", delay=0.0, reason=_TARGET_ONLY)
+
+
+def advise(profile: Profile, models: list[Model], threads: int) -> dict[Task, str]:
+    """One sentence for each task: which precision to take, or what would fit instead."""
+    found = plans(profile, models, threads)
+    return {task: _advice(profile, models, threads, task, _of(found, task)) for task in TASKS}
+
+
+def _of(found: list[Plan], task: Task) -> list[Plan]:
+    return [entry for entry in found if entry.task == task]
+
+
+def _advice(profile: Profile, models: list[Model], threads: int, task: Task, found: list[Plan]) -> str:
+    chosen = best(found)
+    if chosen:
+        why = f"; {_FALLBACK}" if _suffers(profile, found) else ""
+        return f"take {chosen.precision}: {describe(chosen)}{why}"
+    for size in profile.memory_sizes_gb:
+        larger = best(_of(plans(profile, models, threads, size), task))
+        if larger:
+            return f"not with {profile.memory_gb.value:g} GB; with {size:g} GB {larger.precision}: {describe(larger)}"
+    return f"not on this device; {_elsewhere(models, task)}"
+
+
+def _suffers(profile: Profile, found: list[Plan]) -> bool:
+    """Whether a precision on offer is one that this processor is slow at."""
+    return profile.instruction_set.value in NO_DOT_PRODUCT and any(e.precision in ("int4", "mixed") for e in found)
+
+
+def _elsewhere(models: list[Model], task: Task) -> str:
+    """The slowest memory, of the devices that come with Voxrill, on which this task runs."""
+    fitting = []
+    for name in shipped_profiles():
+        profile = read_profile(name)
+        chosen = best(_of(plans(profile, models, profile.cores.value), task))
+        if chosen:
+            fitting.append((profile.bandwidth_gbps.value, f"{name} would do ({chosen.precision}: {describe(chosen)})"))
+    return min(fitting)[1] if fitting else "nor on any other that Voxrill knows: quantize the bundle"
+
+
+def describe(entry: Plan) -> str:
+    """A verdict in words."""
+    if entry.verdict == "buffered":
+        return f"buffered, {math.ceil(entry.delay)} s of delay for 10 s of sound"
+    return f"{entry.verdict}{f': {entry.reason}' if entry.reason else ''}"

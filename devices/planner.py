@@ -1,0 +1,94 @@
+"""Will it run? What a model takes on a machine for each task, and the verdict: real time, buffered, or no.
+
+In: a model and a machine, as plain numbers. Out: plans. The times come from `stages.py`, where they are derived.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from voxrill.devices.stages import FRAMES, PROMPT, QUESTION, Machine, Model, Stages
+
+Task = Literal["transcribe", "speak", "talk"]
+TASKS: tuple[Task, ...] = ("transcribe", "speak", "talk")
+
+SAID = 60
+"""Positions of a prompt that is to be said aloud, with its system prompt."""
+SPOKEN_TOKENS = 4.0
+"""Tokens of text to a second of speech."""
+ANSWER = 10.0
+MARGIN = 1.1
+"""Real time is promised only with so much to spare: sound that stutters is worse than a warning."""
+SMALL = 100e6
+SMALL_MARGIN = 12.0
+"""Below so many weights in the decoder small operators outweigh its products, and a prediction is a lower bound: the
+built-in model, of 2e6, took 1.2 to 11 times as long (`benchmarks.run --quick`, one sample a stage, 1 and 2 threads)."""
+SLOWEST = 3.0
+"""Above this many seconds of work for a second of sound waiting makes no sense."""
+
+Verdict = Literal["real time", "buffered", "not on this device"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One task at one precision: predicted seconds, and whether that will do.
+
+    step: of the decoder, with text head; real_time_factor: seconds of work for a second of sound; first: seconds to the
+    first sound, or for transcribe to the first word, after a question of 4 s; delay: seconds to wait before playing, so
+    that 10 s of sound do not stutter; memory: bytes; reason: why not.
+    """
+
+    task: Task
+    precision: str
+    threads: int
+    step: float
+    real_time_factor: float
+    first: float
+    memory: float
+    verdict: Verdict
+    delay: float = 0.0
+    reason: str = ""
+
+
+def plan(task: Task, model: Model, machine: Machine, threads: int) -> Plan:
+    """Predict one task."""
+    stages = Stages(model, machine, threads)
+    step = stages.step(head=True)
+    if task == "talk":
+        factor, first = stages.speech(), stages.first_audio()
+    elif task == "speak":
+        factor, first = FRAMES * stages.sound(), stages.prefill(SAID) + stages.sound()
+    else:
+        first = stages.encoder(QUESTION) + stages.prefill(PROMPT + FRAMES * QUESTION)
+        factor = first / QUESTION + SPOKEN_TOKENS * step
+    verdict, delay, reason = judge(factor, model.memory, machine.memory, margin(model))
+    return Plan(task, model.precision, threads, step, factor, first, model.memory, verdict, delay, reason)
+
+
+def margin(model: Model) -> float:
+    """How many times longer than predicted a model may take."""
+    return SMALL_MARGIN if model.decoder.count < SMALL else MARGIN
+
+
+def judge(factor: float, needed: float, memory: float, spare: float = MARGIN) -> tuple[Verdict, float, str]:
+    """The verdict, the delay that buffering takes, and the reason for a no."""
+    if needed > memory:
+        return "not on this device", 0.0, f"needs {needed / 1e9:.1f} GB of memory, {memory / 1e9:.1f} are free"
+    if factor * spare <= 1:
+        return "real time", 0.0, ""
+    if factor <= SLOWEST:
+        return "buffered", (factor * spare - 1) * ANSWER, ""
+    return "not on this device", 0.0, f"takes {factor:.1f} times as long as the sound lasts"
+
+
+def best(plans: list[Plan]) -> Plan | None:
+    """The one to take, of plans in the order of their bits, most first.
+
+    That of most bits which is in real time; else the fastest that is buffered; None where none will do.
+    """
+    for entry in plans:
+        if entry.verdict == "real time":
+            return entry
+    buffered = [entry for entry in plans if entry.verdict == "buffered"]
+    return min(buffered, key=lambda entry: entry.real_time_factor, default=None)

@@ -1,0 +1,145 @@
+"""Profiles: what a device is, each figure with how it is known. A profile is a TOML file that a user can copy and edit.
+
+In: a short name, or a file. Out: a `Profile`.
+
+    name = "Raspberry Pi 5"
+    memory_gb = { value = 4, evidence = "cited", source = "product brief" }
+    ...
+
+Evidence is `measured` on the device itself, `emulated` or `simulated` elsewhere, `cited` from a named source, or
+`assumed`: then it is our judgement, and so is whatever is computed from it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import msgspec
+
+from voxrill.devices.stages import Machine
+
+PROFILES = Path(__file__).parent / "profiles"
+
+Evidence = Literal["measured", "emulated", "simulated", "cited", "assumed"]
+InstructionSet = Literal["amx_int8", "avx512_vnni", "avx_vnni", "avx2", "neon_i8mm", "neon_dotprod", "neon", "scalar"]
+NO_DOT_PRODUCT: tuple[InstructionSet, ...] = ("neon", "scalar")
+"""Where onnxruntime has no 4-bit kernel for 8-bit activations and computes in float32 instead."""
+
+T = TypeVar("T")
+
+
+class Figure(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=True):
+    """A value, how it is known, and where from."""
+
+    value: T
+    evidence: Evidence
+    source: str = ""
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A device.
+
+    memory_gb: of the smallest model sold; memory_sizes_gb: of all of them; reserved_gb: what the system keeps for
+    itself; theoretical_gbps: of the memory's data sheet; bandwidth_gbps and core_bandwidth_gbps: what all `cores`, and
+    one, can read, in 1e9 bytes a second; cores: those worth computing on; clock_ghz: theirs, sustained;
+    int8_macs_per_cycle and float_macs_per_cycle: products added up in a cycle of one core, the compute rate; runnable:
+    false where Voxrill's Python runtime cannot run and only a bundle is made for it.
+    """
+
+    name: str
+    memory_gb: Figure[float]
+    memory_sizes_gb: tuple[float, ...] = ()
+    reserved_gb: Figure[float]
+    theoretical_gbps: Figure[float] | None = None
+    bandwidth_gbps: Figure[float]
+    core_bandwidth_gbps: Figure[float]
+    cores: Figure[int]
+    clock_ghz: Figure[float]
+    instruction_set: Figure[InstructionSet]
+    int8_macs_per_cycle: Figure[float]
+    float_macs_per_cycle: Figure[float]
+    npu: Figure[str] | None = None
+    providers: Figure[tuple[str, ...]]
+    runnable: bool = True
+
+    @property
+    def figures(self) -> dict[str, Figure[object]]:
+        """Every figure by its name."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value for name, value in values.items() if isinstance(value, Figure)}
+
+    @property
+    def evidence(self) -> str:
+        """The weakest evidence among the figures that a prediction of speed rests on."""
+        used = (self.bandwidth_gbps, self.clock_ghz, self.int8_macs_per_cycle, self.float_macs_per_cycle)
+        order = ("assumed", "cited", "simulated", "emulated", "measured")
+        return min((figure.evidence for figure in used), key=order.index)
+
+    def machine(self, memory_gb: float | None = None) -> Machine:
+        """What the planner wants to know, of the model sold with so much memory."""
+        kind = self.instruction_set.value
+        return Machine(
+            memory=1e9 * ((memory_gb or self.memory_gb.value) - self.reserved_gb.value),
+            bandwidth=1e9 * self.bandwidth_gbps.value,
+            core_bandwidth=1e9 * self.core_bandwidth_gbps.value,
+            cores=self.cores.value,
+            clock_ghz=self.clock_ghz.value,
+            int8_macs=self.int8_macs_per_cycle.value,
+            float_macs=self.float_macs_per_cycle.value,
+            dot_product=kind not in NO_DOT_PRODUCT,
+            matrix_units=kind == "amx_int8",
+        )
+
+
+class ProfileError(ValueError):
+    """A device that is not known, or a file that is no profile; `remedy` says what to do."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+
+def shipped_profiles() -> list[str]:
+    """Short names of the devices that come with Voxrill."""
+    return sorted(path.stem for path in PROFILES.glob("*.toml"))
+
+
+def read_profile(name: str) -> Profile:
+    """A shipped profile by its short name, or a profile file by its path.
+
+    Raises:
+        ProfileError: there is none, or it is not a valid profile.
+    """
+    path = PROFILES / f"{name}.toml" if name in shipped_profiles() else Path(name)
+    try:
+        profile = msgspec.toml.decode(path.read_bytes(), type=Profile)
+    except OSError:
+        raise ProfileError(
+            f"there is no device {name!r}", f"Give a profile file, this, or one of: {', '.join(shipped_profiles())}"
+        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path} is not a profile: {error}", _valid_keys(str(error))) from None
+    _check(profile, path)
+    return profile
+
+
+def _valid_keys(error: str) -> str:
+    """The keys that may stand where the error is: in a figure, or in the profile."""
+    kind = Figure if "`$." in error else Profile
+    return f"Valid keys here: {', '.join(kind.__struct_fields__)}"
+
+
+def _check(profile: Profile, path: Path) -> None:
+    """Refuse figures that nothing can be computed with, and evidence without a source."""
+    for name, figure in profile.figures.items():
+        if isinstance(figure.value, int | float) and not (figure.value > 0 or name == "reserved_gb"):
+            raise ProfileError(f"{path}: {name} is {figure.value}", "Give a number above 0")
+        if figure.evidence != "assumed" and not figure.source:
+            raise ProfileError(
+                f"{path}: {name} is {figure.evidence!r} without a source",
+                'Add source = "where it is from", or say evidence = "assumed"',
+            )
+    if profile.reserved_gb.value >= profile.memory_gb.value:
+        raise ProfileError(f"{path}: reserved_gb is not less than memory_gb", "Reserve less, or give more memory")

@@ -1,0 +1,117 @@
+"""This machine as a profile: memory, cores, instruction set and read bandwidth measured, the rest assumed.
+
+In: /proc and a probe of two seconds. Out: a `Profile`.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from voxrill.devices.memory import available_memory
+from voxrill.devices.processor import CPUINFO, cores
+from voxrill.devices.profile import Figure, InstructionSet, Profile, ProfileError
+
+CLOCK = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
+
+_MARKS: tuple[tuple[str, InstructionSet], ...] = (
+    ("amx_int8", "amx_int8"),
+    ("avx512_vnni", "avx512_vnni"),
+    ("avx_vnni", "avx_vnni"),
+    ("avx2", "avx2"),
+    ("i8mm", "neon_i8mm"),
+    ("asimddp", "neon_dotprod"),
+    ("asimd", "neon"),
+)
+"""Features as the kernel names them, best first, and what they make possible."""
+
+_MACS: dict[InstructionSet, tuple[int, int]] = {
+    "amx_int8": (128, 32),
+    "avx512_vnni": (128, 32),
+    "avx_vnni": (64, 16),
+    "avx2": (24, 16),
+    "neon_i8mm": (48, 12),
+    "neon_dotprod": (32, 8),
+    "neon": (8, 4),
+    "scalar": (1, 1),
+}
+"""Products a cycle of one core, of int8 and float32; of AMX only what its vector units do, as the planner counts."""
+
+_PROBE_BYTES = 256 << 20
+_PROBE_SECONDS = 1.0
+_UNKNOWN_CLOCK = 2.0
+
+
+def this_machine() -> Profile:
+    """Measure.
+
+    Raises:
+        ProfileError: this system does not say how much memory is available.
+    """
+    memory = available_memory()
+    if not memory:
+        raise ProfileError(
+            "this system does not say how much memory is available",
+            "Describe it in a profile file, and give that as --device",
+        )
+    kind, clock, probe = instruction_set(), clock_ghz(), "a probe that sums an array larger than the caches"
+    one = read_bandwidth(1)
+    every = max(one, read_bandwidth(cores()))  # all can read what one can, whatever else runs meanwhile
+    return Profile(
+        name="this machine",
+        memory_gb=Figure(memory / 1e9, "measured", "available now, by the kernel and the control groups"),
+        reserved_gb=Figure(0.0, "measured", "available memory is what the others have left"),
+        bandwidth_gbps=Figure(every, "measured", probe),
+        core_bandwidth_gbps=Figure(one, "measured", probe),
+        cores=Figure(cores(), "measured", "those this process may use"),
+        clock_ghz=clock,
+        instruction_set=Figure(kind, "measured", str(CPUINFO)),
+        int8_macs_per_cycle=Figure(float(_MACS[kind][0]), "assumed", f"usual with {kind}"),
+        float_macs_per_cycle=Figure(float(_MACS[kind][1]), "assumed", f"usual with {kind}"),
+        providers=Figure(tuple(ort.get_available_providers()), "measured", "the installed onnxruntime"),
+    )
+
+
+def instruction_set(cpuinfo: Path = CPUINFO) -> InstructionSet:
+    """The best instructions for products of 8-bit integers that the kernel names."""
+    words = set(_fields(cpuinfo, "flags", "Features").split())
+    return next((kind for mark, kind in _MARKS if mark in words), "scalar")
+
+
+def clock_ghz(cpuinfo: Path = CPUINFO, highest: Path = CLOCK) -> Figure[float]:
+    """The highest clock the kernel knows, else the present one, else a guess."""
+    try:
+        return Figure(int(highest.read_text(encoding="ascii")) / 1e6, "measured", str(highest))
+    except (OSError, ValueError):
+        present = _fields(cpuinfo, "cpu MHz")
+    if present:
+        return Figure(float(present.split()[0]) / 1e3, "measured", str(cpuinfo))
+    return Figure(_UNKNOWN_CLOCK, "assumed", "the kernel does not say")
+
+
+def read_bandwidth(threads: int) -> float:
+    """The best of a second's passes over an array in memory, in 1e9 bytes a second."""
+    parts = np.array_split(np.ones(_PROBE_BYTES // 8, np.int64), threads)
+    times: list[float] = []
+    end = time.perf_counter() + _PROBE_SECONDS
+    with ThreadPoolExecutor(threads) as pool:
+        while not times or time.perf_counter() < end:
+            start = time.perf_counter()
+            list(pool.map(np.sum, parts))  # numpy lets other threads run meanwhile
+            times.append(time.perf_counter() - start)
+    return _PROBE_BYTES / min(times) / 1e9
+
+
+def _fields(cpuinfo: Path, *names: str) -> str:
+    """What the first line of these names says; empty where there is none."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next(
+        (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() in names), ""
+    )

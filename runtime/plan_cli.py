@@ -1,0 +1,133 @@
+"""The command that says what will run on a device before it is bought: plan.
+
+The table, or JSON, goes to stdout; everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from voxrill.devices.advice import advise, describe, plans
+from voxrill.devices.known import SIZES, known_model, model
+from voxrill.devices.planner import SMALL_MARGIN, Plan, margin
+from voxrill.devices.profile import Profile, ProfileError, read_profile, shipped_profiles
+from voxrill.devices.stages import Model
+from voxrill.devices.this import this_machine
+from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.cli import JsonOption, err, print_json
+from voxrill.runtime.contract import DECODER, KV_CAPACITY
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.manifest import Manifest
+from voxrill.runtime.memory import memory_needed
+
+THIS = "this"
+_PROCESS = 60e6
+"""Bytes that Python, numpy and onnxruntime take before a model is loaded, as measured."""
+
+_SMALL_NOTE = f"A small model: times are lower bounds, true ones up to {SMALL_MARGIN:g} times as long."
+"""For stderr; the verdicts allow for it."""
+
+_HEADER = ("task", "precision", "step, ms", "x sound", "first, s", "memory, GB", "verdict")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the command line."""
+    app.command()(plan)
+
+
+def plan(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            envvar="VOXRILL_BUNDLE",
+            help="Bundle folder; without one, the 1.5 B model at every precision.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help=f"this (measured, 3 s), a profile file, or one of: {', '.join(shipped_profiles())}.")
+    ] = THIS,
+    precision: Annotated[
+        str | None, typer.Option(help=f"Without a bundle, only this one: {', '.join(SIZES)}.", show_default=False)
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one on each core worth it.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Predict what will run on a device: time of a step, of speech, to the first sound, and memory."""
+    models = _models(bundle, precision)
+    profile = _profile(device)
+    count = _threads(profile, threads)
+    if margin(models[0]) == SMALL_MARGIN:
+        err.print(_SMALL_NOTE, soft_wrap=True)
+    found, advice = plans(profile, models, count), advise(profile, models, count)
+    if json:
+        figures = {name: msgspec.to_builtins(figure) for name, figure in profile.figures.items()}
+        about = {"name": profile.name, "runnable": profile.runnable, **figures}
+        print_json({"device": about, "evidence": profile.evidence, "plans": list(map(asdict, found)), "advice": advice})
+    else:
+        _show(profile, count, found)
+        print("\n".join(f"{task}: {words}" for task, words in advice.items()))
+
+
+def _models(bundle: Path | None, precision: str | None) -> list[Model]:
+    """The bundle's model, or the 1.5 B one, most bits first."""
+    if bundle is not None:
+        if precision is not None:
+            raise UsageError("a bundle has its own precision", "Give a bundle or --precision, not both")
+        return [bundle_model(open_bundle(bundle).manifest)]
+    if precision is not None and precision not in SIZES:
+        raise UsageError(f"there is no precision {precision!r}", f"Give one of: {', '.join(SIZES)}")
+    return [known_model(name) for name in SIZES if precision in (None, name)]
+
+
+def bundle_model(manifest: Manifest) -> Model:
+    """What the planner wants to know of a bundle."""
+    graphs = {name: (_size(manifest, graph.file), graph.precision) for name, graph in manifest.graphs.items()}
+    state = (tensor.shape for tensor in manifest.specs()[DECODER].state)
+    kv = [math.prod(int(size) for size in shape if size != KV_CAPACITY) for shape in state if KV_CAPACITY in shape]
+    return model(manifest.graphs[DECODER].precision, graphs, 4.0 * sum(kv), memory_needed(manifest) + _PROCESS)
+
+
+def _size(manifest: Manifest, file: str) -> int:
+    """Bytes of a graph, with those of its data file."""
+    return sum(manifest.files[name].size for name in (file, f"{file}.data") if name in manifest.files)
+
+
+def _profile(device: str) -> Profile:
+    try:
+        return this_machine() if device == THIS else read_profile(device)
+    except ProfileError as error:
+        raise UsageError(error.message, error.remedy) from None
+
+
+def _threads(profile: Profile, wanted: int) -> int:
+    cores = profile.cores.value
+    if wanted > cores:
+        raise UsageError(f"{wanted} threads are more than {profile.name} has cores to plan with", f"Give 1 to {cores}")
+    return wanted or cores
+
+
+def _show(profile: Profile, threads: int, found: list[Plan]) -> None:
+    """Aligned columns, the verdict last."""
+    bandwidth = profile.bandwidth_gbps
+    print(
+        f"{profile.name}: {threads} thread{'s' * (threads > 1)}, {profile.instruction_set.value}, "
+        f"{bandwidth.value:.1f} GB/s ({bandwidth.evidence}). Predicted; the weakest figure it rests on is "
+        f"{profile.evidence}."
+    )
+    rows = [_HEADER, *map(_cells, found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cells(entry: Plan) -> tuple[str, ...]:
+    """One line of the table."""
+    figures = (1e3 * entry.step, entry.real_time_factor, entry.first, entry.memory / 1e9)
+    return (entry.task, entry.precision, *(f"{figure:.2f}" for figure in figures), describe(entry))
