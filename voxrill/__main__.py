@@ -15,6 +15,8 @@ from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.talk import cli as talk_commands
+from voxrill.runtime.talk import devices_cli as device_commands
+from voxrill.runtime.talk.bench import cli as bench_commands
 from voxrill.runtime.tuned import NotTuned
 
 USER_ERROR = 2
@@ -30,6 +32,8 @@ app = typer.Typer(
 runtime_commands.register(app)
 tune_command.register(app)
 talk_commands.register(app)
+device_commands.register(app)
+bench_commands.register(app)
 export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
 

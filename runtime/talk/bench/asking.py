@@ -55,8 +55,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """An interruption. stopped: seconds from its first voiced sample to the answer's last voiced one, None if the answer
-    was over by itself before; answered: whether the interrupting question was answered then.
+    """An interruption.
+
+    stopped: seconds from its first voiced sample to the answer's last, None if the answer was over by itself before;
+    answered: whether the interrupting question was answered then.
     """
 
     question: str
