@@ -28,6 +28,7 @@ COMMANDS = (
     "tune",
     "talk",
     "replay",
+    "snapshot",
     "plan",
     "devices",
     "doctor",
