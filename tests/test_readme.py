@@ -4,11 +4,16 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+
+from voxrill.runtime.talk.bench.sound_server import SoundServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,6 +58,30 @@ def test_ci_runs_the_readme_s_test_command():
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def talk(words, workplace, environment):
+    """Run a talk until it listens, on a sound card of wires where PulseAudio is installed, and end it with Ctrl-C."""
+    if shutil.which("pulseaudio") is None:
+        pytest.skip("pulseaudio is not installed")
+    with SoundServer("readme") as server:
+        wire = server.wire("readme")
+        command = [sys.executable, "-m", *words]
+        with subprocess.Popen(
+            command,
+            cwd=workplace,
+            env={**environment, **wire.program},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as process:
+            killer = threading.Timer(120, process.kill)
+            killer.start()
+            while process.poll() is None and not server.listened_to(wire):
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate()
+            killer.cancel()
+    assert process.returncode == 0, f"{shlex.join(words)}: {errors.decode()}"
+
+
 def test_voxrill_lines(workplace, monkeypatch):
     """In order, as a reader would type them; the export's hub id is a folder here."""
     (workplace / "bundle").unlink()
@@ -62,6 +91,8 @@ def test_voxrill_lines(workplace, monkeypatch):
         if words[0] == "export":
             name, value = words[1].split("=")
             environment[name] = value
+        elif words[:2] == ["voxrill", "talk"]:
+            talk(words, workplace, environment)
         elif words[0] == "voxrill":
             run = subprocess.run(
                 [sys.executable, "-m", *words], cwd=workplace, env=environment, capture_output=True, text=True
