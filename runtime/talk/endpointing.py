@@ -51,7 +51,6 @@ class EndpointOptions:
                 f"Give {self.pause:g} (the pause) to {self.longest:g} seconds",
             )
 
-
     @property
     def pause_blocks(self) -> int:
         """Unvoiced blocks after which the turn may be over: 4 of 32 ms."""
