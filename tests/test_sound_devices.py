@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_native_rate_and_the_first_channel(mono, notes):
     backend = FakeSounddevice(card("Headset", inputs=2, rate=44_100.0), mono=mono)
     with DeviceMicrophone(AudioSystem(backend, backend.clock)) as microphone:
         stream = backend.stream("input")
-        assert (stream.rate, stream.blocksize, stream.channels) == (44_100, 441, 1 if mono else 2)
+        assert (stream.rate, stream.blocksize, stream.channels) == (44_100, 220, 1 if mono else 2)
         stream.hear(sine(1.0, 44_100))
         heard = np.concatenate([block.samples for block in blocks_of(microphone)])
     assert RATE - BLOCK - 0.014 * RATE <= len(heard) <= RATE
@@ -289,6 +290,17 @@ def test_running_dry_is_counted_and_mended(speaker, backend):
     speaker.finish()
     stream.play(200)
     assert speaker.underruns() == 1 and speaker.played() == round(1.6 * MODEL_RATE)
+
+
+def test_sound_that_the_device_missed_is_an_underrun_of_this_reply_only(speaker, backend):
+    stream, missed = backend.stream("output"), SimpleNamespace(output_underflow=True, input_overflow=False)
+    speaker.begin(FAST, 1.0)
+    speaker.push(sine(1.0, MODEL_RATE))
+    stream.play(10)
+    stream.play(3, missed)
+    assert speaker.underruns() == 3
+    speaker.begin(FAST, 1.0)
+    assert speaker.underruns() == 0
 
 
 def test_the_end_of_a_reply_is_no_underrun(speaker, backend):

@@ -52,6 +52,7 @@ class Speaker:
         )
         self._clock = system.clock
         self._model_rate = sample_rate
+        self._late_before = 0
         self._reply = ReplySound(sample_rate, JitterPolicy(None, 0.0))
         self._reply.finish(np.empty(0, np.float32))
         self.tap: Handover | None = None
@@ -90,6 +91,7 @@ class Speaker:
         self._stream.ensure()
         self._resampler = Resampler(self._model_rate, self.rate)
         self._reply = ReplySound(self.rate, JitterPolicy(rate, expected_seconds))
+        self._late_before = self._stream.late
 
     def push(self, samples: Floats) -> None:
         """More of the reply, (n,) at the model's rate."""
@@ -111,8 +113,8 @@ class Speaker:
         return round(self._reply.taken * self._model_rate / self._reply.rate)
 
     def underruns(self) -> int:
-        """Times that this reply ran dry before its end."""
-        return self._reply.underruns
+        """Times that this reply ran dry before its end, or that the device wanted it sooner than it could be moved."""
+        return self._reply.underruns + self._stream.late - self._late_before
 
     def busy(self) -> bool:
         """Whether something of this reply is still to be played.

@@ -100,5 +100,6 @@ class Subject:
             time.sleep(0.1)
 
     def _follow(self, stream: IO[bytes]) -> None:
-        for line in stream:
-            self._lines.put(msgspec.json.decode(line))
+        with stream:
+            for line in stream:
+                self._lines.put(msgspec.json.decode(line))
