@@ -66,11 +66,10 @@ class FakeSubject:
     """A program that answers (start, sound) of the recording's right channel."""
 
     def __init__(self, text="yes"):
-        self.lines = []
         self.text = text
 
-    def told(self, wait=True):
-        return {"text": self.text} if wait else {}
+    def told(self, timeout=1.0):
+        return {"text": self.text} if timeout else {}
 
     def check(self):
         pass
@@ -103,7 +102,7 @@ class FakeUser:
         return self.whole[: self.now]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def no_waiting(monkeypatch):
     monkeypatch.setattr(asking, "_LOOK_SECONDS", 0)
 
@@ -111,23 +110,23 @@ def no_waiting(monkeypatch):
 QUESTION = Question("q", np.concatenate([silence(0.2), tone(1.0), silence(0.3)]), "yes")
 
 
-def test_the_wait_is_from_the_last_voiced_sample_to_the_first():
+def test_the_wait_is_from_the_last_voiced_sample_to_the_first(no_waiting):
     answer = np.concatenate([silence(1.2 + 0.55), tone(0.5), silence(0.4), tone(0.5)])
     asked = ask(FakeUser(answer), FakeSubject(), QUESTION)
     assert asked.wait == pytest.approx(0.55, abs=0.011) and asked.right and not asked.early
 
 
-def test_an_answer_that_does_not_come_is_lost():
+def test_an_answer_that_does_not_come_is_lost(no_waiting):
     asked = ask(FakeUser(silence(0)), FakeSubject("no"), QUESTION)
     assert asked.wait is None and asked.right is False and not asked.early
 
 
-def test_an_answer_before_the_question_is_over_is_early():
+def test_an_answer_before_the_question_is_over_is_early(no_waiting):
     asked = ask(FakeUser(np.concatenate([silence(0.8), tone(1.5)])), FakeSubject(), QUESTION)
     assert asked.wait is None and asked.early
 
 
-def test_an_interruption_ends_with_the_interrupted_answer():
+def test_an_interruption_ends_with_the_interrupted_answer(no_waiting):
     user = FakeUser(
         np.concatenate([silence(1.7), tone(9.0)]),
         np.concatenate([tone(0.2 + 0.08), silence(1.5), tone(0.5)]),
@@ -135,7 +134,7 @@ def test_an_interruption_ends_with_the_interrupted_answer():
     assert interrupt(user, FakeSubject(), QUESTION, QUESTION) == Interrupted("q", pytest.approx(0.08, abs=0.011), True)
 
 
-def test_an_answer_that_was_over_by_itself_was_not_interrupted():
+def test_an_answer_that_was_over_by_itself_was_not_interrupted(no_waiting):
     user = FakeUser(np.concatenate([silence(1.7), tone(0.6)]), np.concatenate([tone(0.1), silence(1.7), tone(0.5)]))
     assert interrupt(user, FakeSubject(), QUESTION, QUESTION) == Interrupted("q", None, True)
 
@@ -278,7 +277,7 @@ def test_user_and_program_are_on_channels_of_their_own(answerer):
 def test_a_program_goes_on_when_its_devices_are_back(answerer, server):
     """PulseAudio ends and comes back, which for a program is all its devices pulled out and plugged in."""
     server.stop()
-    assert "is gone" in answerer.told()["notice"]
+    assert "is gone" in answerer.told(LIMIT)["notice"]
     server.start()
     until = time.monotonic() + LIMIT
     while not server.listened_to(answerer.wire) and time.monotonic() < until:
@@ -286,7 +285,7 @@ def test_a_program_goes_on_when_its_devices_are_back(answerer, server):
     with VirtualUser(answerer.wire) as user:
         time.sleep(0.3)
         user.say(QUESTION.samples)
-        told = [answerer.told() for _ in range(2)]
+        told = [answerer.told(LIMIT) for _ in range(2)]
     assert told[0]["notice"].endswith("is back.")
     assert told[1]["text"] == "tone" and told[1]["at"] > 0
 

@@ -21,7 +21,9 @@ from voxrill.runtime.talk.edges import Floats
 
 _FORMAT = ("--raw", "--format=float32le", f"--rate={WIRE_RATE}", "--latency-msec=20")
 _CHUNK = WIRE_RATE // 50 * 2 * 4  # bytes of 20 ms of two channels
-_PATIENCE = 5.0
+
+LONGEST = 60.0
+"""Seconds that a sentence may take."""
 
 
 class VirtualUser:
@@ -50,7 +52,7 @@ class VirtualUser:
         """Begin to say `samples` (n,); a sentence that is still being said is finished first."""
         if self._mouth is not None:
             process, thread = self._mouth
-            process.wait(_PATIENCE + len(samples) / WIRE_RATE)
+            process.wait(LONGEST)
             thread.join()
         mouth = self._start("pacat", "--playback", f"--device={self._wire.user}", "--channels=1", stdin=subprocess.PIPE)
         self._mouth = mouth, _started(_feed, mouth.stdin, samples.astype("<f4").tobytes())
