@@ -86,7 +86,7 @@ def transcribe(
     threads: ThreadsOption = 0,
 ) -> None:
     """Write down the words of sound files."""
-    model = Model(_open(bundle), threads)
+    model = open_model(bundle, threads)
     sampling = _sampling(model.manifest.tasks.transcribe.text, text_temperature, text_top_k)
     failed = 0
     for file in files:
@@ -127,7 +127,7 @@ def speak(
     if out is None:
         raise UsageError("there is nowhere to put the sound", "Give -o OUT.wav, or -o - for raw samples on stdout")
     _check_streams(out, json)
-    model = Model(_open(bundle), threads)
+    model = open_model(bundle, threads)
     task = model.manifest.tasks.speak
     speech = model.speak(
         _stdin() if text == STDIN else text,
@@ -165,7 +165,7 @@ def chat(
         raise UsageError("there is no question", "Give --audio FILE, --text TEXT or both")
     wanted = _output(output)
     _check_streams(out, json or wanted != "audio")
-    model = Model(_open(bundle), threads)
+    model = open_model(bundle, threads)
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
         audio=audio,
@@ -251,6 +251,11 @@ def _open(bundle: Path | None) -> bundles.Bundle:
     opened = builtin.open_builtin()
     err.print(BUILTIN_NOTE, style="dim", soft_wrap=True)
     return opened
+
+
+def open_model(bundle: Path | None, threads: int) -> Model:
+    """The model of the bundle that was named, or else the built-in one with a note that it is."""
+    return Model(_open(bundle), threads)
 
 
 def _stdin() -> str:

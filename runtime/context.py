@@ -7,7 +7,7 @@ no markers around it, and a spoken frame's embedding is the sum of its codes' ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -240,6 +240,19 @@ class Context:
         self._waiting = list(mark.waiting)
         self._hidden = None
         del self.pieces[mark.pieces :]
+
+    def content(self) -> dict[str, Floats]:
+        """The backbone's state; see `BackboneState.content`."""
+        return self._state.content()
+
+    def restore(self, content: Mapping[str, Floats]) -> None:
+        """Take `content` for the state after all that waits, instead of taking it in.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        self._state.restore(self.positions, content)
+        self._waiting = []
 
     def fork(self) -> Context:
         """Another context that starts where this one stands."""

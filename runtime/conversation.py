@@ -9,7 +9,7 @@ same events give the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from voxrill.runtime.audio_file import AudioSource, as_waveform
 from voxrill.runtime.backbone import PREFILL_CHUNK
-from voxrill.runtime.context import Context, ContextMark
+from voxrill.runtime.context import Context, ContextMark, Floats
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEvent, TextEvent
 from voxrill.runtime.generate import Generation, Options, Token
@@ -150,6 +150,25 @@ class Conversation:
             self._prompt = self.context.mark()
         self._open_turn()
         return self.context.take_in(most)
+
+    def take_in_prompt(self) -> None:
+        """Take in the system prompt and nothing else, before any turn.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        while self.context.take_in(PREFILL_CHUNK):
+            pass
+        self._prompt = self.context.mark()
+
+    def restore_prompt(self, content: Mapping[str, Floats]) -> None:
+        """Take the backbone's state after the system prompt from elsewhere, before any turn.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        self.context.restore(content)
+        self._prompt = self.context.mark()
 
     def mark(self) -> ContextMark:
         """This place within an answer, for `cut`."""

@@ -8,6 +8,7 @@ it here. Rows of the KV cache are only ever appended, so going back is cheap.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,29 @@ class BackboneState(ABC):
         for name, conv in mark.conv.items():
             self._buffers[name][:] = conv
 
+    def content(self) -> dict[str, Floats]:
+        """All that is remembered, by tensor name: the conv state, and the rows taken in of the KV cache. Views."""
+        return {
+            name: buffer if name.startswith(_CONV) else buffer[:, :, : self.length]
+            for name, buffer in self._buffers.items()
+        }
+
+    def restore(self, length: int, content: Mapping[str, Floats]) -> None:
+        """Remember instead what `content` of another state of this model held after `length` positions.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        self.length = 0
+        self.check_room(length)
+        self.reserve(length)
+        self.length = length
+        for name, buffer in self.content().items():
+            buffer[:] = content[name]
+
+    def reserve(self, positions: int) -> None:  # noqa: B027 (buffers of fixed size have nothing to do)
+        """Have room for so many positions, which fit."""
+
     def copy(self) -> BackboneState:
         """A state of its own with the same content."""
         other = object.__new__(type(self))
@@ -104,8 +128,7 @@ class InPlaceState(BackboneState):
     def step(self, graph: Graph, rows: Floats) -> Floats:
         """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
         after = self.length + len(rows)
-        if after > self._capacity:
-            self._grow(after)
+        self.reserve(after)
         hidden: Floats = np.empty((1, *rows.shape), np.float32)
         binding = self._bound(graph)
         binding.read("inputs_embeds", rows[None])
@@ -124,7 +147,10 @@ class InPlaceState(BackboneState):
             self._bindings[name] = graph.bind(self._buffers, presents)
         return self._bindings[name]
 
-    def _grow(self, positions: int) -> None:
+    def reserve(self, positions: int) -> None:
+        """Have room for so many positions, which fit."""
+        if positions <= self._capacity:
+            return
         while self._capacity < positions:
             self._capacity = min(2 * self._capacity, self.limit)
         self._buffers = self._moved(self._capacity)

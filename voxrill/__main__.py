@@ -14,6 +14,7 @@ from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.talk import cli as talk_commands
 from voxrill.runtime.talk import devices_cli as device_commands
 from voxrill.runtime.talk.bench import cli as bench_commands
 from voxrill.runtime.tuned import NotTuned
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 runtime_commands.register(app)
 tune_command.register(app)
+talk_commands.register(app)
 device_commands.register(app)
 bench_commands.register(app)
 export_commands.register(app, quantize_commands.quantiser)
