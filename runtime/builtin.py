@@ -13,9 +13,12 @@ import msgspec
 
 from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.errors import BundleError
+from voxrill.runtime.manifest import Manifest
 
 REFUSAL = "sorry i only know the house"
 """What Pebble answers to everything outside its world."""
+
+_SOURCE = "voxrill/pebble"
 
 
 class _Entry(msgspec.Struct):
@@ -33,6 +36,11 @@ def open_builtin() -> Bundle:
         return open_bundle(_folder() / "bundle")
     except BundleError as error:
         raise _broken(error.message) from None
+
+
+def is_pebble(manifest: Manifest) -> bool:
+    """Whether a bundle is Pebble's, in whatever precision."""
+    return manifest.source.name == _SOURCE
 
 
 def pebble_world() -> dict[str, str]:

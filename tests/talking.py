@@ -5,6 +5,7 @@ plays that much, the listener hears it, the mind does as many steps as it is giv
 """
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -174,3 +175,81 @@ class Scene:
 
     def traces(self):
         return [event.trace for event in self.shown if isinstance(event, TurnEnded)]
+
+
+class InstantPlayer(FakePlayer):
+    """Has played what it is given at once."""
+
+    def begin(self, rate, expected_seconds):
+        super().begin(rate, expected_seconds)
+        self.began = time.perf_counter()
+
+    def push(self, samples):
+        super().push(samples)
+        self.play(len(samples) / self.rate)
+
+    def first_queued(self):
+        return self.began
+
+    def first_played(self):
+        return self.began
+
+
+class Watcher:
+    """A view that keeps what it is shown, and calls `on` with it."""
+
+    def __init__(self, on=lambda _event: None):
+        self.shown = []
+        self.levels = []
+        self.on = on
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        pass
+
+    def show(self, event):
+        self.shown.append(event)
+        self.on(event)
+
+    def level(self, dbfs):
+        self.levels.append(dbfs)
+
+    def ended(self):
+        return sum(isinstance(event, TurnEnded) for event in self.shown)
+
+
+class ClipMicrophone:
+    """Hears clips as fast as it is read, each after the turn before has ended; then `then()` is called for ever."""
+
+    def __init__(self, watcher, *clips, then=lambda: None):
+        self._watcher = watcher
+        self._then = then
+        self._clips = [np.concatenate([silence(0.5), clip, silence(0.8)]) for clip in clips]
+        self._begun = 0
+        self._left = np.zeros(0, np.float32)
+        self._at = 0
+        self.open = False
+
+    def __enter__(self):
+        self.open = True
+        return self
+
+    def __exit__(self, *_error):
+        self.open = False
+
+    def read(self, timeout):
+        if len(self._left) < BLOCK:
+            if self._watcher.ended() < self._begun:
+                time.sleep(min(timeout, 0.002))
+                return None
+            if self._begun == len(self._clips):
+                self._then()
+                time.sleep(min(timeout, 0.002))
+                return None
+            self._left = self._clips[self._begun]
+            self._begun += 1
+        block = Block(self._left[:BLOCK], self._at, time.perf_counter())
+        self._left, self._at = self._left[BLOCK:], self._at + BLOCK
+        return block

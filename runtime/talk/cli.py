@@ -19,6 +19,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from voxrill.runtime.builtin import is_pebble
 from voxrill.runtime.cli import (
     BundleOption,
     JsonOption,
@@ -49,7 +50,7 @@ from voxrill.runtime.talk.speaker import Speaker
 from voxrill.runtime.talk.trace import TurnTrace, chrome_trace, table
 from voxrill.runtime.talk.view import make_view
 
-BUILTIN_TURNS = 0
+PEBBLE_TURNS = 0
 """Turns that the built-in model remembers. It was taught single commands: of 20 held-out ones asked in one conversation
 it answered 3 rightly when it remembered them all, and 20 when it remembered none."""
 
@@ -110,7 +111,7 @@ def talk(
     mind = MindOptions(
         speculate=speculate,
         budget=min(remember, limit // 2),  # the other half is for the next question and its answer
-        turns=BUILTIN_TURNS if bundle is None and turns is None else turns,
+        turns=PEBBLE_TURNS if turns is None and is_pebble(model.manifest) else turns,
         seed=secrets.randbelow(SEEDS) if seed is None else seed,
         max_new_tokens=max_new_tokens,
     )

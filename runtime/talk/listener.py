@@ -127,7 +127,7 @@ class Listener:
         self._clock = clock
         self._endpointer = endpointer
         self._before = blocks(BEFORE)
-        self._after = blocks(endpointer.options.pause)
+        self._after = endpointer.options.pause_blocks
         self._kept: deque[tuple[int, Block]] = deque()
         self._number = 0
         self._expected = 0
@@ -139,7 +139,7 @@ class Listener:
         gap = (block.at - self._expected) // BLOCK if self._expected else 0
         self._expected = block.at + BLOCK
         silence = np.zeros(BLOCK, np.float32)
-        fill = [silence] * min(gap, blocks(self._endpointer.options.endpoint) + 1)
+        fill = [silence] * min(gap, self._endpointer.options.endpoint_blocks + 1)
         if gap:
             self._show(Notice(f"The microphone was away for {gap * BLOCK_SECONDS:.1f} seconds"))
         for samples in (*fill, block.samples):

@@ -39,7 +39,7 @@ FIRST_REPLY_SECONDS = 3.0
 """Expected length of the first reply; later ones are expected to be as long as those before."""
 
 WARM_UP = 20
-"""Text tokens and frames of the answer that warms up: two rounds of the interleaved pattern's text, and some frames."""
+"""Text tokens and frames of the answer that warms up: both kinds, in either family's pattern."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,11 @@ class Mind:
         self._expected = FIRST_REPLY_SECONDS
 
     def warm_up(self) -> None:
-        """Answer a second of silence unheard: first runs are slow, and the player is told how fast this machine is."""
+        """Answer a tone unheard: first runs are slow, and the player is to be told how fast this machine is."""
         while self._prepare():
             pass
-        answer = Answer(self._conversation, np.zeros(RATE, np.float32), None, self._options.seed, WARM_UP)
+        tone = 0.1 * np.sin(2 * np.pi * 300 / RATE * np.arange(RATE, dtype=np.float32))  # silence has no answer
+        answer = Answer(self._conversation, tone, None, self._options.seed, WARM_UP)
         tracer = Tracer(0, self._cpu)
         with suppress(VoxrillError):  # the first question meets it too, and says so
             while answer.finish_reason is None:

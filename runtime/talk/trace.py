@@ -93,6 +93,8 @@ class Tracer:
     def made(self, event: Event | StageEvent, started: float, ended: float) -> None:
         """A part of the answer was made between two times."""
         self._known.setdefault("encoding", started)
+        if isinstance(event, StageEvent) and event.stage == "prefilled":
+            self._known.setdefault("encoded", started)  # what is typed is not encoded
         if isinstance(event, StageEvent):
             self._known[event.stage] = ended
             return
@@ -126,8 +128,8 @@ STAGES = (
     ("endpoint", "voice_end", "endpoint"),
     ("encoder", "encoding", "encoded"),
     ("prefill", "encoded", "prefilled"),
-    ("first token", "prefilled", "first_token"),
-    ("first frame", "first_token", "first_frame"),
+    ("token", "prefilled", "first_token"),
+    ("frame", "first_token", "first_frame"),
     ("queued", "endpoint", "queued"),
     ("played", "queued", "played"),
 )
@@ -144,9 +146,9 @@ def stages(trace: TurnTrace) -> dict[str, float | None]:
 
 
 def table(traces: list[TurnTrace]) -> Table:
-    """Milliseconds of each stage, a line for every turn."""
-    shown = Table(title="turns, milliseconds", title_justify="left")
-    for column in ("turn", *(name for name, _, _ in STAGES), "waited", "underruns", "begun early", "false starts"):
+    """Milliseconds of each stage, a line for every turn; narrow enough for 80 columns."""
+    shown = Table(title="milliseconds of each turn", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("turn", *(name for name, _, _ in STAGES), "waited", "dry", "early", "false"):
         shown.add_column(column, justify="right")
     for trace in traces:
         times = [*stages(trace).values(), trace.waited]

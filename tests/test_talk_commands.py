@@ -1,0 +1,92 @@
+"""talk, replay and snapshot on the command line, with a loudspeaker that only counts."""
+
+import io
+import json
+
+import pytest
+import soundfile
+
+from tests.talking import InstantPlayer
+from voxrill.runtime.talk import cli as talk_cli
+
+NAMES = ("turn", "typed", "text", "interrupted", "error", "waited", "underruns", "trace")
+
+
+@pytest.fixture
+def typed(cli, monkeypatch):
+    """`typed(lines, *arguments)`: `voxrill talk --text` with these lines on stdin."""
+    monkeypatch.setattr(talk_cli, "AudioSystem", object)
+    monkeypatch.setattr(talk_cli, "Speaker", lambda _system, rate, *_rest, **_more: InstantPlayer(rate))
+
+    def run(lines, *arguments):
+        monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+        return cli("talk", "--text", "--threads", 1, *arguments)
+
+    return run
+
+
+def test_typed_lines_are_answered_one_by_one(typed):
+    ran = typed("kitchen lights on\n\nhall lights off\n", "--json", "--seed", 5)
+    turns = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.status == 0
+    assert [turn["typed"] for turn in turns] == ["kitchen lights on", "hall lights off"]
+    assert [turn["text"].strip() for turn in turns] == ["kitchen lights on", "hall lights off"]
+    assert all(tuple(turn) == NAMES and not turn["interrupted"] for turn in turns)
+
+
+def test_a_talk_is_kept_and_replayed(typed, cli, tmp_path):
+    ran = typed("kitchen lights on\nhall lights off\n", "--record", "kept", "--save", "turns", "--trace")
+    assert ran.status == 0
+    assert all(column in ran.err for column in ("encoder", "prefill", "queued", "waited"))
+    ran = cli("replay", "kept")
+    assert [line.split("\t")[:2] for line in ran.out.splitlines()] == [["1", "same"], ["2", "same"]]
+    sound, rate = soundfile.read(tmp_path / "turns" / "turn-0001-answer.wav")
+    assert rate == 24_000 and len(sound) > 12_000
+    assert json.loads((tmp_path / "turns" / "turn-0002.json").read_text())["answer"].strip() == "hall lights off"
+    assert typed("hall lights on\n", "--save", "turns").status == 0
+    assert json.loads((tmp_path / "turns" / "turn-0003.json").read_text())["typed"] == "hall lights on"
+
+
+def test_a_changed_recording_is_told_from_its_replay(typed, cli, tmp_path):
+    typed("kitchen lights on\n", "--record", "kept")
+    events = tmp_path / "kept" / "events.jsonl"
+    events.write_text(events.read_text().replace('"text":"kitchen', '"text":"hall'))
+    ran = cli("replay", "kept", "--json")
+    assert ran.status == 2
+    assert "turns 1 were answered otherwise" in ran.err
+    assert json.loads(ran.out)["same"] is False
+
+
+def test_a_talk_may_go_on_from_a_snapshot(typed, cli, tmp_path):
+    (tmp_path / "house.txt").write_text("turn on the kitchen lights")
+    ran = cli("snapshot", "-o", "prompt.snapshot", "--document", "house.txt", "--json")
+    assert ran.status == 0, ran.err
+    assert json.loads(ran.out)["bytes"] == (tmp_path / "prompt.snapshot").stat().st_size
+    ran = typed("kitchen lights on\n", "--snapshot", "prompt.snapshot", "--record", "kept", "--json")
+    assert json.loads(ran.out)["text"]
+    assert "turn on the kitchen lights" in (tmp_path / "kept" / "events.jsonl").read_text()
+    assert cli("replay", "kept").status == 0
+
+
+def test_a_trace_for_the_browser(typed, tmp_path):
+    typed("kitchen lights on\n", "--chrome-trace", "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert {"prefill", "token", "frame", "queued"} <= {event["name"] for event in events}
+    assert all(event["dur"] >= 0 for event in events)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saying"),
+    [
+        (("--push-to-talk",), "--text"),
+        (("--endpoint", "0.1"), "0.192"),
+        (("--system", "x", "--snapshot", "y"), "--snapshot"),
+        (("--snapshot", "missing"), "voxrill snapshot"),
+        (("--record", "."), "new folder"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(typed, tmp_path, arguments, saying):
+    (tmp_path / "something").touch()
+    ran = typed("", *arguments)
+    assert ran.status == 2
+    assert saying in ran.err.splitlines()[-1]
