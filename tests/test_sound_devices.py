@@ -327,8 +327,26 @@ def test_stop_fades_out_within_one_callback(speaker, backend):
     stream.play(20)
     assert speaker.stop() == round(20 * PERIOD * MODEL_RATE / 48_000)
     fading, after = stream.play(), stream.play(3)
-    assert fading[0] == pytest.approx(1.0, abs=1e-3) and fading[-1] == 0.0 and (np.diff(fading[:, 0]) <= 1e-3).all()
-    assert not after.any() and not speaker.busy()
+    assert fading[0] == pytest.approx(1.0, abs=1e-3) and (np.diff(fading[:, 0]) <= 1e-3).all()
+    assert not fading[144:].any() and not after.any() and not speaker.busy()
+
+
+def test_a_hushed_reply_is_held_and_goes_on_where_it_was(speaker, backend):
+    stream = backend.stream("output")
+    speaker.begin(FAST, 1.0)
+    speaker.push(np.ones(MODEL_RATE, np.float32))
+    speaker.finish()
+    stream.play(20)
+    speaker.hush(True)
+    assert not stream.play(5)[144:].any()
+    held = speaker.played()
+    assert held == round(21 * PERIOD * MODEL_RATE / 48_000) and speaker.busy()
+    speaker.hush(False)
+    rising = stream.play()[:, 0]
+    assert rising[0] == pytest.approx(0.0, abs=1e-3) and (np.diff(rising) >= -1e-3).all()
+    assert rising[144:] == pytest.approx(1.0, abs=1e-2) and speaker.played() > held
+    stream.play(78)
+    assert not speaker.busy() and speaker.underruns() == 0
 
 
 def test_a_new_reply_starts_after_one_that_was_stopped(speaker, backend):

@@ -22,6 +22,9 @@ from voxrill.runtime.talk.resampler import Resampler
 PATIENCE = 10.0
 """Seconds that a reply waits for a lost device."""
 
+FADE = 0.003
+"""Seconds: short, but no click."""
+
 TAPPED_CHUNKS = 100
 """Chunks of 10 ms that may wait at the tap."""
 
@@ -103,8 +106,12 @@ class Speaker:
         """No more of this reply comes: play what there is."""
         self._reply.finish(self._resampler.rest())
 
+    def hush(self, hushed: bool) -> None:
+        """Fade this reply out and hold it, or let it go on."""
+        self._reply.hushed = hushed
+
     def stop(self) -> int:
-        """Silence, after a fade of one callback; the samples of this reply that were played, at the model's rate."""
+        """Silence, after a short fade; the samples of this reply that were played, at the model's rate."""
         self._reply.stopped = True
         return self.played()
 
@@ -143,20 +150,22 @@ class Speaker:
             self._reply.stopped = True
         if self._tapped:
             self.tap = Handover(frames, TAPPED_CHUNKS, self._clock)
-        self._fade = np.linspace(1.0, 0.0, frames, dtype=np.float32)
+        self._fade_out = np.zeros(frames, np.float32)
+        steps = round(FADE * rate)
+        self._fade_out[:steps] = np.linspace(1.0, 0.0, steps)
+        self._fade_in = 1.0 - self._fade_out
 
     def _move(self, data: Any) -> None:
         """PortAudio's side: fill (frames, channels)."""
         reply, first = self._reply, data[:, 0]
-        filled = 0
-        if not reply.silent:
-            filled = reply.fill(first)
-            if filled and reply.first_played is None:
-                reply.first_played = self._clock()
+        quiet = reply.stopped or reply.hushed
+        filled = 0 if quiet and reply.silent else reply.fill(first)
+        if filled and reply.first_played is None:
+            reply.first_played = self._clock()
         first[filled:] = 0.0
-        if reply.stopped and not reply.silent:
-            np.multiply(first, self._fade[: len(first)], out=first)
-            reply.silent = True
+        if quiet != reply.silent:
+            np.multiply(first, self._fade_out if quiet else self._fade_in, out=first)
+            reply.silent = quiet
         data[:, 1:] = data[:, :1]
         if self.tap is not None:
             self.tap.put(first)
