@@ -10,6 +10,7 @@ import pytest
 from tests.signals import speech_like
 from tests.sound_cards import FakeSounddevice, PortAudioError, card
 from voxrill.runtime.errors import AudioDeviceError, AudioDeviceLost
+from voxrill.runtime.talk import sound_checks
 from voxrill.runtime.talk.audio_devices import choose, explained, found_devices, portaudio
 from voxrill.runtime.talk.device_stream import AudioSystem
 from voxrill.runtime.talk.edges import BLOCK, RATE
@@ -17,6 +18,7 @@ from voxrill.runtime.talk.handover import Handover
 from voxrill.runtime.talk.jitter import LULL, JitterPolicy
 from voxrill.runtime.talk.microphone import WAITING_CHUNKS, DeviceMicrophone
 from voxrill.runtime.talk.resampler import Resampler
+from voxrill.runtime.talk.sound_checks import Heard
 from voxrill.runtime.talk.speaker import Speaker
 
 MODEL_RATE = 24_000
@@ -403,6 +405,41 @@ def test_two_instances_on_one_device(backend, system, edge):
     with pytest.raises(AudioDeviceError, match="in use by another program"), opened:
         pass
     assert backend.streams == []
+
+
+# Checking
+
+
+def check(microphone, backend, samples):
+    backend.stream("input").hear(samples)
+    return sound_checks.hear(microphone, 0.9)
+
+
+def test_a_good_microphone_has_its_level_told(microphone, backend):
+    heard = check(microphone, backend, sine(1.0, RATE))
+    assert heard.level == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.1)
+    assert heard.peak == pytest.approx(20 * np.log10(0.5), abs=0.1) and heard.problem == ""
+
+
+def test_a_muted_microphone_is_told(microphone, backend):
+    heard = check(microphone, backend, np.zeros(RATE, np.float32))
+    assert heard.level == -np.inf and "hears nothing" in heard.problem
+
+
+def test_clipping_is_told(microphone, backend):
+    heard = check(microphone, backend, (4 * sine(1.0, RATE)).clip(-1, 1))
+    assert heard.clipped > 1000 and "turn it down" in heard.problem
+
+
+def test_a_microphone_without_sound_is_an_error(microphone, monkeypatch):
+    monkeypatch.setattr(sound_checks, "_READ_SECONDS", 0)
+    with pytest.raises(AudioDeviceError, match="gives no sound"):
+        sound_checks.hear(microphone)
+
+
+@pytest.mark.parametrize(("room", "during", "heard"), [(-60, -50, True), (-60, -56, False), (-np.inf, -85, False)])
+def test_an_echo_stands_out_of_the_room(room, during, heard):
+    assert sound_checks.is_heard(Heard(room, 0, 0), Heard(during, 0, 0)) is heard
 
 
 # Callbacks never wait
