@@ -88,6 +88,11 @@ class Endpointer:
         self.first = self.last = self.number
         self._run = 0  # blocks in a row: voiced ones while quiet, unvoiced ones otherwise
 
+    @property
+    def suspecting(self) -> bool:
+        """Whether the newest block was voiced, though no turn has begun."""
+        return self.state == "quiet" and self._run > 0
+
     def hear(self, probability: float) -> Decision | None:
         """Take the next block's probability; what became known with it."""
         number, self.number = self.number, self.number + 1
@@ -144,6 +149,11 @@ class PushToTalk:
         """Forget the turn, and wait for one to begin."""
         self.state: State = "quiet"
         self.first = self.last = self.number
+
+    @property
+    def suspecting(self) -> bool:
+        """Never: a key leaves no doubt."""
+        return False
 
     def hear(self, _probability: float) -> Decision | None:
         """Take the next block; what became known with it."""
