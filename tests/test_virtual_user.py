@@ -345,6 +345,25 @@ def test_the_doctor_without_devices(tmp_path):
     assert "there is no microphone on this machine" in checks[1]["found"]
 
 
+@pytest.mark.parametrize("option", ["--echo-cancel", None], ids=["cancelled", "half duplex"])
+def test_a_talk_does_not_answer_its_own_echo(server, option):
+    """All that is said comes back into the microphone 40 ms later; without protection it answers itself for ever."""
+    if option:
+        pytest.importorskip("pywebrtc_audio", reason="the echo extra is not installed")
+    wire = server.wire("test")
+    loopback = ("module-loopback", "source=test.speaker.monitor", "sink=test.user", "latency_msec=40")
+    environment = {**os.environ, **wire.server}
+    subprocess.run(["pactl", "load-module", *loopback], env=environment, timeout=LIMIT, check=True, capture_output=True)
+    command = ["-m", "voxrill", "talk", "--json", *([option] if option else [])]
+    (question,) = read_questions(None, 1)
+    with Subject("talk", command, server, wire) as talk, VirtualUser(wire) as user:
+        time.sleep(0.3)
+        user.say(question.samples)
+        told = [talk.told(LIMIT), talk.told(3.0)]
+    assert told[0]["text"] and not told[0]["interrupted"]
+    assert told[1] == {}
+
+
 def test_pulseaudio_that_does_not_start_is_told(server, monkeypatch):
     monkeypatch.setattr(sound_server, "_OPTIONS", ("--no-such-option",))
     with pytest.raises(VoxrillError, match="PulseAudio did not start: "), SoundServer("test"):
