@@ -60,12 +60,12 @@ class FakeStream:
             self.backend.clock.now += len(block) / self.rate
             self.callback(data, len(block), None, None)
 
-    def play(self, periods=1):
+    def play(self, periods=1, status=None):
         """The device wants sound: (n, channels) of so many callbacks."""
         played = []
         for _ in range(periods):
             data = np.full((self.blocksize, self.channels), np.nan, np.float32)
-            self.callback(data, self.blocksize, None, None)
+            self.callback(data, self.blocksize, None, status)
             self.backend.clock.now += self.blocksize / self.rate
             played.append(data)
         return np.concatenate(played)

@@ -41,6 +41,7 @@ class FakePlayer:
         self.rate = rate
         self.begun = []  # what each reply was begun with
         self.heard = []  # each reply's samples that were played
+        self.hushed = False
         self._queue = np.zeros(0, np.float32)
         self._finished = True
         self._underruns = 0
@@ -55,6 +56,7 @@ class FakePlayer:
         self.begun.append((rate, expected_seconds))
         self.heard.append(np.zeros(0, np.float32))
         self._queue, self._finished, self._underruns = np.zeros(0, np.float32), False, 0
+        self.hushed = False
 
     def push(self, samples):
         assert not self._finished
@@ -62,6 +64,9 @@ class FakePlayer:
 
     def finish(self):
         self._finished = True
+
+    def hush(self, hushed):
+        self.hushed = hushed
 
     def stop(self):
         self._queue, self._finished = np.zeros(0, np.float32), True
@@ -85,7 +90,7 @@ class FakePlayer:
     def play(self, seconds):
         """Time passes."""
         count = round(seconds * self.rate)
-        if not self.heard:
+        if not self.heard or self.hushed:
             return
         self._underruns += not self._finished and bool(self.played()) and len(self._queue) < count
         self.heard[-1] = np.concatenate([self.heard[-1], self._queue[:count]])

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.signals import speech_like
 from tests.sound_cards import FakeSounddevice, PortAudioError, card
 from voxrill.runtime.errors import AudioDeviceError, AudioDeviceLost
+from voxrill.runtime.talk import sound_checks
 from voxrill.runtime.talk.audio_devices import choose, explained, found_devices, portaudio
 from voxrill.runtime.talk.device_stream import AudioSystem
 from voxrill.runtime.talk.edges import BLOCK, RATE
@@ -16,6 +18,7 @@ from voxrill.runtime.talk.handover import Handover
 from voxrill.runtime.talk.jitter import LULL, JitterPolicy
 from voxrill.runtime.talk.microphone import WAITING_CHUNKS, DeviceMicrophone
 from voxrill.runtime.talk.resampler import Resampler
+from voxrill.runtime.talk.sound_checks import Heard
 from voxrill.runtime.talk.speaker import Speaker
 
 MODEL_RATE = 24_000
@@ -162,7 +165,7 @@ def test_native_rate_and_the_first_channel(mono, notes):
     backend = FakeSounddevice(card("Headset", inputs=2, rate=44_100.0), mono=mono)
     with DeviceMicrophone(AudioSystem(backend, backend.clock)) as microphone:
         stream = backend.stream("input")
-        assert (stream.rate, stream.blocksize, stream.channels) == (44_100, 441, 1 if mono else 2)
+        assert (stream.rate, stream.blocksize, stream.channels) == (44_100, 220, 1 if mono else 2)
         stream.hear(sine(1.0, 44_100))
         heard = np.concatenate([block.samples for block in blocks_of(microphone)])
     assert RATE - BLOCK - 0.014 * RATE <= len(heard) <= RATE
@@ -291,6 +294,17 @@ def test_running_dry_is_counted_and_mended(speaker, backend):
     assert speaker.underruns() == 1 and speaker.played() == round(1.6 * MODEL_RATE)
 
 
+def test_sound_that_the_device_missed_is_an_underrun_of_this_reply_only(speaker, backend):
+    stream, missed = backend.stream("output"), SimpleNamespace(output_underflow=True, input_overflow=False)
+    speaker.begin(FAST, 1.0)
+    speaker.push(sine(1.0, MODEL_RATE))
+    stream.play(10)
+    stream.play(3, missed)
+    assert speaker.underruns() == 3
+    speaker.begin(FAST, 1.0)
+    assert speaker.underruns() == 0
+
+
 def test_the_end_of_a_reply_is_no_underrun(speaker, backend):
     speaker.begin(FAST, 9.0)
     speaker.push(sine(0.2, MODEL_RATE))
@@ -315,8 +329,26 @@ def test_stop_fades_out_within_one_callback(speaker, backend):
     stream.play(20)
     assert speaker.stop() == round(20 * PERIOD * MODEL_RATE / 48_000)
     fading, after = stream.play(), stream.play(3)
-    assert fading[0] == pytest.approx(1.0, abs=1e-3) and fading[-1] == 0.0 and (np.diff(fading[:, 0]) <= 1e-3).all()
-    assert not after.any() and not speaker.busy()
+    assert fading[0] == pytest.approx(1.0, abs=1e-3) and (np.diff(fading[:, 0]) <= 1e-3).all()
+    assert not fading[144:].any() and not after.any() and not speaker.busy()
+
+
+def test_a_hushed_reply_is_held_and_goes_on_where_it_was(speaker, backend):
+    stream = backend.stream("output")
+    speaker.begin(FAST, 1.0)
+    speaker.push(np.ones(MODEL_RATE, np.float32))
+    speaker.finish()
+    stream.play(20)
+    speaker.hush(True)
+    assert not stream.play(5)[144:].any()
+    held = speaker.played()
+    assert held == round(21 * PERIOD * MODEL_RATE / 48_000) and speaker.busy()
+    speaker.hush(False)
+    rising = stream.play()[:, 0]
+    assert rising[0] == pytest.approx(0.0, abs=1e-3) and (np.diff(rising) >= -1e-3).all()
+    assert rising[144:] == pytest.approx(1.0, abs=1e-2) and speaker.played() > held
+    stream.play(78)
+    assert not speaker.busy() and speaker.underruns() == 0
 
 
 def test_a_new_reply_starts_after_one_that_was_stopped(speaker, backend):
@@ -373,6 +405,41 @@ def test_two_instances_on_one_device(backend, system, edge):
     with pytest.raises(AudioDeviceError, match="in use by another program"), opened:
         pass
     assert backend.streams == []
+
+
+# Checking
+
+
+def check(microphone, backend, samples):
+    backend.stream("input").hear(samples)
+    return sound_checks.hear(microphone, 0.9)
+
+
+def test_a_good_microphone_has_its_level_told(microphone, backend):
+    heard = check(microphone, backend, sine(1.0, RATE))
+    assert heard.level == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.1)
+    assert heard.peak == pytest.approx(20 * np.log10(0.5), abs=0.1) and heard.problem == ""
+
+
+def test_a_muted_microphone_is_told(microphone, backend):
+    heard = check(microphone, backend, np.zeros(RATE, np.float32))
+    assert heard.level == -np.inf and "hears nothing" in heard.problem
+
+
+def test_clipping_is_told(microphone, backend):
+    heard = check(microphone, backend, (4 * sine(1.0, RATE)).clip(-1, 1))
+    assert heard.clipped > 1000 and "turn it down" in heard.problem
+
+
+def test_a_microphone_without_sound_is_an_error(microphone, monkeypatch):
+    monkeypatch.setattr(sound_checks, "_READ_SECONDS", 0)
+    with pytest.raises(AudioDeviceError, match="gives no sound"):
+        sound_checks.hear(microphone)
+
+
+@pytest.mark.parametrize(("room", "during", "heard"), [(-60, -50, True), (-60, -56, False), (-np.inf, -85, False)])
+def test_an_echo_stands_out_of_the_room(room, during, heard):
+    assert sound_checks.is_heard(Heard(room, 0, 0), Heard(during, 0, 0)) is heard
 
 
 # Callbacks never wait

@@ -14,7 +14,7 @@ import voxrill
 from tests.talking import SPOKEN, Scene, silence, spoken
 from voxrill.runtime.context import Spoken, Tokens
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.talk.edges import Block
+from voxrill.runtime.talk.edges import BLOCK_SECONDS, Block
 from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.talk.listener import Ended, Interrupted, Paused, Resumed, Typed
 from voxrill.runtime.talk.mind import MindOptions
@@ -87,6 +87,20 @@ def test_an_interruption_keeps_what_was_heard(pebble):
     assert second.heard is None
     kept = sum(piece.codes.shape[1] for piece in spoken_pieces(scene.conversation)) - len(second.answer.codes)
     assert first.heard // frame - 1 <= kept <= first.heard // frame
+
+
+def test_a_single_voiced_block_holds_the_answer_only_for_a_moment(pebble):
+    scene = Scene(pebble, barge_in=True)
+    scene.hear(silence(0.5), spoken(SPOKEN[0]))
+    scene.hear_until(lambda: scene.player.played() > 24_000)
+    scene.listener._voice_activity = Says(1.0, 0.0)
+    before = scene.player.played()
+    scene.hear(silence(BLOCK_SECONDS))
+    played = scene.player.played()
+    scene.hear(silence(BLOCK_SECONDS))
+    assert scene.player.played() == played > before  # held while the next block came
+    scene.hear_until(lambda: scene.turns)
+    assert scene.turns[0].heard is None and scene.player.played() == scene.turns[0].answer.samples
 
 
 def spoken_pieces(conversation):

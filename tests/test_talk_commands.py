@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import signal
+import threading
 
 import pytest
 import soundfile
@@ -19,7 +22,7 @@ def typed(cli, monkeypatch):
     monkeypatch.setattr(talk_cli, "Speaker", lambda _system, rate, *_rest, **_more: InstantPlayer(rate))
 
     def run(lines, *arguments):
-        monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+        monkeypatch.setattr("sys.stdin", io.StringIO(lines) if isinstance(lines, str) else lines)
         return cli("talk", "--text", "--threads", 1, *arguments)
 
     return run
@@ -73,6 +76,38 @@ def test_a_trace_for_the_browser(typed, tmp_path):
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert {"prefill", "token", "frame", "queued"} <= {event["name"] for event in events}
     assert all(event["dur"] >= 0 for event in events)
+
+
+def test_ctrl_c_ends_the_talk_and_nothing_else(typed):
+    over = threading.Event()
+
+    def lines():
+        yield "kitchen lights on\n"
+        os.kill(os.getpid(), signal.SIGINT)
+        over.wait(60)  # a keyboard on which nothing more is typed
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        ran = typed(Keyboard(lines()), "--json")
+        assert not over.is_set()
+    finally:
+        over.set()
+    assert ran.status == 0 and "Traceback" not in ran.err
+    assert [json.loads(line)["typed"] for line in ran.out.splitlines()] == ["kitchen lights on"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+class Keyboard:
+    """A stdin whose lines come as they are typed."""
+
+    def __init__(self, lines):
+        self._lines = lines
+
+    def __iter__(self):
+        return self._lines
+
+    def isatty(self):
+        return False
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ from voxrill.runtime.talk.audio_devices import (
     wants_other_channels,
 )
 
-PERIOD = 0.010
-"""Seconds of sound that a callback moves."""
+PERIODS: dict[Direction, float] = {"input": 0.005, "output": 0.010}
+"""Seconds of sound that a callback moves. With three busy programs on two cores, a loudspeaker called every 5 ms lost
+sound 8 times in 14 s, every 10 ms never; a microphone called every 5 ms lost nothing."""
 
 STALLED = 2.0
 """Seconds without a callback after which a stream is taken for dead, whatever PortAudio says of it."""
@@ -95,6 +96,8 @@ class DeviceStream:
         notify: told, in a sentence, when the device is lost or back.
         patience: seconds that a lost device is waited for.
         in_use: whether it would be heard if it were closed for a moment.
+
+    late: times that the device lost sound because this process was too late for it.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class DeviceStream:
         in_use: Callable[[], bool] = lambda: False,
     ) -> None:
         self.in_use = in_use
+        self.late = 0
         self.name = wanted or "default"
         self.rate = 0
         self._system, self._direction, self._wanted = system, direction, wanted
@@ -188,7 +192,7 @@ class DeviceStream:
     def _open(self) -> None:
         device = choose(self._system.devices(), self._direction, self._wanted)
         self.name, self.rate = device.name, device.rate
-        frames = round(PERIOD * device.rate)
+        frames = round(PERIODS[self._direction] * device.rate)
         self._prepare(device.rate, frames)
         try:
             self._stream = self._made(device, frames)
@@ -217,6 +221,8 @@ class DeviceStream:
                 raise
             return make(channels=2, **options)
 
-    def _called(self, data: Any, _frames: int, _time: Any, _status: Any) -> None:
+    def _called(self, data: Any, _frames: int, _time: Any, status: Any) -> None:
         self._last_call = self._system.clock()
+        if status and (status.output_underflow or status.input_overflow):
+            self.late += 1
         self._move(data)

@@ -145,7 +145,7 @@ def _advice_on_echo() -> str:
         return (
             f"{heard}: voxrill talk listens when the answer is over. To interrupt, wear headphones, or {error.remedy}"
         )
-    return f"{heard}: voxrill talk --barge-in --cancel-echo"
+    return f"{heard}: voxrill talk --echo-cancel"
 
 
 def _check(audio: bool, command: str) -> None:

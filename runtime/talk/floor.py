@@ -51,6 +51,12 @@ class Floor:
                 self._finished = True
                 self._player.finish()
 
+    def hush(self, hushed: bool) -> None:
+        """The user may be about to take the floor: the answer is held until that is certain, or not so after all."""
+        with self._lock:
+            if self._owed and self._playing:
+                self._player.hush(hushed)
+
     def interrupt(self) -> int | None:
         """The user takes the floor: samples heard of the answer, None if none was due or it was over."""
         with self._lock:

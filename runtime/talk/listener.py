@@ -152,6 +152,8 @@ class Listener:
             return
         self._kept.append((self._endpointer.number, block))
         decision = self._endpointer.hear(self._voice_activity(block.samples))
+        if decision != "began":
+            self._floor.hush(self._endpointer.suspecting)
         self._watch_clipping(block)
         if decision is not None:
             self._decide(decision)

@@ -20,12 +20,12 @@ class ReplySound:
         self.rate = rate
         self.first_queued: float | None = None
         self.first_played: float | None = None
-        self.pushed = 0  # samples; written by the pushing side, as are the next three
+        self.pushed = 0  # samples; written by the pushing side, as are the next four
         self.underruns = 0  # times that sound came after the reply had run dry
-        self.finished = self.stopped = False
+        self.finished = self.stopped = self.hushed = False
         self.taken = 0  # samples; written by the callback, as are the next two
         self.dry = 0  # times that there was too little for the callback
-        self.silent = False  # the fade after a stop is over
+        self.silent = False  # it was faded out
         self._permitted = -1  # it may go on after running dry so many times
         self._policy = policy
         self._offset = 0  # into the first chunk

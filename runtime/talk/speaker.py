@@ -22,6 +22,9 @@ from voxrill.runtime.talk.resampler import Resampler
 PATIENCE = 10.0
 """Seconds that a reply waits for a lost device."""
 
+FADE = 0.003
+"""Seconds: short, but no click."""
+
 TAPPED_CHUNKS = 100
 """Chunks of 10 ms that may wait at the tap."""
 
@@ -52,6 +55,7 @@ class Speaker:
         )
         self._clock = system.clock
         self._model_rate = sample_rate
+        self._late_before = 0
         self._reply = ReplySound(sample_rate, JitterPolicy(None, 0.0))
         self._reply.finish(np.empty(0, np.float32))
         self.tap: Handover | None = None
@@ -90,6 +94,7 @@ class Speaker:
         self._stream.ensure()
         self._resampler = Resampler(self._model_rate, self.rate)
         self._reply = ReplySound(self.rate, JitterPolicy(rate, expected_seconds))
+        self._late_before = self._stream.late
 
     def push(self, samples: Floats) -> None:
         """More of the reply, (n,) at the model's rate."""
@@ -101,8 +106,12 @@ class Speaker:
         """No more of this reply comes: play what there is."""
         self._reply.finish(self._resampler.rest())
 
+    def hush(self, hushed: bool) -> None:
+        """Fade this reply out and hold it, or let it go on."""
+        self._reply.hushed = hushed
+
     def stop(self) -> int:
-        """Silence, after a fade of one callback; the samples of this reply that were played, at the model's rate."""
+        """Silence, after a short fade; the samples of this reply that were played, at the model's rate."""
         self._reply.stopped = True
         return self.played()
 
@@ -111,8 +120,8 @@ class Speaker:
         return round(self._reply.taken * self._model_rate / self._reply.rate)
 
     def underruns(self) -> int:
-        """Times that this reply ran dry before its end."""
-        return self._reply.underruns
+        """Times that this reply ran dry before its end, or that the device wanted it sooner than it could be moved."""
+        return self._reply.underruns + self._stream.late - self._late_before
 
     def busy(self) -> bool:
         """Whether something of this reply is still to be played.
@@ -141,20 +150,22 @@ class Speaker:
             self._reply.stopped = True
         if self._tapped:
             self.tap = Handover(frames, TAPPED_CHUNKS, self._clock)
-        self._fade = np.linspace(1.0, 0.0, frames, dtype=np.float32)
+        self._fade_out = np.zeros(frames, np.float32)
+        steps = round(FADE * rate)
+        self._fade_out[:steps] = np.linspace(1.0, 0.0, steps)
+        self._fade_in = 1.0 - self._fade_out
 
     def _move(self, data: Any) -> None:
         """PortAudio's side: fill (frames, channels)."""
         reply, first = self._reply, data[:, 0]
-        filled = 0
-        if not reply.silent:
-            filled = reply.fill(first)
-            if filled and reply.first_played is None:
-                reply.first_played = self._clock()
+        quiet = reply.stopped or reply.hushed
+        filled = 0 if quiet and reply.silent else reply.fill(first)
+        if filled and reply.first_played is None:
+            reply.first_played = self._clock()
         first[filled:] = 0.0
-        if reply.stopped and not reply.silent:
-            np.multiply(first, self._fade[: len(first)], out=first)
-            reply.silent = True
+        if quiet != reply.silent:
+            np.multiply(first, self._fade_out if quiet else self._fade_in, out=first)
+            reply.silent = quiet
         data[:, 1:] = data[:, :1]
         if self.tap is not None:
             self.tap.put(first)

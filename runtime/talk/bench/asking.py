@@ -99,7 +99,7 @@ def interrupt(user: VirtualUser, subject: Subject, first: Question, second: Ques
 
 
 def _drain(subject: Subject) -> None:
-    while subject.told(wait=False):
+    while subject.told(0):
         pass
 
 

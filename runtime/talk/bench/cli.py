@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 
 from voxrill.devices.processor import processor
-from voxrill.runtime.builtin import open_builtin
 from voxrill.runtime.cli import BundleOption, JsonOption, err, print_json
 from voxrill.runtime.steps import Progress, step_progress
 from voxrill.runtime.talk.bench import report
@@ -62,7 +61,7 @@ def talk(
         report.check_plot()
     asked = read_questions(questions, count)
     options = ("--endpoint", str(endpoint))
-    commands = {VOXRILL: [*_TALK, *options, "--bundle", str(bundle or open_builtin().directory)]}
+    commands = {VOXRILL: [*_TALK, *options, *(["--bundle", str(bundle)] if bundle else [])]}
     if cascade:
         commands[CASCADE] = [*_CASCADE, *options, "--synthesiser", synthesiser]
     with step_progress(err, "asking") as progress:

@@ -79,20 +79,12 @@ class SoundServer:
         check_pulseaudio()
         self._folder = tempfile.TemporaryDirectory(prefix="voxrill-pulse-")
         folder = Path(self._folder.name)
-        script = folder / "wires.pa"
         wires = "".join(_WIRE.format(name, rate=WIRE_RATE) for name in self._names)
-        script.write_text(f"load-module module-native-protocol-unix auth-anonymous=1 socket={folder}/native\n{wires}")
+        protocol = f"load-module module-native-protocol-unix auth-anonymous=1 socket={folder}/native\n"
+        (folder / "wires.pa").write_text(protocol + wires)
         self._server = {"PULSE_SERVER": f"unix:{folder}/native", "PULSE_COOKIE": f"{folder}/cookie"}
-        home = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "PULSE_RUNTIME_PATH", "PULSE_STATE_PATH"), str(folder))
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                ["pulseaudio", "-n", "-F", str(script), *_OPTIONS],
-                env={**os.environ, **home},
-                stdout=log,
-                stderr=log,
-            )
         try:
-            self._await()
+            self.start()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -101,13 +93,30 @@ class SoundServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    def start(self) -> None:
+        """Start it again after `stop`: its devices are back."""
+        folder = self._folder.name
+        home = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "PULSE_RUNTIME_PATH", "PULSE_STATE_PATH"), folder)
+        with open(f"{folder}/log", "wb") as log:
+            self._process = subprocess.Popen(
+                ["pulseaudio", "-n", "-F", f"{folder}/wires.pa", *_OPTIONS],
+                env={**os.environ, **home},
+                stdout=log,
+                stderr=log,
+            )
+        self._await()
+
+    def stop(self) -> None:
+        """End it: its devices vanish."""
         self._process.terminate()
         try:
             self._process.wait(_CALL_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._folder.cleanup()
 
     def wire(self, name: str) -> Wire:
         """One of the wires."""

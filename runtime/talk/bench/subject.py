@@ -24,7 +24,7 @@ from voxrill.runtime.talk.bench.sound_server import SoundServer, Wire
 _READY_SECONDS = 120.0
 """A large model takes long to load."""
 
-_TELL_SECONDS = 2.0
+TELL_SECONDS = 2.0
 """From the end of an answer to the line about it."""
 
 _END_SECONDS = 10.0
@@ -77,10 +77,10 @@ class Subject:
         self._thread.join()
         self._errors.close()
 
-    def told(self, wait: bool = True) -> dict[str, Any]:
-        """What it wrote about its next turn; empty if nothing comes in time, or has come yet."""
+    def told(self, timeout: float = TELL_SECONDS) -> dict[str, Any]:
+        """What it wrote about its next turn; empty if nothing comes within `timeout` seconds."""
         try:
-            return self._lines.get(timeout=_TELL_SECONDS if wait else 0)
+            return self._lines.get(timeout=timeout)
         except Empty:
             return {}
 
@@ -100,5 +100,6 @@ class Subject:
             time.sleep(0.1)
 
     def _follow(self, stream: IO[bytes]) -> None:
-        for line in stream:
-            self._lines.put(msgspec.json.decode(line))
+        with stream:
+            for line in stream:
+                self._lines.put(msgspec.json.decode(line))

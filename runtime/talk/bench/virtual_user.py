@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock, Thread
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -19,7 +21,9 @@ from voxrill.runtime.talk.edges import Floats
 
 _FORMAT = ("--raw", "--format=float32le", f"--rate={WIRE_RATE}", "--latency-msec=20")
 _CHUNK = WIRE_RATE // 50 * 2 * 4  # bytes of 20 ms of two channels
-_PATIENCE = 5.0
+
+LONGEST = 60.0
+"""Seconds that a sentence may take."""
 
 
 class VirtualUser:
@@ -29,29 +33,29 @@ class VirtualUser:
         self._wire = wire
         self._pieces: list[bytes] = []
         self._lock = Lock()
-        self._mouth: subprocess.Popen[bytes] | None = None
+        self._mouth: tuple[subprocess.Popen[bytes], Thread] | None = None
 
     def __enter__(self) -> Self:
-        self._ear = self._start("parec", f"--device={self._wire.monitor}", "--channels=2", stdout=subprocess.PIPE)
-        self._thread = Thread(target=self._record, args=(self._ear.stdout,), daemon=True)
-        self._thread.start()
+        ear = self._start("parec", f"--device={self._wire.monitor}", "--channels=2", stdout=subprocess.PIPE)
+        self._ear = ear, _started(self._record, ear.stdout)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in filter(None, (self._mouth, self._ear)):
+        for process, thread in filter(None, (self._mouth, self._ear)):
             process.kill()
             process.wait()
-        self._thread.join()
+            thread.join()
 
     def say(self, samples: Floats) -> None:
         """Begin to say `samples` (n,); a sentence that is still being said is finished first."""
         if self._mouth is not None:
-            self._mouth.wait(_PATIENCE)
+            process, thread = self._mouth
+            process.wait(LONGEST)
+            thread.join()
         mouth = self._start("pacat", "--playback", f"--device={self._wire.user}", "--channels=1", stdin=subprocess.PIPE)
-        self._mouth = mouth
-        Thread(target=_feed, args=(mouth.stdin, samples.astype("<f4").tobytes()), daemon=True).start()
+        self._mouth = mouth, _started(_feed, mouth.stdin, samples.astype("<f4").tobytes())
 
     def listen(self) -> None:
         """Forget the recording, and begin another."""
@@ -65,9 +69,10 @@ class VirtualUser:
         return np.frombuffer(whole, "<f4").reshape(-1, 2)
 
     def _record(self, stream: IO[bytes]) -> None:
-        while len(piece := stream.read(_CHUNK)) == _CHUNK:
-            with self._lock:
-                self._pieces.append(piece)
+        with stream:
+            while len(piece := stream.read(_CHUNK)) == _CHUNK:
+                with self._lock:
+                    self._pieces.append(piece)
 
     def _start(
         self, program: str, *arguments: str, stdin: int | None = None, stdout: int | None = None
@@ -81,10 +86,13 @@ class VirtualUser:
         )
 
 
+def _started(target: Callable[..., None], *args: Any) -> Thread:
+    thread = Thread(target=target, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
 def _feed(stream: IO[bytes], data: bytes) -> None:
     """Hand a program all of its input, which it takes at the speed at which it plays."""
-    try:
+    with suppress(BrokenPipeError), stream:  # the user may leave in the middle of a sentence
         stream.write(data)
-        stream.close()
-    except BrokenPipeError:  # the user has left
-        pass

@@ -1,0 +1,96 @@
+"""When turns begin, pause and end, block by block; and that silero's network tells speech from the rest."""
+
+import numpy as np
+import pytest
+
+from tests.talking import HELD_OUT, SPOKEN, silence, spoken
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.talk.edges import BLOCK
+from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
+from voxrill.runtime.talk.voice_activity import VoiceActivity
+
+OPTIONS = EndpointOptions(begin=0.064, pause=0.128, endpoint=0.256, hold=0.0, longest=0.64)  # 2, 4, 8 and 20 blocks
+
+
+def decisions(pattern, options=OPTIONS):
+    """What an endpointer decides on blocks voiced (v) or not (.), as {number of the block: decision}."""
+    endpointer = Endpointer(options)
+    heard = [endpointer.hear(0.9 if letter == "v" else 0.1) for letter in pattern]
+    return {number: decision for number, decision in enumerate(heard) if decision}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        pytest.param("." * 50, {}, id="silence"),
+        pytest.param("v.v.v.v." + "." * 20, {}, id="clicks"),
+        pytest.param("..vvv" + "." * 20, {3: "began", 8: "paused", 12: "ended"}, id="a turn"),
+        pytest.param(
+            "vvv.....v........", {1: "began", 6: "paused", 8: "resumed", 12: "paused", 16: "ended"}, id="a pause"
+        ),
+        pytest.param("vvv...vvv...vvv...", {1: "began"}, id="pauses too short to suspect anything"),
+        pytest.param("v" * 60, {1: "began", 20: "too long"}, id="a user who never stops"),
+        pytest.param(
+            "v" * 30 + "." * 8 + "vv" + "." * 8,
+            {1: "began", 20: "too long", 39: "began", 43: "paused", 47: "ended"},
+            id="and is quiet at last",
+        ),
+    ],
+)
+def test_turns(pattern, wanted):
+    assert decisions(pattern) == wanted
+
+
+def test_an_endpoint_as_short_as_the_pause_ends_the_turn_at_once():
+    short = EndpointOptions(begin=0.032, pause=0.128, endpoint=0.128, hold=0.0)
+    assert decisions("vv....", short) == {0: "began", 5: "ended"}
+
+
+def test_less_is_enough_while_the_user_speaks():
+    endpointer = Endpointer(EndpointOptions(begin=0.032, threshold=0.5, release=0.15))
+    assert endpointer.hear(0.4) is None
+    assert endpointer.hear(0.6) == "began"
+    assert [endpointer.hear(0.4) for _ in range(50)] == [None] * 50
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        EndpointOptions(threshold=1.5)
+    with pytest.raises(UsageError, match=r"0\.192"):
+        EndpointOptions(endpoint=0.1)
+
+
+def test_a_key_may_take_the_place_of_silence():
+    endpointer = PushToTalk(OPTIONS)
+    assert [endpointer.hear(0.9) for _ in range(5)] == [None] * 5
+    endpointer.press()
+    assert [endpointer.hear(0.0) for _ in range(3)] == ["began", None, None]
+    endpointer.press()
+    assert endpointer.hear(0.9) == "ended"
+    assert (endpointer.first, endpointer.last) == (5, 8)
+    endpointer.press()
+    assert [endpointer.hear(0.0) for _ in range(40)].count("too long") == 1
+
+
+def probabilities(samples):
+    voice_activity = VoiceActivity()
+    return [voice_activity(samples[start : start + BLOCK]) for start in range(0, len(samples) - BLOCK, BLOCK)]
+
+
+def test_speech_is_told_from_other_sound():
+    for clip in SPOKEN[:4]:
+        assert np.mean(np.array(probabilities(spoken(clip))) > 0.5) > 0.6
+    for clip in HELD_OUT:
+        if clip["kind"] in ("music", "silence"):
+            assert max(probabilities(spoken(clip))) < 0.5
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    assert max(probabilities(noise)) < 0.5
+
+
+def test_a_reset_forgets():
+    voice_activity = VoiceActivity()
+    first = voice_activity(silence(0.032))
+    voice_activity(spoken(SPOKEN[0])[8000:8512])
+    assert voice_activity(silence(0.032)) != first
+    voice_activity.reset()
+    assert voice_activity(silence(0.032)) == first
