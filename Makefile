@@ -118,7 +118,8 @@ NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 	@echo "Making .venv-bench; llama.cpp is compiled, which takes about ten minutes"
 	@$(BIN)/python -m venv --clear .venv-bench
 	@.venv-bench/bin/$(PIP_INSTALL) numpy gguf cmake ninja
-	@CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF '-DCMAKE_C_FLAGS=$(NO_AMX)' '-DCMAKE_CXX_FLAGS=$(NO_AMX)'" .venv-bench/bin/$(PIP_INSTALL) \
+	@CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF '-DCMAKE_C_FLAGS=$(NO_AMX)' '-DCMAKE_CXX_FLAGS=$(NO_AMX)'" \
+		.venv-bench/bin/$(PIP_INSTALL) \
 		--no-cache-dir --no-binary llama-cpp-python llama-cpp-python==0.3.36
 	@touch $@
 

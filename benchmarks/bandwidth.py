@@ -7,21 +7,18 @@ step: a step reads every weight once, so none can be faster than its bytes at th
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
 
 from benchmarks.protocol import Call, Contender, serve
+from voxrill.devices.bandwidth import MemoryReader
 
-MEGABYTES = 400
+BYTES = 400_000_000
 
 
 class Bandwidth(Contender):
     """An array in memory."""
 
     def __init__(self, threads: int) -> None:
-        self._parts = np.array_split(np.ones(MEGABYTES * 125_000, np.int64), threads)
-        self._pool = ThreadPoolExecutor(threads)
+        self._reader = MemoryReader(BYTES, threads)
 
     def decode(self, context: int, head: bool) -> Call:
         """Read everything once, whatever the context; the amount is bytes."""
@@ -32,8 +29,8 @@ class Bandwidth(Contender):
         return self._read
 
     def _read(self) -> float:
-        list(self._pool.map(np.sum, self._parts))  # numpy lets other threads run meanwhile
-        return float(sum(part.nbytes for part in self._parts))
+        self._reader.read()
+        return float(self._reader.size)
 
 
 def main() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import psutil
 
 from benchmarks.protocol import Json
+from voxrill.devices.processor import described
 
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16", "sve")
 """Instructions that decide how fast products in few bits are."""
@@ -18,7 +18,7 @@ PACKAGES = ("voxrill", "onnxruntime", "numpy")
 
 def machine() -> Json:
     """Facts of this machine."""
-    cpu = _cpuinfo()
+    cpu = dict(described())
     flags = cpu.get("flags", cpu.get("Features", "")).split()
     return {
         "processor": cpu.get("model name") or platform.processor() or platform.machine(),
@@ -35,15 +35,6 @@ def machine() -> Json:
 def load_average() -> float:
     """Processes that wanted to run, averaged over the last minute."""
     return round(float(psutil.getloadavg()[0]), 2)
-
-
-def _cpuinfo() -> dict[str, str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in lines)
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _version(name: str) -> str:

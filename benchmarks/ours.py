@@ -45,10 +45,7 @@ class Ours(Contender):
     def facts(self) -> Json:
         """Sizes of the bundle, a tuned form counted in, and of each graph with its weights, in bytes."""
         manifest = self._model.manifest
-        graphs = {
-            name: sum(entry.size for file, entry in manifest.files.items() if file.startswith(graph.file))
-            for name, graph in manifest.graphs.items()
-        }
+        graphs = {name: manifest.graph_size(name) for name in manifest.graphs}
         step = graphs["decoder"]
         return {
             "bytes": sum(file.stat().st_size for file in self._bundle.rglob("*") if file.is_file()),

@@ -19,14 +19,18 @@ _MARKS = (*_NAMES, "CPU architecture", "CPU variant", "flags", "Features")
 
 def processor(cpuinfo: Path = CPUINFO) -> str:
     """The processor's name, architecture, and a digest of its name and instruction set."""
+    marks = sorted({pair for pair in described(cpuinfo) if pair[0] in _MARKS}) or [("", platform.processor())]
+    name = " ".join(value for key, value in marks if key in ("", *_NAMES))
+    return f"{name}, {platform.system()} {platform.machine()}, {hashlib.sha256(repr(marks).encode()).hexdigest()[:16]}"
+
+
+def described(cpuinfo: Path = CPUINFO) -> list[tuple[str, str]]:
+    """Names and values of the lines of /proc/cpuinfo, core after core; empty where there is no such file."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        lines = []
-    pairs = {(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)}
-    marks = sorted(pair for pair in pairs if pair[0] in _MARKS) or [("", platform.processor())]
-    name = " ".join(value for key, value in marks if key in ("", *_NAMES))
-    return f"{name}, {platform.system()} {platform.machine()}, {hashlib.sha256(repr(marks).encode()).hexdigest()[:16]}"
+        return []
+    return [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
 
 
 def cores() -> int:

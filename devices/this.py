@@ -6,14 +6,14 @@ In: /proc and a probe of two seconds. Out: a `Profile`.
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 
+from voxrill.devices.bandwidth import MemoryReader
 from voxrill.devices.memory import available_memory
-from voxrill.devices.processor import CPUINFO, cores
+from voxrill.devices.processor import CPUINFO, cores, described
 from voxrill.devices.profile import Figure, InstructionSet, Profile, ProfileError
 
 CLOCK = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
@@ -78,7 +78,7 @@ def this_machine() -> Profile:
 
 def instruction_set(cpuinfo: Path = CPUINFO) -> InstructionSet:
     """The best instructions for products of 8-bit integers that the kernel names."""
-    words = set(_fields(cpuinfo, "flags", "Features").split())
+    words = set(_first(cpuinfo, "flags", "Features").split())
     return next((kind for mark, kind in _MARKS if mark in words), "scalar")
 
 
@@ -87,7 +87,7 @@ def clock_ghz(cpuinfo: Path = CPUINFO, highest: Path = CLOCK) -> Figure[float]:
     try:
         return Figure(int(highest.read_text(encoding="ascii")) / 1e6, "measured", str(highest))
     except (OSError, ValueError):
-        present = _fields(cpuinfo, "cpu MHz")
+        present = _first(cpuinfo, "cpu MHz")
     if present:
         return Figure(float(present.split()[0]) / 1e3, "measured", str(cpuinfo))
     return Figure(_UNKNOWN_CLOCK, "assumed", "the kernel does not say")
@@ -95,23 +95,16 @@ def clock_ghz(cpuinfo: Path = CPUINFO, highest: Path = CLOCK) -> Figure[float]:
 
 def read_bandwidth(threads: int) -> float:
     """The best of a second's passes over an array in memory, in 1e9 bytes a second."""
-    parts = np.array_split(np.ones(_PROBE_BYTES // 8, np.int64), threads)
     times: list[float] = []
-    end = time.perf_counter() + _PROBE_SECONDS
-    with ThreadPoolExecutor(threads) as pool:
+    with closing(MemoryReader(_PROBE_BYTES, threads)) as reader:
+        end = time.perf_counter() + _PROBE_SECONDS
         while not times or time.perf_counter() < end:
             start = time.perf_counter()
-            list(pool.map(np.sum, parts))  # numpy lets other threads run meanwhile
+            reader.read()
             times.append(time.perf_counter() - start)
     return _PROBE_BYTES / min(times) / 1e9
 
 
-def _fields(cpuinfo: Path, *names: str) -> str:
+def _first(cpuinfo: Path, *names: str) -> str:
     """What the first line of these names says; empty where there is none."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next(
-        (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() in names), ""
-    )
+    return next((value for name, value in described(cpuinfo) if name in names), "")

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from voxrill.quantize.recipe import By, check_block, read_recipe
-from voxrill.runtime.audio_file import as_waveform
+from voxrill.runtime.audio_file import SOUND_FILES, as_waveform
 from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.errors import AudioFileError, MissingDependency, UsageError
 from voxrill.runtime.model import load
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from voxrill.quantize.compare import Comparison
     from voxrill.quantize.sensitivity import Measured
 
-SOUND_FILES = (".wav", ".flac", ".ogg", ".mp3")
 
 _err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 _out = Console(highlight=False, markup=False, emoji=False)

@@ -23,9 +23,19 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.errors import AudioFileError, UsageError
 
-__all__ = ["SAMPLE_RATE", "AudioSource", "WavWriter", "as_waveform", "read_audio", "resample", "write_wav"]
+__all__ = [
+    "SAMPLE_RATE",
+    "SOUND_FILES",
+    "AudioSource",
+    "WavWriter",
+    "as_waveform",
+    "read_audio",
+    "resample",
+    "write_wav",
+]
 
 SAMPLE_RATE = 16000  # Hz: what the audio encoder hears
+SOUND_FILES = (".wav", ".flac", ".ogg", ".mp3")  # what is looked for in a folder
 
 AudioPath = str | os.PathLike[str]
 AudioSource = AudioPath | NDArray[Any] | tuple[NDArray[Any], int]

@@ -381,8 +381,7 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
     yield about
     graphs = _table("graphs", "graph", "precision", "size")
     for name, graph in manifest.graphs.items():
-        size = sum(entry.size for file, entry in manifest.files.items() if file.startswith(graph.file))
-        graphs.add_row(name, graph.precision, _size(size))
+        graphs.add_row(name, graph.precision, _size(manifest.graph_size(name)))
     yield graphs
     tasks = _table("tasks", "task", "mode", "system prompt", "audio sampling", "voices")
     for name in ("transcribe", "speak", "chat", "write"):

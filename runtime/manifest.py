@@ -143,6 +143,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Bytes of all files together."""
         return sum(entry.size for entry in self.files.values())
 
+    def graph_size(self, graph: str) -> int:
+        """Bytes of a graph, with those of its data file."""
+        file = self.graphs[graph].file
+        return sum(self.files[name].size for name in (file, f"{file}.data") if name in self.files)
+
 
 def read_manifest(bundle: Path) -> Manifest:
     """Read `bundle/manifest.json`.

@@ -56,9 +56,7 @@ def check_memory(bundle: Bundle) -> None:
 
 def _weights(manifest: Manifest, graph: str) -> int:
     """Bytes of a graph's files. A quantised text head counts twice: its table is read from the file as well."""
-    file = manifest.graphs[graph].file
-    size = sum(manifest.files[name].size for name in (file, f"{file}.data") if name in manifest.files)
-    return size * (2 if graph == TEXT_HEAD and manifest.text_embeddings.transposed else 1)
+    return manifest.graph_size(graph) * (2 if graph == TEXT_HEAD and manifest.text_embeddings.transposed else 1)
 
 
 def _fixed_part(manifest: Manifest) -> int:

@@ -88,15 +88,10 @@ def _models(bundle: Path | None, precision: str | None) -> list[Model]:
 
 def bundle_model(manifest: Manifest) -> Model:
     """What the planner wants to know of a bundle."""
-    graphs = {name: (_size(manifest, graph.file), graph.precision) for name, graph in manifest.graphs.items()}
+    graphs = {name: (manifest.graph_size(name), graph.precision) for name, graph in manifest.graphs.items()}
     state = (tensor.shape for tensor in manifest.specs()[DECODER].state)
     kv = [math.prod(int(size) for size in shape if size != KV_CAPACITY) for shape in state if KV_CAPACITY in shape]
     return model(manifest.graphs[DECODER].precision, graphs, 4.0 * sum(kv), memory_needed(manifest) + _PROCESS)
-
-
-def _size(manifest: Manifest, file: str) -> int:
-    """Bytes of a graph, with those of its data file."""
-    return sum(manifest.files[name].size for name in (file, f"{file}.data") if name in manifest.files)
 
 
 def _profile(device: str) -> Profile:

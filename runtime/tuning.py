@@ -97,9 +97,8 @@ def tune(bundle: Bundle, progress: Progress = quiet) -> Report:
 
 
 def _check_room(bundle: Bundle, graphs: list[str], folder: Path) -> None:
-    files = [bundle.manifest.graphs[name].file for name in graphs]
-    sizes = [bundle.manifest.files[n].size for f in files for n in (f, f"{f}.data") if n in bundle.manifest.files]
-    needed, free = round(_PER_WEIGHT * sum(sizes)), shutil.disk_usage(folder).free
+    size = sum(map(bundle.manifest.graph_size, graphs))
+    needed, free = round(_PER_WEIGHT * size), shutil.disk_usage(folder).free
     if free < needed:
         raise BundleError(
             f"tuning writes about {needed / 1e9:.1f} GB into {bundle.directory}, and {free / 1e9:.1f} GB are free",

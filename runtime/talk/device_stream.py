@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from voxrill.runtime.errors import AudioDeviceError, AudioDeviceLost
 from voxrill.runtime.talk.audio_devices import (
@@ -226,3 +227,33 @@ class DeviceStream:
         if status and (status.output_underflow or status.input_overflow):
             self.late += 1
         self._move(data)
+
+
+class OpenStream:
+    """What is made of a stream, `_stream`, which is open within a `with` block."""
+
+    _stream: DeviceStream
+
+    def __enter__(self) -> Self:
+        """Open the device.
+
+        Raises:
+            AudioDeviceError: it is not there, busy, or refuses.
+        """
+        self._stream.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    @property
+    def name(self) -> str:
+        """The device's own name."""
+        return self._stream.name
+
+    @property
+    def rate(self) -> int:
+        """The device's native rate, Hz."""
+        return self._stream.rate

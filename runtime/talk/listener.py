@@ -24,7 +24,9 @@ BEFORE = 0.32
 """Seconds kept before the first voiced block: consonants begin quietly. Of 32 held-out spoken commands the built-in
 model answers 31 rightly with this and the pause after the last block, and 30 with neither (chosen on these clips)."""
 
-_CLIPPED = 0.999
+CLIPPED = 0.999
+"""Full scale of a sample from which it counts as clipped."""
+
 _CLIPPED_BLOCKS = 8
 """Blocks of a turn with clipped samples from which the user is told."""
 
@@ -203,7 +205,7 @@ class Listener:
     def _watch_clipping(self, block: Block) -> None:
         if self._endpointer.state == "quiet":
             self._clipped = 0
-        elif np.abs(block.samples).max() >= _CLIPPED:
+        elif np.abs(block.samples).max() >= CLIPPED:
             self._clipped += 1
             if self._clipped == _CLIPPED_BLOCKS:
                 self._show(Notice("The microphone is too loud and clips: turn it down, or speak from further away"))

@@ -8,12 +8,11 @@ only hands its chunk over.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from voxrill.runtime.talk.device_stream import AudioSystem, DeviceStream, Notify
+from voxrill.runtime.talk.device_stream import AudioSystem, DeviceStream, Notify, OpenStream
 from voxrill.runtime.talk.edges import BLOCK, RATE, Block
 from voxrill.runtime.talk.handover import Chunk, Handover
 from voxrill.runtime.talk.resampler import Resampler
@@ -40,7 +39,7 @@ class _Feed:
     origin: int
 
 
-class DeviceMicrophone:
+class DeviceMicrophone(OpenStream):
     """A `Microphone` on a sound device.
 
     Args:
@@ -64,30 +63,6 @@ class DeviceMicrophone:
         self._expected = 0
         self._pending = _NOTHING
         self._at = 0
-
-    def __enter__(self) -> Self:
-        """Open the device.
-
-        Raises:
-            AudioDeviceError: it is not there, busy, or refuses.
-        """
-        self._stream.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
-
-    @property
-    def name(self) -> str:
-        """The device's own name."""
-        return self._stream.name
-
-    @property
-    def rate(self) -> int:
-        """The device's native rate, Hz."""
-        return self._stream.rate
 
     def read(self, timeout: float) -> Block | None:
         """The next block; None after `timeout` seconds without one.

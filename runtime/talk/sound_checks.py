@@ -13,6 +13,7 @@ import numpy as np
 
 from voxrill.runtime.errors import AudioDeviceError
 from voxrill.runtime.talk.edges import BLOCK, RATE, Floats, Microphone, Player
+from voxrill.runtime.talk.listener import CLIPPED, level
 
 LISTEN_SECONDS = 1.0
 TONE_SECONDS, TONE_HZ, TONE_LEVEL = 1.0, 440.0, 0.3
@@ -24,7 +25,6 @@ DEAD = -90.0
 ECHO_HEARD = 6.0
 """dB above the room's noise from which the loudspeaker counts as heard: half of it may be chance."""
 
-_CLIPPED = 0.999
 _READ_SECONDS = 3.0
 """PulseAudio's first block has been seen to take most of a second."""
 
@@ -107,9 +107,9 @@ def _samples(microphone: Microphone, seconds: float) -> Floats:
 def _heard(samples: Floats) -> Heard:
     sizes = np.abs(samples)
     return Heard(
-        level=_decibels(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))),
+        level=level(samples),
         peak=_decibels(float(sizes.max())),
-        clipped=int(np.count_nonzero(sizes >= _CLIPPED)),
+        clipped=int(np.count_nonzero(sizes >= CLIPPED)),
     )
 
 

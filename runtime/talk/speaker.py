@@ -7,12 +7,11 @@ in the middle of a reply, which then goes on where it was.
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from voxrill.runtime.talk.device_stream import AudioSystem, DeviceStream, Notify
+from voxrill.runtime.talk.device_stream import AudioSystem, DeviceStream, Notify, OpenStream
 from voxrill.runtime.talk.edges import Floats
 from voxrill.runtime.talk.handover import Handover
 from voxrill.runtime.talk.jitter import JitterPolicy
@@ -29,7 +28,7 @@ TAPPED_CHUNKS = 100
 """Chunks of 10 ms that may wait at the tap."""
 
 
-class Speaker:
+class Speaker(OpenStream):
     """A `Player` on a sound device.
 
     Args:
@@ -60,30 +59,6 @@ class Speaker:
         self._reply.finish(np.empty(0, np.float32))
         self.tap: Handover | None = None
         self._tapped = tapped
-
-    def __enter__(self) -> Self:
-        """Open the device.
-
-        Raises:
-            AudioDeviceError: it is not there, busy, or refuses.
-        """
-        self._stream.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
-
-    @property
-    def name(self) -> str:
-        """The device's own name."""
-        return self._stream.name
-
-    @property
-    def rate(self) -> int:
-        """The device's native rate, Hz."""
-        return self._stream.rate
 
     def begin(self, rate: float | None, expected_seconds: float) -> None:
         """A new reply; `rate` is seconds of computing per second of sound, None if it is not known.

@@ -29,15 +29,13 @@ from voxrill.runtime.builtin import REFUSAL, pebble_world
 from voxrill.runtime.errors import MissingDependency, UsageError
 from voxrill.runtime.talk.device_stream import AudioSystem
 from voxrill.runtime.talk.edges import RATE, Floats, Microphone
-from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions
+from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, blocks
+from voxrill.runtime.talk.listener import BEFORE
 from voxrill.runtime.talk.microphone import DeviceMicrophone
 from voxrill.runtime.talk.speaker import Speaker
 from voxrill.runtime.talk.voice_activity import VoiceActivity
 
 SYNTHESISERS = ("espeak-ng", "flite")
-
-BEFORE = 10
-"""Blocks kept before the first voiced one, as `voxrill talk` does."""
 
 _MODEL_FREE_RTF = 0.05
 """Computing a second of sound, for the loudspeaker; the whole answer is there before it begins."""
@@ -89,7 +87,7 @@ def synthesise(synthesiser: str, text: str) -> Floats:
 def utterances(microphone: Microphone, recogniser: Recogniser, options: EndpointOptions) -> Iterator[str]:
     """What the user says, sentence by sentence."""
     voice_activity, endpointer = VoiceActivity(), Endpointer(options)
-    before: deque[Floats] = deque(maxlen=BEFORE)
+    before: deque[Floats] = deque(maxlen=blocks(BEFORE))
     while True:
         block = microphone.read(1.0)
         if block is None:

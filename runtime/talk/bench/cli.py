@@ -46,7 +46,9 @@ def talk(
     questions: Annotated[
         Path | None, typer.Option(help="Folder of spoken questions; without one, Pebble's held-out ones.")
     ] = None,
-    endpoint: Annotated[float, typer.Option(min=0.2, help="Seconds of silence that end a question.")] = 0.5,
+    endpoint: Annotated[
+        float, typer.Option(min=0.2, help="Seconds of silence that end a question.")
+    ] = EndpointOptions.endpoint,
     cascade: Annotated[bool, typer.Option(help="Ask a cascade of other programs, too.")] = True,
     synthesiser: Annotated[str, typer.Option(help=f"The cascade's: {' or '.join(SYNTHESISERS)}.")] = SYNTHESISERS[0],
     json: JsonOption = False,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.audio_file import SOUND_FILES, read_audio
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.talk.bench.asking import Question
 from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
@@ -19,8 +19,6 @@ from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
 LIST = "held_out.json"
 
 HELD_OUT = Path(__file__).resolve().parents[3] / "tests" / "pebble"
-
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 
 _NOT_SPOKEN = ("music", "silence", "typed")
 
@@ -45,8 +43,8 @@ def read_questions(folder: Path | None, count: int) -> list[Question]:
         entries = msgspec.json.decode((folder / LIST).read_bytes(), type=list[_Entry])
         replies: dict[str, str | None] = {one.file: one.reply for one in entries if one.kind not in _NOT_SPOKEN}
     else:
-        replies = {path.name: None for path in sorted(folder.glob("*")) if path.suffix.lower() in SOUNDS}
+        replies = {path.name: None for path in sorted(folder.glob("*")) if path.suffix.lower() in SOUND_FILES}
     if not replies:
-        raise UsageError(f"{folder} holds no sounds", f"Put spoken questions there, as {', '.join(SOUNDS)}")
+        raise UsageError(f"{folder} holds no sounds", f"Put spoken questions there, as {', '.join(SOUND_FILES)}")
     questions = [Question(name, read_audio(folder / name, WIRE_RATE), reply) for name, reply in replies.items()]
     return list(islice(cycle(questions), count))

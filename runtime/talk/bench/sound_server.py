@@ -111,12 +111,7 @@ class SoundServer:
 
     def stop(self) -> None:
         """End it: its devices vanish."""
-        self._process.terminate()
-        try:
-            self._process.wait(_CALL_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
 
     def wire(self, name: str) -> Wire:
         """One of the wires."""
@@ -158,3 +153,13 @@ def check_pulseaudio() -> None:
             f"the virtual user needs PulseAudio, and {missing[0]} is not installed",
             "Run: apt-get install pulseaudio pulseaudio-utils libasound2-plugins libportaudio2",
         )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, and after 10 seconds make it."""
+    process.terminate()
+    try:
+        process.wait(_CALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

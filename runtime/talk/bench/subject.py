@@ -19,15 +19,13 @@ from typing import IO, Any, Self
 import msgspec
 
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.talk.bench.sound_server import SoundServer, Wire
+from voxrill.runtime.talk.bench.sound_server import SoundServer, Wire, end
 
 _READY_SECONDS = 120.0
 """A large model takes long to load."""
 
 TELL_SECONDS = 2.0
 """From the end of an answer to the line about it."""
-
-_END_SECONDS = 10.0
 
 
 class Subject:
@@ -68,12 +66,7 @@ class Subject:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
         self._thread.join()
         self._errors.close()
 
