@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.commands import run_alone
+from voxrill.runtime.talk.bench.measuring import voiced
 from voxrill.runtime.talk.bench.questions import read_questions
 from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
 from voxrill.runtime.talk.bench.subject import Subject
@@ -25,10 +26,17 @@ def question():
 
 
 def asked(user, question):
-    """Ask, and wait until the question was said."""
-    time.sleep(0.3)
+    """Ask, and wait until the question was said, and half a second."""
+    user.listen()
     user.say(question.samples)
-    time.sleep(len(question.samples) / WIRE_RATE + 0.3)
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        said = user.recording()[:, 0]
+        edges = voiced(said, WIRE_RATE)
+        if edges and edges[1] > 0.8 * len(question.samples) and len(said) - edges[1] > WIRE_RATE / 2:
+            return
+    raise AssertionError("the question was not said")
 
 
 def test_push_to_talk_hears_from_key_to_key(server, question):

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,11 +19,12 @@ from tests.commands import run_alone
 from tests.signals import speech_like
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.talk.bench import asking, sound_server
+from voxrill.runtime.talk.bench import cli as bench_cli
 from voxrill.runtime.talk.bench.asking import Asked, Interrupted, Question, ask, interrupt
 from voxrill.runtime.talk.bench.cascade import check_cascade
 from voxrill.runtime.talk.bench.measuring import percentile, voiced
 from voxrill.runtime.talk.bench.questions import read_questions
-from voxrill.runtime.talk.bench.report import Result, as_json, plot, table
+from voxrill.runtime.talk.bench.report import Result, as_json, growth, growth_table, plot, table
 from voxrill.runtime.talk.bench.sound_server import WIRE_RATE, SoundServer
 from voxrill.runtime.talk.bench.subject import Subject
 from voxrill.runtime.talk.bench.virtual_user import VirtualUser
@@ -181,6 +183,21 @@ def test_figures():
     assert ours["wait"] == {"median": 0.5, "p90": 0.6, "p99": 0.6, "max": 0.6}
     assert ours["stop"]["median"] == 0.1 and ours["interruptions"] == 1 and ours["unanswered_interruptions"] == 1
     assert other["right"] is None and other["stop"] == {}
+
+
+def test_growth_is_from_the_first_fifth_to_the_last():
+    waits = [0.5, None, 0.7, *[9.0] * 9, 0.6, 0.8, 0.9]
+    turns = [Asked("a", wait, False, True, {"private_memory": 100 + n}) for n, wait in enumerate(waits)]
+    assert growth(turns) == {"wait": [0.5, 0.8], "private_memory": [101, 113]}
+    assert growth(turns[:4]) == {}
+    assert list(growth_table([Result("voxrill", turns)]).columns[1].cells) == ["500 to 800"]
+
+
+def test_asking_goes_on_for_so_many_minutes(monkeypatch):
+    passing = iter([0, 10, 30, 50, 70])
+    monkeypatch.setattr(bench_cli, "time", Mock(monotonic=lambda: next(passing)))
+    assert list(bench_cli._rounds(["a", "b"], 1.0)) == [(10, 60, "a"), (30, 60, "b"), (50, 60, "a")]
+    assert list(bench_cli._rounds(["a", "b"], None)) == [(0, 2, "a"), (1, 2, "b")]
 
 
 def test_table_json_and_plot_hold_every_program(tmp_path):
