@@ -1,4 +1,4 @@
-"""The commands that run on the device: transcribe, speak, chat, pebble, inspect, verify, pack, unpack.
+"""The commands that run on the device: speak, chat, pebble, inspect, verify, pack, unpack.
 
 stdout is data (text, JSON, raw sound), stderr is everything else. Errors are one line, and exit with status 2. Where no
 bundle is named, by argument, option or VOXRILL_BUNDLE, the built-in one is taken, and stderr says so.
@@ -24,7 +24,7 @@ from voxrill.runtime import builtin
 from voxrill.runtime import bundle as bundles
 from voxrill.runtime.audio_file import WavWriter
 from voxrill.runtime.conversation import Output
-from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.errors import UsageError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 from voxrill.runtime.manifest import Manifest, Sampling, Task
 from voxrill.runtime.model import Model
@@ -70,42 +70,8 @@ OutOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the command line."""
-    for command in (transcribe, speak, chat, pebble, inspect, verify, pack, unpack):
+    for command in (speak, chat, pebble, inspect, verify, pack, unpack):
         app.command()(command)
-
-
-def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="Sound files: WAV, FLAC, OGG or MP3, any rate.")],
-    bundle: BundleOption = None,
-    json: JsonOption = False,
-    system: SystemOption = None,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = None,
-    text_temperature: TextTemperature = None,
-    text_top_k: TextTopK = None,
-    threads: ThreadsOption = 0,
-) -> None:
-    """Write down the words of sound files."""
-    model = open_model(bundle, threads)
-    sampling = _sampling(model.manifest.tasks.transcribe.text, text_temperature, text_top_k)
-    failed = 0
-    for file in files:
-        try:
-            result = model.transcribe(
-                file, system=system, max_new_tokens=max_new_tokens, seed=seed, text_sampling=sampling
-            )
-        except VoxrillError as error:
-            if len(files) == 1:
-                raise
-            failed += 1
-            err.print(f"voxrill: {error}", style="red", soft_wrap=True)
-            continue
-        if json:
-            print_json({"file": _printable(file), **_summary(result)})
-        else:
-            print(result.text if len(files) == 1 else f"{file}\t{result.text}", flush=True)
-    if failed:
-        raise UsageError(f"{failed} of {len(files)} files could not be transcribed", "See the lines above")
 
 
 def speak(
@@ -135,8 +101,8 @@ def speak(
         system=system,
         max_new_tokens=max_new_tokens,
         seed=seed,
-        text_sampling=_sampling(task.text, text_temperature, text_top_k),
-        audio_sampling=_sampling(task.audio, audio_temperature, audio_top_k),
+        text_sampling=sampling(task.text, text_temperature, text_top_k),
+        audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
     )
     with _sink(out, model.sample_rate) as write:
         for event in speech:
@@ -174,8 +140,8 @@ def chat(
         output=wanted,
         max_new_tokens=max_new_tokens,
         seed=seed,
-        text_sampling=_sampling(task.text, text_temperature, text_top_k),
-        audio_sampling=_sampling(task.audio, audio_temperature, audio_top_k),
+        text_sampling=sampling(task.text, text_temperature, text_top_k),
+        audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
     )
     with _sink(out if wanted != "text" else None, model.sample_rate) as write:
         result = _play(events, write, show_text=not json and wanted != "audio")
@@ -202,7 +168,7 @@ def pebble(json: JsonOption = False) -> None:
 
 def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Show what a bundle is: family, source, licence, graphs, prompts, files."""
-    manifest = _open(bundle).manifest
+    manifest = open_named(bundle).manifest
     if json:
         sys.stdout.buffer.write(msgspec.json.encode(manifest) + b"\n")
         return
@@ -212,8 +178,8 @@ def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
 
 def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Check a bundle: every file's hash, every graph's contract, and a short run of all graphs."""
-    opened = _open(bundle)
-    name = _printable(opened.directory)
+    opened = open_named(bundle)
+    name = printable(opened.directory)
     with _file_progress("checking", opened.manifest.size) as progress:
         bundles.verify_files(opened, progress)
     stages = smoke_run(opened)
@@ -228,7 +194,7 @@ def pack(
     bundle: BundleArgument = None,
 ) -> None:
     """Make one file of a bundle, to carry to a device that is offline."""
-    opened = _open(bundle)
+    opened = open_named(bundle)
     with _file_progress("packing", opened.manifest.size) as progress:
         bundles.pack(opened, out, progress)
     err.print(f"wrote {out} ({_size(out.stat().st_size)})")
@@ -244,7 +210,7 @@ def unpack(
     err.print(f"wrote {out}")
 
 
-def _open(bundle: Path | None) -> bundles.Bundle:
+def open_named(bundle: Path | None) -> bundles.Bundle:
     """The bundle that was named, or else the built-in one with a note that it is."""
     if bundle is not None:
         return bundles.open_bundle(bundle)
@@ -255,7 +221,7 @@ def _open(bundle: Path | None) -> bundles.Bundle:
 
 def open_model(bundle: Path | None, threads: int) -> Model:
     """The model of the bundle that was named, or else the built-in one with a note that it is."""
-    return Model(_open(bundle), threads)
+    return Model(open_named(bundle), threads)
 
 
 def _stdin() -> str:
@@ -265,7 +231,7 @@ def _stdin() -> str:
         raise UsageError("what stdin brings is not text", "Give text in UTF-8") from None
 
 
-def _sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
+def sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
     return Sampling(
         temperature=default.temperature if temperature is None else temperature,
         top_k=default.top_k if top_k is None else top_k,
@@ -321,7 +287,7 @@ def _play(events: Iterator[Event], write: Callable[[AudioEvent], None], show_tex
 
 def _report(result: Result, out: str | None, json: bool) -> None:
     if json:
-        print_json({**_summary(result), "out": out and _printable(out)})
+        print_json({**summary(result), "out": out and printable(out)})
         return
     parts = [f"{result.seconds:.2f} s"]
     if result.first_audio is not None:
@@ -336,7 +302,7 @@ def _report(result: Result, out: str | None, json: bool) -> None:
     err.print(wrote + ", ".join(parts), style="dim", soft_wrap=True)
 
 
-def _summary(result: Result) -> dict[str, Any]:
+def summary(result: Result) -> dict[str, Any]:
     return {
         "text": result.text,
         "finish_reason": result.finish_reason,
@@ -351,7 +317,7 @@ def _summary(result: Result) -> dict[str, Any]:
     }
 
 
-def _printable(name: str | Path) -> str:
+def printable(name: str | Path) -> str:
     """A file's name as text; bytes of it that are not UTF-8 are replaced."""
     return os.fsencode(name).decode(errors="replace")
 

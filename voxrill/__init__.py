@@ -9,6 +9,7 @@ for event in model.chat(audio="question.wav"):
     ...
 """
 
+from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
 from voxrill.runtime.builtin import pebble_world
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
@@ -26,8 +27,11 @@ __all__ = [
     "Model",
     "Result",
     "Sampling",
+    "SegmentEvent",
     "Speech",
+    "TentativeEvent",
     "TextEvent",
+    "TranscriptEvent",
     "VoxrillError",
     "__version__",
     "load",

@@ -14,6 +14,8 @@ from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import tune_cli as tune_command
+from voxrill.runtime.apps import transcribe_cli as transcribe_command
+from voxrill.runtime.apps import translate_cli as translate_command
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.talk import cli as talk_commands
 from voxrill.runtime.talk import devices_cli as device_commands
@@ -30,7 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+transcribe_command.register(app)
 runtime_commands.register(app)
+translate_command.register(app)
 tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)
