@@ -265,7 +265,7 @@ class WavWriter:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path` to write a file to; it takes the name when the block ends well, else it is removed."""
+    """A hidden name beside `path` to write a file to; it takes the name when the block ends well."""
     part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
         yield part

@@ -232,6 +232,7 @@ def _stdin() -> str:
 
 
 def sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
+    """The model's own sampling, but for what was wished."""
     return Sampling(
         temperature=default.temperature if temperature is None else temperature,
         top_k=default.top_k if top_k is None else top_k,
@@ -303,6 +304,7 @@ def _report(result: Result, out: str | None, json: bool) -> None:
 
 
 def summary(result: Result) -> dict[str, Any]:
+    """A result as JSON knows it."""
     return {
         "text": result.text,
         "finish_reason": result.finish_reason,

@@ -1,7 +1,8 @@
 """A folder's sounds to one JSON Lines file: a line a sound, by several models side by side, resumable.
 
 In: files. Out: a record for each, in the order in which they are finished. A record names its sound's hash and what
-made it, so that a later run leaves out what is done, redoes what changed or failed, and refuses what was made otherwise.
+made it, so that a later run leaves out what is done, redoes what changed or failed, and refuses what was made
+otherwise.
 """
 
 from __future__ import annotations

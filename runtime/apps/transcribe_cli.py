@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from voxrill.devices.processor import cores
@@ -91,7 +90,7 @@ def transcribe(
     """Write down the words of sound files, of folders of them (JSON Lines), or of what the microphone hears."""
     files = sounds or []
     if live == bool(files):
-        raise click.UsageError("Give sound files or folders, or --live for the microphone.")
+        raise typer.BadParameter("give sound files or folders, or --live for the microphone")
     folders = any(file.is_dir() for file in files)
     _check(form, out, json, jobs, folders, len(files))
     chosen = form_named(form, out)
