@@ -10,14 +10,13 @@ import pytest
 
 import voxrill
 from tests.commands import clean_environment
-from tests.sound_cards import FakeSounddevice, card
 from tests.talking import SPOKEN, silence, spoken
 from voxrill.runtime.apps.live_sound import MOST_WAITING, LiveSound
 from voxrill.runtime.apps.loops import before_loop
 from voxrill.runtime.apps.segments import OVERLAP, SEGMENT_SECONDS, Segmenter, in_blocks, without_overlap
 from voxrill.runtime.apps.subtitles import FORMS, clock, form_named
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent
-from voxrill.runtime.apps.transcription import Transcriber, TranscribeOptions, Words
+from voxrill.runtime.apps.transcription import TranscribeOptions, Transcriber, Words
 from voxrill.runtime.errors import AudioDeviceLost, AudioFileError, UsageError
 from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block
 from voxrill.runtime.talk.endpointing import EndpointOptions
@@ -219,9 +218,7 @@ def test_plain():
 
 
 def test_subrip():
-    assert rendered("srt") == (
-        "1\n00:00:00,500 --> 00:01:01,250\na <b> & c\n\n2\n01:00:00,000 --> 01:00:02,000\nd\n\n"
-    )
+    assert rendered("srt") == ("1\n00:00:00,500 --> 00:01:01,250\na <b> & c\n\n2\n01:00:00,000 --> 01:00:02,000\nd\n\n")
 
 
 def test_webvtt_is_escaped():

@@ -84,9 +84,10 @@ class Writing:
                 err.print(f"going on at {clock(since)}: {count} segments were finished before")
             ears = self._ears()
             view = TranscriptView(err, None, self.out is not None, not self.json)
-            sound = stack.enter_context(LiveSound(microphone, view.level))
-            stack.enter_context(view)
+            sound = LiveSound(microphone, view.level)
             stack.enter_context(closed_by_signals(sound.close))
+            stack.enter_context(sound)
+            stack.enter_context(view)
             transcriber = Transcriber(ears, since=since, count=count)
             self._write(transcriber.stream(sound, sound.hurry), view, journal, {}, None)
         if sound.lost:
