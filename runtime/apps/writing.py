@@ -79,7 +79,7 @@ class Writing:
         """
         with ExitStack() as stack:
             journal = self._journal(stack, MICROPHONE) if self.out is not None else None
-            count, since = (journal.found, time.time() - journal.header[STARTED]) if journal is not None else (0, 0.0)
+            count, since = _before(journal) if journal is not None else (0, 0.0)
             if count:
                 err.print(f"going on at {clock(since)}: {count} segments were finished before")
             ears = self._ears()
@@ -147,6 +147,12 @@ def event_json(event: TranscriptEvent) -> dict[str, Any]:
     if isinstance(event, SegmentEvent):
         return {"event": "segment", **as_json(event)}
     return {"event": "tentative", "start": round(event.start, 3), "end": round(event.end, 3), "text": event.text}
+
+
+def _before(journal: Journal) -> tuple[int, float]:
+    """Segments and seconds since a live transcript was begun; the clock may have been set back meanwhile."""
+    end = max((segment.end for segment in journal.segments()), default=0.0)
+    return journal.found, max(time.time() - journal.header[STARTED], end)
 
 
 def _first(pieces: Iterator[Floats]) -> list[Floats]:
