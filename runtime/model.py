@@ -15,7 +15,7 @@ from typing import Any
 from voxrill.devices.processor import cores
 from voxrill.runtime import contract
 from voxrill.runtime.apps.transcript import TranscriptEvent
-from voxrill.runtime.apps.transcription import ModelRecogniser, Sound, TranscribeOptions, Transcriber, pieces_of
+from voxrill.runtime.apps.transcription import ModelRecogniser, Sound, Transcriber, options_for, pieces_of
 from voxrill.runtime.apps.translation import translation_prompt
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
@@ -136,7 +136,7 @@ class Model:
             AudioFileError: it cannot be read, or is not usable sound.
         """
         recognise = ModelRecogniser(self, system, **options)
-        return Transcriber(recognise, TranscribeOptions(tentative)).stream(pieces_of(sound))
+        return Transcriber(recognise, options_for(self, tentative)).stream(pieces_of(sound))
 
     def translate(self, audio: AudioSource, to: str, *, output: Output = "text", **options: Any) -> Iterator[Event]:
         """Say in another language what a sound says; events as they happen, an `EndEvent` last.

@@ -21,7 +21,10 @@ from voxrill.runtime.apps import transcribe_cli, writing
 from voxrill.runtime.apps.journal import Journal
 from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.audio_file import read_audio
 from voxrill.runtime.errors import UsageError
+from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
+from voxrill.runtime.talk.bench.virtual_user import VirtualUser
 
 SPOKEN = SPOKEN[:1] + SPOKEN[2:]  # of the second, the built-in model hears "forty" for "thirty" in a segment
 SAID = [clip["words"] for clip in SPOKEN[:12]]
@@ -386,6 +389,32 @@ def test_a_live_transcript_goes_on_after_a_kill(live, monkeypatch):
     found = json.loads(Path("notes.json").read_text())["segments"]
     assert [one["text"] for one in found] == SAID[:4] and [one["number"] for one in found] == [1, 2, 3, 4]
     assert found[2]["start"] > found[1]["start"]
+
+
+def test_a_microphone_of_wires(server, tmp_path):
+    """A sound server plays a command to the command line at real speed, which is then ended by Ctrl-C."""
+    wire = server.wire("test")
+    command = [sys.executable, "-m", "voxrill", "transcribe", "--live", "--json"]
+    with (
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**clean_environment(), **wire.program},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+        VirtualUser(wire) as user,
+    ):
+        while process.poll() is None and not server.listeners(wire):
+            time.sleep(0.1)
+        user.say(read_audio(CLIPS / SPOKEN[0]["file"], WIRE_RATE))
+        found = []
+        while not found or found[-1]["event"] != "segment":
+            found.append(json.loads(process.stdout.readline()))
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and rest == b""
+    assert {one["event"] for one in found[:-1]} == {"tentative"} and found[-1]["text"] == SAID[0]
 
 
 # Bad input

@@ -385,3 +385,12 @@ def test_memory_does_not_grow_in_three_hours():
     after_five_minutes, after_three_hours, events = map(int, done.stdout.split())
     assert events > 3 * 60 * 4
     assert after_three_hours < 1.05 * after_five_minutes
+
+
+def test_a_fixed_shape_encoder_gets_segments_that_fit(npu_models):
+    """Random weights hear nothing in 20 s of commands, but they hear it in pieces of 4 s; whole it would be refused."""
+    model = npu_models["lfm2"]
+    sound = [np.concatenate([spoken(clip) for clip in SPOKEN[:8]])]
+    assert len(sound[0]) > 4 * 16_000
+    segments = list(model.transcribe_stream(sound, tentative=False, max_new_tokens=4))
+    assert len(segments) >= len(sound[0]) / (4 * 16_000)

@@ -26,6 +26,10 @@ OVERLAP = 0.5
 """Seconds on both sides of a cut through speech that both parts hear: a spoken word takes about as long."""
 
 
+AROUND = 2 * OVERLAP
+"""Seconds of sound around a segment, at most."""
+
+
 @dataclass(frozen=True)
 class Span:
     """A segment's sound.

@@ -151,7 +151,11 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
     with ExitStack() as stack:
         progress = stack.enter_context(step_progress(err, "transcribing"))
         results = stack.enter_context(Results(wish.out, made)) if wish.out is not None else None
-        asked = [one for one in hashed(files) if results is None or not results.has(*one)]
+        asked = []
+        for number, one in enumerate(hashed(files)):
+            progress("looking for changes", number, len(files))
+            if results is None or not results.has(*one):
+                asked.append(one)
         if len(asked) < len(files):
             err.print(f"{len(files) - len(asked)} of {len(files)} sounds were finished before", style="dim")
         models = [model() for _ in range(min(wish.jobs, len(asked)))]

@@ -6,6 +6,7 @@ sound. Silence and music are no speech, and give no text; a model that repeats i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from voxrill.runtime.apps.loops import before_loop
-from voxrill.runtime.apps.segments import SEGMENT_SECONDS, Change, Segmenter, Span, in_blocks, without_overlap
+from voxrill.runtime.apps.segments import AROUND, SEGMENT_SECONDS, Change, Segmenter, Span, in_blocks, without_overlap
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
 from voxrill.runtime.audio_file import AudioSource, as_waveform, read_pieces
 from voxrill.runtime.conversation import Conversation
@@ -55,6 +56,18 @@ class TranscribeOptions:
     every: float = 1.0
     least: float = 0.16
     endpoint: EndpointOptions = field(default_factory=lambda: EndpointOptions(longest=SEGMENT_SECONDS))
+
+
+def hearing_span(model: Model) -> float:
+    """Seconds of sound that a model's encoder takes at once: as many as one likes, unless its shapes are fixed."""
+    static = model.manifest.static
+    return math.inf if static is None else (static.mel_frames - 1) * model.manifest.model.log_mel.window_stride
+
+
+def options_for(model: Model, tentative: bool) -> TranscribeOptions:
+    """Options under which no segment is longer than the model's encoder takes."""
+    longest = min(SEGMENT_SECONDS, hearing_span(model) - AROUND)
+    return TranscribeOptions(tentative, endpoint=EndpointOptions(longest=longest))
 
 
 class ModelRecogniser:

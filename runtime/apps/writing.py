@@ -22,7 +22,7 @@ from voxrill.runtime.apps.live_sound import LiveSound
 from voxrill.runtime.apps.subtitles import Form, as_json, clock
 from voxrill.runtime.apps.transcript import SegmentEvent, TranscriptEvent
 from voxrill.runtime.apps.transcript_view import TranscriptView
-from voxrill.runtime.apps.transcription import ModelRecogniser, TranscribeOptions, Transcriber
+from voxrill.runtime.apps.transcription import ModelRecogniser, Transcriber, hearing_span, options_for
 from voxrill.runtime.audio_file import SAMPLE_RATE, promised_seconds, read_pieces
 from voxrill.runtime.bundle import hash_file
 from voxrill.runtime.cli import err, print_json, printable, summary
@@ -57,7 +57,7 @@ class Writing:
         pieces = read_pieces(file)
         first = _first(pieces)
         name = printable(file) if named else None
-        if not timed and sum(map(len, first)) <= WHOLE_SECONDS * SAMPLE_RATE:
+        if not timed and sum(map(len, first)) <= min(WHOLE_SECONDS, hearing_span(self.model)) * SAMPLE_RATE:
             return self._whole(file, np.concatenate(first), name)
         with ExitStack() as stack:
             journal = self._journal(stack, hash_file(file)) if self.out is not None else None
@@ -66,7 +66,7 @@ class Writing:
                 err.print(f"going on after {clock(known[-1].end)}: {len(known)} segments were finished before")
             view = stack.enter_context(TranscriptView(err, promised_seconds(file), self.out is not None, not self.json))
             by_place = {(segment.start, segment.end): segment for segment in known}
-            transcriber = Transcriber(self._ears(), TranscribeOptions(tentative=False), known=by_place)
+            transcriber = Transcriber(self._ears(), options_for(self.model, tentative=False), known=by_place)
             sound = _counted(chain(first, pieces), view.heard)
             self._write(transcriber.stream(sound), view, journal, by_place, name)
 
@@ -88,7 +88,7 @@ class Writing:
             stack.enter_context(closed_by_signals(sound.close))
             stack.enter_context(sound)
             stack.enter_context(view)
-            transcriber = Transcriber(ears, since=since, count=count)
+            transcriber = Transcriber(ears, options_for(self.model, tentative=True), since=since, count=count)
             self._write(transcriber.stream(sound, sound.hurry), view, journal, {}, None)
         if sound.lost:
             err.print(f"The model was too slow: {sound.lost:.0f} seconds were not heard", style="yellow")
@@ -100,7 +100,9 @@ class Writing:
 
     def _journal(self, stack: ExitStack, sound: str) -> Journal:
         assert self.out is not None
-        made = made_with(self.model.bundle, {**self.wished, "segments": asdict(TranscribeOptions(tentative=False))})
+        made = made_with(
+            self.model.bundle, {**self.wished, "segments": asdict(options_for(self.model, tentative=False))}
+        )
         return stack.enter_context(Journal(self.out, {**made, "sound": sound, STARTED: time.time()}))
 
     def _whole(self, file: Path, sound: Floats, name: str | None) -> None:
