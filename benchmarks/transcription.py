@@ -62,9 +62,10 @@ def evaluated() -> list[Clip]:
     from synthesise import make_clips  # type: ignore[import-not-found]
     from world import SENTENCES  # type: ignore[import-not-found]
 
-    made = make_clips(evaluation_jobs(), ROOT / "build" / "pebble" / "transcription.npz", "synthesising")
     known = {sentence.command for sentence in SENTENCES}
-    return [(text, made.waveform(number)) for number, text in enumerate(made.texts) if text in known]
+    jobs = (job for job in evaluation_jobs() if job.text in known)
+    made = make_clips(jobs, ROOT / "build" / "pebble" / "transcription.npz", "synthesising")
+    return [(text, made.waveform(number)) for number, text in enumerate(made.texts)]
 
 
 def meeting(chance: np.random.Generator, found: list[Clip]) -> Iterator[Clip]:

@@ -257,8 +257,9 @@ def test_a_killed_transcript_loses_no_finished_segment(cli, long, tmp_path):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A folder of six commands and a file that is no sound."""
+def folder(tmp_path, monkeypatch):
+    """A folder of six commands, in the current one."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "calls" / "more").mkdir(parents=True)
     for number, clip in enumerate(SPOKEN[:6]):
         shutil.copy(CLIPS / clip["file"], tmp_path / "calls" / ("more" if number % 2 else ".") / f"{number}.flac")
@@ -334,6 +335,20 @@ def test_an_ended_batch_keeps_what_is_done(cli, folder, tmp_path, how):
     ran = cli("transcribe", folder, "-o", "all.jsonl")
     assert ran.status == 0 and f"{done} of 6 sounds were finished before" in ran.err
     assert texts(out.read_text()) == WANTED
+
+
+def test_an_archive_on_a_cluster(folder, tmp_path):
+    """Two processes of a local Dask cluster; run again, nothing is left to do."""
+    pytest.importorskip("distributed", reason="the archive extra is not installed")
+    Path(folder, "bad.wav").write_text("no sound")
+    command = [sys.executable, Path(__file__).parent.parent / "examples" / "archive.py", folder, "-o", "all.jsonl"]
+    first, again = (
+        subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=300)
+        for _ in range(2)
+    )
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert first.stdout.count("\n") == 7 and again.stdout.count("\n") == 1 and "bad.wav" in again.stdout
+    assert texts((tmp_path / "all.jsonl").read_text()) == {**WANTED, "bad": None}
 
 
 # The microphone

@@ -100,10 +100,9 @@ class Writing:
 
     def _journal(self, stack: ExitStack, sound: str) -> Journal:
         assert self.out is not None
-        made = made_with(
-            self.model.bundle, {**self.wished, "segments": asdict(options_for(self.model, tentative=False))}
-        )
-        return stack.enter_context(Journal(self.out, {**made, "sound": sound, STARTED: time.time()}))
+        options = {**self.wished, "segments": asdict(options_for(self.model, tentative=False))}
+        header = {**made_with(self.model.bundle, options), "sound": sound, STARTED: time.time()}
+        return stack.enter_context(Journal(self.out, header))
 
     def _whole(self, file: Path, sound: Floats, name: str | None) -> None:
         result = self.model.transcribe(sound, **self.wished)
