@@ -31,9 +31,9 @@ def model(bundle: str | None) -> voxrill.Model:
     return voxrill.load(bundle, threads=1)
 
 
-def transcribed(file: str, sha256: str, made: str, bundle: str | None) -> Record:
+def transcribed(path: Path, sha256: str, made: str, bundle: str | None) -> Record:
     """One sound's record, made by a worker."""
-    record = record_of(model(bundle), file, sha256, made, WISHED, Event())
+    record = record_of(model(bundle), path, sha256, made, WISHED, Event())
     assert record is not None
     return record
 

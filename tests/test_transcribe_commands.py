@@ -153,7 +153,8 @@ def begun(long, name, segments, monkeypatch, cli):
 
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "add", then_interrupt)
-        assert cli("transcribe", long, "-o", name).status != 0
+        ran = cli("transcribe", long, "-o", name)
+    assert ran.status != 0 and f"{segments} segments are kept in {name}.journal" in ran.err
     assert not Path(name).exists() and Path(f"{name}.journal").exists()
 
 
@@ -321,6 +322,21 @@ def test_a_folder_without_sounds_is_refused(cli, tmp_path):
 
 
 SLOW_BATCH = SLOW.replace("apps import writing", "apps import transcription as writing")
+
+
+def test_a_finished_batch_has_nothing_left_to_do(cli, folder):
+    cli("transcribe", folder, "-o", "all.jsonl")
+    before = Path("all.jsonl").read_bytes()
+    ran = cli("transcribe", folder, "-o", "all.jsonl")
+    assert ran.status == 0 and "6 of 6 sounds" in ran.err and Path("all.jsonl").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
+def test_a_file_name_that_is_no_text(cli, folder):
+    os.rename(os.path.join(folder, "0.flac"), os.path.join(os.fsencode(folder), b"caf\xe9.flac"))
+    ran = cli("transcribe", folder, "-o", "all.jsonl")
+    assert ran.status == 0 and texts(Path("all.jsonl").read_text())["caf\N{REPLACEMENT CHARACTER}"] == SAID[0]
+    assert "6 of 6 sounds" in cli("transcribe", folder, "-o", "all.jsonl").err
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

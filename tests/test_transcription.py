@@ -1,5 +1,6 @@
 """Segments, tentative text, loops and the forms of a transcript, with made-up speech: loud blocks that say a number."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,15 +8,18 @@ from itertools import groupby
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import voxrill
 from tests.commands import clean_environment
-from tests.talking import SPOKEN, silence, spoken
+from tests.talking import HELD_OUT, SPOKEN, silence, spoken
+from voxrill.runtime import generate
 from voxrill.runtime.apps.live_sound import MOST_WAITING, LiveSound
 from voxrill.runtime.apps.loops import before_loop
 from voxrill.runtime.apps.segments import OVERLAP, SEGMENT_SECONDS, Segmenter, in_blocks, without_overlap
 from voxrill.runtime.apps.subtitles import FORMS, clock, form_named
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent
+from voxrill.runtime.apps.transcript_view import TranscriptView
 from voxrill.runtime.apps.transcription import TranscribeOptions, Transcriber, Words
 from voxrill.runtime.errors import AudioDeviceLost, AudioFileError, UsageError
 from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block
@@ -245,6 +249,27 @@ def test_the_output_s_name_says_its_form(tmp_path):
         form_named("doc", None)
 
 
+# The view
+
+
+def test_on_a_terminal_tentative_text_is_dimmed_and_stable_text_stays():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with TranscriptView(console, None, text=True) as view:
+        view.show(TentativeEvent(0.0, 1.0, "turn of"))
+        view.show(SegmentEvent(1, 0.0, 1.5, "turn off"))
+    written = console.file.getvalue()
+    assert "\x1b[2;3mturn of\x1b[0m" in written and "listening" in written
+    assert "turn off\n" in written.replace("\r", "") and "turn of\n" not in written.rpartition("turn off")[2]
+
+
+def test_without_a_terminal_only_loops_are_told():
+    console = Console(file=io.StringIO())
+    with TranscriptView(console, 10.0, text=True) as view:
+        view.show(TentativeEvent(0.0, 1.0, "turn of"))
+        view.show(SegmentEvent(1, 61.0, 62.5, "turn off", loop=True))
+    assert console.file.getvalue() == ("At 00:01:01.000 the model repeated itself without end; the text was cut\n")
+
+
 # The microphone
 
 
@@ -333,8 +358,6 @@ def test_tentative_text_of_a_command(pebble):
 
 
 def test_music_and_silence_give_no_text(pebble):
-    from tests.talking import HELD_OUT
-
     others = [spoken(clip) for clip in HELD_OUT if clip["kind"] in ("music", "silence")]
     sound = [part for other in others for part in (silence(0.8), other)]
     assert len(others) == 8 and list(pebble.transcribe_stream(sound)) == []
@@ -342,8 +365,6 @@ def test_music_and_silence_give_no_text(pebble):
 
 def test_a_model_that_repeats_itself_is_cut(pebble, monkeypatch):
     """Of a model whose every token is the same, a dozen are enough."""
-    from voxrill.runtime import generate
-
     (word,) = pebble.parts.tokenizer.encode("kitchen")
     made = []
 
@@ -365,6 +386,7 @@ LONG = """
 import sys
 import numpy as np, psutil
 from tests.test_transcription import Ears, Loudness, quiet, said
+from voxrill.runtime.apps.transcript_view import TranscriptView
 from voxrill.runtime.apps.transcription import Transcriber
 
 def sound(hours):

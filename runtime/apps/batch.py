@@ -24,6 +24,7 @@ from voxrill.runtime.apps.subtitles import as_json
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.audio_file import SAMPLE_RATE, SOUND_FILES, read_pieces, replacing
 from voxrill.runtime.bundle import Bundle, hash_file
+from voxrill.runtime.cli import printable
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.edges import Floats
@@ -86,9 +87,9 @@ class Results:
     ) -> None:
         self._file.close()
 
-    def has(self, file: str, sha256: str) -> bool:
+    def has(self, path: Path, sha256: str) -> bool:
         """Whether this sound was finished, and has not changed."""
-        return self._done.get(file) == sha256
+        return self._done.get(printable(path)) == sha256
 
     def add(self, record: Record) -> None:
         """Append a record: it is on the disk when this returns."""
@@ -117,14 +118,14 @@ class Results:
         return found
 
 
-def record_of(model: Model, file: str, sha256: str, made: str, wished: Mapping[str, Any], stop: Flag) -> Record | None:
+def record_of(model: Model, path: Path, sha256: str, made: str, wished: Mapping[str, Any], stop: Flag) -> Record | None:
     """One sound's record; None if it was stopped."""
-    record: Record = {"file": file, "sha256": sha256, "made_with": made}
+    record: Record = {"file": printable(path), "sha256": sha256, "made_with": made}
     heard = 0
 
     def counted() -> Iterator[Floats]:
         nonlocal heard
-        for piece in read_pieces(os.fsdecode(file)):
+        for piece in read_pieces(path):
             heard += len(piece)
             yield piece
 
@@ -146,7 +147,7 @@ def record_of(model: Model, file: str, sha256: str, made: str, wished: Mapping[s
 
 
 def transcribe_batch(
-    models: Sequence[Model], files: Iterable[tuple[str, str]], made: str, wished: Mapping[str, Any]
+    models: Sequence[Model], files: Iterable[tuple[Path, str]], made: str, wished: Mapping[str, Any]
 ) -> Generator[Record, None, None]:
     """Records of `files` (each with its hash) as they are finished; as many at a time as there are models.
 
@@ -157,12 +158,12 @@ def transcribe_batch(
         free.put(model)
     stop = Flag()
 
-    def work(file: str, sha256: str) -> Record | None:
+    def work(path: Path, sha256: str) -> Record | None:
         if stop.is_set():
             return None
         model = free.get()
         try:
-            return record_of(model, file, sha256, made, wished, stop)
+            return record_of(model, path, sha256, made, wished, stop)
         finally:
             free.put(model)
 
@@ -176,10 +177,10 @@ def transcribe_batch(
             stop.set()
 
 
-def hashed(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """Each file's name with its SHA-256; empty where it cannot be read, which transcribing it will say."""
+def hashed(files: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """Each file with its SHA-256; empty where it cannot be read, which transcribing it will say."""
     for path in files:
         try:
-            yield str(path), hash_file(path)
+            yield path, hash_file(path)
         except OSError:
-            yield str(path), ""
+            yield path, ""

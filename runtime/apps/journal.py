@@ -32,7 +32,7 @@ class Journal:
         out: the transcript's file.
         header: what the transcript is of: everything that must be alike for its segments to be used again.
 
-    header: as it was when the transcript was begun; found: whether segments were there before.
+    header: as it was when the transcript was begun; found: segments in it.
     """
 
     def __init__(self, out: Path, header: dict[str, Any]) -> None:

@@ -87,9 +87,14 @@ class Segmenter:
         self._cut: int | None = None  # where the open segment was cut off from the one before, if it was
 
     @property
+    def speaking(self) -> bool:
+        """Whether a segment is open."""
+        return self._endpointer.state != "quiet"
+
+    @property
     def voiced(self) -> bool:
         """Whether a segment is open and its newest block voiced."""
-        return self._endpointer.state == "speaking" and self._endpointer.last == self._endpointer.number - 1
+        return self.speaking and self._endpointer.last == self._endpointer.number - 1
 
     def hear(self, samples: Floats) -> Change | None:
         """Take the next block (512,); None while nothing is said."""
@@ -109,9 +114,7 @@ class Segmenter:
 
     def open(self) -> Span | None:
         """The open segment so far."""
-        if self._endpointer.state == "quiet":
-            return None
-        return self._span(self._endpointer.last)
+        return self._span(self._endpointer.last) if self.speaking else None
 
     def _split(self) -> Change:
         """Cut the open segment where speech was least likely in its second half."""

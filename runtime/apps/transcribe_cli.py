@@ -158,6 +158,8 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
                 asked.append(one)
         if len(asked) < len(files):
             err.print(f"{len(files) - len(asked)} of {len(files)} sounds were finished before", style="dim")
+        if not asked:
+            return
         models = [model() for _ in range(min(wish.jobs, len(asked)))]
         records = stack.enter_context(closing(transcribe_batch(models, asked, made, wish.wished)))
         for number, record in enumerate(records, 1):

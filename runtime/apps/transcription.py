@@ -126,7 +126,7 @@ class Transcriber:
         self._since, self._count = since, count
         self._least = self._options.least / BLOCK_SECONDS
         self._heard: tuple[int, int, Words] | None = None  # the open segment at its last pause
-        self._quiet = 0  # blocks since the last tentative text
+        self._waited = 0  # blocks since the last tentative text, or since the segment began
         self._before = ""  # the text of the segment before
 
     def stream(self, sound: Iterable[Floats], hurry: Callable[[], bool] = lambda: False) -> Iterator[TranscriptEvent]:
@@ -138,7 +138,7 @@ class Transcriber:
         """
         for block in in_blocks(sound):
             change = self._segmenter.hear(block)
-            self._quiet += 1
+            self._waited = self._waited + 1 if self._segmenter.speaking else 0
             if change is not None and change.what == "over":
                 yield from self._stable(change.span)
             elif self._options.tentative and not hurry():
@@ -149,7 +149,7 @@ class Transcriber:
 
     def _tentative(self, change: Change | None) -> Iterator[TentativeEvent]:
         if change is None:
-            if not self._segmenter.voiced or self._quiet * BLOCK_SECONDS < self._options.every:
+            if not self._segmenter.voiced or self._waited * BLOCK_SECONDS < self._options.every:
                 return
             span = self._segmenter.open()
             assert span is not None
@@ -159,7 +159,7 @@ class Transcriber:
             return
         words = self._recognise(span.samples)
         self._heard = (span.first, span.last, words) if change is not None else None
-        self._quiet = 0
+        self._waited = 0
         text = self._new(span, words)
         if text:
             yield TentativeEvent(self._since + span.start, self._since + span.end, text)

@@ -122,9 +122,13 @@ class Writing:
         """Write events as they come; with a journal, the transcript when it is whole."""
         segments = self._shown(events, view, name)
         if journal is not None:
-            for segment in segments:
-                if (segment.start, segment.end) not in known:
-                    journal.add(segment)
+            try:
+                for segment in segments:
+                    if (segment.start, segment.end) not in known:
+                        journal.add(segment)
+            except KeyboardInterrupt:
+                err.print(f"{journal.found} segments are kept in {journal.path}; the same command goes on from there")
+                raise
             journal.finish(self.form)
             return
         for text in self.form.render(segments):
