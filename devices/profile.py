@@ -17,6 +17,7 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from voxrill.devices.errors import DeviceError
 from voxrill.devices.stages import Machine
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -92,13 +93,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         )
 
 
-class ProfileError(ValueError):
-    """A device that is not known, or a file that is no profile; `remedy` says what to do."""
-
-    def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(message, remedy)
-        self.message = message
-        self.remedy = remedy
+class ProfileError(DeviceError):
+    """A device that is not known, or a file that is no profile."""
 
 
 def shipped_profiles() -> list[str]:
