@@ -6,8 +6,10 @@ In: a provider's short name. Out: the devices it finds here, for `SessionOptions
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -25,15 +27,15 @@ class Plugin:
     """A provider in a package.
 
     provider: what onnxruntime calls it, and what it is registered as (QNN's devices bear the name of its registration);
-    package: what pip calls it; module: which must have `get_library_path()`; options: what a session needs from it;
-    evidence: what of it was executed, and what is untested.
+    package: what pip calls it; module: which must have `get_library_path()`; evidence: what of it was executed, and
+    what is untested; options: what a session of so many threads (0: its own choice) needs to be told.
     """
 
     provider: str
     package: str
     module: str
     evidence: str
-    options: Callable[[ModuleType], dict[str, str]] = lambda _module: {}
+    options: Callable[[ModuleType, int], dict[str, str]] = lambda _module, _threads: {}
 
     @property
     def pip(self) -> str:
@@ -48,19 +50,30 @@ class Plugin:
             return None
 
 
+def _openvino(_module: ModuleType, threads: int) -> dict[str, str]:
+    """Float32 stays float32: by itself it computes in bfloat16 on processors that have it."""
+    wanted = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})
+    return {"load_config": json.dumps({"CPU": wanted})}
+
+
+def _qnn(module: ModuleType, _threads: int) -> dict[str, str]:
+    return {"backend_path": module.get_qnn_htp_path()}
+
+
 PLUGINS = {
     "openvino": Plugin(
         "OpenVINOExecutionProvider",
         "onnxruntime-ep-openvino",
         "onnxruntime_ep_openvino",
         "executed on an x86-64 CPU; untested on Intel GPUs and NPUs",
+        _openvino,
     ),
     "qnn": Plugin(
         "QNNExecutionProvider",
         "onnxruntime-qnn",
         "onnxruntime_qnn",
         "registered on x86-64, where it has a compiler and a simulator; untested on Snapdragon",
-        lambda module: {"backend_path": module.get_qnn_htp_path()},
+        _qnn,
     ),
     "webgpu": Plugin(
         "WebGpuExecutionProvider",
@@ -71,6 +84,9 @@ PLUGINS = {
 }
 """By short name."""
 
+_REGISTERING = Lock()
+"""Graphs are loaded by several threads, and onnxruntime refuses a library that it has."""
+
 
 def register(name: str) -> list[Any]:
     """Register a plugin, once a process, and list its devices (`onnxruntime.OrtEpDevice`), at least one.
@@ -79,8 +95,11 @@ def register(name: str) -> list[Any]:
         ProviderError: there is no such plugin, its package is missing or does not load, or it finds no device.
     """
     plugin = find_plugin(name)
-    if not _devices(plugin):
-        _register(plugin)
+    if not hasattr(ort, "get_ep_devices"):
+        raise ProviderError(f"onnxruntime {ort.__version__} takes no plugins", "Run: pip install --upgrade onnxruntime")
+    with _REGISTERING:
+        if not _devices(plugin):
+            _register(plugin)
     devices = _devices(plugin)
     if not devices:
         raise ProviderError(
@@ -100,11 +119,16 @@ def find_plugin(name: str) -> Plugin:
     return PLUGINS[name]
 
 
-def session_options_of(name: str) -> dict[str, str]:
-    """Options that a session of this plugin needs beside its device; its package must be installed."""
-    plugin = find_plugin(name)
+def give(options: ort.SessionOptions, name: str, threads: int = 0) -> None:
+    """Have a session that is made with these options run on the first device of a plugin.
+
+    Raises:
+        ProviderError: see `register`.
+    """
+    devices, plugin = register(name), find_plugin(name)
     module = plugin.load()
-    return plugin.options(module) if module else {}
+    assert module is not None  # it is registered
+    options.add_provider_for_devices(devices[:1], plugin.options(module, threads))
 
 
 def _devices(plugin: Plugin) -> list[Any]:
@@ -112,10 +136,6 @@ def _devices(plugin: Plugin) -> list[Any]:
 
 
 def _register(plugin: Plugin) -> None:
-    if not hasattr(ort, "register_execution_provider_library"):
-        raise ProviderError(
-            f"onnxruntime {ort.__version__} takes no provider plugins", "Run: pip install --upgrade onnxruntime"
-        )
     module = plugin.load()
     if module is None:
         raise ProviderError(f"{plugin.package} is not installed", f"Run: {plugin.pip}")

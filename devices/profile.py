@@ -45,7 +45,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     itself; theoretical_gbps: of the memory's data sheet; bandwidth_gbps and core_bandwidth_gbps: what all `cores`, and
     one, can read, in 1e9 bytes a second; cores: those worth computing on; clock_ghz: theirs, sustained;
     int8_macs_per_cycle and float_macs_per_cycle: products added up in a cycle of one core, the compute rate; runnable:
-    false where Voxrill's Python runtime cannot run and only a bundle is made for it.
+    false where Voxrill's Python runtime cannot run and only a bundle is made for it; provider: that of a graph by its
+    name, or of `all`, as --provider takes them.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     npu: Figure[str] | None = None
     providers: Figure[tuple[str, ...]]
     runnable: bool = True
+    provider: dict[str, str] = {}
 
     @property
     def figures(self) -> dict[str, Figure[object]]:

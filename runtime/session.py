@@ -8,6 +8,7 @@ time); with spinning stopped after each run 155 ms (305 ms). All graphs of one m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,19 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from voxrill.devices.providers import CPU, session_options
+from voxrill.devices.errors import DeviceError
+from voxrill.devices.providers import (
+    CPU,
+    CPU_NAME,
+    RECORD,
+    Provider,
+    assignment,
+    find_provider,
+    open_session,
+    session_options,
+)
 from voxrill.runtime.contract import GraphSpec, TensorSpec, differences
-from voxrill.runtime.errors import BundleError
+from voxrill.runtime.errors import BundleError, ProviderRefused, UsageError
 from voxrill.runtime.stats import StageTimes
 
 Array = NDArray[Any]
@@ -29,6 +40,12 @@ _DTYPES = {
     "tensor(int64)": "int64",
     "tensor(int32)": "int32",
 }
+
+_FALLBACK_REFUSED = "fallback to CPU EP has been explicitly disabled"
+"""What onnxruntime says of a graph that a provider does not take wholly."""
+
+_NAMED = 3
+"""Operators that are named in a refusal."""
 
 
 class Graph:
@@ -41,9 +58,14 @@ class Graph:
         threads: threads of its pool; 0 leaves it to onnxruntime (one per physical core).
         repack: see `session_options`.
         tuned: see `session_options`.
+        provider: the execution provider it is given to.
+        strict: refuse a graph that its provider would not take wholly.
+        profile: where onnxruntime's record of every node's time goes; its name goes on from this.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
+        ProviderRefused: strict, and nodes of it would run on the CPU.
+        UsageError: the provider is not installed, or finds nothing to run on.
     """
 
     def __init__(
@@ -54,14 +76,29 @@ class Graph:
         threads: int = 0,
         repack: bool = False,
         tuned: bool = False,
+        provider: Provider = find_provider(CPU_NAME),
+        strict: bool = False,
+        profile: Path | None = None,
     ) -> None:
         self.spec = spec
+        self.provider = provider
         self._times = times
+
+        def opened(strict: bool) -> ort.InferenceSession:
+            options = session_options(threads, repack, tuned)
+            if profile is not None:
+                options.enable_profiling, options.profile_file_prefix = True, str(profile)
+                options.add_session_config_entry(RECORD, "1")
+            return open_session(path, options, provider, threads, strict)
+
         try:
-            self._session = ort.InferenceSession(
-                str(path), sess_options=session_options(threads, repack, tuned), providers=[CPU]
-            )
+            self._session = opened(strict)
+        except DeviceError as error:
+            raise UsageError(error.message, error.remedy) from None
         except Exception as error:  # onnxruntime raises a class per status; all mean the same to a user
+            if strict and _FALLBACK_REFUSED in str(error):
+                self._session = opened(strict=False)
+                raise self._refusal() from None
             raise BundleError(
                 f"{path.name} cannot be loaded: {_first_line(error)}",
                 f"Check the bundle with: voxrill verify {path.parent}",
@@ -73,6 +110,24 @@ class Graph:
                 "Export the bundle again with this version",
             )
         self._outputs = [tensor.name for tensor in spec.outputs]
+
+    def assigned(self) -> dict[str, Counter[str]]:
+        """Nodes by operator, by provider; of a graph that is not the CPU's, or is profiled."""
+        return assignment(self._session)
+
+    def end_profile(self) -> Path:
+        """Write the record of every node's time, and say where it is."""
+        return Path(self._session.end_profiling())
+
+    def _refusal(self) -> ProviderRefused:
+        given = self.assigned()
+        fallen, name = given[CPU], self.spec.name
+        operators = ", ".join(operator for operator, _ in fallen.most_common(_NAMED))
+        return ProviderRefused(
+            f"{name} would not run wholly on {self.provider.name}: {fallen.total()} of its "
+            f"{sum(nodes.total() for nodes in given.values())} nodes ({operators}) would fall back to the CPU",
+            f"Leave --strict out, or give this graph to the CPU: --provider {name}={CPU_NAME}",
+        )
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; arrays by input name to arrays by output name."""

@@ -24,7 +24,9 @@ from voxrill.runtime.cli import (
     BundleOption,
     JsonOption,
     MaxOption,
+    ProviderOption,
     SeedOption,
+    StrictOption,
     SystemOption,
     ThreadsOption,
     err,
@@ -97,6 +99,8 @@ def talk(
     seed: SeedOption = None,
     max_new_tokens: MaxOption = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Talk: speak, be answered aloud, interrupt, go on. Ctrl-C ends it."""
@@ -105,7 +109,7 @@ def talk(
     endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
     canceller_made = canceller() if echo_cancel else None
     system_audio = AudioSystem()
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     conversation = _conversation(model, system, snapshot)
     limit = model.manifest.static.context if model.manifest.static else model.manifest.model.backbone.max_positions
     mind = MindOptions(
