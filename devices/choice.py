@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from voxrill.devices.profile import read_profile, shipped_profiles
-from voxrill.devices.providers import CPU_NAME, Provider, find_provider
+from voxrill.devices.providers import CPU_PROVIDER, Provider, find_provider
 
 ALL = "all"
 """In the place of a graph's name: every graph that is not named."""
@@ -24,12 +24,15 @@ class Choice:
 
     def of(self, graph: str) -> Provider:
         """The provider of a graph."""
-        return self.providers.get(graph) or self.providers.get(ALL) or find_provider(CPU_NAME)
+        return self.providers.get(graph) or self.providers.get(ALL) or CPU_PROVIDER
 
     @property
     def graphs(self) -> set[str]:
         """Graphs that were named."""
         return set(self.providers) - {ALL}
+
+
+CPU_ONLY = Choice()
 
 
 def choose(words: Iterable[str], strict: bool = False) -> Choice:

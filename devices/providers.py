@@ -20,9 +20,6 @@ CPU_NAME = "cpu"
 
 _ERRORS_ONLY, _FATAL_ONLY = 3, 4
 
-RECORD = "session.record_ep_graph_assignment_info"
-"""The session option with which `assignment` has something to tell."""
-
 _EXTERNAL_FROM = 1024
 """Bytes from which a weight goes to the tuned graph's data file: only there it has a repacked form and is mapped."""
 
@@ -62,6 +59,8 @@ PROVIDERS = {provider.name: provider for provider in _CLASSIC} | {
 }
 """All of them, by short name."""
 
+CPU_PROVIDER = PROVIDERS[CPU_NAME]
+
 
 def find_provider(name: str) -> Provider:
     """A provider by its short or full name, in any case.
@@ -84,14 +83,9 @@ def open_session(
         ProviderError: the provider is not installed, or finds nothing to run on.
         Exception: whatever onnxruntime raises if the graph does not load.
     """
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for `assignment`
     if provider.name == CPU_NAME:
         return ort.InferenceSession(str(path), sess_options=options, providers=[CPU])
-    if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
-        raise ProviderError(
-            f"onnxruntime {ort.__version__} does not say what a provider takes",
-            "Run: pip install --upgrade onnxruntime",
-        )
-    options.add_session_config_entry(RECORD, "1")
     if strict:
         options.log_severity_level = _FATAL_ONLY  # the refusal is told by whoever catches it
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -104,7 +98,14 @@ def open_session(
 
 
 def assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:
-    """Nodes by operator, by provider (full name), of a session whose options had `RECORD`."""
+    """Nodes by operator, by provider (full name), of a session that was opened as above.
+
+    Raises:
+        ProviderError: this onnxruntime does not say.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        here = f"onnxruntime {ort.__version__}"
+        raise ProviderError(f"{here} does not say what a provider takes", "Run: pip install --upgrade onnxruntime")
     given: dict[str, Counter[str]] = {}
     for part in session.get_provider_graph_assignment_info():
         given.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())

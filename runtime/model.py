@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from voxrill.devices.choice import ALL, Choice, choose
+from voxrill.devices.choice import ALL, CPU_ONLY, Choice, choose
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.processor import cores
 from voxrill.devices.providers import CPU, CPU_NAME
@@ -94,7 +94,7 @@ class Model:
         bundle: Bundle,
         threads: int = 0,
         tuned: TunedForm | None = None,
-        choice: Choice = Choice(),
+        choice: Choice = CPU_ONLY,
         profile: Path | None = None,
     ) -> None:
         if tuned is None:

@@ -9,8 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from voxrill.runtime.cli import (
     BundleArgument,
@@ -19,6 +17,7 @@ from voxrill.runtime.cli import (
     StrictOption,
     ThreadsOption,
     open_model,
+    print_columns,
     print_json,
 )
 from voxrill.runtime.provider_report import Share, report
@@ -26,7 +25,7 @@ from voxrill.runtime.provider_report import Share, report
 _NAMED = 4
 """Operators of a graph that are named in the table; JSON has all."""
 
-_out = Console(highlight=False, markup=False, emoji=False)
+_HEADER = ("graph", "provider", "nodes", "ms a call", "operators")
 
 
 def register(app: typer.Typer) -> None:
@@ -57,16 +56,12 @@ def providers(
             ]
         )
     else:
-        _out.print(_table(shares))
+        print_columns([_HEADER, *map(_cells, shares)])
 
 
-def _table(shares: list[Share]) -> Table:
-    table = Table(title="a call of each graph, by provider", title_justify="left", title_style="bold")
-    for column in ("graph", "provider", "nodes", "ms", "operators"):
-        table.add_column(column, overflow="fold", justify="right" if column in ("nodes", "ms") else "left")
-    for share in shares:
-        operators = [f"{operator} {count}" for operator, count in share.nodes.most_common(_NAMED)]
-        more = [f"{len(share.nodes) - _NAMED} more"] if len(share.nodes) > _NAMED else []
-        row = (share.graph, share.provider, str(share.nodes.total()), f"{share.milliseconds:.2f}")
-        table.add_row(*row, ", ".join([*operators, *more]))
-    return table
+def _cells(share: Share) -> tuple[str, ...]:
+    """One line of the table."""
+    operators = [f"{operator} {count}" for operator, count in share.nodes.most_common(_NAMED)]
+    more = [f"{len(share.nodes) - _NAMED} more"] if len(share.nodes) > _NAMED else []
+    counts = (str(share.nodes.total()), f"{share.milliseconds:.2f}")
+    return (share.graph, share.provider, *counts, ", ".join([*operators, *more]))

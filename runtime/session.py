@@ -18,16 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from voxrill.devices.errors import DeviceError
-from voxrill.devices.providers import (
-    CPU,
-    CPU_NAME,
-    RECORD,
-    Provider,
-    assignment,
-    find_provider,
-    open_session,
-    session_options,
-)
+from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
 from voxrill.runtime.contract import GraphSpec, TensorSpec, differences
 from voxrill.runtime.errors import BundleError, ProviderRefused, UsageError
 from voxrill.runtime.stats import StageTimes
@@ -76,7 +67,7 @@ class Graph:
         threads: int = 0,
         repack: bool = False,
         tuned: bool = False,
-        provider: Provider = find_provider(CPU_NAME),
+        provider: Provider = CPU_PROVIDER,
         strict: bool = False,
         profile: Path | None = None,
     ) -> None:
@@ -88,7 +79,6 @@ class Graph:
             options = session_options(threads, repack, tuned)
             if profile is not None:
                 options.enable_profiling, options.profile_file_prefix = True, str(profile)
-                options.add_session_config_entry(RECORD, "1")
             return open_session(path, options, provider, threads, strict)
 
         try:
@@ -112,8 +102,15 @@ class Graph:
         self._outputs = [tensor.name for tensor in spec.outputs]
 
     def assigned(self) -> dict[str, Counter[str]]:
-        """Nodes by operator, by provider; of a graph that is not the CPU's, or is profiled."""
-        return assignment(self._session)
+        """Nodes by operator, by provider (onnxruntime's name of it).
+
+        Raises:
+            UsageError: this onnxruntime does not say.
+        """
+        try:
+            return assignment(self._session)
+        except DeviceError as error:
+            raise UsageError(error.message, error.remedy) from None
 
     def end_profile(self) -> Path:
         """Write the record of every node's time, and say where it is."""
