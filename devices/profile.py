@@ -18,6 +18,8 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from voxrill.devices.errors import DeviceError
+from voxrill.devices.plugins import ProviderError
+from voxrill.devices.providers import find_provider
 from voxrill.devices.stages import Machine
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -139,5 +141,10 @@ def _check(profile: Profile, path: Path) -> None:
                 f"{path}: {name} is {figure.evidence!r} without a source",
                 'Add source = "where it is from", or say evidence = "assumed"',
             )
+    for provider in profile.provider.values():
+        try:
+            find_provider(provider)
+        except ProviderError as error:
+            raise ProfileError(f"{path}: {error.message}", error.remedy) from None
     if profile.reserved_gb.value >= profile.memory_gb.value:
         raise ProfileError(f"{path}: reserved_gb is not less than memory_gb", "Reserve less, or give more memory")
