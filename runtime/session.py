@@ -134,7 +134,7 @@ class Graph:
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
         """A run that reads and writes the given arrays where they lie; one may be input and output at once."""
-        binding = Binding(self._session, self.spec, self._times)
+        binding = Binding(self._session, self.spec, self._times, self.provider.name != CPU_NAME)
         for name, array in inputs.items():
             binding.read(name, array)
         for name, array in outputs.items():
@@ -143,28 +143,36 @@ class Graph:
 
 
 class Binding:
-    """A graph's run without copies, made once and run often. Made by `Graph.bind`."""
+    """A graph's run without copies, made once and run often. Made by `Graph.bind`.
 
-    def __init__(self, session: ort.InferenceSession, spec: GraphSpec, times: StageTimes) -> None:
+    copied: another provider than the CPU's copies its inputs when they are bound, so they are bound again for each run.
+    """
+
+    def __init__(self, session: ort.InferenceSession, spec: GraphSpec, times: StageTimes, copied: bool) -> None:
         self._session = session
         self._times = times
         self._name = spec.name
         self._io = session.io_binding()
-        self._held: dict[str, Array] = {}
+        self._copied = copied
+        self._inputs: dict[str, Array] = {}
+        self._outputs: dict[str, Array] = {}
 
     def read(self, name: str, array: Array) -> None:
         """Input `name` is what is in `array` when the graph runs."""
-        self._held[name] = array = np.ascontiguousarray(array)
+        self._inputs[name] = array = np.ascontiguousarray(array)
         self._io.bind_cpu_input(name, array)
 
     def write(self, name: str, array: Array) -> None:
         """Output `name` is written into `array`."""
-        self._held[name] = array
+        self._outputs[name] = array
         self._io.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
     def run(self) -> None:
         """Run once."""
         with self._times.measure(self._name):
+            if self._copied:
+                for name, array in self._inputs.items():
+                    self._io.bind_cpu_input(name, array)
             self._session.run_with_iobinding(self._io)
 
 

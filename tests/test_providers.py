@@ -116,6 +116,7 @@ def test_the_report_of_the_cpu(cli):
         assert share["provider"] == CPU and sum(share["nodes"].values()) > 0 and share["ms"] > 0
 
 
+@pytest.mark.filterwarnings("default::voxrill.runtime.model.Fallback")
 def test_the_report_of_a_fallback(cli, openvino):
     ran = cli("providers", "--provider", "audio_detokenizer=openvino", "--json", "--threads", "1")
     assert "nodes that fell back to the CPU: audio_detokenizer" in ran.err
