@@ -12,6 +12,7 @@ from voxrill import __version__
 from voxrill.export import cli as export_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
+from voxrill.runtime import doctor_cli as doctor_command
 from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import providers_cli as providers_command
 from voxrill.runtime import tune_cli as tune_command
@@ -36,6 +37,7 @@ runtime_commands.register(app)
 tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)
+doctor_command.register(app)
 bench_commands.register(app)
 plan_command.register(app)
 providers_command.register(app)
