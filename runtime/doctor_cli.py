@@ -49,7 +49,7 @@ def _show(found: Examination) -> None:
 
 
 def _show_facts(facts: Facts) -> None:
-    width = max(map(len, facts))
+    width = max(map(len, facts), default=0)
     for name, value in facts.items():
         print(f"  {name.ljust(width)}  {' '.join(value) if isinstance(value, list) else value}")
 
