@@ -1,4 +1,4 @@
-"""The command that measures talking: bench talk.
+"""The commands that measure: bench --minutes, which is of another module, and bench talk.
 
 The table or JSON goes to stdout, progress to stderr.
 """
@@ -18,6 +18,7 @@ from rich.console import Console
 from voxrill.devices.processor import processor
 from voxrill.runtime.cli import BundleOption, JsonOption, err, print_json
 from voxrill.runtime.steps import Progress, step_progress
+from voxrill.runtime.sustained_cli import sustained
 from voxrill.runtime.talk.bench import report
 from voxrill.runtime.talk.bench.asking import Question, ask, interrupt
 from voxrill.runtime.talk.bench.cascade import SYNTHESISERS, check_cascade
@@ -34,9 +35,9 @@ _CASCADE = ("-m", "voxrill.runtime.talk.bench.cascade")
 
 
 def register(app: typer.Typer) -> None:
-    """Add this command to the command line."""
-    bench = typer.Typer(name="bench", help="Measure on this machine.", no_args_is_help=True, rich_markup_mode=None)
-    bench.callback()(lambda: None)  # a single command would otherwise take the group's own name
+    """Add these commands to the command line."""
+    bench = typer.Typer(name="bench", no_args_is_help=True, rich_markup_mode=None)
+    bench.callback(invoke_without_command=True)(sustained)
     bench.command()(talk)
     app.add_typer(bench)
 
