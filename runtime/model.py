@@ -233,7 +233,7 @@ def _tell_fallback(graphs: Iterable[Graph]) -> None:
     """Warn of nodes that run on the CPU though their graph was given to another provider."""
     fallen = []
     for graph in graphs:
-        if graph.provider.name != CPU_NAME:
+        if not graph.on_cpu:
             nodes = {name: operators.total() for name, operators in graph.assigned().items()}
             if nodes.get(CPU):
                 fallen.append(f"{graph.spec.name} {nodes[CPU]} of {sum(nodes.values())} ({graph.provider.name})")

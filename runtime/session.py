@@ -101,6 +101,11 @@ class Graph:
             )
         self._outputs = [tensor.name for tensor in spec.outputs]
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is the CPU's wholly, because it was given to it."""
+        return self.provider.name == CPU_NAME
+
     def assigned(self) -> dict[str, Counter[str]]:
         """Nodes by operator, by provider (onnxruntime's name of it).
 
@@ -134,7 +139,7 @@ class Graph:
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
         """A run that reads and writes the given arrays where they lie; one may be input and output at once."""
-        binding = Binding(self._session, self.spec, self._times, self.provider.name != CPU_NAME)
+        binding = Binding(self._session, self.spec, self._times, not self.on_cpu)
         for name, array in inputs.items():
             binding.read(name, array)
         for name, array in outputs.items():

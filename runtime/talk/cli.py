@@ -148,7 +148,7 @@ def replay(
 ) -> None:
     """Make a recorded talk's answers again, and compare them to the bit."""
     recorded = replaying.read_recording(recording)
-    model = open_model(bundle, recorded.header.threads)
+    model = open_model(bundle, recorded.header.threads, recorded.header.providers)
     for difference in replaying.differences(recorded, model):
         err.print(f"voxrill: other codes would be no wonder: {difference}", style="yellow", soft_wrap=True)
     differing = []

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from voxrill.devices.processor import processor
-from voxrill.runtime.cli import BundleOption, JsonOption, err, print_json
+from voxrill.runtime.cli import BundleOption, JsonOption, ProviderOption, err, print_json
 from voxrill.runtime.steps import Progress, step_progress
 from voxrill.runtime.sustained_cli import sustained
 from voxrill.runtime.talk.bench import report
@@ -55,6 +55,7 @@ def talk(
     ] = EndpointOptions.endpoint,
     cascade: Annotated[bool, typer.Option(help="Ask a cascade of other programs, too.")] = True,
     synthesiser: Annotated[str, typer.Option(help=f"The cascade's: {' or '.join(SYNTHESISERS)}.")] = SYNTHESISERS[0],
+    provider: ProviderOption = None,
     json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
 ) -> None:
@@ -67,7 +68,8 @@ def talk(
         report.check_plot()
     asked = read_questions(questions, count)
     options = ("--endpoint", str(endpoint))
-    commands = {VOXRILL: [*_TALK, *options, *(["--bundle", str(bundle)] if bundle else [])]}
+    chosen = [part for word in provider or () for part in ("--provider", word)]
+    commands = {VOXRILL: [*_TALK, *options, *chosen, *(["--bundle", str(bundle)] if bundle else [])]}
     if cascade:
         commands[CASCADE] = [*_CASCADE, *options, "--synthesiser", synthesiser]
     with step_progress(err, "asking") as progress:
