@@ -66,10 +66,10 @@ def judge(samples: Sequence[Sample]) -> Verdict:
     rate, ghz = median(sample.rate for sample in begin), _median_clock(begin)
     last = samples[-max(1, len(samples) // 4) :]
     run, since = 0, None
-    for sample in samples:
+    for index, sample in enumerate(samples):
         run = run + 1 if _is_throttled(sample, rate, ghz) else 0
         if run == IN_A_ROW and since is None:
-            since = samples[samples.index(sample) - IN_A_ROW + 1].at
+            since = samples[index - IN_A_ROW + 1].at
     return Verdict(median(sample.rate for sample in last) / rate, since, ghz is not None)
 
 
