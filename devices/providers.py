@@ -94,7 +94,7 @@ def open_session(
         return ort.InferenceSession(str(path), sess_options=options)
     if not provider.here:
         raise ProviderError(f"this onnxruntime has no {provider.full_name}", f"To get it: {provider.remedy}")
-    return ort.InferenceSession(str(path), sess_options=options, providers=[provider.full_name, CPU])
+    return ort.InferenceSession(str(path), sess_options=options, providers=[provider.full_name])  # and the CPU, unsaid
 
 
 def assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:

@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 import voxrill
 from voxrill.devices.choice import choose
 from voxrill.devices.plugins import PLUGINS, ProviderError, register
 from voxrill.devices.profile import PROFILES, ProfileError, read_profile
-from voxrill.devices.providers import CPU, PROVIDERS, find_provider
+from voxrill.devices.providers import CPU, PROVIDERS, Provider, find_provider
 from voxrill.runtime.model import Fallback
 from voxrill.runtime.tuning import outputs
 
@@ -124,6 +125,27 @@ def test_the_report_of_a_fallback(cli, openvino):
     assert set(by_provider) == {CPU, OPENVINO.provider}
     assert "DynamicQuantizeMatMul" in by_provider[CPU]["nodes"]
     assert by_provider[OPENVINO.provider]["ms"] > 0
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """A provider of onnxruntime's own wheel that takes no node."""
+    name = "AzureExecutionProvider"
+    if name not in ort.get_available_providers():
+        pytest.skip(f"this onnxruntime has no {name}")
+    monkeypatch.setitem(PROVIDERS, "idle", Provider("idle", name, "untested", ""))
+
+
+def test_a_provider_that_takes_nothing_is_told(idle):
+    with pytest.warns(Fallback, match=r"text_head (\d+) of \1 \(idle\)"):
+        voxrill.load(threads=1, provider="text_head=idle")
+
+
+def test_a_provider_that_takes_nothing_is_refused(idle):
+    with pytest.raises(
+        voxrill.VoxrillError, match=r"text_head would not run wholly on idle: .*--provider text_head=cpu"
+    ):
+        voxrill.load(threads=1, provider="text_head=idle", strict=True)
 
 
 def test_strict_refuses_a_fallback(cli, openvino):
