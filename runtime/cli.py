@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from voxrill.runtime.conversation import Output
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 from voxrill.runtime.manifest import Manifest, Sampling, Task
-from voxrill.runtime.model import Model
+from voxrill.runtime.model import Model, chosen
 from voxrill.runtime.smoke import smoke_run
 
 # No markup or emoji: file names and prompts may hold [brackets] and :colons:.
@@ -62,6 +62,17 @@ TextTopK = Annotated[int | None, typer.Option(help="Text candidates kept; 0 keep
 AudioTemperature = Annotated[float | None, typer.Option(help="Audio sampling temperature; 0 is greedy.", min=0.0)]
 AudioTopK = Annotated[int | None, typer.Option(help="Audio candidates kept; 0 keeps all.", min=0)]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads per graph; 0: what tune found best, or one per core.")]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        help="Execution provider of all graphs, or GRAPH=NAME, or a profile that says so; may be given several times.",
+        show_default=False,
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse a graph of which the provider would leave nodes to the CPU.")
+]
 SystemOption = Annotated[str | None, typer.Option(help="Another system prompt than the model family's own.")]
 OutOption = Annotated[
     str | None, typer.Option("-o", "--out", help="WAV file to write; - for raw 16-bit samples on stdout.")
@@ -88,12 +99,14 @@ def speak(
     audio_temperature: AudioTemperature = None,
     audio_top_k: AudioTopK = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Say a text aloud into a WAV file."""
     if out is None:
         raise UsageError("there is nowhere to put the sound", "Give -o OUT.wav, or -o - for raw samples on stdout")
     _check_streams(out, json)
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     task = model.manifest.tasks.speak
     speech = model.speak(
         _stdin() if text == STDIN else text,
@@ -125,13 +138,15 @@ def chat(
     audio_temperature: AudioTemperature = None,
     audio_top_k: AudioTopK = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Answer one question, spoken, written or both."""
     if audio is None and text is None:
         raise UsageError("there is no question", "Give --audio FILE, --text TEXT or both")
     wanted = _output(output)
     _check_streams(out, json or wanted != "audio")
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
         audio=audio,
@@ -219,9 +234,12 @@ def open_named(bundle: Path | None) -> bundles.Bundle:
     return opened
 
 
-def open_model(bundle: Path | None, threads: int) -> Model:
+def open_model(
+    bundle: Path | None, threads: int, provider: list[str] | None = None, strict: bool = False, **options: Any
+) -> Model:
     """The model of the bundle that was named, or else the built-in one with a note that it is."""
-    return Model(open_named(bundle), threads)
+    choice = chosen(provider or (), strict)
+    return Model(open_named(bundle), threads, choice=choice, **options)
 
 
 def _stdin() -> str:
@@ -328,6 +346,13 @@ def print_json(value: Any) -> None:
     """One line of JSON on stdout."""
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns on stdout, the first row their heads."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _tables(manifest: Manifest) -> Iterator[Table]:

@@ -31,6 +31,7 @@ COMMANDS = (
     "replay",
     "snapshot",
     "plan",
+    "providers",
     "devices",
     "doctor",
     "bench",

@@ -31,7 +31,9 @@ from voxrill.runtime.cli import (
     BundleOption,
     JsonOption,
     MaxOption,
+    ProviderOption,
     SeedOption,
+    StrictOption,
     SystemOption,
     TextTemperature,
     TextTopK,
@@ -42,7 +44,7 @@ from voxrill.runtime.cli import (
     sampling,
 )
 from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.model import Model
+from voxrill.runtime.model import Model, chosen
 from voxrill.runtime.steps import step_progress
 from voxrill.runtime.talk.device_stream import AudioSystem
 from voxrill.runtime.talk.microphone import DeviceMicrophone
@@ -86,6 +88,8 @@ def transcribe(
     text_temperature: TextTemperature = None,
     text_top_k: TextTopK = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Write down the words of sound files, of folders of them (JSON Lines), or of what the microphone hears."""
     files = sounds or []
@@ -93,8 +97,9 @@ def transcribe(
         raise typer.BadParameter("give sound files or folders, or --live for the microphone")
     folders = any(file.is_dir() for file in files)
     _check(form, out, json, jobs, folders, len(files))
-    chosen = form_named(form, out)
+    written = form_named(form, out)
     audio = AudioSystem() if live else None
+    choice = chosen(provider or (), strict)
     opened = open_named(bundle)
     wished = {
         "system": system,
@@ -104,8 +109,10 @@ def transcribe(
     }
     if folders:
         each = threads or (max(1, cores() // jobs) if jobs > 1 else 0)
-        return _transcribe_folders(lambda: Model(opened, each), opened, BatchWish(files, jobs, out, wished))
-    writing = Writing(Model(opened, threads), wished, chosen, out, json)
+        return _transcribe_folders(
+            lambda: Model(opened, each, choice=choice), opened, BatchWish(files, jobs, out, wished)
+        )
+    writing = Writing(Model(opened, threads, choice=choice), wished, written, out, json)
     if audio is not None:
         writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
     else:

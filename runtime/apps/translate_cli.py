@@ -15,7 +15,9 @@ from voxrill.runtime.cli import (
     JsonOption,
     MaxOption,
     OutOption,
+    ProviderOption,
     SeedOption,
+    StrictOption,
     TextTemperature,
     TextTopK,
     ThreadsOption,
@@ -42,6 +44,8 @@ def translate(
     audio_temperature: AudioTemperature = None,
     audio_top_k: AudioTopK = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Say in another language what a sound file says. What comes out is only as good as the model at this."""
     chat(
@@ -58,4 +62,6 @@ def translate(
         audio_temperature=audio_temperature,
         audio_top_k=audio_top_k,
         threads=threads,
+        provider=provider,
+        strict=strict,
     )
