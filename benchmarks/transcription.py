@@ -56,8 +56,9 @@ def held_out() -> list[Clip]:
 
 
 def evaluated() -> list[Clip]:
-    """The 610 clips that Pebble's evaluation hears words in; they are synthesised when they are not there yet."""
+    """The 610 clips that Pebble's evaluation hears words in, in a quiet room; made when they are not there yet."""
     sys.path.insert(0, str(ROOT / "examples" / "pebble"))
+    from augment import quiet_room  # type: ignore[import-not-found]
     from data import evaluation_jobs  # type: ignore[import-not-found]
     from synthesise import make_clips  # type: ignore[import-not-found]
     from world import SENTENCES  # type: ignore[import-not-found]
@@ -65,7 +66,8 @@ def evaluated() -> list[Clip]:
     known = {sentence.command for sentence in SENTENCES}
     jobs = (job for job in evaluation_jobs() if job.text in known)
     made = make_clips(jobs, ROOT / "build" / "pebble" / "transcription.npz", "synthesising")
-    return [(text, made.waveform(number)) for number, text in enumerate(made.texts)]
+    chance = np.random.default_rng(0)
+    return [(text, quiet_room(made.waveform(number), chance)) for number, text in enumerate(made.texts)]
 
 
 def meeting(chance: np.random.Generator, found: list[Clip]) -> Iterator[Clip]:
