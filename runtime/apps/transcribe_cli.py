@@ -45,7 +45,7 @@ from voxrill.runtime.cli import (
 )
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.model import Model, chosen
-from voxrill.runtime.steps import step_progress
+from voxrill.runtime.steps import Progress, step_progress
 from voxrill.runtime.talk.device_stream import AudioSystem
 from voxrill.runtime.talk.microphone import DeviceMicrophone
 
@@ -158,13 +158,7 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
     with ExitStack() as stack:
         progress = stack.enter_context(step_progress(err, "transcribing"))
         results = stack.enter_context(Results(wish.out, made)) if wish.out is not None else None
-        asked = []
-        for number, one in enumerate(hashed(files)):
-            progress("looking for changes", number, len(files))
-            if results is None or not results.has(*one):
-                asked.append(one)
-        if len(asked) < len(files):
-            err.print(f"{len(files) - len(asked)} of {len(files)} sounds were finished before", style="dim")
+        asked = _unfinished(files, results, progress)
         if not asked:
             return
         models = [model() for _ in range(min(wish.jobs, len(asked)))]
@@ -175,6 +169,18 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
             (print_json if results is None else results.add)(record)
     if failed:
         raise UsageError(f"{failed} of {len(files)} files could not be transcribed", "See the lines above")
+
+
+def _unfinished(files: list[Path], results: Results | None, progress: Progress) -> list[tuple[Path, str]]:
+    """The files that no earlier run finished, with their hashes."""
+    asked = []
+    for number, one in enumerate(hashed(files)):
+        progress("looking for changes", number, len(files))
+        if results is None or not results.has(*one):
+            asked.append(one)
+    if len(asked) < len(files):
+        err.print(f"{len(files) - len(asked)} of {len(files)} sounds were finished before", style="dim")
+    return asked
 
 
 def _reported(record: Record) -> bool:

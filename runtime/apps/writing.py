@@ -56,7 +56,7 @@ class Writing:
         """
         pieces = read_pieces(file)
         first = _first(pieces)
-        name = printable(file) if named else None
+        name = file if named else None
         if not timed and sum(map(len, first)) <= min(WHOLE_SECONDS, hearing_span(self.model)) * SAMPLE_RATE:
             return self._whole(file, np.concatenate(first), name)
         with ExitStack() as stack:
@@ -104,7 +104,7 @@ class Writing:
         header = {**made_with(self.model.bundle, options), "sound": sound, STARTED: time.time()}
         return stack.enter_context(Journal(self.out, header))
 
-    def _whole(self, file: Path, sound: Floats, name: str | None) -> None:
+    def _whole(self, file: Path, sound: Floats, name: Path | None) -> None:
         result = self.model.transcribe(sound, **self.wished)
         if self.json:
             print_json({"file": printable(file), **summary(result)})
@@ -117,7 +117,7 @@ class Writing:
         view: TranscriptView,
         journal: Journal | None,
         known: dict[tuple[float, float], SegmentEvent],
-        name: str | None,
+        name: Path | None,
     ) -> None:
         """Write events as they come; with a journal, the transcript when it is whole."""
         segments = self._shown(events, view, name)
@@ -136,13 +136,13 @@ class Writing:
                 print(text if name is None or not text else f"{name}\t{text}", end="", flush=True)
 
     def _shown(
-        self, events: Iterable[TranscriptEvent], view: TranscriptView, name: str | None
+        self, events: Iterable[TranscriptEvent], view: TranscriptView, name: Path | None
     ) -> Iterator[SegmentEvent]:
         """The segments among `events`, each event shown."""
         for event in events:
             view.show(event)
             if self.json:
-                print_json(({} if name is None else {"file": name}) | event_json(event))
+                print_json(({} if name is None else {"file": printable(name)}) | event_json(event))
             if isinstance(event, SegmentEvent):
                 yield event
 
