@@ -23,7 +23,7 @@ import psutil
 
 import voxrill
 from voxrill.runtime.apps.live_sound import LiveSound
-from voxrill.runtime.apps.transcription import ModelRecogniser, Transcriber
+from voxrill.runtime.apps.transcription import ModelRecogniser, Transcriber, Words
 from voxrill.runtime.audio_file import SAMPLE_RATE, read_audio
 from voxrill.runtime.talk.bench.measuring import percentile, voiced
 from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block, Floats
@@ -140,20 +140,30 @@ class RealTime:
 def latency(found: list[Clip]) -> Figures:
     """Milliseconds from the capture of each phrase's last voiced sample until its text is seen, and until it is stable.
 
-    Seen is the first event after that sample which holds the text that the segment then has; the word is in it.
+    Seen is the first event from which on the text is what the segment has in the end; it may come before the phrase's
+    last sound. computed: what the model took for a piece of sound, which tells how busy the machine was otherwise.
     """
     parts = list(meeting(np.random.default_rng(0), found))
     microphone = RealTime(np.concatenate([samples for _, samples in parts]))
     events: list[tuple[float, voxrill.TranscriptEvent]] = []
-    transcriber = Transcriber(ModelRecogniser(voxrill.load(threads=1)))
+    ears, computed = ModelRecogniser(voxrill.load(threads=1)), []
+
+    def timed(samples: Floats) -> Words:
+        began = time.perf_counter()
+        words = ears(samples)
+        computed.append(time.perf_counter() - began)
+        return words
+
+    transcriber = Transcriber(timed)
     with LiveSound(microphone) as sound:
         microphone.over = sound.close
         events.extend((time.perf_counter(), event) for event in transcriber.stream(sound, sound.hurry))
     waits = [_waits(events, end, microphone.captured[end // BLOCK]) for end in _ends(parts)]
     figures: Figures = {"phrases": len(waits), "events": len(events)}
-    for number, name in enumerate(("seen", "stable")):
+    seen, stable = zip(*waits, strict=True)
+    for name, values in {"seen": seen, "stable": stable, "computed": computed}.items():
         for share in (0.5, 0.9, 1.0):
-            figures[f"{name}_ms_{100 * share:.0f}"] = round(1000 * percentile([one[number] for one in waits], share))
+            figures[f"{name}_ms_{100 * share:.0f}"] = round(1000 * percentile(values, share))
     return figures
 
 
@@ -174,7 +184,11 @@ def _waits(events: list[tuple[float, voxrill.TranscriptEvent]], end: int, captur
         (at, one) for at, one in events if one.start < end / SAMPLE_RATE and abs(one.end - end / SAMPLE_RATE) < SLACK
     ]
     stable, segment = next((at, one) for at, one in of_it if isinstance(one, voxrill.SegmentEvent))
-    seen = next(at for at, one in of_it if one.text == segment.text and at > captured)
+    seen = stable
+    for at, one in reversed(of_it):
+        if one.text != segment.text:
+            break
+        seen = at
     return seen - captured, stable - captured
 
 
