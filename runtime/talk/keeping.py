@@ -11,7 +11,9 @@ from typing import Any
 from voxrill.runtime.cli import print_json
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.model import Model
+from voxrill.runtime.talk.edges import RATE
 from voxrill.runtime.talk.events import View
+from voxrill.runtime.talk.listener import Signal, Slept, Woke
 from voxrill.runtime.talk.loop import Keepers
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.recording import Recorder, describe
@@ -44,8 +46,14 @@ def keepers(
         if json:
             print_json(_summary(turn))
 
+    def tell(signal: Signal) -> None:
+        if recorder:
+            recorder.signal(signal)
+        if json and isinstance(signal, Woke | Slept):
+            print_json({"state": "listening" if isinstance(signal, Woke) else "asleep", "at": signal.end / RATE})
+
     try:
-        yield Keepers(recorder.hear, recorder.signal, keep) if recorder else Keepers(turn=keep)
+        yield Keepers(recorder.hear, tell, keep) if recorder else Keepers(signal=tell, turn=keep)
     finally:
         if recorder:
             recorder.close()

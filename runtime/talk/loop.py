@@ -19,10 +19,11 @@ from voxrill.runtime.talk.edges import Floats, Microphone, Player
 from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, level
+from voxrill.runtime.talk.listener import Closed, Listener, Signal, Slept, Typed, Woke, level
 from voxrill.runtime.talk.mind import Mind, MindOptions
 from voxrill.runtime.talk.reply import Turn
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.talk.wake_word import Waking
 
 _POLL = 0.02
 """Seconds after which an idle mind looks whether the answer was played to its end."""
@@ -61,6 +62,7 @@ class Talk:
         options: how to talk.
         keepers: who keeps what.
         voice_activity: tells speech from other sound; None for silero's.
+        waking: lets through what follows the wake word; None for all.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Talk:
         options: TalkOptions,
         keepers: Keepers,
         voice_activity: VoiceDetector | None = None,
+        waking: Waking | None = None,
     ) -> None:
         self._microphone = microphone
         self._player = player
@@ -90,6 +93,7 @@ class Talk:
             self._post,
             view.show,
             options.barge_in or options.push_to_talk,
+            waking=waking,
         )
 
     def run(self) -> None:
@@ -132,7 +136,8 @@ class Talk:
 
     def _post(self, signal: Signal) -> None:
         self._keepers.signal(signal)
-        self._mind.inbox.put(signal)
+        if not isinstance(signal, Woke | Slept):  # who answers does not care
+            self._mind.inbox.put(signal)
 
     def _show(self, event: TalkEvent) -> None:
         self._view.show(event)
@@ -162,6 +167,7 @@ class Talk:
     def _listen(self) -> None:
         assert self._microphone is not None
         try:
+            self._listener.begin()
             while not self._stopping.is_set():
                 block = self._microphone.read(_READ)
                 if block is None:

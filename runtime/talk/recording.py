@@ -24,7 +24,7 @@ from voxrill.runtime.errors import UsageError
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.edges import RATE, Floats
 from voxrill.runtime.talk.events import Notice
-from voxrill.runtime.talk.listener import Ended, Paused, Signal
+from voxrill.runtime.talk.listener import Ended, Paused, Signal, Slept, Woke
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.reply import Turn
 
@@ -94,6 +94,8 @@ class Recorder:
         where = {}
         if isinstance(signal, Paused | Ended):
             where = {"start": signal.utterance.start, "end": signal.utterance.end}
+        elif isinstance(signal, Woke | Slept):
+            where = {"end": signal.end}
         self._line({"signal": type(signal).__name__, **where})
 
     def keep(self, turn: Turn) -> None:
