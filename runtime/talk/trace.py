@@ -16,9 +16,10 @@ from voxrill.runtime.talk.edges import Player
 class TurnTrace:
     """One turn. Times are `time.perf_counter()` seconds, None for what did not happen.
 
-    woke: the wake word was heard; voice_end: the user's last voiced sample was captured; paused: the short silence was noticed; endpoint: the turn
-    was decided to be over; encoding: the answer was begun; encoded, prefilled, first_token, first_frame: each was done;
-    queued: the first sample went to the player; played: it left for the device; ended: the turn was over.
+    woke: the wake word was heard; voice_end: the user's last voiced sample was captured; paused: the short silence was
+    noticed; endpoint: the turn was decided to be over; encoding: the answer was begun; encoded, prefilled, first_token,
+    first_frame: each was done; queued: the first sample went to the player; played: it left for the device; ended: the
+    turn was over.
 
     underruns: times the player ran dry; speculated: the answer had been begun before the endpoint; false_starts:
     answers begun and thrown away in this turn, and false_start_cpu: the processor seconds they cost, out of `cpu`;

@@ -4,7 +4,12 @@ In: blocks of the microphone. Out: of those, the ones that follow the word, whil
 word, stays awake while a question is asked and answered and for some seconds after each answer, and falls asleep. A
 word that is heard while awake begins the question anew, so that the word itself is never part of one.
 
-The detector is microWakeWord, by way of pymicro-wakeword: WORDS_MEASURED
+The detector is microWakeWord, by way of pymicro-wakeword (Apache-2.0; wheels for x86-64 and aarch64). Beside
+openWakeWord (pyopen-wakeword), four words both have in 11 synthetic voices, each at its own threshold: it knew 33 of 44
+(28), and 17 of 44 (16) with a command run on without a pause; none was a false alarm over the 44 held-out clips (none),
+13 of 360 sentences made to sound like the words (6); a second of sound took 2 ms of processor time (66); the wheel has
+2 MB (7), and the others' networks are published as CC BY-NC-SA. "okay nabu", "hey mycroft" and "alexa" were known in 9,
+9 and 10 of the voices, "hey jarvis" in 5. No person has been recorded.
 """
 
 from __future__ import annotations
@@ -16,14 +21,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from voxrill.runtime.errors import MissingDependency, UsageError
-from voxrill.runtime.talk.edges import RATE, Block, Floats
+from voxrill.runtime.talk.edges import Block, Floats
 from voxrill.runtime.talk.endpointing import blocks
 
 FOLLOW_UP = 8.0
 """Seconds after the word, and after each answer, in which a question may begin without the word."""
 
 BEHIND, AHEAD = 0.25, 0.3
-"""Seconds before and after the block in which the word is known, among which its end is looked for."""
+"""Seconds before and after the block in which the word is known, among which its end is looked for.
+
+It became known 0.6 s before its end to 0.4 s after. Of two commands in 11 voices that followed by 0.1 or 0.25 s, the
+built-in model then wrote down 120 of 121 rightly (of 161 with those that followed at once 149; from the moment itself
+on 146; with nothing looked for after it 142; all 161 if cut by hand)."""
 
 LIST = "list"
 """The name with which the words are asked for."""
