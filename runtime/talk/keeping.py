@@ -13,7 +13,7 @@ from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.edges import RATE
 from voxrill.runtime.talk.events import View
-from voxrill.runtime.talk.listener import Signal, Slept, Woke
+from voxrill.runtime.talk.listener import Signal, WakeChange, Woke
 from voxrill.runtime.talk.loop import Keepers
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.recording import Recorder, describe
@@ -46,10 +46,10 @@ def keepers(
         if json:
             print_json(_summary(turn))
 
-    def tell(signal: Signal) -> None:
+    def tell(signal: Signal | WakeChange) -> None:
         if recorder:
             recorder.signal(signal)
-        if json and isinstance(signal, Woke | Slept):
+        if json and isinstance(signal, WakeChange):
             print_json({"state": "listening" if isinstance(signal, Woke) else "asleep", "at": signal.end / RATE})
 
     try:

@@ -112,7 +112,9 @@ class Closed:
     finish: bool = False
 
 
-Signal = Began | Paused | Resumed | Ended | Interrupted | Typed | Woke | Slept | Closed
+Signal = Began | Paused | Resumed | Ended | Interrupted | Typed | Closed
+
+WakeChange = Woke | Slept
 
 
 class Listener:
@@ -122,7 +124,7 @@ class Listener:
         voice_activity: the probability of speech of the stream's next samples (512,), and its `reset`.
         endpointer: decides when turns begin and end.
         floor: what is asked whether an answer is being played, and told when the user interrupts.
-        post: takes each signal to the thinking thread.
+        post: takes each signal to the thinking thread, and each change between sleep and waking.
         show: takes what the user should see.
         barge_in: listen while an answer is played; otherwise the microphone is ignored until `tail` seconds after.
         clock: seconds.
@@ -134,7 +136,7 @@ class Listener:
         voice_activity: VoiceDetector,
         endpointer: Endpointer | PushToTalk,
         floor: Floor,
-        post: Callable[[Signal], None],
+        post: Callable[[Signal | WakeChange], None],
         show: Callable[[TalkEvent], None] = lambda _event: None,
         barge_in: bool = False,
         tail: float = 0.25,

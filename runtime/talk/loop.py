@@ -19,7 +19,7 @@ from voxrill.runtime.talk.edges import Floats, Microphone, Player
 from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Closed, Listener, Signal, Slept, Typed, Woke, level
+from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, WakeChange, level
 from voxrill.runtime.talk.mind import Mind, MindOptions
 from voxrill.runtime.talk.reply import Turn
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
@@ -47,7 +47,7 @@ class Keepers:
     """Who keeps what: blocks heard and signals (in the hearing thread), and turns that are over."""
 
     hear: Callable[[list[Floats]], None] = lambda _heard: None
-    signal: Callable[[Signal], None] = lambda _signal: None
+    signal: Callable[[Signal | WakeChange], None] = lambda _signal: None
     turn: Callable[[Turn], None] = lambda _turn: None
 
 
@@ -134,9 +134,9 @@ class Talk:
         """End the talk: at once, or after the answer that is being played."""
         self._post(Closed(finish=finish))
 
-    def _post(self, signal: Signal) -> None:
+    def _post(self, signal: Signal | WakeChange) -> None:
         self._keepers.signal(signal)
-        if not isinstance(signal, Woke | Slept):  # who answers does not care
+        if not isinstance(signal, WakeChange):  # who answers does not care
             self._mind.inbox.put(signal)
 
     def _show(self, event: TalkEvent) -> None:

@@ -34,6 +34,10 @@ It became known 0.6 s before its end to 0.4 s after. Of two commands in 11 voice
 built-in model then wrote down 120 of 121 rightly (of 161 with those that followed at once 149; from the moment itself
 on 146; with nothing looked for after it 142; all 161 if cut by hand)."""
 
+AGAIN = blocks(0.7)
+"""Blocks in which the word must not have been known, for it to be known again; one saying was known and lost and known
+again after up to 0.5 s."""
+
 LIST = "list"
 """The name with which the words are asked for."""
 
@@ -72,18 +76,18 @@ class WakeWord:
     def __call__(self, samples: Floats) -> bool:
         """Whether the word became known with `samples` (512,), the stream's next."""
         heard = (np.clip(samples, -1, 1) * np.iinfo(np.int16).max).astype("<i2").tobytes()
-        known = False
-        for features in self._features.process_streaming(heard):
-            above = bool(self._detector.process_streaming(features))
-            known |= above and not self._above
-            self._above = above
+        above = [self._detector.process_streaming(features) for features in self._features.process_streaming(heard)]
+        self._below += 1
+        if not any(above):
+            return False
+        known, self._below = self._below > AGAIN, 0
         return known
 
     def reset(self) -> None:
         """Forget what was heard."""
         self._features = self._package.MicroWakeWordFeatures()
         self._detector.reset()
-        self._above = False
+        self._below = AGAIN
 
 
 def wake_words() -> tuple[str, ...]:
