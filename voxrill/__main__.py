@@ -12,6 +12,7 @@ from voxrill import __version__
 from voxrill.export import cli as export_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
+from voxrill.runtime import golden_cli as golden_command
 from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.errors import VoxrillError
@@ -36,6 +37,7 @@ talk_commands.register(app)
 device_commands.register(app)
 bench_commands.register(app)
 plan_command.register(app)
+golden_command.register(app)
 export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
 

@@ -30,7 +30,7 @@ FOLLOW_UP = 8.0
 BEHIND, AHEAD = 0.25, 0.3
 """Seconds before and after the block in which the word is known, among which its end is looked for.
 
-It became known 0.6 s before its end to 0.4 s after. Of two commands in 11 voices that followed by 0.1 or 0.25 s, the
+It became known from 0.3 s before its end to 0.4 s after. Of two commands in 11 voices that followed by 0.1 or 0.25 s, the
 built-in model then wrote down 120 of 121 rightly (of 161 with those that followed at once 149; from the moment itself
 on 146; with nothing looked for after it 142; all 161 if cut by hand)."""
 
