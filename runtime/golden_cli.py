@@ -31,14 +31,15 @@ def golden(
 ) -> None:
     """Compare this device with golden vectors, or with --audio write some: see docs/bundle_contract.md."""
     if audio is not None:
-        vectors = make_vectors(open_model(bundle, threads), as_waveform(audio))
-        size = save_vectors(vectors, folder)
+        made = make_vectors(open_model(bundle, threads), as_waveform(audio))
+        size = save_vectors(made, folder)
         if json:
-            print_json({"folder": str(folder), "bytes": size, "text": vectors.rest.text})
+            print_json({"folder": str(folder), "bytes": size, "text": made.rest.text})
         else:
-            print(f"{folder}: {size / 1000:.0f} kB, {vectors.rest.text!r}")
+            print(f"{folder}: {size / 1000:.0f} kB, {made.rest.text!r}")
         return
-    found = differences(open_model(bundle, threads), read_vectors(folder))
+    vectors = read_vectors(folder)
+    found = differences(open_model(bundle, threads), vectors)
     for one in found:
         _tell(one, json)
     if not all(one.passes for one in found):

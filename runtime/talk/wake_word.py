@@ -30,9 +30,9 @@ FOLLOW_UP = 8.0
 BEHIND, AHEAD = 0.25, 0.3
 """Seconds before and after the block in which the word is known, among which its end is looked for.
 
-It became known from 0.3 s before its end to 0.4 s after. Of two commands in 11 voices that followed by 0.1 or 0.25 s, the
-built-in model then wrote down 120 of 121 rightly (of 161 with those that followed at once 149; from the moment itself
-on 146; with nothing looked for after it 142; all 161 if cut by hand)."""
+It became known from 0.3 s before its end to 0.4 s after. Of two commands in 11 voices that followed by 0.1 or 0.25 s,
+the built-in model then wrote down 120 of 121 rightly (of 161 with those that followed at once 149; from the moment
+itself on 146; with nothing looked for after it 142; all 161 if cut by hand)."""
 
 AGAIN = blocks(0.7)
 """Blocks in which the word must not have been known, for it to be known again; one saying was known and lost and known
