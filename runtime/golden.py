@@ -143,7 +143,7 @@ def differences(model: Model, golden: Vectors) -> list[Difference]:
     arrays, parts, sound = golden.arrays, model.parts, _sound(golden.arrays["waveform"])
     hidden = arrays["hidden_state"]
     context = _asked(model, arrays["audio_embeddings"])
-    found = {
+    found: dict[str, Array] = {
         "log_mel": LogMel(model.manifest.model.log_mel)(sound),
         "audio_embeddings": parts.encoder.encode(sound),
         "inputs_embeds": context.waiting,

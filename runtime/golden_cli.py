@@ -12,7 +12,15 @@ from typing import Annotated
 import typer
 
 from voxrill.runtime.audio_file import as_waveform
-from voxrill.runtime.cli import BundleOption, JsonOption, ThreadsOption, open_model, print_json
+from voxrill.runtime.cli import (
+    BundleOption,
+    JsonOption,
+    ProviderOption,
+    StrictOption,
+    ThreadsOption,
+    open_model,
+    print_json,
+)
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.golden import Difference, differences, make_vectors, read_vectors, save_vectors
 
@@ -27,11 +35,13 @@ def golden(
     bundle: BundleOption = None,
     audio: Annotated[Path | None, typer.Option(help="A spoken question: write what is computed of it.")] = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Compare this device with golden vectors, or with --audio write some: see docs/bundle_contract.md."""
     if audio is not None:
-        made = make_vectors(open_model(bundle, threads), as_waveform(audio))
+        made = make_vectors(open_model(bundle, threads, provider, strict), as_waveform(audio))
         size = save_vectors(made, folder)
         if json:
             print_json({"folder": str(folder), "bytes": size, "text": made.rest.text})
@@ -39,7 +49,7 @@ def golden(
             print(f"{folder}: {size / 1000:.0f} kB, {made.rest.text!r}")
         return
     vectors = read_vectors(folder)
-    found = differences(open_model(bundle, threads), vectors)
+    found = differences(open_model(bundle, threads, provider, strict), vectors)
     for one in found:
         _tell(one, json)
     if not all(one.passes for one in found):

@@ -31,6 +31,7 @@ COMMANDS = (
     "snapshot",
     "plan",
     "golden",
+    "providers",
     "devices",
     "doctor",
     "bench",

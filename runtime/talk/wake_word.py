@@ -70,6 +70,7 @@ class WakeWord:
             raise UsageError(f"there is no wake word {name!r}", f"Give one of: {', '.join(words)}")
         self.name = chosen
         self._package = package
+        self._below = AGAIN
         self._detector = package.MicroWakeWord.from_builtin(package.Model(chosen))
         self.reset()
 
