@@ -199,6 +199,7 @@ class Listener:
         busy = self._endpointer.state in ("speaking", "paused") or self._floor.answering()
         heard = waking.let_through(busy)
         if not waking.awake:
+            self._woke = None
             self._post(Slept(block.at + BLOCK))
             self._show(StateChanged("asleep"))
         return heard

@@ -2,14 +2,17 @@
 
 In: blocks of the microphone. Out: of those, the ones that follow the word, while the talk is awake. It wakes with the
 word, stays awake while a question is asked and answered and for some seconds after each answer, and falls asleep. A
-word that is heard while awake begins the question anew, so that the word itself is never part of one.
+word that is heard while awake begins the question anew, so that the word itself is never part of one. While an answer
+is played, with barge-in any speech interrupts it, as without a wake word: to wait for the word would leave it sounding
+for as long as the word takes to say.
 
 The detector is microWakeWord, by way of pymicro-wakeword (Apache-2.0; wheels for x86-64 and aarch64). Beside
-openWakeWord (pyopen-wakeword), four words both have in 11 synthetic voices, each at its own threshold: it knew 33 of 44
-(28), and 17 of 44 (16) with a command run on without a pause; none was a false alarm over the 44 held-out clips (none),
-13 of 360 sentences made to sound like the words (6); a second of sound took 2 ms of processor time (66); the wheel has
-2 MB (7), and the others' networks are published as CC BY-NC-SA. "okay nabu", "hey mycroft" and "alexa" were known in 9,
-9 and 10 of the voices, "hey jarvis" in 5. No person has been recorded.
+openWakeWord (pyopen-wakeword), four words that both have, in 11 voices of flite and espeak-ng, each at its own
+threshold: it knew 33 of 44 (28), and 17 of 44 (16) with a command run on without a pause; a false alarm was none over
+the 44 held-out clips (none), and 13 of 360 sentences made to sound like the words (6); a second of sound took 2 ms of
+processor time (66); its wheel has 2 MB (7). openWakeWord's own networks are published as CC BY-NC-SA, not for trade.
+"okay nabu", "hey mycroft" and "alexa" were known in 9, 9 and 10 of the voices, "hey jarvis" in 5 (openWakeWord: 11).
+No person's voice was tried.
 """
 
 from __future__ import annotations
