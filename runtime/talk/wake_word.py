@@ -6,11 +6,11 @@ word that is heard while awake begins the question anew, so that the word itself
 is played, with barge-in any speech interrupts it, as without a wake word: to wait for the word would leave it sounding
 for as long as the word takes to say.
 
-The detector is microWakeWord, by way of pymicro-wakeword (Apache-2.0; wheels for x86-64 and aarch64). Beside
-openWakeWord (pyopen-wakeword), four words that both have, in 11 voices of flite and espeak-ng, each at its own
+The detector is microWakeWord, by way of pymicro-wakeword (Apache-2.0, its networks too; wheels for x86-64 and aarch64).
+Beside openWakeWord (pyopen-wakeword), four words that both have, in 11 voices of flite and espeak-ng, each at its own
 threshold: it knew 33 of 44 (28), and 17 of 44 (16) with a command run on without a pause; a false alarm was none over
-the 44 held-out clips (none), and 13 of 360 sentences made to sound like the words (6); a second of sound took 2 ms of
-processor time (66); its wheel has 2 MB (7). openWakeWord's own networks are published as CC BY-NC-SA, not for trade.
+the 44 held-out clips (none), and 13 times in 360 trials of phrases made to confuse it (6); a second of sound took 2 ms
+of processor time (66); its wheel has 2 MB (7). openWakeWord's own networks are published as CC BY-NC-SA, not for trade.
 "okay nabu", "hey mycroft" and "alexa" were known in 9, 9 and 10 of the voices, "hey jarvis" in 5 (openWakeWord: 11).
 No person's voice was tried.
 """
