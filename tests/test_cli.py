@@ -31,6 +31,7 @@ COMMANDS = (
     "replay",
     "snapshot",
     "plan",
+    "golden",
     "providers",
     "devices",
     "doctor",
