@@ -318,7 +318,7 @@ def test_what_was_made_otherwise_is_refused(cli, folder):
 
 def test_a_folder_without_sounds_is_refused(cli, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "holds no sounds" in cli("transcribe", "empty").err
+    assert "empty is a folder without sounds" in cli("transcribe", "empty").err
 
 
 SLOW_BATCH = SLOW.replace("apps import writing", "apps import transcription as writing")
