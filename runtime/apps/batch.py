@@ -43,7 +43,7 @@ def sound_files(folder: Path) -> list[Path]:
         return [folder]
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_FILES and path.is_file())
     if not found:
-        raise UsageError(f"{folder} is a folder without sounds", f"Put files there that end in {', '.join(SOUND_FILES)}")
+        raise UsageError(f"{folder} is a folder without sounds", f"Put sounds there: {', '.join(SOUND_FILES)}")
     return found
 
 
