@@ -168,7 +168,15 @@ def _wheels(folder: Path, requirements: list[str] | tuple[str, ...]) -> None:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     _run(*pip, "download", "--dest", str(fetched), *target, *requirements, what="aarch64 wheels")
     # pip holds what it installs against the Python it runs in; download has held it against the target's.
-    there = ("--no-index", "--find-links", str(fetched), "--target", str(folder), "--ignore-requires-python", "--no-compile")
+    there = (
+        "--no-index",
+        "--find-links",
+        str(fetched),
+        "--target",
+        str(folder),
+        "--ignore-requires-python",
+        "--no-compile",
+    )
     _run(*pip, "install", *there, *target, *requirements, what="what pip downloaded")
 
 
@@ -211,11 +219,15 @@ def _run(*command: str, what: str = "") -> str:
     if what:
         print(f"  {what}", file=sys.stderr, flush=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env={**os.environ, "LC_ALL": "C"})
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, env={**os.environ, "LC_ALL": "C"}
+        )
     except subprocess.TimeoutExpired:
         raise Unavailable(f"{what or command[0]}: no answer within {SECONDS} s") from None
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith(("E:", "ERROR:"))] or [done.stderr[-500:]]
+        errors = [line for line in done.stderr.splitlines() if line.startswith(("E:", "ERROR:"))] or [
+            done.stderr[-500:]
+        ]
         raise Unavailable(f"{what or command[0]} cannot be had: {errors[-1].strip()}")
     return done.stdout
 
