@@ -2,8 +2,8 @@
 
     python answers.py OUT int8=BUNDLE int4=BUNDLE ... --products FOLDER
 
-In: bundles by name, the first the one whose memory counts; products as `products.py` writes them. Out, in the folder
-OUT: `answers.json`, and `numbers.npz` with every graph's output on the same sound.
+In: bundles by name, of which the first is asked everything and has its memory taken; products as `products.py` writes
+them. Out, in the folder OUT: `answers.json`, and `numbers.npz` with every graph's output on the same sound.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ def machine() -> dict[str, object]:
     return {"machine": platform.machine(), "instruction_set": instruction_set(), "features": features.split()}
 
 
-def words(model: voxrill.Model) -> dict[str, Any]:
-    """Words and frames of a transcript, a sentence said aloud, and all six combinations of text and speech."""
+def words(model: voxrill.Model, routes: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Words and frames of a transcript, of a sentence said aloud, and of every route."""
     results = {"transcribe": model.transcribe(QUESTION), "speak": model.speak(COMMAND, voice="US female").result}
-    for route, question in ROUTES.items():
+    for route, question in routes.items():
         *_, end = model.chat(**question)
         results[route] = end.result
     assert all(np.isfinite(result.samples).all() for result in results.values())
@@ -93,7 +94,7 @@ def main() -> None:
     said, found, peak = {}, {}, 0.0
     for name, bundle in (entry.split("=", 1) for entry in args.bundles):
         model = voxrill.load(bundle, threads=1)
-        said[name] = words(model)
+        said[name] = words(model, ROUTES if not said else {"speech to speech": ROUTES["speech to speech"]})
         found |= {f"{name}/{key}": value for key, value in numbers(model).items()}
         peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
     found |= {f"product/{name}": value for name, value in products(args.products).items()}

@@ -73,7 +73,7 @@ def test_it_runs_as_that_processor(answers, processor, record_property):
 
 @every_processor
 def test_pebble_says_the_same_words(answers, processor, record_property):
-    """In INT8, INT4 and float32: a transcript, a sentence said aloud, and all six combinations of text and speech."""
+    """A transcript, a sentence said aloud and a spoken turn in INT8, INT4 and float32; in INT8 all six combinations."""
     wanted, found = answers("host").said["words"], answers(processor.name).said["words"]
     assert wanted["int8"]["transcribe"]["text"] == "turn on the kitchen lights"
     assert wanted["int8"]["speech to speech"]["text"] == "kitchen lights on"
