@@ -182,9 +182,11 @@ def _wheels(folder: Path, requirements: list[str] | tuple[str, ...]) -> None:
 
 def _voxrill(folder: Path) -> None:
     """This repository's wheel, unpacked: it is of Python alone."""
-    with_tools = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(ARM / "wheels" / "voxrill")]
-    _run(*with_tools, str(ROOT), what="this repository's wheel")
-    (wheel,) = (ARM / "wheels" / "voxrill").glob("*.whl")
+    built = ARM / "wheels" / "voxrill"
+    shutil.rmtree(built, ignore_errors=True)
+    tool = (sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(ROOT))
+    _run(*tool, what="this repository's wheel")
+    (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
 
