@@ -110,7 +110,7 @@ class _Subsampling(nn.Module):
         for layer in self.conv:
             x = layer(x)
             if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
-                lengths = (lengths + 1) // 2
+                lengths = torch.div(lengths + 1, 2, rounding_mode="trunc")  # one operator; `//` minds the sign
             if isinstance(layer, nn.ReLU):
                 x = x * _frame_mask(x.shape[2], lengths)[:, None, :, None]
         return self.out(x.transpose(1, 2).flatten(2)), lengths

@@ -35,6 +35,7 @@ AUDIO_DETOKENIZER = "audio_detokenizer"
 
 PAST_SEQUENCE, SEQUENCE, TOTAL_SEQUENCE = "past_sequence", "sequence", "total_sequence"
 KV_CAPACITY = "kv_capacity"
+PAST_OVERLAP = "past_overlap"
 MEL_FRAMES, EMBEDDINGS, FRAMES = "mel_frames", "embeddings", "frames"
 
 SPECIAL_TOKENS = {
@@ -123,11 +124,6 @@ class CodecSpec(msgspec.Struct, frozen=True):
     n_fft: int = 0
     hop: int = 0
 
-    @property
-    def hops_per_frame(self) -> int:
-        """STFT columns of one audio frame."""
-        return self.frame_samples // self.hop
-
 
 class InterleaveSpec(msgspec.Struct, frozen=True):
     """The interleaved pattern: so many text tokens, then so many audio frames, in turn."""
@@ -157,7 +153,7 @@ def past_names(layer: int, kind: str) -> tuple[str, ...]:
 
 def present_name(past: str) -> str:
     """The output that replaces state input `past` in the next call."""
-    return past.replace("past_key_values.", "present.").replace("past_conv.", "present_conv.")
+    return past.replace("past_key_values.", "present.").replace("past_", "present_")
 
 
 def _float(name: str, *shape: Size) -> TensorSpec:
@@ -252,16 +248,23 @@ def depthformer(model: ModelSpec) -> GraphSpec:
 
 
 def codec(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:
-    """The codec's streaming step: F frames of codes and the state in, sound or STFT features and new state out."""
+    """The codec's streaming step: F frames of codes and the state in, sound or STFT features and new state out.
+
+    Where the cpu flavour gives STFT features, the npu flavour gives sound, and what columns before this call add to its
+    samples is state too.
+    """
     spec = model.codec
     frames: Size = static.frames if static else FRAMES
     samples: Size = static.frames * spec.frame_samples if static else "samples"
-    hops: Size = static.frames * spec.hops_per_frame if static and spec.hop else "hops"
-    sound = _float("stft_features", 1, hops, spec.n_fft + 2) if spec.hop else _float("audio", 1, samples)
+    state, sound = spec.state, _float("audio", 1, samples)
+    if spec.hop and static:
+        state = (*state, _float(PAST_OVERLAP, 1, spec.n_fft - spec.hop))
+    elif spec.hop:
+        sound = _float("stft_features", 1, "hops", spec.n_fft + 2)
     return GraphSpec(
         spec.graph,
-        (_int("audio_codes", 1, model.codes.codebooks, frames), _int("offset", 1), *spec.state),
-        (sound, *(TensorSpec(present_name(t.name), t.dtype, t.shape) for t in spec.state)),
+        (_int("audio_codes", 1, model.codes.codebooks, frames), _int("offset", 1), *state),
+        (sound, *(TensorSpec(present_name(t.name), t.dtype, t.shape) for t in state)),
     )
 
 
