@@ -71,6 +71,11 @@ class GraphSpec(msgspec.Struct, frozen=True):
         return tuple(t for t in self.inputs if t.name.startswith("past_"))
 
 
+def is_for_npu(graph: str) -> bool:
+    """Whether an NPU runs this graph: those that draw lots, or are small, stay on the CPU."""
+    return graph not in (TEXT_HEAD, *FRAME_DECODERS)
+
+
 class StaticShapes(msgspec.Struct, frozen=True):
     """The sizes of the npu flavour: nothing symbolic is left.
 

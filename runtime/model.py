@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voxrill.devices.processor import cores
+from voxrill.devices.qnn import Htp
 from voxrill.runtime import contract
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
@@ -55,9 +56,12 @@ class Model:
         threads: threads per graph; 0 for as many as the tuned form says, or one per physical core.
         tuned: the tuned form to load, without asking for its memory; None for the one that `voxrill tune` left in the
             bundle's folder, if there is one that fits.
+        npu: where the npu flavour's encoder, backbone and codec run; text head and depthformer stay on the CPU.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0, tuned: TunedForm | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, threads: int = 0, tuned: TunedForm | None = None, npu: Htp | None = None
+    ) -> None:
         if tuned is None:
             check_memory(bundle)
             tuned = open_tuned(bundle)
@@ -72,7 +76,13 @@ class Model:
         def opened(name: str) -> Graph:
             file, ready = self.tuned.path(name), bundle.path(manifest.graphs[name].file)
             return Graph(
-                file or ready, specs[name], self.times, self.threads, is_repacked(manifest, name), file is not None
+                file or ready,
+                specs[name],
+                self.times,
+                self.threads,
+                is_repacked(manifest, name),
+                file is not None,
+                npu if contract.is_for_npu(name) else None,
             )
 
         with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph

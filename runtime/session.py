@@ -17,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from voxrill.devices.providers import CPU, session_options
+from voxrill.devices.qnn import Htp, NpuError
 from voxrill.runtime.contract import GraphSpec, TensorSpec, differences
 from voxrill.runtime.errors import BundleError
 from voxrill.runtime.stats import StageTimes
@@ -41,6 +42,7 @@ class Graph:
         threads: threads of its pool; 0 leaves it to onnxruntime (one per physical core).
         repack: see `session_options`.
         tuned: see `session_options`.
+        npu: run it there, wholly, instead of on the CPU.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
@@ -54,13 +56,19 @@ class Graph:
         threads: int = 0,
         repack: bool = False,
         tuned: bool = False,
+        npu: Htp | None = None,
     ) -> None:
         self.spec = spec
         self._times = times
         try:
-            self._session = ort.InferenceSession(
-                str(path), sess_options=session_options(threads, repack, tuned), providers=[CPU]
-            )
+            if npu is not None:
+                self._session = npu.session(path)
+            else:
+                self._session = ort.InferenceSession(
+                    str(path), sess_options=session_options(threads, repack, tuned), providers=[CPU]
+                )
+        except NpuError as error:
+            raise BundleError(error.message, error.remedy) from None
         except Exception as error:  # onnxruntime raises a class per status; all mean the same to a user
             raise BundleError(
                 f"{path.name} cannot be loaded: {_first_line(error)}",

@@ -1,0 +1,176 @@
+"""Qualcomm's NPU (the HTP) through the package onnxruntime-qnn: its chips, and what a session needs to run on one.
+
+On x86-64 the same package compiles for a chip and simulates it: the numbers are checked there, the speed is not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import onnxruntime as ort
+
+from voxrill.devices.errors import DeviceError
+from voxrill.devices.providers import session_options
+
+PROVIDER = "QNNExecutionProvider"
+MODULE = "onnxruntime_qnn"
+INSTALL = 'pip install "voxrill[npu]"'
+
+_NOTHING_LOGGED = 4
+"""onnxruntime's fatal level: what it refuses is said in Voxrill's own words."""
+
+
+class NpuError(DeviceError):
+    """The package is missing, a chip is unknown, or a graph cannot be compiled for it."""
+
+
+@dataclass(frozen=True)
+class Soc:
+    """A chip: its number in Qualcomm's SDK, and the version of its HTP."""
+
+    name: str
+    model: int
+    arch: int
+    sold_as: str
+
+
+SOCS = {
+    soc.name: soc
+    for soc in (
+        Soc("SM8350", 30, 68, "Snapdragon 888"),
+        Soc("SC8280XP", 37, 68, "Snapdragon 8cx Gen 3"),
+        Soc("SM8450", 36, 69, "Snapdragon 8 Gen 1"),
+        Soc("SM8475", 42, 69, "Snapdragon 8+ Gen 1"),
+        Soc("SM8550", 43, 73, "Snapdragon 8 Gen 2"),
+        Soc("SC8380XP", 60, 73, "Snapdragon X Elite"),
+        Soc("SM8650", 57, 75, "Snapdragon 8 Gen 3"),
+        Soc("SM8750", 69, 79, "Snapdragon 8 Elite"),
+        Soc("SM8850", 87, 81, "Snapdragon 8 Elite Gen 5"),
+    )
+}
+"""Numbers from ExecuTorch's QcomChipset; those of the SC chips from llama.cpp's QNN backend."""
+
+CHECKED = ("SM8550", "SM8650", "SM8750")
+"""One chip each of v73, v75 and v79: what a graph must compile for to count as ready."""
+
+
+def find_soc(name: str) -> Soc:
+    """A chip by its name, in capitals or not.
+
+    Raises:
+        NpuError: it is not known; the known ones are listed.
+    """
+    if name.upper() not in SOCS:
+        known = ", ".join(f"{soc.name} ({soc.sold_as})" for soc in SOCS.values())
+        raise NpuError(f"there is no chip {name!r}", f"Give one of: {known}")
+    return SOCS[name.upper()]
+
+
+def sdk_version() -> str:
+    """The version of Qualcomm's SDK inside the package; a context binary belongs to one.
+
+    Raises:
+        NpuError: the package is not installed.
+    """
+    return str(importlib.import_module(f"{_package().__name__}.build_and_package_info").qnn_version)
+
+
+def _package() -> ModuleType:
+    try:
+        return importlib.import_module(MODULE)
+    except ImportError:
+        raise NpuError("onnxruntime-qnn is not installed", f"Run: {INSTALL}") from None
+
+
+def _device() -> ort.OrtEpDevice:
+    """What sessions are given the provider for; its library is registered once a process."""
+    package = _package()
+    if not any(device.ep_name == PROVIDER for device in ort.get_ep_devices()):
+        # Its devices bear the name that the library is registered under.
+        ort.register_execution_provider_library(PROVIDER, package.get_library_path())
+    return next(device for device in ort.get_ep_devices() if device.ep_name == PROVIDER)
+
+
+@dataclass(frozen=True)
+class Htp:
+    """The HTP of one chip: real on the chip itself, simulated on x86-64."""
+
+    soc: Soc
+
+    def session(self, graph: Path, context: Path | None = None) -> ort.InferenceSession:
+        """A session that runs the whole graph there, or none.
+
+        Args:
+            graph: an ONNX graph, or one that stands for a context binary beside it.
+            context: where to write such a graph; its binary is put beside it.
+
+        Raises:
+            NpuError: the package is missing, or the provider refuses a node; the first few are named.
+        """
+        options = self._options()
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        if context is not None:
+            options.add_session_config_entry("ep.context_enable", "1")
+            options.add_session_config_entry("ep.context_embed_mode", "0")
+            options.add_session_config_entry("ep.context_file_path", str(context))
+        try:
+            with _own_stdout():
+                return ort.InferenceSession(str(graph), options)
+        except Exception as error:  # onnxruntime raises a class per status
+            refused = self._refused(graph)
+            if not refused:
+                reason = " ".join(str(error).split())
+                raise NpuError(f"{graph.name} cannot be compiled for {self.soc.name}: {reason}", _REPORT) from None
+            raise NpuError(
+                f"{graph.name} has nodes that the HTP of {self.soc.name} does not run: {', '.join(refused)}",
+                "Export with --flavour npu, which writes only operators that it runs",
+            ) from None
+
+    def _options(self) -> ort.SessionOptions:
+        options = session_options()
+        options.log_severity_level = _NOTHING_LOGGED
+        settings = {
+            "backend_path": _package().get_qnn_htp_path(),
+            "soc_model": str(self.soc.model),
+            "htp_arch": str(self.soc.arch),
+        }
+        options.add_provider_for_devices([_device()], settings)
+        return options
+
+    def _refused(self, graph: Path) -> list[str]:
+        """The nodes that would be left to the CPU, as `name (operator)`; none where that cannot be told."""
+        options = self._options()
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        try:
+            with _own_stdout():
+                parts = ort.InferenceSession(str(graph), options).get_provider_graph_assignment_info()
+        except Exception:
+            return []
+        return [
+            f"{node.name} ({node.op_type})" for part in parts if part.ep_name != PROVIDER for node in part.get_nodes()
+        ]
+
+
+_REPORT = "Check the bundle with: voxrill npu-check BUNDLE"
+
+
+@contextmanager
+def _own_stdout() -> Iterator[None]:
+    """Qualcomm's library greets on stdout, which is for data: send that to stderr."""
+    sys.stdout.flush()
+    libc, kept = ctypes.CDLL(None), os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
