@@ -86,7 +86,7 @@ class Model:
             )
 
         with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph
-            graphs = dict(zip(specs, pool.map(opened, specs), strict=True))
+            self.graphs = graphs = dict(zip(specs, pool.map(opened, specs), strict=True))
         self.codec = Codec(graphs[spec.codec.graph], spec.codec, spec.codes, static.frames if static else None)
         self.parts = Parts(
             spec=spec,
