@@ -111,17 +111,19 @@ def to_a16w8(source: Path, target: Path, feeds: Feeds) -> None:
         activation_type=QuantType.QUInt16,
         weight_type=QuantType.QInt8,
         per_channel=True,
-        init_overrides=_score_ranges(onnx.load(str(source), load_external_data=False)),
+        init_overrides=_exceptions(onnx.load(str(source), load_external_data=False)),
     )
     quantize(str(source), str(target), config)
 
 
-def _score_ranges(proto: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
-    """Fixed ranges for attention scores and for the masks that are added to them."""
+def _exceptions(proto: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
+    """Fixed ranges for attention scores and the masks added to them; gains of norms, which the HTP wants unsigned."""
     made_by = {name: node for node in proto.graph.node for name in node.output}
     scores = {node.input[0] for node in proto.graph.node if node.op_type == "Softmax"}
     masks = {name for score in scores if made_by[score].op_type == "Add" for name in made_by[score].input}
-    ranges = {name: (-MASK_DEPTH, MASK_DEPTH) for name in scores | masks}
+    gains = {node.input[1] for node in proto.graph.node if node.op_type == "LayerNormalization"}
+    deep = np.float32(MASK_DEPTH)
     return {
-        name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()
+        **{name: [{"rmin": -deep, "rmax": deep}] for name in scores | masks},
+        **{name: [{"quant_type": QuantType.QUInt8, "symmetric": False}] for name in gains},
     }
