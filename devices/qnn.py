@@ -58,6 +58,15 @@ SOCS = {
 }
 """Numbers from ExecuTorch's QcomChipset; those of the SC chips from llama.cpp's QNN backend."""
 
+OPERATORS = frozenset(
+    """
+    Add And Cast Concat Conv Cos DequantizeLinear Div Elu Erf Exp Expand Gather GatherND Gelu Greater GreaterOrEqual
+    LayerNormalization Less MatMul MatMulNBits Mul Pad Pow QuantizeLinear ReduceMean ReduceSum Relu Reshape Sigmoid Sin
+    Slice Softmax Split Sqrt Squeeze Sub Transpose Unsqueeze Where
+    """.split()
+)
+"""What the npu flavour is made of: each was compiled for v73, v75 and v79 and simulated."""
+
 CHECKED = ("SM8550", "SM8650", "SM8750")
 """One chip each of v73, v75 and v79: what a graph must compile for to count as ready."""
 
@@ -157,6 +166,11 @@ class Htp:
         return [
             f"{node.name} ({node.op_type})" for part in parts if part.ep_name != PROVIDER for node in part.get_nodes()
         ]
+
+
+def context_file(graph: Path) -> Path:
+    """The context binary that is written beside a graph that stands for it."""
+    return graph.with_name(f"{graph.stem}_qnn.bin")
 
 
 _REPORT = "Check the bundle with: voxrill npu-check BUNDLE"

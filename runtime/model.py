@@ -21,6 +21,7 @@ from voxrill.runtime.backbone import Backbone
 from voxrill.runtime.builtin import open_builtin
 from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.codec import Codec
+from voxrill.runtime.compiled import open_compiled
 from voxrill.runtime.context import Parts
 from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.depthformer import Depthformer
@@ -70,13 +71,14 @@ class Model:
         self.manifest = bundle.manifest
         self.threads = threads or self.tuned.threads
         self.times = StageTimes()
+        compiled = open_compiled(bundle, npu) if npu else {}
         manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
         specs = manifest.specs()
 
         def opened(name: str) -> Graph:
             file, ready = self.tuned.path(name), bundle.path(manifest.graphs[name].file)
             return Graph(
-                file or ready,
+                compiled.get(name) or file or ready,
                 specs[name],
                 self.times,
                 self.threads,
