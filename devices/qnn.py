@@ -58,14 +58,14 @@ SOCS = {
 }
 """Numbers from ExecuTorch's QcomChipset; those of the SC chips from llama.cpp's QNN backend."""
 
-OPERATORS = frozenset(
-    """
-    Add And Cast Concat Conv Cos DequantizeLinear Div Elu Erf Exp Expand Gather GatherND Gelu Greater GreaterOrEqual
-    LayerNormalization Less MatMul MatMulNBits Mul Pad Pow QuantizeLinear ReduceMean ReduceSum Relu Reshape Sigmoid Sin
-    Slice Softmax Split Sqrt Squeeze Sub Transpose Unsqueeze Where
-    """.split()
+_PLAIN = (
+    "Add And Cast Concat Conv Cos Div Elu Exp Expand Gather GatherND Gelu Greater GreaterOrEqual LayerNormalization Less "
+    "MatMul Mul Pad Pow ReduceMean ReduceSum Relu Reshape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub Transpose "
+    "Unsqueeze Where"
 )
-"""What the npu flavour is made of: each was compiled for v73, v75 and v79 and simulated."""
+_QUANTISED = "DequantizeLinear MatMulNBits QuantizeLinear"
+OPERATORS = frozenset([*_PLAIN.split(), *_QUANTISED.split()])
+"""What the npu flavour is made of: each was compiled for v73, v75 and v79, and simulated."""
 
 CHECKED = ("SM8550", "SM8650", "SM8750")
 """One chip each of v73, v75 and v79: what a graph must compile for to count as ready."""
@@ -131,7 +131,7 @@ class Htp:
             options.add_session_config_entry("ep.context_embed_mode", "0")
             options.add_session_config_entry("ep.context_file_path", str(context))
         try:
-            with _own_stdout():
+            with _silent_stdout():
                 return ort.InferenceSession(str(graph), options)
         except Exception as error:  # onnxruntime raises a class per status
             refused = self._refused(graph)
@@ -159,7 +159,7 @@ class Htp:
         options = self._options()
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
-            with _own_stdout():
+            with _silent_stdout():
                 parts = ort.InferenceSession(str(graph), options).get_provider_graph_assignment_info()
         except Exception:
             return []
@@ -177,11 +177,12 @@ _REPORT = "Check the bundle with: voxrill npu-check BUNDLE"
 
 
 @contextmanager
-def _own_stdout() -> Iterator[None]:
-    """Qualcomm's library greets on stdout, which is for data: send that to stderr."""
+def _silent_stdout() -> Iterator[None]:
+    """Qualcomm's library greets on stdout, which is for data: nothing is written there meanwhile."""
     sys.stdout.flush()
     libc, kept = ctypes.CDLL(None), os.dup(1)
-    os.dup2(2, 1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
     try:
         yield
     finally:

@@ -25,7 +25,7 @@ class InverseStft(nn.Module):
         self.n_fft, self.overlap = n_fft, overlap
 
     def forward(self, features: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """features (1, S, n_fft + 2) and past (1, n_fft - hop) to samples (1, S * hop) and the next past."""
+        """From features (1, S, n_fft + 2) and past (1, n_fft - hop) to samples (1, S * hop) and the next past."""
         hop, steps = self.n_fft // self.overlap, features.shape[1]
         magnitude, phase = features.chunk(2, -1)
         magnitude = magnitude.exp()

@@ -1,16 +1,17 @@
 """Is a bundle ready for an NPU? Its graphs are compiled for several chips, and run in Qualcomm's simulator.
 
-In: a bundle of the npu flavour and chips. Out: for each graph and chip the seconds of compiling, the context's size, how
-far the simulated outputs lie from the CPU's over several steps in which each feeds on its own state, and whether the
-context, written and read again, gives the same bits. Nothing of this says how fast a phone is.
+In: a bundle of the npu flavour and chips. Out: for each graph and chip the seconds of compiling, the context's size,
+how far the simulated outputs lie from the CPU's over several steps in which each feeds on its own state, and whether
+the context, written and read again, gives the same bits. Nothing of this says how fast a phone is.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,24 @@ from voxrill.runtime.state import PaddedState
 from voxrill.runtime.steps import Progress, quiet
 
 Array = NDArray[Any]
+Loop = Callable[[ort.InferenceSession], list[Array]]
+"""Runs a graph some steps, each on the state of the one before; what came out, and the state."""
 
 STEPS = 4
 """Steps of the state loop."""
 TOLERANCE = 0.03
-"""Largest difference from the CPU that is accepted: root mean square, as a share of the output's own. The HTP computes in
-float16 or 16-bit integers, and what a step gets wrong the next one builds on."""
+"""Largest difference from the CPU that is accepted: root mean square, as a share of the output's own. The HTP computes
+in float16 or 16-bit integers, and what a step gets wrong the next one builds on."""
 EXPANDED = 2.0
 """A context this many times larger than its graph holds weights in another form than they were given in."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """One graph on one chip. seconds: of compiling; context: bytes; difference: see `TOLERANCE`; same_bits: after the
-    context was written and read again."""
+    """One graph on one chip.
+
+    seconds: of compiling; context: bytes; difference: see `TOLERANCE`; same_bits: from the context that was read again.
+    """
 
     soc: str
     arch: int
@@ -100,24 +105,35 @@ def _checked(bundle: Bundle, socs: Sequence[Soc], chosen: Sequence[str], progres
         progress(f"{name} on the CPU", index * (len(socs) + 1), total)
         manifest = bundle.manifest
         path = bundle.path(manifest.graphs[name].file)
-        expected = _loop(bundle, name, ort.InferenceSession(str(path), session_options(), providers=[CPU]))
+        loop = partial(_loop, bundle, name)
+        expected = on_cpu(path, loop)
         check = GraphCheck(name, manifest.graphs[name].precision, manifest.graph_size(name))
         for done, soc in enumerate(socs, index * (len(socs) + 1) + 1):
             progress(f"{name} for v{soc.arch}", done, total)
-            check.chips.append(_on_chip(bundle, name, path, soc, expected))
+            check.chips.append(on_chip(path, soc, loop, expected))
         checks.append(check)
     progress("done", total, total)
     return checks
 
 
-def _on_chip(bundle: Bundle, name: str, path: Path, soc: Soc, expected: list[Array]) -> Compiled:
+def on_cpu(path: Path, loop: Loop) -> list[Array]:
+    """What a graph gives on the CPU."""
+    return loop(ort.InferenceSession(str(path), session_options(), providers=[CPU]))
+
+
+def on_chip(path: Path, soc: Soc, loop: Loop, expected: list[Array]) -> Compiled:
+    """Compile a graph for a chip, simulate it, and do so again from its context.
+
+    Raises:
+        NpuError: the package is missing, or the chip refuses a node.
+    """
     htp = Htp(soc)
     with tempfile.TemporaryDirectory() as folder:
         written, start = Path(folder) / path.name, time.perf_counter()
         session = htp.session(path, context=written)
         seconds = time.perf_counter() - start
-        simulated = _loop(bundle, name, session)
-        read = _loop(bundle, name, htp.session(written))
+        simulated = loop(session)
+        read = loop(htp.session(written))
         size = context_file(written).stat().st_size
     return Compiled(
         soc.name,
@@ -136,7 +152,7 @@ def _difference(expected: Array, found: Array) -> float:
     return float(np.linalg.norm(expected - found) / max(np.linalg.norm(expected), np.finfo(np.float32).tiny))
 
 
-class _Stepped:
+class Stepped:
     """A session as the runtime's stages see a graph."""
 
     def __init__(self, spec: GraphSpec, session: ort.InferenceSession) -> None:
@@ -151,7 +167,7 @@ class _Stepped:
 
 def _loop(bundle: Bundle, name: str, session: ort.InferenceSession) -> list[Array]:
     """What the runtime takes from a graph, and the state, over some steps that each feed on the state before."""
-    graph, chance = _Stepped(bundle.manifest.specs()[name], session), np.random.default_rng(0)
+    graph, chance = Stepped(bundle.manifest.specs()[name], session), np.random.default_rng(0)
     if name == AUDIO_ENCODER:
         return _hear(graph, chance)
     if name in (DECODER, DECODER_PREFILL):
@@ -159,7 +175,7 @@ def _loop(bundle: Bundle, name: str, session: ort.InferenceSession) -> list[Arra
     return _speak(bundle, graph, chance)
 
 
-def _hear(graph: _Stepped, chance: np.random.Generator) -> list[Array]:
+def _hear(graph: Stepped, chance: np.random.Generator) -> list[Array]:
     """A clip that fills four fifths of the encoder; features are normalised: mean 0, deviation 1."""
     mel = chance.standard_normal([int(size) for size in graph.spec.inputs[0].shape]).astype(np.float32)
     outputs = graph.run({"mel_spectrogram": mel, "mel_lengths": np.array([mel.shape[1] * 4 // 5], np.int64)})
@@ -170,9 +186,15 @@ def _think(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Arra
     """Random words; the last call is half filled."""
     static, words = bundle.manifest.static, bundle.manifest.text_embeddings
     assert static is not None, "npu_graphs has seen to it"
-    state, width, hidden = PaddedState(graph.spec, static.context), int(graph.spec.inputs[0].shape[1]), list[Array]()
-    for count in (*[width] * (STEPS - 1), (width + 1) // 2):
-        hidden.append(state.step(graph, bundle.table(words).rows(chance.integers(0, words.shape[0], count))))
+    width = int(graph.spec.inputs[0].shape[1])
+    ids = chance.integers(0, words.shape[0], (STEPS - 1) * width + (width + 1) // 2)
+    return think(graph, bundle.table(words).rows(ids), static.context)
+
+
+def think(graph: Any, rows: Array, context: int) -> list[Array]:
+    """Hidden states and the last state of a backbone's graph, given rows (n, hidden), as many a call as it takes."""
+    state, width = PaddedState(graph.spec, context), int(graph.spec.inputs[0].shape[1])
+    hidden = [state.step(graph, rows[start : start + width]) for start in range(0, len(rows), width)]
     return [*hidden, *state.content().values()]
 
 

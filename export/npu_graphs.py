@@ -1,4 +1,4 @@
-"""What can be said of a graph for an NPU without compiling it: every shape is a number, every operator one that it runs.
+"""What can be said of a graph for an NPU without compiling it: all shapes are numbers, all operators known to run.
 
 In: a graph file. Out: nothing, or an error that names the node and the remedy.
 """

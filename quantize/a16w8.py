@@ -1,12 +1,13 @@
 """Activations in 16 bits, weights in 8 bits, by static QDQ: the form for NPUs that compute in integers alone.
 
-In: a float32 bundle of the npu flavour and sounds that it is calibrated with. Out: its NPU graphs with QuantizeLinear and
-DequantizeLinear around every operator, their ranges from real turns. The work is onnxruntime's; its QNN settings are
-used, since other NPUs have no more operators.
+In: a float32 bundle of the npu flavour and sounds that it is calibrated with. Out: its NPU graphs with QuantizeLinear
+and DequantizeLinear around every operator, their ranges from real turns. The work is onnxruntime's, with its QNN
+settings.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,15 +106,19 @@ def to_a16w8(source: Path, target: Path, feeds: Feeds) -> None:
         target: the file to write.
         feeds: what it is calibrated with.
     """
-    config = get_qnn_qdq_config(
-        str(source),
-        _Reader(feeds),
-        activation_type=QuantType.QUInt16,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        init_overrides=_exceptions(onnx.load(str(source), load_external_data=False)),
-    )
-    quantize(str(source), str(target), config)
+    try:
+        config = get_qnn_qdq_config(
+            str(source),
+            _Reader(feeds),
+            activation_type=QuantType.QUInt16,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            init_overrides=_exceptions(onnx.load(str(source), load_external_data=False)),
+        )
+        logging.disable(logging.WARNING)  # it advises on the root logger what does not apply here
+        quantize(str(source), str(target), config)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _exceptions(proto: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:

@@ -12,8 +12,8 @@ In: a file, or the name of one that ships here. Out: a `Recipe`, asked weight by
     method = "gptq"    # 4 bits: "round" to the nearest, "k_quant" (searches each block's scale), or "gptq" (makes good
                        # each row's error with the rows after it; in decoder and depthformer, and it wants --audio)
 
-    static = ["decoder*"]  # optional, at the top: graphs of the npu flavour whose activations become 16-bit integers too,
-                           # with all weights in 8 bits; it wants --audio
+    static = ["decoder*"]  # optional, before the first entry: graphs of the npu flavour that become a16w8, activations
+                           # in 16 bits and all weights in 8; it wants --audio
 
 An entry for a graph that only another family has is passed over, so that one recipe can speak of every family.
 """

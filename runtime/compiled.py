@@ -94,8 +94,10 @@ def open_compiled(bundle: Bundle, htp: Htp) -> dict[str, Path]:
     """The files that stand for the graphs of a bundle; empty where it was not compiled for this chip.
 
     Raises:
+        UsageError: the bundle is of the cpu flavour.
         BundleError: a context binary is of another SDK version or another bundle, or was changed.
     """
+    npu_graphs(bundle)
     folder = compiled_folder(bundle, htp)
     if not (folder / COMPILED_FILE).is_file():
         return {}

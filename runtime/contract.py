@@ -193,13 +193,12 @@ def audio_encoder(model: ModelSpec, static: StaticShapes | None = None) -> Graph
     )
 
 
-def decoder(model: ModelSpec, static: StaticShapes | None = None, name: str = DECODER) -> GraphSpec:
+def decoder(backbone: BackboneSpec, static: StaticShapes | None = None, name: str = DECODER) -> GraphSpec:
     """The backbone, prefill and step in one graph; npu: two graphs that differ in S only.
 
     `attention_mask` [1, P+S] is 1 for every valid position; in the cpu flavour all are. Rotary positions count its
     ones, so that the npu flavour's padded KV buffer and right-padded prefill give the same numbers as exact lengths.
     """
-    backbone = model.backbone
     past: Size = KV_CAPACITY
     sequence: Size = SEQUENCE
     total: Size = TOTAL_SEQUENCE
@@ -285,9 +284,9 @@ def graph_specs(model: ModelSpec, static: StaticShapes | None = None, prefill: b
         static: shapes of the npu flavour, None for cpu.
         prefill: whether prefill has a graph of its own in the cpu flavour too, the decoder in another precision.
     """
-    specs = [audio_encoder(model, static), decoder(model, static)]
+    specs = [audio_encoder(model, static), decoder(model.backbone, static)]
     if static or prefill:
-        specs.append(decoder(model, static, DECODER_PREFILL))
+        specs.append(decoder(model.backbone, static, DECODER_PREFILL))
     specs += [text_head(model), FRAME_DECODERS[model.frame_decoder](model), codec(model, static)]
     return {spec.name: spec for spec in specs}
 
