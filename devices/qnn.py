@@ -59,9 +59,9 @@ SOCS = {
 """Numbers from ExecuTorch's QcomChipset; those of the SC chips from llama.cpp's QNN backend."""
 
 _PLAIN = (
-    "Add And Cast Concat Conv Cos Div Elu Exp Expand Gather GatherND Gelu Greater GreaterOrEqual LayerNormalization Less "
-    "MatMul Mul Pad Pow ReduceMean ReduceSum Relu Reshape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub Transpose "
-    "Unsqueeze Where"
+    "Add And Cast Concat Conv Cos Div Elu Exp Expand Gather GatherND Gelu Greater GreaterOrEqual LayerNormalization "
+    "Less MatMul Mul Pad Pow ReduceMean ReduceSum Relu Reshape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub "
+    "Transpose Unsqueeze Where"
 )
 _QUANTISED = "DequantizeLinear MatMulNBits QuantizeLinear"
 OPERATORS = frozenset([*_PLAIN.split(), *_QUANTISED.split()])
