@@ -156,8 +156,8 @@ def graph_of(path: Path, *nodes, shape=(1, 4)) -> Path:
 def test_a_refused_operator_is_named(tmp_path):
     from voxrill.export.npu_graphs import check_graph
 
-    path = graph_of(tmp_path / "a.onnx", helper.make_node("Selu", ["x"], ["y"], name="bend"))
-    with pytest.raises(BundleError, match=r"a.onnx: node bend is a Selu, .*--flavour npu"):
+    path = graph_of(tmp_path / "a.onnx", helper.make_node("Shrink", ["x"], ["y"], name="bend"))
+    with pytest.raises(BundleError, match=r"a.onnx: node bend is a Shrink, .*--flavour npu"):
         check_graph(path)
 
 
@@ -171,8 +171,8 @@ def test_a_dynamic_dimension_is_named(tmp_path):
 
 @simulated
 def test_what_the_provider_refuses_is_named(tmp_path):
-    path = graph_of(tmp_path / "a.onnx", helper.make_node("Selu", ["x"], ["y"], name="bend"))
-    with pytest.raises(NpuError, match=r"bend \(Selu\)"):
+    path = graph_of(tmp_path / "a.onnx", helper.make_node("Shrink", ["x"], ["y"], name="bend"))
+    with pytest.raises(NpuError, match=r"bend \(Shrink\)"):
         HTP.session(path)
 
 
@@ -265,7 +265,7 @@ def test_another_sdk_s_or_a_changed_context_is_refused(copy):
     with pytest.raises(BundleError, match=r"the context binary of decoder .* was changed"):
         open_compiled(copy, HTP)
     compile_bundle(copy, HTP)
-    assert list(open_compiled(copy, HTP)) == npu_graphs(copy)
+    assert set(open_compiled(copy, HTP)) == set(npu_graphs(copy))
 
 
 @simulated
