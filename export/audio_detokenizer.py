@@ -115,7 +115,7 @@ class AudioDetokenizer(nn.Module):
         x, present = self.lfm(
             x,
             config.lfm.rotary(torch.arange(length).float() if self.fixed else positions),
-            attend_all(bias, self._keep_turned(length, keep) if self.fixed else keep, keep),
+            attend_all(bias, keep, self._keep_turned(length, keep) if self.fixed else None),
             past,
             keep_conv=lambda whole: keep_last(config.lfm.conv_cache, whole, -1),
         )

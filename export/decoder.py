@@ -57,11 +57,7 @@ class Decoder(nn.Module):
         """Over a padded buffer and the new rows, of which only the latter are given back."""
         known = attention_mask.shape[1] - length
         bias = torch.where(attention_mask[0] > 0, _causal(length, known), MASKED)
-
-        def new_rows(whole: torch.Tensor) -> torch.Tensor:
-            return whole[:, :, known:]
-
-        return attend_all(bias, new_rows, new_rows)
+        return attend_all(bias, lambda whole: whole[:, :, known:])
 
     def _attend_in_place(self, attention_mask: torch.Tensor) -> Attend:
         """Over the first P + S rows of a buffer, whose last S are written here."""

@@ -28,19 +28,19 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Past], tuple[torch.
 (B, kv_heads, P, d) to what was attended to (B, S, heads * d) and the next keys and values."""
 
 
-def attend_all(bias: torch.Tensor, keep_keys: Keep, keep_values: Keep) -> Attend:
+def attend_all(bias: torch.Tensor, keep: Keep, keep_keys: Keep | None = None) -> Attend:
     """Attention over past and new together, concatenated.
 
     Args:
         bias: (S, P + S), added to the scores.
-        keep_keys: makes the next keys of (B, kv_heads, P + S, d).
-        keep_values: the same for values.
+        keep: makes the next keys or values of (B, kv_heads, P + S, d).
+        keep_keys: makes the next keys, where they differ.
     """
 
     def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past) -> tuple[torch.Tensor, Past]:
         keys = torch.cat([past[0], key.transpose(1, 2)], 2)
         values = torch.cat([past[1], value.transpose(1, 2)], 2)
-        return attend(query.transpose(1, 2), keys, values, bias), (keep_keys(keys), keep_values(values))
+        return attend(query.transpose(1, 2), keys, values, bias), ((keep_keys or keep)(keys), keep(values))
 
     return run
 
