@@ -13,23 +13,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from threading import Lock
 
 import onnxruntime as ort
 
 from voxrill.devices.errors import DeviceError
+from voxrill.devices.plugins import find_plugin, give, register
 from voxrill.devices.providers import session_options
 
-PROVIDER = "QNNExecutionProvider"
-MODULE = "onnxruntime_qnn"
-INSTALL = 'pip install "voxrill[npu]"'
+QNN = "qnn"
+"""The provider's short name."""
 
 _NOTHING_LOGGED = 4
 """onnxruntime's fatal level: what it refuses is said in Voxrill's own words."""
 
 
 class NpuError(DeviceError):
-    """The package is missing, a chip is unknown, or a graph cannot be compiled for it."""
+    """A chip is unknown, or a graph cannot be compiled for it."""
 
 
 @dataclass(frozen=True)
@@ -87,25 +87,10 @@ def sdk_version() -> str:
     """The version of Qualcomm's SDK inside the package; a context binary belongs to one.
 
     Raises:
-        NpuError: the package is not installed.
+        DeviceError: the package is not installed, or does not load.
     """
-    return str(importlib.import_module(f"{_package().__name__}.build_and_package_info").qnn_version)
-
-
-def _package() -> ModuleType:
-    try:
-        return importlib.import_module(MODULE)
-    except ImportError:
-        raise NpuError("onnxruntime-qnn is not installed", f"Run: {INSTALL}") from None
-
-
-def _device() -> ort.OrtEpDevice:
-    """What sessions are given the provider for; its library is registered once a process."""
-    package = _package()
-    if not any(device.ep_name == PROVIDER for device in ort.get_ep_devices()):
-        # Its devices bear the name that the library is registered under.
-        ort.register_execution_provider_library(PROVIDER, package.get_library_path())
-    return next(device for device in ort.get_ep_devices() if device.ep_name == PROVIDER)
+    register(QNN)
+    return str(importlib.import_module(f"{find_plugin(QNN).module}.build_and_package_info").qnn_version)
 
 
 @dataclass(frozen=True)
@@ -122,7 +107,7 @@ class Htp:
             context: where to write such a graph; its binary is put beside it.
 
         Raises:
-            NpuError: the package is missing, or the provider refuses a node; the first few are named.
+            DeviceError: the package is missing, or the provider refuses a node; they are named.
         """
         options = self._options()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -146,26 +131,19 @@ class Htp:
     def _options(self) -> ort.SessionOptions:
         options = session_options()
         options.log_severity_level = _NOTHING_LOGGED
-        settings = {
-            "backend_path": _package().get_qnn_htp_path(),
-            "soc_model": str(self.soc.model),
-            "htp_arch": str(self.soc.arch),
-        }
-        options.add_provider_for_devices([_device()], settings)
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        give(options, QNN, more={"soc_model": str(self.soc.model), "htp_arch": str(self.soc.arch)})
         return options
 
     def _refused(self, graph: Path) -> list[str]:
         """The nodes that would be left to the CPU, as `name (operator)`; none where that cannot be told."""
-        options = self._options()
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             with _silent_stdout():
-                parts = ort.InferenceSession(str(graph), options).get_provider_graph_assignment_info()
+                parts = ort.InferenceSession(str(graph), self._options()).get_provider_graph_assignment_info()
         except Exception:
             return []
-        return [
-            f"{node.name} ({node.op_type})" for part in parts if part.ep_name != PROVIDER for node in part.get_nodes()
-        ]
+        ours = find_plugin(QNN).provider
+        return [f"{node.name} ({node.op_type})" for part in parts if part.ep_name != ours for node in part.get_nodes()]
 
 
 def context_file(graph: Path) -> Path:
@@ -176,16 +154,21 @@ def context_file(graph: Path) -> Path:
 _REPORT = "Check the bundle with: voxrill npu-check BUNDLE"
 
 
+_STDOUT = Lock()
+"""Graphs are loaded by several threads, which have one stdout."""
+
+
 @contextmanager
 def _silent_stdout() -> Iterator[None]:
     """Qualcomm's library greets on stdout, which is for data: nothing is written there meanwhile."""
-    sys.stdout.flush()
-    libc, kept = ctypes.CDLL(None), os.dup(1)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        libc.fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
+    with _STDOUT:
+        sys.stdout.flush()
+        libc, kept = ctypes.CDLL(None), os.dup(1)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        try:
+            yield
+        finally:
+            libc.fflush(None)
+            os.dup2(kept, 1)
+            os.close(kept)

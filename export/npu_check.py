@@ -19,8 +19,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from voxrill.devices.errors import DeviceError
 from voxrill.devices.providers import CPU, session_options
-from voxrill.devices.qnn import Htp, NpuError, Soc, context_file, sdk_version
+from voxrill.devices.qnn import Htp, Soc, context_file, sdk_version
 from voxrill.export.npu_graphs import check_graph
 from voxrill.runtime.bundle import Bundle
 from voxrill.runtime.codec import Codec
@@ -95,7 +96,7 @@ def check_bundle(
         for name in chosen:
             check_graph(bundle.path(bundle.manifest.graphs[name].file))
         return _checked(bundle, socs, chosen, progress)
-    except NpuError as error:
+    except DeviceError as error:
         raise BundleError(error.message, error.remedy) from None
 
 
@@ -125,7 +126,7 @@ def on_chip(path: Path, soc: Soc, loop: Loop, expected: list[Array]) -> Compiled
     """Compile a graph for a chip, simulate it, and do so again from its context.
 
     Raises:
-        NpuError: the package is missing, or the chip refuses a node.
+        DeviceError: the package is missing, or the chip refuses a node.
     """
     htp = Htp(soc)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from voxrill.devices.qnn import Htp, NpuError, context_file, sdk_version
+from voxrill.devices.errors import DeviceError
+from voxrill.devices.qnn import Htp, context_file, sdk_version
 from voxrill.runtime.bundle import Bundle, file_entry, remove
 from voxrill.runtime.contract import is_for_npu
 from voxrill.runtime.errors import BundleError, UsageError
@@ -81,7 +82,7 @@ def compile_bundle(bundle: Bundle, htp: Htp, progress: Progress = quiet) -> Comp
                 form.graphs[name] = _compile(bundle, name, htp, folder)
                 _write(folder, form)
         progress("done", len(names), len(names))
-    except NpuError as error:
+    except DeviceError as error:
         raise BundleError(error.message, error.remedy) from None
     except OSError as error:
         raise BundleError(f"{folder} cannot be written ({error.strerror})", "Free some space") from None
@@ -106,7 +107,7 @@ def open_compiled(bundle: Bundle, htp: Htp) -> dict[str, Path]:
         raise BundleError(f"{folder / COMPILED_FILE} cannot be read", remedy)
     try:
         here = sdk_version()
-    except NpuError as error:
+    except DeviceError as error:
         raise BundleError(error.message, error.remedy) from None
     if form.sdk != here:
         raise BundleError(f"the context binaries in {folder} are of SDK {form.sdk}; here is {here}", remedy)

@@ -48,7 +48,7 @@ class Conversation:
     def __init__(self, model: Model, task: Task, system: str | None = None, output: Output = "both") -> None:
         self._model = model
         self._task = task
-        self._output: Output = output
+        self.output: Output = output
         self._answering: Steps | None = None
         self._turns: list[_Start] = []
         self._open = False
@@ -91,7 +91,7 @@ class Conversation:
             AudioFileError: the audio cannot be read, or is not usable sound.
             ContextFull: the question does not fit into the model's context.
         """
-        output = output or self._output
+        output = output or self.output
         steps = self.steps(
             audio=audio,
             text=text,
@@ -122,7 +122,7 @@ class Conversation:
         if text is not None:
             self._model.parts.tokenizer.encode(text)  # what is wrong with it is said now, not when listening begins
         waveform = None if audio is None else as_waveform(audio)
-        output = output or self._output
+        output = output or self.output
         options = Options(
             mode="sequential" if output == "text" else self._task.mode,
             text=text_sampling or self._task.text,

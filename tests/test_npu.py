@@ -201,9 +201,10 @@ def test_another_chip_flavour_or_graph_is_refused(cli, float_bundle):
 
 
 def test_a_missing_package_has_its_pip_line(cli, float_bundle, monkeypatch):
-    monkeypatch.setattr("voxrill.devices.qnn.MODULE", "no_such_package")
+    monkeypatch.setattr("voxrill.devices.plugins.Plugin.load", lambda plugin: None)
+    monkeypatch.setattr("voxrill.devices.plugins._devices", lambda plugin: [])
     for command in (("npu-check",), ("compile", "--soc", "SM8650")):
-        says = ("onnxruntime-qnn is not installed", 'pip install "voxrill[npu]"')
+        says = ("onnxruntime-qnn is not installed", "pip install onnxruntime-qnn")
         cli.refuses(*command, float_bundle.directory, saying=says)
 
 

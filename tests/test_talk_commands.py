@@ -12,7 +12,7 @@ import soundfile
 from tests.talking import InstantPlayer
 from voxrill.runtime.talk import cli as talk_cli
 
-NAMES = ("turn", "typed", "text", "interrupted", "error", "waited", "underruns", "trace")
+NAMES = ("turn", "typed", "text", "interrupted", "error", "waited", "underruns", "private_memory", "trace")
 
 
 @pytest.fixture
@@ -58,6 +58,19 @@ def test_a_changed_recording_is_told_from_its_replay(typed, cli, tmp_path):
     assert ran.status == 2
     assert "turns 1 were answered otherwise" in ran.err
     assert json.loads(ran.out)["same"] is False
+
+
+def test_muted_answers_are_written_and_need_no_sound_at_all(typed, cli, monkeypatch):
+    def none(*_arguments, **_options):
+        raise AssertionError("a sound device was opened")
+
+    monkeypatch.setattr(talk_cli, "AudioSystem", none)
+    monkeypatch.setattr(talk_cli, "Speaker", none)
+    ran = typed("kitchen lights on\nhall lights off\n", "--mute", "--record", "kept", "--json")
+    turns = [json.loads(line) for line in ran.out.splitlines()]
+    assert [turn["text"].strip() for turn in turns] == ["kitchen lights on", "hall lights off"]
+    assert [turn["trace"]["answer_seconds"] for turn in turns] == [0, 0]
+    assert [line.split("\t")[1:3] for line in cli("replay", "kept").out.splitlines()] == [["same", "0 frames"]] * 2
 
 
 def test_a_talk_may_go_on_from_a_snapshot(typed, cli, tmp_path):

@@ -15,6 +15,7 @@ from voxrill.runtime.talk.device_stream import AudioSystem, DeviceStream, Notify
 from voxrill.runtime.talk.edges import Floats
 from voxrill.runtime.talk.handover import Handover
 from voxrill.runtime.talk.jitter import JitterPolicy
+from voxrill.runtime.talk.onset import Onset
 from voxrill.runtime.talk.reply_sound import ReplySound
 from voxrill.runtime.talk.resampler import Resampler
 
@@ -49,12 +50,11 @@ class Speaker(OpenStream):
         patience: float = PATIENCE,
         tapped: bool = False,
     ) -> None:
-        self._stream = DeviceStream(
-            system, "output", wanted, self._prepare, self._move, notify, patience, self._sounding
-        )
+        self._stream = DeviceStream(system, "output", wanted, self._prepare, self._move, notify, patience, self.busy)
         self._clock = system.clock
         self._model_rate = sample_rate
         self._late_before = 0
+        self._onset = Onset(sample_rate)
         self._reply = ReplySound(sample_rate, JitterPolicy(None, 0.0))
         self._reply.finish(np.empty(0, np.float32))
         self.tap: Handover | None = None
@@ -67,6 +67,7 @@ class Speaker(OpenStream):
             AudioDeviceLost: the device is gone, and did not come back in time.
         """
         self._stream.ensure()
+        self._onset = Onset(self._model_rate)
         self._resampler = Resampler(self._model_rate, self.rate)
         self._reply = ReplySound(self.rate, JitterPolicy(rate, expected_seconds))
         self._late_before = self._stream.late
@@ -75,7 +76,7 @@ class Speaker(OpenStream):
         """More of the reply, (n,) at the model's rate."""
         if self._reply.first_queued is None:
             self._reply.first_queued = self._clock()
-        self._reply.push(self._resampler(samples))
+        self._reply.push(self._resampler(self._onset(samples)))
 
     def finish(self) -> None:
         """No more of this reply comes: play what there is."""
@@ -91,22 +92,25 @@ class Speaker(OpenStream):
         return self.played()
 
     def played(self) -> int:
-        """Samples of this reply that have left for the device, at the model's rate."""
-        return round(self._reply.taken * self._model_rate / self._reply.rate)
+        """Samples of this reply, at the model's rate, that have left for the device or were left out as silence."""
+        return self._onset.skipped + round(self._reply.taken * self._model_rate / self._reply.rate)
 
     def underruns(self) -> int:
         """Times that this reply ran dry before its end, or that the device wanted it sooner than it could be moved."""
         return self._reply.underruns + self._stream.late - self._late_before
 
-    def busy(self) -> bool:
-        """Whether something of this reply is still to be played.
+    def ensure(self) -> None:
+        """While something of this reply is still to be played, wait for a device that is lost.
 
         Raises:
             AudioDeviceLost: the device is gone, and did not come back in time.
         """
-        if self._sounding():
+        if self.busy():
             self._stream.ensure()
-        return self._sounding()
+
+    def busy(self) -> bool:
+        """Whether something of this reply is still to be played."""
+        return not self._reply.over
 
     def first_queued(self) -> float | None:
         """When the first sample of this reply was pushed."""
@@ -115,9 +119,6 @@ class Speaker(OpenStream):
     def first_played(self) -> float | None:
         """When the first sample of this reply left for the device."""
         return self._reply.first_played
-
-    def _sounding(self) -> bool:
-        return not self._reply.over
 
     def _prepare(self, rate: int, frames: int) -> None:
         """A device of another rate than before cannot go on with a reply."""

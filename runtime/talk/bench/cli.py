@@ -1,12 +1,14 @@
-"""The command that measures talking: bench talk.
+"""The commands that measure: bench --minutes, which is of another module, and bench talk.
 
 The table or JSON goes to stdout, progress to stderr.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +16,9 @@ import typer
 from rich.console import Console
 
 from voxrill.devices.processor import processor
-from voxrill.runtime.cli import BundleOption, JsonOption, err, print_json
+from voxrill.runtime.cli import BundleOption, JsonOption, ProviderOption, err, print_json
 from voxrill.runtime.steps import Progress, step_progress
+from voxrill.runtime.sustained_cli import sustained
 from voxrill.runtime.talk.bench import report
 from voxrill.runtime.talk.bench.asking import Question, ask, interrupt
 from voxrill.runtime.talk.bench.cascade import SYNTHESISERS, check_cascade
@@ -32,9 +35,9 @@ _CASCADE = ("-m", "voxrill.runtime.talk.bench.cascade")
 
 
 def register(app: typer.Typer) -> None:
-    """Add this command to the command line."""
-    bench = typer.Typer(name="bench", help="Measure on this machine.", no_args_is_help=True, rich_markup_mode=None)
-    bench.callback()(lambda: None)  # a single command would otherwise take the group's own name
+    """Add these commands to the command line."""
+    bench = typer.Typer(name="bench", no_args_is_help=True, rich_markup_mode=None)
+    bench.callback(invoke_without_command=True)(sustained)
     bench.command()(talk)
     app.add_typer(bench)
 
@@ -42,6 +45,7 @@ def register(app: typer.Typer) -> None:
 def talk(
     bundle: BundleOption = None,
     count: Annotated[int, typer.Option("-n", "--turns", min=1, help="Questions that are asked.")] = 50,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Ask for so long instead, and see what grows.")] = None,
     interruptions: Annotated[int, typer.Option(min=0, help="Answers that are interrupted.")] = 10,
     questions: Annotated[
         Path | None, typer.Option(help="Folder of spoken questions; without one, Pebble's held-out ones.")
@@ -51,6 +55,7 @@ def talk(
     ] = EndpointOptions.endpoint,
     cascade: Annotated[bool, typer.Option(help="Ask a cascade of other programs, too.")] = True,
     synthesiser: Annotated[str, typer.Option(help=f"The cascade's: {' or '.join(SYNTHESISERS)}.")] = SYNTHESISERS[0],
+    provider: ProviderOption = None,
     json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
 ) -> None:
@@ -63,42 +68,60 @@ def talk(
         report.check_plot()
     asked = read_questions(questions, count)
     options = ("--endpoint", str(endpoint))
-    commands = {VOXRILL: [*_TALK, *options, *(["--bundle", str(bundle)] if bundle else [])]}
+    chosen = [part for word in provider or () for part in ("--provider", word)]
+    commands = {VOXRILL: [*_TALK, *options, *chosen, *(["--bundle", str(bundle)] if bundle else [])]}
     if cascade:
         commands[CASCADE] = [*_CASCADE, *options, "--synthesiser", synthesiser]
     with step_progress(err, "asking") as progress:
-        results = measured(commands, asked, interruptions, progress)
+        results = measured(commands, asked, interruptions, progress, minutes)
     if plot is not None:
-        report.plot(results, plot, f"{len(asked)} spoken questions, {endpoint:g} s of silence end one")
+        report.plot(results, plot, f"{len(results[0].turns)} spoken questions, {endpoint:g} s of silence end one")
         err.print(f"wrote {plot}")
     if json:
         print_json(report.as_json(results, {"endpoint": endpoint, "processor": processor()}))
     else:
-        Console(highlight=False, markup=False, emoji=False).print(report.table(results))
+        out = Console(highlight=False, markup=False, emoji=False)
+        out.print(report.table(results))
+        if minutes is not None:
+            out.print(report.growth_table(results))
 
 
 def measured(
-    commands: dict[str, list[str]], questions: Sequence[Question], interruptions: int, progress: Progress
+    commands: dict[str, list[str]],
+    questions: Sequence[Question],
+    interruptions: int,
+    progress: Progress,
+    minutes: float | None = None,
 ) -> list[report.Result]:
-    """Ask all programs the same questions, in turn; then interrupt the first."""
+    """Ask all programs the same questions, in turn, once or for so many minutes; then interrupt the first."""
     results = {name: report.Result(name) for name in commands}
-    total = len(questions) * len(commands) + interruptions
-    done = 0
     with ExitStack() as stack:
         server = stack.enter_context(SoundServer(*commands))
         subjects = [
             stack.enter_context(Subject(name, command, server, server.wire(name))) for name, command in commands.items()
         ]
         users = [stack.enter_context(VirtualUser(subject.wire)) for subject in subjects]
-        for question in questions:
+        for done, total, question in _rounds(questions, minutes):
             for user, subject in zip(users, subjects, strict=True):
                 progress(f"asking {subject.name}", done, total)
                 results[subject.name].turns.append(ask(user, subject, question))
-                done += 1
         for number, (first, second) in enumerate(_pairs(questions, interruptions)):
-            progress(f"interrupting {subjects[0].name}", done + number, total)
+            progress(f"interrupting {subjects[0].name}", number, interruptions)
             results[subjects[0].name].interruptions.append(interrupt(users[0], subjects[0], first, second))
     return list(results.values())
+
+
+def _rounds(questions: Sequence[Question], minutes: float | None) -> Iterator[tuple[int, int, Question]]:
+    """Questions to ask, each with how much of how much is done: questions, or seconds if it goes by time."""
+    if minutes is None:
+        yield from ((number, len(questions), question) for number, question in enumerate(questions))
+        return
+    started, seconds = time.monotonic(), round(60 * minutes)
+    for question in cycle(questions):
+        passed = round(time.monotonic() - started)
+        if passed >= seconds:
+            return
+        yield passed, seconds, question
 
 
 def _pairs(questions: Sequence[Question], count: int) -> list[tuple[Question, Question]]:
