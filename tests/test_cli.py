@@ -30,6 +30,7 @@ COMMANDS = (
     "replay",
     "snapshot",
     "plan",
+    "golden",
     "providers",
     "devices",
     "doctor",

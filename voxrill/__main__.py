@@ -14,6 +14,7 @@ from voxrill.export import npu_cli as npu_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime import doctor_cli as doctor_command
+from voxrill.runtime import golden_cli as golden_command
 from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import providers_cli as providers_command
 from voxrill.runtime import tune_cli as tune_command
@@ -41,6 +42,7 @@ device_commands.register(app)
 doctor_command.register(app)
 bench_commands.register(app)
 plan_command.register(app)
+golden_command.register(app)
 providers_command.register(app)
 export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
