@@ -16,7 +16,8 @@ from typing import Any
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice, choose
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.processor import cores
-from voxrill.devices.providers import CPU, CPU_NAME
+from voxrill.devices.providers import CPU, CPU_NAME, PROVIDERS
+from voxrill.devices.qnn import QNN, Htp
 from voxrill.runtime import contract
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
@@ -24,6 +25,7 @@ from voxrill.runtime.backbone import Backbone
 from voxrill.runtime.builtin import open_builtin
 from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.codec import Codec
+from voxrill.runtime.compiled import open_compiled
 from voxrill.runtime.context import Parts
 from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.depthformer import Depthformer
@@ -87,6 +89,7 @@ class Model:
             bundle's folder, if there is one that fits. It is of the CPU: graphs of other providers are loaded plain.
         choice: the provider of each graph. Where one does not take every node, a warning says how many it left.
         profile: the folder for onnxruntime's records of every node's time.
+        npu: where the npu flavour's encoder, backbone and codec run instead; text head and depthformer do not.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Model:
         tuned: TunedForm | None = None,
         choice: Choice = CPU_ONLY,
         profile: Path | None = None,
+        npu: Htp | None = None,
     ) -> None:
         if tuned is None:
             check_memory(bundle)
@@ -105,14 +109,16 @@ class Model:
         self.manifest = bundle.manifest
         self.threads = threads or self.tuned.threads
         self.times = StageTimes()
+        compiled = open_compiled(bundle, npu) if npu else {}
         manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
         specs = manifest.specs()
 
         def opened(name: str) -> Graph:
-            provider, ready = choice.of(name), bundle.path(manifest.graphs[name].file)
+            on_npu, ready = npu is not None and contract.is_for_npu(name), bundle.path(manifest.graphs[name].file)
+            provider = PROVIDERS[QNN] if on_npu else choice.of(name)
             file = self.tuned.path(name) if provider.name == CPU_NAME else None
             return Graph(
-                file or ready,
+                compiled.get(name) or file or ready,
                 specs[name],
                 self.times,
                 self.threads,
@@ -121,6 +127,7 @@ class Model:
                 provider,
                 choice.strict,
                 profile and profile / name,
+                npu if on_npu else None,
             )
 
         _check_graphs(choice, specs)

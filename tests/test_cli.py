@@ -39,6 +39,8 @@ COMMANDS = (
     "quantize",
     "compare",
     "sensitivity",
+    "npu-check",
+    "compile",
 )
 HEAVY = ("torch", "onnx", "onnxscript", "transformers", "optimum", "huggingface_hub")
 SPOKEN = "Hello there."  # what the tiny models answer with sound

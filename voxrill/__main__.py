@@ -10,6 +10,7 @@ from rich.console import Console
 
 from voxrill import __version__
 from voxrill.export import cli as export_commands
+from voxrill.export import npu_cli as npu_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime import doctor_cli as doctor_command
@@ -45,6 +46,7 @@ golden_command.register(app)
 providers_command.register(app)
 export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
+npu_commands.register(app)
 
 
 def _version(wanted: bool) -> None:
