@@ -6,14 +6,17 @@ rate. Without a folder, Pebble's held-out clips are taken, which only a checkout
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from voxrill.runtime.audio_file import SOUND_FILES, read_audio
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.talk.bench.asking import Question
+from voxrill.runtime.talk.bench.measuring import voiced
 from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
 
 LIST = "held_out.json"
@@ -48,3 +51,17 @@ def read_questions(folder: Path | None, count: int) -> list[Question]:
         raise UsageError(f"{folder} holds no sounds", f"Put spoken questions there, as {', '.join(SOUND_FILES)}")
     questions = [Question(name, read_audio(folder / name, WIRE_RATE), reply) for name, reply in replies.items()]
     return list(islice(cycle(questions), count))
+
+
+def joined(questions: Sequence[Question], seconds: float) -> list[Question]:
+    """Questions of at least so many seconds: each is followed by those after it, without a pause between them."""
+    found = []
+    for first, question in enumerate(questions):
+        parts: list[Floats] = []
+        for other in (*questions[first:], *questions[:first]):
+            begin, end = voiced(other.samples, WIRE_RATE) or (0, 0)
+            parts.append(other.samples[begin:end])
+            if sum(map(len, parts)) >= seconds * WIRE_RATE:
+                break
+        found.append(Question(question.name, np.concatenate([*parts, silence])))
+    return found
