@@ -58,7 +58,7 @@ class Conversation:
         self._model = model
         self._task = task
         self._sampler = sampler
-        self._output: Output = output
+        self.output: Output = output
         self._answering: Steps | None = None
         self._turns: list[_Start] = []
         self._open = False
@@ -101,7 +101,7 @@ class Conversation:
             AudioFileError: the audio cannot be read, or is not usable sound.
             ContextFull: the question does not fit into the model's context.
         """
-        output = output or self._output
+        output = output or self.output
         steps = self.steps(
             audio=audio,
             text=text,
@@ -132,7 +132,7 @@ class Conversation:
         if text is not None:
             self._model.parts.tokenizer.encode(text)  # what is wrong with it is said now, not when listening begins
         waveform = None if audio is None else as_waveform(audio)
-        output = output or self._output
+        output = output or self.output
         options = Options(
             mode="sequential" if output == "text" else self._task.mode,
             text=text_sampling or self._task.text,

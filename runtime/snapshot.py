@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.model import Model
 
@@ -85,7 +85,7 @@ def _write(path: Path, header: _Header, content: dict[str, Floats]) -> None:
             file.write(tensor.tobytes())
 
 
-def open_snapshot(model: Model, path: Path) -> Conversation:
+def open_snapshot(model: Model, path: Path, output: Output = "both") -> Conversation:
     """A conversation whose system prompt is that of a snapshot, taken in already.
 
     Raises:
@@ -100,7 +100,7 @@ def open_snapshot(model: Model, path: Path) -> Conversation:
         raise UsageError(f"{path} is not a snapshot that can be read ({error})", _REMEDY) from None
     if header.bundle != model.bundle.sha256:
         raise UsageError(f"{path} was made with another bundle than this {model.manifest.name}", _REMEDY)
-    conversation = model.conversation(system=header.system)
+    conversation = model.conversation(system=header.system, output=output)
     conversation.restore_prompt(content)
     return conversation
 

@@ -68,6 +68,9 @@ class FakePlayer:
     def hush(self, hushed):
         self.hushed = hushed
 
+    def ensure(self):
+        pass
+
     def stop(self):
         self._queue, self._finished = np.zeros(0, np.float32), True
         return self.played()

@@ -103,15 +103,24 @@ def test_a_single_voiced_block_holds_the_answer_only_for_a_moment(pebble):
     assert scene.turns[0].heard is None and scene.player.played() == scene.turns[0].answer.samples
 
 
+def test_an_answer_that_is_held_goes_on_when_the_microphone_is_away(pebble):
+    scene = Scene(pebble, barge_in=True)
+    scene.hear(silence(0.5), spoken(SPOKEN[0]))
+    scene.hear_until(lambda: scene.player.played() > 24_000)
+    scene.listener._voice_activity = Says(1.0)
+    scene.hear(silence(BLOCK_SECONDS))
+    assert scene.player.hushed
+    scene.listener.hear_nothing()
+    assert not scene.player.hushed
+
+
 def spoken_pieces(conversation):
     end = conversation.context.end_of_audio
     return [piece for piece in conversation.context.pieces if isinstance(piece, Spoken) and piece.codes[0, 0] != end]
 
 
 def record(scene, folder):
-    recorder = Recorder(
-        folder, describe(scene.model, scene.conversation.system, scene.mind_options), scene.shown.append
-    )
+    recorder = Recorder(folder, describe(scene.model, scene.conversation, scene.mind_options), scene.shown.append)
     recorder.hear(scene.blocks)
     for signal in scene.signals:
         recorder.signal(signal)

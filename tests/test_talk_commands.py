@@ -60,6 +60,19 @@ def test_a_changed_recording_is_told_from_its_replay(typed, cli, tmp_path):
     assert json.loads(ran.out)["same"] is False
 
 
+def test_muted_answers_are_written_and_need_no_sound_at_all(typed, cli, monkeypatch):
+    def none(*_arguments, **_options):
+        raise AssertionError("a sound device was opened")
+
+    monkeypatch.setattr(talk_cli, "AudioSystem", none)
+    monkeypatch.setattr(talk_cli, "Speaker", none)
+    ran = typed("kitchen lights on\nhall lights off\n", "--mute", "--record", "kept", "--json")
+    turns = [json.loads(line) for line in ran.out.splitlines()]
+    assert [turn["text"].strip() for turn in turns] == ["kitchen lights on", "hall lights off"]
+    assert [turn["trace"]["answer_seconds"] for turn in turns] == [0, 0]
+    assert [line.split("\t")[1:3] for line in cli("replay", "kept").out.splitlines()] == [["same", "0 frames"]] * 2
+
+
 def test_a_talk_may_go_on_from_a_snapshot(typed, cli, tmp_path):
     (tmp_path / "house.txt").write_text("turn on the kitchen lights")
     ran = cli("snapshot", "-o", "prompt.snapshot", "--document", "house.txt", "--json")

@@ -31,10 +31,12 @@ def no_thread_is_left():
 class Held:
     """A talk that is set up; `turns` are those that ended."""
 
-    def __init__(self, model, *clips, on=lambda _event: None, then=None, options=None, voice_activity=None):
+    def __init__(
+        self, model, *clips, on=lambda _event: None, then=None, options=None, voice_activity=None, player=None
+    ):
         self.turns = []
         self.watcher = Watcher(on)
-        self.player = InstantPlayer(model.sample_rate)
+        self.player = player or InstantPlayer(model.sample_rate)
         self.microphone = ClipMicrophone(self.watcher, *clips, then=then or self.close) if clips else None
         self.talk = Talk(
             model.conversation(),
@@ -88,6 +90,22 @@ def test_a_microphone_that_is_gone_for_good_ends_the_talk(pebble):
     with pytest.raises(AudioDeviceLost, match="the microphone is gone"):
         held.talk.run()
     assert len(held.turns) == 1
+
+
+def test_a_loudspeaker_that_is_gone_for_good_keeps_the_turn(pebble):
+    class Leaving(InstantPlayer):
+        """Is gone once it has played half a second."""
+
+        def ensure(self):
+            if self.played() > 12_000:
+                raise AudioDeviceLost("the loudspeaker is gone", "Plug it in")
+
+    held = Held(pebble, *CLIPS, player=Leaving(pebble.sample_rate))
+    with pytest.raises(AudioDeviceLost, match="the loudspeaker is gone"):
+        held.talk.run()
+    (turn,) = held.turns
+    assert 12_000 < turn.heard == len(held.player.heard[0])
+    assert not held.microphone.open
 
 
 def test_an_error_in_the_hearing_thread_is_not_swallowed(pebble):

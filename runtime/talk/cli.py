@@ -6,14 +6,8 @@ What is data goes to stdout (the answers' text, or JSON), everything else to std
 from __future__ import annotations
 
 import secrets
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from threading import Thread
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -31,21 +25,22 @@ from voxrill.runtime.cli import (
     open_model,
     print_json,
 )
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.model import Model
 from voxrill.runtime.snapshot import open_snapshot, save_snapshot
 from voxrill.runtime.talk import replay as replaying
 from voxrill.runtime.talk.device_stream import AudioSystem
 from voxrill.runtime.talk.echo import EchoCancellingMicrophone, canceller
-from voxrill.runtime.talk.edges import Microphone
+from voxrill.runtime.talk.edges import Microphone, Player
 from voxrill.runtime.talk.endpointing import EndpointOptions
-from voxrill.runtime.talk.events import Notice, View
-from voxrill.runtime.talk.loop import Keepers, Talk, TalkOptions
+from voxrill.runtime.talk.events import Notice
+from voxrill.runtime.talk.keeping import keepers
+from voxrill.runtime.talk.keyboard import keyboard
+from voxrill.runtime.talk.loop import Talk, TalkOptions
 from voxrill.runtime.talk.microphone import DeviceMicrophone
-from voxrill.runtime.talk.mind import MindOptions, Turn
-from voxrill.runtime.talk.recording import Recorder, describe
-from voxrill.runtime.talk.saving import Saver
+from voxrill.runtime.talk.mind import MindOptions
+from voxrill.runtime.talk.mute import MutePlayer
 from voxrill.runtime.talk.speaker import Speaker
 from voxrill.runtime.talk.trace import TurnTrace, chrome_trace, table
 from voxrill.runtime.talk.view import make_view
@@ -70,6 +65,7 @@ def talk(
     microphone: Annotated[str | None, typer.Option(help="Its name or a part of it; else the default.")] = None,
     speaker: Annotated[str | None, typer.Option(help="Its name or a part of it; else the default.")] = None,
     text: Annotated[bool, typer.Option("--text", help="Type instead of speaking: a question a line.")] = False,
+    mute: Annotated[bool, typer.Option("--mute", help="Answer in writing only, without a loudspeaker.")] = False,
     push_to_talk: Annotated[
         bool, typer.Option("--push-to-talk", help="Press Enter to begin speaking, and again to end.")
     ] = False,
@@ -104,9 +100,9 @@ def talk(
         raise UsageError("--text and --push-to-talk both want the keyboard", "Give one of them")
     endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
     canceller_made = canceller() if echo_cancel else None
-    system_audio = AudioSystem()
+    system_audio = None if text and mute else AudioSystem()
     model = open_model(bundle, threads)
-    conversation = _conversation(model, system, snapshot)
+    conversation = _conversation(model, system, snapshot, "text" if mute else "both")
     limit = model.manifest.static.context if model.manifest.static else model.manifest.model.backbone.max_positions
     mind = MindOptions(
         speculate=speculate,
@@ -120,17 +116,20 @@ def talk(
     def notify(sentence: str) -> None:
         view.show(Notice(sentence))
 
-    player = Speaker(system_audio, model.sample_rate, speaker, notify, tapped=echo_cancel)
-    heard: Microphone | None = None if text else DeviceMicrophone(system_audio, microphone, notify)
-    if heard is not None and canceller_made is not None:
-        heard = EchoCancellingMicrophone(heard, player, canceller_made)
+    heard: Microphone | None = None
+    player: Player = MutePlayer()
+    if system_audio is not None:
+        if not text:
+            heard = DeviceMicrophone(system_audio, microphone, notify)
+        if not mute:
+            player = loudspeaker = Speaker(system_audio, model.sample_rate, speaker, notify, tapped=echo_cancel)
+            if heard is not None and canceller_made is not None:
+                heard = EchoCancellingMicrophone(heard, loudspeaker, canceller_made)
     options = TalkOptions(mind, endpoints, barge_in or echo_cancel, push_to_talk)
     traces: list[TurnTrace] = []
-    with _keepers(model, conversation, mind, view, record, save, traces, json) as keepers:
-        talking = Talk(conversation, heard, player, view, options, keepers)
-        if text or push_to_talk:
-            Thread(target=_type if text else _press, args=(talking,), daemon=True).start()
-        with _closed_by_signals(talking):
+    with keepers(model, conversation, mind, view, record, save, traces, json) as kept:
+        talking = Talk(conversation, heard, player, view, options, kept)
+        with keyboard(talking, text, push_to_talk):
             talking.run()
     if trace:
         err.print(table(traces))
@@ -191,87 +190,9 @@ def _document(path: Path) -> str:
         raise UsageError(f"{path} cannot be read as text: {error}", "Give a text file in UTF-8") from None
 
 
-def _conversation(model: Model, system: str | None, snapshot: Path | None) -> Conversation:
+def _conversation(model: Model, system: str | None, snapshot: Path | None, output: Output) -> Conversation:
     if snapshot is None:
-        return model.conversation(system=system)
+        return model.conversation(system=system, output=output)
     if system is not None:
         raise UsageError("--system and --snapshot are both a system prompt", "Give one of them")
-    return open_snapshot(model, snapshot)
-
-
-@contextmanager
-def _keepers(
-    model: Model,
-    conversation: Conversation,
-    mind: MindOptions,
-    view: View,
-    record: Path | None,
-    save: Path | None,
-    traces: list[TurnTrace],
-    json: bool,
-) -> Iterator[Keepers]:
-    """Those who keep what was asked to be kept."""
-    recorder = None if record is None else Recorder(record, describe(model, conversation.system, mind), view.show)
-    saver = None if save is None else Saver(save, model.sample_rate, view.show)
-
-    def keep(turn: Turn) -> None:
-        traces.append(turn.trace)
-        if recorder:
-            recorder.keep(turn)
-        if saver:
-            saver.keep(turn)
-        if json:
-            print_json(_summary(turn))
-
-    try:
-        yield Keepers(recorder.hear, recorder.signal, keep) if recorder else Keepers(turn=keep)
-    finally:
-        if recorder:
-            recorder.close()
-
-
-def _summary(turn: Turn) -> dict[str, Any]:
-    return {
-        "turn": turn.number,
-        "typed": turn.typed,
-        "text": turn.answer.text,
-        "interrupted": turn.heard is not None,
-        "error": str(turn.error) if turn.error else None,
-        "waited": turn.trace.waited,
-        "underruns": turn.trace.underruns,
-        "trace": asdict(turn.trace),
-    }
-
-
-def _type(talking: Talk) -> None:
-    """Every line of stdin is a question; what is not typed at a terminal waits for the answer to the line before."""
-    for line in sys.stdin:
-        if line.strip():
-            talking.type(line.strip())
-            if not sys.stdin.isatty():
-                talking.wait_until_answered()
-    talking.close(finish=True)
-
-
-def _press(talking: Talk) -> None:
-    for _ in sys.stdin:
-        talking.press()
-    talking.close(finish=True)
-
-
-@contextmanager
-def _closed_by_signals(talking: Talk) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the talk where it is; a second one ends the program."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def close(number: int, _frame: object) -> None:
-        talking.close()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, close)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return open_snapshot(model, snapshot, output)

@@ -84,6 +84,13 @@ class Player(Protocol):
     def stop(self) -> int:
         """Silence at once, within one callback; the samples of this reply that were played."""
 
+    def ensure(self) -> None:
+        """While something is still to be played, see that the device is there, and have it back if it is not.
+
+        Raises:
+            AudioDeviceLost: the device is gone, and did not come back in time.
+        """
+
     def played(self) -> int:
         """Samples of this reply that have left for the device."""
 

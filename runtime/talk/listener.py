@@ -149,6 +149,10 @@ class Listener:
             self._number += 1
         return [*fill, block.samples]
 
+    def hear_nothing(self) -> None:
+        """The microphone is away: an answer that was held because the user seemed to begin goes on."""
+        self._floor.hush(False)
+
     def _hear(self, block: Block) -> None:
         if self._is_deaf():
             return

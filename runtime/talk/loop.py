@@ -7,8 +7,8 @@ gone, Ctrl-C, an error in either thread), the answer being played is cut, its tu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from queue import Empty
 from threading import Event as Flag
@@ -20,7 +20,8 @@ from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushTo
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, level
-from voxrill.runtime.talk.mind import Mind, MindOptions, Turn
+from voxrill.runtime.talk.mind import Mind, MindOptions
+from voxrill.runtime.talk.reply import Turn
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
 
 _POLL = 0.02
@@ -101,17 +102,13 @@ class Talk:
             edges.enter_context(self._view)
             self._mind.warm_up()
             edges.enter_context(self._player)
-            thread = Thread(target=self._listen, name="voxrill-listener", daemon=True)
             if self._microphone is not None:
                 edges.enter_context(self._microphone)
-                thread.start()
+                edges.enter_context(self._hearing())
             try:
                 closed = self._think()
             finally:
-                self._stopping.set()
                 self._mind.close()
-                if thread.is_alive():
-                    thread.join()
         if closed.error is not None:
             raise closed.error
 
@@ -151,12 +148,25 @@ class Talk:
                     continue
         return self._mind.closed
 
+    @contextmanager
+    def _hearing(self) -> Iterator[None]:
+        """The listener's thread, until it is left."""
+        thread = Thread(target=self._listen, name="voxrill-listener", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            thread.join()
+
     def _listen(self) -> None:
         assert self._microphone is not None
         try:
             while not self._stopping.is_set():
                 block = self._microphone.read(_READ)
-                if block is not None:
+                if block is None:
+                    self._listener.hear_nothing()
+                else:
                     self._view.level(level(block.samples))
                     self._keepers.hear(self._listener.hear(block))
         except Exception as error:  # whatever it is, the calling thread must know

@@ -10,17 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 import numpy as np
 
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
-from voxrill.runtime.events import AudioEvent, EndEvent, TextEvent
 from voxrill.runtime.talk.answer import Answer
-from voxrill.runtime.talk.edges import RATE, Floats, Player
-from voxrill.runtime.talk.events import AssistantSaid, Notice, StateChanged, TalkEvent, TurnEnded, UserSaid
+from voxrill.runtime.talk.edges import RATE, Player
+from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, TurnEnded, UserSaid
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import (
     Began,
@@ -33,10 +32,8 @@ from voxrill.runtime.talk.listener import (
     Typed,
     Utterance,
 )
-from voxrill.runtime.talk.trace import Tracer, TurnTrace
-
-FIRST_REPLY_SECONDS = 3.0
-"""Expected length of the first reply; later ones are expected to be as long as those before."""
+from voxrill.runtime.talk.reply import Pace, Reply, Turn
+from voxrill.runtime.talk.trace import Tracer
 
 WARM_UP = 20
 """Text tokens and frames of the answer that warms up: both kinds, in either family's pattern."""
@@ -57,44 +54,6 @@ class MindOptions:
     turns: int | None = None
     seed: int = 0
     max_new_tokens: int | None = None
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A turn that is over, for those who keep turns: question, answer, and how they came about.
-
-    heard: samples of the answer that were played before the user interrupted, None if nobody did; forgotten: turns
-    that were forgotten after this one;
-    error: why there is no answer.
-    """
-
-    number: int
-    utterance: Utterance | None
-    typed: str | None
-    seed: int
-    answer: Answer
-    heard: int | None
-    forgotten: int
-    trace: TurnTrace
-    error: VoxrillError | None = None
-
-
-@dataclass
-class _Reply:
-    """The answer being made: unheard until it is `ticket`ed."""
-
-    answer: Answer
-    utterance: Utterance | None
-    typed: str | None
-    seed: int
-    tracer: Tracer
-    ticket: int | None = None
-    playing: bool = False
-    made: bool = False
-    finished: bool = False
-    error: VoxrillError | None = None
-    unplayed: list[Floats] = field(default_factory=list)
-    unsaid: list[str] = field(default_factory=list)
 
 
 class Mind:
@@ -132,12 +91,11 @@ class Mind:
         self._options = options
         self._clock = clock
         self._cpu = cpu
-        self._reply: _Reply | None = None
+        self._reply: Reply | None = None
         self._turn = 0
         self._tracer: Tracer | None = None
         self._unprepared = True
-        self._rate: float | None = None
-        self._expected = FIRST_REPLY_SECONDS
+        self._pace = Pace()
 
     def warm_up(self) -> None:
         """Answer a tone unheard: first runs are slow, and the player is to be told how fast this machine is."""
@@ -151,8 +109,7 @@ class Mind:
                 started = self._clock()
                 tracer.made(answer.step(), started, self._clock())
         self._conversation.retract()
-        if answer.samples:
-            self._rate = tracer.making / (answer.samples / self._sample_rate)
+        self._pace.measure(tracer.making, answer.samples / self._sample_rate)
 
     @property
     def closed(self) -> Closed | None:
@@ -200,12 +157,14 @@ class Mind:
         if reply is None:
             return self._prepare()
         if reply.ticket is not None:
-            self._deliver(reply, reply.ticket)
+            reply.deliver(reply.ticket, self._floor, self._player, self._pace, self._show)
         if reply.made:
             return reply.ticket is not None and self._end_if_played(reply, reply.ticket)
         if reply.ticket is None and len(reply.answer.codes) >= self._options.ahead:
             return False
-        self._advance(reply)
+        reply.advance(self._clock)
+        if reply.answer.finish_reason is not None:
+            self._pace.replied(reply.tracer.making, reply.answer.samples / self._sample_rate)
         return True
 
     def _prepare(self) -> bool:
@@ -228,7 +187,7 @@ class Mind:
         seed = self._options.seed + self._turn
         samples = utterance.samples if utterance else None
         answer = Answer(self._conversation, samples, typed, seed, self._options.max_new_tokens)
-        self._reply = _Reply(answer, utterance, typed, seed, self._tracer)
+        self._reply = Reply(answer, utterance, typed, seed, self._tracer)
 
     def _withdraw(self) -> None:
         """The user went on: the answer begun on suspicion was never there."""
@@ -273,66 +232,21 @@ class Mind:
         self._reply.tracer.endpoint(at)
         self._show(StateChanged("thinking"))
 
-    def _advance(self, reply: _Reply) -> None:
-        """Make the next part of the answer."""
-        started = self._clock()
-        try:
-            event = reply.answer.step()
-        except VoxrillError as error:
-            reply.made, reply.error = True, error
-            return
-        reply.tracer.made(event, started, self._clock())
-        if isinstance(event, TextEvent):
-            reply.unsaid.append(event.text)
-        elif isinstance(event, AudioEvent):
-            reply.unplayed.append(event.samples)
-        elif isinstance(event, EndEvent):
-            reply.made = True
-            self._measure(reply)
-
-    def _deliver(self, reply: _Reply, ticket: int) -> None:
-        """Hand over what was made since the last time; nothing that was heard meanwhile waits to be looked at."""
-        for piece in reply.unsaid:
-            if piece:
-                self._show(AssistantSaid(piece))
-        for samples in reply.unplayed:
-            if not reply.playing:
-                reply.playing = self._floor.begin(ticket, self._rate, self._expected)
-                self._show(StateChanged("speaking"))
-            self._floor.push(ticket, samples)
-        reply.unsaid.clear()
-        reply.unplayed.clear()
-        if reply.made and not reply.finished:
-            self._floor.finish(ticket)
-            reply.finished = True
-        reply.answer.heard(self._player.played() if reply.playing else 0)
-
-    def _measure(self, reply: _Reply) -> None:
-        """What the next reply is expected to be like."""
-        seconds = reply.answer.samples / self._sample_rate
-        if seconds:
-            self._rate = reply.tracer.making / seconds
-            self._expected = (self._expected + seconds) / 2
-
     def _interrupted(self, heard: int) -> None:
         """The user took the floor: keep of the answer what was heard."""
         reply = self._reply
         if reply is None or reply.ticket is None:
             return
-        if reply.error is None:
-            try:
-                reply.answer.cut(heard)
-            except VoxrillError as error:
-                reply.error = error
+        reply.cut(heard)
         self._end(reply, heard)
 
-    def _end_if_played(self, reply: _Reply, ticket: int) -> bool:
+    def _end_if_played(self, reply: Reply, ticket: int) -> bool:
         if not self._floor.over(ticket):
             return False
         self._end(reply, None)
         return True
 
-    def _end(self, reply: _Reply, heard: int | None) -> None:
+    def _end(self, reply: Reply, heard: int | None) -> None:
         """The turn is over."""
         options = self._options
         if reply.error is not None:

@@ -19,12 +19,14 @@ import numpy as np
 import onnxruntime
 
 from voxrill import __version__
+from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.edges import RATE, Floats
 from voxrill.runtime.talk.events import Notice
 from voxrill.runtime.talk.listener import Ended, Paused, Signal
-from voxrill.runtime.talk.mind import MindOptions, Turn
+from voxrill.runtime.talk.mind import MindOptions
+from voxrill.runtime.talk.reply import Turn
 
 FORMAT = 1
 MICROPHONE, EVENTS = "microphone.wav", "events.jsonl"
@@ -37,19 +39,22 @@ def _wav_header(size: int = 0xFFFFFFFF - 36) -> bytes:
     return struct.pack("<4sI4s", b"RIFF", size + 36, b"WAVE") + fmt + struct.pack("<4sI", b"data", size)
 
 
-def describe(model: Model, system: str, options: MindOptions) -> dict[str, Any]:
-    """What a replay must have alike, or must know."""
+def build(model: Model) -> dict[str, Any]:
+    """What makes the codes what they are, to the bit: versions, weights, threads."""
     return {
-        "format": FORMAT,
         "voxrill": __version__,
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
         "bundle": model.bundle.sha256,
         "model": model.manifest.name,
         "threads": model.threads,
-        "system": system,
-        "options": asdict(options),
     }
+
+
+def describe(model: Model, conversation: Conversation, options: MindOptions) -> dict[str, Any]:
+    """The first line of a recording: what a replay must have alike, and what it must know."""
+    known = {"system": conversation.system, "output": conversation.output, "options": asdict(options)}
+    return {"format": FORMAT, **build(model), **known}
 
 
 class Recorder:

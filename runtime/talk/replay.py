@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.answer import Answer
 from voxrill.runtime.talk.edges import Floats
 from voxrill.runtime.talk.mind import MindOptions
-from voxrill.runtime.talk.recording import EVENTS, FORMAT, MICROPHONE, WAV_HEADER, describe
+from voxrill.runtime.talk.recording import EVENTS, FORMAT, MICROPHONE, WAV_HEADER, build
 
 
 class Header(msgspec.Struct):
@@ -34,6 +34,7 @@ class Header(msgspec.Struct):
     threads: int
     system: str
     options: MindOptions
+    output: Output = "both"
 
 
 class RecordedTurn(msgspec.Struct):
@@ -111,7 +112,7 @@ def differences(recording: Recording, model: Model) -> list[str]:
         UsageError: it is another bundle altogether.
     """
     header = recording.header
-    now = describe(model, header.system, header.options)
+    now = build(model)
     if now["bundle"] != header.bundle:
         raise UsageError(
             f"the recording was made with another bundle ({header.model}, {header.bundle[:12]})",
@@ -126,7 +127,7 @@ def differences(recording: Recording, model: Model) -> list[str]:
 
 def replay(recording: Recording, model: Model) -> Iterator[Replayed]:
     """Make every turn again, one by one."""
-    conversation = model.conversation(system=recording.header.system)
+    conversation = model.conversation(system=recording.header.system, output=recording.header.output)
     for turn in recording.turns:
         yield _replay(conversation, turn, recording)
 

@@ -16,7 +16,7 @@ from voxrill.runtime.audio_file import write_wav
 from voxrill.runtime.errors import AudioFileError, UsageError
 from voxrill.runtime.talk.edges import RATE
 from voxrill.runtime.talk.events import Notice
-from voxrill.runtime.talk.mind import Turn
+from voxrill.runtime.talk.reply import Turn
 
 
 class Saver:

@@ -49,9 +49,7 @@ class Speaker(OpenStream):
         patience: float = PATIENCE,
         tapped: bool = False,
     ) -> None:
-        self._stream = DeviceStream(
-            system, "output", wanted, self._prepare, self._move, notify, patience, self._sounding
-        )
+        self._stream = DeviceStream(system, "output", wanted, self._prepare, self._move, notify, patience, self.busy)
         self._clock = system.clock
         self._model_rate = sample_rate
         self._late_before = 0
@@ -98,15 +96,18 @@ class Speaker(OpenStream):
         """Times that this reply ran dry before its end, or that the device wanted it sooner than it could be moved."""
         return self._reply.underruns + self._stream.late - self._late_before
 
-    def busy(self) -> bool:
-        """Whether something of this reply is still to be played.
+    def ensure(self) -> None:
+        """While something of this reply is still to be played, wait for a device that is lost.
 
         Raises:
             AudioDeviceLost: the device is gone, and did not come back in time.
         """
-        if self._sounding():
+        if self.busy():
             self._stream.ensure()
-        return self._sounding()
+
+    def busy(self) -> bool:
+        """Whether something of this reply is still to be played."""
+        return not self._reply.over
 
     def first_queued(self) -> float | None:
         """When the first sample of this reply was pushed."""
@@ -115,9 +116,6 @@ class Speaker(OpenStream):
     def first_played(self) -> float | None:
         """When the first sample of this reply left for the device."""
         return self._reply.first_played
-
-    def _sounding(self) -> bool:
-        return not self._reply.over
 
     def _prepare(self, rate: int, frames: int) -> None:
         """A device of another rate than before cannot go on with a reply."""

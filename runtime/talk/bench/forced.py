@@ -32,7 +32,8 @@ from voxrill.runtime.talk.endpointing import EndpointOptions
 from voxrill.runtime.talk.events import View
 from voxrill.runtime.talk.loop import Keepers, Talk, TalkOptions
 from voxrill.runtime.talk.microphone import DeviceMicrophone
-from voxrill.runtime.talk.mind import MindOptions, Turn
+from voxrill.runtime.talk.mind import MindOptions
+from voxrill.runtime.talk.reply import Turn
 from voxrill.runtime.talk.speaker import Speaker
 from voxrill.runtime.talk.view import make_view
 

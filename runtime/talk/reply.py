@@ -1,0 +1,128 @@
+"""A question's answer on its way to the player, and the turn it becomes.
+
+In: an answer in the making. Out: its sound to the floor and its words to the view, once it may be heard. Until it is
+let out by the end of the question, nothing of it is heard or shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.events import AudioEvent, EndEvent, TextEvent
+from voxrill.runtime.talk.answer import Answer
+from voxrill.runtime.talk.edges import Floats, Player
+from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
+from voxrill.runtime.talk.floor import Floor
+from voxrill.runtime.talk.listener import Utterance
+from voxrill.runtime.talk.trace import Tracer, TurnTrace
+
+FIRST_REPLY_SECONDS = 3.0
+"""Expected length of the first reply; later ones are expected to be as long as those before."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn that is over, for those who keep turns: question, answer, and how they came about.
+
+    heard: samples of the answer that were played before the user interrupted, None if nobody did; forgotten: turns
+    that were forgotten after this one; error: why there is no answer.
+    """
+
+    number: int
+    utterance: Utterance | None
+    typed: str | None
+    seed: int
+    answer: Answer
+    heard: int | None
+    forgotten: int
+    trace: TurnTrace
+    error: VoxrillError | None = None
+
+
+class Pace:
+    """What the next reply is expected to be like.
+
+    rate: seconds of computing per second of sound, None if it is not known; seconds: its length.
+    """
+
+    def __init__(self) -> None:
+        self.rate: float | None = None
+        self.seconds = FIRST_REPLY_SECONDS
+
+    def measure(self, making: float, seconds: float) -> None:
+        """`seconds` of sound took `making` seconds to make."""
+        if seconds:
+            self.rate = making / seconds
+
+    def replied(self, making: float, seconds: float) -> None:
+        """So did a whole reply."""
+        self.measure(making, seconds)
+        if seconds:
+            self.seconds = (self.seconds + seconds) / 2
+
+
+@dataclass
+class Reply:
+    """The answer being made: unheard until it has a `ticket`."""
+
+    answer: Answer
+    utterance: Utterance | None
+    typed: str | None
+    seed: int
+    tracer: Tracer
+    ticket: int | None = None
+    playing: bool = False
+    made: bool = False
+    error: VoxrillError | None = None
+    _finished: bool = False
+    _unplayed: list[Floats] = field(default_factory=list)
+    _unsaid: list[str] = field(default_factory=list)
+
+    def advance(self, clock: Callable[[], float]) -> None:
+        """Make the next part of the answer."""
+        started = clock()
+        try:
+            event = self.answer.step()
+        except VoxrillError as error:
+            self.made, self.error = True, error
+            return
+        self.tracer.made(event, started, clock())
+        if isinstance(event, TextEvent):
+            self._unsaid.append(event.text)
+        elif isinstance(event, AudioEvent):
+            self._unplayed.append(event.samples)
+        elif isinstance(event, EndEvent):
+            self.made = True
+
+    def deliver(self, ticket: int, floor: Floor, player: Player, pace: Pace, show: Callable[[TalkEvent], None]) -> None:
+        """Hand over what was made since the last time; nothing that was heard meanwhile waits to be looked at.
+
+        Raises:
+            AudioDeviceLost: the player's device is gone for good.
+        """
+        for piece in self._unsaid:
+            if piece:
+                show(AssistantSaid(piece))
+        for samples in self._unplayed:
+            if not self.playing:
+                self.playing = floor.begin(ticket, pace.rate, pace.seconds)
+                show(StateChanged("speaking"))
+            floor.push(ticket, samples)
+        self._unsaid.clear()
+        self._unplayed.clear()
+        if self.made and not self._finished:
+            floor.finish(ticket)
+            self._finished = True
+        if self.playing:
+            player.ensure()
+        self.answer.heard(player.played() if self.playing else 0)
+
+    def cut(self, heard: int) -> None:
+        """The user took the floor when `heard` samples had been played: keep no more than that."""
+        if self.error is None:
+            try:
+                self.answer.cut(heard)
+            except VoxrillError as error:
+                self.error = error
