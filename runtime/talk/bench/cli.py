@@ -1,4 +1,4 @@
-"""The command that measures talking: bench talk.
+"""The commands that measure talking: bench talk, bench first-sound.
 
 The table or JSON goes to stdout, progress to stderr.
 """
@@ -14,12 +14,13 @@ import typer
 from rich.console import Console
 
 from voxrill.devices.processor import processor
-from voxrill.runtime.cli import BundleOption, JsonOption, err, print_json
+from voxrill.runtime.cli import BundleOption, JsonOption, ThreadsOption, err, print_json
 from voxrill.runtime.steps import Progress, step_progress
+from voxrill.runtime.talk.bench import first_sound as sounds
 from voxrill.runtime.talk.bench import report
 from voxrill.runtime.talk.bench.asking import Question, ask, interrupt
 from voxrill.runtime.talk.bench.cascade import SYNTHESISERS, check_cascade
-from voxrill.runtime.talk.bench.questions import read_questions
+from voxrill.runtime.talk.bench.questions import joined, read_questions
 from voxrill.runtime.talk.bench.sound_server import SoundServer, check_pulseaudio
 from voxrill.runtime.talk.bench.subject import Subject
 from voxrill.runtime.talk.bench.virtual_user import VirtualUser
@@ -29,13 +30,19 @@ VOXRILL, CASCADE = "voxrill", "cascade"
 
 _TALK = ("-m", "voxrill", "talk", "--barge-in", "--json")
 _CASCADE = ("-m", "voxrill.runtime.talk.bench.cascade")
+_FORCED = ("-m", "voxrill.runtime.talk.bench.forced")
+
+LONG = 4.0
+"""Seconds of the long ones among the questions."""
+
+_NO_QUALITY = "The answers' lengths are forced: with random weights these are times, and say nothing about quality"
 
 
 def register(app: typer.Typer) -> None:
     """Add this command to the command line."""
     bench = typer.Typer(name="bench", help="Measure on this machine.", no_args_is_help=True, rich_markup_mode=None)
-    bench.callback()(lambda: None)  # a single command would otherwise take the group's own name
-    bench.command()(talk)
+    for command in (talk, first_sound):
+        bench.command()(command)
     app.add_typer(bench)
 
 
@@ -75,6 +82,41 @@ def talk(
         print_json(report.as_json(results, {"endpoint": endpoint, "processor": processor()}))
     else:
         Console(highlight=False, markup=False, emoji=False).print(report.table(results))
+
+
+def first_sound(
+    bundle: BundleOption = None,
+    count: Annotated[int, typer.Option("-n", "--turns", min=2, help="Questions that are asked.")] = 20,
+    questions: Annotated[
+        Path | None, typer.Option(help="Folder of spoken questions; without one, Pebble's held-out ones.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=20.0, help="Length that answers are forced to.")] = 3.0,
+    endpoint: Annotated[
+        float, typer.Option(min=0.2, help="Seconds of silence that end a question.")
+    ] = EndpointOptions.endpoint,
+    threads: ThreadsOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Where the time to the first sound goes, in the live loop, with any weights: answers have a forced length.
+
+    Every other question is as it was recorded, and the rest are joined to 4 seconds.
+    """
+    EndpointOptions(endpoint=endpoint)
+    check_pulseaudio()
+    asked = read_questions(questions, count)
+    asked[1::2] = joined(asked[1::2], LONG)
+    command = [*_FORCED, "--seconds", str(seconds), "--endpoint", str(endpoint), "--threads", str(threads)]
+    command += ["--bundle", str(bundle)] if bundle else []
+    with step_progress(err, "asking") as progress:
+        (result,) = measured({VOXRILL: command}, asked, 0, progress)
+    groups = [sounds.group("as recorded", result.turns[::2]), sounds.group(f"{LONG:g} s", result.turns[1::2])]
+    about = {"bundle": bundle and bundle.name, "endpoint": endpoint, "seconds": seconds, "note": _NO_QUALITY}
+    if json:
+        print_json({**about, "processor": processor(), "threads": threads, "groups": groups})
+    else:
+        title = f"first sound, {endpoint:g} s of silence end a question"
+        Console(highlight=False, markup=False, emoji=False).print(sounds.table(groups, title))
+    err.print(f"voxrill: {_NO_QUALITY}.", soft_wrap=True)
 
 
 def measured(

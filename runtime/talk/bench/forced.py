@@ -1,8 +1,8 @@
 """A talk whose answers have a forced length: what a bundle costs in the live loop when its weights are random.
 
-The loop, the microphone and the loudspeaker are those of `voxrill talk`; only the draws differ. Every answer has so many
-rounds of text tokens and frames, because nothing that ends one is ever drawn: random weights end at random, and say
-nothing. Speed depends on shapes alone. Run as a program, it talks until it is ended:
+The loop, the microphone and the loudspeaker are those of `voxrill talk`; only the draws differ. Nothing that ends an
+answer is ever drawn, so that every one has the same rounds of text tokens and frames: random weights end anywhere,
+and say nothing. Speed depends on shapes alone. Run as a program, it talks until it is ended:
 
     python -m voxrill.runtime.talk.bench.forced --bundle BUNDLE --seconds 3
 
@@ -75,9 +75,7 @@ def endless_conversation(model: Model) -> Conversation:
     """A conversation whose answers end only at their longest."""
     ids, codes = model.parts.tokenizer.ids, model.parts.spec.codes.end_of_audio
     tokens = [ids[role] for role in ENDINGS]
-    return Conversation(
-        model, model.manifest.tasks.chat, sampler=lambda seed: EndlessSampler(seed, tokens, codes)
-    )
+    return Conversation(model, model.manifest.tasks.chat, sampler=lambda seed: EndlessSampler(seed, tokens, codes))
 
 
 def steps_of(seconds: float, frame_seconds: float, pattern: InterleaveSpec) -> int:

@@ -18,10 +18,14 @@ from voxrill.runtime.errors import UsageError
 from voxrill.runtime.talk.bench.asking import Question
 from voxrill.runtime.talk.bench.measuring import voiced
 from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
+from voxrill.runtime.talk.edges import Floats
 
 LIST = "held_out.json"
 
 HELD_OUT = Path(__file__).resolve().parents[3] / "tests" / "pebble"
+
+SILENCE = 0.2
+"""Seconds at the end of questions that were joined."""
 
 _NOT_SPOKEN = ("music", "silence", "typed")
 
@@ -54,8 +58,8 @@ def read_questions(folder: Path | None, count: int) -> list[Question]:
 
 
 def joined(questions: Sequence[Question], seconds: float) -> list[Question]:
-    """Questions of at least so many seconds: each is followed by those after it, without a pause between them."""
-    found = []
+    """Questions of at least so many voiced seconds: each is followed by those after it, without a pause between."""
+    found, silence = [], np.zeros(round(SILENCE * WIRE_RATE), np.float32)
     for first, question in enumerate(questions):
         parts: list[Floats] = []
         for other in (*questions[first:], *questions[:first]):
