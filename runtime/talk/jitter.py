@@ -3,14 +3,23 @@
 In: how fast sound is made, how much of it is expected, how much waits. Out: whether to start, or start again. Pure.
 
 A reply of T seconds, made at r seconds of computing a second of sound, of which b seconds wait, plays through without a
-gap if r(T - b) ≤ T, so b ≥ T(1 - 1/r): nothing for a device faster than real time. On top comes the longest lull: sound
-comes in rounds, some text first, and while the text is made no sound comes.
+gap if r(T - b) ≤ T, so b ≥ T(1 - 1/r): nothing for a device faster than real time. Sound comes in rounds, though, some
+text first, and while the text is made no sound comes. Of a round that has just begun the text is made already, so that
+less than the average is left to do before the next lull; the nearer its end, the more of that lull must wait as well.
 """
 
 from __future__ import annotations
 
+import math
+
+ROUND = 0.96
+"""Seconds of sound of a round: 12 frames of 80 ms."""
+
 LULL = 0.48
-"""Seconds of sound, half a round of 12 frames of 80 ms: making the text of a round takes less than making its sound."""
+"""Seconds of sound, half a round: making the text of a round takes less than making its sound."""
+
+MARGIN = 0.06
+"""Seconds of sound, most of a frame: what is made is not made at an even rate."""
 
 UNKNOWN_RATE = 1.0
 """Seconds of computing a second of sound, of a device that was not measured yet."""
@@ -31,12 +40,20 @@ class JitterPolicy:
         self._rate = UNKNOWN_RATE if rate is None else rate
         self._expected = expected
 
-    def needed(self, played: float, dry: int) -> float:
-        """Seconds of sound that must wait before it may sound, `played` seconds in and having run dry `dry` times."""
+    def needed(self, waiting: float, played: float, dry: int) -> float:
+        """Seconds of sound that must wait before it may sound, where `waiting` do.
+
+        Args:
+            waiting: seconds of sound.
+            played: seconds of the reply that were played.
+            dry: times that it ran dry.
+        """
         rate = self._rate * CAUTION**dry
         left = max(0.0, self._expected - played)
-        return rate * LULL + (left * (1 - 1 / rate) if rate > 1 else 0.0)
+        rounds = (played + waiting) / ROUND
+        begun = rounds - math.ceil(rounds) + 1  # of the round that the newest sound belongs to, over 0 to 1
+        return rate * (MARGIN + LULL * begun) + (left * (1 - 1 / rate) if rate > 1 else 0.0)
 
     def may_start(self, waiting: float, played: float, dry: int) -> bool:
         """Whether `waiting` seconds of sound are enough to start."""
-        return waiting >= self.needed(played, dry)
+        return waiting >= self.needed(waiting, played, dry)

@@ -104,7 +104,7 @@ def first_sound(
     EndpointOptions(endpoint=endpoint)
     check_pulseaudio()
     asked = read_questions(questions, count)
-    asked[1::2] = joined(asked[1::2], LONG)
+    asked[1::2] = joined(asked, LONG)[1::2]
     command = [*_FORCED, "--seconds", str(seconds), "--endpoint", str(endpoint), "--threads", str(threads)]
     command += ["--bundle", str(bundle)] if bundle else []
     with step_progress(err, "asking") as progress:

@@ -18,7 +18,6 @@ from voxrill.runtime.errors import UsageError
 from voxrill.runtime.talk.bench.asking import Question
 from voxrill.runtime.talk.bench.measuring import voiced
 from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
-from voxrill.runtime.talk.edges import Floats
 
 LIST = "held_out.json"
 
@@ -58,14 +57,11 @@ def read_questions(folder: Path | None, count: int) -> list[Question]:
 
 
 def joined(questions: Sequence[Question], seconds: float) -> list[Question]:
-    """Questions of at least so many voiced seconds: each is followed by those after it, without a pause between."""
-    found, silence = [], np.zeros(round(SILENCE * WIRE_RATE), np.float32)
-    for first, question in enumerate(questions):
-        parts: list[Floats] = []
-        for other in (*questions[first:], *questions[:first]):
-            begin, end = voiced(other.samples, WIRE_RATE) or (0, 0)
-            parts.append(other.samples[begin:end])
-            if sum(map(len, parts)) >= seconds * WIRE_RATE:
-                break
-        found.append(Question(question.name, np.concatenate([*parts, silence])))
+    """Questions of so many seconds of speech: each goes on with those after it, without a pause, and is cut there."""
+    speech = [question.samples[slice(*(voiced(question.samples, WIRE_RATE) or (0, 0)))] for question in questions]
+    length, silence = round(seconds * WIRE_RATE), np.zeros(round(SILENCE * WIRE_RATE), np.float32)
+    found = []
+    for number, question in enumerate(questions):
+        whole = np.concatenate([*speech[number:], *speech[:number]])
+        found.append(Question(question.name, np.concatenate([whole[:length], silence])))
     return found
