@@ -19,6 +19,9 @@ import voxrill
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.commands import CommandLine
 from voxrill.runtime.contract import StaticShapes
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.talk.audio_devices import portaudio
+from voxrill.runtime.talk.bench.sound_server import SoundServer, check_pulseaudio
 
 NPU_SHAPES = StaticShapes(mel_frames=400, prefill=8, context=256)
 
@@ -139,3 +142,15 @@ def cli(monkeypatch, capfdbinary, tmp_path) -> CommandLine:
     monkeypatch.delenv("VOXRILL_BUNDLE", raising=False)
     monkeypatch.chdir(tmp_path)
     return CommandLine(monkeypatch, capfdbinary)
+
+
+@pytest.fixture
+def server():
+    """A private PulseAudio with one wire."""
+    try:
+        check_pulseaudio()
+        portaudio()
+    except VoxrillError as missing:
+        pytest.skip(str(missing))
+    with SoundServer("test") as started:
+        yield started

@@ -66,10 +66,19 @@ def test_a_key_may_take_the_place_of_silence():
     endpointer.press()
     assert [endpointer.hear(0.0) for _ in range(3)] == ["began", None, None]
     endpointer.press()
-    assert endpointer.hear(0.9) == "ended"
+    assert endpointer.hear(0.0) == "ended"
     assert (endpointer.first, endpointer.last) == (5, 8)
     endpointer.press()
     assert [endpointer.hear(0.0) for _ in range(40)].count("too long") == 1
+
+
+def test_silence_between_the_keys_is_left_out():
+    endpointer = PushToTalk(OPTIONS)
+    endpointer.press()
+    assert [endpointer.hear(one) for one in (0.0, 0.0, 0.9, 0.0, 0.9, 0.0)] == ["began", *[None] * 5]
+    endpointer.press()
+    assert endpointer.hear(0.0) == "ended"
+    assert (endpointer.first, endpointer.last) == (2, 4)
 
 
 def probabilities(samples):

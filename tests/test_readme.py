@@ -74,7 +74,7 @@ def talk(words, workplace, environment):
         ) as process:
             killer = threading.Timer(120, process.kill)
             killer.start()
-            while process.poll() is None and not server.listened_to(wire):
+            while process.poll() is None and not server.listeners(wire):
                 time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate()

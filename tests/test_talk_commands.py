@@ -12,7 +12,7 @@ import soundfile
 from tests.talking import InstantPlayer
 from voxrill.runtime.talk import cli as talk_cli
 
-NAMES = ("turn", "typed", "text", "interrupted", "error", "waited", "underruns", "trace")
+NAMES = ("turn", "typed", "text", "interrupted", "error", "waited", "underruns", "private_memory", "trace")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,14 +18,14 @@ import soundfile
 from tests.commands import run_alone
 from tests.signals import speech_like
 from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.talk.audio_devices import portaudio
 from voxrill.runtime.talk.bench import asking, sound_server
+from voxrill.runtime.talk.bench import cli as bench_cli
 from voxrill.runtime.talk.bench.asking import Asked, Interrupted, Question, ask, interrupt
 from voxrill.runtime.talk.bench.cascade import check_cascade
 from voxrill.runtime.talk.bench.measuring import percentile, voiced
 from voxrill.runtime.talk.bench.questions import read_questions
-from voxrill.runtime.talk.bench.report import Result, as_json, plot, table
-from voxrill.runtime.talk.bench.sound_server import WIRE_RATE, SoundServer, check_pulseaudio
+from voxrill.runtime.talk.bench.report import Result, as_json, growth, growth_table, plot, table
+from voxrill.runtime.talk.bench.sound_server import WIRE_RATE, SoundServer
 from voxrill.runtime.talk.bench.subject import Subject
 from voxrill.runtime.talk.bench.virtual_user import VirtualUser
 from voxrill.runtime.talk.edges import RATE
@@ -184,6 +185,21 @@ def test_figures():
     assert other["right"] is None and other["stop"] == {}
 
 
+def test_growth_is_from_the_first_fifth_to_the_last():
+    waits = [0.5, None, 0.7, *[9.0] * 9, 0.6, 0.8, 0.9]
+    turns = [Asked("a", wait, False, True, {"private_memory": 100 + n}) for n, wait in enumerate(waits)]
+    assert growth(turns) == {"wait": [0.5, 0.8], "private_memory": [101, 113]}
+    assert growth(turns[:4]) == {}
+    assert list(growth_table([Result("voxrill", turns)]).columns[1].cells) == ["500 to 800"]
+
+
+def test_asking_goes_on_for_so_many_minutes(monkeypatch):
+    passing = iter([0, 10, 30, 50, 70])
+    monkeypatch.setattr(bench_cli, "time", Mock(monotonic=lambda: next(passing)))
+    assert list(bench_cli._rounds(["a", "b"], 1.0)) == [(10, 60, "a"), (30, 60, "b"), (50, 60, "a")]
+    assert list(bench_cli._rounds(["a", "b"], None)) == [(0, 2, "a"), (1, 2, "b")]
+
+
 def test_table_json_and_plot_hold_every_program(tmp_path):
     assert [list(column.cells) for column in table(RESULTS).columns][:2] == [["voxrill", "cascade"], ["500", "700"]]
     written = json.loads(json.dumps(as_json(RESULTS, {"endpoint": 0.5})))
@@ -235,18 +251,6 @@ with DeviceMicrophone(system, notify=notify) as microphone, Speaker(system, RATE
 
 
 @pytest.fixture
-def server():
-    """A private PulseAudio with one wire."""
-    try:
-        check_pulseaudio()
-        portaudio()
-    except VoxrillError as missing:
-        pytest.skip(str(missing))
-    with SoundServer("test") as started:
-        yield started
-
-
-@pytest.fixture
 def answerer(tmp_path, server):
     """A program that answers each sound with half a second's tone."""
     (tmp_path / "answerer.py").write_text(ANSWERER)
@@ -280,7 +284,7 @@ def test_a_program_goes_on_when_its_devices_are_back(answerer, server):
     assert "is gone" in answerer.told(LIMIT)["notice"]
     server.start()
     until = time.monotonic() + LIMIT
-    while not server.listened_to(answerer.wire) and time.monotonic() < until:
+    while not server.listeners(answerer.wire) and time.monotonic() < until:
         time.sleep(0.1)
     with VirtualUser(answerer.wire) as user:
         time.sleep(0.3)
@@ -343,25 +347,6 @@ def test_the_doctor_without_devices(tmp_path):
     checks = json.loads(ran.out)["checks"]
     assert ran.status == 2 and [check["ok"] for check in checks] == [True, False, False]
     assert "there is no microphone on this machine" in checks[1]["found"]
-
-
-@pytest.mark.parametrize("option", ["--echo-cancel", None], ids=["cancelled", "half duplex"])
-def test_a_talk_does_not_answer_its_own_echo(server, option):
-    """All that is said comes back into the microphone 40 ms later; without protection it answers itself for ever."""
-    if option:
-        pytest.importorskip("pywebrtc_audio", reason="the echo extra is not installed")
-    wire = server.wire("test")
-    loopback = ("module-loopback", "source=test.speaker.monitor", "sink=test.user", "latency_msec=40")
-    environment = {**os.environ, **wire.server}
-    subprocess.run(["pactl", "load-module", *loopback], env=environment, timeout=LIMIT, check=True, capture_output=True)
-    command = ["-m", "voxrill", "talk", "--json", *([option] if option else [])]
-    (question,) = read_questions(None, 1)
-    with Subject("talk", command, server, wire) as talk, VirtualUser(wire) as user:
-        time.sleep(0.3)
-        user.say(question.samples)
-        told = [talk.told(LIMIT), talk.told(3.0)]
-    assert told[0]["text"] and not told[0]["interrupted"]
-    assert told[1] == {}
 
 
 def test_pulseaudio_that_does_not_start_is_told(server, monkeypatch):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from voxrill.devices.memory import private_memory
 from voxrill.runtime.cli import print_json
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.model import Model
@@ -60,5 +61,6 @@ def _summary(turn: Turn) -> dict[str, Any]:
         "error": str(turn.error) if turn.error else None,
         "waited": turn.trace.waited,
         "underruns": turn.trace.underruns,
+        "private_memory": private_memory(),
         "trace": asdict(turn.trace),
     }

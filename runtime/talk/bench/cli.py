@@ -5,8 +5,10 @@ The table or JSON goes to stdout, progress to stderr.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +51,7 @@ def register(app: typer.Typer) -> None:
 def talk(
     bundle: BundleOption = None,
     count: Annotated[int, typer.Option("-n", "--turns", min=1, help="Questions that are asked.")] = 50,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Ask for so long instead, and see what grows.")] = None,
     interruptions: Annotated[int, typer.Option(min=0, help="Answers that are interrupted.")] = 10,
     questions: Annotated[
         Path | None, typer.Option(help="Folder of spoken questions; without one, Pebble's held-out ones.")
@@ -74,14 +77,17 @@ def talk(
     if cascade:
         commands[CASCADE] = [*_CASCADE, *options, "--synthesiser", synthesiser]
     with step_progress(err, "asking") as progress:
-        results = measured(commands, asked, interruptions, progress)
+        results = measured(commands, asked, interruptions, progress, minutes)
     if plot is not None:
-        report.plot(results, plot, f"{len(asked)} spoken questions, {endpoint:g} s of silence end one")
+        report.plot(results, plot, f"{len(results[0].turns)} spoken questions, {endpoint:g} s of silence end one")
         err.print(f"wrote {plot}")
     if json:
         print_json(report.as_json(results, {"endpoint": endpoint, "processor": processor()}))
     else:
-        Console(highlight=False, markup=False, emoji=False).print(report.table(results))
+        out = Console(highlight=False, markup=False, emoji=False)
+        out.print(report.table(results))
+        if minutes is not None:
+            out.print(report.growth_table(results))
 
 
 def first_sound(
@@ -120,27 +126,41 @@ def first_sound(
 
 
 def measured(
-    commands: dict[str, list[str]], questions: Sequence[Question], interruptions: int, progress: Progress
+    commands: dict[str, list[str]],
+    questions: Sequence[Question],
+    interruptions: int,
+    progress: Progress,
+    minutes: float | None = None,
 ) -> list[report.Result]:
-    """Ask all programs the same questions, in turn; then interrupt the first."""
+    """Ask all programs the same questions, in turn, once or for so many minutes; then interrupt the first."""
     results = {name: report.Result(name) for name in commands}
-    total = len(questions) * len(commands) + interruptions
-    done = 0
     with ExitStack() as stack:
         server = stack.enter_context(SoundServer(*commands))
         subjects = [
             stack.enter_context(Subject(name, command, server, server.wire(name))) for name, command in commands.items()
         ]
         users = [stack.enter_context(VirtualUser(subject.wire)) for subject in subjects]
-        for question in questions:
+        for done, total, question in _rounds(questions, minutes):
             for user, subject in zip(users, subjects, strict=True):
                 progress(f"asking {subject.name}", done, total)
                 results[subject.name].turns.append(ask(user, subject, question))
-                done += 1
         for number, (first, second) in enumerate(_pairs(questions, interruptions)):
-            progress(f"interrupting {subjects[0].name}", done + number, total)
+            progress(f"interrupting {subjects[0].name}", number, interruptions)
             results[subjects[0].name].interruptions.append(interrupt(users[0], subjects[0], first, second))
     return list(results.values())
+
+
+def _rounds(questions: Sequence[Question], minutes: float | None) -> Iterator[tuple[int, int, Question]]:
+    """Questions to ask, each with how much of how much is done: questions, or seconds if it goes by time."""
+    if minutes is None:
+        yield from ((number, len(questions), question) for number, question in enumerate(questions))
+        return
+    started, seconds = time.monotonic(), round(60 * minutes)
+    for question in cycle(questions):
+        passed = round(time.monotonic() - started)
+        if passed >= seconds:
+            return
+        yield passed, seconds, question
 
 
 def _pairs(questions: Sequence[Question], count: int) -> list[tuple[Question, Question]]:

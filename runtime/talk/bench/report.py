@@ -52,7 +52,27 @@ class Result:
             "interruptions": len(self.stops),
             "unanswered_interruptions": sum(not one.answered for one in self.interruptions),
             "stop": _percentiles(self.stops),
+            "growth": growth(self.turns),
         }
+
+
+def growth(turns: Sequence[Asked]) -> dict[str, list[float]]:
+    """What may grow in a long talk, as its medians over the first and the last fifth of the turns.
+
+    wait: seconds; private_memory: bytes that the program holds, if it tells.
+    """
+    fifth = len(turns) // 5
+    grown = {}
+    for name, values in (
+        ("wait", [turn.wait for turn in turns]),
+        ("private_memory", [turn.told.get("private_memory") for turn in turns]),
+    ):
+        ends = [
+            [value for value in part if value is not None] for part in (values[:fifth], values[len(values) - fifth :])
+        ]
+        if all(ends):
+            grown[name] = [percentile(end, SHARES["median"]) for end in ends]
+    return grown
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -97,6 +117,21 @@ def table(results: Sequence[Result]) -> Table:
             str(figures["underruns"]),
             f"{_ms(stops.get('median'))} / {_ms(stops.get('max'))}",
         )
+    return drawn
+
+
+def growth_table(results: Sequence[Result]) -> Table:
+    """Waits, ms, and memory, MB, at the beginning and the end, a row a program."""
+    drawn = Table(title="medians over the first and the last fifth of the turns", title_justify="left")
+    for column in ("", "wait, ms", "private memory, MB"):
+        drawn.add_column(column, justify="right")
+    for result in results:
+        grown = growth(result.turns)
+        cells = [
+            " to ".join(f"{value / unit:.0f}" for value in grown[name]) if name in grown else "-"
+            for name, unit in (("wait", 1e-3), ("private_memory", 1e6))
+        ]
+        drawn.add_row(result.name, *cells)
     return drawn
 
 

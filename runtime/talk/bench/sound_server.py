@@ -117,13 +117,13 @@ class SoundServer:
         """One of the wires."""
         return Wire(name, self._server)
 
-    def listened_to(self, wire: Wire) -> bool:
-        """Whether a program has opened the wire's microphone."""
+    def listeners(self, wire: Wire) -> int:
+        """How many programs have opened the wire's microphone."""
         listing = self._pactl("list", "short", "sources").stdout.splitlines()
         lines = [line.split("\t") for line in listing]
         (number,) = [fields[0] for fields in lines if fields[1] == f"{wire.name}.microphone"]
         outputs = self._pactl("list", "short", "source-outputs").stdout.splitlines()
-        return any(line.split("\t")[1] == number for line in outputs)
+        return sum(line.split("\t")[1] == number for line in outputs)
 
     def _await(self) -> None:
         """Wait until the last wire is there."""

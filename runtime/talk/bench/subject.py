@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -51,13 +52,16 @@ class Subject:
         """
         self._errors = tempfile.TemporaryFile()
         environment = {**os.environ, **self.wire.program}
+        others = self._server.listeners(self.wire)
         self._process = subprocess.Popen(
-            self._command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
+            self._command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
+        assert self._process.stdin is not None
+        self._keyboard = self._process.stdin
         self._thread = Thread(target=self._follow, args=(self._process.stdout,), daemon=True)
         self._thread.start()
         try:
-            self._await()
+            self._await(others)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -67,6 +71,8 @@ class Subject:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         end(self._process)
+        with suppress(BrokenPipeError):
+            self._keyboard.close()
         self._thread.join()
         self._errors.close()
 
@@ -77,6 +83,11 @@ class Subject:
         except Empty:
             return {}
 
+    def press(self) -> None:
+        """Press Enter."""
+        self._keyboard.write(b"\n")
+        self._keyboard.flush()
+
     def check(self) -> None:
         """Raises a VoxrillError if it ended."""
         if self._process.poll() is not None:
@@ -84,9 +95,9 @@ class Subject:
             words = self._errors.read().decode(errors="replace").strip().splitlines()
             raise VoxrillError(f"{self.name} ended: {words[-1] if words else 'without a word'}")
 
-    def _await(self) -> None:
+    def _await(self, others: int) -> None:
         until = time.monotonic() + _READY_SECONDS
-        while not self._server.listened_to(self.wire):
+        while self._server.listeners(self.wire) <= others:
             self.check()
             if time.monotonic() > until:
                 raise VoxrillError(f"{self.name} does not listen after {_READY_SECONDS:.0f} s")
