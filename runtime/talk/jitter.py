@@ -45,7 +45,7 @@ class JitterPolicy:
 
         Args:
             waiting: seconds of sound.
-            played: seconds of the reply that were played.
+            played: seconds of the reply that were played, or left out.
             dry: times that it ran dry.
         """
         rate = self._rate * CAUTION**dry
