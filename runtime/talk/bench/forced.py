@@ -124,12 +124,10 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--endpoint", type=float, default=EndpointOptions.endpoint)
-    parser.add_argument("--pause", type=float, default=EndpointOptions.pause)
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     model = open_model(args.bundle, args.threads)
-    endpoint = EndpointOptions(endpoint=args.endpoint, pause=args.pause)
-    forced_talk(model, args.seconds, endpoint, make_view(err, err), print_json).run()
+    forced_talk(model, args.seconds, EndpointOptions(endpoint=args.endpoint), make_view(err, err), print_json).run()
 
 
 if __name__ == "__main__":
