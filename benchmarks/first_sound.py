@@ -36,6 +36,10 @@ ESTIMATE = " (estimate)"
 COUNT = 7
 """Calls of each stage; the first is not counted."""
 
+StageSamples = dict[str, list[float]]
+Samples = dict[str, dict[str, StageSamples]]
+"""Seconds by kind of question, contender and stage."""
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -71,7 +75,7 @@ def requests(positions: int, seconds: float) -> dict[str, tuple[str, Json]]:
     }
 
 
-def measured(worker: Worker, positions: int, seconds: float) -> dict[str, list[float]]:
+def measured(worker: Worker, positions: int, seconds: float) -> StageSamples:
     """Samples of every stage that this contender has."""
     found = {}
     for name, (stage, args) in requests(positions, seconds).items():
@@ -81,7 +85,7 @@ def measured(worker: Worker, positions: int, seconds: float) -> dict[str, list[f
     return found
 
 
-def rows(samples: dict[str, dict[str, list[float]]]) -> dict[str, Stages]:
+def rows(samples: dict[str, StageSamples]) -> dict[str, Stages]:
     """Medians by contender; what llama.cpp lacks is ours."""
     found = {}
     for name, own in samples.items():
@@ -104,7 +108,7 @@ def delays(stages: Stages, group: Json, manifest: Manifest) -> Json:
     }
 
 
-def table(talk: Json, group: Json, compared: dict[str, Json]) -> Table:
+def table(talk: Json, group: Json) -> Table:
     """One kind of question at one endpoint, ms."""
     title = (
         f"{group['questions']}: {group['question_seconds']:.1f} s encoded, {group['positions']} positions, "
@@ -113,48 +117,60 @@ def table(talk: Json, group: Json, compared: dict[str, Json]) -> Table:
     drawn = Table(title=title, title_justify="left")
     for column in ("", "work", "without speculation", "with speculation", "computing per second of sound"):
         drawn.add_column(column, justify="right" if column else "left")
-    loop = group["figures"]
-    measured = (loop["work"], loop["left"], loop["rate"])
-    work, left, rate = (figure["median"] for figure in measured)
+    work, left, rate = (group["figures"][name]["median"] for name in ("work", "left", "rate"))
     drawn.add_row("voxrill, in the live loop", f"{1000 * work:.0f}", "", f"{1000 * left:.0f}", f"{rate:.2f}")
-    for name, row in compared.items():
+    for name, row in group["compared"].items():
         times = (row[key] for key in ("work", "left_without_speculation", "left_with_speculation"))
         drawn.add_row(name, *(f"{1000 * seconds:.0f}" for seconds in times), f"{row['rate']:.2f}")
     return drawn
 
 
-def main() -> None:
-    """Command line of this module."""
+def measure(workshop: Workshop, groups: list[Json], threads: int) -> Samples:
+    """Every contender's samples by kind of question; who cannot be had is left out."""
+    samples: Samples = {group["questions"]: {} for group in groups}
+    for name in (OURS, *LLAMA, *TORCH):
+        try:
+            with Worker(workshop.contender(name), threads, workshop.work / "logs" / "first-sound.log") as worker:
+                say(f"measuring {name}")
+                for group in groups:
+                    found = measured(worker, group["positions"], group["question_seconds"])
+                    samples[group["questions"]][name] = found
+        except Failed as reason:
+            say(f"{name} is left out: {reason}")
+    return samples
+
+
+def compare(talks: list[Json], samples: Samples, manifest: Manifest) -> None:
+    """Add to every group of the talks what the others' work would be, and show it."""
+    for talk in talks:
+        for group in talk["groups"]:
+            found = rows(samples[group["questions"]])
+            group["compared"] = {name: delays(stages, group, manifest) for name, stages in found.items()}
+            Console(width=120, markup=False).print(table(talk, group))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("talks", type=Path, nargs="+", help="what voxrill bench first-sound --json wrote")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/bench"))
     parser.add_argument("--family", default="lfm2.5")
-    parser.add_argument("--llama", type=Path, required=True, help="interpreter of .venv-bench")
-    parser.add_argument("--reference", type=Path, required=True, help="interpreter of .venv-golden")
+    parser.add_argument("--llama", type=Path, help="interpreter of .venv-bench")
+    parser.add_argument("--reference", type=Path, help="interpreter of .venv-golden")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, required=True)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Command line of this module."""
+    args = arguments()
     talks = [json.loads(path.read_text(encoding="utf-8")) for path in args.talks]
-    python = {"llama": args.llama, "reference": args.reference}
+    python = {name: path for name, path in (("llama", args.llama), ("reference", args.reference)) if path}
     workshop = Workshop(args.work, args.family, (), {"bundle": args.bundle}, python)
-    manifest = open_bundle(args.bundle).manifest
-    groups = talks[0]["groups"]
-    samples: dict[str, dict[str, dict[str, list[float]]]] = {group["questions"]: {} for group in groups}
-    for name in (OURS, *LLAMA, *TORCH):
-        try:
-            with Worker(workshop.contender(name), args.threads, args.work / "logs" / "first-sound.log") as worker:
-                say(f"measuring {name}")
-                for group in groups:
-                    kind, seconds = group["questions"], group["question_seconds"]
-                    samples[kind][name] = measured(worker, group["positions"], seconds)
-        except Failed as reason:
-            say(f"{name} is left out: {reason}")
-    for talk in talks:
-        for group in talk["groups"]:
-            found = rows(samples[group["questions"]])
-            group["compared"] = {name: delays(stages, group, manifest) for name, stages in found.items()}
-            Console(width=120, markup=False).print(table(talk, group, group["compared"]))
+    samples = measure(workshop, talks[0]["groups"], args.threads)
+    compare(talks, samples, open_bundle(args.bundle).manifest)
     result = {"machine": machine(), "threads": args.threads, "talks": talks, "samples": samples}
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -31,8 +31,8 @@ class EndpointOptions:
     threshold: probability from which a block is voiced; once the user speaks, `release` less is enough. The rest are
     seconds: begin of voice in a row that begins a turn, pause of silence to suspect its end, endpoint of silence that
     ends it, hold that the detector takes to notice silence, longest a turn may be. After the last sound of 32 held-out
-    spoken commands silero's network held on for 62 ms (median; 104 ms at most). With this pause 1 of the 32 was suspected
-    to be over before it was, from 160 ms on none; the built-in model answers 31 of them rightly with any from 92 to 192.
+    spoken commands silero's network held on for 62 ms (median; 104 ms at most). With this pause one of the 32 was taken
+    for over too early, with 160 ms or more none; the built-in model answers 31 of them rightly with any from 92 to 192.
     """
 
     threshold: float = 0.5
