@@ -30,6 +30,7 @@ COMMANDS = (
     "replay",
     "snapshot",
     "plan",
+    "providers",
     "devices",
     "doctor",
     "bench",

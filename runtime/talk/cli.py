@@ -18,7 +18,9 @@ from voxrill.runtime.cli import (
     BundleOption,
     JsonOption,
     MaxOption,
+    ProviderOption,
     SeedOption,
+    StrictOption,
     SystemOption,
     ThreadsOption,
     err,
@@ -93,6 +95,8 @@ def talk(
     seed: SeedOption = None,
     max_new_tokens: MaxOption = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Talk: speak, be answered aloud, interrupt, go on. Ctrl-C ends it."""
@@ -101,7 +105,7 @@ def talk(
     endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
     canceller_made = canceller() if echo_cancel else None
     system_audio = None if text and mute else AudioSystem()
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     conversation = _conversation(model, system, snapshot, "text" if mute else "both")
     limit = model.manifest.static.context if model.manifest.static else model.manifest.model.backbone.max_positions
     mind = MindOptions(
@@ -144,7 +148,7 @@ def replay(
 ) -> None:
     """Make a recorded talk's answers again, and compare them to the bit."""
     recorded = replaying.read_recording(recording)
-    model = open_model(bundle, recorded.header.threads)
+    model = open_model(bundle, recorded.header.threads, recorded.header.providers)
     for difference in replaying.differences(recorded, model):
         err.print(f"voxrill: other codes would be no wonder: {difference}", style="yellow", soft_wrap=True)
     differing = []

@@ -40,7 +40,7 @@ def _wav_header(size: int = 0xFFFFFFFF - 36) -> bytes:
 
 
 def build(model: Model) -> dict[str, Any]:
-    """What makes the codes what they are, to the bit: versions, weights, threads."""
+    """What makes the codes what they are, to the bit: versions, weights, threads, execution providers."""
     return {
         "voxrill": __version__,
         "onnxruntime": onnxruntime.__version__,
@@ -48,6 +48,7 @@ def build(model: Model) -> dict[str, Any]:
         "bundle": model.bundle.sha256,
         "model": model.manifest.name,
         "threads": model.threads,
+        "providers": [f"{name}={graph.provider.name}" for name, graph in model.graphs.items() if not graph.on_cpu],
     }
 
 

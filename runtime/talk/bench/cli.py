@@ -1,4 +1,4 @@
-"""The commands that measure talking: bench talk, bench first-sound.
+"""The commands that measure: bench --minutes, which is of another module, bench talk and bench first-sound.
 
 The table or JSON goes to stdout, progress to stderr.
 """
@@ -16,8 +16,9 @@ import typer
 from rich.console import Console
 
 from voxrill.devices.processor import processor
-from voxrill.runtime.cli import BundleOption, JsonOption, ThreadsOption, err, print_json
+from voxrill.runtime.cli import BundleOption, JsonOption, ProviderOption, ThreadsOption, err, print_json
 from voxrill.runtime.steps import Progress, step_progress
+from voxrill.runtime.sustained_cli import sustained
 from voxrill.runtime.talk.bench import first_sound as sounds
 from voxrill.runtime.talk.bench import report
 from voxrill.runtime.talk.bench.asking import Question, ask, interrupt
@@ -41,8 +42,9 @@ _NO_QUALITY = "The answers' lengths are forced: with random weights these are ti
 
 
 def register(app: typer.Typer) -> None:
-    """Add this command to the command line."""
-    bench = typer.Typer(name="bench", help="Measure on this machine.", no_args_is_help=True, rich_markup_mode=None)
+    """Add these commands to the command line."""
+    bench = typer.Typer(name="bench", no_args_is_help=True, rich_markup_mode=None)
+    bench.callback(invoke_without_command=True)(sustained)
     for command in (talk, first_sound):
         bench.command()(command)
     app.add_typer(bench)
@@ -61,6 +63,7 @@ def talk(
     ] = EndpointOptions.endpoint,
     cascade: Annotated[bool, typer.Option(help="Ask a cascade of other programs, too.")] = True,
     synthesiser: Annotated[str, typer.Option(help=f"The cascade's: {' or '.join(SYNTHESISERS)}.")] = SYNTHESISERS[0],
+    provider: ProviderOption = None,
     json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
 ) -> None:
@@ -73,7 +76,8 @@ def talk(
         report.check_plot()
     asked = read_questions(questions, count)
     options = ("--endpoint", str(endpoint))
-    commands = {VOXRILL: [*_TALK, *options, *(["--bundle", str(bundle)] if bundle else [])]}
+    chosen = [part for word in provider or () for part in ("--provider", word)]
+    commands = {VOXRILL: [*_TALK, *options, *chosen, *(["--bundle", str(bundle)] if bundle else [])]}
     if cascade:
         commands[CASCADE] = [*_CASCADE, *options, "--synthesiser", synthesiser]
     with step_progress(err, "asking") as progress:
