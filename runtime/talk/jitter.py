@@ -3,9 +3,9 @@
 In: how fast sound is made, how much of it is expected, how much waits. Out: whether to start, or start again. Pure.
 
 A reply of T seconds, made at r seconds of computing a second of sound, of which b seconds wait, plays through without a
-gap if r(T - b) ≤ T, so b ≥ T(1 - 1/r): nothing for a device faster than real time. Sound comes in rounds, though, some
-text first, and while the text is made no sound comes. Of a round that has just begun the text is made already, so that
-less than the average is left to do before the next lull; the nearer its end, the more of that lull must wait as well.
+gap if r(T - b) ≤ T, so b ≥ T(1 - 1/r): nothing for a device faster than real time. On top comes the longest lull: sound
+comes in rounds, some text first, and while the text is made no sound comes. Of a round that has just begun the text is
+made already, so that such a device catches up before the next lull; the nearer its end, the more of that must wait.
 """
 
 from __future__ import annotations
@@ -50,9 +50,11 @@ class JitterPolicy:
         """
         rate = self._rate * CAUTION**dry
         left = max(0.0, self._expected - played)
+        if rate > 1:
+            return rate * LULL + left * (1 - 1 / rate)
         rounds = (played + waiting) / ROUND
-        begun = rounds - math.ceil(rounds) + 1  # of the round that the newest sound belongs to, over 0 to 1
-        return rate * (MARGIN + LULL * begun) + (left * (1 - 1 / rate) if rate > 1 else 0.0)
+        begun = rounds - math.ceil(rounds) + 1  # of the newest sound's round, over 0 to 1
+        return rate * (MARGIN + (LULL - MARGIN) * begun)
 
     def may_start(self, waiting: float, played: float, dry: int) -> bool:
         """Whether `waiting` seconds of sound are enough to start."""
