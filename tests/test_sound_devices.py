@@ -305,6 +305,28 @@ def test_sound_that_the_device_missed_is_an_underrun_of_this_reply_only(speaker,
     assert speaker.underruns() == 0
 
 
+def test_silence_before_the_first_sound_is_left_out(speaker, backend):
+    stream = backend.stream("output")
+    speaker.begin(FAST, 1.0)
+    lead = np.zeros(MODEL_RATE // 20, np.float32)
+    for piece in (lead, lead, np.concatenate([lead, sine(1.0, MODEL_RATE), lead])):
+        speaker.push(piece)
+    speaker.finish()
+    assert np.abs(stream.play(2)).max() > 0.1  # without, it would be silent for 15 callbacks
+    stream.play(110)
+    assert not speaker.busy() and speaker.played() == pytest.approx(MODEL_RATE * 1.2, abs=1)
+
+
+def test_a_reply_that_is_all_silence_is_played_but_for_its_beginning(speaker, backend):
+    speaker.begin(FAST, 1.0)
+    speaker.push(np.zeros(MODEL_RATE, np.float32))
+    speaker.finish()
+    backend.stream("output").play(60)
+    assert speaker.busy()
+    backend.stream("output").play(11)
+    assert not speaker.busy()
+
+
 def test_the_end_of_a_reply_is_no_underrun(speaker, backend):
     speaker.begin(FAST, 9.0)
     speaker.push(sine(0.2, MODEL_RATE))
@@ -383,8 +405,9 @@ def test_a_loudspeaker_that_stays_away_is_lost(speaker, backend):
     backend.unplug("Headset")
     speaker.ensure()
     backend.clock.now += 11.0
+    with pytest.raises(AudioDeviceLost, match="loudspeaker Headset is gone"):
+        speaker.ensure()
     assert speaker.busy() and speaker.stop() == 0  # whoever asks or silences it is not bothered with that
-    speaker.begin(FAST, 1.0)
 
 
 def test_looking_for_a_microphone_does_not_interrupt_a_reply(microphone, speaker, backend):

@@ -15,6 +15,7 @@ from voxrill.runtime.talk.device_stream import AudioSystem, DeviceStream, Notify
 from voxrill.runtime.talk.edges import Floats
 from voxrill.runtime.talk.handover import Handover
 from voxrill.runtime.talk.jitter import JitterPolicy
+from voxrill.runtime.talk.onset import Onset
 from voxrill.runtime.talk.reply_sound import ReplySound
 from voxrill.runtime.talk.resampler import Resampler
 
@@ -53,6 +54,7 @@ class Speaker(OpenStream):
         self._clock = system.clock
         self._model_rate = sample_rate
         self._late_before = 0
+        self._onset = Onset(sample_rate)
         self._reply = ReplySound(sample_rate, JitterPolicy(None, 0.0))
         self._reply.finish(np.empty(0, np.float32))
         self.tap: Handover | None = None
@@ -65,6 +67,7 @@ class Speaker(OpenStream):
             AudioDeviceLost: the device is gone, and did not come back in time.
         """
         self._stream.ensure()
+        self._onset = Onset(self._model_rate)
         self._resampler = Resampler(self._model_rate, self.rate)
         self._reply = ReplySound(self.rate, JitterPolicy(rate, expected_seconds))
         self._late_before = self._stream.late
@@ -73,7 +76,7 @@ class Speaker(OpenStream):
         """More of the reply, (n,) at the model's rate."""
         if self._reply.first_queued is None:
             self._reply.first_queued = self._clock()
-        self._reply.push(self._resampler(samples))
+        self._reply.push(self._resampler(self._onset(samples)))
 
     def finish(self) -> None:
         """No more of this reply comes: play what there is."""
@@ -89,8 +92,8 @@ class Speaker(OpenStream):
         return self.played()
 
     def played(self) -> int:
-        """Samples of this reply that have left for the device, at the model's rate."""
-        return round(self._reply.taken * self._model_rate / self._reply.rate)
+        """Samples of this reply, at the model's rate, that have left for the device or were left out as silence."""
+        return self._onset.skipped + round(self._reply.taken * self._model_rate / self._reply.rate)
 
     def underruns(self) -> int:
         """Times that this reply ran dry before its end, or that the device wanted it sooner than it could be moved."""
