@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from voxrill.runtime.apps.constrained import Prompt, likeliest
-from voxrill.runtime.apps.grammar import Call, Grammar, Sentence, ambiguous, filled
+from voxrill.runtime.apps.grammar import Call, Grammar, Sentence, ambiguous, spoken
 from voxrill.runtime.apps.hooks import find_hooks
 from voxrill.runtime.apps.token_tree import TokenTree
 from voxrill.runtime.audio_file import AudioSource, as_waveform
@@ -106,9 +106,13 @@ class Control:
         if call.command in self._hooks:
             self._hooks[call.command](call)
 
+    def answer(self, understood: Understood) -> str:
+        """What is said to what was understood: that it is done, or to say it again; empty if nothing is."""
+        return self.confirmation(understood.call) if understood.accepted else self.ask_back
+
     def confirmation(self, call: Call) -> str:
         """What is said when the call is done; empty if nothing is."""
-        return filled(self.grammar.commands[call.command].confirm, call.slots)
+        return spoken(self.grammar.commands[call.command].confirm, call.slots)
 
 
 @dataclass

@@ -191,6 +191,11 @@ def filled(text: str, values: Mapping[str, Value]) -> str:
     return _SLOT.sub(lambda place: str(values[place[1]]), text)
 
 
+def spoken(text: str, values: Mapping[str, Value]) -> str:
+    """`text` as it is said: with the values in their places, numbers in words."""
+    return filled(text, {name: _said(value)[0] for name, value in values.items()})
+
+
 def _check_slots(commands: Mapping[str, Command], slots: Mapping[str, Forms]) -> None:
     """Refuse slots that are not there, are never said, or may be missing where they are wanted."""
     for name, command in commands.items():
