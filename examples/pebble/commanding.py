@@ -146,7 +146,9 @@ def main() -> None:
         found = list(hear(args.bundle, evaluate, condition, args.limit))
         print(f"\n{condition}, threshold {THRESHOLD}\n", *rows(found, THRESHOLD), sep="\n")
         took = [1000 * one.best.cpu_seconds for one in found]
-        print(f"\n{statistics.median(took):.1f} ms of processor a command (median), {max(took):.1f} at most", flush=True)
+        print(
+            f"\n{statistics.median(took):.1f} ms of processor a command (median), {max(took):.1f} at most", flush=True
+        )
 
 
 if __name__ == "__main__":

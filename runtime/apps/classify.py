@@ -1,11 +1,12 @@
 """Classification: a sound and some labels in, a probability for each label out. No free text is parsed.
 
-Each label is scored by the likelihood of its tokens after one prompt, which is taken in once for all of them. What the
-model would answer whatever it hears is divided out (contextual calibration, Zhao et al. 2021): its answer to the prompt
-with no sound in it. Silence would be no such thing, it is heard: where Pebble names the style of calm and excited
-voices, dividing by its answer to silence took 91 % right down to 71, dividing by its answer to nothing left 91. A single
-such answer says little about labels it hardly gives, so half of the prior is uniform: then 92, and 99 of the intents,
-which are 99 uncalibrated and 97 with a prior that is all the model's (105 and 90 clips, of voices it was trained on).
+Each label is scored by the likelihood of its tokens after one prompt, which is taken in once for all of them. What
+the model would answer whatever it hears is divided out (contextual calibration, Zhao et al. 2021): its answer to the
+prompt with no sound in it. Silence is not free of content, it is heard, and Pebble was taught an answer to it: dividing
+by that took the styles it names rightly from 91 % to 71, dividing by its answer to nothing left 91. One such answer
+says little of labels that it hardly gives, so half of the prior is uniform: 92 % then. Of the intents 99 % are right
+uncalibrated and so calibrated, and 97 % with nothing uniform (90 and 105 clips of voices that Pebble was trained on, on
+which this was chosen).
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Classifier:
         pebble = is_pebble(model.manifest)
         self.labels = _checked(LABELS.get(task, ()) if labels is None and pebble else labels or (), task)
         if system is None:
-            system = f"Name the {task}." if pebble else f"Name the {task}. Answer with one of: {', '.join(self.labels)}."
+            system = (
+                f"Name the {task}." if pebble else f"Name the {task}. Answer with one of: {', '.join(self.labels)}."
+            )
         tokenizer = model.parts.tokenizer
         tokens = [tokenizer.encode(label) for label in self.labels]
         for place, label in enumerate(self.labels):

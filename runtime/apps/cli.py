@@ -79,12 +79,16 @@ def classify(
 
 def control(
     commands: Annotated[Path, typer.Argument(help="TOML file of commands; examples/commands.toml is one.")],
-    files: Annotated[list[Path] | None, typer.Argument(help="Spoken commands: sound files.", show_default=False)] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Spoken commands: sound files.", show_default=False)
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Listen to the microphone; Ctrl-C ends it.")] = False,
     bundle: BundleOption = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help=f"Confidence that is enough; else the file's, or {THRESHOLD}.", show_default=False),
+        typer.Option(
+            min=0, max=1, help=f"Confidence that is enough; else the file's, or {THRESHOLD}.", show_default=False
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; only say what was understood.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="WAV file for the spoken answer to one file.")] = None,
@@ -153,9 +157,7 @@ def _control_files(model: Model, controls: Control, files: list[Path], run: bool
     _check_failed(failed, len(files))
 
 
-def _show(
-    understood: Understood, answer: str, json: bool, error: VoxrillError | None, more: dict[str, Any]
-) -> None:
+def _show(understood: Understood, answer: str, json: bool, error: VoxrillError | None, more: dict[str, Any]) -> None:
     """The call on stdout, if it is certain enough; the rest, or with `json` all of it as a line, as it fits."""
     call = understood.call
     if json:

@@ -54,6 +54,8 @@ class Control:
         grammar: what can be commanded.
         threshold: confidence from which a call is accepted; None for the grammar's own, or else `THRESHOLD`.
 
+    `written` is all that can be written, in tokens.
+
     Raises:
         UsageError: there is something in the grammar that the model cannot write or say, or that cannot be run.
     """
@@ -68,6 +70,7 @@ class Control:
         tokenizer = model.parts.tokenizer
         written = _Written(grammar, tokenizer)
         self._sentences = written.sentences
+        self.written = written.tokens
         self._tree = TokenTree(written.tokens, tokenizer.ids["im_end"])
         self._prompt = Prompt(model, model.manifest.tasks.transcribe.system)
         for text in {self.ask_back, *(self.confirmation(sentence.call) for sentence in self._sentences)}:

@@ -59,7 +59,9 @@ def _program_hook(name: str, arguments: list[str], folder: Path) -> Hook:
                 timeout=PATIENCE, check=False, errors="replace", text=True,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise UsageError(f"{program} ({call}) took more than {PATIENCE:g} s and was ended", "Let it return") from None
+            raise UsageError(
+                f"{program} ({call}) took more than {PATIENCE:g} s and was ended", "Let it return"
+            ) from None
         except OSError as error:
             raise UsageError(f"{program} ({call}) cannot be run: {error.strerror}", "Try it by hand") from None
         if done.returncode:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, Queue
 
 import numpy as np
@@ -24,7 +24,17 @@ from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.talk.events import Notice, StateChanged, View
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.hearing import hearing
-from voxrill.runtime.talk.listener import Began, Closed, Ended, Interrupted, Listener, Paused, Resumed, Signal, Utterance
+from voxrill.runtime.talk.listener import (
+    Began,
+    Closed,
+    Ended,
+    Interrupted,
+    Listener,
+    Paused,
+    Resumed,
+    Signal,
+    Utterance,
+)
 from voxrill.runtime.talk.reply import Pace
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
 
@@ -38,7 +48,7 @@ _OVER = object()
 class LiveOptions:
     """How to listen. barge_in: also while an answer is played; run: what a command runs is run."""
 
-    endpoint: EndpointOptions = EndpointOptions()
+    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
     barge_in: bool = False
     run: bool = True
 
