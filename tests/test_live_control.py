@@ -1,6 +1,8 @@
 """Commands as they are spoken, on fake edges: each is done once, and however it ends nothing hangs."""
 
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,15 @@ from voxrill.runtime.apps.control import Control
 from voxrill.runtime.apps.grammar import Call, parse_grammar
 from voxrill.runtime.apps.live_control import LiveControl, LiveOptions
 from voxrill.runtime.errors import AudioDeviceLost, UsageError
+from voxrill.runtime.talk.bench.measuring import voiced
+from voxrill.runtime.talk.bench.questions import read_questions
+from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
+from voxrill.runtime.talk.bench.subject import Subject
+from voxrill.runtime.talk.bench.virtual_user import VirtualUser
 from voxrill.runtime.talk.events import Notice, StateChanged
 
+COMMANDS = Path(__file__).parent.parent / "examples" / "commands.toml"
+LIMIT = 60
 BATHROOM = spoken(SPOKEN[4])
 HALL = spoken(SPOKEN[6])
 OTHER = spoken(SPOKEN[2])
@@ -156,3 +165,20 @@ def test_a_lost_loudspeaker_ends_it(pebble, tmp_path):
     with pytest.raises(AudioDeviceLost, match="loudspeaker"):
         held.run()
     assert held.done == [ON]
+
+
+def test_the_command_on_real_devices(server):
+    """A command said at real speed into PulseAudio's wire is called, and confirmed aloud."""
+    question = next(q for q in read_questions(None, 20) if q.reply == "bathroom lights on")
+    wire = server.wire("test")
+    command = ["-m", "voxrill", "control", str(COMMANDS), "--live", "--json", "--threads", "1"]
+    with Subject("control", command, server, wire) as listening, VirtualUser(wire) as user:
+        user.say(question.samples)
+        told = listening.told(LIMIT)
+        assert told["command"] == "lights" and told["slots"] == {"room": "bathroom", "state": "on"}
+        assert told["accepted"] and told["answer"] == question.reply
+        assert 0 <= told["latency_ms"] < told["after_voice_ms"]
+        until = time.monotonic() + LIMIT
+        while voiced(user.recording()[:, 1], WIRE_RATE) is None:
+            assert time.monotonic() < until, "it was not confirmed aloud"
+            time.sleep(0.05)
