@@ -81,6 +81,12 @@ def test_the_threshold_decides(pebble):
         assert understood.call == Call("lights", {"room": "bathroom", "state": "on"})
 
 
+def test_a_threshold_is_a_probability(pebble, tmp_path):
+    for threshold in (-0.1, 2.0):
+        with pytest.raises(UsageError, match=f"threshold is {threshold}"):
+            Control(pebble, parse_grammar(SMALL, tmp_path), threshold)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_random_weights_still_make_valid_calls(model, seed, tmp_path):
     """Whatever a model would like to write, and whatever it hears: by construction nothing but the grammar's calls."""

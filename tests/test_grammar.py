@@ -89,7 +89,6 @@ ONE = '[commands.one]\nsay = ["{a}"]\n'
         ('[commands.a]\nsay = [" "]', "the command a is never said"),
         ('[commands.a]\nsay = ["b"]\n[commands.a]\nsay = ["c"]', "Cannot declare"),
         ('[commands.a]\nsay = ["b"]\nsays = ["c"]', "says"),
-        ('threshold = 2.0\n[commands.a]\nsay = ["b"]', "the threshold is 2.0"),
         (f"{ONE}[slots]\na = []", "the slot a has nothing"),
         (f'{ONE}[slots]\na = {{ on = [] }}', "the slot a has nothing"),
         (f'{ONE}[slots]\na = ["b", " "]', "the slot a has ' '"),

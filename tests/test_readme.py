@@ -60,7 +60,7 @@ def test_ci_runs_the_readme_s_test_command():
 
 
 def talk(words, workplace, environment):
-    """Run what talks or listens until it listens, on a sound card of wires where PulseAudio is installed, and end it with Ctrl-C."""
+    """Run what talks until it listens, on a sound card of wires where PulseAudio is installed; end it with Ctrl-C."""
     if shutil.which("pulseaudio") is None:
         pytest.skip("pulseaudio is not installed")
     with SoundServer("readme") as server:

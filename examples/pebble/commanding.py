@@ -16,7 +16,7 @@ import numpy as np
 from augment import noisy, quiet_room
 from data import evaluation_jobs
 from synthesise import EVALUATED_ONLY, Clips, Job, make_clips
-from world import SENTENCES, outside_sentence
+from world import SENTENCES, WORDS, outside_sentence
 
 import voxrill
 from voxrill.runtime.apps.control import THRESHOLD, Control, Understood
@@ -24,12 +24,12 @@ from voxrill.runtime.apps.grammar import Call, read_grammar
 
 COMMANDS = Path(__file__).parent.parent / "commands.toml"
 CHOSEN_ON = 200
-"""Commands, and as many outside sentences, that the threshold is chosen on."""
+"""Commands, as many near misses, and as many outside sentences, that the threshold is chosen on."""
 LIMIT = 60
 """Most tokens of an unconstrained transcript."""
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 CONDITIONS = ("clean", "noise 10 dB")
-NO_COMMAND = "no command"
+NO_COMMAND, NEAR_MISS = "outside sentences", "near misses, other sentences of the world"
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,32 @@ class Heard:
 
 
 def choosing_jobs() -> Iterator[Job]:
-    """Trained voices in takes that were not trained on: known commands, and sentences outside the world."""
+    """Trained voices in takes that were not trained on: known commands, near misses, sentences outside the world."""
     known = [s for s in SENTENCES if not s.held_out]
     chance = np.random.default_rng(17)
     for number in range(CHOSEN_ON):
         voice = ("espeak", "espeak", "flite:rms", "flite:slt")[number % 4]
         yield Job(known[chance.integers(len(known))].command, voice, 20 * 10**6 + number)
-        yield Job(outside_sentence(2 * 10**5 + number), voice, 21 * 10**6 + number)
+        yield Job(near_miss(chance), voice, 21 * 10**6 + number)
+        yield Job(outside_sentence(2 * 10**5 + number), voice, 22 * 10**6 + number)
+
+
+def testing_jobs() -> Iterator[Job]:
+    """Pebble's own evaluation clips, and near misses by voices it never heard."""
+    yield from evaluation_jobs()
+    chance = np.random.default_rng(19)
+    for number in range(CHOSEN_ON):
+        yield Job(near_miss(chance), "espeak-held-out", 23 * 10**6 + number)
+
+
+def near_miss(chance: np.random.Generator) -> str:
+    """A sentence of the world with one of its words exchanged for another that Pebble knows, which makes it none."""
+    commands = {s.command for s in SENTENCES}
+    while True:
+        words = SENTENCES[chance.integers(len(SENTENCES))].command.split()
+        words[chance.integers(len(words))] = str(chance.choice(WORDS))
+        if (missed := " ".join(words)) not in commands:
+            return missed
 
 
 def hear(bundle: Path | None, clips: Clips, condition: str, limit: int) -> Iterator[Heard]:
@@ -80,9 +99,11 @@ def hear(bundle: Path | None, clips: Clips, condition: str, limit: int) -> Itera
 
 def test_of(clips: Clips, number: int, wanted: Call | None) -> str:
     """Which test a clip belongs to."""
+    voice = clips.voices[number]
+    if wanted is None and set(clips.texts[number].split()) <= set(WORDS):
+        return NEAR_MISS
     if wanted is None:
         return NO_COMMAND
-    voice = clips.voices[number]
     if voice != "espeak-held-out":
         return voice
     held_out = {sentence.command: sentence.held_out for sentence in SENTENCES}
@@ -138,7 +159,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="utterances a test")
     args = parser.parse_args()
     choose = make_clips(choosing_jobs(), args.cache / "choose.npz", "speaking the set 'choose'")
-    evaluate = make_clips(evaluation_jobs(), args.cache / "evaluate.npz", "speaking the evaluation set")
+    evaluate = make_clips(testing_jobs(), args.cache / "evaluate-commands.npz", "speaking the tests")
     for condition in CONDITIONS:
         found = list(hear(args.bundle, choose, condition, CHOSEN_ON))
         print(f"\nchoosing the threshold, {condition}\n", *thresholds(found), sep="\n")

@@ -57,12 +57,15 @@ class Control:
     `written` is all that can be written, in tokens.
 
     Raises:
-        UsageError: there is something in the grammar that the model cannot write or say, or that cannot be run.
+        UsageError: there is something in the grammar that the model cannot write or say, or that cannot be run, or the
+            threshold is no probability.
     """
 
     def __init__(self, model: Model, grammar: Grammar, threshold: float | None = None) -> None:
         if threshold is None:
             threshold = THRESHOLD if grammar.threshold is None else grammar.threshold
+        if not 0 <= threshold <= 1:
+            raise UsageError(f"the threshold is {threshold}", "Give a number from 0 to 1")
         self.grammar = grammar
         self.threshold = threshold
         self.ask_back = grammar.ask_back or (REFUSAL if is_pebble(model.manifest) else ASK_BACK)

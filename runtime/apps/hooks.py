@@ -23,7 +23,11 @@ Hook = Callable[[Call], None]
 PATIENCE = 30.0
 """Seconds that a program may take."""
 
+_STDERR = 2
+"""Where a program's own output goes: stdout is for data."""
+
 _STDERR_KEPT = 200
+"""Characters of a program's last words that its error quotes."""
 
 
 def find_hooks(grammar: Grammar) -> dict[str, Hook]:
@@ -55,7 +59,7 @@ def _program_hook(name: str, arguments: list[str], folder: Path) -> Hook:
         command = [program_path, *(filled(argument, call.slots) for argument in arguments[1:])]
         try:
             done = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=subprocess.PIPE,
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=_STDERR, stderr=subprocess.PIPE,
                 timeout=PATIENCE, check=False, errors="replace", text=True,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
