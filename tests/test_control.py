@@ -124,6 +124,23 @@ def test_words_the_model_lacks_are_refused(pebble, tmp_path, more, saying):
     assert saying in str(refused.value)
 
 
+def test_the_measurement_counts_calls(recipe):
+    commanding, synthesise = recipe("commanding"), recipe("synthesise")
+    wanted = [clip for clip in HELD_OUT if clip["file"][:2] in ("02", "04", "10", "20", "26")]
+    sounds = [(spoken(clip) * 32767).astype(np.int16) for clip in wanted]
+    texts, voices = [clip["text"] for clip in wanted], [clip["voice"] for clip in wanted]
+    clips = synthesise.Clips(texts, voices, np.concatenate(sounds), np.cumsum([len(sound) for sound in sounds]))
+    found = list(commanding.hear(None, clips, "clean", limit=5))
+    assert [one.test for one in found] == [
+        commanding.NEAR_MISS, "known sentences", "new sentences", "flite:awb", commanding.NO_COMMAND
+    ]  # fmt: skip
+    assert [one.free == one.wanted == one.greedy == one.best.call for one in found] == [False, True, True, True, False]
+    assert "| new sentences | 1 | 100.0 | 100.0 | 100.0 | 100.0 | 0.0 | 0.0 |" in list(commanding.rows(found, 0.5))
+    assert "| 0.5 | 100.0 | 0.0 | 0.0 |" in list(commanding.thresholds(found))
+    commands = {sentence.command for sentence in recipe("world").SENTENCES}
+    assert not commands & {commanding.near_miss(np.random.default_rng(seed)) for seed in range(50)}
+
+
 # Hooks
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from voxrill.runtime.apps.grammar import Call, Command, Grammar, Value, filled, slots_in
+from voxrill.runtime.apps.grammar import Call, Command, Grammar, filled, slots_in
+from voxrill.runtime.apps.slots import Value
 from voxrill.runtime.errors import UsageError
 
 Hook = Callable[[Call], None]
