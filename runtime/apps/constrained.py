@@ -75,11 +75,6 @@ class Continuations:
         self._path: list[int] = []
         self._kept: list[tuple[int, ContextMark]] = [(0, context.mark())]
 
-    @property
-    def end(self) -> int:
-        """The token that ends an answer."""
-        return self._context.ids["im_end"]
-
     def after(self, prefix: list[int], forced: list[int]) -> list[Floats]:
         """Log-probabilities (vocab,) of what follows `prefix`, and of what follows each of the tokens `forced`.
 
