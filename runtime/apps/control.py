@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.6
 """Confidence from which a call is accepted. Of the example's commands, said to the built-in model by voices that it was
-trained on, 99.4 % are done rightly, as with 0.5; with 0.7 it is 97.6 %. Of what is no command, much of it only a word
-away from one, 9.8 % is done; with 0.5 it is 11.0 % (166 and 434 clips; examples/pebble/commanding.py). Other models need
+trained on, 99.4 % are done rightly, as with 0.5; with 0.7 it is 97.6 %. Of what is no command, half of it one word from
+being one, 9.8 % is done; with 0.5 it is 11.0 % (166 and 434 clips; examples/pebble/commanding.py). Other models need
 their own: see the confidences that `--json` shows."""
 
 ASK_BACK = "Please say that again."
