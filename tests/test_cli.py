@@ -32,6 +32,8 @@ COMMANDS = (
     "replay",
     "snapshot",
     "plan",
+    "golden",
+    "providers",
     "devices",
     "doctor",
     "bench",

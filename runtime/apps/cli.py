@@ -18,6 +18,8 @@ from voxrill.runtime.apps.live_control import Commanded, LiveControl, LiveOption
 from voxrill.runtime.cli import (
     BundleOption,
     JsonOption,
+    ProviderOption,
+    StrictOption,
     SystemOption,
     ThreadsOption,
     err,
@@ -55,10 +57,12 @@ def classify(
     bundle: BundleOption = None,
     system: SystemOption = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Tell which of some labels fits a sound, with a probability for each."""
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     classifier = Classifier(model, None if labels is None else labels.split(","), task, system)
     failed = 0
     for file in files:
@@ -98,6 +102,8 @@ def control(
     barge_in: Annotated[bool, typer.Option("--barge-in", help="Listen while answering (headphones).")] = False,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a command.")] = EndpointOptions.endpoint,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Understand spoken commands, run what they call, and confirm them aloud."""
@@ -108,7 +114,7 @@ def control(
     endpoints = EndpointOptions(endpoint=endpoint)
     grammar = read_grammar(commands)
     system = AudioSystem() if live else None
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     controls = Control(model, grammar, threshold)
     if system is None:
         _control_files(model, controls, files or [], not dry_run, out, json)

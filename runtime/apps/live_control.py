@@ -34,6 +34,7 @@ from voxrill.runtime.talk.listener import (
     Resumed,
     Signal,
     Utterance,
+    WakeChange,
 )
 from voxrill.runtime.talk.reply import Pace
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
@@ -95,7 +96,7 @@ class LiveControl:
     ) -> None:
         self._model, self._control, self._options = model, control, options
         self._microphone, self._player, self._view, self._report = microphone, player, view, report
-        self._inbox: Queue[Signal] = Queue()
+        self._inbox: Queue[Signal | WakeChange] = Queue()
         self._floor = Floor(player)
         self._pace = Pace()
         self._ahead: Understood | None = None
@@ -149,7 +150,7 @@ class LiveControl:
             if self._answer is not None and next(self._answer, _OVER) is _OVER:
                 self._answer = None
 
-    def _take(self, signal: Signal) -> None:
+    def _take(self, signal: Signal | WakeChange) -> None:
         if isinstance(signal, Began | Interrupted):
             self._answer = None
         elif isinstance(signal, Paused):

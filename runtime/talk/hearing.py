@@ -35,6 +35,7 @@ def hearing(
 
     def listen() -> None:
         try:
+            listener.begin()
             while not stopping.is_set():
                 block = microphone.read(_READ)
                 if block is None:
