@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from voxrill.devices.processor import cores
 from voxrill.devices.providers import CPU, CPU_NAME, PROVIDERS
 from voxrill.devices.qnn import QNN, Htp
 from voxrill.runtime import contract
+from voxrill.runtime.apps.classify import TASK, Classification, Classifier
+from voxrill.runtime.apps.control import Control
+from voxrill.runtime.apps.grammar import Grammar, read_grammar
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
 from voxrill.runtime.backbone import Backbone
@@ -218,6 +221,30 @@ class Model:
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
+
+    def classify(
+        self, audio: AudioSource, *, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None
+    ) -> Classification:
+        """Which of `labels` fits a sound, with a probability for each; for many sounds make one `Classifier`.
+
+        Raises:
+            UsageError: there are too few labels, two are the same, or the model does not know their words.
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        return Classifier(self, labels, task, system).classify(audio)
+
+    def control(self, commands: str | os.PathLike[str] | Grammar, threshold: float | None = None) -> Control:
+        """Listens for commands, each with the call it means: `control(file).hear(audio)`.
+
+        Args:
+            commands: a TOML file of commands (see `read_grammar`), or what was made of one.
+            threshold: confidence from which a call is accepted, instead of the file's or the default.
+
+        Raises:
+            UsageError: something in the commands cannot be meant, written or run; the message says what.
+        """
+        grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
+        return Control(self, grammar, threshold)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before.

@@ -25,6 +25,8 @@ COMMANDS = (
     "verify",
     "pack",
     "unpack",
+    "classify",
+    "control",
     "tune",
     "talk",
     "replay",

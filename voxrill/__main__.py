@@ -18,6 +18,7 @@ from voxrill.runtime import golden_cli as golden_command
 from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import providers_cli as providers_command
 from voxrill.runtime import tune_cli as tune_command
+from voxrill.runtime.apps import cli as app_commands
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.model import Fallback
 from voxrill.runtime.talk import cli as talk_commands
@@ -36,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 runtime_commands.register(app)
+app_commands.register(app)
 tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)
