@@ -26,6 +26,8 @@ COMMANDS = (
     "verify",
     "pack",
     "unpack",
+    "classify",
+    "control",
     "tune",
     "talk",
     "replay",
@@ -40,6 +42,8 @@ COMMANDS = (
     "quantize",
     "compare",
     "sensitivity",
+    "npu-check",
+    "compile",
 )
 HEAVY = ("torch", "onnx", "onnxscript", "transformers", "optimum", "huggingface_hub")
 SPOKEN = "Hello there."  # what the tiny models answer with sound

@@ -26,6 +26,7 @@ def workplace(tmp_path, bundles, tiny_checkpoints):
     (tmp_path / "LiquidAI").mkdir()
     (tmp_path / "LiquidAI" / "LFM2.5-Audio-1.5B").symlink_to(tiny_checkpoints["lfm2.5"])
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path)
+    shutil.copy(ROOT / "examples" / "commands.toml", tmp_path)
     (tmp_path / "recordings").mkdir()
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "recordings")
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "meeting.wav")

@@ -9,6 +9,9 @@ for event in model.chat(audio="question.wav"):
     ...
 """
 
+from voxrill.runtime.apps.classify import Classification
+from voxrill.runtime.apps.control import Understood
+from voxrill.runtime.apps.grammar import Call
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
 from voxrill.runtime.builtin import pebble_world
 from voxrill.runtime.conversation import Conversation
@@ -21,6 +24,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AudioEvent",
+    "Call",
+    "Classification",
     "Conversation",
     "EndEvent",
     "Event",
@@ -32,6 +37,7 @@ __all__ = [
     "TentativeEvent",
     "TextEvent",
     "TranscriptEvent",
+    "Understood",
     "VoxrillError",
     "__version__",
     "load",
