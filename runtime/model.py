@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,12 @@ from voxrill.devices.processor import cores
 from voxrill.devices.providers import CPU, CPU_NAME, PROVIDERS
 from voxrill.devices.qnn import QNN, Htp
 from voxrill.runtime import contract
+from voxrill.runtime.apps.classify import TASK, Classification, Classifier
+from voxrill.runtime.apps.control import Control
+from voxrill.runtime.apps.grammar import Grammar, read_grammar
+from voxrill.runtime.apps.transcript import TranscriptEvent
+from voxrill.runtime.apps.transcription import ModelRecogniser, Sound, Transcriber, options_for, pieces_of
+from voxrill.runtime.apps.translation import translation_prompt
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
 from voxrill.runtime.backbone import Backbone
@@ -176,6 +182,38 @@ class Model:
         assert isinstance(end, EndEvent)
         return end.result
 
+    def transcribe_stream(
+        self, sound: Sound, *, system: str | None = None, tentative: bool = True, **options: Any
+    ) -> Iterator[TranscriptEvent]:
+        """The words of a sound of any length, segment by segment as they are spoken. See `Transcriber`.
+
+        Args:
+            sound: a file, an array, or pieces (n,) at 16 kHz as they come.
+            system: another system prompt than the family's own.
+            tentative: also say what the open segment seems to say.
+            options: `max_new_tokens`, `seed` and `text_sampling`.
+
+        Raises:
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        recognise = ModelRecogniser(self, system, **options)
+        return Transcriber(recognise, options_for(self, tentative)).stream(pieces_of(sound))
+
+    def translate(self, audio: AudioSource, to: str, *, output: Output = "text", **options: Any) -> Iterator[Event]:
+        """Say in another language what a sound says; events as they happen, an `EndEvent` last.
+
+        Args:
+            audio: what to listen to.
+            to: the language's English name, such as "German".
+            output: "text", or "both" or "audio" to answer aloud. No published model was trained to speak translations.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            UsageError: the language has no name.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+        """
+        return self.chat(audio=audio, system=translation_prompt(to), output=output, **options)
+
     def speak(self, text: str, *, voice: str | None = None, system: str | None = None, **options: Any) -> Speech:
         """Say `text`. Nothing is computed until the speech is iterated, saved or asked for its result.
 
@@ -218,6 +256,30 @@ class Model:
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
+
+    def classify(
+        self, audio: AudioSource, *, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None
+    ) -> Classification:
+        """Which of `labels` fits a sound, with a probability for each; for many sounds make one `Classifier`.
+
+        Raises:
+            UsageError: there are too few labels, two are the same, or the model does not know their words.
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        return Classifier(self, labels, task, system).classify(audio)
+
+    def control(self, commands: str | os.PathLike[str] | Grammar, threshold: float | None = None) -> Control:
+        """Listens for commands, each with the call it means: `control(file).hear(audio)`.
+
+        Args:
+            commands: a TOML file of commands (see `read_grammar`), or what was made of one.
+            threshold: confidence from which a call is accepted, instead of the file's or the default.
+
+        Raises:
+            UsageError: something in the commands cannot be meant, written or run; the message says what.
+        """
+        grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
+        return Control(self, grammar, threshold)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before.

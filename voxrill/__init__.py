@@ -9,6 +9,10 @@ for event in model.chat(audio="question.wav"):
     ...
 """
 
+from voxrill.runtime.apps.classify import Classification
+from voxrill.runtime.apps.control import Understood
+from voxrill.runtime.apps.grammar import Call
+from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
 from voxrill.runtime.builtin import pebble_world
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
@@ -20,14 +24,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AudioEvent",
+    "Call",
+    "Classification",
     "Conversation",
     "EndEvent",
     "Event",
     "Model",
     "Result",
     "Sampling",
+    "SegmentEvent",
     "Speech",
+    "TentativeEvent",
     "TextEvent",
+    "TranscriptEvent",
+    "Understood",
     "VoxrillError",
     "__version__",
     "load",
