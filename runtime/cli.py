@@ -87,12 +87,12 @@ def transcribe(
 ) -> None:
     """Write down the words of sound files."""
     model = open_model(bundle, threads)
-    sampling = _sampling(model.manifest.tasks.transcribe.text, text_temperature, text_top_k)
+    chosen = sampling(model.manifest.tasks.transcribe.text, text_temperature, text_top_k)
     failed = 0
     for file in files:
         try:
             result = model.transcribe(
-                file, system=system, max_new_tokens=max_new_tokens, seed=seed, text_sampling=sampling
+                file, system=system, max_new_tokens=max_new_tokens, seed=seed, text_sampling=chosen
             )
         except VoxrillError as error:
             if len(files) == 1:
@@ -101,7 +101,7 @@ def transcribe(
             err.print(f"voxrill: {error}", style="red", soft_wrap=True)
             continue
         if json:
-            print_json({"file": _printable(file), **_summary(result)})
+            print_json({"file": printable(file), **_summary(result)})
         else:
             print(result.text if len(files) == 1 else f"{file}\t{result.text}", flush=True)
     if failed:
@@ -126,19 +126,19 @@ def speak(
     """Say a text aloud into a WAV file."""
     if out is None:
         raise UsageError("there is nowhere to put the sound", "Give -o OUT.wav, or -o - for raw samples on stdout")
-    _check_streams(out, json)
+    check_streams(out, json)
     model = open_model(bundle, threads)
     task = model.manifest.tasks.speak
     speech = model.speak(
-        _stdin() if text == STDIN else text,
+        stdin_text() if text == STDIN else text,
         voice=voice,
         system=system,
         max_new_tokens=max_new_tokens,
         seed=seed,
-        text_sampling=_sampling(task.text, text_temperature, text_top_k),
-        audio_sampling=_sampling(task.audio, audio_temperature, audio_top_k),
+        text_sampling=sampling(task.text, text_temperature, text_top_k),
+        audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
     )
-    with _sink(out, model.sample_rate) as write:
+    with sound_sink(out, model.sample_rate) as write:
         for event in speech:
             write(event)
     _report(speech.result, out, json)
@@ -164,20 +164,20 @@ def chat(
     if audio is None and text is None:
         raise UsageError("there is no question", "Give --audio FILE, --text TEXT or both")
     wanted = _output(output)
-    _check_streams(out, json or wanted != "audio")
+    check_streams(out, json or wanted != "audio")
     model = open_model(bundle, threads)
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
         audio=audio,
-        text=_stdin() if text == STDIN else text,
+        text=stdin_text() if text == STDIN else text,
         system=system,
         output=wanted,
         max_new_tokens=max_new_tokens,
         seed=seed,
-        text_sampling=_sampling(task.text, text_temperature, text_top_k),
-        audio_sampling=_sampling(task.audio, audio_temperature, audio_top_k),
+        text_sampling=sampling(task.text, text_temperature, text_top_k),
+        audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
     )
-    with _sink(out if wanted != "text" else None, model.sample_rate) as write:
+    with sound_sink(out if wanted != "text" else None, model.sample_rate) as write:
         result = _play(events, write, show_text=not json and wanted != "audio")
     if out is None and wanted != "text" and result.audio_seconds:
         err.print("The spoken answer was not kept: give -o OUT.wav", style="dim")
@@ -213,7 +213,7 @@ def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
 def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Check a bundle: every file's hash, every graph's contract, and a short run of all graphs."""
     opened = _open(bundle)
-    name = _printable(opened.directory)
+    name = printable(opened.directory)
     with _file_progress("checking", opened.manifest.size) as progress:
         bundles.verify_files(opened, progress)
     stages = smoke_run(opened)
@@ -258,14 +258,16 @@ def open_model(bundle: Path | None, threads: int) -> Model:
     return Model(_open(bundle), threads)
 
 
-def _stdin() -> str:
+def stdin_text() -> str:
+    """All of stdin, for a text that is `STDIN`."""
     try:
         return sys.stdin.read().rstrip("\r\n")
     except UnicodeDecodeError:
         raise UsageError("what stdin brings is not text", "Give text in UTF-8") from None
 
 
-def _sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
+def sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
+    """A task's own sampling, but for what the user gave."""
     return Sampling(
         temperature=default.temperature if temperature is None else temperature,
         top_k=default.top_k if top_k is None else top_k,
@@ -278,7 +280,8 @@ def _output(name: str) -> Output:
     raise UsageError(f"--output is {name!r}", "Give text, audio or both")
 
 
-def _check_streams(out: str | None, text_on_stdout: bool) -> None:
+def check_streams(out: str | None, text_on_stdout: bool) -> None:
+    """Refuse text and raw sound on one stdout."""
     if out == STDOUT and text_on_stdout:
         raise UsageError(
             "text and raw sound cannot both go to stdout",
@@ -287,7 +290,7 @@ def _check_streams(out: str | None, text_on_stdout: bool) -> None:
 
 
 @contextmanager
-def _sink(out: str | None, sample_rate: int) -> Iterator[Callable[[AudioEvent], None]]:
+def sound_sink(out: str | None, sample_rate: int) -> Iterator[Callable[[AudioEvent], None]]:
     """Where sound goes as it is made: a WAV file, stdout, or nowhere."""
     if out is None:
         yield lambda _event: None
@@ -321,7 +324,7 @@ def _play(events: Iterator[Event], write: Callable[[AudioEvent], None], show_tex
 
 def _report(result: Result, out: str | None, json: bool) -> None:
     if json:
-        print_json({**_summary(result), "out": out and _printable(out)})
+        print_json({**_summary(result), "out": out and printable(out)})
         return
     parts = [f"{result.seconds:.2f} s"]
     if result.first_audio is not None:
@@ -351,7 +354,7 @@ def _summary(result: Result) -> dict[str, Any]:
     }
 
 
-def _printable(name: str | Path) -> str:
+def printable(name: str | Path) -> str:
     """A file's name as text; bytes of it that are not UTF-8 are replaced."""
     return os.fsencode(name).decode(errors="replace")
 

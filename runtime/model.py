@@ -14,6 +14,9 @@ from typing import Any
 
 from voxrill.devices.processor import cores
 from voxrill.runtime import contract
+from voxrill.runtime.apps.documents import asking
+from voxrill.runtime.apps.documents.answer import Answer
+from voxrill.runtime.apps.documents.index import BEST, Index
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
 from voxrill.runtime.backbone import Backbone
@@ -97,6 +100,12 @@ class Model:
         )
 
     @property
+    def context_positions(self) -> int:
+        """Positions that prompt and answers may take together (a text token is one, a second of sound 12.5)."""
+        manifest = self.manifest
+        return manifest.static.context if manifest.static else manifest.model.backbone.max_positions
+
+    @property
     def sample_rate(self) -> int:
         """Hz of the sound this model speaks."""
         return self.manifest.model.codec.sample_rate
@@ -160,6 +169,52 @@ class Model:
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
+
+    def documents(self, folder: str | os.PathLike[str], index: str | os.PathLike[str] | None = None) -> Index:
+        """The documents of a folder, indexed or brought up to date: `.txt`, `.md`, `.rst` and `.html` files.
+
+        Args:
+            folder: where they are, subfolders included.
+            index: the file that the index is kept in; None for one in the user's cache.
+
+        Raises:
+            UsageError: there is no such folder, or nothing in it can be read.
+        """
+        opened = asking.open_index(self, Path(folder), None if index is None else Path(index))
+        opened.update()
+        return opened
+
+    def ask(
+        self,
+        question: str | None = None,
+        *,
+        documents: Index | str | os.PathLike[str],
+        audio: AudioSource | None = None,
+        aloud: bool = False,
+        voice: str | None = None,
+        passages: int = BEST,
+        **options: Any,
+    ) -> Answer:
+        """Answer a question from documents, with citations that exist. Text comes as the answer is iterated.
+
+        Args:
+            question: typed.
+            documents: what `documents` returned; or a folder, which is brought up to date first.
+            audio: the question as sound, instead or as well.
+            aloud: whether the answer is spoken too, once its text is whole.
+            voice: as in `speak`.
+            passages: passages to give the model at most.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            UsageError: there is no question, or this model cannot read documents.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+            ContextFull: not even one passage fits into the model's context.
+        """
+        asking.check_reader(self)
+        asked = asking.heard(self, question, audio)
+        index = documents if isinstance(documents, Index) else self.documents(documents)
+        return asking.ask(self, asked, index, passages, aloud=aloud, voice=voice, **options)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before.

@@ -14,6 +14,7 @@ from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import tune_cli as tune_command
+from voxrill.runtime.apps.documents import cli as document_commands
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.talk import cli as talk_commands
 from voxrill.runtime.talk import devices_cli as device_commands
@@ -31,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 runtime_commands.register(app)
+document_commands.register(app)
 tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)

@@ -165,7 +165,7 @@ class Index:
         for identity, *row in rows:
             coverage = sum(weights[word] for word in words if identity in held[word]) / sum(weights.values())
             if coverage >= relevant:
-                found.append(Found(*row, coverage=coverage))
+                found.append(Found(*row, coverage))
         return found
 
     def _weight(self, word: str) -> float:

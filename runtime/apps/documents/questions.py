@@ -12,7 +12,7 @@ _EMPTY = frozenset(
     "some tell than that the their them then there these they this those to under up us was we were what when where "
     "which while who whom whose why will with without would you your s t".split()
 )
-"""English words that say nothing of what is asked for. In a small folder "how" may be rare, and would count for much."""
+"""English words that say nothing of what is asked for. In a small folder "how" may be rare, and count for much."""
 
 LONGEST = 64
 """Words that are searched for at most; of a longer question the first."""

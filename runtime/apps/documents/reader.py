@@ -23,6 +23,10 @@ _UNDERLINE = re.compile(r"([=\-~^\"'`#*+])\1{2,}\s*$")
 _FENCE = re.compile(r"\s*(```|~~~)")
 
 
+_CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+"""Read as spaces: a form feed is no new line to an editor, and an escape must not reach the terminal."""
+
+
 class Unreadable(Exception):
     """A file that is not taken in; its text says why, to be put after the file's name."""
 
@@ -46,7 +50,7 @@ def read_blocks(name: str, content: bytes) -> list[Block]:
     text = _decoded(content)
     if Path(name).suffix.lower() in (".html", ".htm"):
         return _html_blocks(text)
-    return list(_text_blocks(text.splitlines(), Path(name).suffix.lower()))
+    return list(_text_blocks(text.split("\n"), Path(name).suffix.lower()))
 
 
 def _decoded(content: bytes) -> str:
@@ -57,7 +61,7 @@ def _decoded(content: bytes) -> str:
         raise Unreadable("not text in UTF-8" if b"\0" not in content else "binary, not text") from None
     if "\0" in text:
         raise Unreadable("binary, not text")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
 
 
 def _text_blocks(lines: list[str], ending: str) -> Iterator[Block]:
