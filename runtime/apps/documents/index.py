@@ -162,10 +162,10 @@ class Index:
             ).fetchall()
             held = {word: self._holding(word, [row[0] for row in rows]) for word in words}
         found = []
-        for identity, *row in rows:
+        for identity, file, first, last, heading, text in rows:
             coverage = sum(weights[word] for word in words if identity in held[word]) / sum(weights.values())
             if coverage >= relevant:
-                found.append(Found(*row, coverage))
+                found.append(Found(file, first, last, heading, text, coverage))
         return found
 
     def _weight(self, word: str) -> float:
