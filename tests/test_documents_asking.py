@@ -1,11 +1,11 @@
 """Asking documents: what the model is given, what it says, and what a user sees."""
-import json
-import pytest
+
 
 def test_scratch(models, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path/"cache"))
-    docs = tmp_path/"docs"; docs.mkdir()
-    (docs/"kettle.md").write_text("# Kettle\n\n## Descaling\n\nFill it with vinegar and boil it.\n\nRinse twice.\n")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "kettle.md").write_text("# Kettle\n\n## Descaling\n\nFill it with vinegar and boil it.\n\nRinse twice.\n")
     m = models["lfm2.5"]
     a = m.ask("How is the kettle descaled?", documents=docs, max_new_tokens=20)
     print([p for p in a])

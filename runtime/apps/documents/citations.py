@@ -23,7 +23,6 @@ LONGEST = 200
 _BRACKET = re.compile(r"\s*\[")
 _NUMBERS = re.compile(r"\s*(\d{1,6})(?:\s*[,;]\s*\d{1,6})*\s*")
 _LINES = re.compile(r"\s*(.+?)\s*,?\s*lines?\s*(\d{1,9})(?:\s*[-–]\s*(\d{1,9}))?\s*", re.DOTALL)
-_NAME = re.compile(rf"({'|'.join(map(re.escape, READABLE))})\b", re.IGNORECASE)
 
 
 class Citation(msgspec.Struct, frozen=True):
@@ -75,12 +74,12 @@ class CitationFilter:
             return certain or None
         if bracket.start():
             return self._take(bracket.start())
-        end = re.search(r"[\[\]]", self._held[bracket.end() :])
+        furthest = bracket.end() + LONGEST
+        end = re.search(r"[\[\]]", self._held[bracket.end() : furthest])
         if end is None:
-            within = self._held[bracket.end() :]
-            if len(within) <= LONGEST:
+            if len(self._held) < furthest:
                 return None
-            return self._unclosed(bracket[0], self._take(len(self._held))[bracket.end() :])
+            return self._unclosed(bracket[0], self._take(furthest)[bracket.end() :])
         whole = self._take(bracket.end() + end.start())
         if end[0] == "[":
             return self._unclosed(bracket[0], whole[bracket.end() :])
@@ -122,7 +121,7 @@ class CitationFilter:
 
 
 def _reads_as_citation(within: str) -> bool:
-    return any(character.isnumeric() for character in within) or _NAME.search(within) is not None
+    return any(character.isnumeric() for character in within) or any(ending in within.lower() for ending in READABLE)
 
 
 def _holds(source: Citation, wanted: Citation) -> bool:

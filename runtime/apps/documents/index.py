@@ -29,8 +29,10 @@ from voxrill.runtime.errors import UsageError
 Progress = Callable[[str, int, int], None]
 """Called before each file with its name, how many were done, and how many there are."""
 
-RELEVANT = 0.5
-"""How much of a question a passage must speak of: the part of its words that it holds, rare words counting for more."""
+RELEVANT = 0.35
+"""How much of a question a passage must speak of: the part of its words that it holds, rare words counting for more.
+Of 44 questions with an answer in the folder 1 then finds nothing, of 16 without one 13. (`python -m
+benchmarks.documents`, a small set of our own, on which this was chosen; at 0.3 it is 1 and 12, at 0.4 3 and 14.)"""
 
 BEST = 5
 """Passages that are found at most, unless told otherwise."""
