@@ -67,7 +67,7 @@ def ask(model: Model, question: Question, index: Index, best: int = BEST, **opti
     if not sources:
         return begin_answer(model, question, (), **options)
     wanted = options.get("max_new_tokens")
-    prompt = fitted(sources, lambda system: _positions(model, system, question) <= _room(model, wanted))
+    prompt = fitted(sources, lambda system: prompt_positions(model, system, question) <= _room(model, wanted))
     conversation = model.conversation(system=prompt.system, output="text")
     return begin_answer(model, question, prompt.sources, prompt.left_out, conversation, **options)
 
@@ -109,7 +109,7 @@ def check_reader(model: Model) -> None:
         )
 
 
-def _positions(model: Model, system: str, question: Question) -> int:
+def prompt_positions(model: Model, system: str, question: Question) -> int:
     """Positions of a prompt up to where the answer begins."""
     context = model.conversation(system=system, output="text").context
     with context.turn("user"):
