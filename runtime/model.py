@@ -171,7 +171,7 @@ class Model:
         return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
 
     def documents(self, folder: str | os.PathLike[str], index: str | os.PathLike[str] | None = None) -> Index:
-        """The documents of a folder, indexed or brought up to date: `.txt`, `.md`, `.rst` and `.html` files.
+        """The documents of a folder, indexed or brought up to date: `.txt`, `.md`, `.rst` and `.html` files. Close it.
 
         Args:
             folder: where they are, subfolders included.
@@ -181,7 +181,11 @@ class Model:
             UsageError: there is no such folder, or nothing in it can be read.
         """
         opened = asking.open_index(self, Path(folder), None if index is None else Path(index))
-        opened.update()
+        try:
+            opened.update()
+        except BaseException:
+            opened.close()
+            raise
         return opened
 
     def ask(
@@ -213,8 +217,10 @@ class Model:
         """
         asking.check_reader(self)
         asked = asking.heard(self, question, audio)
-        index = documents if isinstance(documents, Index) else self.documents(documents)
-        return asking.ask(self, asked, index, passages, aloud=aloud, voice=voice, **options)
+        if isinstance(documents, Index):
+            return asking.ask(self, asked, documents, passages, aloud=aloud, voice=voice, **options)
+        with self.documents(documents) as index:
+            return asking.ask(self, asked, index, passages, aloud=aloud, voice=voice, **options)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before.

@@ -9,6 +9,8 @@ for event in model.chat(audio="question.wav"):
     ...
 """
 
+from voxrill.runtime.apps.documents.answer import Answer, AnswerText
+from voxrill.runtime.apps.documents.citations import Citation
 from voxrill.runtime.builtin import pebble_world
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
@@ -19,7 +21,10 @@ from voxrill.runtime.model import Model, Speech, load
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
+    "AnswerText",
     "AudioEvent",
+    "Citation",
     "Conversation",
     "EndEvent",
     "Event",

@@ -163,5 +163,5 @@ def _sentences(answer: Answer) -> list[str]:
     """What is said aloud: each sentence by itself, since one speech has a limit, and citations are for the eye."""
     text = answer.text
     for citation in answer.citations:
-        text = text.replace(f"[{citation}]", "")
+        text = re.sub(rf"\s*\[{re.escape(str(citation))}\]", "", text)
     return [sentence for sentence in _SENTENCE_END.split(text.strip()) if any(map(str.isalnum, sentence))]

@@ -38,7 +38,7 @@ def open_database(place: Path) -> sqlite3.Connection:
     except OSError as error:
         raise UsageError(f"{place} cannot be written: {error.strerror}", "Give another place: --index FILE") from None
     with told(place):
-        database = sqlite3.connect(place, timeout=PATIENCE, isolation_level=None)
+        database = sqlite3.connect(place, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         try:
             _prepare(database, place)
         except BaseException:
