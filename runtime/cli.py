@@ -126,7 +126,7 @@ def speak(
     """Say a text aloud into a WAV file."""
     if out is None:
         raise UsageError("there is nowhere to put the sound", "Give -o OUT.wav, or -o - for raw samples on stdout")
-    check_streams(out, json)
+    _check_streams(out, json)
     model = open_model(bundle, threads)
     task = model.manifest.tasks.speak
     speech = model.speak(
@@ -164,7 +164,7 @@ def chat(
     if audio is None and text is None:
         raise UsageError("there is no question", "Give --audio FILE, --text TEXT or both")
     wanted = _output(output)
-    check_streams(out, json or wanted != "audio")
+    _check_streams(out, json or wanted != "audio")
     model = open_model(bundle, threads)
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
@@ -280,8 +280,7 @@ def _output(name: str) -> Output:
     raise UsageError(f"--output is {name!r}", "Give text, audio or both")
 
 
-def check_streams(out: str | None, text_on_stdout: bool) -> None:
-    """Refuse text and raw sound on one stdout."""
+def _check_streams(out: str | None, text_on_stdout: bool) -> None:
     if out == STDOUT and text_on_stdout:
         raise UsageError(
             "text and raw sound cannot both go to stdout",

@@ -335,7 +335,7 @@ def test_the_built_in_model_shows_passages_and_does_not_pretend_to_read(cli):
         (("--docs", "good"), ("there is no question",)),
         ((" ", "--docs", "good"), ("there is no question",)),
         (("--audio", "no.wav", "--docs", "good"), ("There is no file no.wav",)),
-        (("x", "--docs", "good", "-o", "-"), ("cannot both go to stdout",)),
+        (("x", "--docs", "good", "-o", "-"), ("stdout is taken",)),
         (("x", "--docs", "good", "--quote", "-o", "a.wav"), ("--quote",)),
         (("x", "--docs", "good", "-o", "a.wav", "--voice", "nobody"), ("no voice",)),
         (("x", "--docs", "good", "--index", "good"), ("cannot be used",)),

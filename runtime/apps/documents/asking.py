@@ -38,8 +38,7 @@ def heard(model: Model, text: str | None, audio: AudioSource | None) -> Question
         UsageError: there is none.
         AudioFileError: the sound cannot be read.
     """
-    if audio is None and not (text and text.strip()):
-        raise UsageError("there is no question", "Give a text, or --audio FILE")
+    _check_asked(text, audio)
     if audio is None:
         return Question(text or "", text)
     started, waveform = time.perf_counter(), as_waveform(audio)
@@ -78,8 +77,7 @@ def ask_snapshot(model: Model, text: str | None, audio: AudioSource | None, snap
     Raises:
         UsageError: there is no question, or the snapshot is none of a document for asking.
     """
-    if audio is None and not (text and text.strip()):
-        raise UsageError("there is no question", "Give a text, or --audio FILE")
+    _check_asked(text, audio)
     conversation = open_snapshot(model, snapshot, "text")
     sources = read_attached(snapshot, tuple[Source, ...])
     if not sources:
@@ -107,6 +105,11 @@ def check_reader(model: Model) -> None:
             f"{model.manifest.name} knows too few words to read documents",
             "Name another bundle (--bundle), or have the passages themselves shown (--quote)",
         )
+
+
+def _check_asked(text: str | None, audio: AudioSource | None) -> None:
+    if audio is None and not (text and text.strip()):
+        raise UsageError("there is no question", "Give a text, or --audio FILE")
 
 
 def prompt_positions(model: Model, system: str, question: Question) -> int:

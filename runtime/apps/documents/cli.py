@@ -29,7 +29,6 @@ from voxrill.runtime.cli import (
     TextTemperature,
     TextTopK,
     ThreadsOption,
-    check_streams,
     err,
     open_model,
     print_json,
@@ -74,7 +73,8 @@ def ask(
         raise UsageError("there is nothing to ask", "Give --docs FOLDER, or --snapshot FILE, and not both")
     if quote and (out is not None or docs is None):
         raise UsageError("--quote shows passages of --docs in writing", "Leave -o and --snapshot out")
-    check_streams(out, text_on_stdout=True)
+    if out == STDOUT:
+        raise UsageError("stdout is taken by the answer's text", "Give -o the name of a file")
     model = open_model(bundle, threads)
     text = stdin_text() if question == STDIN else question
     options = {
@@ -154,7 +154,7 @@ def _report(answer: Answer, out: str | None, update: Update, json: bool) -> None
         )
     if answer.finish_reason != "stop":
         err.print(f"ended early: {answer.finish_reason}", style="dim")
-    if out not in (None, STDOUT):
+    if out is not None:
         err.print(f"wrote {out} ({answer.audio_seconds:.2f} s of sound)", style="dim", soft_wrap=True)
 
 

@@ -92,6 +92,8 @@ def default_place(folder: Path) -> Path:
 class Index:
     """The index of a folder's documents; `Model.documents` opens one. Opening reads nothing, `update` does.
 
+    `updated` says what the last update did.
+
     Args:
         folder: where the documents are; hidden files and folders are left out, linked folders not followed.
         count: tokens of a text, of the model that will read the passages.
@@ -110,6 +112,7 @@ class Index:
         self.place = place or default_place(folder)
         self._count = count
         self._made_by = f"{tokenizer} {passages.SIZE} {passages.OVERLAP} {_READING}"
+        self.updated = Update()
         self._database = open_database(self.place)
 
     def __enter__(self) -> Index:
@@ -130,7 +133,7 @@ class Index:
         Raises:
             UsageError: no file of the folder can be read (the message says why), or the index cannot be written.
         """
-        update = Update()
+        self.updated = update = Update()
         present = list(file_names(self.folder))
         with told(self.place):
             for done, name in enumerate(present):
