@@ -26,10 +26,25 @@ def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
     return max(0, min([1024 * free, *_rooms(proc, cgroups)]))
 
 
+def total_memory(proc: Path = PROC) -> int | None:
+    """Bytes of memory this machine has."""
+    return _kilobytes(proc / "meminfo", "MemTotal")
+
+
+def free_swap(proc: Path = PROC) -> int | None:
+    """Bytes that could be swapped out."""
+    return _kilobytes(proc / "meminfo", "SwapFree")
+
+
 def private_memory(proc: Path = PROC) -> int | None:
     """Bytes this process alone holds: not mapped from files, so that the system cannot drop them."""
-    kilobytes = _field(proc / "self" / "status", "RssAnon")
-    return None if kilobytes is None else 1024 * kilobytes
+    return _kilobytes(proc / "self" / "status", "RssAnon")
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """The bytes that `_field` gives in kilobytes."""
+    found = _field(path, name)
+    return None if found is None else 1024 * found
 
 
 def _rooms(proc: Path, cgroups: Path) -> Iterator[int]:

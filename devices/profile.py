@@ -17,6 +17,9 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from voxrill.devices.errors import DeviceError
+from voxrill.devices.plugins import ProviderError
+from voxrill.devices.providers import find_provider
 from voxrill.devices.stages import Machine
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -44,7 +47,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     itself; theoretical_gbps: of the memory's data sheet; bandwidth_gbps and core_bandwidth_gbps: what all `cores`, and
     one, can read, in 1e9 bytes a second; cores: those worth computing on; clock_ghz: theirs, sustained;
     int8_macs_per_cycle and float_macs_per_cycle: products added up in a cycle of one core, the compute rate; runnable:
-    false where Voxrill's Python runtime cannot run and only a bundle is made for it.
+    false where Voxrill's Python runtime cannot run and only a bundle is made for it; provider: that of a graph by its
+    name, or of `all`, as --provider takes them.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     npu: Figure[str] | None = None
     providers: Figure[tuple[str, ...]]
     runnable: bool = True
+    provider: dict[str, str] = {}
 
     @property
     def figures(self) -> dict[str, Figure[object]]:
@@ -92,13 +97,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         )
 
 
-class ProfileError(ValueError):
-    """A device that is not known, or a file that is no profile; `remedy` says what to do."""
-
-    def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(message, remedy)
-        self.message = message
-        self.remedy = remedy
+class ProfileError(DeviceError):
+    """A device that is not known, or a file that is no profile."""
 
 
 def shipped_profiles() -> list[str]:
@@ -141,5 +141,10 @@ def _check(profile: Profile, path: Path) -> None:
                 f"{path}: {name} is {figure.evidence!r} without a source",
                 'Add source = "where it is from", or say evidence = "assumed"',
             )
+    for provider in profile.provider.values():
+        try:
+            find_provider(provider)
+        except ProviderError as error:
+            raise ProfileError(f"{path}: {error.message}", error.remedy) from None
     if profile.reserved_gb.value >= profile.memory_gb.value:
         raise ProfileError(f"{path}: reserved_gb is not less than memory_gb", "Reserve less, or give more memory")

@@ -1,18 +1,115 @@
-"""Execution providers: how a graph is given to the hardware. Today the CPU, set up so that graphs share it well."""
+"""Execution providers: which there are, whether they are here, and how a graph is given to one.
+
+In: a provider's short name. Out: session options, and after loading, which nodes of the graph it took. onnxruntime
+gives every node that a provider does not take to the CPU, and says nothing; here that is asked for and told.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
 
+from voxrill.devices.plugins import PLUGINS, ProviderError, give
+
 CPU = "CPUExecutionProvider"
+CPU_NAME = "cpu"
 
-_ERRORS_ONLY = 3
-
+_ERRORS_ONLY, _FATAL_ONLY = 3, 4
 
 _EXTERNAL_FROM = 1024
 """Bytes from which a weight goes to the tuned graph's data file: only there it has a repacked form and is mapped."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A provider.
+
+    name: what a user calls it; full_name: what onnxruntime calls it; evidence: what of it was executed; remedy: how to
+    get it.
+    """
+
+    name: str
+    full_name: str
+    evidence: str
+    remedy: str
+
+    @property
+    def here(self) -> bool:
+        """Whether it is installed; whether it finds a device is another question."""
+        if self.name in PLUGINS:
+            return importlib.util.find_spec(PLUGINS[self.name].module) is not None
+        return self.full_name in ort.get_available_providers()
+
+
+_CLASSIC = (
+    Provider(CPU_NAME, CPU, "executed on x86-64", "pip install onnxruntime"),
+    Provider("coreml", "CoreMLExecutionProvider", "untested", "on macOS: pip install onnxruntime"),
+    Provider("nnapi", "NnapiExecutionProvider", "untested", "build onnxruntime for Android with --use_nnapi"),
+    Provider("xnnpack", "XnnpackExecutionProvider", "untested", "build onnxruntime with --use_xnnpack"),
+    Provider("cuda", "CUDAExecutionProvider", "untested", "pip install onnxruntime-gpu"),
+)
+"""Those that are part of onnxruntime, where it was built with them."""
+
+PROVIDERS = {provider.name: provider for provider in _CLASSIC} | {
+    name: Provider(name, plugin.provider, plugin.evidence, plugin.pip) for name, plugin in PLUGINS.items()
+}
+"""All of them, by short name."""
+
+CPU_PROVIDER = PROVIDERS[CPU_NAME]
+
+
+def find_provider(name: str) -> Provider:
+    """A provider by its short or full name, in any case.
+
+    Raises:
+        ProviderError: there is none; the valid names are listed.
+    """
+    for provider in PROVIDERS.values():
+        if name.casefold() in (provider.name, provider.full_name.casefold()):
+            return provider
+    raise ProviderError(f"there is no execution provider {name!r}", f"Give one of: {', '.join(PROVIDERS)}")
+
+
+def open_session(
+    path: Path, options: ort.SessionOptions, provider: Provider, threads: int = 0, strict: bool = False
+) -> ort.InferenceSession:
+    """Load a graph for a provider; strict refuses, as onnxruntime's own error, what it would not take wholly.
+
+    Raises:
+        ProviderError: the provider is not installed, or finds nothing to run on.
+        Exception: whatever onnxruntime raises if the graph does not load.
+    """
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for `assignment`
+    if provider.name == CPU_NAME:
+        return ort.InferenceSession(str(path), sess_options=options, providers=[CPU])
+    if strict:
+        options.log_severity_level = _FATAL_ONLY  # the refusal is told by whoever catches it
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if provider.name in PLUGINS:
+        give(options, provider.name, threads)
+        return ort.InferenceSession(str(path), sess_options=options)
+    if not provider.here:
+        raise ProviderError(f"this onnxruntime has no {provider.full_name}", f"To get it: {provider.remedy}")
+    return ort.InferenceSession(str(path), sess_options=options, providers=[provider.full_name])  # and the CPU, unsaid
+
+
+def assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:
+    """Nodes by operator, by provider (full name), of a session that was opened as above.
+
+    Raises:
+        ProviderError: this onnxruntime does not say.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        here = f"onnxruntime {ort.__version__}"
+        raise ProviderError(f"{here} does not say what a provider takes", "Run: pip install --upgrade onnxruntime")
+    given: dict[str, Counter[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        given.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return given
 
 
 def session_options(threads: int = 0, repack: bool = False, tuned: bool = False) -> ort.SessionOptions:

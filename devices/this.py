@@ -29,6 +29,9 @@ _MARKS: tuple[tuple[str, InstructionSet], ...] = (
 )
 """Features as the kernel names them, best first, and what they make possible."""
 
+_ALSO_NAMED = ("fma", "f16c", "avx512f", "avx512_bf16", "amx_bf16", "asimdhp", "bf16", "sve", "sve2")
+"""Features that no format of weights depends on, but whose presence is worth knowing."""
+
 _MACS: dict[InstructionSet, tuple[int, int]] = {
     "amx_int8": (128, 32),
     "avx512_vnni": (128, 32),
@@ -78,8 +81,14 @@ def this_machine() -> Profile:
 
 def instruction_set(cpuinfo: Path = CPUINFO) -> InstructionSet:
     """The best instructions for products of 8-bit integers that the kernel names."""
-    words = set(_first(cpuinfo, "flags", "Features").split())
+    words = set(_words(cpuinfo))
     return next((kind for mark, kind in _MARKS if mark in words), "scalar")
+
+
+def features(cpuinfo: Path = CPUINFO) -> list[str]:
+    """Those features of the processor, as the kernel names them, that products of weights may use."""
+    words = set(_words(cpuinfo))
+    return [name for name in (*(mark for mark, _ in _MARKS), *_ALSO_NAMED) if name in words]
 
 
 def clock_ghz(cpuinfo: Path = CPUINFO, highest: Path = CLOCK) -> Figure[float]:
@@ -103,6 +112,10 @@ def read_bandwidth(threads: int) -> float:
             reader.read()
             times.append(time.perf_counter() - start)
     return _PROBE_BYTES / min(times) / 1e9
+
+
+def _words(cpuinfo: Path) -> list[str]:
+    return _first(cpuinfo, "flags", "Features").split()
 
 
 def _first(cpuinfo: Path, *names: str) -> str:

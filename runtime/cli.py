@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from voxrill.runtime.conversation import Output
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 from voxrill.runtime.manifest import Manifest, Sampling, Task
-from voxrill.runtime.model import Model
+from voxrill.runtime.model import Model, chosen
 from voxrill.runtime.smoke import smoke_run
 
 # No markup or emoji: file names and prompts may hold [brackets] and :colons:.
@@ -62,6 +62,17 @@ TextTopK = Annotated[int | None, typer.Option(help="Text candidates kept; 0 keep
 AudioTemperature = Annotated[float | None, typer.Option(help="Audio sampling temperature; 0 is greedy.", min=0.0)]
 AudioTopK = Annotated[int | None, typer.Option(help="Audio candidates kept; 0 keeps all.", min=0)]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads per graph; 0: what tune found best, or one per core.")]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        help="Execution provider of all graphs, or GRAPH=NAME, or a profile that says so; may be given several times.",
+        show_default=False,
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse a graph of which the provider would leave nodes to the CPU.")
+]
 SystemOption = Annotated[str | None, typer.Option(help="Another system prompt than the model family's own.")]
 OutOption = Annotated[
     str | None, typer.Option("-o", "--out", help="WAV file to write; - for raw 16-bit samples on stdout.")
@@ -84,15 +95,17 @@ def transcribe(
     text_temperature: TextTemperature = None,
     text_top_k: TextTopK = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Write down the words of sound files."""
-    model = open_model(bundle, threads)
-    chosen = sampling(model.manifest.tasks.transcribe.text, text_temperature, text_top_k)
+    model = open_model(bundle, threads, provider, strict)
+    drawn = sampling(model.manifest.tasks.transcribe.text, text_temperature, text_top_k)
     failed = 0
     for file in files:
         try:
             result = model.transcribe(
-                file, system=system, max_new_tokens=max_new_tokens, seed=seed, text_sampling=chosen
+                file, system=system, max_new_tokens=max_new_tokens, seed=seed, text_sampling=drawn
             )
         except VoxrillError as error:
             if len(files) == 1:
@@ -122,12 +135,14 @@ def speak(
     audio_temperature: AudioTemperature = None,
     audio_top_k: AudioTopK = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Say a text aloud into a WAV file."""
     if out is None:
         raise UsageError("there is nowhere to put the sound", "Give -o OUT.wav, or -o - for raw samples on stdout")
     _check_streams(out, json)
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     task = model.manifest.tasks.speak
     speech = model.speak(
         stdin_text() if text == STDIN else text,
@@ -159,13 +174,15 @@ def chat(
     audio_temperature: AudioTemperature = None,
     audio_top_k: AudioTopK = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Answer one question, spoken, written or both."""
     if audio is None and text is None:
         raise UsageError("there is no question", "Give --audio FILE, --text TEXT or both")
     wanted = _output(output)
     _check_streams(out, json or wanted != "audio")
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
         audio=audio,
@@ -202,7 +219,7 @@ def pebble(json: JsonOption = False) -> None:
 
 def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Show what a bundle is: family, source, licence, graphs, prompts, files."""
-    manifest = _open(bundle).manifest
+    manifest = open_named(bundle).manifest
     if json:
         sys.stdout.buffer.write(msgspec.json.encode(manifest) + b"\n")
         return
@@ -212,7 +229,7 @@ def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
 
 def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Check a bundle: every file's hash, every graph's contract, and a short run of all graphs."""
-    opened = _open(bundle)
+    opened = open_named(bundle)
     name = printable(opened.directory)
     with _file_progress("checking", opened.manifest.size) as progress:
         bundles.verify_files(opened, progress)
@@ -228,7 +245,7 @@ def pack(
     bundle: BundleArgument = None,
 ) -> None:
     """Make one file of a bundle, to carry to a device that is offline."""
-    opened = _open(bundle)
+    opened = open_named(bundle)
     with _file_progress("packing", opened.manifest.size) as progress:
         bundles.pack(opened, out, progress)
     err.print(f"wrote {out} ({_size(out.stat().st_size)})")
@@ -244,7 +261,7 @@ def unpack(
     err.print(f"wrote {out}")
 
 
-def _open(bundle: Path | None) -> bundles.Bundle:
+def open_named(bundle: Path | None) -> bundles.Bundle:
     """The bundle that was named, or else the built-in one with a note that it is."""
     if bundle is not None:
         return bundles.open_bundle(bundle)
@@ -253,9 +270,12 @@ def _open(bundle: Path | None) -> bundles.Bundle:
     return opened
 
 
-def open_model(bundle: Path | None, threads: int) -> Model:
+def open_model(
+    bundle: Path | None, threads: int, provider: list[str] | None = None, strict: bool = False, **options: Any
+) -> Model:
     """The model of the bundle that was named, or else the built-in one with a note that it is."""
-    return Model(_open(bundle), threads)
+    choice = chosen(provider or (), strict)
+    return Model(open_named(bundle), threads, choice=choice, **options)
 
 
 def stdin_text() -> str:
@@ -362,6 +382,13 @@ def print_json(value: Any) -> None:
     """One line of JSON on stdout."""
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns on stdout, the first row their heads."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _tables(manifest: Manifest) -> Iterator[Table]:

@@ -10,6 +10,7 @@
     │   └── NewerFormat      the bundle was made by a newer Voxrill
     ├── ExportError          a graph that could not be written, or does not match the model
     ├── UsageError           arguments that do not go together
+    ├── ProviderRefused      a graph that an execution provider would not take wholly
     ├── ContextFull          the conversation has outgrown the model's context
     ├── NotEnoughMemory      the model would not fit into this machine's memory
     └── MissingDependency    a package of an optional extra is not installed
@@ -30,6 +31,7 @@ __all__ = [
     "MissingDependency",
     "NewerFormat",
     "NotEnoughMemory",
+    "ProviderRefused",
     "UsageError",
     "VoxrillError",
 ]
@@ -92,6 +94,10 @@ class ExportError(VoxrillError):
 
 class UsageError(VoxrillError):
     """Arguments that are each well formed but do not go together, or are out of range."""
+
+
+class ProviderRefused(VoxrillError):
+    """Nodes of a graph would fall back to the CPU, and that was not allowed."""
 
 
 class ContextFull(VoxrillError):

@@ -7,12 +7,16 @@ calling thread; a model is not to be used from two threads at once.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from voxrill.devices.choice import ALL, CPU_ONLY, Choice, choose
+from voxrill.devices.errors import DeviceError
 from voxrill.devices.processor import cores
+from voxrill.devices.providers import CPU, CPU_NAME
 from voxrill.runtime import contract
 from voxrill.runtime.apps.documents import asking
 from voxrill.runtime.apps.documents.answer import Answer
@@ -36,18 +40,44 @@ from voxrill.runtime.tokenizer import Tokenizer
 from voxrill.runtime.tuned import TunedForm, is_repacked, open_tuned
 
 
-def load(bundle: str | os.PathLike[str] | None = None, threads: int = 0) -> Model:
+def load(
+    bundle: str | os.PathLike[str] | None = None,
+    threads: int = 0,
+    provider: str | Iterable[str] = CPU_NAME,
+    strict: bool = False,
+) -> Model:
     """Load a bundle that `voxrill export` wrote, or the small built-in model.
 
     Args:
         bundle: its folder; without one the built-in model, whose world is `pebble_world()`.
         threads: threads per graph; 0 for as many as `voxrill tune` found best, or one per physical core.
+        provider: what --provider takes: an execution provider's name for all graphs, `GRAPH=NAME` for one, or several.
+        strict: refuse a graph that its provider would not take wholly.
 
     Raises:
         BundleError: it is missing, incomplete, changed, or of a newer format.
         NotEnoughMemory: it would not fit; nothing was loaded.
+        UsageError: a provider is unknown, not installed, or finds nothing to run on.
+        ProviderRefused: strict, and nodes of a graph would run on the CPU.
     """
-    return Model(open_builtin() if bundle is None else open_bundle(Path(bundle)), threads)
+    opened = open_builtin() if bundle is None else open_bundle(Path(bundle))
+    return Model(opened, threads, choice=chosen([provider] if isinstance(provider, str) else provider, strict))
+
+
+def chosen(words: Iterable[str], strict: bool) -> Choice:
+    """The providers that a user chose.
+
+    Raises:
+        UsageError: a provider, or a profile that was named in its place, is not known.
+    """
+    try:
+        return choose(words, strict)
+    except DeviceError as error:
+        raise UsageError(error.message, error.remedy) from None
+
+
+class Fallback(UserWarning):
+    """Part of a graph runs on the CPU, though it was given to another execution provider."""
 
 
 class Model:
@@ -57,10 +87,19 @@ class Model:
         bundle: what to load.
         threads: threads per graph; 0 for as many as the tuned form says, or one per physical core.
         tuned: the tuned form to load, without asking for its memory; None for the one that `voxrill tune` left in the
-            bundle's folder, if there is one that fits.
+            bundle's folder, if there is one that fits. It is of the CPU: graphs of other providers are loaded plain.
+        choice: the provider of each graph. Where one does not take every node, a warning says how many it left.
+        profile: the folder for onnxruntime's records of every node's time.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0, tuned: TunedForm | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 0,
+        tuned: TunedForm | None = None,
+        choice: Choice = CPU_ONLY,
+        profile: Path | None = None,
+    ) -> None:
         if tuned is None:
             check_memory(bundle)
             tuned = open_tuned(bundle)
@@ -73,13 +112,25 @@ class Model:
         specs = manifest.specs()
 
         def opened(name: str) -> Graph:
-            file, ready = self.tuned.path(name), bundle.path(manifest.graphs[name].file)
+            provider, ready = choice.of(name), bundle.path(manifest.graphs[name].file)
+            file = self.tuned.path(name) if provider.name == CPU_NAME else None
             return Graph(
-                file or ready, specs[name], self.times, self.threads, is_repacked(manifest, name), file is not None
+                file or ready,
+                specs[name],
+                self.times,
+                self.threads,
+                is_repacked(manifest, name),
+                file is not None,
+                provider,
+                choice.strict,
+                profile and profile / name,
             )
 
+        _check_graphs(choice, specs)
         with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph
             graphs = dict(zip(specs, pool.map(opened, specs), strict=True))
+        self.graphs = graphs
+        _tell_fallback(graphs.values())
         self.codec = Codec(graphs[spec.codec.graph], spec.codec, spec.codes, static.frames if static else None)
         self.parts = Parts(
             spec=spec,
@@ -231,6 +282,25 @@ class Model:
         """
         tasks = self.manifest.tasks
         return Conversation(self, tasks.write if output == "text" else tasks.chat, system, output)
+
+
+def _check_graphs(choice: Choice, known: Iterable[str]) -> None:
+    unknown = choice.graphs - set(known)
+    if unknown:
+        raise UsageError(f"there is no graph {min(unknown)!r}", f"Give one of: {ALL}, {', '.join(known)}")
+
+
+def _tell_fallback(graphs: Iterable[Graph]) -> None:
+    """Warn of nodes that run on the CPU though their graph was given to another provider."""
+    fallen = []
+    for graph in graphs:
+        if not graph.on_cpu:
+            nodes = {name: operators.total() for name, operators in graph.assigned().items()}
+            if nodes.get(CPU):
+                fallen.append(f"{graph.spec.name} {nodes[CPU]} of {sum(nodes.values())} ({graph.provider.name})")
+    if fallen:
+        counts = ", ".join(fallen)
+        warnings.warn(f"nodes that fell back to the CPU: {counts}; --strict refuses that", Fallback, stacklevel=4)
 
 
 def _voice(task: Task, voice: str | None) -> str:

@@ -20,7 +20,7 @@ from voxrill.devices.profile import Profile, ProfileError, read_profile, shipped
 from voxrill.devices.stages import Model
 from voxrill.devices.this import this_machine
 from voxrill.runtime.bundle import open_bundle
-from voxrill.runtime.cli import JsonOption, err, print_json
+from voxrill.runtime.cli import JsonOption, err, print_columns, print_json
 from voxrill.runtime.contract import DECODER, KV_CAPACITY
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.manifest import Manifest
@@ -116,10 +116,7 @@ def _show(profile: Profile, threads: int, found: list[Plan]) -> None:
         f"{bandwidth.value:.1f} GB/s ({bandwidth.evidence}). Predicted; the weakest figure it rests on is "
         f"{profile.evidence}."
     )
-    rows = [_HEADER, *map(_cells, found)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_columns([_HEADER, *map(_cells, found)])
 
 
 def _cells(entry: Plan) -> tuple[str, ...]:

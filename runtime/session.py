@@ -8,6 +8,7 @@ time); with spinning stopped after each run 155 ms (305 ms). All graphs of one m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from voxrill.devices.providers import CPU, session_options
+from voxrill.devices.errors import DeviceError
+from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
 from voxrill.runtime.contract import GraphSpec, TensorSpec, differences
-from voxrill.runtime.errors import BundleError
+from voxrill.runtime.errors import BundleError, ProviderRefused, UsageError
 from voxrill.runtime.stats import StageTimes
 
 Array = NDArray[Any]
@@ -29,6 +31,12 @@ _DTYPES = {
     "tensor(int64)": "int64",
     "tensor(int32)": "int32",
 }
+
+_FALLBACK_REFUSED = "fallback to CPU EP has been explicitly disabled"
+"""What onnxruntime says of a graph that a provider does not take wholly."""
+
+_NAMED = 3
+"""Operators that are named in a refusal."""
 
 
 class Graph:
@@ -41,9 +49,14 @@ class Graph:
         threads: threads of its pool; 0 leaves it to onnxruntime (one per physical core).
         repack: see `session_options`.
         tuned: see `session_options`.
+        provider: the execution provider it is given to.
+        strict: refuse a graph that its provider would not take wholly.
+        profile: where onnxruntime's record of every node's time goes; its name goes on from this.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
+        ProviderRefused: strict, and nodes of it would run on the CPU.
+        UsageError: the provider is not installed, or finds nothing to run on.
     """
 
     def __init__(
@@ -54,14 +67,28 @@ class Graph:
         threads: int = 0,
         repack: bool = False,
         tuned: bool = False,
+        provider: Provider = CPU_PROVIDER,
+        strict: bool = False,
+        profile: Path | None = None,
     ) -> None:
         self.spec = spec
+        self.provider = provider
         self._times = times
+
+        def opened(strict: bool) -> ort.InferenceSession:
+            options = session_options(threads, repack, tuned)
+            if profile is not None:
+                options.enable_profiling, options.profile_file_prefix = True, str(profile)
+            return open_session(path, options, provider, threads, strict)
+
         try:
-            self._session = ort.InferenceSession(
-                str(path), sess_options=session_options(threads, repack, tuned), providers=[CPU]
-            )
+            self._session = opened(strict)
+        except DeviceError as error:
+            raise UsageError(error.message, error.remedy) from None
         except Exception as error:  # onnxruntime raises a class per status; all mean the same to a user
+            if strict and _FALLBACK_REFUSED in str(error):
+                self._session = opened(strict=False)
+                raise self._refusal() from None
             raise BundleError(
                 f"{path.name} cannot be loaded: {_first_line(error)}",
                 f"Check the bundle with: voxrill verify {path.parent}",
@@ -74,6 +101,36 @@ class Graph:
             )
         self._outputs = [tensor.name for tensor in spec.outputs]
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is the CPU's wholly, because it was given to it."""
+        return self.provider.name == CPU_NAME
+
+    def assigned(self) -> dict[str, Counter[str]]:
+        """Nodes by operator, by provider (onnxruntime's name of it).
+
+        Raises:
+            UsageError: this onnxruntime does not say.
+        """
+        try:
+            return assignment(self._session)
+        except DeviceError as error:
+            raise UsageError(error.message, error.remedy) from None
+
+    def end_profile(self) -> Path:
+        """Write the record of every node's time, and say where it is."""
+        return Path(self._session.end_profiling())
+
+    def _refusal(self) -> ProviderRefused:
+        given = self.assigned()
+        fallen, name = given[CPU], self.spec.name
+        operators = ", ".join(operator for operator, _ in fallen.most_common(_NAMED))
+        return ProviderRefused(
+            f"{name} would not run wholly on {self.provider.name}: {fallen.total()} of its "
+            f"{sum(nodes.total() for nodes in given.values())} nodes ({operators}) would fall back to the CPU",
+            f"Leave --strict out, or give this graph to the CPU: --provider {name}={CPU_NAME}",
+        )
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; arrays by input name to arrays by output name."""
         with self._times.measure(self.spec.name):
@@ -82,7 +139,7 @@ class Graph:
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
         """A run that reads and writes the given arrays where they lie; one may be input and output at once."""
-        binding = Binding(self._session, self.spec, self._times)
+        binding = Binding(self._session, self.spec, self._times, not self.on_cpu)
         for name, array in inputs.items():
             binding.read(name, array)
         for name, array in outputs.items():
@@ -91,28 +148,36 @@ class Graph:
 
 
 class Binding:
-    """A graph's run without copies, made once and run often. Made by `Graph.bind`."""
+    """A graph's run without copies, made once and run often. Made by `Graph.bind`.
 
-    def __init__(self, session: ort.InferenceSession, spec: GraphSpec, times: StageTimes) -> None:
+    copied: another provider than the CPU's copies its inputs when they are bound, so they are bound again for each run.
+    """
+
+    def __init__(self, session: ort.InferenceSession, spec: GraphSpec, times: StageTimes, copied: bool) -> None:
         self._session = session
         self._times = times
         self._name = spec.name
         self._io = session.io_binding()
-        self._held: dict[str, Array] = {}
+        self._copied = copied
+        self._inputs: dict[str, Array] = {}
+        self._outputs: dict[str, Array] = {}
 
     def read(self, name: str, array: Array) -> None:
         """Input `name` is what is in `array` when the graph runs."""
-        self._held[name] = array = np.ascontiguousarray(array)
+        self._inputs[name] = array = np.ascontiguousarray(array)
         self._io.bind_cpu_input(name, array)
 
     def write(self, name: str, array: Array) -> None:
         """Output `name` is written into `array`."""
-        self._held[name] = array
+        self._outputs[name] = array
         self._io.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
     def run(self) -> None:
         """Run once."""
         with self._times.measure(self._name):
+            if self._copied:
+                for name, array in self._inputs.items():
+                    self._io.bind_cpu_input(name, array)
             self._session.run_with_iobinding(self._io)
 
 

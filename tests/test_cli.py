@@ -31,6 +31,8 @@ COMMANDS = (
     "replay",
     "snapshot",
     "plan",
+    "golden",
+    "providers",
     "devices",
     "doctor",
     "bench",

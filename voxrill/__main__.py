@@ -12,10 +12,14 @@ from voxrill import __version__
 from voxrill.export import cli as export_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
+from voxrill.runtime import doctor_cli as doctor_command
+from voxrill.runtime import golden_cli as golden_command
 from voxrill.runtime import plan_cli as plan_command
+from voxrill.runtime import providers_cli as providers_command
 from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.apps.documents import cli as document_commands
 from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.model import Fallback
 from voxrill.runtime.talk import cli as talk_commands
 from voxrill.runtime.talk import devices_cli as device_commands
 from voxrill.runtime.talk.bench import cli as bench_commands
@@ -36,8 +40,11 @@ document_commands.register(app)
 tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)
+doctor_command.register(app)
 bench_commands.register(app)
 plan_command.register(app)
+golden_command.register(app)
+providers_command.register(app)
 export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
 
@@ -63,7 +70,7 @@ def main() -> None:
     show_others = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> None:
-        if issubclass(category, NotTuned):
+        if issubclass(category, NotTuned | Fallback):
             console.print(f"voxrill: {message}", style="yellow", soft_wrap=True)
         else:
             show_others(message, category, *where, **rest)

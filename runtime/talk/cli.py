@@ -19,7 +19,9 @@ from voxrill.runtime.cli import (
     BundleOption,
     JsonOption,
     MaxOption,
+    ProviderOption,
     SeedOption,
+    StrictOption,
     SystemOption,
     ThreadsOption,
     err,
@@ -45,6 +47,7 @@ from voxrill.runtime.talk.mute import MutePlayer
 from voxrill.runtime.talk.speaker import Speaker
 from voxrill.runtime.talk.trace import TurnTrace, chrome_trace, table
 from voxrill.runtime.talk.view import make_view
+from voxrill.runtime.talk.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
 
 PEBBLE_TURNS = 0
 """Turns that the built-in model remembers. It was taught single commands: of 20 held-out ones asked in one conversation
@@ -76,6 +79,12 @@ def talk(
     echo_cancel: Annotated[
         bool, typer.Option("--echo-cancel", help="The same without headphones; wants the extra echo.")
     ] = False,
+    wake_word: Annotated[
+        str | None, typer.Option("--wake-word", help="Sleep until this is said (list: those there are); extra wake.")
+    ] = None,
+    follow_up: Annotated[
+        float, typer.Option(help="Seconds after each answer in which no wake word is needed.")
+    ] = FOLLOW_UP,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a question.")] = EndpointOptions.endpoint,
     longest: Annotated[float, typer.Option(help="Seconds that a question may last.")] = EndpointOptions.longest,
     speculate: Annotated[bool, typer.Option(help="Begin answers at a short silence, on suspicion.")] = True,
@@ -94,15 +103,23 @@ def talk(
     seed: SeedOption = None,
     max_new_tokens: MaxOption = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Talk: speak, be answered aloud, interrupt, go on. Ctrl-C ends it."""
     if text and push_to_talk:
         raise UsageError("--text and --push-to-talk both want the keyboard", "Give one of them")
+    if wake_word == LIST:
+        print("\n".join(wake_words()))
+        return
+    if wake_word is not None and (text or push_to_talk):
+        raise UsageError("--wake-word is for speaking without a key", "Give it without --text and --push-to-talk")
+    waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
     endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
     canceller_made = canceller() if echo_cancel else None
     system_audio = None if text and mute else AudioSystem()
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     conversation = _conversation(model, system, snapshot, "text" if mute else "both")
     mind = MindOptions(
         speculate=speculate,
@@ -128,7 +145,7 @@ def talk(
     options = TalkOptions(mind, endpoints, barge_in or echo_cancel, push_to_talk)
     traces: list[TurnTrace] = []
     with keepers(model, conversation, mind, view, record, save, traces, json) as kept:
-        talking = Talk(conversation, heard, player, view, options, kept)
+        talking = Talk(conversation, heard, player, view, options, kept, waking=waking)
         with keyboard(talking, text, push_to_talk):
             talking.run()
     if trace:
@@ -144,7 +161,7 @@ def replay(
 ) -> None:
     """Make a recorded talk's answers again, and compare them to the bit."""
     recorded = replaying.read_recording(recording)
-    model = open_model(bundle, recorded.header.threads)
+    model = open_model(bundle, recorded.header.threads, recorded.header.providers)
     for difference in replaying.differences(recorded, model):
         err.print(f"voxrill: other codes would be no wonder: {difference}", style="yellow", soft_wrap=True)
     differing = []

@@ -1,4 +1,4 @@
-"""The commands about sound devices: devices --audio, and doctor --audio.
+"""The command that lists devices, and what doctor --audio looks at.
 
 What was found goes to stdout, as a table or JSON; progress to stderr.
 """
@@ -15,8 +15,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from voxrill.runtime.cli import JsonOption, err, print_json
-from voxrill.runtime.errors import MissingDependency, UsageError, VoxrillError
+from voxrill.devices.profile import read_profile, shipped_profiles
+from voxrill.devices.providers import PROVIDERS
+from voxrill.runtime.cli import JsonOption, err, print_columns, print_json
+from voxrill.runtime.errors import MissingDependency, VoxrillError
 from voxrill.runtime.talk import sound_checks
 from voxrill.runtime.talk.audio_devices import THING, AudioDevice, Direction, choose
 from voxrill.runtime.talk.device_stream import AudioSystem
@@ -41,9 +43,8 @@ _out = Console(highlight=False, markup=False, emoji=False)
 
 
 def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    for command in (devices, doctor):
-        app.command()(command)
+    """Add this command to the command line."""
+    app.command()(devices)
 
 
 def devices(
@@ -54,8 +55,10 @@ def devices(
     speaker: SpeakerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the devices of this machine; test the microphone, play a tone."""
-    _check(audio, "devices")
+    """List known devices and execution providers; with --audio microphones and loudspeakers, to test too."""
+    if not (audio or test or tone):
+        _list_known(json)
+        return
     system = AudioSystem()
     found = system.devices()
     heard = _listen(system, microphone) if test else None
@@ -70,25 +73,16 @@ def devices(
         print(f"the microphone {choose(found, 'input', microphone).name}: {found_there}")
 
 
-def doctor(
-    audio: AudioFlag = False,
-    microphone: MicrophoneOption = None,
-    speaker: SpeakerOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Check what talking needs, and say how to talk on this machine."""
-    _check(audio, "doctor")
-    findings = Findings()
-    findings.examine(microphone, speaker)
+def _list_known(json: bool) -> None:
+    profiles = {name: read_profile(name).name for name in shipped_profiles()}
     if json:
-        print_json({"checks": findings.checks, "advice": findings.advice})
-    else:
-        for check in findings.checks:
-            print(f"{'ok ' if check['ok'] else 'BAD'} {check['what']}: {check['found']}")
-        if findings.advice:
-            print(findings.advice)
-    if not all(check["ok"] for check in findings.checks):
-        raise UsageError("talking will not work as it is", "See the lines marked BAD")
+        known = [{**asdict(provider), "here": provider.here} for provider in PROVIDERS.values()]
+        print_json({"profiles": profiles, "providers": known})
+        return
+    print_columns([("--device", "what"), *profiles.items()])
+    print()
+    rows = [(p.name, "here" if p.here else f"not here: {p.remedy}", p.evidence) for p in PROVIDERS.values()]
+    print_columns([("--provider", "", "evidence"), *rows])
 
 
 class Findings:
@@ -146,11 +140,6 @@ def _advice_on_echo() -> str:
             f"{heard}: voxrill talk listens when the answer is over. To interrupt, wear headphones, or {error.remedy}"
         )
     return f"{heard}: voxrill talk --echo-cancel"
-
-
-def _check(audio: bool, command: str) -> None:
-    if not audio:
-        raise UsageError(f"voxrill {command} knows sound devices only", f"Run: voxrill {command} --audio")
 
 
 def _listen(system: AudioSystem, wanted: str | None) -> Heard:

@@ -19,10 +19,11 @@ from voxrill.runtime.talk.edges import Floats, Microphone, Player
 from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, level
+from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, WakeChange, level
 from voxrill.runtime.talk.mind import Mind, MindOptions
 from voxrill.runtime.talk.reply import Turn
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.talk.wake_word import Waking
 
 _POLL = 0.02
 """Seconds after which an idle mind looks whether the answer was played to its end."""
@@ -46,7 +47,7 @@ class Keepers:
     """Who keeps what: blocks heard and signals (in the hearing thread), and turns that are over."""
 
     hear: Callable[[list[Floats]], None] = lambda _heard: None
-    signal: Callable[[Signal], None] = lambda _signal: None
+    signal: Callable[[Signal | WakeChange], None] = lambda _signal: None
     turn: Callable[[Turn], None] = lambda _turn: None
 
 
@@ -61,6 +62,7 @@ class Talk:
         options: how to talk.
         keepers: who keeps what.
         voice_activity: tells speech from other sound; None for silero's.
+        waking: lets through what follows the wake word; None for all.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Talk:
         options: TalkOptions,
         keepers: Keepers,
         voice_activity: VoiceDetector | None = None,
+        waking: Waking | None = None,
     ) -> None:
         self._microphone = microphone
         self._player = player
@@ -90,6 +93,7 @@ class Talk:
             self._post,
             view.show,
             options.barge_in or options.push_to_talk,
+            waking=waking,
         )
 
     def run(self) -> None:
@@ -130,9 +134,10 @@ class Talk:
         """End the talk: at once, or after the answer that is being played."""
         self._post(Closed(finish=finish))
 
-    def _post(self, signal: Signal) -> None:
+    def _post(self, signal: Signal | WakeChange) -> None:
         self._keepers.signal(signal)
-        self._mind.inbox.put(signal)
+        if not isinstance(signal, WakeChange):  # who answers does not care
+            self._mind.inbox.put(signal)
 
     def _show(self, event: TalkEvent) -> None:
         self._view.show(event)
@@ -162,6 +167,7 @@ class Talk:
     def _listen(self) -> None:
         assert self._microphone is not None
         try:
+            self._listener.begin()
             while not self._stopping.is_set():
                 block = self._microphone.read(_READ)
                 if block is None:

@@ -183,7 +183,7 @@ class Mind:
         if utterance is None:
             self._tracer.begin(None, None, 0.0)
         else:
-            self._tracer.begin(utterance.voice_end, paused, len(utterance.samples) / RATE)
+            self._tracer.begin(utterance.voice_end, paused, len(utterance.samples) / RATE, utterance.woke)
         seed = self._options.seed + self._turn
         samples = utterance.samples if utterance else None
         answer = Answer(self._conversation, samples, typed, seed, self._options.max_new_tokens)
@@ -230,6 +230,9 @@ class Mind:
         assert self._reply is not None
         self._reply.ticket = ticket
         self._reply.tracer.endpoint(at)
+        given_up = self._pace.effort.adapt(self._pace.rate, self._pace.seconds)
+        if given_up:
+            self._show(Notice(given_up))
         self._show(StateChanged("thinking"))
 
     def _interrupted(self, heard: int) -> None:
@@ -260,6 +263,8 @@ class Mind:
         barge_in = None if heard is None else heard / rate
         player = self._player if reply.playing else None
         trace = reply.tracer.ended(self._clock(), player, answer.samples / rate, barge_in)
+        if player is not None:
+            self._pace.effort.played(trace.underruns)
         self._keep(
             Turn(
                 number=trace.number,

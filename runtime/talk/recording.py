@@ -24,7 +24,7 @@ from voxrill.runtime.errors import UsageError
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.edges import RATE, Floats
 from voxrill.runtime.talk.events import Notice
-from voxrill.runtime.talk.listener import Ended, Paused, Signal
+from voxrill.runtime.talk.listener import Ended, Paused, Signal, WakeChange
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.reply import Turn
 
@@ -40,7 +40,7 @@ def _wav_header(size: int = 0xFFFFFFFF - 36) -> bytes:
 
 
 def build(model: Model) -> dict[str, Any]:
-    """What makes the codes what they are, to the bit: versions, weights, threads."""
+    """What makes the codes what they are, to the bit: versions, weights, threads, execution providers."""
     return {
         "voxrill": __version__,
         "onnxruntime": onnxruntime.__version__,
@@ -48,6 +48,7 @@ def build(model: Model) -> dict[str, Any]:
         "bundle": model.bundle.sha256,
         "model": model.manifest.name,
         "threads": model.threads,
+        "providers": [f"{name}={graph.provider.name}" for name, graph in model.graphs.items() if not graph.on_cpu],
     }
 
 
@@ -89,11 +90,13 @@ class Recorder:
         for samples in heard:
             self._write(self._sound, samples.astype("<f4").tobytes())
 
-    def signal(self, signal: Signal) -> None:
+    def signal(self, signal: Signal | WakeChange) -> None:
         """Keep what was decided."""
         where = {}
         if isinstance(signal, Paused | Ended):
             where = {"start": signal.utterance.start, "end": signal.utterance.end}
+        elif isinstance(signal, WakeChange):
+            where = {"end": signal.end}
         self._line({"signal": type(signal).__name__, **where})
 
     def keep(self, turn: Turn) -> None:

@@ -35,6 +35,7 @@ class Header(msgspec.Struct):
     system: str
     options: MindOptions
     output: Output = "both"
+    providers: list[str] = []
 
 
 class RecordedTurn(msgspec.Struct):
@@ -120,7 +121,7 @@ def differences(recording: Recording, model: Model) -> list[str]:
         )
     return [
         f"{name} was {getattr(header, name)} and is {now[name]}"
-        for name in ("voxrill", "onnxruntime", "numpy", "threads")
+        for name in ("voxrill", "onnxruntime", "numpy", "threads", "providers")
         if now[name] != getattr(header, name)
     ]
 

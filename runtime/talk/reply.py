@@ -13,6 +13,7 @@ from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, TextEvent
 from voxrill.runtime.talk.answer import Answer
 from voxrill.runtime.talk.edges import Floats, Player
+from voxrill.runtime.talk.effort import Effort
 from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Utterance
@@ -44,12 +45,14 @@ class Turn:
 class Pace:
     """What the next reply is expected to be like.
 
-    rate: seconds of computing per second of sound, None if it is not known; seconds: its length.
+    rate: seconds of computing per second of sound, None if it is not known; seconds: its length; effort: what is given
+    up where it would be too slow.
     """
 
     def __init__(self) -> None:
         self.rate: float | None = None
         self.seconds = FIRST_REPLY_SECONDS
+        self.effort = Effort()
 
     def measure(self, making: float, seconds: float) -> None:
         """`seconds` of sound took `making` seconds to make."""
@@ -107,7 +110,7 @@ class Reply:
                 show(AssistantSaid(piece))
         for samples in self._unplayed:
             if not self.playing:
-                self.playing = floor.begin(ticket, pace.rate, pace.seconds)
+                self.playing = floor.begin(ticket, *pace.effort.told(pace.rate, pace.seconds))
                 show(StateChanged("speaking"))
             floor.push(ticket, samples)
         self._unsaid.clear()

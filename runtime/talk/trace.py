@@ -16,9 +16,10 @@ from voxrill.runtime.talk.edges import Player
 class TurnTrace:
     """One turn. Times are `time.perf_counter()` seconds, None for what did not happen.
 
-    voice_end: the user's last voiced sample was captured; paused: the short silence was noticed; endpoint: the turn
-    was decided to be over; encoding: the answer was begun; encoded, prefilled, first_token, first_frame: each was done;
-    queued: the first sample went to the player; played: it left for the device; ended: the turn was over.
+    woke: the wake word was heard; voice_end: the user's last voiced sample was captured; paused: the short silence was
+    noticed; endpoint: the turn was decided to be over; encoding: the answer was begun; encoded, prefilled, first_token,
+    first_frame: each was done; queued: the first sample went to the player; played: it left for the device; ended: the
+    turn was over.
 
     underruns: times the player ran dry; speculated: the answer had been begun before the endpoint; false_starts:
     answers begun and thrown away in this turn, and false_start_cpu: the processor seconds they cost, out of `cpu`;
@@ -26,6 +27,7 @@ class TurnTrace:
     """
 
     number: int
+    woke: float | None = None
     voice_end: float | None = None
     paused: float | None = None
     endpoint: float | None = None
@@ -74,9 +76,11 @@ class Tracer:
         self.making = 0.0
         """Seconds spent on text tokens and frames."""
 
-    def begin(self, voice_end: float | None, paused: float | None, question_seconds: float) -> None:
+    def begin(
+        self, voice_end: float | None, paused: float | None, question_seconds: float, woke: float | None = None
+    ) -> None:
         """An answer is begun, perhaps on suspicion."""
-        self._known = {"voice_end": voice_end, "paused": paused, "question_seconds": question_seconds}
+        self._known = {"woke": woke, "voice_end": voice_end, "paused": paused, "question_seconds": question_seconds}
         self._attempt_cpu = self._cpu()
         self.making = 0.0
 
@@ -162,7 +166,7 @@ def chrome_trace(traces: list[TurnTrace]) -> dict[str, Any]:
     """The same as a browser's tracing page (chrome://tracing, ui.perfetto.dev) reads it; microseconds."""
     events = []
     for trace in traces:
-        for name, begin, end in (*STAGES, ("turn", "voice_end", "ended")):
+        for name, begin, end in (("question", "woke", "voice_end"), *STAGES, ("turn", "voice_end", "ended")):
             begins, ends = getattr(trace, begin), getattr(trace, end)
             if begins is not None and ends is not None:
                 track = {"pid": 1, "tid": 2 if name in _OWN_TRACK else 1, "args": {"turn": trace.number}}

@@ -25,7 +25,9 @@ from voxrill.runtime.cli import (
     JsonOption,
     MaxOption,
     OutOption,
+    ProviderOption,
     SeedOption,
+    StrictOption,
     TextTemperature,
     TextTopK,
     ThreadsOption,
@@ -67,6 +69,8 @@ def ask(
     text_temperature: TextTemperature = None,
     text_top_k: TextTopK = None,
     threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Answer a question from your own documents, citing file and lines."""
     if (docs is None) == (snapshot is None):
@@ -75,7 +79,7 @@ def ask(
         raise UsageError("--quote shows passages of --docs in writing", "Leave -o and --snapshot out")
     if out == STDOUT:
         raise UsageError("stdout is taken by the answer's text", "Give -o the name of a file")
-    model = open_model(bundle, threads)
+    model = open_model(bundle, threads, provider, strict)
     text = stdin_text() if question == STDIN else question
     options = {
         "aloud": out is not None,

@@ -1,4 +1,4 @@
-"""The command that measures talking: bench talk.
+"""The commands that measure: bench --minutes, which is of another module, and bench talk.
 
 The table or JSON goes to stdout, progress to stderr.
 """
@@ -16,8 +16,9 @@ import typer
 from rich.console import Console
 
 from voxrill.devices.processor import processor
-from voxrill.runtime.cli import BundleOption, JsonOption, err, print_json
+from voxrill.runtime.cli import BundleOption, JsonOption, ProviderOption, err, print_json
 from voxrill.runtime.steps import Progress, step_progress
+from voxrill.runtime.sustained_cli import sustained
 from voxrill.runtime.talk.bench import report
 from voxrill.runtime.talk.bench.asking import Question, ask, interrupt
 from voxrill.runtime.talk.bench.cascade import SYNTHESISERS, check_cascade
@@ -34,9 +35,9 @@ _CASCADE = ("-m", "voxrill.runtime.talk.bench.cascade")
 
 
 def register(app: typer.Typer) -> None:
-    """Add this command to the command line."""
-    bench = typer.Typer(name="bench", help="Measure on this machine.", no_args_is_help=True, rich_markup_mode=None)
-    bench.callback()(lambda: None)  # a single command would otherwise take the group's own name
+    """Add these commands to the command line."""
+    bench = typer.Typer(name="bench", no_args_is_help=True, rich_markup_mode=None)
+    bench.callback(invoke_without_command=True)(sustained)
     bench.command()(talk)
     app.add_typer(bench)
 
@@ -54,6 +55,7 @@ def talk(
     ] = EndpointOptions.endpoint,
     cascade: Annotated[bool, typer.Option(help="Ask a cascade of other programs, too.")] = True,
     synthesiser: Annotated[str, typer.Option(help=f"The cascade's: {' or '.join(SYNTHESISERS)}.")] = SYNTHESISERS[0],
+    provider: ProviderOption = None,
     json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
 ) -> None:
@@ -66,7 +68,8 @@ def talk(
         report.check_plot()
     asked = read_questions(questions, count)
     options = ("--endpoint", str(endpoint))
-    commands = {VOXRILL: [*_TALK, *options, *(["--bundle", str(bundle)] if bundle else [])]}
+    chosen = [part for word in provider or () for part in ("--provider", word)]
+    commands = {VOXRILL: [*_TALK, *options, *chosen, *(["--bundle", str(bundle)] if bundle else [])]}
     if cascade:
         commands[CASCADE] = [*_CASCADE, *options, "--synthesiser", synthesiser]
     with step_progress(err, "asking") as progress:

@@ -1,0 +1,54 @@
+"""Which provider each graph is given to, as a user says it and as a profile does.
+
+In: words such as `openvino`, `depthformer=cpu`, or a profile. Out: a `Choice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from voxrill.devices.profile import read_profile, shipped_profiles
+from voxrill.devices.providers import CPU_PROVIDER, Provider, find_provider
+
+ALL = "all"
+"""In the place of a graph's name: every graph that is not named."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Providers by graph; the CPU where nothing was chosen. strict: refuse graphs that one would not take wholly."""
+
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    strict: bool = False
+
+    def of(self, graph: str) -> Provider:
+        """The provider of a graph."""
+        return self.providers.get(graph) or self.providers.get(ALL) or CPU_PROVIDER
+
+    @property
+    def graphs(self) -> set[str]:
+        """Graphs that were named."""
+        return set(self.providers) - {ALL}
+
+
+CPU_ONLY = Choice()
+
+
+def choose(words: Iterable[str], strict: bool = False) -> Choice:
+    """A choice from words, of which later ones count: NAME, GRAPH=NAME, or a profile's short name or file.
+
+    Raises:
+        ProviderError: a provider is not known.
+        ProfileError: a profile cannot be read.
+    """
+    names: dict[str, str] = {}
+    for word in words:
+        graph, equals, name = word.partition("=")
+        if equals:
+            names[graph] = name
+        elif word in shipped_profiles() or word.endswith(".toml"):
+            names |= read_profile(word).provider
+        else:
+            names[ALL] = word
+    return Choice({graph: find_provider(name) for graph, name in names.items()}, strict)

@@ -1,0 +1,172 @@
+"""Execution providers: those that cannot be used are refused with what helps, and nothing falls back unseen."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+import voxrill
+from voxrill.devices.choice import choose
+from voxrill.devices.plugins import PLUGINS, ProviderError, register
+from voxrill.devices.profile import PROFILES, ProfileError, read_profile
+from voxrill.devices.providers import CPU, PROVIDERS, Provider, find_provider
+from voxrill.runtime.model import Fallback
+from voxrill.runtime.tuning import outputs
+
+CLIPS = sorted((Path(__file__).parent / "pebble").glob("*-known.flac"))[:4]
+OPENVINO = PLUGINS["openvino"]
+
+
+@pytest.fixture
+def openvino():
+    pytest.importorskip(OPENVINO.module, reason=f"{OPENVINO.package} is not installed")
+
+
+@pytest.fixture
+def profile(tmp_path):
+    """The Pi 5's profile with a choice of providers, as a user's file."""
+
+    def written(choice):
+        text = (PROFILES / "pi5.toml").read_text(encoding="utf-8")
+        (tmp_path / "mine.toml").write_text(f"{text}\n[provider]\n{choice}\n", encoding="utf-8")
+        return str(tmp_path / "mine.toml")
+
+    return written
+
+
+# What is refused
+
+
+def test_an_unknown_provider_lists_the_valid_ones(cli):
+    cli.refuses("transcribe", "a.wav", "--provider", "tpu", saying=("'tpu'", *PROVIDERS))
+
+
+def test_an_unknown_graph_lists_those_of_the_bundle():
+    with pytest.raises(voxrill.VoxrillError, match=r"no graph 'encoder'.*all, audio_encoder, decoder"):
+        voxrill.load(provider="encoder=cpu")
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_missing_package_is_named_with_its_pip_line(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, PLUGINS[name].module, None)
+    monkeypatch.setattr("voxrill.devices.plugins.ort.get_ep_devices", list)
+    with pytest.raises(voxrill.VoxrillError, match=f"pip install {PLUGINS[name].package}"):
+        voxrill.load(provider=name)
+
+
+@pytest.mark.parametrize("name", ["nnapi", "xnnpack"])
+def test_a_provider_that_onnxruntime_was_built_without(name):
+    with pytest.raises(voxrill.VoxrillError, match=f"has no .*build onnxruntime .*--use_{name}"):
+        voxrill.load(provider=name)
+
+
+def test_a_library_that_does_not_load(monkeypatch, tmp_path):
+    class Broken:
+        @staticmethod
+        def get_library_path():
+            return str(tmp_path / "none.so")
+
+    monkeypatch.setattr("voxrill.devices.plugins.ort.get_ep_devices", list)
+    monkeypatch.setitem(sys.modules, OPENVINO.module, Broken)
+    with pytest.raises(ProviderError, match=r"none\.so") as refused:
+        register("openvino")
+    assert OPENVINO.pip in refused.value.remedy
+
+
+def test_what_was_not_executed_says_so():
+    assert all("untested" in provider.evidence for provider in PROVIDERS.values() if provider.full_name != CPU)
+
+
+# What is chosen
+
+
+def test_names_of_providers():
+    assert find_provider("OpenVINO") is find_provider("OpenVINOExecutionProvider") is PROVIDERS["openvino"]
+
+
+def test_later_words_count():
+    choice = choose(["openvino", "depthformer=qnn", "decoder=qnn", "decoder=cpu"])
+    chosen = [choice.of(graph).name for graph in ("audio_encoder", "depthformer", "decoder")]
+    assert chosen == ["openvino", "qnn", "cpu"] and choice.graphs == {"depthformer", "decoder"}
+
+
+def test_a_profile_chooses(profile):
+    path = profile('all = "cpu"\naudio_encoder = "OpenVINOExecutionProvider"')
+    choice = choose([path, "text_head=qnn"])
+    assert [choice.of(graph).name for graph in ("audio_encoder", "text_head", "decoder")] == ["openvino", "qnn", "cpu"]
+    assert choose(["pi5"]).of("decoder").name == "cpu"
+
+
+def test_a_profile_with_an_unknown_provider(profile):
+    with pytest.raises(ProfileError, match="tpu") as refused:
+        read_profile(profile('decoder = "tpu"'))
+    assert "openvino" in refused.value.remedy
+
+
+# What runs
+
+
+def test_the_report_of_the_cpu(cli):
+    ran = cli("providers", "--json", "--threads", "1")
+    shares = json.loads(ran.out)
+    assert [share["graph"] for share in shares] == list(voxrill.load().graphs)
+    for share in shares:
+        assert share["provider"] == CPU and sum(share["nodes"].values()) > 0 and share["ms"] > 0
+
+
+@pytest.mark.filterwarnings("default::voxrill.runtime.model.Fallback")
+def test_the_report_of_a_fallback(cli, openvino):
+    ran = cli("providers", "--provider", "audio_detokenizer=openvino", "--json", "--threads", "1")
+    assert "nodes that fell back to the CPU: audio_detokenizer" in ran.err
+    by_provider = {share["provider"]: share for share in json.loads(ran.out) if share["graph"] == "audio_detokenizer"}
+    assert set(by_provider) == {CPU, OPENVINO.provider}
+    assert "DynamicQuantizeMatMul" in by_provider[CPU]["nodes"]
+    assert by_provider[OPENVINO.provider]["ms"] > 0
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """A provider of onnxruntime's own wheel that takes no node."""
+    name = "AzureExecutionProvider"
+    if name not in ort.get_available_providers():
+        pytest.skip(f"this onnxruntime has no {name}")
+    monkeypatch.setitem(PROVIDERS, "idle", Provider("idle", name, "untested", ""))
+
+
+def test_a_provider_that_takes_nothing_is_told(idle):
+    with pytest.warns(Fallback, match=r"text_head (\d+) of \1 \(idle\)"):
+        voxrill.load(threads=1, provider="text_head=idle")
+
+
+def test_a_provider_that_takes_nothing_is_refused(idle):
+    with pytest.raises(
+        voxrill.VoxrillError, match=r"text_head would not run wholly on idle: .*--provider text_head=cpu"
+    ):
+        voxrill.load(threads=1, provider="text_head=idle", strict=True)
+
+
+def test_strict_refuses_a_fallback(cli, openvino):
+    ran = cli("speak", "hello", "-o", "a.wav", "--provider", "audio_detokenizer=openvino", "--strict")
+    assert ran.status == 2 and not Path("a.wav").exists()
+    *_, last = ran.err.splitlines()
+    for part in ("audio_detokenizer", "DynamicQuantizeMatMul", "--provider audio_detokenizer=cpu"):
+        assert part in last
+
+
+def test_the_same_words(openvino):
+    """INT8 activations are rounded elsewhere, so numbers differ by a little; words must not."""
+    cpu = voxrill.load(threads=1)
+    with pytest.warns(Fallback, match=r"decoder \d+ of \d+"):
+        model = voxrill.load(threads=1, provider="openvino")
+    for clip in CLIPS:
+        assert model.transcribe(clip).text == cpu.transcribe(clip).text
+
+
+def test_the_same_numbers_in_float32(openvino, bundles, models):
+    with pytest.warns(Fallback):
+        model = voxrill.load(bundles["lfm2.5"], threads=1, provider="openvino")
+    for wanted, found in zip(outputs(models["lfm2.5"]), outputs(model), strict=True):
+        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
