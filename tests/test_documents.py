@@ -62,7 +62,7 @@ def rows(place):
 
 
 MARKDOWN = "# One\n\nA line\nand more.\n\nTwo\n---\nText. # no heading\n\n```\n# a comment\n```\n### Three ##\nEnd."
-RST = "Title\n=====\n\nA paragraph\nof two lines.\n\nSection\n-------\nMore.\n"
+RST = "=====\nTitle\n=====\n\nA paragraph\nof two lines.\n\nSection\n-------\nMore.\n"
 HTML = "<head><title>x</title></head>\n<h1>One\n</h1><p>A <b>bold</b>\nword.<script>no()</script>\n<ul><li>Two<li>Three"
 
 
@@ -86,10 +86,10 @@ HTML = "<head><title>x</title></head>\n<h1>One\n</h1><p>A <b>bold</b>\nword.<scr
             "a.rst",
             RST,
             [
-                (1, 2, "Title", True),
-                (4, 5, "A paragraph\nof two lines.", False),
-                (7, 8, "Section", True),
-                (9, 9, "More.", False),
+                (1, 3, "Title", True),
+                (5, 6, "A paragraph\nof two lines.", False),
+                (8, 9, "Section", True),
+                (10, 10, "More.", False),
             ],
         ),
         ("a.txt", "# no heading\n=====\n", [(1, 2, "# no heading\n=====", False)]),
@@ -101,7 +101,13 @@ HTML = "<head><title>x</title></head>\n<h1>One\n</h1><p>A <b>bold</b>\nword.<scr
         (
             "a.HTML",
             HTML,
-            [(2, 2, "One", True), (3, 4, "A bold word.", False), (5, 5, "Two", False), (5, 5, "Three", False)],
+            [
+                (1, 1, "x", True),
+                (2, 2, "One", True),
+                (3, 4, "A bold word.", False),
+                (5, 5, "Two", False),
+                (5, 5, "Three", False),
+            ],
         ),
         ("a.html", "&lt;b&gt; & caf&eacute;", [(1, 1, "<b> & café", False)]),
         ("a.txt", "", []),
@@ -369,7 +375,9 @@ def test_the_examples_are_found(tmp_path):
     assert (searched.found, searched.invented) == (43, 3)
 
 
-@pytest.mark.parametrize("question", ["", "?!", "what is it", "zebra", '"', "AND OR NOT", "*", "a" * 100_000, "\0"])
+@pytest.mark.parametrize(
+    "question", ["", "?!", "what is it", "zebra", '"', "AND OR NOT", "*", "a" * 100_000, "\0", "²", "ª"]
+)
 def test_a_question_of_nothing_finds_nothing(docs, opened, question):
     (docs / "a.txt").write_text("The kettle is in the kitchen.")
     opened.update()

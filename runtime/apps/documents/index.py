@@ -3,6 +3,9 @@
 In: a folder and the model's tokenizer. Out: the passages that answer a question best, with file and lines. Bringing the
 index up to date touches only files that changed (size and time, then the hash), each in a transaction of its own with a
 write-ahead log: killed at any moment, it is an index of fewer files. Two processes may do so at once.
+
+Words are found in every form that the English stemmer takes for the same. Languages that put no spaces between words
+are hardly found at all. Embeddings would find other words too; the sentence models that are packaged need torch.
 """
 
 from __future__ import annotations

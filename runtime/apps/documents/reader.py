@@ -81,8 +81,9 @@ def _text_blocks(lines: list[str], ending: str) -> Iterator[Block]:
         if heading:
             yield from ended(number - 1)
             yield Block(number, number, heading[1], heading=True)
-        elif ending != ".txt" and not fenced and len(paragraph) == 1 and _underlines(line, paragraph[0]):
-            yield Block(number - 1, number, paragraph.pop().strip(), heading=True)
+        elif ending != ".txt" and not fenced and _underlines(line, paragraph):
+            yield Block(number - len(paragraph), number, paragraph[-1].strip(), heading=True)
+            paragraph.clear()
         elif line.strip():
             paragraph.append(line.rstrip())
         else:
@@ -90,9 +91,11 @@ def _text_blocks(lines: list[str], ending: str) -> Iterator[Block]:
     yield from ended(len(lines))
 
 
-def _underlines(line: str, title: str) -> bool:
-    """Whether a line makes a heading of the one above, as both kinds of markup write it."""
-    return bool(_UNDERLINE.match(line)) and len(line.rstrip()) >= min(3, len(title.strip())) and title.strip() != "---"
+def _underlines(line: str, paragraph: list[str]) -> bool:
+    """Whether a line makes a heading of the one above, as both kinds of markup write it; some have a line above too."""
+    *above, title = paragraph or [line]
+    lined = len(above) <= 1 and all(map(_UNDERLINE.match, [line, *above]))
+    return lined and not _UNDERLINE.match(title)
 
 
 def _html_blocks(text: str) -> list[Block]:
@@ -103,12 +106,12 @@ def _html_blocks(text: str) -> list[Block]:
     return parser.blocks
 
 
-_HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+_HEADINGS = frozenset({"title", "h1", "h2", "h3", "h4", "h5", "h6"})
 _INLINE = frozenset(
     "a abbr b bdi bdo cite code data del dfn em font i img input ins kbd label mark q s samp small span strong sub sup "
     "time tt u var wbr".split()
 )
-_UNSEEN = frozenset({"script", "style", "template", "noscript", "head"})
+_UNSEEN = frozenset({"script", "style", "template", "noscript"})
 
 
 class _HtmlReader(HTMLParser):
@@ -126,8 +129,6 @@ class _HtmlReader(HTMLParser):
         """A tag begins."""
         if tag in _UNSEEN:
             self._unseen += 1
-        elif tag == "body":  # a head that was never closed ends here
-            self._unseen = 0
         elif tag not in _INLINE:
             self.end_block()
             self._heading = tag in _HEADINGS
