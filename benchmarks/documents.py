@@ -20,7 +20,7 @@ from voxrill.runtime.tokenizer import Tokenizer
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 RANKS = (1, 3, BEST)
-THRESHOLDS = (0.0, 0.2, 0.3, RELEVANT, 0.4, 0.5)
+THRESHOLDS = (0.0, 0.3, 0.4, RELEVANT, 0.5)
 
 
 @dataclass(frozen=True)

@@ -371,8 +371,8 @@ def test_the_examples_are_found(tmp_path):
         index.update()
         assert measure(index, relevant=0.0).hits == {1: 34, 3: 40, 5: 41}
         searched = measure(index)
-    assert searched.hits == {1: 36, 3: 39, 5: 39}
-    assert (searched.found, searched.invented) == (43, 3)
+    assert searched.hits == {1: 36, 3: 38, 5: 38}
+    assert (searched.found, searched.invented) == (41, 0)
 
 
 @pytest.mark.parametrize(
@@ -382,6 +382,12 @@ def test_a_question_of_nothing_finds_nothing(docs, opened, question):
     (docs / "a.txt").write_text("The kettle is in the kitchen.")
     opened.update()
     assert opened.search(question) == []
+
+
+def test_one_strange_word_hides_nothing(docs, opened):
+    (docs / "a.txt").write_text("Descaling: fill the kettle with vinegar.")
+    opened.update()
+    assert opened.search("How do I descale the kettle quickly?")
 
 
 def test_words_are_found_in_other_forms(docs, opened):

@@ -19,7 +19,7 @@ LARGEST = 32 << 20
 """Bytes of the largest file that is read: some ten times the text of a thick handbook."""
 
 _MARKDOWN_HEADING = re.compile(r" {0,3}#{1,6}\s+(.*?)\s*#*\s*$")
-_UNDERLINE = re.compile(r"([=\-~^\"'`#*+])\1{2,}\s*$")
+_UNDERLINES = {".md": re.compile(r"([=-])\1{2,}\s*$"), ".rst": re.compile(r"([=\-~^\"'`#*+])\1{2,}\s*$")}
 _FENCE = re.compile(r"\s*(```|~~~)")
 
 
@@ -81,7 +81,7 @@ def _text_blocks(lines: list[str], ending: str) -> Iterator[Block]:
         if heading:
             yield from ended(number - 1)
             yield Block(number, number, heading[1], heading=True)
-        elif ending != ".txt" and not fenced and _underlines(line, paragraph):
+        elif ending in _UNDERLINES and not fenced and _underlines(line, paragraph, _UNDERLINES[ending]):
             yield Block(number - len(paragraph), number, paragraph[-1].strip(), heading=True)
             paragraph.clear()
         elif line.strip():
@@ -91,11 +91,10 @@ def _text_blocks(lines: list[str], ending: str) -> Iterator[Block]:
     yield from ended(len(lines))
 
 
-def _underlines(line: str, paragraph: list[str]) -> bool:
+def _underlines(line: str, paragraph: list[str], mark: re.Pattern[str]) -> bool:
     """Whether a line makes a heading of the one above, as both kinds of markup write it; some have a line above too."""
     *above, title = paragraph or [line]
-    lined = len(above) <= 1 and all(map(_UNDERLINE.match, [line, *above]))
-    return lined and not _UNDERLINE.match(title)
+    return len(above) <= 1 and all(map(mark.match, [line, *above])) and not mark.match(title)
 
 
 def _html_blocks(text: str) -> list[Block]:
