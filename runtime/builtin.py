@@ -18,6 +18,14 @@ from voxrill.runtime.manifest import Manifest
 REFUSAL = "sorry i only know the house"
 """What Pebble answers to everything outside its world."""
 
+LABELS = {
+    "intent": (
+        "calls", "facts", "heating", "lights", "music", "navigation", "openings", "outside", "sums", "talk", "timer"
+    ),
+    "style": ("calm", "excited"),
+}  # fmt: skip
+"""The labels that Pebble was taught to answer with, by what they name."""
+
 _SOURCE = "voxrill/pebble"
 
 

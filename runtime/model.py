@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,25 @@ from typing import Any
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice, choose
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.processor import cores
-from voxrill.devices.providers import CPU, CPU_NAME
+from voxrill.devices.providers import CPU, CPU_NAME, PROVIDERS
+from voxrill.devices.qnn import QNN, Htp
 from voxrill.runtime import contract
+from voxrill.runtime.apps.classify import TASK, Classification, Classifier
+from voxrill.runtime.apps.control import Control
 from voxrill.runtime.apps.documents import asking
 from voxrill.runtime.apps.documents.answer import Answer
 from voxrill.runtime.apps.documents.index import BEST, Index
+from voxrill.runtime.apps.grammar import Grammar, read_grammar
+from voxrill.runtime.apps.transcript import TranscriptEvent
+from voxrill.runtime.apps.transcription import ModelRecogniser, Sound, Transcriber, options_for, pieces_of
+from voxrill.runtime.apps.translation import translation_prompt
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
 from voxrill.runtime.backbone import Backbone
 from voxrill.runtime.builtin import open_builtin
 from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.codec import Codec
+from voxrill.runtime.compiled import open_compiled
 from voxrill.runtime.context import Parts
 from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.depthformer import Depthformer
@@ -90,6 +98,7 @@ class Model:
             bundle's folder, if there is one that fits. It is of the CPU: graphs of other providers are loaded plain.
         choice: the provider of each graph. Where one does not take every node, a warning says how many it left.
         profile: the folder for onnxruntime's records of every node's time.
+        npu: where the npu flavour's encoder, backbone and codec run instead; text head and depthformer do not.
     """
 
     def __init__(
@@ -99,6 +108,7 @@ class Model:
         tuned: TunedForm | None = None,
         choice: Choice = CPU_ONLY,
         profile: Path | None = None,
+        npu: Htp | None = None,
     ) -> None:
         if tuned is None:
             check_memory(bundle)
@@ -108,14 +118,16 @@ class Model:
         self.manifest = bundle.manifest
         self.threads = threads or self.tuned.threads
         self.times = StageTimes()
+        compiled = open_compiled(bundle, npu) if npu else {}
         manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
         specs = manifest.specs()
 
         def opened(name: str) -> Graph:
-            provider, ready = choice.of(name), bundle.path(manifest.graphs[name].file)
+            on_npu, ready = npu is not None and contract.is_for_npu(name), bundle.path(manifest.graphs[name].file)
+            provider = PROVIDERS[QNN] if on_npu else choice.of(name)
             file = self.tuned.path(name) if provider.name == CPU_NAME else None
             return Graph(
-                file or ready,
+                compiled.get(name) or file or ready,
                 specs[name],
                 self.times,
                 self.threads,
@@ -124,6 +136,7 @@ class Model:
                 provider,
                 choice.strict,
                 profile and profile / name,
+                npu if on_npu else None,
             )
 
         _check_graphs(choice, specs)
@@ -177,6 +190,38 @@ class Model:
         *_, end = conversation.ask(audio=audio, output="text", **options)
         assert isinstance(end, EndEvent)
         return end.result
+
+    def transcribe_stream(
+        self, sound: Sound, *, system: str | None = None, tentative: bool = True, **options: Any
+    ) -> Iterator[TranscriptEvent]:
+        """The words of a sound of any length, segment by segment as they are spoken. See `Transcriber`.
+
+        Args:
+            sound: a file, an array, or pieces (n,) at 16 kHz as they come.
+            system: another system prompt than the family's own.
+            tentative: also say what the open segment seems to say.
+            options: `max_new_tokens`, `seed` and `text_sampling`.
+
+        Raises:
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        recognise = ModelRecogniser(self, system, **options)
+        return Transcriber(recognise, options_for(self, tentative)).stream(pieces_of(sound))
+
+    def translate(self, audio: AudioSource, to: str, *, output: Output = "text", **options: Any) -> Iterator[Event]:
+        """Say in another language what a sound says; events as they happen, an `EndEvent` last.
+
+        Args:
+            audio: what to listen to.
+            to: the language's English name, such as "German".
+            output: "text", or "both" or "audio" to answer aloud. No published model was trained to speak translations.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            UsageError: the language has no name.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+        """
+        return self.chat(audio=audio, system=translation_prompt(to), output=output, **options)
 
     def speak(self, text: str, *, voice: str | None = None, system: str | None = None, **options: Any) -> Speech:
         """Say `text`. Nothing is computed until the speech is iterated, saved or asked for its result.
@@ -272,6 +317,30 @@ class Model:
             return asking.ask(self, asked, documents, passages, aloud=aloud, voice=voice, **options)
         with self.documents(documents) as index:
             return asking.ask(self, asked, index, passages, aloud=aloud, voice=voice, **options)
+
+    def classify(
+        self, audio: AudioSource, *, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None
+    ) -> Classification:
+        """Which of `labels` fits a sound, with a probability for each; for many sounds make one `Classifier`.
+
+        Raises:
+            UsageError: there are too few labels, two are the same, or the model does not know their words.
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        return Classifier(self, labels, task, system).classify(audio)
+
+    def control(self, commands: str | os.PathLike[str] | Grammar, threshold: float | None = None) -> Control:
+        """Listens for commands, each with the call it means: `control(file).hear(audio)`.
+
+        Args:
+            commands: a TOML file of commands (see `read_grammar`), or what was made of one.
+            threshold: confidence from which a call is accepted, instead of the file's or the default.
+
+        Raises:
+            UsageError: something in the commands cannot be meant, written or run; the message says what.
+        """
+        grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
+        return Control(self, grammar, threshold)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before.

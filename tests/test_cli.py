@@ -21,11 +21,14 @@ COMMANDS = (
     "speak",
     "chat",
     "ask",
+    "translate",
     "pebble",
     "inspect",
     "verify",
     "pack",
     "unpack",
+    "classify",
+    "control",
     "tune",
     "talk",
     "replay",
@@ -40,6 +43,8 @@ COMMANDS = (
     "quantize",
     "compare",
     "sensitivity",
+    "npu-check",
+    "compile",
 )
 HEAVY = ("torch", "onnx", "onnxscript", "transformers", "optimum", "huggingface_hub")
 SPOKEN = "Hello there."  # what the tiny models answer with sound

@@ -9,8 +9,12 @@ for event in model.chat(audio="question.wav"):
     ...
 """
 
+from voxrill.runtime.apps.classify import Classification
+from voxrill.runtime.apps.control import Understood
 from voxrill.runtime.apps.documents.answer import Answer, AnswerText
 from voxrill.runtime.apps.documents.citations import Citation
+from voxrill.runtime.apps.grammar import Call
+from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
 from voxrill.runtime.builtin import pebble_world
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
@@ -24,15 +28,21 @@ __all__ = [
     "Answer",
     "AnswerText",
     "AudioEvent",
+    "Call",
     "Citation",
+    "Classification",
     "Conversation",
     "EndEvent",
     "Event",
     "Model",
     "Result",
     "Sampling",
+    "SegmentEvent",
     "Speech",
+    "TentativeEvent",
     "TextEvent",
+    "TranscriptEvent",
+    "Understood",
     "VoxrillError",
     "__version__",
     "load",

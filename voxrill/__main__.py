@@ -10,6 +10,7 @@ from rich.console import Console
 
 from voxrill import __version__
 from voxrill.export import cli as export_commands
+from voxrill.export import npu_cli as npu_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime import doctor_cli as doctor_command
@@ -17,6 +18,9 @@ from voxrill.runtime import golden_cli as golden_command
 from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import providers_cli as providers_command
 from voxrill.runtime import tune_cli as tune_command
+from voxrill.runtime.apps import cli as app_commands
+from voxrill.runtime.apps import transcribe_cli as transcribe_command
+from voxrill.runtime.apps import translate_cli as translate_command
 from voxrill.runtime.apps.documents import cli as document_commands
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.model import Fallback
@@ -35,8 +39,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+transcribe_command.register(app)
 runtime_commands.register(app)
 document_commands.register(app)
+translate_command.register(app)
+app_commands.register(app)
 tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)
@@ -47,6 +54,7 @@ golden_command.register(app)
 providers_command.register(app)
 export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
+npu_commands.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -7,19 +7,19 @@ gone, Ctrl-C, an error in either thread), the answer being played is cut, its tu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import Empty
 from threading import Event as Flag
-from threading import Thread
 
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.talk.edges import Floats, Microphone, Player
 from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, WakeChange, level
+from voxrill.runtime.talk.hearing import hearing
+from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, WakeChange
 from voxrill.runtime.talk.mind import Mind, MindOptions
 from voxrill.runtime.talk.reply import Turn
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
@@ -27,9 +27,6 @@ from voxrill.runtime.talk.wake_word import Waking
 
 _POLL = 0.02
 """Seconds after which an idle mind looks whether the answer was played to its end."""
-
-_READ = 0.1
-"""Seconds after which a listener without a block looks whether it is to end."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,6 @@ class Talk:
         self._view = view
         self._keepers = keepers
         self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
-        self._stopping = Flag()
         floor = Floor(player)
         self._mind = Mind(conversation, player, floor, self._show, keepers.turn, options.mind)
         self._quiet = Flag()
@@ -108,7 +104,9 @@ class Talk:
             edges.enter_context(self._player)
             if self._microphone is not None:
                 edges.enter_context(self._microphone)
-                edges.enter_context(self._hearing())
+                edges.enter_context(
+                    hearing(self._microphone, self._listener, self._post, self._view.level, self._keepers.hear)
+                )
             try:
                 closed = self._think()
             finally:
@@ -152,28 +150,3 @@ class Talk:
                 except Empty:
                     continue
         return self._mind.closed
-
-    @contextmanager
-    def _hearing(self) -> Iterator[None]:
-        """The listener's thread, until it is left."""
-        thread = Thread(target=self._listen, name="voxrill-listener", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            thread.join()
-
-    def _listen(self) -> None:
-        assert self._microphone is not None
-        try:
-            self._listener.begin()
-            while not self._stopping.is_set():
-                block = self._microphone.read(_READ)
-                if block is None:
-                    self._listener.hear_nothing()
-                else:
-                    self._view.level(level(block.samples))
-                    self._keepers.hear(self._listener.hear(block))
-        except Exception as error:  # whatever it is, the calling thread must know
-            self._post(Closed(error))

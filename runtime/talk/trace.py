@@ -18,12 +18,13 @@ class TurnTrace:
 
     woke: the wake word was heard; voice_end: the user's last voiced sample was captured; paused: the short silence was
     noticed; endpoint: the turn was decided to be over; encoding: the answer was begun; encoded, prefilled, first_token,
-    first_frame: each was done; queued: the first sample went to the player; played: it left for the device; ended: the
-    turn was over.
+    first_frame: each was done; spelled: the last text token before the first frame was done; queued: the first sample
+    went to the player; played: it left for the device; ended: the turn was over.
 
-    underruns: times the player ran dry; speculated: the answer had been begun before the endpoint; false_starts:
-    answers begun and thrown away in this turn, and false_start_cpu: the processor seconds they cost, out of `cpu`;
-    barge_in: seconds of the answer that were played before the user interrupted it, None if nobody did.
+    making: seconds that the answer's text tokens and frames took; underruns: times the player ran dry; speculated: the
+    answer had been begun before the endpoint; false_starts: answers begun and thrown away in this turn, and
+    false_start_cpu: the processor seconds they cost, out of `cpu`; barge_in: seconds of the answer that were played
+    before the user interrupted it, None if nobody did.
     """
 
     number: int
@@ -35,10 +36,12 @@ class TurnTrace:
     encoded: float | None = None
     prefilled: float | None = None
     first_token: float | None = None
+    spelled: float | None = None
     first_frame: float | None = None
     queued: float | None = None
     played: float | None = None
     ended: float | None = None
+    making: float = 0.0
     underruns: int = 0
     speculated: bool = False
     false_starts: int = 0
@@ -103,6 +106,8 @@ class Tracer:
             self._known[event.stage] = ended
             return
         self.making += ended - started
+        if isinstance(event, TextEvent) and "first_frame" not in self._known:
+            self._known["spelled"] = ended
         first = _FIRSTS.get(type(event))
         if first:
             self._known.setdefault(first, ended)
@@ -116,6 +121,7 @@ class Tracer:
         return TurnTrace(
             number=self._number,
             ended=at,
+            making=self.making,
             false_starts=self._false_starts,
             false_start_cpu=self._false_start_cpu,
             cpu=self._cpu() - self._began_cpu,
@@ -132,8 +138,8 @@ STAGES = (
     ("endpoint", "voice_end", "endpoint"),
     ("encoder", "encoding", "encoded"),
     ("prefill", "encoded", "prefilled"),
-    ("token", "prefilled", "first_token"),
-    ("frame", "first_token", "first_frame"),
+    ("text", "prefilled", "spelled"),
+    ("frame", "spelled", "first_frame"),
     ("queued", "endpoint", "queued"),
     ("played", "queued", "played"),
 )
