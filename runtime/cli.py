@@ -109,7 +109,7 @@ def speak(
     model = open_model(bundle, threads, provider, strict)
     task = model.manifest.tasks.speak
     speech = model.speak(
-        _stdin() if text == STDIN else text,
+        stdin_text() if text == STDIN else text,
         voice=voice,
         system=system,
         max_new_tokens=max_new_tokens,
@@ -117,7 +117,7 @@ def speak(
         text_sampling=sampling(task.text, text_temperature, text_top_k),
         audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
     )
-    with _sink(out, model.sample_rate) as write:
+    with sound_sink(out, model.sample_rate) as write:
         for event in speech:
             write(event)
     _report(speech.result, out, json)
@@ -150,7 +150,7 @@ def chat(
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
         audio=audio,
-        text=_stdin() if text == STDIN else text,
+        text=stdin_text() if text == STDIN else text,
         system=system,
         output=wanted,
         max_new_tokens=max_new_tokens,
@@ -158,7 +158,7 @@ def chat(
         text_sampling=sampling(task.text, text_temperature, text_top_k),
         audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
     )
-    with _sink(out if wanted != "text" else None, model.sample_rate) as write:
+    with sound_sink(out if wanted != "text" else None, model.sample_rate) as write:
         result = _play(events, write, show_text=not json and wanted != "audio")
     if out is None and wanted != "text" and result.audio_seconds:
         err.print("The spoken answer was not kept: give -o OUT.wav", style="dim")
@@ -242,7 +242,8 @@ def open_model(
     return Model(open_named(bundle), threads, choice=choice, **options)
 
 
-def _stdin() -> str:
+def stdin_text() -> str:
+    """All of stdin, for a text that is `STDIN`."""
     try:
         return sys.stdin.read().rstrip("\r\n")
     except UnicodeDecodeError:
@@ -272,7 +273,7 @@ def _check_streams(out: str | None, text_on_stdout: bool) -> None:
 
 
 @contextmanager
-def _sink(out: str | None, sample_rate: int) -> Iterator[Callable[[AudioEvent], None]]:
+def sound_sink(out: str | None, sample_rate: int) -> Iterator[Callable[[AudioEvent], None]]:
     """Where sound goes as it is made: a WAV file, stdout, or nowhere."""
     if out is None:
         yield lambda _event: None

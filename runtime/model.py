@@ -21,6 +21,9 @@ from voxrill.devices.qnn import QNN, Htp
 from voxrill.runtime import contract
 from voxrill.runtime.apps.classify import TASK, Classification, Classifier
 from voxrill.runtime.apps.control import Control
+from voxrill.runtime.apps.documents import asking
+from voxrill.runtime.apps.documents.answer import Answer
+from voxrill.runtime.apps.documents.index import BEST, Index
 from voxrill.runtime.apps.grammar import Grammar, read_grammar
 from voxrill.runtime.apps.transcript import TranscriptEvent
 from voxrill.runtime.apps.transcription import ModelRecogniser, Sound, Transcriber, options_for, pieces_of
@@ -161,6 +164,12 @@ class Model:
         )
 
     @property
+    def context_positions(self) -> int:
+        """Positions that prompt and answers may take together (a text token is one, a second of sound 12.5)."""
+        manifest = self.manifest
+        return manifest.static.context if manifest.static else manifest.model.backbone.max_positions
+
+    @property
     def sample_rate(self) -> int:
         """Hz of the sound this model speaks."""
         return self.manifest.model.codec.sample_rate
@@ -256,6 +265,58 @@ class Model:
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
+
+    def documents(self, folder: str | os.PathLike[str], index: str | os.PathLike[str] | None = None) -> Index:
+        """The documents of a folder, indexed or brought up to date: `.txt`, `.md`, `.rst` and `.html` files. Close it.
+
+        Args:
+            folder: where they are, subfolders included.
+            index: the file that the index is kept in; None for one in the user's cache.
+
+        Raises:
+            UsageError: there is no such folder, or nothing in it can be read.
+        """
+        opened = asking.open_index(self, Path(folder), None if index is None else Path(index))
+        try:
+            opened.update()
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def ask(
+        self,
+        question: str | None = None,
+        *,
+        documents: Index | str | os.PathLike[str],
+        audio: AudioSource | None = None,
+        aloud: bool = False,
+        voice: str | None = None,
+        passages: int = BEST,
+        **options: Any,
+    ) -> Answer:
+        """Answer a question from documents, with citations that exist. Text comes as the answer is iterated.
+
+        Args:
+            question: typed.
+            documents: what `documents` returned; or a folder, which is brought up to date first.
+            audio: the question as sound, instead or as well.
+            aloud: whether the answer is spoken too, once its text is whole.
+            voice: as in `speak`.
+            passages: passages to give the model at most.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            UsageError: there is no question, or this model cannot read documents.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+            ContextFull: not even one passage fits into the model's context.
+        """
+        asking.check_reader(self)
+        asked = asking.heard(self, question, audio)
+        if isinstance(documents, Index):
+            return asking.ask(self, asked, documents, passages, aloud=aloud, voice=voice, **options)
+        with self.documents(documents) as index:
+            return asking.ask(self, asked, index, passages, aloud=aloud, voice=voice, **options)
 
     def classify(
         self, audio: AudioSource, *, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,7 +18,11 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.model import Model
+
+if TYPE_CHECKING:
+    from voxrill.runtime.model import Model
+
+T = TypeVar("T")
 
 Floats = NDArray[np.float32]
 
@@ -38,10 +43,13 @@ class _Header(msgspec.Struct):
     system: str
     positions: int
     tensors: dict[str, _Tensor]
+    attached: msgspec.Raw = msgspec.Raw(b"[]")
 
 
-def save_snapshot(model: Model, system: str | None, path: Path) -> int:
+def save_snapshot(model: Model, system: str | None, path: Path, attached: Any = ()) -> int:
     """Take in a system prompt (None: the family's own for talking) and write the state after it; the positions it took.
+
+    What is attached, anything that JSON holds, comes back from `read_attached`.
 
     Raises:
         ContextFull: it does not fit into the model's context.
@@ -51,7 +59,8 @@ def save_snapshot(model: Model, system: str | None, path: Path) -> int:
     conversation.take_in_prompt()
     content = {name: np.ascontiguousarray(tensor) for name, tensor in conversation.context.content().items()}
     positions = conversation.context.positions
-    header = _Header(model.bundle.sha256, conversation.system, positions, {})
+    kept = msgspec.Raw(msgspec.json.encode(attached))
+    header = _Header(model.bundle.sha256, conversation.system, positions, {}, kept)
     for name, tensor in content.items():
         header.tensors[name] = _Tensor(tensor.shape, 0)
     _place(header)
@@ -103,6 +112,18 @@ def open_snapshot(model: Model, path: Path, output: Output = "both") -> Conversa
     conversation = model.conversation(system=header.system, output=output)
     conversation.restore_prompt(content)
     return conversation
+
+
+def read_attached(path: Path, kind: type[T]) -> T:
+    """What was attached to a snapshot.
+
+    Raises:
+        UsageError: it is no snapshot, or something else is attached.
+    """
+    try:
+        return msgspec.json.decode(_read_header(np.memmap(path, np.uint8, "r")).attached, type=kind)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{path} is not a snapshot that can be read ({error})", _REMEDY) from None
 
 
 def _read_header(mapped: NDArray[np.uint8]) -> _Header:

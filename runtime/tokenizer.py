@@ -54,6 +54,15 @@ class Tokenizer:
             )
         return ids
 
+    @property
+    def closed(self) -> bool:
+        """Whether there are words that this model does not know at all."""
+        return self._unknown is not None
+
+    def count(self, text: str) -> int:
+        """How many tokens `text` is; words that the model does not know count as one each."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def decode(self, ids: list[int]) -> str:
         """The text of `ids`, special tokens left out."""
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)

@@ -20,6 +20,7 @@ COMMANDS = (
     "transcribe",
     "speak",
     "chat",
+    "ask",
     "translate",
     "pebble",
     "inspect",

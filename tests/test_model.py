@@ -16,8 +16,9 @@ SOUND = signals.speech_like(20_000, 0)  # the random models answer this one alou
 
 def test_public_names_are_pinned():
     assert set(voxrill.__all__) == {
-        "AudioEvent", "Call", "Classification", "Conversation", "EndEvent", "Event", "Model", "Result", "Sampling",
-        "Speech", "TextEvent", "Understood", "VoxrillError", "__version__", "load", "pebble_world",
+        "Answer", "AnswerText", "AudioEvent", "Call", "Citation", "Classification", "Conversation", "EndEvent", "Event",
+        "Model", "Result", "Sampling", "SegmentEvent", "Speech", "TentativeEvent", "TextEvent", "TranscriptEvent",
+        "Understood", "VoxrillError", "__version__", "load", "pebble_world",
     }  # fmt: skip
 
 

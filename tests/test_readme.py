@@ -21,11 +21,13 @@ SNIPPETS = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
-def workplace(tmp_path, bundles, tiny_checkpoints):
+def workplace(tmp_path, bundles, tiny_checkpoints, monkeypatch):
     """A folder in which the README's names exist."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "LiquidAI").mkdir()
     (tmp_path / "LiquidAI" / "LFM2.5-Audio-1.5B").symlink_to(tiny_checkpoints["lfm2.5"])
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path)
+    shutil.copytree(ROOT / "examples" / "documents", tmp_path / "manuals")
     shutil.copy(ROOT / "examples" / "commands.toml", tmp_path)
     (tmp_path / "recordings").mkdir()
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "recordings")

@@ -11,6 +11,8 @@ for event in model.chat(audio="question.wav"):
 
 from voxrill.runtime.apps.classify import Classification
 from voxrill.runtime.apps.control import Understood
+from voxrill.runtime.apps.documents.answer import Answer, AnswerText
+from voxrill.runtime.apps.documents.citations import Citation
 from voxrill.runtime.apps.grammar import Call
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
 from voxrill.runtime.builtin import pebble_world
@@ -23,8 +25,11 @@ from voxrill.runtime.model import Model, Speech, load
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
+    "AnswerText",
     "AudioEvent",
     "Call",
+    "Citation",
     "Classification",
     "Conversation",
     "EndEvent",

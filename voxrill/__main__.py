@@ -21,6 +21,7 @@ from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.apps import cli as app_commands
 from voxrill.runtime.apps import transcribe_cli as transcribe_command
 from voxrill.runtime.apps import translate_cli as translate_command
+from voxrill.runtime.apps.documents import cli as document_commands
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.model import Fallback
 from voxrill.runtime.talk import cli as talk_commands
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 transcribe_command.register(app)
 runtime_commands.register(app)
+document_commands.register(app)
 translate_command.register(app)
 app_commands.register(app)
 tune_command.register(app)

@@ -13,6 +13,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from voxrill.runtime.apps.documents.asking import snapshot_document
 from voxrill.runtime.builtin import is_pebble
 from voxrill.runtime.cli import (
     BundleOption,
@@ -120,10 +121,9 @@ def talk(
     system_audio = None if text and mute else AudioSystem()
     model = open_model(bundle, threads, provider, strict)
     conversation = _conversation(model, system, snapshot, "text" if mute else "both")
-    limit = model.manifest.static.context if model.manifest.static else model.manifest.model.backbone.max_positions
     mind = MindOptions(
         speculate=speculate,
-        budget=min(remember, limit // 2),  # the other half is for the next question and its answer
+        budget=min(remember, model.context_positions // 2),  # the other half is for the next question and its answer
         turns=PEBBLE_TURNS if turns is None and is_pebble(model.manifest) else turns,
         seed=secrets.randbelow(SEEDS) if seed is None else seed,
         max_new_tokens=max_new_tokens,
@@ -184,15 +184,21 @@ def snapshot(
     bundle: BundleOption = None,
     system: SystemOption = None,
     document: Annotated[Path | None, typer.Option(help="A text file that follows the system prompt.")] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="For voxrill ask --snapshot: the document with numbers.")] = False,
     threads: ThreadsOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Take in a system prompt, or a long document, once: talk --snapshot goes on from there in milliseconds."""
+    """Take in a system prompt, or a long document, once: talk or ask --snapshot go on from there in milliseconds."""
+    if ask and (document is None or system is not None):
+        raise UsageError("--ask is about a document, and has its own system prompt", "Give --document, not --system")
     model = open_model(bundle, threads)
-    prompt = model.manifest.tasks.chat.system if system is None else system
-    if document is not None:
-        prompt = f"{prompt}\n{_document(document)}"
-    positions = save_snapshot(model, prompt, file)
+    if ask and document is not None:
+        positions = snapshot_document(model, document, file)
+    else:
+        prompt = model.manifest.tasks.chat.system if system is None else system
+        if document is not None:
+            prompt = f"{prompt}\n{_document(document)}"
+        positions = save_snapshot(model, prompt, file)
     size = file.stat().st_size
     if json:
         print_json({"file": str(file), "positions": positions, "bytes": size})

@@ -1,0 +1,131 @@
+"""Asking documents: the question to words, words to passages, passages into the prompt, the prompt to an answer.
+
+In: a loaded model, a question (typed, spoken or both), and an index or a snapshot. Out: an `Answer`. A spoken question
+is transcribed first, because the index is searched by words; the model is then asked the sound itself, since it hears
+more in it than the transcript kept, and a word misheard in the search is not misheard twice.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxrill.runtime.apps.documents.answer import Answer, Question, begin_answer
+from voxrill.runtime.apps.documents.index import BEST, Index
+from voxrill.runtime.apps.documents.prompt import Source, document_prompt, fitted, source
+from voxrill.runtime.audio_file import AudioSource, as_waveform
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.manifest import TOKENIZER_FILE
+from voxrill.runtime.snapshot import open_snapshot, read_attached, save_snapshot
+
+if TYPE_CHECKING:
+    from voxrill.runtime.model import Model
+
+ANSWER_PART = 4
+"""Of the context, an answer of no stated length is kept at least one part in so many free."""
+
+
+def open_index(model: Model, folder: Path, place: Path | None = None) -> Index:
+    """The index of a folder, in passages that fit this model's tokenizer; `update` reads the documents."""
+    return Index(folder, model.parts.tokenizer.count, model.manifest.files[TOKENIZER_FILE].sha256, place)
+
+
+def heard(model: Model, text: str | None, audio: AudioSource | None) -> Question:
+    """A question as it was typed, spoken or both, with the words to search by.
+
+    Raises:
+        UsageError: there is none.
+        AudioFileError: the sound cannot be read.
+    """
+    _check_asked(text, audio)
+    if audio is None:
+        return Question(text or "", text)
+    started, waveform = time.perf_counter(), as_waveform(audio)
+    transcript = model.transcribe(waveform).text.strip()
+    words = f"{transcript} {text}" if text else transcript
+    return Question(words, text, waveform, time.perf_counter() - started)
+
+
+def ask(model: Model, question: Question, index: Index, best: int = BEST, **options: Any) -> Answer:
+    """An answer from the passages of an index, updated or not.
+
+    Args:
+        model: who answers.
+        question: what is asked.
+        index: where passages are searched.
+        best: passages to give at most.
+        options: `aloud`, `voice`, and those of `Conversation.ask`.
+
+    Raises:
+        UsageError: the model cannot read documents.
+        ContextFull: not even one passage fits.
+    """
+    check_reader(model)
+    sources = [source(found) for found in index.search(question.words, best)]
+    if not sources:
+        return begin_answer(model, question, (), **options)
+    wanted = options.get("max_new_tokens")
+    prompt = fitted(sources, lambda system: prompt_positions(model, system, question) <= _room(model, wanted))
+    conversation = model.conversation(system=prompt.system, output="text")
+    return begin_answer(model, question, prompt.sources, prompt.left_out, conversation, **options)
+
+
+def ask_snapshot(model: Model, text: str | None, audio: AudioSource | None, snapshot: Path, **options: Any) -> Answer:
+    """An answer from the document of a snapshot, which the model has read already: nothing is searched.
+
+    Raises:
+        UsageError: there is no question, or the snapshot is none of a document for asking.
+    """
+    _check_asked(text, audio)
+    conversation = open_snapshot(model, snapshot, "text")
+    sources = read_attached(snapshot, tuple[Source, ...])
+    if not sources:
+        raise UsageError(f"{snapshot} was not made for asking", "Make it with: voxrill snapshot --document FILE --ask")
+    question = Question(text or "", text, None if audio is None else as_waveform(audio))
+    return begin_answer(model, question, sources, (), conversation, **options)
+
+
+def snapshot_document(model: Model, document: Path, path: Path) -> int:
+    """Have a document read by the model once, and keep its state for `ask_snapshot`; the positions it took.
+
+    Raises:
+        UsageError: it cannot be read, by us or by the model.
+        ContextFull: it does not fit.
+    """
+    check_reader(model)
+    prompt = document_prompt(document, model.parts.tokenizer.count)
+    return save_snapshot(model, prompt.system, path, prompt.sources)
+
+
+def check_reader(model: Model) -> None:
+    """Raise UsageError for a model that knows a list of words only: it cannot be told what documents say."""
+    if model.parts.tokenizer.closed:
+        raise UsageError(
+            f"{model.manifest.name} knows too few words to read documents",
+            "Name another bundle (--bundle), or have the passages themselves shown (--quote)",
+        )
+
+
+def _check_asked(text: str | None, audio: AudioSource | None) -> None:
+    if audio is None and not (text and text.strip()):
+        raise UsageError("there is no question", "Give a text, or --audio FILE")
+
+
+def prompt_positions(model: Model, system: str, question: Question) -> int:
+    """Positions of a prompt up to where the answer begins."""
+    context = model.conversation(system=system, output="text").context
+    with context.turn("user"):
+        if question.text is not None:
+            context.add_text(question.text)
+    context.open_turn("assistant")
+    if question.waveform is None:
+        return context.positions
+    spec = model.manifest.model
+    return context.positions - (-spec.log_mel.frames(len(question.waveform)) // spec.encoder.subsampling)
+
+
+def _room(model: Model, max_new_tokens: int | None) -> int:
+    """Positions that a prompt may take, the answer kept free."""
+    whole = model.context_positions
+    return whole - (max_new_tokens or min(model.manifest.tasks.write.max_new_tokens, whole // ANSWER_PART))

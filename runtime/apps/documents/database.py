@@ -1,0 +1,96 @@
+"""The index's file: an SQLite database with a write-ahead log, and its errors as ours."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from voxrill.runtime.errors import UsageError, VoxrillError
+
+APPLICATION = 0x766F7864  # "voxd", so that another program's database is not taken for an index
+PATIENCE = 60.0  # seconds to wait for another process that is writing
+
+SCHEMA = """
+CREATE TABLE files (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    read_ns INTEGER NOT NULL, hash TEXT NOT NULL, made_by TEXT NOT NULL
+);
+CREATE TABLE passages (
+    id INTEGER PRIMARY KEY, file INTEGER NOT NULL REFERENCES files, first INTEGER NOT NULL, last INTEGER NOT NULL
+);
+CREATE INDEX passages_of_file ON passages (file);
+CREATE VIRTUAL TABLE words USING fts5(name, heading, text, tokenize = 'porter unicode61 remove_diacritics 2');
+"""
+
+
+def open_database(place: Path) -> sqlite3.Connection:
+    """Open an index's file, or make it; only its owner may read it, since it holds the documents' text.
+
+    Raises:
+        UsageError: it is something else, or cannot be written.
+        VoxrillError: this Python's SQLite lacks FTS5.
+    """
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch(mode=0o600)
+    except OSError as error:
+        raise UsageError(f"{place} cannot be written: {error.strerror}", "Give another place: --index FILE") from None
+    with told(place):
+        database = sqlite3.connect(place, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(database, place)
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection, place: Path) -> None:
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")  # with WAL a power cut may lose the last files, never the index
+    with transaction(database):
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION and tables:
+            raise UsageError(f"{place} is another program's database", "Give another place: --index FILE")
+        if not tables:
+            for statement in SCHEMA.split(";\n"):
+                database.execute(statement)
+            database.execute(f"PRAGMA application_id = {APPLICATION}")
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """The `with` block happens whole or not at all; another process waits meanwhile, if it wants to write."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+@contextmanager
+def told(place: Path) -> Iterator[None]:
+    """SQLite's errors as one line each."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "no such module" in str(error):
+            raise VoxrillError(
+                "this Python's SQLite was built without FTS5, its search by words",
+                "Use a Python that has it: those of python.org, Debian, Homebrew, conda and uv do",
+            ) from None
+        raise UsageError(f"the index {place} cannot be used: {error}", "Give another place: --index FILE") from None
+    except sqlite3.DatabaseError as error:
+        raise UsageError(
+            f"{place} is not an index that can be read ({error})", "Remove it, if it was one: it is made again"
+        ) from None
+
+
+def quoted(word: str) -> str:
+    """A word as FTS5 takes it for nothing but a word."""
+    return '"' + word.replace('"', '""') + '"'

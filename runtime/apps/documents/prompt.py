@@ -1,0 +1,98 @@
+"""Passages into a system prompt, numbered, as many as the model's context has room for.
+
+In: passages, best first, and what else the context has to hold. Out: a `Prompt`. They go before the question, into the
+system prompt, because a spoken question is then a turn of sound alone, as the model was trained on, and because a
+prompt that stays the same can be kept (`voxrill snapshot --ask`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from voxrill.runtime.apps.documents import passages
+from voxrill.runtime.apps.documents.citations import Citation
+from voxrill.runtime.apps.documents.index import Found
+from voxrill.runtime.apps.documents.reader import Unreadable, read_blocks
+from voxrill.runtime.errors import ContextFull, UsageError
+
+INSTRUCTIONS = (
+    "Answer the question from the numbered passages below, and from nothing else. After each statement put the number "
+    "of the passage it comes from in square brackets, such as [1]. If the passages do not answer the question, say so."
+)
+
+Room = Callable[[str], bool]
+"""Whether a system prompt leaves room for the question and the answer."""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A passage that the model is given: where it stands, under which heading, and its text."""
+
+    citation: Citation
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A system prompt, the passages in it by number, and those that had to be left out."""
+
+    system: str
+    sources: tuple[Source, ...]
+    left_out: tuple[Source, ...] = ()
+
+
+def source(found: Found) -> Source:
+    """A passage that was found, as a source."""
+    return Source(Citation(found.file, found.first, found.last), found.heading, found.text)
+
+
+def fitted(sources: Sequence[Source], room: Room) -> Prompt:
+    """A prompt of the first sources that there is room for, the last ones left out first.
+
+    Raises:
+        ContextFull: there is no room for even one.
+    """
+    for kept in range(len(sources), 0, -1):
+        system = system_prompt(sources[:kept])
+        if room(system):
+            return Prompt(system, tuple(sources[:kept]), tuple(sources[kept:]))
+    raise ContextFull(
+        "the model's context has no room for a passage beside the question and the answer",
+        "Ask for a shorter answer (--max-new-tokens), or a shorter question",
+    )
+
+
+def system_prompt(sources: Sequence[Source]) -> str:
+    """Instructions, and the passages with their numbers, files and headings."""
+    parts = [INSTRUCTIONS]
+    for number, given in enumerate(sources, 1):
+        under = f" ({given.heading})" if given.heading else ""
+        parts.append(f"[{number}] {_plain(f'{given.citation}{under}')}\n{_plain(given.text)}")
+    return "\n\n".join(parts)
+
+
+def document_prompt(path: Path, count: passages.Count) -> Prompt:
+    """A prompt of one whole document, cut into numbered passages that do not overlap.
+
+    Raises:
+        UsageError: it cannot be read as a document, or nothing is in it.
+    """
+    try:
+        blocks = read_blocks(path.name, path.read_bytes())
+    except (OSError, Unreadable) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path} cannot be read as text: {reason}", "Give a text file in UTF-8") from None
+    cut = passages.split(blocks, count, overlap=0)
+    sources = tuple(Source(Citation(path.name, p.first, p.last), p.heading, p.text) for p in cut)
+    if not sources:
+        raise UsageError(f"{path} holds no text", "Give a document with words in it")
+    return Prompt(system_prompt(sources), sources)
+
+
+def _plain(text: str) -> str:
+    """A document's text so that it is nothing but text: no special token, and nothing that reads as a citation."""
+    return text.replace("<|", "< |").translate(str.maketrans("[]", "()"))
