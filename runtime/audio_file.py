@@ -51,20 +51,23 @@ _REMEDY_EMPTY = "Record or choose a sound that is not empty"
 _REMEDY_NOT_FINITE = "Re-record or repair it"
 
 
-def read_audio(path_or_file: AudioPath | BinaryIO, sample_rate: int = SAMPLE_RATE) -> Waveform:
+def read_audio(
+    path_or_file: AudioPath | BinaryIO, sample_rate: int = SAMPLE_RATE, longest: float = math.inf
+) -> Waveform:
     """Decode a sound file, average its channels and resample it.
 
     Args:
         path_or_file: a path, or a seekable file open for reading bytes; WAV, FLAC, OGG, MP3 and whatever else
             the installed libsndfile knows.
         sample_rate: Hz of the waveform returned.
+        longest: seconds above which a sound is refused, before it is decoded or as soon as it turns out so.
 
     Returns:
         `[samples]` float32, full scale ±1.
 
     Raises:
-        AudioFileError: the file is missing, a directory, empty, not a sound file, damaged, or holds no
-            samples or NaN or infinite ones.
+        AudioFileError: the file is missing, a directory, empty, not a sound file, damaged, too long, or holds
+            no samples or NaN or infinite ones.
         UsageError: a sample rate that is not a positive whole number.
     """
     _check_rate(sample_rate)
@@ -77,7 +80,8 @@ def read_audio(path_or_file: AudioPath | BinaryIO, sample_rate: int = SAMPLE_RAT
         name = str(getattr(path_or_file, "name", "the open file"))
         source = path_or_file
     with _open_sound(source, name) as sound:
-        waveform = _collect(_mono_blocks(sound, name), sound.samplerate, sample_rate, sound.frames, name)
+        blocks = _no_longer(_mono_blocks(sound, name), sound, longest, name)
+        waveform = _collect(blocks, sound.samplerate, sample_rate, sound.frames, name)
     if waveform.size == 0:
         raise AudioFileError(f"{name} holds no samples", _REMEDY_EMPTY)
     return waveform
@@ -283,6 +287,23 @@ def _mono_blocks(sound: soundfile.SoundFile, name: str) -> Iterator[Waveform]:
         mono = _mono(block)
         _check_finite(mono, name)
         yield mono
+
+
+def _no_longer(blocks: Iterator[Waveform], sound: soundfile.SoundFile, longest: float, name: str) -> Iterator[Waveform]:
+    """The blocks, until they are longer than `longest` seconds; a header that says so is believed at once."""
+    most, decoded = longest * sound.samplerate, 0
+    known = sound.frames if sound.frames < _MAX_HINT_SECONDS * sound.samplerate else 0  # a stream's header has no length
+    if known > most:
+        raise _too_long(name, longest)
+    for block in blocks:
+        decoded += len(block)
+        if decoded > most:
+            raise _too_long(name, longest)
+        yield block
+
+
+def _too_long(name: str, longest: float) -> AudioFileError:
+    return AudioFileError(f"{name} is longer than {longest:g} seconds", "Split it into shorter files")
 
 
 def _collect(blocks: Iterator[Waveform], from_rate: int, to_rate: int, frames: int, name: str) -> Waveform:

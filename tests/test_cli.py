@@ -33,6 +33,7 @@ COMMANDS = (
     "providers",
     "devices",
     "doctor",
+    "serve",
     "bench",
     "export",
     "quantize",

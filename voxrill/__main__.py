@@ -18,6 +18,7 @@ from voxrill.runtime import providers_cli as providers_command
 from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.model import Fallback
+from voxrill.runtime.serve import cli as serve_command
 from voxrill.runtime.talk import cli as talk_commands
 from voxrill.runtime.talk import devices_cli as device_commands
 from voxrill.runtime.talk.bench import cli as bench_commands
@@ -38,6 +39,7 @@ tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)
 doctor_command.register(app)
+serve_command.register(app)
 bench_commands.register(app)
 plan_command.register(app)
 providers_command.register(app)
