@@ -292,7 +292,9 @@ def _mono_blocks(sound: soundfile.SoundFile, name: str) -> Iterator[Waveform]:
 def _no_longer(blocks: Iterator[Waveform], sound: soundfile.SoundFile, longest: float, name: str) -> Iterator[Waveform]:
     """The blocks, until they are longer than `longest` seconds; a header that says so is believed at once."""
     most, decoded = longest * sound.samplerate, 0
-    known = sound.frames if sound.frames < _MAX_HINT_SECONDS * sound.samplerate else 0  # a stream's header has no length
+    known = (
+        sound.frames if sound.frames < _MAX_HINT_SECONDS * sound.samplerate else 0
+    )  # a stream's header has no length
     if known > most:
         raise _too_long(name, longest)
     for block in blocks:

@@ -151,7 +151,9 @@ class Conversation:
         self._open_turn()
         return self.context.take_in(most)
 
-    def remember(self, answer: str | Sequence[Piece], *, audio: AudioSource | None = None, text: str | None = None) -> None:
+    def remember(
+        self, answer: str | Sequence[Piece], *, audio: AudioSource | None = None, text: str | None = None
+    ) -> None:
         """Between turns, have had another one: its question, and its answer as text or as what a context was told.
 
         Raises:

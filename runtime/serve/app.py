@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voxrill.runtime.errors import VoxrillError
@@ -28,6 +28,7 @@ from voxrill.runtime.serve.guard import Admission, Guard
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import CONTENT_TYPE
 from voxrill.runtime.serve.openapi import document
+from voxrill.runtime.serve.realtime.door import RealtimeDoor
 from voxrill.runtime.serve.service import Door, Service, as_json
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions
@@ -35,7 +36,7 @@ from voxrill.runtime.serve.transcriptions import transcriptions
 OWNER = "voxrill"
 
 
-def make_app(model: Model, limits: Limits = Limits(), admission: Admission = Admission()) -> Starlette:
+def make_app(model: Model, limits: Limits, admission: Admission) -> Starlette:
     """The application. Its `state.service` is the service, which works while the application's lifespan lasts."""
     service = Service(model, limits)
 
@@ -63,7 +64,7 @@ def make_app(model: Model, limits: Limits = Limits(), admission: Admission = Adm
     return app
 
 
-def _routes(service: Service) -> list[Route]:
+def _routes(service: Service) -> list[BaseRoute]:
     name = service.model.manifest.name
     entry = {"id": name, "object": "model", "created": service.created, "owned_by": OWNER}
 
@@ -90,6 +91,7 @@ def _routes(service: Service) -> list[Route]:
         post("/v1/audio/speech", speech),
         post("/v1/audio/transcriptions", transcriptions),
         post("/v1/chat/completions", ChatDoor(service)),
+        WebSocketRoute("/v1/realtime", RealtimeDoor(service).__call__),
     ]
 
 

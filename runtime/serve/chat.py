@@ -95,7 +95,11 @@ class ChatDoor:
         context, begun, whole = conversation.context, 0, False
         try:
             service.states.use(context)
-            steps = conversation.steps(audio=talked.question.audio, text=talked.question.text, **_options(asked, service))
+            if service.turns is not None:
+                conversation.forget(context.positions, service.turns)
+            steps = conversation.steps(
+                audio=talked.question.audio, text=talked.question.text, **_options(asked, service)
+            )
             for event in steps:
                 if isinstance(event, StageEvent):
                     begun = len(context.pieces)

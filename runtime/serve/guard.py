@@ -186,5 +186,3 @@ class _Patient:
                 await self._send(message)
         except TimeoutError:
             raise Stalled from None
-
-

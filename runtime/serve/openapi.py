@@ -54,7 +54,9 @@ def document(service: Service) -> dict[str, Any]:
     form["required"].append("file")
     sounds = {media: {"schema": {"type": "string", "format": "binary"}} for media, _ in FORMATS.values()}
     anything = {"schema": {"type": "object"}}
-    texts: dict[str, Any] = {media: {"schema": {"type": "string"}} for media in (EVENT_STREAM, "text/plain", "text/vtt")}
+    texts: dict[str, Any] = {
+        media: {"schema": {"type": "string"}} for media in (EVENT_STREAM, "text/plain", "text/vtt")
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Voxrill", "version": "1", "description": "OpenAI's interfaces to speech, on the device."},

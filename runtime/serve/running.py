@@ -78,9 +78,7 @@ def config(model: Model, limits: Limits, admission: Admission) -> uvicorn.Config
     )
 
 
-def run(
-    model: Model, address: Address, limits: Limits, admission: Admission, ready: Callable[[str], None]
-) -> None:
+def run(model: Model, address: Address, limits: Limits, admission: Admission, ready: Callable[[str], None]) -> None:
     """Serve until Ctrl-C.
 
     Args:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from voxrill.runtime.builtin import PEBBLE_TURNS, is_pebble
 from voxrill.runtime.manifest import Task
 from voxrill.runtime.model import Model
 from voxrill.runtime.serve.api_errors import ApiError
@@ -37,15 +38,16 @@ _EARS = 2
 
 
 class Service:
-    """One server's model and all that belongs to it."""
+    """One server's model and all that belongs to it. turns: those that the model knows before a question, None for all."""
 
-    def __init__(self, model: Model, limits: Limits = Limits()) -> None:
+    def __init__(self, model: Model, limits: Limits) -> None:
         self.model = model
         self.limits = limits
         self.metrics = Metrics()
         self.worker = Worker(limits, self.metrics)
         self.states = States(limits.memory, self.metrics)
         self.ears = ThreadPoolExecutor(_EARS, "voxrill-ears")
+        self.turns = PEBBLE_TURNS if is_pebble(model.manifest) else None
         self.created = int(time.time())
 
     def start(self) -> None:

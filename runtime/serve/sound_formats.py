@@ -32,7 +32,8 @@ class Encoder(Protocol):
 
 def pcm16(samples: Floats) -> bytes:
     """Samples (n,) as 16-bit little-endian numbers; ±1 becomes ±32767."""
-    return np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
+    numbers: NDArray[np.int16] = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2")
+    return numbers.tobytes()
 
 
 class _Raw:

@@ -58,9 +58,7 @@ def _transcribe(model: Model, spoken: list[Segment], asked: TranscriptionRequest
     between = ""
     for segment in spoken:
         text = ""
-        for event in conversation.steps(
-            audio=segment.samples, output="text", text_sampling=sampling, seed=asked.seed
-        ):
+        for event in conversation.steps(audio=segment.samples, output="text", text_sampling=sampling, seed=asked.seed):
             piece = event.text if isinstance(event, TextEvent) else ""
             yield between + piece if piece else ""
             between = "" if piece else between
