@@ -269,7 +269,10 @@ def _check_path(path: Path, name: str) -> None:
 
 def _open_sound(source: str | bytes | BinaryIO, name: str) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(source)
+        sound = soundfile.SoundFile(source)
+        if sound.frames > _MAX_HINT_SECONDS * sound.samplerate:
+            sound.seekable = lambda: False  # a FLAC stream without a length: soundfile would seek to its end, and fail
+        return sound
     # TypeError: soundfile asks for the sample rate of a headerless file (.raw).
     except (soundfile.SoundFileError, TypeError) as error:
         raise AudioFileError(f"{name} is not a sound file we can read", _REMEDY_FORMAT) from error

@@ -57,6 +57,7 @@ class Service:
     def stop(self) -> None:
         """End what is being worked on."""
         self.worker.stop()
+        self.states.close()
         self.ears.shutdown(cancel_futures=True)
 
     def check_model(self, name: str) -> None:

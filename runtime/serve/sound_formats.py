@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile
@@ -63,9 +63,9 @@ def _wav(rate: int) -> _Raw:
 class _Compressed:
     """What libsndfile writes, without what it would go back to write again: the length in the header stays unknown."""
 
-    def __init__(self, rate: int, container: str, subtype: str) -> None:
+    def __init__(self, rate: int, container: str, subtype: str, **how: Any) -> None:
         self._bytes = io.BytesIO()
-        self._sound = soundfile.SoundFile(self._bytes, "w", rate, 1, format=container, subtype=subtype)
+        self._sound = soundfile.SoundFile(self._bytes, "w", rate, 1, format=container, subtype=subtype, **how)
         self._sent = 0
 
     def push(self, samples: Floats) -> bytes:
@@ -83,6 +83,9 @@ class _Compressed:
         return new
 
 
+_MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+"""A constant rate (both are needed for it): without a length in the header, readers work it out from the first frame."""
+
 Format = tuple[str, Callable[[int], Encoder]]
 """Its media type, and what makes an encoder for a sample rate in Hz."""
 
@@ -90,6 +93,6 @@ FORMATS: dict[str, Format] = {
     "wav": ("audio/wav", _wav),
     "pcm": ("audio/pcm", lambda _rate: _Raw()),
     "flac": ("audio/flac", lambda rate: _Compressed(rate, "FLAC", "PCM_16")),
-    "mp3": ("audio/mpeg", lambda rate: _Compressed(rate, "MP3", "MPEG_LAYER_III")),
+    "mp3": ("audio/mpeg", lambda rate: _Compressed(rate, "MP3", "MPEG_LAYER_III", **_MP3)),
     "opus": ("audio/ogg", lambda rate: _Compressed(rate, "OGG", "OPUS")),
 }

@@ -52,6 +52,11 @@ class States:
             parked.file.close()
         self._tell()
 
+    def close(self) -> None:
+        """No context will be used again."""
+        for context in [*self._held, *self._parked]:
+            self.drop(context)
+
     def _fit(self) -> None:
         total = sum(context.nbytes for context in self._held)
         while total > self._budget and len(self._held) > 1:

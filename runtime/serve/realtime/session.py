@@ -188,9 +188,10 @@ class RealtimeSession:
             raise ApiError(400, "This is not the last answer.", "item_not_found", "item_id")
         heard = self._floor.interrupt()
         if heard is not None:
-            wanted = event.audio_end_ms * self._service.model.sample_rate // 1000
-            self._reason, self._cut = BY_CLIENT, event.audio_end_ms
-            self._post(Interrupted(min(heard, wanted), time.perf_counter()))
+            rate = self._service.model.sample_rate
+            heard = min(heard, event.audio_end_ms * rate // 1000)
+            self._reason, self._cut = BY_CLIENT, heard * 1000 // rate
+            self._post(Interrupted(heard, time.perf_counter()))
         elif self._cut is None:
             raise ApiError(400, "It was heard to its end, by the clock.", "item_over", "audio_end_ms")
         self._emit("conversation.item.truncated", item_id=event.item_id, content_index=0, audio_end_ms=self._cut)
