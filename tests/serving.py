@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import openai
 import uvicorn
+from starlette.applications import Starlette
 
 import voxrill
 from voxrill.runtime.audio_file import read_audio
@@ -30,7 +31,12 @@ class Serving:
     """A server that runs: where, and what it is made of."""
 
     url: str
-    service: Service
+    app: Starlette
+
+    @property
+    def service(self) -> Service:
+        """What its doors share."""
+        return self.app.state.service
 
     def client(self, key: str = "unused") -> openai.OpenAI:
         """The official client."""
@@ -63,7 +69,7 @@ def serving(limits: Limits = Limits(), admission: Admission = Admission()) -> It
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.01)
-        yield Serving(Address("127.0.0.1", 0).url(listening), settings.app.state.service)
+        yield Serving(Address("127.0.0.1", 0).url(listening), settings.app)
     finally:
         server.should_exit = True
         thread.join()

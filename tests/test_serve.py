@@ -1,5 +1,6 @@
 """The server's HTTP doors, as OpenAI's own client and anybody else's knocks at them."""
 
+import asyncio
 import base64
 import io
 import socket
@@ -178,7 +179,10 @@ def test_a_written_question_has_a_written_answer(client):
 
 def test_an_answer_as_it_is_made(client):
     whole = client.chat.completions.create(
-        model="pebble", messages=[question()], modalities=["text", "audio"], audio={"voice": "default", "format": "pcm16"}
+        model="pebble",
+        messages=[question()],
+        modalities=["text", "audio"],
+        audio={"voice": "default", "format": "pcm16"},
     )
     text, pieces, usage, finish = "", b"", None, None
     stream = client.chat.completions.create(
@@ -428,7 +432,7 @@ def test_a_client_that_leaves_is_no_longer_worked_for(server, http, slow):
         time.sleep(0.01)
     server.client().models.list()
     whole = 25  # steps of this answer
-    assert 3 < server.metric("voxrill_steps_total") - before < whole
+    assert 0 < server.metric("voxrill_steps_total") - before < whole - 5
 
 
 def test_a_client_that_leaves_before_its_answer(server, http, slow):
@@ -441,17 +445,25 @@ def test_a_client_that_leaves_before_its_answer(server, http, slow):
 
 
 def test_a_client_that_does_not_read():
-    """Its connection is closed after a while; until then and afterwards the others are answered."""
-    with serving(Limits(stall=0.3)) as server:
-        port = int(server.url.split(":")[2].split("/")[0])
-        with socket.socket() as deaf:
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.connect(("127.0.0.1", port))
-            text = " ".join([ANSWER] * 200)
-            body = f'{{"model":"pebble","voice":"default","response_format":"wav","input":"{text}"}}'
-            head = "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            deaf.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-            assert server.client().audio.transcriptions.create(model="pebble", file=QUESTION).text == HEARD
-            while server.metric("voxrill_requests_held"):
-                time.sleep(0.05)
+    """It is waited for only so long; then its place is free, and what was left of its answer is not made."""
+    body = f'{{"model":"pebble","voice":"default","response_format":"pcm","input":"{ANSWER}"}}'.encode()
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/audio/speech", "headers": headers, "query_string": b""}
+    sent = []
+
+    async def receive():
+        if receive.whole:
+            await asyncio.Event().wait()
+        receive.whole = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    receive.whole = False
+    with serving(Limits(stall=0.2, active=1, queue=0)) as server:
+        asyncio.run(server.app(scope, receive, send))
+        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
         assert server.client().audio.transcriptions.create(model="pebble", file=QUESTION).text == HEARD

@@ -1,7 +1,7 @@
 """The server's routes, and who guards them.
 
-In: a loaded model. Out: an ASGI application, for uvicorn or a test. A door of another kind (a page, another protocol) is
-a module beside these, which adds its route here.
+In: a loaded model. Out: an ASGI application, for uvicorn or a test. A door of another kind (a page, say) is a module
+beside these, which adds its route here.
 """
 
 from __future__ import annotations

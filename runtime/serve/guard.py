@@ -36,8 +36,8 @@ _ADDRESSES = 4096
 class Admission:
     """Who may come in.
 
-    key: what everyone must know; None where only this machine can reach the server. hosts: names by which the server may
-    be called, empty for any. origins: sites whose pages may ask, beside the server's own.
+    key: what everyone must know; None where only this machine can reach the server. hosts: names by which the server
+    may be called, empty for any. origins: sites whose pages may ask, beside the server's own.
     """
 
     key: str | None = None

@@ -1,7 +1,7 @@
 """A request's work: made step by step in the worker's thread, taken item by item in the event loop.
 
-In: a function that makes the steps, called in the worker's thread. Out: their items, in order. When its client left, the
-work ends at its next step.
+In: a function that makes the steps, called in the worker's thread. Out: their items, in order. When its client left,
+the work ends at its next step.
 """
 
 from __future__ import annotations

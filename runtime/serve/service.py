@@ -38,7 +38,7 @@ _EARS = 2
 
 
 class Service:
-    """One server's model and all that belongs to it. turns: those that the model knows before a question, None for all."""
+    """One server's model and all that belongs to it. turns: how many it remembers before a question, None for all."""
 
     def __init__(self, model: Model, limits: Limits) -> None:
         self.model = model

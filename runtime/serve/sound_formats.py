@@ -84,7 +84,7 @@ class _Compressed:
 
 
 _MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
-"""A constant rate (both are needed for it): without a length in the header, readers work it out from the first frame."""
+"""A constant rate (it takes both): without a length in the header, readers work it out from the first frame."""
 
 Format = tuple[str, Callable[[int], Encoder]]
 """Its media type, and what makes an encoder for a sample rate in Hz."""

@@ -1,7 +1,7 @@
 """Sound that a client sent: bytes in, a waveform out, within limits. Nothing of it is written to disk, or executed.
 
-Only four containers are opened, known by how they begin. A sound that is shorter than its header promises was cut off on
-its way, and is refused; a header without a length (what programs write to a pipe) promises nothing.
+Only four containers are opened, known by how they begin. A sound that is shorter than its header promises was cut off
+on its way, and is refused; a header without a length (what programs write to a pipe) promises nothing.
 """
 
 from __future__ import annotations

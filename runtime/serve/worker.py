@@ -21,7 +21,7 @@ from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import Metrics
 
 POLL = 0.02
-"""Seconds after which those who had nothing to do are asked again: whether an answer was played is known by the clock."""
+"""Seconds after which those who had nothing to do are asked again: what was played is known by the clock."""
 
 _FIRST_SECONDS = 1.0
 """Work of one request, before the first was measured."""
@@ -96,7 +96,7 @@ class Worker:
                 self._metrics.requests_held.set(self._slots)
 
     def submit(self, member: Member) -> None:
-        """Let a request's work take its turns, as soon as fewer than `active` others do. May be called by any thread."""
+        """Let a request's work take its turns, once fewer than `active` others do. May be called by any thread."""
         self._waiting.append(member)
         self._wake.set()
 

@@ -49,8 +49,8 @@ class AudioIn(msgspec.Struct):
     """How the user is heard. turn_detection: null to say by hand when a turn is over. transcription: null for none."""
 
     format: InFormat | UnsetType = UNSET
-    turn_detection: TurnDetection | None | UnsetType = UNSET
-    transcription: dict[str, Any] | None | UnsetType = UNSET
+    turn_detection: TurnDetection | UnsetType | None = UNSET
+    transcription: dict[str, Any] | UnsetType | None = UNSET
 
 
 class AudioOut(msgspec.Struct):
@@ -85,8 +85,8 @@ class Session(msgspec.Struct):
     voice: str | UnsetType = UNSET
     input_audio_format: Literal["pcm16"] | UnsetType = UNSET
     output_audio_format: Literal["pcm16"] | UnsetType = UNSET
-    input_audio_transcription: dict[str, Any] | None | UnsetType = UNSET
-    turn_detection: TurnDetection | None | UnsetType = UNSET
+    input_audio_transcription: dict[str, Any] | UnsetType | None = UNSET
+    turn_detection: TurnDetection | UnsetType | None = UNSET
     max_response_output_tokens: Tokens | UnsetType = UNSET
 
     def present(self) -> Session:

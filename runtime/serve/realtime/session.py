@@ -1,8 +1,8 @@
 """One realtime session: a client that speaks and is spoken to over a WebSocket.
 
-In: the client's events. Out: the server's. Two threads touch it: an ear's, which takes events in order and finds out when
-the user begins and ends (`take`), and the worker's, in which the live loop's mind answers (`step`). What they share are
-the floor, the mind's inbox and a queue of changes, as in a talk on a sound card.
+In: the client's events. Out: the server's. Two threads touch it: an ear's, which takes events in order and finds out
+when the user begins and ends (`take`), and the worker's, in which the live loop's mind answers (`step`). What they share
+are the floor and a queue of changes to the mind, as in a talk on a sound card.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class RealtimeSession:
         self._leaving = False
         self._answer: Answering | None = None
         self._answering = False  # an answer is due or being made
-        self._turns = 0
+        self._asked = self._turns = 0  # questions that were asked, and that the mind has begun to answer
         self._reason = BY_SPEECH
-        self._cut: int | None = None  # milliseconds that were heard of the last answer, when it was cut
+        self._cut: tuple[str, int] | None = None  # the last answer that was cut, and the milliseconds heard of it
         self._item = ""  # the user's, which is being said
         self._said: list[Utterance] = []
         self._written: list[str] = []
@@ -128,7 +128,7 @@ class RealtimeSession:
     def _update(self, event: SessionUpdate) -> None:
         new = self._settings.changed(event.session, self._service.model.manifest.tasks.chat)
         prompt_changes = (new.instructions, new.output) != (self._settings.instructions, self._settings.output)
-        if prompt_changes and self._turns:
+        if prompt_changes and self._asked:
             raise ApiError(400, "Instructions and modalities are set before the first turn.", "session_begun")
         if new.instructions is not None:
             self._service.check_text(new.instructions, "instructions")
@@ -168,6 +168,7 @@ class RealtimeSession:
         self._player.all_played()  # what the client did not cut, it heard
         now = time.perf_counter()
         self._answering = True
+        self._asked += 1
         if written:
             self._post(Typed("\n".join(written), now))
             return
@@ -181,20 +182,28 @@ class RealtimeSession:
         if heard is None:
             raise ApiError(400, "No answer is being made.", "response_cancel_not_active")
         self._reason = BY_CLIENT
-        self._post(Interrupted(heard, time.perf_counter()))
+        self._interrupt(heard)
 
     def _truncate(self, event: Truncate) -> None:
-        if self._answer is None or event.item_id != self._answer.item_id:
-            raise ApiError(400, "This is not the last answer.", "item_not_found", "item_id")
-        heard = self._floor.interrupt()
-        if heard is not None:
-            rate = self._service.model.sample_rate
-            heard = min(heard, event.audio_end_ms * rate // 1000)
-            self._reason, self._cut = BY_CLIENT, heard * 1000 // rate
-            self._post(Interrupted(heard, time.perf_counter()))
-        elif self._cut is None:
-            raise ApiError(400, "It was heard to its end, by the clock.", "item_over", "audio_end_ms")
-        self._emit("conversation.item.truncated", item_id=event.item_id, content_index=0, audio_end_ms=self._cut)
+        if self._cut is None or self._cut[0] != event.item_id:
+            heard = self._floor.interrupt() if self._is_last(event.item_id) else None
+            if heard is None:
+                raise ApiError(400, "No such answer is being made or played.", "item_not_found", "item_id")
+            heard = min(heard, event.audio_end_ms * self._service.model.sample_rate // 1000)
+            self._reason = BY_CLIENT
+            self._interrupt(heard)
+        assert self._cut is not None
+        self._emit("conversation.item.truncated", item_id=event.item_id, content_index=0, audio_end_ms=self._cut[1])
+
+    def _is_last(self, item: str) -> bool:
+        """Whether an item is the answer that has the floor: no other question was asked since."""
+        return self._answer is not None and self._answer.item_id == item and self._asked == self._turns
+
+    def _interrupt(self, heard: int) -> None:
+        """The answer that has the floor ends after its first `heard` samples."""
+        if self._answer is not None and self._asked == self._turns:
+            self._cut = self._answer.item_id, heard * 1000 // self._service.model.sample_rate
+        self._post(Interrupted(heard, time.perf_counter()))
 
     def _hear(self, signal: Signal) -> None:
         """What the user does, as the listener found out."""
@@ -203,12 +212,17 @@ class RealtimeSession:
             self._item = new_id("item")
             start = self._ears.milliseconds(self._ears.first)
             self._emit("input_audio_buffer.speech_started", audio_start_ms=start, item_id=self._item)
+        if isinstance(signal, Interrupted):
+            self._interrupt(signal.heard)
+            return
         if isinstance(signal, Ended):
             end = self._ears.milliseconds(self._ears.last + 1)
             self._emit("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=self._item)
             self._tell_committed(self._item, signal.utterance)
         if detection is None or detection.create_response:
-            self._answering = self._answering or isinstance(signal, Ended)
+            if isinstance(signal, Ended):
+                self._answering = True
+                self._asked += 1
             self._post(signal)
         elif isinstance(signal, Ended):
             self._said.append(signal.utterance)
@@ -225,7 +239,7 @@ class RealtimeSession:
         self._write_down(item, utterance.samples)
 
     def _added(self, name: str, part: dict[str, Any]) -> None:
-        item = {"id": name, "object": "realtime.item", "type": "message", "status": "completed"}
+        item: dict[str, Any] = {"id": name, "object": "realtime.item", "type": "message", "status": "completed"}
         item |= {"role": "user", "content": [part]}
         self._emit("conversation.item.added", previous_item_id=None, item=item)
         self._emit("conversation.item.done", previous_item_id=None, item=item)
@@ -270,7 +284,6 @@ class RealtimeSession:
     def _show(self, event: TalkEvent) -> None:
         if event == StateChanged("thinking"):
             self._turns += 1
-            self._cut = None
             self._answer = Answering(self._emit, self._settings.output, self._beta)
         elif isinstance(event, AssistantSaid) and self._answer is not None and not self._answer.ended:
             self._answer.say(event.piece)
@@ -288,8 +301,6 @@ class RealtimeSession:
     def _keep(self, turn: Turn) -> None:
         """A turn is over: if its answer was not told to be whole, it never will be."""
         reason, self._reason = self._reason, BY_SPEECH
-        if turn.heard is not None and self._cut is None:
-            self._cut = turn.heard * 1000 // self._service.model.sample_rate
         if self._answer is None or self._answer.ended:
             return
         self._answering = False
@@ -339,6 +350,7 @@ _DECODER = msgspec.json.Decoder(ClientEvent)
 
 def _decode(raw: str) -> ClientEvent:
     try:
-        return _DECODER.decode(raw)
+        event: ClientEvent = _DECODER.decode(raw)
+        return event
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ApiError(400, f"This is no event that is known here: {error}", "invalid_event") from None
