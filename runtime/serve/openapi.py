@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from voxrill.runtime.serve.requests import ChatRequest, SpeechRequest, TranscriptionRequest
-from voxrill.runtime.serve.service import EVENT_STREAM, Service
+from voxrill.runtime.serve.service import DEFAULT_VOICE, EVENT_STREAM, Service
 from voxrill.runtime.serve.sound_formats import FORMATS
 
 _REF = "#/components/schemas/{name}"
@@ -48,7 +48,9 @@ def document(service: Service) -> dict[str, Any]:
     speech, transcription, chat = schemas
     name = service.model.manifest.name
     for kind in kinds:
-        components[kind.__name__]["properties"]["model"] = {"type": "string", "example": name}
+        components[kind.__name__]["properties"]["model"] = {"enum": [name]}
+    voices = [*service.model.manifest.tasks.speak.voices, DEFAULT_VOICE]
+    components[SpeechRequest.__name__]["properties"]["voice"] = {"enum": voices}
     form = components[TranscriptionRequest.__name__]
     form["properties"]["file"] = {"type": "string", "format": "binary"}
     form["required"].append("file")

@@ -1,8 +1,8 @@
 """One realtime session: a client that speaks and is spoken to over a WebSocket.
 
 In: the client's events. Out: the server's. Two threads touch it: an ear's, which takes events in order and finds out
-when the user begins and ends (`take`), and the worker's, in which the live loop's mind answers (`step`). What they share
-are the floor and a queue of changes to the mind, as in a talk on a sound card.
+when the user begins and ends (`take`), and the worker's, in which the live loop's mind answers (`step`). They share the
+floor and a queue of changes to the mind, as in a talk on a sound card.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class RealtimeSession:
         if prompt_changes and self._asked:
             raise ApiError(400, "Instructions and modalities are set before the first turn.", "session_begun")
         if new.instructions is not None:
-            self._service.check_text(new.instructions, "instructions")
+            self._check_text(new.instructions, "instructions")
         self._ears.change(new)
         self._settings = new
 
@@ -151,11 +151,15 @@ class RealtimeSession:
             part: dict[str, Any] = {"type": "input_audio", "transcript": None}
             self._write_down(name, self._said[-1].samples)
         else:
-            self._service.check_text(content.text, "text")
-            self._service.model.parts.tokenizer.encode(content.text)  # raises if a word is not known
+            self._check_text(content.text, "text")
             self._written.append(content.text)
             part = {"type": "input_text", "text": content.text}
         self._added(name, part)
+
+    def _check_text(self, text: str, param: str) -> None:
+        """Raise ApiError or UsageError if a text is too long, or the model cannot read it."""
+        self._service.check_text(text, param)
+        self._service.model.parts.tokenizer.encode(text)
 
     def _respond(self) -> None:
         if self._answering:

@@ -16,7 +16,7 @@ from voxrill.runtime.talk.endpointing import EndpointOptions
 
 @dataclass(frozen=True)
 class Settings:
-    """instructions: None for the model's own. rate: Hz of the sound that comes. detection: None to end turns by hand."""
+    """instructions: None for the model's own. rate: Hz of the sound sent. detection: None to end turns by hand."""
 
     instructions: str | None = None
     output: Output = "both"
