@@ -61,7 +61,7 @@ class Serving:
 def serving(limits: Limits = Limits(), admission: Admission = Admission()) -> Iterator[Serving]:
     """A server until the block ends."""
     model = voxrill.load(threads=1)
-    listening = Address("127.0.0.1", 0).listen()
+    listening = Address("127.0.0.1", 0).bind()
     settings = config(model, limits, admission)
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, args=([listening],))

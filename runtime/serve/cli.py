@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -70,15 +71,18 @@ def serve(
             f"Set {KEY_VARIABLE} or give --api-key-file, or leave --host out",
         )
     admission = Admission(key, LOOPBACK if key is None else (), tuple(origin or ()))
-    model = open_model(bundle, threads, provider, strict)
+    limits = Limits(memory=memory << 20, sessions=sessions, rate=rate)
+    address = Address(host, port)
+    with closing(address.bind()) as bound:  # a port that is taken is told before a model is loaded
+        model = open_model(bundle, threads, provider, strict)
 
-    def ready(url: str) -> None:
-        if json:
-            print_json({"url": url, "model": model.manifest.name, "key": key is not None})
-        else:
-            err.print(f"{model.manifest.name} at {url}; Ctrl-C ends it", soft_wrap=True)
+        def ready() -> None:
+            if json:
+                print_json({"url": address.url(bound), "model": model.manifest.name, "key": key is not None})
+            else:
+                err.print(f"{model.manifest.name} at {address.url(bound)}; Ctrl-C ends it", soft_wrap=True)
 
-    run(model, Address(host, port), Limits(memory=memory << 20, sessions=sessions, rate=rate), admission, ready)
+        run(model, bound, limits, admission, ready)
 
 
 def _key(file: Path | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import dataclass
 
 import uvicorn
@@ -26,8 +26,8 @@ class Address:
     host: str
     port: int
 
-    def listen(self) -> socket.socket:
-        """A socket that listens.
+    def bind(self) -> socket.socket:
+        """A socket of this address, which does not listen yet.
 
         Raises:
             UsageError: the address is not of this machine, or taken.
@@ -37,7 +37,6 @@ class Address:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             opened.bind((self.host, self.port))
-            opened.listen()
         except OSError as error:
             opened.close()
             raise UsageError(
@@ -45,10 +44,10 @@ class Address:
             ) from None
         return opened
 
-    def url(self, listening: socket.socket) -> str:
+    def url(self, bound: socket.socket) -> str:
         """What clients call `base_url`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{listening.getsockname()[1]}/v1"
+        return f"http://{host}:{bound.getsockname()[1]}/v1"
 
 
 class _Server(uvicorn.Server):
@@ -78,22 +77,16 @@ def config(model: Model, limits: Limits, admission: Admission) -> uvicorn.Config
     )
 
 
-def run(model: Model, address: Address, limits: Limits, admission: Admission, ready: Callable[[str], None]) -> None:
+def run(model: Model, bound: socket.socket, limits: Limits, admission: Admission, ready: Callable[[], None]) -> None:
     """Serve until Ctrl-C.
 
     Args:
         model: used by nobody else meanwhile.
-        address: where to listen.
+        bound: where to listen.
         limits: see `Limits`.
         admission: who may come in.
-        ready: called with the URL as soon as there is an answer at it.
-
-    Raises:
-        UsageError: nobody can listen there.
+        ready: called as soon as there are answers.
     """
-    with closing(address.listen()) as listening:
-        server = _Server(config(model, limits, admission), lambda: ready(address.url(listening)))
-        try:
-            server.run([listening])
-        except KeyboardInterrupt:
-            return
+    server = _Server(config(model, limits, admission), ready)
+    with suppress(KeyboardInterrupt):  # uvicorn ends well, and raises it then
+        server.run([bound])
