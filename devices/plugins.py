@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from types import ModuleType
@@ -72,7 +72,7 @@ PLUGINS = {
         "QNNExecutionProvider",
         "onnxruntime-qnn",
         "onnxruntime_qnn",
-        "registered on x86-64, where it has a compiler and a simulator; untested on Snapdragon",
+        "compiled and simulated on x86-64; untested on Snapdragon",
         _qnn,
     ),
     "webgpu": Plugin(
@@ -119,8 +119,8 @@ def find_plugin(name: str) -> Plugin:
     return PLUGINS[name]
 
 
-def give(options: ort.SessionOptions, name: str, threads: int = 0) -> None:
-    """Have a session that is made with these options run on the first device of a plugin.
+def give(options: ort.SessionOptions, name: str, threads: int = 0, more: Mapping[str, str] | None = None) -> None:
+    """Have a session of these options run on the first device of a plugin, which is told `more` beside its own.
 
     Raises:
         ProviderError: see `register`.
@@ -128,7 +128,7 @@ def give(options: ort.SessionOptions, name: str, threads: int = 0) -> None:
     devices, plugin = register(name), find_plugin(name)
     module = plugin.load()
     assert module is not None  # it is registered
-    options.add_provider_for_devices(devices[:1], plugin.options(module, threads))
+    options.add_provider_for_devices(devices[:1], {**plugin.options(module, threads), **(more or {})})
 
 
 def _devices(plugin: Plugin) -> list[Any]:

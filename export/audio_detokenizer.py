@@ -1,7 +1,8 @@
 """The `audio_detokenizer` graph: LFM2.5-Audio's codes to STFT features, a streaming step.
 
 Codes are embedded and averaged, repeated six times, run through a small LFM2 stack with a causal window, and mapped
-to log-magnitude and phase. The inverse STFT's overlap-add stays on the host, in numpy.
+to log-magnitude and phase. The inverse STFT's overlap-add stays on the host, in numpy; in the npu flavour it is a
+product with constant bases in the graph.
 Source: the reference's LFM2AudioDetokenizer.
 """
 
@@ -13,7 +14,9 @@ import torch
 from torch import nn
 
 from voxrill.export.checkpoint import Checkpoint
-from voxrill.export.lfm import LfmConfig, LfmStack, attend_all
+from voxrill.export.inverse_stft import InverseStft
+from voxrill.export.layers import rotate_halves, turned_back
+from voxrill.export.lfm import Keep, LfmConfig, LfmStack, attend_all
 from voxrill.export.windowed import keep_last, window_geometry
 from voxrill.runtime.contract import AUDIO_DETOKENIZER, BackboneSpec, CodecSpec, TensorSpec, lfm_state
 
@@ -81,14 +84,21 @@ class _CodeEmbedding(nn.Module):
 
 
 class AudioDetokenizer(nn.Module):
-    """Inputs and outputs as `contract.codec` lists them."""
+    """Inputs and outputs as `contract.codec` lists them.
 
-    def __init__(self, config: DetokenizerConfig) -> None:
+    Args:
+        config: its sizes.
+        fixed: the npu flavour: sound instead of STFT features, and positions that do not grow.
+    """
+
+    def __init__(self, config: DetokenizerConfig, fixed: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.fixed = fixed
         self.emb = _CodeEmbedding(config)
         self.lfm = LfmStack(config.lfm)
         self.lin = nn.Linear(config.lfm.hidden, config.features)
+        self.inverse_stft = InverseStft(config.features - 2, OVERLAP)
 
     def forward(self, audio_codes: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """audio_codes (1, codebooks, F), offset (1,) frames decoded before, state to features and state."""
@@ -96,12 +106,26 @@ class AudioDetokenizer(nn.Module):
         starts = (torch.arange(config.codebooks) * config.vocab)[:, None]
         x = self.emb.emb(audio_codes[0] + starts).mean(0)
         x = x[:, None].expand(-1, REPEAT, -1).reshape(1, x.shape[0] * REPEAT, config.lfm.hidden)
-        positions, bias = window_geometry(offset * REPEAT, x.shape[1], config.window)
+        length = x.shape[1]
+        positions, bias = window_geometry(offset * REPEAT, length, config.window)
+
+        def keep(whole: torch.Tensor) -> torch.Tensor:
+            return keep_last(config.window - 1, whole, 2)
+
         x, present = self.lfm(
             x,
-            positions,
-            attend_all(bias, lambda whole: keep_last(config.window - 1, whole, 2)),
+            config.lfm.rotary(torch.arange(length).float() if self.fixed else positions),
+            attend_all(bias, keep, self._keep_turned(length, keep) if self.fixed else None),
             past,
             keep_conv=lambda whole: keep_last(config.lfm.conv_cache, whole, -1),
         )
-        return (self.lin(x), *present)
+        features = self.lin(x)
+        if not self.fixed:
+            return (features, *present)
+        sound, overlap = self.inverse_stft(features, past[-1])
+        return (sound, *present, overlap)
+
+    def _keep_turned(self, length: int, keep: Keep) -> Keep:
+        """Keys as the next call sees them, whose first new position is `length` further on."""
+        further = turned_back(self.config.lfm.rotary(torch.tensor([float(length)])))
+        return lambda whole: rotate_halves(keep(whole), *further)

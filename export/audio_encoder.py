@@ -79,9 +79,12 @@ class EncoderConfig:
         )
 
 
-def _frame_mask(frames: int, lengths: torch.Tensor) -> torch.Tensor:
-    """(B, frames) float: 1 for the frames before each of `lengths` (B,)."""
-    return (torch.arange(frames) < lengths[:, None]).float()
+def _heard(frames: int, lengths: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """(B, frames) whether a frame begins before the end of a clip: frames begin `stride` apart, and `lengths` is (B,).
+
+    So nothing is divided: frame k of ceil(length / stride) is there if k * stride < length.
+    """
+    return torch.arange(0, frames * stride, stride) < lengths[:, None]
 
 
 class _Subsampling(nn.Module):
@@ -104,16 +107,17 @@ class _Subsampling(nn.Module):
         self.conv = nn.Sequential(*layers)
         self.out = nn.Linear(channels * bins, config.dim)
 
-    def forward(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, bins) and (B,) to (B, ceil(T / 8), dim) and (B,)."""
-        x = mel[:, None] * _frame_mask(mel.shape[1], lengths)[:, None, :, None]
+    def forward(self, mel: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, T, bins) and (B,) to (B, ceil(T / 8), dim)."""
+        x, stride = mel[:, None] * _heard(mel.shape[1], lengths).float()[:, None, :, None], 1
         for layer in self.conv:
             x = layer(x)
-            if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
-                lengths = (lengths + 1) // 2
+            if isinstance(layer, nn.Conv2d):
+                stride *= layer.stride[0]
             if isinstance(layer, nn.ReLU):
-                x = x * _frame_mask(x.shape[2], lengths)[:, None, :, None]
-        return self.out(x.transpose(1, 2).flatten(2)), lengths
+                x = x * _heard(x.shape[2], lengths, stride).float()[:, None, :, None]
+        y: torch.Tensor = self.out(x.transpose(1, 2).flatten(2))
+        return y
 
 
 class _FeedForward(nn.Module):
@@ -198,20 +202,22 @@ class _Conformer(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.dim = config.dim
+        self.subsampling = config.subsampling
         self.scale = config.dim**0.5 if config.scale_input else 1.0
         self.pre_encode = _Subsampling(config)
         self.layers = nn.ModuleList(_ConformerLayer(config) for _ in range(config.layers))
 
     def forward(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x, lengths = self.pre_encode(mel, lengths)
+        x = self.pre_encode(mel, lengths)
         length = x.shape[1]
-        mask = _frame_mask(length, lengths)
+        heard = _heard(length, lengths, self.subsampling)
+        mask = heard.float()
         bias = (1.0 - mask) * MASKED
         positions = self._relative_positions(length)
         x = x * self.scale
         for layer in self.layers:
             x = layer(x, positions, bias, mask)
-        return x, lengths
+        return x, heard.long().sum(1)
 
     def _relative_positions(self, length: int) -> torch.Tensor:
         """Sinusoids (2 * length - 1, dim) of distances length - 1 down to 1 - length."""

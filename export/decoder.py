@@ -36,17 +36,22 @@ class Decoder(nn.Module):
         length = inputs_embeds.shape[1]
         known = attention_mask.shape[1] - length
         heard = attention_mask[0, :known].sum()
-        positions = (heard + torch.arange(length)).float()
+        positions = heard + torch.arange(length)
         valid = attention_mask[0, known:].sum()
         kept = valid + torch.arange(self.lfm.config.conv_cache)
         hidden, present = self.lfm(
             inputs_embeds,
-            positions,
+            self._rotary_fixed(positions, known + length) if self.fixed else self.lfm.config.rotary(positions.float()),
             self._attend_fixed(attention_mask, length) if self.fixed else self._attend_in_place(attention_mask),
             past,
             keep_conv=lambda whole: whole.index_select(-1, kept),
         )
         return (hidden, *present)
+
+    def _rotary_fixed(self, positions: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of a constant table: an NPU computes in float16, where an angle of 300 is known to a quarter only."""
+        cos, sin = self.lfm.config.rotary(torch.arange(count).float())
+        return cos[positions], sin[positions]
 
     def _attend_fixed(self, attention_mask: torch.Tensor, length: int) -> Attend:
         """Over a padded buffer and the new rows, of which only the latter are given back."""

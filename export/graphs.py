@@ -136,12 +136,13 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
     specs = graph_specs(model, static)
     weights = checkpoint.weights
     lfm = LfmConfig.read(checkpoint.value("lfm"))
+    fixed = static is not None
 
     def encoder() -> nn.Module:
         return linears_to_matmuls(_load(lambda: AudioEncoder(EncoderConfig.read(checkpoint)), weights))
 
     def decoder() -> nn.Module:
-        return linears_to_matmuls(_load(lambda: Decoder(lfm, fixed=static is not None), weights))
+        return linears_to_matmuls(_load(lambda: Decoder(lfm, fixed), weights))
 
     def text_head() -> nn.Module:
         vocab, hidden = model.backbone.vocab_size, model.backbone.hidden_size
@@ -153,9 +154,9 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
     def codec() -> nn.Module:
         if checkpoint.has_detokenizer:
             config = DetokenizerConfig.read(checkpoint)
-            return linears_to_matmuls(_load(lambda: AudioDetokenizer(config), checkpoint.detokenizer))
+            return linears_to_matmuls(_load(lambda: AudioDetokenizer(config, fixed), checkpoint.detokenizer))
         mimi = MimiConfig.read(checkpoint.mimi, model.codes.codebooks)
-        return linears_to_matmuls(load_mimi(checkpoint.mimi, mimi))
+        return linears_to_matmuls(load_mimi(checkpoint.mimi, mimi, fixed))
 
     mel, frames = contract.MEL_FRAMES, contract.FRAMES
     past, new, rows = contract.PAST_SEQUENCE, contract.SEQUENCE, contract.KV_CAPACITY

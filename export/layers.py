@@ -54,6 +54,12 @@ def rotate_halves(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torc
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
+def turned_back(rotary: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of the opposite angles."""
+    cos, sin = rotary
+    return cos, -sin
+
+
 def rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary embedding over interleaved pairs of a head: the depthformer and Mimi."""
     a, b = x[..., 0::2], x[..., 1::2]

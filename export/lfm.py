@@ -28,18 +28,19 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Past], tuple[torch.
 (B, kv_heads, P, d) to what was attended to (B, S, heads * d) and the next keys and values."""
 
 
-def attend_all(bias: torch.Tensor, keep: Keep) -> Attend:
+def attend_all(bias: torch.Tensor, keep: Keep, keep_keys: Keep | None = None) -> Attend:
     """Attention over past and new together, concatenated.
 
     Args:
         bias: (S, P + S), added to the scores.
-        keep: picks the next keys or values from (B, kv_heads, P + S, d).
+        keep: makes the next keys or values of (B, kv_heads, P + S, d).
+        keep_keys: makes the next keys, where they differ.
     """
 
     def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past) -> tuple[torch.Tensor, Past]:
         keys = torch.cat([past[0], key.transpose(1, 2)], 2)
         values = torch.cat([past[1], value.transpose(1, 2)], 2)
-        return attend(query.transpose(1, 2), keys, values, bias), (keep(keys), keep(values))
+        return attend(query.transpose(1, 2), keys, values, bias), ((keep_keys or keep)(keys), keep(values))
 
     return run
 
@@ -64,6 +65,10 @@ class LfmConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden // self.heads
+
+    def rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine (S, head_dim / 2) of the rotary angles at float `positions` (S,)."""
+        return rotary_angles(positions, self.head_dim, self.theta)
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> LfmConfig:
@@ -197,7 +202,7 @@ class LfmStack(nn.Module):
     def forward(
         self,
         x: torch.Tensor,
-        positions: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
         attend: Attend,
         past: Sequence[torch.Tensor],
         keep_conv: Keep,
@@ -206,7 +211,7 @@ class LfmStack(nn.Module):
 
         Args:
             x: (1, S, hidden).
-            positions: (S,) float32, the rotary positions.
+            rotary: cosine and sine (S, head_dim / 2) of the rotary angles.
             attend: how attention layers attend, and what of keys and values they keep.
             past: state tensors in layer order.
             keep_conv: picks the next conv state from (1, hidden, L_cache + S).
@@ -214,7 +219,6 @@ class LfmStack(nn.Module):
         Returns:
             (1, S, hidden) and the next state in the order of `past`.
         """
-        rotary = rotary_angles(positions, self.config.head_dim, self.config.theta)
         state, present = iter(past), []
         for layer in self.layers:
             assert isinstance(layer, _Layer)

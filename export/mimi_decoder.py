@@ -18,7 +18,7 @@ from torch import nn
 
 from voxrill.export.checkpoint import Tensors
 from voxrill.export.convolutions import CausalConv, CausalTransposedConv, CausalUpsampling
-from voxrill.export.layers import ConvProduct, rotary_angles, rotate_pairs, split_heads
+from voxrill.export.layers import ConvProduct, rotary_angles, rotate_pairs, split_heads, turned_back
 from voxrill.export.windowed import keep_last, window_geometry
 from voxrill.runtime.contract import MIMI_DECODER, CodecSpec, TensorSpec, past_names
 
@@ -109,6 +109,9 @@ class MimiConfig:
         return CodecSpec(MIMI_DECODER, SAMPLE_RATE, self.frame_samples, self.state())
 
 
+Rotary = tuple[torch.Tensor, torch.Tensor]
+
+
 class _State:
     """Hands out the past state in order and collects the present one."""
 
@@ -122,10 +125,13 @@ class _State:
         self.present.append(present)
         return cast(torch.Tensor, y)
 
-    def cache(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Past and new keys and values; the last of them are the next state."""
+    def cache(
+        self, key: torch.Tensor, value: torch.Tensor, further: Rotary | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Past and new keys and values; the last of them, keys turned `further`, are the next state."""
         keys, values = (torch.cat([next(self._past), new], 2) for new in (key, value))
-        self.present += [keep_last(WINDOW - 1, whole, 2) for whole in (keys, values)]
+        kept = keep_last(WINDOW - 1, keys, 2)
+        self.present += [rotate_pairs(kept, *further) if further else kept, keep_last(WINDOW - 1, values, 2)]
         return keys, values
 
 
@@ -144,12 +150,12 @@ class _TransformerLayer(nn.Module):
         self.layer_scale_2 = _Scale(dim)
 
     def forward(
-        self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], bias: torch.Tensor, state: _State
+        self, x: torch.Tensor, rotary: Rotary, further: Rotary | None, bias: torch.Tensor, state: _State
     ) -> torch.Tensor:
         projected = self.self_attn.in_projs[0](self.norm1(x))  # type: ignore[operator, index]
         heads = split_heads(projected, x.shape[2] // HEADS)
         query, key = rotate_pairs(heads[:, : 2 * HEADS], *rotary).chunk(2, 1)
-        keys, values = state.cache(key, heads[:, 2 * HEADS :])
+        keys, values = state.cache(key, heads[:, 2 * HEADS :], further)
         scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias
         attended = (scores.softmax(-1) @ values).transpose(1, 2).flatten(2)
         mixed = self.self_attn.out_projs[0](attended)  # type: ignore[operator, index]
@@ -178,11 +184,17 @@ class _Residual(nn.Module):
 
 
 class MimiDecoder(nn.Module):
-    """Inputs and outputs as `contract.codec` lists them. Fill it with `load_mimi`."""
+    """Inputs and outputs as `contract.codec` lists them. Fill it with `load_mimi`.
 
-    def __init__(self, config: MimiConfig) -> None:
+    Args:
+        config: its sizes.
+        fixed: the npu flavour: positions do not grow.
+    """
+
+    def __init__(self, config: MimiConfig, fixed: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.fixed = fixed
         self.codes = nn.Embedding(config.codebooks * config.vocab, config.dim)
         self.upsample = CausalUpsampling(config.dim, config.upsample)
         self.layers = nn.ModuleList(_TransformerLayer(config) for _ in range(config.layers))
@@ -205,19 +217,27 @@ class MimiDecoder(nn.Module):
         x = state.step(self.upsample, x)
         tails = state.present
         positions, bias = window_geometry(offset * config.upsample, x.shape[1], WINDOW)
-        rotary = rotary_angles(positions, config.dim // HEADS, THETA)
+        rotary, further = self._angles(positions)
         # The transformer's state comes last in the contract but first in the signal: it has its own cursor.
         attention = _State(past[len(past) - 2 * config.layers :])
         for layer in self.layers:
-            x = layer(x, rotary, bias, attention)
+            x = layer(x, rotary, further, bias, attention)
         x = state.step(self.first, x)
         for stage, residual in zip(self.stages, self.residuals, strict=True):
             x = residual(state.step(stage, F.elu(x)), state)
         x = state.step(self.last, F.elu(x))
         return (x[..., 0], *tails, *attention.present)
 
+    def _angles(self, positions: torch.Tensor) -> tuple[Rotary, Rotary | None]:
+        """Of the new positions, and how much further kept keys are turned for the next call."""
+        dim, length = self.config.dim // HEADS, len(positions)
+        if not self.fixed:
+            return rotary_angles(positions, dim, THETA), None
+        further = turned_back(rotary_angles(torch.tensor([float(length)]), dim, THETA))
+        return rotary_angles(torch.arange(length).float(), dim, THETA), further
 
-def load_mimi(tensors: Tensors, config: MimiConfig) -> MimiDecoder:
+
+def load_mimi(tensors: Tensors, config: MimiConfig, fixed: bool = False) -> MimiDecoder:
     """Build the decoder from Mimi's published tensors.
 
     Each codebook is `embedding_sum / cluster_usage`, folded with its group's output projection into one table.
@@ -226,7 +246,7 @@ def load_mimi(tensors: Tensors, config: MimiConfig) -> MimiDecoder:
         CheckpointError: a tensor is missing or misshapen.
     """
     with torch.device("meta"):
-        module = MimiDecoder(config)
+        module = MimiDecoder(config, fixed)
     tensors.load(module, _published_names(config), {"codes.weight": _folded_codebooks(tensors, config)})
     return module
 

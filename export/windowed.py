@@ -2,6 +2,9 @@
 
 A window of W positions needs the last W - 1 keys. They are always all passed; `offset` says how many positions came
 before, so that slots not yet written are masked. That keeps every state shape a number, for any flavour.
+
+In the npu flavour positions count from the first new one, and kept keys are turned back by as many as a call brings: an
+NPU computes angles in float16, which fails at the positions of a sound's first seconds already.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 import torch
+from onnxscript.optimizer import fold_constants
 from torch import nn
 
 from voxrill.export.checkpoint import sensible_config
@@ -21,6 +22,8 @@ from voxrill.export.onnx_config import check_parity, example_inputs
 from voxrill.runtime.contract import EXTERNAL_ABOVE, TensorSpec
 
 OPSET = 20
+_ANY_SIZE = 1 << 30
+"""With fixed shapes all that does not depend on an input is computed here: angles need more than an NPU's float16."""
 
 
 def write_graph(plan: GraphPlan, directory: Path) -> list[dict[str, Any]]:
@@ -61,6 +64,8 @@ def _trace(plan: GraphPlan, module: nn.Module, path: Path, external: bool) -> No
             verbose=False,
         )
         assert program is not None
+        if not any(shapes):
+            fold_constants(program.model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
         program.save(str(path), external_data=external)
 
 

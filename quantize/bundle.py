@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from voxrill.quantize.a16w8 import A16W8, overhear, to_a16w8
 from voxrill.quantize.calibration import Calibration
 from voxrill.quantize.graph import Moments, Report, Weight, external_place, large_weights, quantize_graph
 from voxrill.quantize.recipe import GPTQ, Recipe, read_recipe
@@ -71,6 +72,7 @@ def quantize_bundle(
     total = len(manifest.graphs) + 1
     progress("calibration", 0, total)
     moments = _calibrate(bundle, recipe, weights, sounds)
+    overheard = _overhear(bundle, recipe, sounds)
     replaced = {manifest.audio_embeddings.file}
     reports: dict[str, Report] = {}
     graphs: dict[str, GraphFile] = {}
@@ -79,8 +81,12 @@ def quantize_bundle(
             progress(name, done, total)
             external = name == TEXT_HEAD
             source, made = bundle.path(graph.file), partial / graph.file
-            reports[name] = quantize_graph(name, source, made, recipe, external, moments=moments.get(name))
-            graphs[name] = GraphFile(graph.file, reports[name].precision)
+            if name in overheard:
+                to_a16w8(source, made, overheard[name])
+                graphs[name] = GraphFile(graph.file, A16W8)
+            else:
+                reports[name] = quantize_graph(name, source, made, recipe, external, moments=moments.get(name))
+                graphs[name] = GraphFile(graph.file, reports[name].precision)
             replaced |= {graph.file, f"{graph.file}.data"}
         if fast_prefill:
             progress(DECODER_PREFILL, total - 1, total)
@@ -114,6 +120,21 @@ def _calibrate(
     tasks = bundle.manifest.tasks
     turns = [record(model, sound, task) for sound in sounds for task in (tasks.chat, tasks.transcribe)]
     return {graph: Calibration(model, graph, of_graph, turns).moments for graph, of_graph in asked.items()}
+
+
+def _overhear(
+    bundle: Bundle, recipe: Recipe, sounds: Sequence[NDArray[np.float32]]
+) -> dict[str, list[dict[str, NDArray[Any]]]]:
+    """By graph that becomes a16w8, what it is given; empty where the recipe names none."""
+    if not recipe.static:
+        return {}
+    if bundle.manifest.static is None:
+        raise UsageError(
+            f"the recipe is for an NPU, and {bundle.directory} is of the cpu flavour",
+            "Start from: voxrill export CHECKPOINT --flavour npu",
+        )
+    heard = overhear(Model(bundle), sounds)
+    return {graph: feeds for graph, feeds in heard.items() if recipe.is_static(graph)}
 
 
 def _prefill(bundle: Bundle, partial: Path) -> tuple[GraphFile, Report]:

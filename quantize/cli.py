@@ -48,7 +48,7 @@ def quantize(
         bool, typer.Option("--fast-prefill", help="Add an 8-bit decoder for prefill: sooner answers, more memory.")
     ] = False,
     audio: Annotated[
-        Path | None, typer.Option(help="Folder of spoken questions, for a recipe that rounds by gptq.")
+        Path | None, typer.Option(help="Folder of spoken questions, for a recipe with gptq or static.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Only so many files of --audio; 0 takes all.")] = 32,
 ) -> None:
@@ -78,7 +78,7 @@ def quantiser(
     chosen = read_recipe(recipe)
     if chosen.wants_sounds and not sounds:
         raise UsageError(
-            "the recipe asks for gptq, which listens to how the model is used",
+            "the recipe listens to how the model is used (gptq, static)",
             "Use voxrill quantize on the float32 bundle, with --audio FOLDER",
         )
 

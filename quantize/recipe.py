@@ -12,6 +12,9 @@ In: a file, or the name of one that ships here. Out: a `Recipe`, asked weight by
     method = "gptq"    # 4 bits: "round" to the nearest, "k_quant" (searches each block's scale), or "gptq" (makes good
                        # each row's error with the rows after it; in decoder and depthformer, and it wants --audio)
 
+    static = ["decoder*"]  # optional, before the first entry: graphs of the npu flavour that become a16w8, activations
+                           # in 16 bits and all weights in 8; it wants --audio
+
 An entry for a graph that only another family has is passed over, so that one recipe can speak of every family.
 """
 
@@ -64,15 +67,23 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rules in order; of those that match a weight the last decides, and what none matches stays float32."""
+    """Rules in order; of those that match a weight the last decides, and what none matches stays float32.
+
+    static: patterns of graphs that become a16w8 as a whole, whatever the rules say of them.
+    """
 
     about: str
     weights: tuple[Rule, ...]
+    static: tuple[str, ...] = ()
 
     @property
     def wants_sounds(self) -> bool:
         """Whether the model has to be listened to."""
-        return any(rule.method == GPTQ for rule in self.weights)
+        return bool(self.static) or any(rule.method == GPTQ for rule in self.weights)
+
+    def is_static(self, graph: str) -> bool:
+        """Whether a graph's activations are integers too."""
+        return any(fnmatchcase(graph, pattern) for pattern in self.static)
 
     def rule(self, graph: str, weight: str) -> Rule:
         """The rule for one weight."""

@@ -22,6 +22,14 @@ PEBBLE_TURNS = 0
 """Turns that the built-in model remembers. It was taught single commands: of 20 held-out ones asked in one conversation
 it answered 3 rightly when it remembered them all, and 20 when it remembered none."""
 
+LABELS = {
+    "intent": (
+        "calls", "facts", "heating", "lights", "music", "navigation", "openings", "outside", "sums", "talk", "timer"
+    ),
+    "style": ("calm", "excited"),
+}  # fmt: skip
+"""The labels that Pebble was taught to answer with, by what they name."""
+
 _SOURCE = "voxrill/pebble"
 
 

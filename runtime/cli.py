@@ -114,7 +114,7 @@ def transcribe(
             err.print(f"voxrill: {error}", style="red", soft_wrap=True)
             continue
         if json:
-            print_json({"file": _printable(file), **_summary(result)})
+            print_json({"file": printable(file), **_summary(result)})
         else:
             print(result.text if len(files) == 1 else f"{file}\t{result.text}", flush=True)
     if failed:
@@ -230,7 +230,7 @@ def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
 def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Check a bundle: every file's hash, every graph's contract, and a short run of all graphs."""
     opened = open_named(bundle)
-    name = _printable(opened.directory)
+    name = printable(opened.directory)
     with _file_progress("checking", opened.manifest.size) as progress:
         bundles.verify_files(opened, progress)
     stages = smoke_run(opened)
@@ -341,7 +341,7 @@ def _play(events: Iterator[Event], write: Callable[[AudioEvent], None], show_tex
 
 def _report(result: Result, out: str | None, json: bool) -> None:
     if json:
-        print_json({**_summary(result), "out": out and _printable(out)})
+        print_json({**_summary(result), "out": out and printable(out)})
         return
     parts = [f"{result.seconds:.2f} s"]
     if result.first_audio is not None:
@@ -371,7 +371,7 @@ def _summary(result: Result) -> dict[str, Any]:
     }
 
 
-def _printable(name: str | Path) -> str:
+def printable(name: str | Path) -> str:
     """A file's name as text; bytes of it that are not UTF-8 are replaced."""
     return os.fsencode(name).decode(errors="replace")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.runtime.contract import AudioCodesSpec, CodecSpec, present_name
-from voxrill.runtime.istft import OverlapAdd
+from voxrill.runtime.contract import PAST_OVERLAP, AudioCodesSpec, CodecSpec, present_name
+from voxrill.runtime.istft import Ends, OverlapAdd
 from voxrill.runtime.session import Graph
 
 Floats = NDArray[np.float32]
@@ -56,8 +56,13 @@ class CodecStream:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._offset = 0
-        self._state = {t.name: np.zeros([int(size) for size in t.shape], np.float32) for t in codec.spec.state}
-        self._overlap = OverlapAdd(codec.spec.n_fft, codec.spec.hop) if codec.spec.hop else None
+        state = codec.graph.spec.state
+        self._state = {t.name: np.zeros([int(size) for size in t.shape], np.float32) for t in state}
+        self._overlap, self._ends = None, None
+        if PAST_OVERLAP in self._state:
+            self._ends = Ends(codec.spec.n_fft, codec.spec.hop)
+        elif codec.spec.hop:
+            self._overlap = OverlapAdd(codec.spec.n_fft, codec.spec.hop)
 
     def push(self, codes: Codes) -> Floats:
         """Codes (codebooks, F) to the samples that they finish; all frames must be sound (`Codec.decodes`)."""
@@ -69,6 +74,8 @@ class CodecStream:
 
     def flush(self) -> Floats:
         """The samples held back for frames that did not come."""
+        if self._ends:
+            return self._ends.flush(self._state[PAST_OVERLAP][0])
         return self._overlap.flush() if self._overlap else np.zeros(0, np.float32)
 
     def _call(self, codes: Codes) -> Floats:
@@ -82,4 +89,5 @@ class CodecStream:
         self._offset += codes.shape[1]
         self._state = {name: outputs[present_name(name)] for name in self._state}
         sound: Floats = outputs[self._codec.graph.spec.outputs[0].name][0]
-        return self._overlap.push(sound) if self._overlap else sound
+        stage = self._overlap or self._ends
+        return stage.push(sound) if stage else sound

@@ -35,6 +35,7 @@ AUDIO_DETOKENIZER = "audio_detokenizer"
 
 PAST_SEQUENCE, SEQUENCE, TOTAL_SEQUENCE = "past_sequence", "sequence", "total_sequence"
 KV_CAPACITY = "kv_capacity"
+PAST_OVERLAP = "past_overlap"
 MEL_FRAMES, EMBEDDINGS, FRAMES = "mel_frames", "embeddings", "frames"
 
 SPECIAL_TOKENS = {
@@ -68,6 +69,11 @@ class GraphSpec(msgspec.Struct, frozen=True):
     def state(self) -> tuple[TensorSpec, ...]:
         """The inputs that carry state from one call to the next, in order."""
         return tuple(t for t in self.inputs if t.name.startswith("past_"))
+
+
+def is_for_npu(graph: str) -> bool:
+    """Whether an NPU runs this graph: those that draw lots, or are small, stay on the CPU."""
+    return graph not in (TEXT_HEAD, *FRAME_DECODERS)
 
 
 class StaticShapes(msgspec.Struct, frozen=True):
@@ -123,11 +129,6 @@ class CodecSpec(msgspec.Struct, frozen=True):
     n_fft: int = 0
     hop: int = 0
 
-    @property
-    def hops_per_frame(self) -> int:
-        """STFT columns of one audio frame."""
-        return self.frame_samples // self.hop
-
 
 class InterleaveSpec(msgspec.Struct, frozen=True):
     """The interleaved pattern: so many text tokens, then so many audio frames, in turn."""
@@ -157,7 +158,7 @@ def past_names(layer: int, kind: str) -> tuple[str, ...]:
 
 def present_name(past: str) -> str:
     """The output that replaces state input `past` in the next call."""
-    return past.replace("past_key_values.", "present.").replace("past_conv.", "present_conv.")
+    return past.replace("past_key_values.", "present.").replace("past_", "present_")
 
 
 def _float(name: str, *shape: Size) -> TensorSpec:
@@ -192,13 +193,12 @@ def audio_encoder(model: ModelSpec, static: StaticShapes | None = None) -> Graph
     )
 
 
-def decoder(model: ModelSpec, static: StaticShapes | None = None, name: str = DECODER) -> GraphSpec:
+def decoder(backbone: BackboneSpec, static: StaticShapes | None = None, name: str = DECODER) -> GraphSpec:
     """The backbone, prefill and step in one graph; npu: two graphs that differ in S only.
 
     `attention_mask` [1, P+S] is 1 for every valid position; in the cpu flavour all are. Rotary positions count its
     ones, so that the npu flavour's padded KV buffer and right-padded prefill give the same numbers as exact lengths.
     """
-    backbone = model.backbone
     past: Size = KV_CAPACITY
     sequence: Size = SEQUENCE
     total: Size = TOTAL_SEQUENCE
@@ -252,16 +252,23 @@ def depthformer(model: ModelSpec) -> GraphSpec:
 
 
 def codec(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:
-    """The codec's streaming step: F frames of codes and the state in, sound or STFT features and new state out."""
+    """The codec's streaming step: F frames of codes and the state in, sound or STFT features and new state out.
+
+    Where the cpu flavour gives STFT features, the npu flavour gives sound, and what columns before this call add to its
+    samples is state too.
+    """
     spec = model.codec
     frames: Size = static.frames if static else FRAMES
     samples: Size = static.frames * spec.frame_samples if static else "samples"
-    hops: Size = static.frames * spec.hops_per_frame if static and spec.hop else "hops"
-    sound = _float("stft_features", 1, hops, spec.n_fft + 2) if spec.hop else _float("audio", 1, samples)
+    state, sound = spec.state, _float("audio", 1, samples)
+    if spec.hop and static:
+        state = (*state, _float(PAST_OVERLAP, 1, spec.n_fft - spec.hop))
+    elif spec.hop:
+        sound = _float("stft_features", 1, "hops", spec.n_fft + 2)
     return GraphSpec(
         spec.graph,
-        (_int("audio_codes", 1, model.codes.codebooks, frames), _int("offset", 1), *spec.state),
-        (sound, *(TensorSpec(present_name(t.name), t.dtype, t.shape) for t in spec.state)),
+        (_int("audio_codes", 1, model.codes.codebooks, frames), _int("offset", 1), *state),
+        (sound, *(TensorSpec(present_name(t.name), t.dtype, t.shape) for t in state)),
     )
 
 
@@ -277,9 +284,9 @@ def graph_specs(model: ModelSpec, static: StaticShapes | None = None, prefill: b
         static: shapes of the npu flavour, None for cpu.
         prefill: whether prefill has a graph of its own in the cpu flavour too, the decoder in another precision.
     """
-    specs = [audio_encoder(model, static), decoder(model, static)]
+    specs = [audio_encoder(model, static), decoder(model.backbone, static)]
     if static or prefill:
-        specs.append(decoder(model, static, DECODER_PREFILL))
+        specs.append(decoder(model.backbone, static, DECODER_PREFILL))
     specs += [text_head(model), FRAME_DECODERS[model.frame_decoder](model), codec(model, static)]
     return {spec.name: spec for spec in specs}
 

@@ -9,7 +9,7 @@ same events give the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEvent, TextEvent
 from voxrill.runtime.generate import Generation, Options, Token
 from voxrill.runtime.manifest import Sampling, Task
+from voxrill.runtime.sampling import Sampler
 
 if TYPE_CHECKING:
     from voxrill.runtime.model import Model
@@ -43,11 +44,20 @@ class Conversation:
     """Turns that know each other. Made by `Model.conversation`.
 
     The system prompt is taken in at the first question, or by `prepare`, so that making a conversation costs nothing.
+    `sampler` makes what draws each answer from its seed.
     """
 
-    def __init__(self, model: Model, task: Task, system: str | None = None, output: Output = "both") -> None:
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        system: str | None = None,
+        output: Output = "both",
+        sampler: Callable[[int | None], Sampler] = Sampler,
+    ) -> None:
         self._model = model
         self._task = task
+        self._sampler = sampler
         self.output: Output = output
         self._answering: Steps | None = None
         self._turns: list[_Start] = []
@@ -130,6 +140,7 @@ class Conversation:
             max_new_tokens=max_new_tokens or self._task.max_new_tokens,
             seed=seed,
             text_only=output == "text",
+            sampler=self._sampler,
         )
         self._end_answer()
         self._answering = self._answer(waveform, text, options)

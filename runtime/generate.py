@@ -7,7 +7,7 @@ raise, these end cleanly and `Generation.finish_reason` says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,8 @@ from voxrill.runtime.sampling import Sampler
 class Options:
     """How to generate.
 
-    max_new_tokens counts text tokens and frames together; text_only never lets the model begin to speak.
+    max_new_tokens counts text tokens and frames together; text_only never lets the model begin to speak; sampler
+    makes what draws from the seed.
     """
 
     mode: Mode
@@ -33,6 +34,7 @@ class Options:
     max_new_tokens: int = 512
     seed: int | None = None
     text_only: bool = False
+    sampler: Callable[[int | None], Sampler] = Sampler
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Generation:
     _sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
-        self._sampler = Sampler(self.options.seed)
+        self._sampler = self.options.sampler(self.options.seed)
 
     def __iter__(self) -> Iterator[Step]:
         order = self._sequential if self.options.mode == "sequential" else self._interleaved

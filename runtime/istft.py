@@ -13,6 +13,37 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
+class Ends:
+    """What a graph that adds columns up itself leaves to do: the cut, and the gain where fewer columns overlap.
+
+    Args:
+        n_fft: samples of a column's window.
+        hop: samples between columns.
+    """
+
+    def __init__(self, n_fft: int, hop: int) -> None:
+        self._cut, self._begun = (n_fft - hop) // 2, False
+        squares = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).reshape(-1, hop) ** 2
+        weight = np.cumsum(squares, 0)  # of the columns so far, by hop
+        steady = weight[-1].mean()
+        ahead, behind = weight[:-1].ravel(), (weight[-1] - weight[:-1]).ravel()
+        self._first, self._last = steady / ahead[self._cut :], steady / behind[: len(behind) - self._cut]
+
+    def push(self, samples: Floats) -> Floats:
+        """Samples of the graph's next call to those that are heard."""
+        if self._begun:
+            return samples
+        self._begun = True
+        heard = samples[self._cut :].copy()
+        heard[: len(self._first)] *= self._first
+        return heard
+
+    def flush(self, overlap: Floats) -> Floats:
+        """The samples still held back, of the graph's last `past_overlap` (n_fft - hop,); then the sound is over."""
+        held: Floats = (overlap[: len(self._last)] * self._last).astype(np.float32)
+        return held if self._begun else held[:0]
+
+
 class OverlapAdd:
     """The stream's state is the n_fft samples that later columns still add to.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,19 @@ from typing import Any
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice, choose
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.processor import cores
-from voxrill.devices.providers import CPU, CPU_NAME
+from voxrill.devices.providers import CPU, CPU_NAME, PROVIDERS
+from voxrill.devices.qnn import QNN, Htp
 from voxrill.runtime import contract
+from voxrill.runtime.apps.classify import TASK, Classification, Classifier
+from voxrill.runtime.apps.control import Control
+from voxrill.runtime.apps.grammar import Grammar, read_grammar
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
 from voxrill.runtime.backbone import Backbone
 from voxrill.runtime.builtin import open_builtin
 from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.codec import Codec
+from voxrill.runtime.compiled import open_compiled
 from voxrill.runtime.context import Parts
 from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.depthformer import Depthformer
@@ -87,6 +92,7 @@ class Model:
             bundle's folder, if there is one that fits. It is of the CPU: graphs of other providers are loaded plain.
         choice: the provider of each graph. Where one does not take every node, a warning says how many it left.
         profile: the folder for onnxruntime's records of every node's time.
+        npu: where the npu flavour's encoder, backbone and codec run instead; text head and depthformer do not.
     """
 
     def __init__(
@@ -96,6 +102,7 @@ class Model:
         tuned: TunedForm | None = None,
         choice: Choice = CPU_ONLY,
         profile: Path | None = None,
+        npu: Htp | None = None,
     ) -> None:
         if tuned is None:
             check_memory(bundle)
@@ -105,14 +112,16 @@ class Model:
         self.manifest = bundle.manifest
         self.threads = threads or self.tuned.threads
         self.times = StageTimes()
+        compiled = open_compiled(bundle, npu) if npu else {}
         manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
         specs = manifest.specs()
 
         def opened(name: str) -> Graph:
-            provider, ready = choice.of(name), bundle.path(manifest.graphs[name].file)
+            on_npu, ready = npu is not None and contract.is_for_npu(name), bundle.path(manifest.graphs[name].file)
+            provider = PROVIDERS[QNN] if on_npu else choice.of(name)
             file = self.tuned.path(name) if provider.name == CPU_NAME else None
             return Graph(
-                file or ready,
+                compiled.get(name) or file or ready,
                 specs[name],
                 self.times,
                 self.threads,
@@ -121,6 +130,7 @@ class Model:
                 provider,
                 choice.strict,
                 profile and profile / name,
+                npu if on_npu else None,
             )
 
         _check_graphs(choice, specs)
@@ -211,6 +221,30 @@ class Model:
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
+
+    def classify(
+        self, audio: AudioSource, *, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None
+    ) -> Classification:
+        """Which of `labels` fits a sound, with a probability for each; for many sounds make one `Classifier`.
+
+        Raises:
+            UsageError: there are too few labels, two are the same, or the model does not know their words.
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        return Classifier(self, labels, task, system).classify(audio)
+
+    def control(self, commands: str | os.PathLike[str] | Grammar, threshold: float | None = None) -> Control:
+        """Listens for commands, each with the call it means: `control(file).hear(audio)`.
+
+        Args:
+            commands: a TOML file of commands (see `read_grammar`), or what was made of one.
+            threshold: confidence from which a call is accepted, instead of the file's or the default.
+
+        Raises:
+            UsageError: something in the commands cannot be meant, written or run; the message says what.
+        """
+        grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
+        return Control(self, grammar, threshold)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
+from voxrill.devices.qnn import Htp
 from voxrill.runtime.contract import GraphSpec, TensorSpec, differences
 from voxrill.runtime.errors import BundleError, ProviderRefused, UsageError
 from voxrill.runtime.stats import StageTimes
@@ -52,6 +53,7 @@ class Graph:
         provider: the execution provider it is given to.
         strict: refuse a graph that its provider would not take wholly.
         profile: where onnxruntime's record of every node's time goes; its name goes on from this.
+        npu: a chip of Qualcomm's to run it on, wholly; the provider is qnn then.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
@@ -70,12 +72,15 @@ class Graph:
         provider: Provider = CPU_PROVIDER,
         strict: bool = False,
         profile: Path | None = None,
+        npu: Htp | None = None,
     ) -> None:
         self.spec = spec
         self.provider = provider
         self._times = times
 
         def opened(strict: bool) -> ort.InferenceSession:
+            if npu is not None:
+                return npu.session(path)
             options = session_options(threads, repack, tuned)
             if profile is not None:
                 options.enable_profiling, options.profile_file_prefix = True, str(profile)

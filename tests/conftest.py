@@ -1,11 +1,13 @@
 """What the tests share: tiny checkpoints and their bundles, made once a run, and the command line.
 
 Exporting one family takes most of a minute, so bundles are made when a test first asks for them, and the workers
-of pytest-xdist find each other's in one folder.
+of pytest-xdist find each other's in one folder. Where nothing can be exported, for want of torch, VOXRILL_TESTS_MADE
+names the folder where another run made them (`tests/arm`).
 """
 
 import importlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +54,9 @@ def made_once(tmp_path_factory, request) -> Callable[[str, Callable[[Path], Any]
         shared = shared.parent
 
     def made(name: str, make: Callable[[Path], Any]) -> Path:
+        if "VOXRILL_TESTS_MADE" in os.environ:
+            folder = Path(os.environ["VOXRILL_TESTS_MADE"]) / name
+            return folder if folder.is_dir() else pytest.skip(f"{folder} was not made")
         from filelock import FileLock  # comes with torch, which whatever is made here needs too
 
         folder = shared / name
@@ -66,7 +71,12 @@ def made_once(tmp_path_factory, request) -> Callable[[str, Callable[[Path], Any]
 
 @pytest.fixture(scope="session")
 def exporter():
-    """`voxrill.export.bundle`, imported: what torch and its like warn of on the way is not ours to mend."""
+    """`voxrill.export.bundle`."""
+    return import_exporter()
+
+
+def import_exporter() -> Any:
+    """Import `voxrill.export.bundle`: what torch and its like warn of on the way is not ours to mend."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch = pytest.importorskip("torch", reason="the export extra is not installed")
@@ -93,29 +103,29 @@ def tiny_checkpoints(made_once) -> Mapping[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def bundles(made_once, tiny_checkpoints, exporter) -> Mapping[str, Path]:
+def bundles(made_once, tiny_checkpoints) -> Mapping[str, Path]:
     """The cpu bundle of each family's tiny checkpoint; not to be changed."""
-    return _exported(made_once, tiny_checkpoints, exporter, "cpu", None)
+    return _exported(made_once, tiny_checkpoints, "cpu", None)
 
 
 @pytest.fixture(scope="session")
-def npu_bundles(made_once, tiny_checkpoints, exporter) -> Mapping[str, Path]:
+def npu_bundles(made_once, tiny_checkpoints) -> Mapping[str, Path]:
     """The npu bundle of each family's tiny checkpoint; not to be changed."""
-    return _exported(made_once, tiny_checkpoints, exporter, "npu", NPU_SHAPES)
+    return _exported(made_once, tiny_checkpoints, "npu", NPU_SHAPES)
 
 
-def _exported(made_once, checkpoints, exporter, flavour: str, static: StaticShapes | None) -> Mapping[str, Path]:
-    from voxrill.export.checkpoint import open_checkpoint
+def _exported(made_once, checkpoints, flavour: str, static: StaticShapes | None) -> Mapping[str, Path]:
+    def export(family: str, folder: Path) -> None:
+        exporter = import_exporter()
+        from voxrill.export.checkpoint import open_checkpoint
 
-    def export(family: str) -> Path:
-        checkpoint, options = open_checkpoint(checkpoints[family]), exporter.ExportOptions(static)
         logging.disable()  # torch's tracer logs thousands of lines, which pytest would keep for its report
         try:
-            return made_once(f"{family}-{flavour}", lambda folder: exporter.export_bundle(checkpoint, folder, options))
+            exporter.export_bundle(open_checkpoint(checkpoints[family]), folder, exporter.ExportOptions(static))
         finally:
             logging.disable(logging.NOTSET)
 
-    return ByFamily(export)
+    return ByFamily(lambda family: made_once(f"{family}-{flavour}", lambda folder: export(family, folder)))
 
 
 @pytest.fixture(scope="session")

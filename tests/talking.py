@@ -110,6 +110,7 @@ class Scene:
     barge_in: bool = False
     steps: int = 1000
     voice_activity: object = None
+    waking: object = None
     shown: list = field(default_factory=list)
     turns: list = field(default_factory=list)
 
@@ -138,6 +139,7 @@ class Scene:
             self.shown.append,
             self.barge_in,
             clock=lambda: self.now,
+            waking=self.waking,
         )
 
     def _post(self, signal):

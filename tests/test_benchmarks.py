@@ -9,9 +9,11 @@ import pytest
 
 pytest.importorskip("psutil", reason="the dev extra is not installed")
 
-from benchmarks import contenders, groups, llama, products, protocol, run, worker
+from benchmarks import contenders, first_sound, groups, llama, products, protocol, run, worker
 from benchmarks.plot import plot
 from benchmarks.report import Group, ratio, table, tables
+from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.contract import InterleaveSpec
 
 ROOT = Path(__file__).parent.parent
 PEBBLE = ROOT / "voxrill" / "pebble" / "bundle"
@@ -298,3 +300,38 @@ def test_gguf_names_and_weights_of_a_checkpoint(tmp_path):
 def test_make_bench_is_there():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "-m benchmarks.run" in makefile
+
+
+def test_the_first_sound_is_compared_by_the_same_work(monkeypatch, tmp_path, capsys):
+    figures = {"endpoint": 0.46, "begun": 0.08, "work": 0.5, "left": 0.12, "rate": 1.1}
+    group = {"questions": "short", "question_seconds": 1.0, "positions": 20}
+    group["figures"] = {name: {"median": value} for name, value in figures.items()}
+    (tmp_path / "talk.json").write_text(json.dumps({"endpoint": 0.5, "groups": [group]}))
+    words = ["first_sound", tmp_path / "talk.json", "--bundle", PEBBLE, "--work", tmp_path, "-o", tmp_path / "out.json"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    first_sound.main()
+    shown = capsys.readouterr()
+    (found,) = json.loads((tmp_path / "out.json").read_text())["talks"][0]["groups"]
+    assert set(found["compared"]) == {first_sound.OURS} and first_sound.OURS in shown.out
+    assert "torch float32 is left out: not asked for" in shown.err
+
+
+def test_the_work_before_the_first_sound():
+    pattern = InterleaveSpec(text=6, audio=12)
+    ours = {"encoder": [1.0], "prefill": [2.0], "step_with_head": [0.3], "step": [0.2], "frame": [0.1], "codec": [0.05]}
+    samples = {first_sound.OURS: ours, "llama.cpp Q4_0": {"prefill": [4.0], "step_with_head": [0.5], "step": [0.4]}}
+    own, other = first_sound.rows(samples).values()
+    assert list(first_sound.rows(samples)) == [first_sound.OURS, "llama.cpp Q4_0 (estimate)"]
+    assert own.work(pattern) == pytest.approx(1 + 2 + 5 * 0.3 + 0.2 + 0.1 + 0.05)
+    assert other.work(pattern) == pytest.approx(1 + 4 + 5 * 0.5 + 0.4 + 0.1 + 0.05)
+    assert own.rate(pattern, 0.08) == pytest.approx((6 * 0.3 + 12 * 0.35) / 0.96)
+
+
+@pytest.mark.parametrize(("begun", "left"), [(0.08, 4.47), (0.46, 4.85), (0.6, 4.85)])
+def test_speculation_hides_what_is_done_before_the_endpoint(begun, left):
+    manifest = open_bundle(PEBBLE).manifest
+    stages = first_sound.Stages(1.0, 2.0, 0.3, 0.2, 0.1, 0.05)
+    group = {"figures": {"endpoint": {"median": 0.46}, "begun": {"median": begun}}}
+    found = first_sound.delays(stages, group, manifest)
+    assert found["left_without_speculation"] == pytest.approx(4.85)
+    assert found["left_with_speculation"] == pytest.approx(left)

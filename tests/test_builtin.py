@@ -19,7 +19,7 @@ from voxrill.runtime import cli as commands
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION = ROOT / "examples" / "question.wav"
-PEBBLE = ROOT / "voxrill" / "pebble"
+PEBBLE = Path(voxrill.__file__).resolve().parent / "pebble"
 REINSTALL = "pip install --force-reinstall voxrill"
 
 RUNS = {
@@ -166,6 +166,7 @@ def test_an_installation_without_the_world(cli, installed, raw, options):
 
 
 def test_the_demo(monkeypatch, capfd, tmp_path):
+    pytest.importorskip("matplotlib", reason="the demo extra is not installed")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("VOXRILL_BUNDLE", "nowhere")
     runpy.run_path(str(ROOT / "examples" / "demo.py"))["main"](tmp_path)

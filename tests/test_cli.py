@@ -25,11 +25,14 @@ COMMANDS = (
     "verify",
     "pack",
     "unpack",
+    "classify",
+    "control",
     "tune",
     "talk",
     "replay",
     "snapshot",
     "plan",
+    "golden",
     "providers",
     "devices",
     "doctor",
@@ -39,6 +42,8 @@ COMMANDS = (
     "quantize",
     "compare",
     "sensitivity",
+    "npu-check",
+    "compile",
 )
 HEAVY = ("torch", "onnx", "onnxscript", "transformers", "optimum", "huggingface_hub")
 SPOKEN = "Hello there."  # what the tiny models answer with sound

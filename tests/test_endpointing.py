@@ -56,7 +56,7 @@ def test_less_is_enough_while_the_user_speaks():
 def test_what_cannot_be_is_refused():
     with pytest.raises(UsageError, match="between 0 and 1"):
         EndpointOptions(threshold=1.5)
-    with pytest.raises(UsageError, match=r"0\.192"):
+    with pytest.raises(UsageError, match=r"0\.128"):
         EndpointOptions(endpoint=0.1)
 
 

@@ -16,8 +16,8 @@ SOUND = signals.speech_like(20_000, 0)  # the random models answer this one alou
 
 def test_public_names_are_pinned():
     assert set(voxrill.__all__) == {
-        "AudioEvent", "Conversation", "EndEvent", "Event", "Model", "Result", "Sampling", "Speech", "TextEvent",
-        "VoxrillError", "__version__", "load", "pebble_world",
+        "AudioEvent", "Call", "Classification", "Conversation", "EndEvent", "Event", "Model", "Result", "Sampling",
+        "Speech", "TextEvent", "Understood", "VoxrillError", "__version__", "load", "pebble_world",
     }  # fmt: skip
 
 

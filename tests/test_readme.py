@@ -27,6 +27,7 @@ def workplace(tmp_path, bundles, tiny_checkpoints):
     (tmp_path / "LiquidAI").mkdir()
     (tmp_path / "LiquidAI" / "LFM2.5-Audio-1.5B").symlink_to(tiny_checkpoints["lfm2.5"])
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path)
+    shutil.copy(ROOT / "examples" / "commands.toml", tmp_path)
     (tmp_path / "recordings").mkdir()
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "recordings")
     (tmp_path / "bundle").symlink_to(bundles["lfm2.5"])
@@ -60,7 +61,7 @@ def test_ci_runs_the_readme_s_test_command():
 
 
 def talk(words, workplace, environment):
-    """Run a talk until it listens, on a sound card of wires where PulseAudio is installed, and end it with Ctrl-C."""
+    """Run what talks until it listens, on a sound card of wires where PulseAudio is installed; end it with Ctrl-C."""
     if shutil.which("pulseaudio") is None:
         pytest.skip("pulseaudio is not installed")
     with SoundServer("readme") as server:
@@ -118,7 +119,7 @@ def test_voxrill_lines(workplace, monkeypatch):
         if words[0] == "export":
             name, value = words[1].split("=")
             environment[name] = value
-        elif words[:2] == ["voxrill", "talk"]:
+        elif words[:2] == ["voxrill", "talk"] or "--live" in words:
             talk(words, workplace, environment)
         elif words[:2] == ["voxrill", "serve"]:
             serve(words, workplace, environment)

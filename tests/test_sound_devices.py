@@ -15,7 +15,7 @@ from voxrill.runtime.talk.audio_devices import choose, explained, found_devices,
 from voxrill.runtime.talk.device_stream import AudioSystem
 from voxrill.runtime.talk.edges import BLOCK, RATE
 from voxrill.runtime.talk.handover import Handover
-from voxrill.runtime.talk.jitter import LULL, JitterPolicy
+from voxrill.runtime.talk.jitter import LULL, ROUND, JitterPolicy
 from voxrill.runtime.talk.microphone import WAITING_CHUNKS, DeviceMicrophone
 from voxrill.runtime.talk.resampler import Resampler
 from voxrill.runtime.talk.sound_checks import Heard
@@ -543,5 +543,13 @@ def test_no_reply_stutters_whose_rate_was_known(rate, lull):
 
 def test_after_running_dry_more_is_kept_waiting():
     policy = JitterPolicy(1.2, 5.0)
-    needed = [policy.needed(1.0, dry) for dry in range(4)]
-    assert needed == sorted(set(needed)) and policy.needed(5.0, 0) == pytest.approx(1.2 * LULL)
+    needed = [policy.needed(0.5, 1.0, dry) for dry in range(4)]
+    assert needed == sorted(set(needed)) and policy.needed(0.0, 5.0, 0) == pytest.approx(1.2 * LULL)
+
+
+def test_less_waits_where_the_text_of_the_round_is_made():
+    """A device that is just fast enough starts with the second frame of a round, and late in it with half a round."""
+    policy = JitterPolicy(1.0, 60.0)
+    assert [policy.may_start(0.08 * frames, 0.0, 0) for frames in (1, 2)] == [False, True]
+    assert policy.needed(ROUND, 0.0, 0) == pytest.approx(LULL)
+    assert policy.needed(0.5 * ROUND, 0.5 * ROUND, 0) == policy.needed(ROUND, 0.0, 0)

@@ -87,7 +87,7 @@ def test_a_talk_may_go_on_from_a_snapshot(typed, cli, tmp_path):
 def test_a_trace_for_the_browser(typed, tmp_path):
     typed("kitchen lights on\n", "--chrome-trace", "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    assert {"prefill", "token", "frame", "queued"} <= {event["name"] for event in events}
+    assert {"prefill", "text", "frame", "queued"} <= {event["name"] for event in events}
     assert all(event["dur"] >= 0 for event in events)
 
 
@@ -127,7 +127,7 @@ class Keyboard:
     ("arguments", "saying"),
     [
         (("--push-to-talk",), "--text"),
-        (("--endpoint", "0.1"), "0.192"),
+        (("--endpoint", "0.1"), "0.128"),
         (("--system", "x", "--snapshot", "y"), "--snapshot"),
         (("--snapshot", "missing"), "voxrill snapshot"),
         (("--record", "."), "new folder"),

@@ -9,6 +9,9 @@ for event in model.chat(audio="question.wav"):
     ...
 """
 
+from voxrill.runtime.apps.classify import Classification
+from voxrill.runtime.apps.control import Understood
+from voxrill.runtime.apps.grammar import Call
 from voxrill.runtime.builtin import pebble_world
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
@@ -20,6 +23,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AudioEvent",
+    "Call",
+    "Classification",
     "Conversation",
     "EndEvent",
     "Event",
@@ -28,6 +33,7 @@ __all__ = [
     "Sampling",
     "Speech",
     "TextEvent",
+    "Understood",
     "VoxrillError",
     "__version__",
     "load",

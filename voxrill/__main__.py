@@ -10,12 +10,15 @@ from rich.console import Console
 
 from voxrill import __version__
 from voxrill.export import cli as export_commands
+from voxrill.export import npu_cli as npu_commands
 from voxrill.quantize import cli as quantize_commands
 from voxrill.runtime import cli as runtime_commands
 from voxrill.runtime import doctor_cli as doctor_command
+from voxrill.runtime import golden_cli as golden_command
 from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import providers_cli as providers_command
 from voxrill.runtime import tune_cli as tune_command
+from voxrill.runtime.apps import cli as app_commands
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.model import Fallback
 from voxrill.runtime.serve import cli as serve_command
@@ -35,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 runtime_commands.register(app)
+app_commands.register(app)
 tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)
@@ -42,9 +46,11 @@ doctor_command.register(app)
 serve_command.register(app)
 bench_commands.register(app)
 plan_command.register(app)
+golden_command.register(app)
 providers_command.register(app)
 export_commands.register(app, quantize_commands.quantiser)
 quantize_commands.register(app)
+npu_commands.register(app)
 
 
 def _version(wanted: bool) -> None:

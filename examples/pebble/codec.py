@@ -184,7 +184,8 @@ class Detokenizer(AudioDetokenizer):
             else:
                 past += [torch.zeros(batch, config.lfm.kv_heads, config.window - 1, config.lfm.head_dim)] * 2
         positions, bias = window_geometry(torch.zeros(1, dtype=torch.int64), length, config.window)
-        x, _ = self.lfm(x, positions, attend_all(bias, lambda whole: whole), past, lambda whole: whole)
+        rotary = config.lfm.rotary(positions)
+        x, _ = self.lfm(x, rotary, attend_all(bias, lambda whole: whole), past, lambda whole: whole)
         magnitude, phase = self.lin(x).chunk(2, -1)
         return magnitude, phase
 

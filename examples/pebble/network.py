@@ -190,8 +190,8 @@ class Pebble(nn.Module):
             else:
                 past += [torch.zeros(batch, stack.kv_heads, 0, stack.head_dim)] * 2
         bias = torch.full((length, length), MASKED).triu(1)
-        positions = torch.arange(length).float()
-        hidden: torch.Tensor = self.lfm(embeddings, positions, attend_all(bias, lambda x: x), past, lambda x: x)[0]
+        rotary = self.lfm.config.rotary(torch.arange(length).float())
+        hidden: torch.Tensor = self.lfm(embeddings, rotary, attend_all(bias, lambda x: x), past, lambda x: x)[0]
         return hidden
 
     def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:

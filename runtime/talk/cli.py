@@ -46,6 +46,7 @@ from voxrill.runtime.talk.mute import MutePlayer
 from voxrill.runtime.talk.speaker import Speaker
 from voxrill.runtime.talk.trace import TurnTrace, chrome_trace, table
 from voxrill.runtime.talk.view import make_view
+from voxrill.runtime.talk.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
 
 SEEDS = 1 << 31
 
@@ -73,6 +74,12 @@ def talk(
     echo_cancel: Annotated[
         bool, typer.Option("--echo-cancel", help="The same without headphones; wants the extra echo.")
     ] = False,
+    wake_word: Annotated[
+        str | None, typer.Option("--wake-word", help="Sleep until this is said (list: those there are); extra wake.")
+    ] = None,
+    follow_up: Annotated[
+        float, typer.Option(help="Seconds after each answer in which no wake word is needed.")
+    ] = FOLLOW_UP,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a question.")] = EndpointOptions.endpoint,
     longest: Annotated[float, typer.Option(help="Seconds that a question may last.")] = EndpointOptions.longest,
     speculate: Annotated[bool, typer.Option(help="Begin answers at a short silence, on suspicion.")] = True,
@@ -98,6 +105,12 @@ def talk(
     """Talk: speak, be answered aloud, interrupt, go on. Ctrl-C ends it."""
     if text and push_to_talk:
         raise UsageError("--text and --push-to-talk both want the keyboard", "Give one of them")
+    if wake_word == LIST:
+        print("\n".join(wake_words()))
+        return
+    if wake_word is not None and (text or push_to_talk):
+        raise UsageError("--wake-word is for speaking without a key", "Give it without --text and --push-to-talk")
+    waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
     endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
     canceller_made = canceller() if echo_cancel else None
     system_audio = None if text and mute else AudioSystem()
@@ -128,7 +141,7 @@ def talk(
     options = TalkOptions(mind, endpoints, barge_in or echo_cancel, push_to_talk)
     traces: list[TurnTrace] = []
     with keepers(model, conversation, mind, view, record, save, traces, json) as kept:
-        talking = Talk(conversation, heard, player, view, options, kept)
+        talking = Talk(conversation, heard, player, view, options, kept, waking=waking)
         with keyboard(talking, text, push_to_talk):
             talking.run()
     if trace:

@@ -77,4 +77,4 @@ def _wanted(rate: float, expected: float) -> Rung:
 
 def _wait(rate: float, seconds: float) -> float:
     """Seconds that it takes to make what must wait before the reply may sound."""
-    return rate * JitterPolicy(rate, seconds).needed(0.0, 0)
+    return rate * JitterPolicy(rate, seconds).needed(0.0, 0.0, 0)

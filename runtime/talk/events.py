@@ -8,7 +8,7 @@ from typing import Literal, Protocol, Self
 
 from voxrill.runtime.talk.trace import TurnTrace
 
-State = Literal["listening", "thinking", "speaking"]
+State = Literal["asleep", "listening", "thinking", "speaking"]
 
 
 @dataclass(frozen=True)

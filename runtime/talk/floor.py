@@ -73,6 +73,11 @@ class Floor:
                 return True
             return False
 
+    def answering(self) -> bool:
+        """Whether an answer is due, or being played."""
+        with self._lock:
+            return self._owed and not self._over()
+
     def sounding(self) -> bool:
         """Whether an answer is being played now."""
         with self._lock:

@@ -4,13 +4,22 @@ In: how fast sound is made, how much of it is expected, how much waits. Out: whe
 
 A reply of T seconds, made at r seconds of computing a second of sound, of which b seconds wait, plays through without a
 gap if r(T - b) ≤ T, so b ≥ T(1 - 1/r): nothing for a device faster than real time. On top comes the longest lull: sound
-comes in rounds, some text first, and while the text is made no sound comes.
+comes in rounds, some text first, and while the text is made no sound comes. Of a round that has just begun the text is
+made already, so that such a device catches up before the next lull; the nearer its end, the more of that must wait.
 """
 
 from __future__ import annotations
 
+import math
+
+ROUND = 0.96
+"""Seconds of sound of a round: 12 frames of 80 ms."""
+
 LULL = 0.48
-"""Seconds of sound, half a round of 12 frames of 80 ms: making the text of a round takes less than making its sound."""
+"""Seconds of sound, half a round: making the text of a round takes less than making its sound."""
+
+MARGIN = 0.06
+"""Seconds of sound, most of a frame: what is made is not made at an even rate."""
 
 UNKNOWN_RATE = 1.0
 """Seconds of computing a second of sound, of a device that was not measured yet."""
@@ -31,12 +40,22 @@ class JitterPolicy:
         self._rate = UNKNOWN_RATE if rate is None else rate
         self._expected = expected
 
-    def needed(self, played: float, dry: int) -> float:
-        """Seconds of sound that must wait before it may sound, `played` seconds in and having run dry `dry` times."""
+    def needed(self, waiting: float, played: float, dry: int) -> float:
+        """Seconds of sound that must wait before it may sound, where `waiting` do.
+
+        Args:
+            waiting: seconds of sound.
+            played: seconds of the reply that were played, or left out.
+            dry: times that it ran dry.
+        """
         rate = self._rate * CAUTION**dry
         left = max(0.0, self._expected - played)
-        return rate * LULL + (left * (1 - 1 / rate) if rate > 1 else 0.0)
+        if rate > 1:
+            return rate * LULL + left * (1 - 1 / rate)
+        rounds = (played + waiting) / ROUND
+        begun = rounds - math.ceil(rounds) + 1  # of the newest sound's round, over 0 to 1
+        return rate * (MARGIN + (LULL - MARGIN) * begun)
 
     def may_start(self, waiting: float, played: float, dry: int) -> bool:
         """Whether `waiting` seconds of sound are enough to start."""
-        return waiting >= self.needed(played, dry)
+        return waiting >= self.needed(waiting, played, dry)

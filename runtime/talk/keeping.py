@@ -12,7 +12,9 @@ from voxrill.devices.memory import private_memory
 from voxrill.runtime.cli import print_json
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.model import Model
+from voxrill.runtime.talk.edges import RATE
 from voxrill.runtime.talk.events import View
+from voxrill.runtime.talk.listener import Signal, WakeChange, Woke
 from voxrill.runtime.talk.loop import Keepers
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.recording import Recorder, describe
@@ -45,8 +47,14 @@ def keepers(
         if json:
             print_json(_summary(turn))
 
+    def tell(signal: Signal | WakeChange) -> None:
+        if recorder:
+            recorder.signal(signal)
+        if json and isinstance(signal, WakeChange):
+            print_json({"state": "listening" if isinstance(signal, Woke) else "asleep", "at": signal.end / RATE})
+
     try:
-        yield Keepers(recorder.hear, recorder.signal, keep) if recorder else Keepers(turn=keep)
+        yield Keepers(recorder.hear, tell, keep) if recorder else Keepers(signal=tell, turn=keep)
     finally:
         if recorder:
             recorder.close()

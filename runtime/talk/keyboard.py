@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 
@@ -16,7 +16,7 @@ def keyboard(talking: Talk, text: bool, push_to_talk: bool) -> Iterator[None]:
     """While the talk is on: typed questions, or the key that is pressed to talk, and Ctrl-C."""
     if text or push_to_talk:
         Thread(target=_type if text else _press, args=(talking,), daemon=True).start()
-    with _closed_by_signals(talking):
+    with closed_by_signals(talking.close):
         yield
 
 
@@ -37,12 +37,12 @@ def _press(talking: Talk) -> None:
 
 
 @contextmanager
-def _closed_by_signals(talking: Talk) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the talk where it is; a second one ends the program."""
+def closed_by_signals(end: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) calls `end`; a second one ends the program."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def close(number: int, _frame: object) -> None:
-        talking.close()
+        end()
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:

@@ -16,9 +16,10 @@ import numpy as np
 
 from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block, Floats
 from voxrill.runtime.talk.endpointing import Decision, Endpointer, PushToTalk, blocks
-from voxrill.runtime.talk.events import Notice, TalkEvent, UserSpeaking
+from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, UserSpeaking
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.voice_activity import VoiceDetector
+from voxrill.runtime.talk.wake_word import Waking
 
 BEFORE = 0.32
 """Seconds kept before the first voiced block: consonants begin quietly. Of 32 held-out spoken commands the built-in
@@ -33,12 +34,16 @@ _CLIPPED_BLOCKS = 8
 
 @dataclass(frozen=True)
 class Utterance:
-    """What the user said: samples (n,) at 16 kHz, heard from sample `start` to `end`; voiced until `voice_end` s."""
+    """What the user said: samples (n,) at 16 kHz, heard from sample `start` to `end`; voiced until `voice_end` s.
+
+    woke: when the wake word before it was heard, seconds; None if it needed none.
+    """
 
     samples: Floats
     start: int
     end: int
     voice_end: float
+    woke: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,20 @@ class Typed:
 
 
 @dataclass(frozen=True)
+class Woke:
+    """The wake word became known with sample `end`."""
+
+    end: int
+
+
+@dataclass(frozen=True)
+class Slept:
+    """Nothing was asked for so long, until sample `end`, that the wake word is needed again."""
+
+    end: int
+
+
+@dataclass(frozen=True)
 class Closed:
     """Nothing more will be heard; `error` says why, None if it was wished. `finish`: an answer is still played."""
 
@@ -95,6 +114,8 @@ class Closed:
 
 Signal = Began | Paused | Resumed | Ended | Interrupted | Typed | Closed
 
+WakeChange = Woke | Slept
+
 
 class Listener:
     """Follows the microphone.
@@ -103,10 +124,11 @@ class Listener:
         voice_activity: the probability of speech of the stream's next samples (512,), and its `reset`.
         endpointer: decides when turns begin and end.
         floor: what is asked whether an answer is being played, and told when the user interrupts.
-        post: takes each signal to the thinking thread.
+        post: takes each signal to the thinking thread, and each change between sleep and waking.
         show: takes what the user should see.
         barge_in: listen while an answer is played; otherwise the microphone is ignored until `tail` seconds after.
         clock: seconds.
+        waking: lets through what is to be listened to; None for all.
     """
 
     def __init__(
@@ -114,11 +136,12 @@ class Listener:
         voice_activity: VoiceDetector,
         endpointer: Endpointer | PushToTalk,
         floor: Floor,
-        post: Callable[[Signal], None],
+        post: Callable[[Signal | WakeChange], None],
         show: Callable[[TalkEvent], None] = lambda _event: None,
         barge_in: bool = False,
         tail: float = 0.25,
         clock: Callable[[], float] = time.perf_counter,
+        waking: Waking | None = None,
     ) -> None:
         self._voice_activity = voice_activity
         self._floor = floor
@@ -127,6 +150,8 @@ class Listener:
         self._barge_in = barge_in
         self._tail = blocks(tail)
         self._clock = clock
+        self._waking = waking
+        self._woke: float | None = None
         self._endpointer = endpointer
         self._before = blocks(BEFORE)
         self._after = endpointer.options.pause_blocks
@@ -149,6 +174,12 @@ class Listener:
             self._number += 1
         return [*fill, block.samples]
 
+    def begin(self) -> None:
+        """Show what is waited for."""
+        if self._waking is not None:
+            self._show(Notice(f'Waiting for "{self._waking.word}"'))
+            self._show(StateChanged("asleep"))
+
     def hear_nothing(self) -> None:
         """The microphone is away: an answer that was held because the user seemed to begin goes on."""
         self._floor.hush(False)
@@ -156,6 +187,39 @@ class Listener:
     def _hear(self, block: Block) -> None:
         if self._is_deaf():
             return
+        for awaited in [block] if self._waking is None else self._let_through(self._waking, block):
+            self._attend(awaited)
+
+    def _let_through(self, waking: Waking, block: Block) -> list[Block]:
+        """What is to be listened to, now that this block was heard."""
+        if waking.hears_word(block):
+            self._begin_anew(block)
+        elif not waking.awake:
+            return []
+        busy = self._endpointer.state in ("speaking", "paused") or self._floor.answering()
+        heard = waking.let_through(busy)
+        if not waking.awake:
+            self._woke = None
+            self._post(Slept(block.at + BLOCK))
+            self._show(StateChanged("asleep"))
+        return heard
+
+    def _begin_anew(self, block: Block) -> None:
+        """The wake word was heard: whatever was said before it, and the word itself, is no question."""
+        if self._endpointer.state == "paused":
+            self._post(Resumed())
+        self._forget()
+        self._woke = self._clock()
+        self._post(Woke(block.at + BLOCK))
+        self._show(StateChanged("listening"))
+
+    def _forget(self) -> None:
+        self._endpointer.reset()
+        self._voice_activity.reset()
+        self._kept.clear()
+
+    def _attend(self, block: Block) -> None:
+        """Listen to a block."""
         self._kept.append((self._endpointer.number, block))
         decision = self._endpointer.hear(self._voice_activity(block.samples))
         if decision != "began":
@@ -179,9 +243,9 @@ class Listener:
         elif self._deaf:
             self._deaf -= 1
             if not self._deaf:
-                self._endpointer.reset()
-                self._voice_activity.reset()
-                self._kept.clear()
+                self._forget()
+                if self._waking is not None:
+                    self._waking.reset()
         return self._deaf > 0
 
     def _decide(self, decision: Decision) -> None:
@@ -197,6 +261,7 @@ class Listener:
             self._post(Resumed())
         else:
             self._post(Ended(self._utterance(), now, self._floor.question(), decision == "too long"))
+            self._woke = None
 
     def _utterance(self) -> Utterance:
         """From a little before the first voiced block to the end of the pause after the last."""
@@ -204,7 +269,7 @@ class Listener:
         kept = [(number, block) for number, block in self._kept if first <= number <= last + self._after]
         start = kept[0][1].at
         samples = np.concatenate([block.samples for _, block in kept])
-        return Utterance(samples, start, start + len(samples), dict(kept)[last].captured)
+        return Utterance(samples, start, start + len(samples), dict(kept)[last].captured, self._woke)
 
     def _watch_clipping(self, block: Block) -> None:
         if self._endpointer.state == "quiet":

@@ -7,28 +7,26 @@ gone, Ctrl-C, an error in either thread), the answer being played is cut, its tu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import Empty
 from threading import Event as Flag
-from threading import Thread
 
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.talk.edges import Floats, Microphone, Player
 from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, level
+from voxrill.runtime.talk.hearing import hearing
+from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, WakeChange
 from voxrill.runtime.talk.mind import Mind, MindOptions
 from voxrill.runtime.talk.reply import Turn
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.talk.wake_word import Waking
 
 _POLL = 0.02
 """Seconds after which an idle mind looks whether the answer was played to its end."""
-
-_READ = 0.1
-"""Seconds after which a listener without a block looks whether it is to end."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Keepers:
     """Who keeps what: blocks heard and signals (in the hearing thread), and turns that are over."""
 
     hear: Callable[[list[Floats]], None] = lambda _heard: None
-    signal: Callable[[Signal], None] = lambda _signal: None
+    signal: Callable[[Signal | WakeChange], None] = lambda _signal: None
     turn: Callable[[Turn], None] = lambda _turn: None
 
 
@@ -61,6 +59,7 @@ class Talk:
         options: how to talk.
         keepers: who keeps what.
         voice_activity: tells speech from other sound; None for silero's.
+        waking: lets through what follows the wake word; None for all.
     """
 
     def __init__(
@@ -72,13 +71,13 @@ class Talk:
         options: TalkOptions,
         keepers: Keepers,
         voice_activity: VoiceDetector | None = None,
+        waking: Waking | None = None,
     ) -> None:
         self._microphone = microphone
         self._player = player
         self._view = view
         self._keepers = keepers
         self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
-        self._stopping = Flag()
         floor = Floor(player)
         self._mind = Mind(conversation, player, floor, self._show, keepers.turn, options.mind)
         self._quiet = Flag()
@@ -90,6 +89,7 @@ class Talk:
             self._post,
             view.show,
             options.barge_in or options.push_to_talk,
+            waking=waking,
         )
 
     def run(self) -> None:
@@ -104,7 +104,9 @@ class Talk:
             edges.enter_context(self._player)
             if self._microphone is not None:
                 edges.enter_context(self._microphone)
-                edges.enter_context(self._hearing())
+                edges.enter_context(
+                    hearing(self._microphone, self._listener, self._post, self._view.level, self._keepers.hear)
+                )
             try:
                 closed = self._think()
             finally:
@@ -130,9 +132,10 @@ class Talk:
         """End the talk: at once, or after the answer that is being played."""
         self._post(Closed(finish=finish))
 
-    def _post(self, signal: Signal) -> None:
+    def _post(self, signal: Signal | WakeChange) -> None:
         self._keepers.signal(signal)
-        self._mind.inbox.put(signal)
+        if not isinstance(signal, WakeChange):  # who answers does not care
+            self._mind.inbox.put(signal)
 
     def _show(self, event: TalkEvent) -> None:
         self._view.show(event)
@@ -147,27 +150,3 @@ class Talk:
                 except Empty:
                     continue
         return self._mind.closed
-
-    @contextmanager
-    def _hearing(self) -> Iterator[None]:
-        """The listener's thread, until it is left."""
-        thread = Thread(target=self._listen, name="voxrill-listener", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            thread.join()
-
-    def _listen(self) -> None:
-        assert self._microphone is not None
-        try:
-            while not self._stopping.is_set():
-                block = self._microphone.read(_READ)
-                if block is None:
-                    self._listener.hear_nothing()
-                else:
-                    self._view.level(level(block.samples))
-                    self._keepers.hear(self._listener.hear(block))
-        except Exception as error:  # whatever it is, the calling thread must know
-            self._post(Closed(error))

@@ -188,7 +188,7 @@ class Mind:
         if utterance is None:
             self._tracer.begin(None, None, 0.0)
         else:
-            self._tracer.begin(utterance.voice_end, paused, len(utterance.samples) / RATE)
+            self._tracer.begin(utterance.voice_end, paused, len(utterance.samples) / RATE, utterance.woke)
         seed = self._options.seed + self._turn
         samples = utterance.samples if utterance else None
         answer = Answer(self._conversation, samples, typed, seed, self._options.max_new_tokens)

@@ -24,7 +24,7 @@ from voxrill.runtime.errors import UsageError
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.edges import RATE, Floats
 from voxrill.runtime.talk.events import Notice
-from voxrill.runtime.talk.listener import Ended, Paused, Signal
+from voxrill.runtime.talk.listener import Ended, Paused, Signal, WakeChange
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.reply import Turn
 
@@ -90,11 +90,13 @@ class Recorder:
         for samples in heard:
             self._write(self._sound, samples.astype("<f4").tobytes())
 
-    def signal(self, signal: Signal) -> None:
+    def signal(self, signal: Signal | WakeChange) -> None:
         """Keep what was decided."""
         where = {}
         if isinstance(signal, Paused | Ended):
             where = {"start": signal.utterance.start, "end": signal.utterance.end}
+        elif isinstance(signal, WakeChange):
+            where = {"end": signal.end}
         self._line({"signal": type(signal).__name__, **where})
 
     def keep(self, turn: Turn) -> None:

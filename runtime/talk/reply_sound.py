@@ -20,7 +20,8 @@ class ReplySound:
         self.rate = rate
         self.first_queued: float | None = None
         self.first_played: float | None = None
-        self.pushed = 0  # samples; written by the pushing side, as are the next four
+        self.skipped = 0.0  # seconds that were left out before it; written by the pushing side, as are the next five
+        self.pushed = 0  # samples
         self.underruns = 0  # times that sound came after the reply had run dry
         self.finished = self.stopped = self.hushed = False
         self.taken = 0  # samples; written by the callback, as are the next two
@@ -37,7 +38,7 @@ class ReplySound:
             return
         dry = self.underruns = self.dry
         self._append(samples)
-        waiting, played = (self.pushed - self.taken) / self.rate, self.taken / self.rate
+        waiting, played = (self.pushed - self.taken) / self.rate, self.skipped + self.taken / self.rate
         if self._permitted < dry and self._policy.may_start(waiting, played, dry):
             self._permitted = dry
 

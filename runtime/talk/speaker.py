@@ -76,7 +76,9 @@ class Speaker(OpenStream):
         """More of the reply, (n,) at the model's rate."""
         if self._reply.first_queued is None:
             self._reply.first_queued = self._clock()
-        self._reply.push(self._resampler(self._onset(samples)))
+        sounding = self._onset(samples)
+        self._reply.skipped = self._onset.skipped / self._model_rate
+        self._reply.push(self._resampler(sounding))
 
     def finish(self) -> None:
         """No more of this reply comes: play what there is."""

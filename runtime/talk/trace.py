@@ -16,16 +16,19 @@ from voxrill.runtime.talk.edges import Player
 class TurnTrace:
     """One turn. Times are `time.perf_counter()` seconds, None for what did not happen.
 
-    voice_end: the user's last voiced sample was captured; paused: the short silence was noticed; endpoint: the turn
-    was decided to be over; encoding: the answer was begun; encoded, prefilled, first_token, first_frame: each was done;
-    queued: the first sample went to the player; played: it left for the device; ended: the turn was over.
+    woke: the wake word was heard; voice_end: the user's last voiced sample was captured; paused: the short silence was
+    noticed; endpoint: the turn was decided to be over; encoding: the answer was begun; encoded, prefilled, first_token,
+    first_frame: each was done; spelled: the last text token before the first frame was done; queued: the first sample
+    went to the player; played: it left for the device; ended: the turn was over.
 
-    underruns: times the player ran dry; speculated: the answer had been begun before the endpoint; false_starts:
-    answers begun and thrown away in this turn, and false_start_cpu: the processor seconds they cost, out of `cpu`;
-    barge_in: seconds of the answer that were played before the user interrupted it, None if nobody did.
+    making: seconds that the answer's text tokens and frames took; underruns: times the player ran dry; speculated: the
+    answer had been begun before the endpoint; false_starts: answers begun and thrown away in this turn, and
+    false_start_cpu: the processor seconds they cost, out of `cpu`; barge_in: seconds of the answer that were played
+    before the user interrupted it, None if nobody did.
     """
 
     number: int
+    woke: float | None = None
     voice_end: float | None = None
     paused: float | None = None
     endpoint: float | None = None
@@ -33,10 +36,12 @@ class TurnTrace:
     encoded: float | None = None
     prefilled: float | None = None
     first_token: float | None = None
+    spelled: float | None = None
     first_frame: float | None = None
     queued: float | None = None
     played: float | None = None
     ended: float | None = None
+    making: float = 0.0
     underruns: int = 0
     speculated: bool = False
     false_starts: int = 0
@@ -74,9 +79,11 @@ class Tracer:
         self.making = 0.0
         """Seconds spent on text tokens and frames."""
 
-    def begin(self, voice_end: float | None, paused: float | None, question_seconds: float) -> None:
+    def begin(
+        self, voice_end: float | None, paused: float | None, question_seconds: float, woke: float | None = None
+    ) -> None:
         """An answer is begun, perhaps on suspicion."""
-        self._known = {"voice_end": voice_end, "paused": paused, "question_seconds": question_seconds}
+        self._known = {"woke": woke, "voice_end": voice_end, "paused": paused, "question_seconds": question_seconds}
         self._attempt_cpu = self._cpu()
         self.making = 0.0
 
@@ -99,6 +106,8 @@ class Tracer:
             self._known[event.stage] = ended
             return
         self.making += ended - started
+        if isinstance(event, TextEvent) and "first_frame" not in self._known:
+            self._known["spelled"] = ended
         first = _FIRSTS.get(type(event))
         if first:
             self._known.setdefault(first, ended)
@@ -112,6 +121,7 @@ class Tracer:
         return TurnTrace(
             number=self._number,
             ended=at,
+            making=self.making,
             false_starts=self._false_starts,
             false_start_cpu=self._false_start_cpu,
             cpu=self._cpu() - self._began_cpu,
@@ -128,8 +138,8 @@ STAGES = (
     ("endpoint", "voice_end", "endpoint"),
     ("encoder", "encoding", "encoded"),
     ("prefill", "encoded", "prefilled"),
-    ("token", "prefilled", "first_token"),
-    ("frame", "first_token", "first_frame"),
+    ("text", "prefilled", "spelled"),
+    ("frame", "spelled", "first_frame"),
     ("queued", "endpoint", "queued"),
     ("played", "queued", "played"),
 )
@@ -162,7 +172,7 @@ def chrome_trace(traces: list[TurnTrace]) -> dict[str, Any]:
     """The same as a browser's tracing page (chrome://tracing, ui.perfetto.dev) reads it; microseconds."""
     events = []
     for trace in traces:
-        for name, begin, end in (*STAGES, ("turn", "voice_end", "ended")):
+        for name, begin, end in (("question", "woke", "voice_end"), *STAGES, ("turn", "voice_end", "ended")):
             begins, ends = getattr(trace, begin), getattr(trace, end)
             if begins is not None and ends is not None:
                 track = {"pid": 1, "tid": 2 if name in _OWN_TRACK else 1, "args": {"turn": trace.number}}

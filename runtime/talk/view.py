@@ -36,7 +36,7 @@ METER = 24
 LOUDEST, QUIETEST = 0.0, -60.0
 """dB of full scale at the meter's ends."""
 
-_COLOURS = {"listening": "green", "thinking": "yellow", "speaking": "cyan"}
+_COLOURS = {"asleep": "dim", "listening": "green", "thinking": "yellow", "speaking": "cyan"}
 
 
 def make_view(console: Console, out: Console) -> View:

@@ -1,4 +1,4 @@
-"""The commands that measure: bench --minutes, which is of another module, and bench talk.
+"""The commands that measure: bench --minutes, which is of another module, bench talk and bench first-sound.
 
 The table or JSON goes to stdout, progress to stderr.
 """
@@ -16,13 +16,14 @@ import typer
 from rich.console import Console
 
 from voxrill.devices.processor import processor
-from voxrill.runtime.cli import BundleOption, JsonOption, ProviderOption, err, print_json
+from voxrill.runtime.cli import BundleOption, JsonOption, ProviderOption, ThreadsOption, err, print_json
 from voxrill.runtime.steps import Progress, step_progress
 from voxrill.runtime.sustained_cli import sustained
+from voxrill.runtime.talk.bench import first_sound as sounds
 from voxrill.runtime.talk.bench import report
 from voxrill.runtime.talk.bench.asking import Question, ask, interrupt
 from voxrill.runtime.talk.bench.cascade import SYNTHESISERS, check_cascade
-from voxrill.runtime.talk.bench.questions import read_questions
+from voxrill.runtime.talk.bench.questions import joined, read_questions
 from voxrill.runtime.talk.bench.sound_server import SoundServer, check_pulseaudio
 from voxrill.runtime.talk.bench.subject import Subject
 from voxrill.runtime.talk.bench.virtual_user import VirtualUser
@@ -32,13 +33,20 @@ VOXRILL, CASCADE = "voxrill", "cascade"
 
 _TALK = ("-m", "voxrill", "talk", "--barge-in", "--json")
 _CASCADE = ("-m", "voxrill.runtime.talk.bench.cascade")
+_FORCED = ("-m", "voxrill.runtime.talk.bench.forced")
+
+LONG = 4.0
+"""Seconds of the long ones among the questions."""
+
+_NO_QUALITY = "The answers' lengths are forced: with random weights these are times, and say nothing about quality"
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     bench = typer.Typer(name="bench", no_args_is_help=True, rich_markup_mode=None)
     bench.callback(invoke_without_command=True)(sustained)
-    bench.command()(talk)
+    for command in (talk, first_sound):
+        bench.command()(command)
     app.add_typer(bench)
 
 
@@ -84,6 +92,41 @@ def talk(
         out.print(report.table(results))
         if minutes is not None:
             out.print(report.growth_table(results))
+
+
+def first_sound(
+    bundle: BundleOption = None,
+    count: Annotated[int, typer.Option("-n", "--turns", min=2, help="Questions that are asked.")] = 20,
+    questions: Annotated[
+        Path | None, typer.Option(help="Folder of spoken questions; without one, Pebble's held-out ones.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=20.0, help="Length that answers are forced to.")] = 3.0,
+    endpoint: Annotated[
+        float, typer.Option(min=0.2, help="Seconds of silence that end a question.")
+    ] = EndpointOptions.endpoint,
+    threads: ThreadsOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Where the time to the first sound goes, in the live loop, with any weights: answers have a forced length.
+
+    Every other question is as it was recorded, and the rest are joined to 4 seconds.
+    """
+    EndpointOptions(endpoint=endpoint)
+    check_pulseaudio()
+    asked = read_questions(questions, count)
+    asked[1::2] = joined(asked, LONG)[1::2]
+    command = [*_FORCED, "--seconds", str(seconds), "--endpoint", str(endpoint), "--threads", str(threads)]
+    command += ["--bundle", str(bundle)] if bundle else []
+    with step_progress(err, "asking") as progress:
+        (result,) = measured({VOXRILL: command}, asked, 0, progress)
+    groups = [sounds.group("as recorded", result.turns[::2]), sounds.group(f"{LONG:g} s", result.turns[1::2])]
+    about = {"bundle": bundle and bundle.name, "endpoint": endpoint, "seconds": seconds, "note": _NO_QUALITY}
+    if json:
+        print_json({**about, "processor": processor(), "threads": threads, "groups": groups})
+    else:
+        title = f"first sound, {endpoint:g} s of silence end a question"
+        Console(highlight=False, markup=False, emoji=False).print(sounds.table(groups, title))
+    err.print(f"voxrill: {_NO_QUALITY}.", soft_wrap=True)
 
 
 def measured(

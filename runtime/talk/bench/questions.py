@@ -6,19 +6,25 @@ rate. Without a folder, Pebble's held-out clips are taken, which only a checkout
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from voxrill.runtime.audio_file import SOUND_FILES, read_audio
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.talk.bench.asking import Question
+from voxrill.runtime.talk.bench.measuring import voiced
 from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
 
 LIST = "held_out.json"
 
 HELD_OUT = Path(__file__).resolve().parents[3] / "tests" / "pebble"
+
+SILENCE = 0.2
+"""Seconds at the end of questions that were joined."""
 
 _NOT_SPOKEN = ("music", "silence", "typed")
 
@@ -48,3 +54,14 @@ def read_questions(folder: Path | None, count: int) -> list[Question]:
         raise UsageError(f"{folder} holds no sounds", f"Put spoken questions there, as {', '.join(SOUND_FILES)}")
     questions = [Question(name, read_audio(folder / name, WIRE_RATE), reply) for name, reply in replies.items()]
     return list(islice(cycle(questions), count))
+
+
+def joined(questions: Sequence[Question], seconds: float) -> list[Question]:
+    """Questions of so many seconds of speech: each goes on with those after it, without a pause, and is cut there."""
+    speech = [question.samples[slice(*(voiced(question.samples, WIRE_RATE) or (0, 0)))] for question in questions]
+    length, silence = round(seconds * WIRE_RATE), np.zeros(round(SILENCE * WIRE_RATE), np.float32)
+    found = []
+    for number, question in enumerate(questions):
+        whole = np.concatenate([*speech[number:], *speech[:number]])
+        found.append(Question(question.name, np.concatenate([whole[:length], silence])))
+    return found

@@ -1,0 +1,176 @@
+"""How rightly Pebble's spoken commands become calls: `python commanding.py`, by the runtime's voice control.
+
+In: examples/commands.toml, a bundle, clips made once in the cache. Out: a line a test, and of the set `choose`, voices
+that Pebble was trained on saying other takes, a line a threshold. The threshold is chosen there and never on the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from augment import noisy, quiet_room
+from data import evaluation_jobs
+from synthesise import EVALUATED_ONLY, Clips, Job, make_clips
+from world import SENTENCES, WORDS, outside_sentence
+
+import voxrill
+from voxrill.runtime.apps.control import THRESHOLD, Control, Understood
+from voxrill.runtime.apps.grammar import Call, read_grammar
+
+COMMANDS = Path(__file__).parent.parent / "commands.toml"
+CHOSEN_ON = 200
+"""Commands, as many near misses, and as many outside sentences, that the threshold is chosen on."""
+LIMIT = 60
+"""Most tokens of an unconstrained transcript."""
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+CONDITIONS = ("clean", "noise 10 dB")
+NO_COMMAND, NEAR_MISS = "outside sentences", "near misses, other sentences of the world"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One clip: its test, the call it means (None if none), and what each way of decoding made of it.
+
+    free: of the unconstrained transcript, None where that is no sentence of the grammar; greedy: taking the likeliest
+    allowed token each time.
+    """
+
+    test: str
+    wanted: Call | None
+    free: Call | None
+    greedy: Call
+    best: Understood
+
+
+def choosing_jobs() -> Iterator[Job]:
+    """Trained voices in takes that were not trained on: known commands, near misses, sentences outside the world."""
+    known = [s for s in SENTENCES if not s.held_out]
+    chance = np.random.default_rng(17)
+    for number in range(CHOSEN_ON):
+        voice = ("espeak", "espeak", "flite:rms", "flite:slt")[number % 4]
+        yield Job(known[chance.integers(len(known))].command, voice, 20 * 10**6 + number)
+        yield Job(near_miss(chance), voice, 21 * 10**6 + number)
+        yield Job(outside_sentence(2 * 10**5 + number), voice, 22 * 10**6 + number)
+
+
+def testing_jobs() -> Iterator[Job]:
+    """Pebble's own evaluation clips, and near misses by voices it never heard."""
+    yield from evaluation_jobs()
+    chance = np.random.default_rng(19)
+    for number in range(CHOSEN_ON):
+        yield Job(near_miss(chance), "espeak-held-out", 23 * 10**6 + number)
+
+
+def near_miss(chance: np.random.Generator) -> str:
+    """A sentence of the world with one of its words exchanged for another that Pebble knows, which makes it none."""
+    commands = {s.command for s in SENTENCES}
+    while True:
+        words = SENTENCES[chance.integers(len(SENTENCES))].command.split()
+        words[chance.integers(len(words))] = str(chance.choice(WORDS))
+        if (missed := " ".join(words)) not in commands:
+            return missed
+
+
+def hear(bundle: Path | None, clips: Clips, condition: str, limit: int) -> Iterator[Heard]:
+    """What is made of the first `limit` clips of each test."""
+    model = voxrill.load(bundle, threads=1)
+    grammar = read_grammar(COMMANDS)
+    calls = {sentence.words: sentence.call for sentence in grammar.sentences}
+    best, greedy = Control(model, grammar, 0.0), Control(model, grammar, 1.0)
+    counted: dict[str, int] = {}
+    for number in range(len(clips)):
+        wanted = calls.get(clips.texts[number])
+        test = test_of(clips, number, wanted)
+        counted[test] = counted.get(test, 0) + 1
+        if counted[test] > limit:
+            continue
+        chance = np.random.default_rng(number)
+        waveform = quiet_room(clips.waveform(number), chance)
+        if condition != "clean":
+            waveform = noisy(waveform, "pink", 10, [], chance)
+        written = model.transcribe(waveform, max_new_tokens=LIMIT, text_sampling=voxrill.Sampling()).text.strip()
+        yield Heard(test, wanted, calls.get(written), greedy.hear(waveform).call, best.hear(waveform))
+
+
+def test_of(clips: Clips, number: int, wanted: Call | None) -> str:
+    """Which test a clip belongs to."""
+    voice = clips.voices[number]
+    if wanted is None and set(clips.texts[number].split()) <= set(WORDS):
+        return NEAR_MISS
+    if wanted is None:
+        return NO_COMMAND
+    if voice != "espeak-held-out":
+        return voice
+    held_out = {sentence.command: sentence.held_out for sentence in SENTENCES}
+    return "new sentences" if held_out[clips.texts[number]] else "known sentences"
+
+
+def rows(heard: list[Heard], threshold: float) -> Iterator[str]:
+    """A Markdown line a test; the three synthesisers that were never heard also together."""
+    yield "| test | n | free | greedy | likeliest | done rightly | done wrongly | asked back |"
+    yield "|---|---|---|---|---|---|---|---|"
+    tests = {test: [one for one in heard if one.test == test] for test in dict.fromkeys(one.test for one in heard)}
+    unheard = [one for one in heard if one.test in EVALUATED_ONLY]
+    for test, found in {**tests, "unheard synthesisers": unheard}.items():
+        if found:
+            shares = (
+                share([one.free == one.wanted for one in found]),
+                share([one.greedy == one.wanted for one in found]),
+                share([one.best.call == one.wanted for one in found]),
+                share([accepted(one, threshold) and one.best.call == one.wanted for one in found]),
+                share([accepted(one, threshold) and one.best.call != one.wanted for one in found]),
+                share([not accepted(one, threshold) for one in found]),
+            )
+            yield f"| {test} | {len(found)} | {' | '.join(shares)} |"
+
+
+def accepted(heard: Heard, threshold: float) -> bool:
+    """Whether the call would be done."""
+    return heard.best.confidence >= threshold
+
+
+def share(right: list[bool]) -> str:
+    """Per cent of them."""
+    return f"{100 * sum(right) / len(right):.1f}"
+
+
+def thresholds(heard: list[Heard]) -> Iterator[str]:
+    """A Markdown line a threshold: of the commands those done rightly and wrongly, of the rest those done at all."""
+    yield "| threshold | done rightly | done wrongly | of no command, done |"
+    yield "|---|---|---|---|"
+    commands, others = ([one for one in heard if (one.wanted is None) is none] for none in (False, True))
+    for threshold in THRESHOLDS:
+        right = share([accepted(one, threshold) and one.best.call == one.wanted for one in commands])
+        wrong = share([accepted(one, threshold) and one.best.call != one.wanted for one in commands])
+        done = share([accepted(one, threshold) for one in others])
+        yield f"| {threshold} | {right} | {wrong} | {done} |"
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path, nargs="?")
+    parser.add_argument("--cache", type=Path, default=Path("build/pebble"))
+    parser.add_argument("--limit", type=int, default=200, help="utterances a test")
+    args = parser.parse_args()
+    choose = make_clips(choosing_jobs(), args.cache / "choose.npz", "speaking the set 'choose'")
+    evaluate = make_clips(testing_jobs(), args.cache / "evaluate-commands.npz", "speaking the tests")
+    for condition in CONDITIONS:
+        found = list(hear(args.bundle, choose, condition, CHOSEN_ON))
+        print(f"\nchoosing the threshold, {condition}\n", *thresholds(found), sep="\n")
+    for condition in CONDITIONS:
+        found = list(hear(args.bundle, evaluate, condition, args.limit))
+        print(f"\n{condition}, threshold {THRESHOLD}\n", *rows(found, THRESHOLD), sep="\n")
+        took = [1000 * one.best.cpu_seconds for one in found]
+        print(
+            f"\n{statistics.median(took):.1f} ms of processor a command (median), {max(took):.1f} at most", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Is a bundle ready for an NPU? Its graphs are compiled for several chips, and run in Qualcomm's simulator.
+
+In: a bundle of the npu flavour and chips. Out: for each graph and chip the seconds of compiling, the context's size,
+how far the simulated outputs lie from the CPU's over several steps in which each feeds on its own state, and whether
+the context, written and read again, gives the same bits. Nothing of this says how fast a phone is.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from voxrill.devices.errors import DeviceError
+from voxrill.devices.providers import CPU, session_options
+from voxrill.devices.qnn import Htp, Soc, context_file, sdk_version
+from voxrill.export.npu_graphs import check_graph
+from voxrill.runtime.bundle import Bundle
+from voxrill.runtime.codec import Codec
+from voxrill.runtime.compiled import npu_graphs
+from voxrill.runtime.contract import AUDIO_ENCODER, DECODER, DECODER_PREFILL, GraphSpec
+from voxrill.runtime.errors import BundleError, UsageError
+from voxrill.runtime.state import PaddedState
+from voxrill.runtime.steps import Progress, quiet
+
+Array = NDArray[Any]
+Loop = Callable[[ort.InferenceSession], list[Array]]
+"""Runs a graph some steps, each on the state of the one before; what came out, and the state."""
+
+STEPS = 4
+"""Steps of the state loop."""
+TOLERANCE = 0.03
+"""Largest difference from the CPU that is accepted: root mean square, as a share of the output's own. The HTP computes
+in float16 or 16-bit integers, and what a step gets wrong the next one builds on."""
+EXPANDED = 2.0
+"""A context this many times larger than its graph holds weights in another form than they were given in."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One graph on one chip.
+
+    seconds: of compiling; context: bytes; difference: see `TOLERANCE`; same_bits: from the context that was read again.
+    """
+
+    soc: str
+    arch: int
+    seconds: float
+    context: int
+    difference: float
+    same_bits: bool
+
+
+@dataclass
+class GraphCheck:
+    """What was found of one graph. size: bytes of its file; the static checks were passed."""
+
+    graph: str
+    precision: str
+    size: int
+    chips: list[Compiled] = field(default_factory=list)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every chip agrees, reads back the same bits, and keeps weights as they are."""
+        return all(
+            chip.same_bits and chip.difference <= TOLERANCE and chip.context <= EXPANDED * self.size
+            for chip in self.chips
+        )
+
+
+def check_bundle(
+    bundle: Bundle, socs: Sequence[Soc], only: Sequence[str] = (), progress: Progress = quiet
+) -> list[GraphCheck]:
+    """Check every graph of `bundle` that an NPU would run, or those in `only`, for every chip.
+
+    Raises:
+        UsageError: the bundle is of the cpu flavour, or `only` names another graph.
+        BundleError: onnxruntime-qnn is missing, or a graph is refused: the node and the remedy are named.
+    """
+    names = npu_graphs(bundle)
+    unknown = set(only) - set(names)
+    if unknown:
+        raise UsageError(f"no NPU runs a graph {', '.join(sorted(unknown))} of this bundle", f"Give {', '.join(names)}")
+    chosen = [name for name in names if not only or name in only]
+    try:
+        sdk_version()
+        for name in chosen:
+            check_graph(bundle.path(bundle.manifest.graphs[name].file))
+        return _checked(bundle, socs, chosen, progress)
+    except DeviceError as error:
+        raise BundleError(error.message, error.remedy) from None
+
+
+def _checked(bundle: Bundle, socs: Sequence[Soc], chosen: Sequence[str], progress: Progress) -> list[GraphCheck]:
+    checks, total = [], len(chosen) * (len(socs) + 1)
+    for index, name in enumerate(chosen):
+        progress(f"{name} on the CPU", index * (len(socs) + 1), total)
+        manifest = bundle.manifest
+        path = bundle.path(manifest.graphs[name].file)
+        loop = partial(_loop, bundle, name)
+        expected = on_cpu(path, loop)
+        check = GraphCheck(name, manifest.graphs[name].precision, manifest.graph_size(name))
+        for done, soc in enumerate(socs, index * (len(socs) + 1) + 1):
+            progress(f"{name} for v{soc.arch}", done, total)
+            check.chips.append(on_chip(path, soc, loop, expected))
+        checks.append(check)
+    progress("done", total, total)
+    return checks
+
+
+def on_cpu(path: Path, loop: Loop) -> list[Array]:
+    """What a graph gives on the CPU."""
+    return loop(ort.InferenceSession(str(path), session_options(), providers=[CPU]))
+
+
+def on_chip(path: Path, soc: Soc, loop: Loop, expected: list[Array]) -> Compiled:
+    """Compile a graph for a chip, simulate it, and do so again from its context.
+
+    Raises:
+        DeviceError: the package is missing, or the chip refuses a node.
+    """
+    htp = Htp(soc)
+    with tempfile.TemporaryDirectory() as folder:
+        written, start = Path(folder) / path.name, time.perf_counter()
+        session = htp.session(path, context=written)
+        seconds = time.perf_counter() - start
+        simulated = loop(session)
+        read = loop(htp.session(written))
+        size = context_file(written).stat().st_size
+    return Compiled(
+        soc.name,
+        soc.arch,
+        round(seconds, 2),
+        size,
+        max(_difference(*pair) for pair in zip(expected, simulated, strict=True)),
+        all(np.array_equal(*pair) for pair in zip(simulated, read, strict=True)),
+    )
+
+
+def _difference(expected: Array, found: Array) -> float:
+    """Root mean square of the difference as a share of what is expected; infinite where something is not a number."""
+    if not np.isfinite(found).all():
+        return float("inf")
+    return float(np.linalg.norm(expected - found) / max(np.linalg.norm(expected), np.finfo(np.float32).tiny))
+
+
+class Stepped:
+    """A session as the runtime's stages see a graph."""
+
+    def __init__(self, spec: GraphSpec, session: ort.InferenceSession) -> None:
+        self.spec = spec
+        self._session = session
+
+    def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """Run once."""
+        names = [tensor.name for tensor in self.spec.outputs]
+        return dict(zip(names, self._session.run(names, feeds), strict=True))
+
+
+def _loop(bundle: Bundle, name: str, session: ort.InferenceSession) -> list[Array]:
+    """What the runtime takes from a graph, and the state, over some steps that each feed on the state before."""
+    graph, chance = Stepped(bundle.manifest.specs()[name], session), np.random.default_rng(0)
+    if name == AUDIO_ENCODER:
+        return _hear(graph, chance)
+    if name in (DECODER, DECODER_PREFILL):
+        return _think(bundle, graph, chance)
+    return _speak(bundle, graph, chance)
+
+
+def _hear(graph: Stepped, chance: np.random.Generator) -> list[Array]:
+    """A clip that fills four fifths of the encoder; features are normalised: mean 0, deviation 1."""
+    mel = chance.standard_normal([int(size) for size in graph.spec.inputs[0].shape]).astype(np.float32)
+    outputs = graph.run({"mel_spectrogram": mel, "mel_lengths": np.array([mel.shape[1] * 4 // 5], np.int64)})
+    return [outputs["audio_embeddings"][:, : int(outputs["audio_lengths"][0])]]
+
+
+def _think(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
+    """Random words; the last call is half filled."""
+    static, words = bundle.manifest.static, bundle.manifest.text_embeddings
+    assert static is not None, "npu_graphs has seen to it"
+    width = int(graph.spec.inputs[0].shape[1])
+    ids = chance.integers(0, words.shape[0], (STEPS - 1) * width + (width + 1) // 2)
+    return think(graph, bundle.table(words).rows(ids), static.context)
+
+
+def think(graph: Any, rows: Array, context: int) -> list[Array]:
+    """Hidden states and the last state of a backbone's graph, given rows (n, hidden), as many a call as it takes."""
+    state, width = PaddedState(graph.spec, context), int(graph.spec.inputs[0].shape[1])
+    hidden = [state.step(graph, rows[start : start + width]) for start in range(0, len(rows), width)]
+    return [*hidden, *state.content().values()]
+
+
+def _speak(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
+    """Random codes; the state shows in the sound."""
+    manifest = bundle.manifest
+    assert manifest.static is not None, "npu_graphs has seen to it"
+    codes, frames = manifest.model.codes, manifest.static.frames
+    stream = Codec(graph, manifest.model.codec, codes, frames).stream()
+    spoken = chance.integers(0, codes.end_of_audio, (STEPS, codes.codebooks, frames))
+    return [*(stream.push(some) for some in spoken), stream.flush()]

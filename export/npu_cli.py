@@ -1,0 +1,107 @@
+"""The commands that prove and compile a bundle for an NPU: npu-check, compile.
+
+stdout is data (a table, or JSON), stderr is everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from voxrill.devices.qnn import CHECKED, Htp, NpuError, Soc, find_soc
+from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.cli import JsonOption, err, print_json
+from voxrill.runtime.compiled import compile_bundle, compiled_folder
+from voxrill.runtime.errors import MissingDependency, UsageError
+from voxrill.runtime.steps import step_progress
+
+if TYPE_CHECKING:
+    from voxrill.export.npu_check import GraphCheck
+
+NOT_READY = 1
+"""Exit status of a check that found a graph which is not ready."""
+
+_TITLE = "Simulated on this machine; the seconds are the compiler's"
+_out = Console(highlight=False, markup=False, emoji=False)
+
+NpuBundle = Annotated[Path, typer.Argument(help="Bundle folder of the npu flavour.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this room's NPU commands to the command line."""
+    app.command("npu-check")(npu_check)
+    app.command("compile")(compile_for)
+
+
+def npu_check(
+    bundle: NpuBundle,
+    soc: Annotated[
+        list[str] | None, typer.Option(help=f"Chip to compile for; may be repeated.  [default: {' '.join(CHECKED)}]")
+    ] = None,
+    graph: Annotated[list[str] | None, typer.Option(help="Only this graph; may be repeated.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compile a bundle's graphs for Qualcomm's NPUs, and simulate them. Says nothing of a phone's speed."""
+    socs = [_soc(name) for name in soc or CHECKED]
+    try:
+        from voxrill.export.npu_check import check_bundle
+    except ImportError as error:
+        raise MissingDependency("npu", error.name or "") from None
+    with step_progress(err, "npu-check") as progress:
+        checks = check_bundle(open_bundle(bundle), socs, graph or (), progress)
+    ready = all(check.ready for check in checks)
+    if json:
+        print_json({"ready": ready, "graphs": [{**asdict(check), "ready": check.ready} for check in checks]})
+    else:
+        _out.print(_table(checks))
+        _out.print("ready, by simulation" if ready else "not ready")
+    if not ready:
+        raise typer.Exit(NOT_READY)
+
+
+def _table(checks: Sequence[GraphCheck]) -> Table:
+    table = Table("graph", "MB", "HTP", "compiled", "context", "from the CPU", "read back", title=_TITLE)
+    for check in checks:
+        for chip in check.chips:
+            table.add_row(
+                check.graph,
+                f"{check.size / 1e6:.1f}",
+                f"v{chip.arch}",
+                f"{chip.seconds:.1f} s",
+                f"{chip.context / 1e6:.1f} MB",
+                f"{100 * chip.difference:.2f} %",
+                "same bits" if chip.same_bits else "other bits",
+            )
+    return table
+
+
+def compile_for(
+    bundle: NpuBundle,
+    soc: Annotated[str, typer.Option(help="The phone's chip, such as SM8650.")],
+    json: JsonOption = False,
+) -> None:
+    """Write the context binaries of a phone into the bundle; goes on where it was stopped."""
+    htp, opened = Htp(_soc(soc)), open_bundle(bundle)
+    with step_progress(err, "compile") as progress:
+        form = compile_bundle(opened, htp, progress)
+    folder = compiled_folder(opened, htp)
+    if json:
+        graphs = {name: {"bytes": graph.size, "seconds": graph.seconds} for name, graph in form.graphs.items()}
+        print_json({"folder": str(folder), "soc": form.soc, "sdk": form.sdk, "graphs": graphs})
+        return
+    for name, graph in form.graphs.items():
+        print(f"{name}: {graph.size / 1e6:.1f} MB, {graph.seconds:.1f} s")
+    err.print(f"wrote {folder} for {htp.soc.sold_as}, with Qualcomm's SDK {form.sdk}", soft_wrap=True)
+
+
+def _soc(name: str) -> Soc:
+    try:
+        return find_soc(name)
+    except NpuError as error:
+        raise UsageError(error.message, error.remedy) from None

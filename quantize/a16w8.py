@@ -1,0 +1,134 @@
+"""Activations in 16 bits, weights in 8 bits, by static QDQ: the form for NPUs that compute in integers alone.
+
+In: a float32 bundle of the npu flavour and sounds that it is calibrated with. Out: its NPU graphs with QuantizeLinear
+and DequantizeLinear around every operator, their ranges from real turns. The work is onnxruntime's, with its QNN
+settings.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize
+from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
+
+from voxrill.quantize.turns import Turn, record
+from voxrill.runtime import contract
+from voxrill.runtime.audio_encoder import AudioEncoder
+from voxrill.runtime.backbone import Backbone
+from voxrill.runtime.codec import Codec
+from voxrill.runtime.contract import GraphSpec
+from voxrill.runtime.generate import Frame
+from voxrill.runtime.model import Model
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+Feeds = list[dict[str, Array]]
+
+A16W8 = "a16w8"
+MASK_DEPTH = 60.0
+"""Range of attention scores, on both sides of 0: in 16 bits a step of 0.002. With masks at -1e4 inside the range a step
+would be 0.15; a score this far below another weighs e^-60, which is nothing."""
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds one after the other, as onnxruntime asks for them."""
+
+    def __init__(self, feeds: Iterable[dict[str, Array]]) -> None:
+        self._feeds = list(feeds)
+        self.rewind()
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next feed; None after the last."""
+        return next(self._left, None)
+
+    def rewind(self) -> None:
+        """Begin again."""
+        self._left = iter(self._feeds)
+
+
+class _Overheard:
+    """A graph whose feeds are kept. As the runtime's stages see it, a `Graph`."""
+
+    def __init__(self, graph: Any, feeds: Feeds) -> None:
+        self._graph, self._feeds = graph, feeds
+        self.spec: GraphSpec = graph.spec
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once, and remember with what."""
+        self._feeds.append({name: array.copy() for name, array in feeds.items()})
+        outputs: dict[str, Array] = self._graph.run(feeds)
+        return outputs
+
+
+def overhear(model: Model, sounds: Sequence[Floats]) -> dict[str, Feeds]:
+    """What each NPU graph of `model` is given while it answers `sounds` (samples,) at 16 kHz, in speech."""
+    feeds: dict[str, Feeds] = {name: [] for name in model.graphs if contract.is_for_npu(name)}
+    graphs: dict[str, Any] = {name: _Overheard(model.graphs[name], kept) for name, kept in feeds.items()}
+    spec, static = model.manifest.model, model.manifest.static
+    assert static is not None, "the caller has seen that it is of the npu flavour"
+    encoder = AudioEncoder(graphs[contract.AUDIO_ENCODER], spec.log_mel, model.times, static.mel_frames)
+    backbone = Backbone(
+        graphs[contract.DECODER],
+        model.graphs[contract.TEXT_HEAD],
+        graphs[contract.DECODER_PREFILL],
+        static.context,
+        spec.backbone.max_positions,
+    )
+    codec = Codec(graphs[spec.codec.graph], spec.codec, spec.codes, static.frames)
+    for sound in sounds:
+        encoder.encode(sound)
+        _live_again(record(model, sound, model.manifest.tasks.chat), backbone, codec)
+    return feeds
+
+
+def _live_again(turn: Turn, backbone: Backbone, codec: Codec) -> None:
+    state, stream = backbone.new_state(), codec.stream()
+    backbone.forward(turn.rows[: turn.prompt], state)
+    for row in turn.rows[turn.prompt :]:
+        backbone.forward(row[None], state)
+    for step in turn.steps:
+        if isinstance(step, Frame) and codec.decodes(step.codes):
+            stream.push(step.codes[:, None])
+
+
+def to_a16w8(source: Path, target: Path, feeds: Feeds) -> None:
+    """Write a graph's a16w8 form.
+
+    Args:
+        source: its float32 file.
+        target: the file to write.
+        feeds: what it is calibrated with.
+    """
+    try:
+        config = get_qnn_qdq_config(
+            str(source),
+            _Reader(feeds),
+            activation_type=QuantType.QUInt16,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            init_overrides=_exceptions(onnx.load(str(source), load_external_data=False)),
+        )
+        logging.disable(logging.WARNING)  # it advises on the root logger what does not apply here
+        quantize(str(source), str(target), config)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _exceptions(proto: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
+    """Fixed ranges for attention scores and the masks added to them; gains of norms, which the HTP wants unsigned."""
+    made_by = {name: node for node in proto.graph.node for name in node.output}
+    scores = {node.input[0] for node in proto.graph.node if node.op_type == "Softmax"}
+    masks = {name for score in scores if made_by[score].op_type == "Add" for name in made_by[score].input}
+    gains = {node.input[1] for node in proto.graph.node if node.op_type == "LayerNormalization"}
+    deep = np.float32(MASK_DEPTH)
+    return {
+        **{name: [{"rmin": -deep, "rmax": deep}] for name in scores | masks},
+        **{name: [{"quant_type": QuantType.QUInt8, "symmetric": False}] for name in gains},
+    }

@@ -1,0 +1,78 @@
+"""Token sequences as a tree: which tokens may follow a prefix, exactly.
+
+In: the sequences that may be written. Out: places in the tree, the tokens allowed at each, and which sequence is
+complete where. The tree is one sorted array, in which every prefix is a range of rows: four bytes a token, so a hundred
+thousand sentences of ten tokens take 4 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_PAD = -1
+
+
+@dataclass(frozen=True)
+class Place:
+    """A prefix: rows `low` to `high` of the tree begin with its `depth` tokens."""
+
+    low: int
+    high: int
+    depth: int
+
+
+class TokenTree:
+    """Different sequences of tokens, each of which ends with `end`, added here.
+
+    Args:
+        sequences: without their end; none twice.
+        end: the token that ends each.
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[int]], end: int) -> None:
+        if not sequences:
+            raise ValueError("a tree of no sequences allows nothing")
+        rows = np.full((len(sequences), max(map(len, sequences)) + 1), _PAD, np.int32)
+        for row, sequence in zip(rows, sequences, strict=True):
+            row[: len(sequence)] = sequence
+            row[len(sequence)] = end
+        self._order = np.lexsort(rows.T[::-1])
+        self._rows = rows[self._order]
+        if (self._rows[1:] == self._rows[:-1]).all(1).any():
+            raise ValueError("a sequence is given twice")
+        self.root = Place(0, len(rows), 0)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def prefix(self, place: Place) -> list[int]:
+        """The tokens that lead to `place`."""
+        tokens: list[int] = self._rows[place.low, : place.depth].tolist()
+        return tokens
+
+    def complete(self, place: Place) -> int | None:
+        """Which sequence `place` completes, by its number; None if tokens are still to come."""
+        more = place.depth < self._rows.shape[1] and self._rows[place.low, place.depth] != _PAD
+        return None if more else int(self._order[place.low])
+
+    def allowed(self, place: Place) -> list[tuple[int, Place]]:
+        """Every token that may follow, ascending, and where it leads; none after a complete sequence."""
+        if self.complete(place) is not None:
+            return []
+        tokens, starts = np.unique(self._rows[place.low : place.high, place.depth], return_index=True)
+        bounds = [*(place.low + starts).tolist(), place.high]
+        return [
+            (token, Place(low, high, place.depth + 1))
+            for token, low, high in zip(tokens.tolist(), bounds, bounds[1:], strict=False)
+        ]
+
+    def forced(self, place: Place) -> tuple[list[int], Place]:
+        """The tokens that must follow, because no other may, and the place after them."""
+        after, tokens = place, []
+        while len(allowed := self.allowed(after)) == 1:
+            (token, after), *_ = allowed
+            tokens.append(token)
+        return tokens, after

@@ -1,0 +1,161 @@
+"""Files of commands: every sentence they mean, and what cannot be meant."""
+
+import random
+
+import pytest
+
+from voxrill.runtime.apps.grammar import MOST_SENTENCES, Call, parse_grammar, read_grammar, spoken
+from voxrill.runtime.apps.numbers import LARGEST, number_words
+from voxrill.runtime.errors import UsageError
+
+LIGHTS = """
+threshold = 0.7
+ask_back = "what was that"
+[slots]
+room = ["kitchen", "living room"]
+state = { on = ["on"], off = ["off", "out"] }
+[commands.lights]
+say = ["turn {state} the {room} lights", "{room} lights {state}"]
+confirm = "{room} {state}"
+[commands.all]
+say = ["all lights"]
+"""
+
+
+def sentences(text, folder):
+    return {sentence.words: sentence.call for sentence in parse_grammar(text, folder).sentences}
+
+
+def test_every_sentence_has_its_call(tmp_path):
+    found = sentences(LIGHTS, tmp_path)
+    assert len(found) == 2 * 2 * 3 + 1
+    assert found["turn out the living room lights"] == Call("lights", {"state": "off", "room": "living room"})
+    assert found["kitchen lights on"] == Call("lights", {"room": "kitchen", "state": "on"})
+    assert found["all lights"] == Call("all", {})
+    grammar = parse_grammar(LIGHTS, tmp_path)
+    assert (grammar.threshold, grammar.ask_back) == (0.7, "what was that")
+    assert grammar.commands["lights"].confirm == "{room} {state}"
+
+
+def test_numbers_are_said_in_words_and_in_digits_and_called_as_numbers(tmp_path):
+    found = sentences(
+        "[slots]\nn = { from = 20, to = 30, step = 5 }\nm = [3, 4]\n"
+        '[commands.timer]\nsay = ["{n} minutes {m}"]\n[commands.x]\nsay = ["x"]',
+        tmp_path,
+    )
+    assert (
+        found["twenty five minutes three"]
+        == found["25 minutes 4".replace("4", "3")]
+        == Call("timer", {"n": 25, "m": 3})
+    )
+    assert len(found) == 3 * 2 * 2 * 2 + 1
+    assert spoken("{n} minutes", {"n": 25}) == "twenty five minutes"
+
+
+def test_calls_are_shown_so_that_they_can_be_read():
+    assert str(Call("lights", {"room": "living room", "level": 3})) == 'lights room="living room" level=3'
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "zero"),
+        (13, "thirteen"),
+        (20, "twenty"),
+        (99, "ninety nine"),
+        (100, "one hundred"),
+        (305, "three hundred five"),
+        (21_012, "twenty one thousand twelve"),
+        (LARGEST, "nine hundred ninety nine thousand nine hundred ninety nine"),
+    ],
+)
+def test_number_words(value, words):
+    assert number_words(value) == words
+
+
+def test_no_two_numbers_are_said_alike():
+    assert len({number_words(value) for value in range(20_000)}) == 20_000
+
+
+ONE = '[commands.one]\nsay = ["{a}"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "saying"),
+    [
+        ("", "commands"),
+        ("[commands]", "there are no commands"),
+        ("[commands.a]\nsay = []", "the command a is never said"),
+        ('[commands.a]\nsay = [" "]', "the command a is never said"),
+        ('[commands.a]\nsay = ["b"]\n[commands.a]\nsay = ["c"]', "Cannot declare"),
+        ('[commands.a]\nsay = ["b"]\nsays = ["c"]', "says"),
+        (f"{ONE}[slots]\na = []", "the slot a has nothing"),
+        (f'{ONE}[slots]\na = {{ on = [] }}', "the slot a has nothing"),
+        (f'{ONE}[slots]\na = ["b", " "]', "the slot a has ' '"),
+        (f'{ONE}[slots]\na = ["b", "b"]', "the slot a has a value twice"),
+        (f"{ONE}[slots]\na = {{ from = 5, to = 4 }}", "no numbers from 5 to 4"),
+        (f"{ONE}[slots]\na = {{ from = 1, to = 4, step = 0 }}", "by 0"),
+        (f"{ONE}[slots]\na = {{ from = 1 }}", "no range of numbers"),
+        (f"{ONE}[slots]\na = {{ from = 0, to = 900000 }}", "more than"),
+        (f"{ONE}[slots]\na = [-1]", "-1 has no words"),
+        (ONE, "says the slot 'a', which is not declared"),
+        ('[slots]\na = ["b"]\n[commands.c]\nsay = ["d"]', "the slot a is unreachable"),
+        ('[slots]\na = ["b"]\n[commands.c]\nsay = ["{a} or {a}"]', "says a slot twice"),
+        ('[commands.c]\nsay = ["turn } on"]', "a brace by itself"),
+        ('[commands.a]\nsay = ["b"]\nconfirm = "{c}"', "uses {c}"),
+        ('[slots]\na = ["b"]\n[commands.c]\nsay = ["{a}", "d"]\nconfirm = "{a}"', "not every phrase"),
+        ('[commands.a]\nsay = ["b"]\nrun = ["x"]\ncall = "y:z"', "both run and call"),
+        (f'{ONE}run = ["echo", "on {{a}}"]\n[slots]\na = ["b"]', "a slot inside another text"),
+        (f'{ONE}run = ["{{a}}"]\n[slots]\na = ["b"]', "Name a program"),
+        ('[commands.a]\nsay = ["go on"]\n[commands.b]\nsay = ["go  on"]', "'go on' is ambiguous"),
+        ('[slots]\na = ["x", "x y"]\nb = ["z", "y z"]\n[commands.c]\nsay = ["{a} {b}"]', "'x y z' is ambiguous"),
+        ('[slots]\na = { one = ["x"], two = ["X"] }\n[commands.c]\nsay = ["{a}"]', "is ambiguous"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(text, saying, tmp_path):
+    with pytest.raises(UsageError) as refused:
+        parse_grammar(text, tmp_path)
+    assert saying in str(refused.value) and refused.value.remedy
+
+
+def test_the_message_names_the_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[commands]")
+    with pytest.raises(UsageError, match=r"mine\.toml: there are no commands"):
+        read_grammar(path)
+    with pytest.raises(UsageError, match=r"none\.toml cannot be read"):
+        read_grammar(tmp_path / "none.toml")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="cannot be read as text"):
+        read_grammar(path)
+
+
+def test_too_many_sentences_are_counted_and_not_made(tmp_path):
+    slots = "\n".join(f"s{n} = {{ from = 1, to = 999 }}" for n in range(4))
+    with pytest.raises(UsageError, match=f"{MOST_SENTENCES} is the limit.*the command big alone"):
+        parse_grammar(f'[slots]\n{slots}\n[commands.big]\nsay = ["{{s0}} {{s1}} {{s2}} {{s3}}"]', tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_grammars_are_unambiguous_or_refused(seed, tmp_path):
+    """Words from a small stock make many clashes: none gets through, and none is refused without a reason."""
+    chance = random.Random(seed)
+
+    def words():
+        return " ".join(chance.choice("ab") for _ in range(chance.randint(1, 3)))
+
+    slots = {name: sorted({words() for _ in range(2)}) for name in ("p", "q")}
+    phrases = [f"{words()} {{p}}", f"{{q}} {words()}", "{p} {q}"]
+    text = "[slots]\n" + "".join(f"{name} = {values}\n" for name, values in slots.items())
+    text += "".join(f"[commands.c{n}]\nsay = ['{phrase}']\n" for n, phrase in enumerate(phrases))
+    meanings = {}
+    for number, phrase in enumerate(phrases):
+        for p in slots["p"]:
+            for q in slots["q"]:
+                said = {name: value for name, value in (("p", p), ("q", q)) if f"{{{name}}}" in phrase}
+                meanings.setdefault(phrase.format(p=p, q=q), set()).add((number, *said.items()))
+    clash = any(len(found) > 1 for found in meanings.values())
+    try:
+        assert set(sentences(text, tmp_path)) == set(meanings) and not clash
+    except UsageError as refused:
+        assert clash and "ambiguous" in str(refused)
