@@ -29,7 +29,9 @@ __all__ = [
     "AudioSource",
     "WavWriter",
     "as_waveform",
+    "promised_seconds",
     "read_audio",
+    "read_pieces",
     "resample",
     "write_wav",
 ]
@@ -71,20 +73,38 @@ def read_audio(
         UsageError: a sample rate that is not a positive whole number.
     """
     _check_rate(sample_rate)
-    if isinstance(path_or_file, str | os.PathLike):
-        name = os.fspath(path_or_file)
-        _check_path(Path(name), name)
-        # As bytes, or soundfile refuses names that are not UTF-8; Windows has no such names, and wants text.
-        source: str | bytes | BinaryIO = name if os.name == "nt" else os.fsencode(name)
-    else:
-        name = str(getattr(path_or_file, "name", "the open file"))
-        source = path_or_file
-    with _open_sound(source, name) as sound:
+    with _opened(path_or_file) as (sound, name):
         blocks = _no_longer(_mono_blocks(sound, name), sound, longest, name)
         waveform = _collect(blocks, sound.samplerate, sample_rate, sound.frames, name)
     if waveform.size == 0:
         raise AudioFileError(f"{name} holds no samples", _REMEDY_EMPTY)
     return waveform
+
+
+def read_pieces(path_or_file: AudioPath | BinaryIO, sample_rate: int = SAMPLE_RATE) -> Iterator[Waveform]:
+    """As `read_audio`, but piece by piece, so that the sound may be longer than memory.
+
+    Yields:
+        `[samples]` float32, about a second each, which joined together are what `read_audio` returns.
+    """
+    _check_rate(sample_rate)
+    with _opened(path_or_file) as (sound, name):
+        empty = True
+        for piece in _resampled(_mono_blocks(sound, name), sound.samplerate, sample_rate):
+            empty = empty and piece.size == 0
+            yield piece
+    if empty:
+        raise AudioFileError(f"{name} holds no samples", _REMEDY_EMPTY)
+
+
+def promised_seconds(path: AudioPath) -> float:
+    """How long a sound file's header says it is; it may lie.
+
+    Raises:
+        AudioFileError: as for `read_audio`.
+    """
+    with _opened(path) as (sound, _name):
+        return float(sound.frames / sound.samplerate)
 
 
 def as_waveform(audio: AudioSource, sample_rate: int | None = None) -> Waveform:
@@ -247,6 +267,17 @@ class WavWriter:
         )
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path` to write a file to; it takes the name when the block ends well."""
+    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _check_rate(rate: object) -> None:
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate < 1:
         raise UsageError(f"A sample rate of {rate!r} makes no sense", "Give whole hertz, such as 16000")
@@ -265,6 +296,21 @@ def _check_path(path: Path, name: str) -> None:
         raise AudioFileError(f"{name} is empty (0 bytes)", _REMEDY_EMPTY)
     if not os.access(path, os.R_OK):
         raise AudioFileError(f"{name} may not be read by this user", f"Run: chmod u+r {name}")
+
+
+@contextmanager
+def _opened(path_or_file: AudioPath | BinaryIO) -> Iterator[tuple[soundfile.SoundFile, str]]:
+    """The open sound file, and its name for errors."""
+    if isinstance(path_or_file, str | os.PathLike):
+        name = os.fspath(path_or_file)
+        _check_path(Path(name), name)
+        # As bytes, or soundfile refuses names that are not UTF-8; Windows has no such names, and wants text.
+        source: str | bytes | BinaryIO = name if os.name == "nt" else os.fsencode(name)
+    else:
+        name = str(getattr(path_or_file, "name", "the open file"))
+        source = path_or_file
+    with _open_sound(source, name) as sound:
+        yield sound, name
 
 
 def _open_sound(source: str | bytes | BinaryIO, name: str) -> soundfile.SoundFile:

@@ -1,4 +1,4 @@
-"""The commands that run on the device: transcribe, speak, chat, pebble, inspect, verify, pack, unpack.
+"""The commands that run on the device: speak, chat, pebble, inspect, verify, pack, unpack.
 
 stdout is data (text, JSON, raw sound), stderr is everything else. Errors are one line, and exit with status 2. Where no
 bundle is named, by argument, option or VOXRILL_BUNDLE, the built-in one is taken, and stderr says so.
@@ -24,7 +24,7 @@ from voxrill.runtime import builtin
 from voxrill.runtime import bundle as bundles
 from voxrill.runtime.audio_file import WavWriter
 from voxrill.runtime.conversation import Output
-from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.errors import UsageError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 from voxrill.runtime.manifest import Manifest, Sampling, Task
 from voxrill.runtime.model import Model, chosen
@@ -81,44 +81,8 @@ OutOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this room's commands to the command line."""
-    for command in (transcribe, speak, chat, pebble, inspect, verify, pack, unpack):
+    for command in (speak, chat, pebble, inspect, verify, pack, unpack):
         app.command()(command)
-
-
-def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="Sound files: WAV, FLAC, OGG or MP3, any rate.")],
-    bundle: BundleOption = None,
-    json: JsonOption = False,
-    system: SystemOption = None,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = None,
-    text_temperature: TextTemperature = None,
-    text_top_k: TextTopK = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
-) -> None:
-    """Write down the words of sound files."""
-    model = open_model(bundle, threads, provider, strict)
-    sampling = _sampling(model.manifest.tasks.transcribe.text, text_temperature, text_top_k)
-    failed = 0
-    for file in files:
-        try:
-            result = model.transcribe(
-                file, system=system, max_new_tokens=max_new_tokens, seed=seed, text_sampling=sampling
-            )
-        except VoxrillError as error:
-            if len(files) == 1:
-                raise
-            failed += 1
-            err.print(f"voxrill: {error}", style="red", soft_wrap=True)
-            continue
-        if json:
-            print_json({"file": printable(file), **_summary(result)})
-        else:
-            print(result.text if len(files) == 1 else f"{file}\t{result.text}", flush=True)
-    if failed:
-        raise UsageError(f"{failed} of {len(files)} files could not be transcribed", "See the lines above")
 
 
 def speak(
@@ -150,8 +114,8 @@ def speak(
         system=system,
         max_new_tokens=max_new_tokens,
         seed=seed,
-        text_sampling=_sampling(task.text, text_temperature, text_top_k),
-        audio_sampling=_sampling(task.audio, audio_temperature, audio_top_k),
+        text_sampling=sampling(task.text, text_temperature, text_top_k),
+        audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
     )
     with _sink(out, model.sample_rate) as write:
         for event in speech:
@@ -191,8 +155,8 @@ def chat(
         output=wanted,
         max_new_tokens=max_new_tokens,
         seed=seed,
-        text_sampling=_sampling(task.text, text_temperature, text_top_k),
-        audio_sampling=_sampling(task.audio, audio_temperature, audio_top_k),
+        text_sampling=sampling(task.text, text_temperature, text_top_k),
+        audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
     )
     with _sink(out if wanted != "text" else None, model.sample_rate) as write:
         result = _play(events, write, show_text=not json and wanted != "audio")
@@ -285,7 +249,8 @@ def _stdin() -> str:
         raise UsageError("what stdin brings is not text", "Give text in UTF-8") from None
 
 
-def _sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
+def sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
+    """The model's own sampling, but for what was wished."""
     return Sampling(
         temperature=default.temperature if temperature is None else temperature,
         top_k=default.top_k if top_k is None else top_k,
@@ -341,7 +306,7 @@ def _play(events: Iterator[Event], write: Callable[[AudioEvent], None], show_tex
 
 def _report(result: Result, out: str | None, json: bool) -> None:
     if json:
-        print_json({**_summary(result), "out": out and printable(out)})
+        print_json({**summary(result), "out": out and printable(out)})
         return
     parts = [f"{result.seconds:.2f} s"]
     if result.first_audio is not None:
@@ -356,7 +321,8 @@ def _report(result: Result, out: str | None, json: bool) -> None:
     err.print(wrote + ", ".join(parts), style="dim", soft_wrap=True)
 
 
-def _summary(result: Result) -> dict[str, Any]:
+def summary(result: Result) -> dict[str, Any]:
+    """A result as JSON knows it."""
     return {
         "text": result.text,
         "finish_reason": result.finish_reason,

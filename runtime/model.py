@@ -22,6 +22,9 @@ from voxrill.runtime import contract
 from voxrill.runtime.apps.classify import TASK, Classification, Classifier
 from voxrill.runtime.apps.control import Control
 from voxrill.runtime.apps.grammar import Grammar, read_grammar
+from voxrill.runtime.apps.transcript import TranscriptEvent
+from voxrill.runtime.apps.transcription import ModelRecogniser, Sound, Transcriber, options_for, pieces_of
+from voxrill.runtime.apps.translation import translation_prompt
 from voxrill.runtime.audio_encoder import AudioEncoder
 from voxrill.runtime.audio_file import AudioSource, WavWriter
 from voxrill.runtime.backbone import Backbone
@@ -178,6 +181,38 @@ class Model:
         *_, end = conversation.ask(audio=audio, output="text", **options)
         assert isinstance(end, EndEvent)
         return end.result
+
+    def transcribe_stream(
+        self, sound: Sound, *, system: str | None = None, tentative: bool = True, **options: Any
+    ) -> Iterator[TranscriptEvent]:
+        """The words of a sound of any length, segment by segment as they are spoken. See `Transcriber`.
+
+        Args:
+            sound: a file, an array, or pieces (n,) at 16 kHz as they come.
+            system: another system prompt than the family's own.
+            tentative: also say what the open segment seems to say.
+            options: `max_new_tokens`, `seed` and `text_sampling`.
+
+        Raises:
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        recognise = ModelRecogniser(self, system, **options)
+        return Transcriber(recognise, options_for(self, tentative)).stream(pieces_of(sound))
+
+    def translate(self, audio: AudioSource, to: str, *, output: Output = "text", **options: Any) -> Iterator[Event]:
+        """Say in another language what a sound says; events as they happen, an `EndEvent` last.
+
+        Args:
+            audio: what to listen to.
+            to: the language's English name, such as "German".
+            output: "text", or "both" or "audio" to answer aloud. No published model was trained to speak translations.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            UsageError: the language has no name.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+        """
+        return self.chat(audio=audio, system=translation_prompt(to), output=output, **options)
 
     def speak(self, text: str, *, voice: str | None = None, system: str | None = None, **options: Any) -> Speech:
         """Say `text`. Nothing is computed until the speech is iterated, saved or asked for its result.

@@ -107,7 +107,8 @@ def test_names_are_printed_as_they_are(cli, bundles):
 def test_a_sound_too_long_for_a_fixed_shape(cli, npu_bundles, tmp_path):
     soundfile.write(tmp_path / "long.wav", tone(10), 16000)
     says = ("1001 log-mel frames", "takes 400", "--mel-frames")
-    cli.refuses("transcribe", "long.wav", "--bundle", npu_bundles["lfm2"], saying=says)
+    question = ("chat", "--audio", "long.wav", "--output", "text", "--bundle", npu_bundles["lfm2"])
+    cli.refuses(*question, saying=says)
 
 
 def test_a_question_too_long_for_the_context(cli, npu_bundles):

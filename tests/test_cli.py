@@ -20,6 +20,7 @@ COMMANDS = (
     "transcribe",
     "speak",
     "chat",
+    "translate",
     "pebble",
     "inspect",
     "verify",

@@ -30,6 +30,7 @@ def workplace(tmp_path, bundles, tiny_checkpoints):
     shutil.copy(ROOT / "examples" / "commands.toml", tmp_path)
     (tmp_path / "recordings").mkdir()
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "recordings")
+    shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "meeting.wav")
     (tmp_path / "bundle").symlink_to(bundles["lfm2.5"])
     return tmp_path
 
@@ -61,7 +62,7 @@ def test_ci_runs_the_readme_s_test_command():
 
 
 def talk(words, workplace, environment):
-    """Run what talks until it listens, on a sound card of wires where PulseAudio is installed; end it with Ctrl-C."""
+    """Run what listens until it does, on a sound card of wires where PulseAudio is installed; end it with Ctrl-C."""
     if shutil.which("pulseaudio") is None:
         pytest.skip("pulseaudio is not installed")
     with SoundServer("readme") as server:

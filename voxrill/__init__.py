@@ -12,6 +12,7 @@ for event in model.chat(audio="question.wav"):
 from voxrill.runtime.apps.classify import Classification
 from voxrill.runtime.apps.control import Understood
 from voxrill.runtime.apps.grammar import Call
+from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
 from voxrill.runtime.builtin import pebble_world
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
@@ -31,8 +32,11 @@ __all__ = [
     "Model",
     "Result",
     "Sampling",
+    "SegmentEvent",
     "Speech",
+    "TentativeEvent",
     "TextEvent",
+    "TranscriptEvent",
     "Understood",
     "VoxrillError",
     "__version__",

@@ -19,6 +19,8 @@ from voxrill.runtime import plan_cli as plan_command
 from voxrill.runtime import providers_cli as providers_command
 from voxrill.runtime import tune_cli as tune_command
 from voxrill.runtime.apps import cli as app_commands
+from voxrill.runtime.apps import transcribe_cli as transcribe_command
+from voxrill.runtime.apps import translate_cli as translate_command
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.model import Fallback
 from voxrill.runtime.serve import cli as serve_command
@@ -37,7 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+transcribe_command.register(app)
 runtime_commands.register(app)
+translate_command.register(app)
 app_commands.register(app)
 tune_command.register(app)
 talk_commands.register(app)

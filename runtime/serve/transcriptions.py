@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
+from voxrill.runtime.apps.loops import before_loop
+from voxrill.runtime.apps.segments import Segmenter, Span, in_blocks, without_overlap
+from voxrill.runtime.apps.subtitles import FORMS
+from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.apps.transcription import TranscribeOptions
 from voxrill.runtime.audio_file import SAMPLE_RATE, Waveform
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.events import TextEvent
@@ -17,21 +20,13 @@ from voxrill.runtime.manifest import Sampling
 from voxrill.runtime.model import Model
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.requests import TranscriptionRequest, read_form
-from voxrill.runtime.serve.segments import Segment, segments
 from voxrill.runtime.serve.service import EVENT_STREAM, Visit, as_json, sse
 from voxrill.runtime.serve.uploads import decode
+from voxrill.runtime.talk.edges import BLOCK_SECONDS
+from voxrill.runtime.talk.voice_activity import VoiceActivity
 
 _LANGUAGE = "english"
 """What the published models hear."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A segment's words, and the seconds at which it begins and ends."""
-
-    start: float
-    end: float
-    text: str
 
 
 async def transcriptions(visit: Visit) -> Response:
@@ -42,38 +37,63 @@ async def transcriptions(visit: Visit) -> Response:
     if asked.stream and asked.response_format not in ("json", "text"):
         raise ApiError(400, "Only json and text can be streamed.", "invalid_format", "response_format")
     waveform = await service.hear(partial(decode, file, service.limits.audio, "file"))
-    spoken = await service.hear(lambda: list(segments(waveform)))
-    pieces = visit.work(lambda: _transcribe(service.model, spoken, asked))
+    spans = await service.hear(_spans, waveform)
+    pieces = visit.work(lambda: _transcribe(service.model, spans, asked))
     if asked.stream:
         return StreamingResponse(_stream(pieces), media_type=EVENT_STREAM)
-    lines = await visit.wanted(_lines(pieces))
-    return _response(lines, waveform, asked.response_format)
+    segments = await visit.wanted(_segments(pieces))
+    return _response(segments, waveform, asked.response_format)
 
 
-def _transcribe(model: Model, spoken: list[Segment], asked: TranscriptionRequest) -> Iterator[str | Line]:
-    """Pieces of text as they become certain, and every segment's line after them."""
+def _spans(waveform: Waveform) -> list[Span]:
+    """The stretches in which somebody speaks; noise that is too short for speech is none."""
+    options = TranscribeOptions()
+    segmenter = Segmenter(VoiceActivity(), options.endpoint)
+    changes = [segmenter.hear(block) for block in in_blocks([waveform])]
+    spans = [change.span for change in changes if change is not None and change.what == "over"]
+    rest = segmenter.open()
+    least = options.least / BLOCK_SECONDS
+    return [span for span in [*spans, *([rest] if rest is not None else [])] if span.voiced >= least]
+
+
+def _transcribe(model: Model, spans: list[Span], asked: TranscriptionRequest) -> Iterator[str | SegmentEvent]:
+    """Pieces of text as they become certain, and every segment after its own."""
     conversation = Conversation(model, model.manifest.tasks.transcribe)
     conversation.take_in_prompt()
+    before, number = "", 0
+    for span in spans:
+        between, words = " " * bool(number), ""
+        for piece in _words(conversation, span, asked):
+            yield between * (not words) + piece if piece and not span.joined else ""
+            words += piece
+        words = words.strip()
+        if span.joined:  # its first words may have been said already
+            words = without_overlap(before, words)
+            yield between + words
+        before = words
+        if words:
+            number += 1
+            yield SegmentEvent(number, span.start, span.end, words)
+
+
+def _words(conversation: Conversation, span: Span, asked: TranscriptionRequest) -> Iterator[str]:
+    """A segment's text piece by piece; some are empty. It ends where the model would repeat itself without end."""
     sampling = None if asked.temperature is None else Sampling(asked.temperature)
-    between = ""
-    for segment in spoken:
-        text = ""
-        for event in conversation.steps(audio=segment.samples, output="text", text_sampling=sampling, seed=asked.seed):
-            piece = event.text if isinstance(event, TextEvent) else ""
-            yield between + piece if piece else ""
-            between = "" if piece else between
-            text += piece
-        conversation.retract()
-        if text.strip():
-            yield Line(segment.start, segment.end, text.strip())
-            between = " "
+    tokens: list[int] = []
+    for event in conversation.steps(audio=span.samples, output="text", text_sampling=sampling, seed=asked.seed):
+        if isinstance(event, TextEvent):
+            tokens.append(event.token)
+            if before_loop(tokens) is not None:
+                break
+        yield event.text if isinstance(event, TextEvent) else ""
+    conversation.retract()
 
 
-async def _lines(pieces: AsyncIterator[str | Line]) -> list[Line]:
-    return [piece async for piece in pieces if isinstance(piece, Line)]
+async def _segments(pieces: AsyncIterator[str | SegmentEvent]) -> list[SegmentEvent]:
+    return [piece async for piece in pieces if isinstance(piece, SegmentEvent)]
 
 
-async def _stream(pieces: AsyncIterator[str | Line]) -> AsyncIterator[bytes]:
+async def _stream(pieces: AsyncIterator[str | SegmentEvent]) -> AsyncIterator[bytes]:
     text = ""
     async for piece in pieces:
         if isinstance(piece, str) and piece:
@@ -82,44 +102,24 @@ async def _stream(pieces: AsyncIterator[str | Line]) -> AsyncIterator[bytes]:
     yield sse({"type": "transcript.text.done", "text": text})
 
 
-def _response(lines: list[Line], waveform: Waveform, form: str) -> Response:
-    text = " ".join(line.text for line in lines)
+def _response(segments: list[SegmentEvent], waveform: Waveform, form: str) -> Response:
+    text = " ".join(segment.text for segment in segments)
     if form == "json":
         return as_json({"text": text})
     if form == "verbose_json":
-        return as_json(_verbose(lines, text, len(waveform) / SAMPLE_RATE))
-    body = {"text": f"{text}\n", "srt": _srt(lines), "vtt": _vtt(lines)}[form]
+        return as_json(_verbose(segments, text, len(waveform) / SAMPLE_RATE))
+    body = f"{text}\n" if form == "text" else "".join(FORMS[form].render(segments))
     return Response(body, media_type="text/vtt" if form == "vtt" else "text/plain")
 
 
-def _verbose(lines: list[Line], text: str, seconds: float) -> dict[str, Any]:
+def _verbose(segments: list[SegmentEvent], text: str, seconds: float) -> dict[str, Any]:
     return {
         "task": "transcribe",
         "language": _LANGUAGE,
         "duration": seconds,
         "text": text,
         "segments": [
-            {"id": number, "start": line.start, "end": line.end, "text": line.text} for number, line in enumerate(lines)
+            {"id": segment.number - 1, "start": segment.start, "end": segment.end, "text": segment.text}
+            for segment in segments
         ],
     }
-
-
-def _srt(lines: list[Line]) -> str:
-    return "".join(
-        f"{number}\n{_clock(line.start, ',')} --> {_clock(line.end, ',')}\n{line.text}\n\n"
-        for number, line in enumerate(lines, 1)
-    )
-
-
-def _vtt(lines: list[Line]) -> str:
-    cues = (
-        f"{_clock(line.start, '.')} --> {_clock(line.end, '.')}\n{escape(line.text, quote=False)}\n\n" for line in lines
-    )
-    return "WEBVTT\n\n" + "".join(cues)
-
-
-def _clock(seconds: float, point: str) -> str:
-    milliseconds = round(1000 * seconds)
-    minutes, milliseconds = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"

@@ -100,6 +100,10 @@ class Endpointer:
         """Whether the user may be about to begin."""
         return self.state == "quiet" and self._newest >= SUSPICIOUS
 
+    def split(self, number: int) -> None:
+        """After `too long`: the turn ended before block `number`, a voiced one of it, and another began there."""
+        self.state, self.first, self._run = "speaking", number, self.number - 1 - self.last
+
     def hear(self, probability: float) -> Decision | None:
         """Take the next block's probability; what became known with it."""
         number, self.number = self.number, self.number + 1

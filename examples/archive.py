@@ -1,0 +1,61 @@
+"""An archive transcribed by a Dask cluster: what `voxrill transcribe FOLDER -o FILE` does, beyond one machine.
+
+    pip install "voxrill[archive]"
+    python examples/archive.py FOLDER -o all.jsonl                            # a cluster of this machine's processes
+    python examples/archive.py FOLDER -o all.jsonl --scheduler tcp://host:8786  # yours: `dask scheduler`, `dask worker`
+
+Every worker must see FOLDER and the bundle under the same names, and have this Voxrill. Run again, it goes on: what is
+in the file is not done again. The sounds that a lost worker was at are handed to another by Dask.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import cache
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from distributed import Client, LocalCluster, as_completed
+
+import voxrill
+from voxrill.runtime.apps.batch import Record, Results, hashed, made_with, record_of, short_hash, sound_files
+
+WISHED: dict[str, Any] = {}
+"""Options of `Model.transcribe_stream`."""
+
+
+@cache
+def model(bundle: str | None) -> voxrill.Model:
+    """A worker's own model, loaded once."""
+    return voxrill.load(bundle, threads=1)
+
+
+def transcribed(path: Path, sha256: str, made: str, bundle: str | None) -> Record:
+    """One sound's record, made by a worker."""
+    record = record_of(model(bundle), path, sha256, made, WISHED, Event())
+    assert record is not None
+    return record
+
+
+def main() -> None:
+    """Hand out the sounds that are not done yet; write records as they come."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--bundle", help="a bundle folder; without one, the built-in model")
+    parser.add_argument("--scheduler", help="its address; without one, a cluster of this machine's processes")
+    parser.add_argument("--workers", type=int, default=2, help="of that cluster")
+    wish = parser.parse_args()
+    made = short_hash(made_with(model(wish.bundle).bundle, WISHED))
+    cluster = wish.scheduler or LocalCluster(n_workers=wish.workers, threads_per_worker=1, dashboard_address=None)
+    with Client(cluster) as client, Results(wish.out, made) as results:
+        asked = [one for one in hashed(sound_files(wish.folder.absolute())) if not results.has(*one)]
+        futures = client.map(transcribed, *zip(*asked, strict=True), made=made, bundle=wish.bundle) if asked else []
+        for _, record in as_completed(futures, with_results=True):
+            results.add(record)
+            print(record["file"], record.get("error") or record["text"], sep="\t", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""A folder's sounds to one JSON Lines file: a line a sound, by several models side by side, resumable.
+
+In: files. Out: a record for each, in the order in which they are finished. A record names its sound's hash and what
+made it, so that a later run leaves out what is done, redoes what changed or failed, and refuses what was made
+otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from queue import Queue
+from threading import Event as Flag
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from voxrill import __version__
+from voxrill.runtime.apps.subtitles import as_json
+from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.audio_file import SAMPLE_RATE, SOUND_FILES, read_pieces, replacing
+from voxrill.runtime.bundle import Bundle, hash_file
+from voxrill.runtime.cli import printable
+from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.model import Model
+from voxrill.runtime.talk.edges import Floats
+
+Record = dict[str, Any]
+"""file, sha256, made_with, and either seconds, text and segments, or error."""
+
+
+def sound_files(folder: Path) -> list[Path]:
+    """All sounds under `folder`, by name; a file is itself.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if not folder.is_dir():
+        return [folder]
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_FILES and path.is_file())
+    if not found:
+        raise UsageError(f"{folder} is a folder without sounds", f"Put sounds there: {', '.join(SOUND_FILES)}")
+    return found
+
+
+def made_with(bundle: Bundle, wished: Mapping[str, Any]) -> Record:
+    """What makes a transcript what it is, beside the sound."""
+    return {"voxrill": __version__, "bundle": bundle.sha256, "options": dict(wished)}
+
+
+def short_hash(made: Record) -> str:
+    """The same in 16 characters."""
+    return hashlib.sha256(msgspec.json.encode(made, order="deterministic")).hexdigest()[:16]
+
+
+class Results:
+    """The JSON Lines file of a batch, open within a `with` block.
+
+    Args:
+        out: the file.
+        made: the short hash of what makes its records.
+    """
+
+    def __init__(self, out: Path, made: str) -> None:
+        self._out, self._made = out, made
+        self._done: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        """Take over what an earlier run left: failures and the line that a crash cut short are dropped.
+
+        Raises:
+            UsageError: it holds something else.
+        """
+        if self._out.exists():
+            with replacing(self._out) as part, open(part, "wb") as file:
+                for line in self._kept():
+                    file.write(line)
+        self._file = open(self._out, "ab")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def has(self, path: Path, sha256: str) -> bool:
+        """Whether this sound was finished, and has not changed."""
+        return self._done.get(printable(path)) == sha256
+
+    def add(self, record: Record) -> None:
+        """Append a record: it is on the disk when this returns."""
+        self._file.write(msgspec.json.encode(record) + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _kept(self) -> Iterator[bytes]:
+        with open(self._out, "rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n") and "error" not in (record := self._record(line)):
+                    self._done[record["file"]] = record["sha256"]
+                    yield line
+
+    def _record(self, line: bytes) -> Record:
+        try:
+            record = msgspec.json.decode(line)
+            known = record["made_with"] == self._made and {"file", "sha256"} <= set(record)
+        except (msgspec.MsgspecError, KeyError, TypeError):
+            raise UsageError(f"{self._out} is no list of transcripts", "Give --out another file") from None
+        if not known:
+            raise UsageError(
+                f"{self._out} was made by another Voxrill, bundle or options", "Give --out another file, or delete it"
+            )
+        found: Record = record
+        return found
+
+
+def record_of(model: Model, path: Path, sha256: str, made: str, wished: Mapping[str, Any], stop: Flag) -> Record | None:
+    """One sound's record; None if it was stopped."""
+    record: Record = {"file": printable(path), "sha256": sha256, "made_with": made}
+    heard = 0
+
+    def counted() -> Iterator[Floats]:
+        nonlocal heard
+        for piece in read_pieces(path):
+            heard += len(piece)
+            yield piece
+
+    segments: list[SegmentEvent] = []
+    try:
+        for event in model.transcribe_stream(counted(), tentative=False, **wished):
+            assert isinstance(event, SegmentEvent)
+            segments.append(event)
+            if stop.is_set():
+                return None
+    except VoxrillError as error:
+        return {**record, "error": str(error)}
+    return {
+        **record,
+        "seconds": round(heard / SAMPLE_RATE, 3),
+        "text": " ".join(segment.text for segment in segments),
+        "segments": [as_json(segment) for segment in segments],
+    }
+
+
+def transcribe_batch(
+    models: Sequence[Model], files: Iterable[tuple[Path, str]], made: str, wished: Mapping[str, Any]
+) -> Generator[Record, None, None]:
+    """Records of `files` (each with its hash) as they are finished; as many at a time as there are models.
+
+    Closed early, it ends what is being done at the next segment.
+    """
+    free: Queue[Model] = Queue()
+    for model in models:
+        free.put(model)
+    stop = Flag()
+
+    def work(path: Path, sha256: str) -> Record | None:
+        if stop.is_set():
+            return None
+        model = free.get()
+        try:
+            return record_of(model, path, sha256, made, wished, stop)
+        finally:
+            free.put(model)
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        waiting: set[Future[Record | None]] = {pool.submit(work, *file) for file in files}
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (record for one in finished if (record := one.result()) is not None)
+        finally:
+            stop.set()
+
+
+def hashed(files: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """Each file with its SHA-256; empty where it cannot be read, which transcribing it will say."""
+    for path in files:
+        try:
+            yield path, hash_file(path)
+        except OSError:
+            yield path, ""

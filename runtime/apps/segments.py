@@ -1,0 +1,176 @@
+"""Sound of any length to segments that a model can hear at once: voiced stretches with a little around them.
+
+In: blocks (512,) at 16 kHz. Out: what became known with a block, and the segment's sound. A segment ends with a
+silence; one that grows too long is cut where speech was least likely. If that was no silence, both parts hear what is
+around the cut, and `without_overlap` drops the words that both have. Pure but for the detector; it keeps one segment.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Floats
+from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, blocks
+from voxrill.runtime.talk.listener import BEFORE
+from voxrill.runtime.talk.voice_activity import VoiceDetector
+
+SEGMENT_SECONDS = 15.0
+"""Seconds after which a segment is cut: with what is around it, it fits the 16 s of a fixed-shape encoder."""
+
+OVERLAP = 0.5
+"""Seconds on both sides of a cut through speech that both parts hear: a spoken word takes about as long."""
+
+
+AROUND = 2 * OVERLAP
+"""Seconds of sound around a segment, at most."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A segment's sound.
+
+    samples: (n,) at 16 kHz, from a little before to a little after the voiced part; first, last: its voiced blocks, by
+    number; voiced: how many of those are; joined: it hears the end of the segment before again.
+    """
+
+    samples: Floats
+    first: int
+    last: int
+    voiced: int
+    joined: bool
+
+    @property
+    def start(self) -> float:
+        """Seconds at which the voiced part begins."""
+        return self.first * BLOCK_SECONDS
+
+    @property
+    def end(self) -> float:
+        """Seconds at which the voiced part ends."""
+        return (self.last + 1) * BLOCK_SECONDS
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became known with a block: a segment paused (it may be over), went on, or is over."""
+
+    what: Literal["paused", "speaking", "over"]
+    span: Span
+
+
+@dataclass(frozen=True)
+class _Kept:
+    number: int
+    samples: Floats
+    probability: float
+
+
+class Segmenter:
+    """Follows one sound.
+
+    Args:
+        voice: tells speech from other sound.
+        options: when a segment begins and ends.
+    """
+
+    def __init__(self, voice: VoiceDetector, options: EndpointOptions) -> None:
+        self._voice = voice
+        self._options = options
+        self._endpointer = Endpointer(options)
+        self._before, self._after, self._overlap = blocks(BEFORE), options.pause_blocks, blocks(OVERLAP)
+        self._kept: deque[_Kept] = deque()
+        self._cut: int | None = None  # where the open segment was cut off from the one before, if it was
+
+    @property
+    def speaking(self) -> bool:
+        """Whether a segment is open."""
+        return self._endpointer.state != "quiet"
+
+    @property
+    def voiced(self) -> bool:
+        """Whether a segment is open and its newest block voiced."""
+        return self.speaking and self._endpointer.last == self._endpointer.number - 1
+
+    def hear(self, samples: Floats) -> Change | None:
+        """Take the next block (512,); None while nothing is said."""
+        probability = self._voice(samples)
+        self._kept.append(_Kept(self._endpointer.number, samples, probability))
+        decision = self._endpointer.hear(probability)
+        change: Change | None = None
+        if decision == "too long":
+            change = self._split()
+        elif decision == "ended":
+            change, self._cut = Change("over", self._span(self._endpointer.last)), None
+        elif self._endpointer.state == "quiet":
+            self._forget(self._endpointer.number - self._before - blocks(self._options.begin))
+        elif decision == "paused":
+            change = Change("paused", self._span(self._endpointer.last))
+        return change
+
+    def open(self) -> Span | None:
+        """The open segment so far."""
+        return self._span(self._endpointer.last) if self.speaking else None
+
+    def _split(self) -> Change:
+        """Cut the open segment where speech was least likely in its second half."""
+        first, last = self._endpointer.first, self._endpointer.last
+        half = [kept for kept in self._kept if (first + last) // 2 < kept.number <= last]
+        least = min(half, key=lambda kept: (kept.probability, -kept.number))
+        through = least.probability >= self._options.threshold - self._options.release
+        span = self._span(least.number - 1, self._overlap if through else 0)
+        self._cut = least.number if through else None
+        self._endpointer.split(least.number)
+        self._forget(least.number - (self._overlap if through else self._before))
+        return Change("over", span)
+
+    def _span(self, last: int, after: int | None = None) -> Span:
+        """The open segment until block `last`, with `after` blocks more."""
+        first = self._endpointer.first
+        begin = first - (self._before if self._cut is None else self._overlap)
+        end = last + (self._after if after is None else after)
+        voiced = sum(first <= kept.number <= last and self._is_voiced(kept) for kept in self._kept)
+        samples = np.concatenate([kept.samples for kept in self._kept if begin <= kept.number <= end])
+        return Span(samples, first, last, voiced, self._cut is not None)
+
+    def _is_voiced(self, kept: _Kept) -> bool:
+        return kept.probability >= self._options.threshold - self._options.release
+
+    def _forget(self, number: int) -> None:
+        """What was heard before block `number` is not needed any more."""
+        while self._kept and self._kept[0].number < number:
+            self._kept.popleft()
+
+
+def in_blocks(sound: Iterable[Floats]) -> Iterator[Floats]:
+    """Pieces (n,) of any length as blocks (512,), the last one filled up with silence."""
+    left = np.zeros(0, np.float32)
+    for piece in sound:
+        left = np.concatenate([left, piece])
+        whole = len(left) // BLOCK * BLOCK
+        yield from left[:whole].reshape(-1, BLOCK)
+        left = left[whole:]
+    if len(left):
+        yield np.pad(left, (0, BLOCK - len(left)))
+
+
+def without_overlap(before: str, text: str) -> str:
+    """What is new in `text`, whose first words may be the last of `before`.
+
+    The first word of `text` may be the second half of one, so it may be left out to find the others again.
+    """
+    old, new = before.split(), text.split()
+    for skipped in (0, 1):
+        for count in range(min(len(old), len(new) - skipped), 0, -1):
+            if _alike(old[-count:]) == _alike(new[skipped : skipped + count]):
+                return " ".join(new[skipped + count :])
+    return text
+
+
+def _alike(words: list[str]) -> list[str]:
+    """Words as they are compared: whatever their case, and without the punctuation around them."""
+    return [word.strip(".,;:!?\"'").casefold() for word in words]

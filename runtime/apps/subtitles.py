@@ -1,0 +1,96 @@
+"""A transcript in the forms that other programs read: plain lines, SubRip, WebVTT, JSON.
+
+In: segments, one at a time. Out: text to append, so that no transcript is ever held whole. Sources: the W3C's WebVTT;
+for SubRip, which nobody specified, what VLC and ffmpeg read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.errors import UsageError
+
+Render = Callable[[SegmentEvent], str]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form: what it begins with, each segment's part, what lies between two parts, and what it ends with."""
+
+    segment: Render
+    begin: str = ""
+    between: str = ""
+    end: str = ""
+
+    def render(self, segments: Iterable[SegmentEvent]) -> Iterator[str]:
+        """The pieces of the transcript, each as soon as its segment is there."""
+        yield self.begin
+        between = ""
+        for segment in segments:
+            yield between + self.segment(segment)
+            between = self.between
+        yield self.end
+
+
+def clock(seconds: float, point: str = ".") -> str:
+    """`hh:mm:ss.mmm`; hours are as many as there are."""
+    minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
+
+
+def as_json(segment: SegmentEvent) -> dict[str, Any]:
+    """A segment as JSON knows it."""
+    return {
+        "number": segment.number,
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+        "loop": segment.loop,
+    }
+
+
+def _plain(segment: SegmentEvent) -> str:
+    return f"{segment.text}\n"
+
+
+def _srt(segment: SegmentEvent) -> str:
+    return f"{segment.number}\n{clock(segment.start, ',')} --> {clock(segment.end, ',')}\n{segment.text}\n\n"
+
+
+def _vtt(segment: SegmentEvent) -> str:
+    return f"{clock(segment.start)} --> {clock(segment.end)}\n{escape(segment.text, quote=False)}\n\n"
+
+
+def _json(segment: SegmentEvent) -> str:
+    return msgspec.json.encode(as_json(segment)).decode()
+
+
+FORMS = {
+    "plain": Form(_plain),
+    "srt": Form(_srt),
+    "vtt": Form(_vtt, begin="WEBVTT\n\n"),
+    "json": Form(_json, begin='{"segments":[\n', between=",\n", end="\n]}\n"),
+}
+
+_SUFFIXES = {".srt": "srt", ".vtt": "vtt", ".json": "json"}
+
+
+def form_named(name: str | None, out: Path | None) -> Form:
+    """The form that was asked for, or else the one that the output file's name ends with, or plain lines.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name is None:
+        name = _SUFFIXES.get(out.suffix.lower(), "plain") if out is not None else "plain"
+    if name not in FORMS:
+        raise UsageError(f"--format is {name!r}", f"Give one of {', '.join(FORMS)}")
+    return FORMS[name]

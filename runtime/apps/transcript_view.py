@@ -1,0 +1,95 @@
+"""What whoever watches a transcription sees: what is stable scrolls up; the last lines, tentative text dimmed, change.
+
+In: events, the microphone's level, how much was heard. Out: on a terminal a live view on stderr, otherwise nothing:
+segments are data, and go to stdout or a file by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from voxrill.runtime.apps.subtitles import clock
+from voxrill.runtime.apps.transcript import SegmentEvent, TranscriptEvent
+from voxrill.runtime.talk.view import meter
+
+
+class TranscriptView:
+    """The view, within a `with` block.
+
+    Args:
+        console: stderr.
+        total: seconds of a file; None for a microphone.
+        text: whether stable text is shown here, since it goes to a file and not to the terminal.
+        shown: whether there is a view at all; only a terminal has one.
+    """
+
+    def __init__(self, console: Console, total: float | None, text: bool, shown: bool = True) -> None:
+        self._console = console
+        self._total, self._text = total, text
+        self._tentative = ""
+        self._level = -math.inf
+        self._heard = 0.0
+        # Where stdout is the terminal, too, what is printed there goes above the view; it must not if it is a file.
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=10,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self._shown = shown and console.is_terminal
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown:
+            self._live.stop()
+
+    def show(self, event: TranscriptEvent) -> None:
+        """Tentative text takes the place of the one before; stable text ends it."""
+        stable = isinstance(event, SegmentEvent)
+        self._tentative = "" if stable else event.text
+        if isinstance(event, SegmentEvent) and event.loop:
+            self._console.print(
+                f"At {clock(event.start)} the model repeated itself without end; the text was cut", style="yellow"
+            )
+        if stable and self._shown and self._text:
+            self._console.print(Text(event.text), soft_wrap=True)
+        if self._shown:
+            self._live.refresh()  # the next turn of its own may be 100 ms away
+
+    def level(self, dbfs: float) -> None:
+        """Move the meter, with the next refresh. May be called from any thread."""
+        self._level = dbfs
+
+    def heard(self, seconds: float) -> None:
+        """So much of the sound was taken in."""
+        self._heard = seconds
+
+    def _render(self) -> RenderableType:
+        tentative = [Text(self._tentative, style="dim italic")] if self._tentative else []
+        return Group(*tentative, self._status())
+
+    def _status(self) -> RenderableType:
+        if self._total is None:
+            return Text.assemble(("● ", "green"), "listening ", meter(self._level), "  Ctrl-C ends it")
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(max(self._total, self._heard), self._heard, width=40),
+            f"{clock(self._heard)[:8]} of {clock(self._total)[:8]}",
+        )
+        return bar

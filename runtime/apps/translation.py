@@ -1,0 +1,17 @@
+"""Translation: what the model is told, so that it answers in another language."""
+
+from __future__ import annotations
+
+from voxrill.runtime.errors import UsageError
+
+
+def translation_prompt(to: str) -> str:
+    """The system prompt that asks for a translation; `to` is a language's English name, such as German.
+
+    Raises:
+        UsageError: it is empty, or more than a name.
+    """
+    name = to.strip()
+    if not name or not all(letter.isalpha() or letter in " -'()" for letter in name):
+        raise UsageError(f"{to!r} is not the name of a language", "Give its English name, such as German")
+    return f"Translate into {name[0].upper()}{name[1:]}."
