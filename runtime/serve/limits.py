@@ -12,9 +12,10 @@ class Limits:
     body: bytes of a request (OpenAI's own limit). upload: seconds that its arrival may take. audio: seconds of one
     sound. text: characters of one text. active: requests worked on in turn; queue: that wait for it. rate: requests of
     one address in a minute. sessions: realtime ones at once. message: bytes of one WebSocket message (8 s of sound).
-    idle: seconds after which a realtime session without a message is closed. memory: bytes of all conversations'
-    states; the rest are moved to disk. chats: conversations that are kept for their next request. stall: seconds that
-    a client may leave what it was sent unread. answer: text tokens and frames of one answer.
+    idle: seconds after which a realtime session without a message is closed. memory: bytes of the states of
+    conversations that go on (those of a single request come on top, `active` at most); the rest are moved to disk.
+    chats: conversations that are kept for their next request. stall: seconds that a client may leave what it was sent
+    unread. answer: text tokens and frames of one answer.
     """
 
     body: int = 25 << 20

@@ -73,6 +73,7 @@ def config(model: Model, limits: Limits, admission: Admission) -> uvicorn.Config
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # or a client could name another address for its rate
         timeout_graceful_shutdown=_GRACE,
     )
 

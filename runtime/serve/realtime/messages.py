@@ -70,6 +70,7 @@ class Audio(msgspec.Struct):
 Modality = Literal["text", "audio"]
 Tokens = Annotated[int, Meta(ge=1)] | Literal["inf"]
 NoTools = Annotated[list[Any], Meta(max_length=0, description="Tools are not supported.")]
+"""Where a client's tools come in: `Control` of runtime/apps would hear each turn before it is answered."""
 
 
 class Session(msgspec.Struct):
