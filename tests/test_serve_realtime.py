@@ -314,6 +314,19 @@ def test_an_event_that_cannot_be(server, event, message):
     assert message in told and answer == ANSWER
 
 
+def test_what_waits_to_be_answered_is_bounded(server):
+    async def talk():
+        async with plain(server) as client:
+            await client.update(audio={"input": {"turn_detection": None}})
+            for _ in range(4):
+                for _ in range(18):
+                    await client.send("input_audio_buffer.append", audio=in_base64(bytes(24_000)))
+                await client.send("input_audio_buffer.commit")
+            return (await client.next("error"))[0]["error"]["message"]
+
+    assert "wait for response.create" in asyncio.run(talk())
+
+
 def test_an_error_names_its_event(server):
     async def talk():
         async with plain(server) as client:

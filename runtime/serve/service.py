@@ -27,6 +27,7 @@ from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import Metrics
 from voxrill.runtime.serve.states import States
 from voxrill.runtime.serve.worker import Worker
+from voxrill.runtime.talk.mind import MindOptions
 
 T = TypeVar("T")
 
@@ -38,7 +39,10 @@ _EARS = 2
 
 
 class Service:
-    """One server's model and all that belongs to it. turns: how many it remembers before a question, None for all."""
+    """One server's model and all that belongs to it.
+
+    turns: how many it remembers before a question, None for all; positions: of a conversation that it remembers.
+    """
 
     def __init__(self, model: Model, limits: Limits) -> None:
         self.model = model
@@ -47,6 +51,9 @@ class Service:
         self.worker = Worker(limits, self.metrics)
         self.states = States(limits.memory, self.metrics)
         self.ears = ThreadPoolExecutor(_EARS, "voxrill-ears")
+        static = model.manifest.static
+        room = static.context if static else model.manifest.model.backbone.max_positions
+        self.positions = min(MindOptions.budget, room // 2)  # the other half is for the next question and its answer
         self.turns = PEBBLE_TURNS if is_pebble(model.manifest) else None
         self.created = int(time.time())
 

@@ -16,7 +16,7 @@ from voxrill.runtime.serve.realtime.settings import Settings
 from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, RATE, Block, Floats
 from voxrill.runtime.talk.endpointing import Endpointer
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Listener, Signal, Utterance
+from voxrill.runtime.talk.listener import Listener, Signal, Utterance, WakeChange
 from voxrill.runtime.talk.resampler import Resampler
 from voxrill.runtime.talk.voice_activity import VoiceActivity
 
@@ -35,7 +35,7 @@ class Ears:
         post: takes each signal.
     """
 
-    def __init__(self, settings: Settings, floor: Floor, post: Callable[[Signal], None]) -> None:
+    def __init__(self, settings: Settings, floor: Floor, post: Callable[[Signal | WakeChange], None]) -> None:
         self._floor = floor
         self._post = post
         self._at = 0  # samples that went to the listener since the session began

@@ -20,7 +20,7 @@ import numpy as np
 
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.serve.api_errors import ApiError, as_api_error
+from voxrill.runtime.serve.api_errors import ApiError, Busy, as_api_error
 from voxrill.runtime.serve.realtime.answering import Answering, new_id
 from voxrill.runtime.serve.realtime.ears import Ears
 from voxrill.runtime.serve.realtime.messages import (
@@ -44,12 +44,29 @@ from voxrill.runtime.serve.uploads import from_base64
 from voxrill.runtime.talk.edges import RATE, Floats
 from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Began, Ended, Interrupted, Paused, Resumed, Signal, Typed, Utterance
+from voxrill.runtime.talk.listener import (
+    Began,
+    Ended,
+    Interrupted,
+    Paused,
+    Resumed,
+    Signal,
+    Slept,
+    Typed,
+    Utterance,
+    WakeChange,
+    Woke,
+)
 from voxrill.runtime.talk.mind import Mind, MindOptions
 from voxrill.runtime.talk.reply import Turn
 
 BY_SPEECH, BY_CLIENT = "turn_detected", "client_cancelled"
 """Why an answer was cut short."""
+
+_TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+_MOST_TO_WRITE = 8
+"""Turns that wait to be written down; answers come first."""
 
 
 class RealtimeSession:
@@ -147,11 +164,12 @@ class RealtimeSession:
         content = event.item.content[0]
         name = event.item.id or new_id("item")
         if isinstance(content, AudioContent):
-            self._said.append(self._ears.whole(from_base64(content.audio, "audio")))
+            utterance = self._ears.whole(from_base64(content.audio, "audio"))
+            self._keep_said(utterance)
             part: dict[str, Any] = {"type": "input_audio", "transcript": None}
-            self._write_down(name, self._said[-1].samples)
+            self._write_down(name, utterance.samples)
         else:
-            self._check_text(content.text, "text")
+            self._check_text("\n".join([*self._written, content.text]), "text")
             self._written.append(content.text)
             part = {"type": "input_text", "text": content.text}
         self._added(name, part)
@@ -209,8 +227,9 @@ class RealtimeSession:
             self._cut = self._answer.item_id, heard * 1000 // self._service.model.sample_rate
         self._post(Interrupted(heard, time.perf_counter()))
 
-    def _hear(self, signal: Signal) -> None:
+    def _hear(self, signal: Signal | WakeChange) -> None:
         """What the user does, as the listener found out."""
+        assert not isinstance(signal, Woke | Slept), "a session has no wake word"
         detection = self._settings.detection
         if isinstance(signal, Began):
             self._item = new_id("item")
@@ -229,12 +248,19 @@ class RealtimeSession:
                 self._asked += 1
             self._post(signal)
         elif isinstance(signal, Ended):
-            self._said.append(signal.utterance)
+            self._keep_said(signal.utterance)
         elif not isinstance(signal, Paused | Resumed):
             self._post(signal)
 
-    def _committed(self, utterance: Utterance) -> None:
+    def _keep_said(self, utterance: Utterance) -> None:
+        """Keep what was said until it is to be answered."""
+        longest = self._settings.endpoint.longest
+        if sum(len(kept.samples) for kept in [*self._said, utterance]) > longest * RATE:
+            raise ApiError(400, f"More than {longest:g} seconds wait for response.create: they are kept.", "too_long")
         self._said.append(utterance)
+
+    def _committed(self, utterance: Utterance) -> None:
+        self._keep_said(utterance)
         self._tell_committed(new_id("item"), utterance)
 
     def _tell_committed(self, item: str, utterance: Utterance) -> None:
@@ -249,8 +275,13 @@ class RealtimeSession:
         self._emit("conversation.item.done", previous_item_id=None, item=item)
 
     def _write_down(self, item: str, samples: Floats) -> None:
-        if self._settings.transcribe:
-            self._to_write.append((item, samples))
+        if not self._settings.transcribe:
+            return
+        if len(self._to_write) >= _MOST_TO_WRITE:
+            error = Busy(1, "More is said than can be written down").body()
+            self._emit(f"{_TRANSCRIPTION}.failed", item_id=item, content_index=0, error=error)
+            return
+        self._to_write.append((item, samples))
 
     def _post(self, signal: Signal) -> None:
         self._inbox.put(lambda: self._mind.inbox.put(signal))
@@ -276,13 +307,15 @@ class RealtimeSession:
 
     def fail(self, error: Exception) -> None:
         """The session cannot go on."""
+        self._service.states.drop(self._conversation.context)
         self._error(error, None)
         self._send(b"")
 
     def _new_mind(self, settings: Settings) -> tuple[Mind, Conversation]:
         service = self._service
         conversation = service.model.conversation(system=settings.instructions, output=settings.output)
-        options = MindOptions(turns=service.turns, max_new_tokens=settings.most or service.limits.answer)
+        most = min(settings.most or service.limits.answer, service.limits.answer)
+        options = MindOptions(budget=service.positions, turns=service.turns, max_new_tokens=most)
         return Mind(conversation, self._player, self._floor, self._show, self._keep, options), conversation
 
     def _show(self, event: TalkEvent) -> None:
@@ -325,12 +358,12 @@ class RealtimeSession:
 
     def _written_down(self, item: str, samples: Floats) -> Iterator[None]:
         model = self._service.model
-        name, text = "conversation.item.input_audio_transcription", ""
+        text = ""
         for event in Conversation(model, model.manifest.tasks.transcribe).ask(audio=samples, output="text"):
             text += getattr(event, "text", "")
             yield
         usage = {"type": "duration", "seconds": round(len(samples) / RATE, 3)}
-        self._emit(f"{name}.completed", item_id=item, content_index=0, transcript=text, usage=usage)
+        self._emit(f"{_TRANSCRIPTION}.completed", item_id=item, content_index=0, transcript=text, usage=usage)
 
     # Both sides
 
