@@ -37,7 +37,7 @@ from voxrill.runtime.serve.uploads import decode
 COUNT = int(os.environ.get("VOXRILL_FUZZ", "60"))
 FRAMES = 3 * COUNT
 GROWTH = 128 << 20
-"""Bytes by which a process may grow while it is fuzzed: what it keeps for the next request, and onnxruntime's arenas."""
+"""Bytes by which a process may grow while it is fuzzed: what is kept for the next request, and onnxruntime's arenas."""
 
 
 @dataclass(frozen=True)
