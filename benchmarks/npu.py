@@ -27,7 +27,7 @@ from voxrill.export.decoder import Decoder
 from voxrill.export.graphs import GraphPlan
 from voxrill.export.layers import linears_to_matmuls
 from voxrill.export.lfm import CONV, LfmConfig
-from voxrill.export.npu_check import STEPS, Stepped, on_chip, on_cpu, think
+from voxrill.export.npu_check import Stepped, on_chip, on_cpu, think
 from voxrill.export.write import write_graph
 from voxrill.quantize.a16w8 import A16W8, to_a16w8
 from voxrill.quantize.graph import quantize_graph
@@ -39,6 +39,8 @@ CONTEXT = 1024
 KINDS = (CONV, "full_attention")
 FORMS = (FLOAT32, "int4", A16W8)
 SOC = SOCS["SM8650"]
+STEPS = 2
+"""Of the state loop: a step of one such layer takes the simulator many seconds."""
 CALIBRATION = 32
 """Steps of normal noise that a16w8 is calibrated with: one range serves noise and noise alike."""
 

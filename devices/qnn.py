@@ -24,6 +24,9 @@ from voxrill.devices.providers import session_options
 QNN = "qnn"
 """The provider's short name."""
 
+_NAMED = 3
+"""Nodes that are named in a refusal."""
+
 _NOTHING_LOGGED = 4
 """onnxruntime's fatal level: what it refuses is said in Voxrill's own words."""
 
@@ -121,11 +124,14 @@ class Htp:
         except Exception as error:  # onnxruntime raises a class per status
             refused = self._refused(graph)
             if not refused:
-                reason = " ".join(str(error).split())
-                raise NpuError(f"{graph.name} cannot be compiled for {self.soc.name}: {reason}", _REPORT) from None
+                raise NpuError(
+                    f"{graph.name} cannot be compiled for {self.soc.name}: {' '.join(str(error).split())}",
+                    f"It may be too old a chip for this form; {', '.join(CHECKED)} are checked",
+                ) from None
             raise NpuError(
-                f"{graph.name} has nodes that the HTP of {self.soc.name} does not run: {', '.join(refused)}",
-                "Export with --flavour npu, which writes only operators that it runs",
+                f"{graph.name} has {len(refused)} nodes that the HTP of {self.soc.name} does not run: "
+                f"{', '.join(refused[:_NAMED])}",
+                "Export with --flavour npu, and quantise with --recipe npu-int4 or npu-a16w8",
             ) from None
 
     def _options(self) -> ort.SessionOptions:
@@ -149,9 +155,6 @@ class Htp:
 def context_file(graph: Path) -> Path:
     """The context binary that is written beside a graph that stands for it."""
     return graph.with_name(f"{graph.stem}_qnn.bin")
-
-
-_REPORT = "Check the bundle with: voxrill npu-check BUNDLE"
 
 
 _STDOUT = Lock()

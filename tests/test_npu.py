@@ -128,6 +128,12 @@ def test_the_backbone_compiles_in_every_size(exporter, tmp_path, context, prefil
         HTP.session(tmp_path / f"{name}.onnx")
 
 
+@simulated
+def test_the_other_family_s_codec_is_ready_too(cli, npu_bundles):
+    ran = cli("npu-check", npu_bundles["lfm2"], "--graph", "mimi_decoder", "--soc", "SM8650", "--json")
+    assert ran.status == 0, ran.out + ran.err
+
+
 def test_what_stays_on_the_cpu(float_bundle):
     assert [name for name in float_bundle.manifest.graphs if not is_for_npu(name)] == ["text_head", "depthformer"]
 

@@ -18,7 +18,7 @@ from voxrill.runtime.talk.handover import Chunk, Handover
 from voxrill.runtime.talk.resampler import Resampler
 
 WAITING_CHUNKS = 1000
-"""Chunks of 5 ms that may wait to be read; the model is never that long at a stretch in the thread that reads."""
+"""Chunks that may wait to be read; the model is never that long at a stretch in the thread that reads."""
 
 GLANCE = 0.1
 """Seconds after which a silent device is looked at."""
