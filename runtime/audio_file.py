@@ -53,25 +53,29 @@ _REMEDY_EMPTY = "Record or choose a sound that is not empty"
 _REMEDY_NOT_FINITE = "Re-record or repair it"
 
 
-def read_audio(path_or_file: AudioPath | BinaryIO, sample_rate: int = SAMPLE_RATE) -> Waveform:
+def read_audio(
+    path_or_file: AudioPath | BinaryIO, sample_rate: int = SAMPLE_RATE, longest: float = math.inf
+) -> Waveform:
     """Decode a sound file, average its channels and resample it.
 
     Args:
         path_or_file: a path, or a seekable file open for reading bytes; WAV, FLAC, OGG, MP3 and whatever else
             the installed libsndfile knows.
         sample_rate: Hz of the waveform returned.
+        longest: seconds above which a sound is refused, before it is decoded or as soon as it turns out so.
 
     Returns:
         `[samples]` float32, full scale ±1.
 
     Raises:
-        AudioFileError: the file is missing, a directory, empty, not a sound file, damaged, or holds no
-            samples or NaN or infinite ones.
+        AudioFileError: the file is missing, a directory, empty, not a sound file, damaged, too long, or holds
+            no samples or NaN or infinite ones.
         UsageError: a sample rate that is not a positive whole number.
     """
     _check_rate(sample_rate)
     with _opened(path_or_file) as (sound, name):
-        waveform = _collect(_mono_blocks(sound, name), sound.samplerate, sample_rate, sound.frames, name)
+        blocks = _no_longer(_mono_blocks(sound, name), sound, longest, name)
+        waveform = _collect(blocks, sound.samplerate, sample_rate, sound.frames, name)
     if waveform.size == 0:
         raise AudioFileError(f"{name} holds no samples", _REMEDY_EMPTY)
     return waveform
@@ -311,7 +315,10 @@ def _opened(path_or_file: AudioPath | BinaryIO) -> Iterator[tuple[soundfile.Soun
 
 def _open_sound(source: str | bytes | BinaryIO, name: str) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(source)
+        sound = soundfile.SoundFile(source)
+        if sound.frames > _MAX_HINT_SECONDS * sound.samplerate:
+            sound.seekable = lambda: False  # a FLAC stream without a length: soundfile would seek to its end, and fail
+        return sound
     # TypeError: soundfile asks for the sample rate of a headerless file (.raw).
     except (soundfile.SoundFileError, TypeError) as error:
         raise AudioFileError(f"{name} is not a sound file we can read", _REMEDY_FORMAT) from error
@@ -329,6 +336,25 @@ def _mono_blocks(sound: soundfile.SoundFile, name: str) -> Iterator[Waveform]:
         mono = _mono(block)
         _check_finite(mono, name)
         yield mono
+
+
+def _no_longer(blocks: Iterator[Waveform], sound: soundfile.SoundFile, longest: float, name: str) -> Iterator[Waveform]:
+    """The blocks, until they are longer than `longest` seconds; a header that says so is believed at once."""
+    most, decoded = longest * sound.samplerate, 0
+    known = (
+        sound.frames if sound.frames < _MAX_HINT_SECONDS * sound.samplerate else 0
+    )  # a stream's header has no length
+    if known > most:
+        raise _too_long(name, longest)
+    for block in blocks:
+        decoded += len(block)
+        if decoded > most:
+            raise _too_long(name, longest)
+        yield block
+
+
+def _too_long(name: str, longest: float) -> AudioFileError:
+    return AudioFileError(f"{name} is longer than {longest:g} seconds", "Split it into shorter files")
 
 
 def _collect(blocks: Iterator[Waveform], from_rate: int, to_rate: int, frames: int, name: str) -> Waveform:

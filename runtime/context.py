@@ -254,6 +254,19 @@ class Context:
         self._state.restore(self.positions, content)
         self._waiting = []
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the backbone's state; 0 while it is given up."""
+        return self._state.nbytes
+
+    def give_up(self) -> None:
+        """Give up the backbone's state, whose `content` was kept; nothing but `take_back` may follow."""
+        self._state.give_up()
+
+    def take_back(self, content: Mapping[str, Floats]) -> None:
+        """Have the backbone's state again: `content` as it was when it was given up."""
+        self._state.take_back(content)
+
     def fork(self) -> Context:
         """Another context that starts where this one stands."""
         other = object.__new__(Context)

@@ -9,7 +9,7 @@ same events give the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from voxrill.runtime.audio_file import AudioSource, as_waveform
 from voxrill.runtime.backbone import PREFILL_CHUNK
-from voxrill.runtime.context import Context, ContextMark, Floats
+from voxrill.runtime.context import Context, ContextMark, Floats, Piece, Tokens
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEvent, TextEvent
 from voxrill.runtime.generate import Generation, Options, Token
@@ -161,6 +161,27 @@ class Conversation:
             self._prompt = self.context.mark()
         self._open_turn()
         return self.context.take_in(most)
+
+    def remember(
+        self, answer: str | Sequence[Piece], *, audio: AudioSource | None = None, text: str | None = None
+    ) -> None:
+        """Between turns, have had another one: its question, and its answer as text or as what a context was told.
+
+        Raises:
+            AudioFileError: the audio is not usable sound.
+            UsageError: a text cannot be read.
+        """
+        self._end_answer()
+        self._open_turn()
+        if audio is not None:
+            self.context.add_audio(as_waveform(audio))
+        if text is not None:
+            self.context.add_text(text)
+        self.context.close_turn()
+        self.context.open_turn("assistant")
+        for piece in [Tokens(tuple(self._model.parts.tokenizer.encode(answer)))] if isinstance(answer, str) else answer:
+            self.context.add(piece)
+        self._close_turn()
 
     def take_in_prompt(self) -> None:
         """Take in the system prompt and nothing else, before any turn.

@@ -48,11 +48,16 @@ class BackboneState(ABC):
     def __init__(self, spec: GraphSpec, capacity: int, limit: int) -> None:
         self.limit = limit
         self.length = 0
+        self._spec = spec
         self._capacity = min(capacity, limit)
-        self._buffers: dict[str, Floats] = {}
-        for tensor in spec.state:
+        self._buffers = self._new_buffers()
+
+    def _new_buffers(self) -> dict[str, Floats]:
+        buffers = {}
+        for tensor in self._spec.state:
             shape = tuple(self._capacity if size == KV_CAPACITY else int(size) for size in tensor.shape)
-            self._buffers[tensor.name] = np.zeros(shape, np.float32)
+            buffers[tensor.name] = np.zeros(shape, np.float32)
+        return buffers
 
     def check_room(self, positions: int) -> None:
         """Raise ContextFull if `positions` more do not fit."""
@@ -93,6 +98,21 @@ class BackboneState(ABC):
         self.check_room(length)
         self.reserve(length)
         self.length = length
+        for name, buffer in self.content().items():
+            buffer[:] = content[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers; 0 once they were given up."""
+        return sum(buffer.nbytes for buffer in self._buffers.values())
+
+    def give_up(self) -> None:
+        """Give up the buffers: nothing but `take_back` may follow, with what `content` was."""
+        self._buffers = {}
+
+    def take_back(self, content: Mapping[str, Floats]) -> None:
+        """Have buffers again, with the content they had."""
+        self._buffers = self._new_buffers()
         for name, buffer in self.content().items():
             buffer[:] = content[name]
 
@@ -146,6 +166,11 @@ class InPlaceState(BackboneState):
             presents = {present_name(past): buffer for past, buffer in self._buffers.items()}
             self._bindings[name] = graph.bind(self._buffers, presents)
         return self._bindings[name]
+
+    def give_up(self) -> None:
+        """Give up the buffers: nothing but `take_back` may follow, with what `content` was."""
+        super().give_up()
+        self._bindings = {}
 
     def reserve(self, positions: int) -> None:
         """Have room for so many positions, which fit."""

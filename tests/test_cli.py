@@ -38,6 +38,7 @@ COMMANDS = (
     "providers",
     "devices",
     "doctor",
+    "serve",
     "bench",
     "export",
     "quantize",

@@ -18,6 +18,7 @@ from voxrill.runtime.talk.bench.sound_server import SoundServer
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
+CLIENT_SNIPPETS = re.findall(r"```py\n(.*?)```", README, re.DOTALL)  # these want a server
 
 
 @pytest.fixture
@@ -86,6 +87,32 @@ def talk(words, workplace, environment):
     assert process.returncode == 0, f"{shlex.join(words)}: {errors.decode()}"
 
 
+def serve(words, workplace, environment):
+    """Run the server, the README's clients of it, and end it with Ctrl-C."""
+    pytest.importorskip("starlette", reason="the serve extra is not installed")
+    address = f"127.0.0.1:{words[words.index('--port') + 1]}"
+    command = [sys.executable, "-m", *words, "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=workplace, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        killer = threading.Timer(120, process.kill)
+        killer.start()
+        said = ""
+        while "Ctrl-C" not in said and process.poll() is None:
+            said += process.stderr.readline()
+        served = re.search(r"http://(\S+)/v1", said).group(1)
+        for snippet in CLIENT_SNIPPETS:
+            assert address in snippet
+            code = snippet.replace(address, served)
+            client = subprocess.run([sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True)
+            assert client.returncode == 0, client.stderr
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+        killer.cancel()
+    assert CLIENT_SNIPPETS and (workplace / "answer.mp3").stat().st_size > 1000
+    assert process.returncode == 0, f"{shlex.join(words)}: {errors}"
+
+
 def test_voxrill_lines(workplace, monkeypatch):
     """In order, as a reader would type them; the export's hub id is a folder here."""
     (workplace / "bundle").unlink()
@@ -97,6 +124,8 @@ def test_voxrill_lines(workplace, monkeypatch):
             environment[name] = value
         elif words[:2] == ["voxrill", "talk"] or "--live" in words:
             talk(words, workplace, environment)
+        elif words[:2] == ["voxrill", "serve"]:
+            serve(words, workplace, environment)
         elif words[0] == "voxrill":
             run = subprocess.run(
                 [sys.executable, "-m", *words], cwd=workplace, env=environment, capture_output=True, text=True

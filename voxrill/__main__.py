@@ -24,6 +24,7 @@ from voxrill.runtime.apps import translate_cli as translate_command
 from voxrill.runtime.apps.documents import cli as document_commands
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.model import Fallback
+from voxrill.runtime.serve import cli as serve_command
 from voxrill.runtime.talk import cli as talk_commands
 from voxrill.runtime.talk import devices_cli as device_commands
 from voxrill.runtime.talk.bench import cli as bench_commands
@@ -48,6 +49,7 @@ tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)
 doctor_command.register(app)
+serve_command.register(app)
 bench_commands.register(app)
 plan_command.register(app)
 golden_command.register(app)

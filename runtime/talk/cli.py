@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from voxrill.runtime.apps.documents.asking import snapshot_document
-from voxrill.runtime.builtin import is_pebble
+from voxrill.runtime.builtin import PEBBLE_TURNS, is_pebble
 from voxrill.runtime.cli import (
     BundleOption,
     JsonOption,
@@ -48,10 +48,6 @@ from voxrill.runtime.talk.speaker import Speaker
 from voxrill.runtime.talk.trace import TurnTrace, chrome_trace, table
 from voxrill.runtime.talk.view import make_view
 from voxrill.runtime.talk.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
-
-PEBBLE_TURNS = 0
-"""Turns that the built-in model remembers. It was taught single commands: of 20 held-out ones asked in one conversation
-it answered 3 rightly when it remembered them all, and 20 when it remembered none."""
 
 SEEDS = 1 << 31
 

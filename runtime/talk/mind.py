@@ -117,6 +117,11 @@ class Mind:
         ready = self._closed is not None and (self._reply is None or not self._closed.finish)
         return self._closed if ready else None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to be done until there is a signal: the conversation will not be touched."""
+        return self._reply is None and not self._unprepared and self.inbox.empty()
+
     def close(self) -> None:
         """The talk is over: an answer that was being heard is cut, and its turn kept."""
         heard = self._floor.interrupt()

@@ -6,6 +6,7 @@ silero-vad 6.2 package (MIT, its licence beside it), whose own Python would brin
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
@@ -34,12 +35,18 @@ class VoiceDetector(Protocol):
         """Forget what was heard."""
 
 
+@cache
+def _network() -> ort.InferenceSession:
+    """The network, which all streams share: what one remembers is handed in and out with each block."""
+    path = Path(str(resources.files("voxrill.runtime.talk"))) / MODEL
+    return ort.InferenceSession(str(path), sess_options=session_options(threads=1), providers=[CPU])
+
+
 class VoiceActivity:
     """One stream's detector; it remembers what it heard until `reset`."""
 
     def __init__(self) -> None:
-        path = Path(str(resources.files("voxrill.runtime.talk"))) / MODEL
-        self._session = ort.InferenceSession(str(path), sess_options=session_options(threads=1), providers=[CPU])
+        self._session = _network()
         self._rate = np.array(RATE, np.int64)
         self.reset()
 

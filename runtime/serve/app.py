@@ -1,0 +1,128 @@
+"""The server's routes, and who guards them.
+
+In: a loaded model. Out: an ASGI application, for uvicorn or a test. A door of another kind (a page, say) is a module
+beside these, which adds its route here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.model import Model
+from voxrill.runtime.serve.api_errors import ApiError, refuse
+from voxrill.runtime.serve.chat import ChatDoor
+from voxrill.runtime.serve.guard import Admission, Guard
+from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.metrics import CONTENT_TYPE
+from voxrill.runtime.serve.openapi import document
+from voxrill.runtime.serve.realtime.door import RealtimeDoor
+from voxrill.runtime.serve.service import Door, Service, as_json
+from voxrill.runtime.serve.speech import speech
+from voxrill.runtime.serve.transcriptions import transcriptions
+
+OWNER = "voxrill"
+
+
+def make_app(model: Model, limits: Limits, admission: Admission) -> Starlette:
+    """The application. Its `state.service` is the service, which works while the application's lifespan lasts."""
+    service = Service(model, limits)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        service.start()
+        try:
+            yield
+        finally:
+            service.stop()
+
+    middleware = [Middleware(Guard, admission=admission, limits=limits)]
+    if admission.origins:
+        cors = Middleware(
+            CORSMiddleware, allow_origins=admission.origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
+        middleware.insert(0, cors)
+    app = Starlette(
+        routes=_routes(service),
+        middleware=[Middleware(_Counted, service=service), *middleware],
+        exception_handlers={kind: refuse for kind in (HTTPException, ApiError, VoxrillError, Exception)},
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    return app
+
+
+def _routes(service: Service) -> list[BaseRoute]:
+    name = service.model.manifest.name
+    entry = {"id": name, "object": "model", "created": service.created, "owned_by": OWNER}
+
+    def get(path: str, answer: Callable[[Request], Any]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            found = answer(request)
+            return found if isinstance(found, Response) else as_json(found)
+
+        return Route(path, endpoint, methods=["GET"])
+
+    def model(request: Request) -> dict[str, Any]:
+        service.check_model(request.path_params["name"])
+        return entry
+
+    def post(path: str, answer: Callable[..., Awaitable[Response]]) -> Route:
+        return Route(path, Door(service, answer), methods=["POST"])
+
+    return [
+        get("/health", lambda _request: {"status": "ok"} if service.worker.alive else Response(status_code=503)),
+        get("/metrics", lambda _request: Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})),
+        get("/openapi.json", lambda _request: document(service)),
+        get("/v1/models", lambda _request: {"object": "list", "data": [entry]}),
+        get("/v1/models/{name}", model),
+        post("/v1/audio/speech", speech),
+        post("/v1/audio/transcriptions", transcriptions),
+        post("/v1/chat/completions", ChatDoor(service)),
+        WebSocketRoute("/v1/realtime", RealtimeDoor(service).__call__),
+    ]
+
+
+class _Counted:
+    """Counts requests by route and status, refused ones too."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started, status = time.perf_counter(), 0
+
+        async def counting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counting)
+        finally:
+            metrics = self._service.metrics
+            metrics.requests.labels(_route(scope), status).inc()
+            metrics.seconds.observe(time.perf_counter() - started)
+
+
+def _route(scope: Scope) -> str:
+    """The path of the route that fits, not the client's: labels of metrics must not be the client's to make up."""
+    for route in scope["app"].routes:
+        if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE:
+            return route.path
+    return "none"

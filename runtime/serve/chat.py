@@ -1,0 +1,192 @@
+"""POST /v1/chat/completions: messages, spoken or written, to an answer, spoken or written, whole or as it is made."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from starlette.responses import Response, StreamingResponse
+
+from voxrill.runtime.conversation import Output
+from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
+from voxrill.runtime.manifest import Sampling
+from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.chats import Chats, Talked, key_of, read_messages
+from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
+from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Service, Visit, as_json, check_voice, sse
+from voxrill.runtime.serve.sound_formats import FORMATS, pcm16
+
+KEPT_SECONDS = 3600
+"""Seconds for which a spoken answer is said to be remembered; it may be forgotten sooner, for newer ones."""
+
+_FINISHES = {"stop": "stop", "audio_ended": "stop", "length": "length", "context_full": "length"}
+"""OpenAI's name for each way an answer ends."""
+
+
+@dataclass
+class _Answer:
+    """One answer's names and numbers, as both forms of the response give them."""
+
+    model: str
+    spoken: bool
+    prompt: int = 0
+    made: int = 0
+    finish: str = "stop"
+    created: int = field(default_factory=lambda: int(time.time()))
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    audio_id: str = field(default_factory=lambda: f"audio_{secrets.token_hex(12)}")
+
+    def take(self, event: Event | StageEvent) -> None:
+        """Count an event."""
+        if isinstance(event, TextEvent | AudioEvent):
+            self.made += 1
+        elif isinstance(event, EndEvent):
+            self.finish = _FINISHES[event.finish_reason]
+            self.prompt = event.result.prompt_positions
+
+    def usage(self) -> dict[str, int]:
+        """Positions taken in and made, which are this model's tokens."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.made,
+            "total_tokens": self.prompt + self.made,
+        }
+
+    def expires(self) -> int:
+        """When the spoken answer is forgotten: seconds since 1970."""
+        return self.created + KEPT_SECONDS
+
+
+class ChatDoor:
+    """The door, and the conversations it keeps."""
+
+    def __init__(self, service: Service) -> None:
+        self._chats = Chats(service.model, service.states, service.limits.chats)
+
+    async def __call__(self, visit: Visit) -> Response:
+        """Answer the last message."""
+        service = visit.service
+        asked = await read_json(visit.request, ChatRequest)
+        service.check_model(asked.model)
+        output = _output(asked)
+        if asked.audio is not None:
+            check_voice(service.model.manifest.tasks.chat, asked.audio.voice, "audio.voice")
+        talked = await service.hear(partial(read_messages, asked.messages, output, service.limits.audio))
+        for text in (talked.system, talked.question.text, *(turn.question.text for turn in talked.turns)):
+            if text is not None and len(text) > service.limits.text:
+                service.check_text(text, "messages")
+        answer = _Answer(service.model.manifest.name, output != "text")
+        events = visit.work(lambda: self._steps(service, asked, talked, output, answer))
+        await visit.wanted(anext(events))  # what is wrong with the question is said with a status of its own
+        if asked.stream:
+            return StreamingResponse(_chunks(events, answer, asked), media_type=EVENT_STREAM)
+        return as_json(await visit.wanted(_whole(events, answer, asked, service.model.sample_rate)))
+
+    def _steps(
+        self, service: Service, asked: ChatRequest, talked: Talked, output: Output, answer: _Answer
+    ) -> Iterator[Event | StageEvent]:
+        """The answer's events; the conversation is kept only when they are all."""
+        conversation = self._chats.take(talked, output)
+        context, begun, whole = conversation.context, 0, False
+        try:
+            service.states.use(context)
+            if service.turns is not None:
+                conversation.forget(context.positions, service.turns)
+            steps = conversation.steps(
+                audio=talked.question.audio, text=talked.question.text, **_options(asked, service)
+            )
+            for event in steps:
+                if isinstance(event, StageEvent):
+                    begun = len(context.pieces)
+                elif isinstance(event, EndEvent):
+                    pieces = context.pieces[begun:]
+                    if answer.spoken:
+                        self._chats.keep_answer(answer.audio_id, pieces)
+                    reply = (
+                        AssistantMessage(audio=AudioReference(answer.audio_id))
+                        if answer.spoken
+                        else AssistantMessage(event.result.text)
+                    )
+                    key = key_of(output, [*asked.messages, reply])
+                    whole = True
+                yield event
+                service.states.use(context)
+        finally:
+            if whole:
+                self._chats.keep(key, conversation)
+            else:
+                service.states.drop(context)
+
+
+def _output(asked: ChatRequest) -> Output:
+    if "audio" not in asked.modalities:
+        return "text"
+    if asked.audio is None:
+        raise ApiError(400, "An answer with sound needs audio: its voice and format.", param="audio")
+    if asked.stream and asked.audio.format != "pcm16":
+        raise ApiError(400, "Only pcm16 can be streamed here.", "invalid_format", "audio.format")
+    return "both"
+
+
+def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
+    sampling = None if asked.temperature is None else Sampling(asked.temperature)
+    most = min(asked.max_completion_tokens or asked.max_tokens or service.limits.answer, service.limits.answer)
+    return {"max_new_tokens": most, "seed": asked.seed, "text_sampling": sampling}
+
+
+async def _whole(
+    events: AsyncIterator[Event | StageEvent], answer: _Answer, asked: ChatRequest, rate: int
+) -> dict[str, Any]:
+    text, sound = "", b""
+    encoder = FORMATS[asked.audio.format.removesuffix("16")][1](rate) if asked.audio is not None else None
+    async for event in events:
+        answer.take(event)
+        if isinstance(event, TextEvent):
+            text += event.text
+        elif isinstance(event, AudioEvent) and encoder is not None:
+            sound += encoder.push(event.samples)
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+    if answer.spoken and encoder is not None:
+        data = base64.b64encode(sound + encoder.finish()).decode()
+        spoken = {"id": answer.audio_id, "data": data, "transcript": text, "expires_at": answer.expires()}
+        message |= {"content": None, "audio": spoken}
+    choice = {"index": 0, "message": message, "finish_reason": answer.finish, "logprobs": None}
+    return _named(answer, "chat.completion", [choice]) | {"usage": answer.usage()}
+
+
+async def _chunks(
+    events: AsyncIterator[Event | StageEvent], answer: _Answer, asked: ChatRequest
+) -> AsyncIterator[bytes]:
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return sse(_named(answer, "chat.completion.chunk", [choice]))
+
+    opening: dict[str, Any] = {"role": "assistant"}
+    yield chunk(opening | ({"audio": {"id": answer.audio_id}} if answer.spoken else {"content": ""}))
+    async for event in events:
+        answer.take(event)
+        if isinstance(event, TextEvent) and event.text:
+            yield chunk({"audio": {"transcript": event.text}} if answer.spoken else {"content": event.text})
+        elif isinstance(event, AudioEvent) and answer.spoken:
+            yield chunk({"audio": {"data": base64.b64encode(pcm16(event.samples)).decode()}})
+    if answer.spoken:
+        yield chunk({"audio": {"expires_at": answer.expires()}})
+    yield chunk({}, answer.finish)
+    if asked.stream_options is not None and asked.stream_options.include_usage:
+        yield sse(_named(answer, "chat.completion.chunk", []) | {"usage": answer.usage()})
+    yield SSE_DONE
+
+
+def _named(answer: _Answer, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": answer.id,
+        "object": kind,
+        "created": answer.created,
+        "model": answer.model,
+        "choices": choices,
+    }

@@ -1,0 +1,162 @@
+"""Conversations of the chat interface, which says the whole of it with every request: kept for the next one.
+
+In: messages. Out: a conversation that has had all but the last, and the question that the last is. What was kept is
+found by the messages' hash, and has nothing to take in again; anything else is told from the beginning. Spoken answers
+are remembered by their id, as OpenAI's are, until newer ones take their place. All but `questions` belongs to the
+worker's thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from voxrill.runtime.audio_file import Waveform
+from voxrill.runtime.context import Piece
+from voxrill.runtime.conversation import Conversation, Output
+from voxrill.runtime.model import Model
+from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.requests import (
+    AssistantMessage,
+    AudioPart,
+    DeveloperMessage,
+    Message,
+    SystemMessage,
+    TextPart,
+    UserMessage,
+)
+from voxrill.runtime.serve.states import States
+from voxrill.runtime.serve.uploads import decode, from_base64
+
+_ANSWERS = 256
+"""Spoken answers that are remembered: some kB each."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A user's message: the sound in it (samples,) at 16 kHz, and the text."""
+
+    audio: Waveform | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and what was answered: a text, or the id of a spoken answer."""
+
+    question: Question
+    answer: str
+    spoken: bool
+
+
+@dataclass(frozen=True)
+class Talked:
+    """A request's messages: the system prompt, the turns before, the question, and the hash of what is before it."""
+
+    system: str | None
+    turns: list[Turn]
+    question: Question
+    key: bytes
+
+
+def key_of(output: Output, messages: Sequence[Message]) -> bytes:
+    """What a conversation is found by: the hash of all its messages."""
+    return hashlib.sha256(output.encode() + msgspec.json.encode(messages)).digest()
+
+
+def read_messages(messages: list[Message], output: Output, longest: float) -> Talked:
+    """What the messages say: a system prompt at first, then questions and answers in turn, a question last.
+
+    Raises:
+        ApiError: they do not follow each other so, or a sound cannot be used.
+    """
+    system, rest = None, messages
+    if isinstance(messages[0], SystemMessage | DeveloperMessage):
+        system, rest = _text(messages[0].content), messages[1:]
+    wrong = ApiError(
+        400, "Messages are: a system message or none, then user and assistant in turn, user last.", param="messages"
+    )
+    if len(rest) % 2 == 0:
+        raise wrong
+    turns = []
+    for user, assistant in zip(rest[:-1:2], rest[1::2], strict=True):
+        if not isinstance(user, UserMessage) or not isinstance(assistant, AssistantMessage):
+            raise wrong
+        if assistant.audio is not None:
+            turns.append(Turn(_question(user, longest), assistant.audio.id, spoken=True))
+        else:
+            turns.append(Turn(_question(user, longest), _text(assistant.content or ""), spoken=False))
+    if not isinstance(rest[-1], UserMessage):
+        raise wrong
+    return Talked(system, turns, _question(rest[-1], longest), key_of(output, messages[:-1]))
+
+
+def _text(content: str | list[TextPart]) -> str:
+    return content if isinstance(content, str) else "\n".join(part.text for part in content)
+
+
+def _question(message: UserMessage, longest: float) -> Question:
+    if isinstance(message.content, str):
+        return Question(None, message.content)
+    sounds = [part.input_audio for part in message.content if isinstance(part, AudioPart)]
+    text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
+    if len(sounds) > 1:
+        raise ApiError(400, "A message holds one sound at most.", param="messages")
+    audio = decode(from_base64(sounds[0].data, "messages"), longest, "messages") if sounds else None
+    if audio is None and not text:
+        raise ApiError(400, "A message is empty.", param="messages")
+    return Question(audio, text or None)
+
+
+class Chats:
+    """The conversations and spoken answers that are kept, at most `limit` and `_ANSWERS` of them."""
+
+    def __init__(self, model: Model, states: States, limit: int) -> None:
+        self._model = model
+        self._states = states
+        self._limit = limit
+        self._kept: OrderedDict[bytes, Conversation] = OrderedDict()
+        self._answers: OrderedDict[str, list[Piece]] = OrderedDict()
+
+    def take(self, talked: Talked, output: Output) -> Conversation:
+        """The conversation that has had all before the question; nobody else has it until `keep`.
+
+        Raises:
+            ApiError: a spoken answer is not remembered any more.
+        """
+        kept = self._kept.pop(talked.key, None)
+        if kept is not None:
+            return kept
+        conversation = self._model.conversation(system=talked.system, output=output)
+        for turn in talked.turns:
+            answer = self._spoken(turn.answer) if turn.spoken else turn.answer
+            conversation.remember(answer, audio=turn.question.audio, text=turn.question.text)
+        return conversation
+
+    def _spoken(self, name: str) -> list[Piece]:
+        if name not in self._answers:
+            raise ApiError(
+                400, f"The spoken answer {name[:80]!r} is not remembered any more. Send its text.", param="messages"
+            )
+        self._answers.move_to_end(name)
+        return self._answers[name]
+
+    def keep(self, key: bytes, conversation: Conversation) -> None:
+        """Keep a conversation for the request that begins with `key`'s messages."""
+        replaced = self._kept.pop(key, None)
+        self._kept[key] = conversation
+        gone = [replaced] if replaced is not None else []
+        if len(self._kept) > self._limit:
+            gone.append(self._kept.popitem(last=False)[1])
+        for one in gone:
+            self._states.drop(one.context)
+
+    def keep_answer(self, name: str, pieces: list[Piece]) -> None:
+        """Remember a spoken answer."""
+        self._answers[name] = pieces
+        if len(self._answers) > _ANSWERS:
+            self._answers.popitem(last=False)

@@ -1,0 +1,93 @@
+"""A request's work: made step by step in the worker's thread, taken item by item in the event loop.
+
+In: a function that makes the steps, called in the worker's thread. Out: their items, in order. When its client left,
+the work ends at its next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.worker import Worker
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class _End:
+    error: Exception | None = None
+
+
+class Job(Generic[Item]):
+    """One request's work. It holds at most one answer's items, whose number `Limits.answer` bounds.
+
+    Args:
+        make: makes the steps; called by the first step.
+        worker: whose turns it takes.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Item]], worker: Worker) -> None:
+        self.over = False
+        self._make = make
+        self._worker = worker
+        self._steps: Iterator[Item] | None = None
+        self._seconds = 0.0
+        self._unwanted = False
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Item | _End] = asyncio.Queue()
+
+    def step(self) -> bool:
+        """Make the next item. The worker's side, as is `fail`."""
+        started = time.perf_counter()
+        try:
+            if self._unwanted:
+                self._end(None)
+                return True
+            if self._steps is None:
+                self._steps = self._make()
+            self._put(next(self._steps))
+        except StopIteration:
+            self._end(None)
+        except (ApiError, VoxrillError) as error:  # what the client did wrong is told to the client only
+            self._end(error)
+        finally:
+            self._seconds += time.perf_counter() - started
+        return True
+
+    def fail(self, error: Exception) -> None:
+        """The work went wrong."""
+        self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
+        self.over = True
+        close = getattr(self._steps, "close", None)
+        if close is not None:
+            close()
+        self._worker.worked(self._seconds)
+        self._put(_End(error))
+
+    def _put(self, item: Item | _End) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to take it
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+    async def items(self) -> AsyncIterator[Item]:
+        """Begin the work, and take its items. The event loop's side, as is `leave`."""
+        self._worker.submit(self)
+        while True:
+            item = await self._items.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+
+    def leave(self) -> None:
+        """What is not made yet is not wanted any more."""
+        self._unwanted = True

@@ -1,0 +1,115 @@
+"""What the server answers to, as an OpenAPI document. The schemas are those of the structs that check requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from voxrill.runtime.serve.requests import ChatRequest, SpeechRequest, TranscriptionRequest
+from voxrill.runtime.serve.service import DEFAULT_VOICE, EVENT_STREAM, Service
+from voxrill.runtime.serve.sound_formats import FORMATS
+
+_REF = "#/components/schemas/{name}"
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+
+_REFUSALS = {
+    "400": "What was sent is not as it should be",
+    "401": "The API key is missing or wrong",
+    "403": "The host or origin may not ask",
+    "404": "There is no such model",
+    "408": "The body did not come in time",
+    "413": "The body is too large",
+    "415": "The content is of another type",
+    "429": "There is too much to do; Retry-After says when to ask again",
+}
+
+
+def document(service: Service) -> dict[str, Any]:
+    """The OpenAPI document of one server."""
+    kinds = (SpeechRequest, TranscriptionRequest, ChatRequest)
+    schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    speech, transcription, chat = schemas
+    name = service.model.manifest.name
+    for kind in kinds:
+        components[kind.__name__]["properties"]["model"] = {"enum": [name]}
+    voices = [*service.model.manifest.tasks.speak.voices, DEFAULT_VOICE]
+    components[SpeechRequest.__name__]["properties"]["voice"] = {"enum": voices}
+    form = components[TranscriptionRequest.__name__]
+    form["properties"]["file"] = {"type": "string", "format": "binary"}
+    form["required"].append("file")
+    sounds = {media: {"schema": {"type": "string", "format": "binary"}} for media, _ in FORMATS.values()}
+    anything = {"schema": {"type": "object"}}
+    texts: dict[str, Any] = {
+        media: {"schema": {"type": "string"}} for media in (EVENT_STREAM, "text/plain", "text/vtt")
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Voxrill", "version": "1", "description": "OpenAI's interfaces to speech, on the device."},
+        "paths": {
+            "/health": {"get": _get("Whether the server works", {"application/json": anything}, open_=True)},
+            "/metrics": {"get": _get("Figures for Prometheus", {"text/plain": {"schema": {"type": "string"}}})},
+            "/openapi.json": {"get": _get("This document", {"application/json": anything})},
+            "/v1/models": {"get": _get("The model, as a list of one", {"application/json": anything})},
+            "/v1/models/{name}": {
+                "get": _get("The model of that name", {"application/json": anything})
+                | {
+                    "parameters": [
+                        {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "example": name}}
+                    ]
+                }
+            },
+            "/v1/audio/speech": {
+                "post": _post("Text to sound", "application/json", speech, sounds | {EVENT_STREAM: texts[EVENT_STREAM]})
+            },
+            "/v1/audio/transcriptions": {
+                "post": _post(
+                    "Sound to text", "multipart/form-data", transcription, {"application/json": anything} | texts
+                )
+            },
+            "/v1/chat/completions": {
+                "post": _post(
+                    "A question, spoken or written, to an answer, spoken or written",
+                    "application/json",
+                    chat,
+                    {"application/json": anything, EVENT_STREAM: texts[EVENT_STREAM]},
+                )
+            },
+        },
+        "components": {
+            "schemas": components | {"Error": _ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}],
+    }
+
+
+def _get(what: str, content: dict[str, Any], open_: bool = False) -> dict[str, Any]:
+    return {"summary": what, "responses": _responses(content)} | ({"security": []} if open_ else {})
+
+
+def _post(what: str, media: str, schema: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    body = {"required": True, "content": {media: {"schema": schema}}}
+    return {"summary": what, "requestBody": body, "responses": _responses(content)}
+
+
+def _responses(content: dict[str, Any]) -> dict[str, Any]:
+    error = {"application/json": {"schema": {"$ref": _REF.format(name="Error")}}}
+    refusals = {status: {"description": why, "content": error} for status, why in _REFUSALS.items()}
+    return {"200": {"description": "What was asked for", "content": content}} | refusals

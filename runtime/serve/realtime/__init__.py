@@ -1,0 +1,1 @@
+"""The realtime interface: a WebSocket on which sound goes in and comes out while both talk."""

@@ -1,0 +1,194 @@
+"""What a realtime client may send, as typed structs, and the two dialects in which OpenAI names what is sent back.
+
+The names are those of OpenAI's interface. Its clients of before 2025 announce themselves with the header
+`OpenAI-Beta: realtime=v1`, and know some events and the session's settings by other names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+IN_RATES = (24_000, 16_000)
+"""Hz at which sound may be sent; the first is OpenAI's."""
+
+
+class _Event(msgspec.Struct, tag_field="type"):
+    """Something the client wants. event_id: by which an error says which event it is about."""
+
+    event_id: str | None = None
+
+
+class TurnDetection(msgspec.Struct):
+    """How the server finds out when the user's turn is over: by silence."""
+
+    type: Literal["server_vad"] = "server_vad"
+    threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    silence_duration_ms: Annotated[float, Meta(ge=200, le=10_000)] = 500
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+class InFormat(msgspec.Struct):
+    """How sound is sent: 16-bit little-endian mono."""
+
+    type: Literal["audio/pcm"] = "audio/pcm"
+    rate: Literal[24_000, 16_000] = 24_000
+
+
+class OutFormat(msgspec.Struct):
+    """How sound comes back."""
+
+    type: Literal["audio/pcm"] = "audio/pcm"
+    rate: Literal[24_000] = 24_000
+
+
+class AudioIn(msgspec.Struct):
+    """How the user is heard. turn_detection: null to say by hand when a turn is over. transcription: null for none."""
+
+    format: InFormat | UnsetType = UNSET
+    turn_detection: TurnDetection | UnsetType | None = UNSET
+    transcription: dict[str, Any] | UnsetType | None = UNSET
+
+
+class AudioOut(msgspec.Struct):
+    """How is answered."""
+
+    format: OutFormat | UnsetType = UNSET
+    voice: str | UnsetType = UNSET
+
+
+class Audio(msgspec.Struct):
+    """Sound in both directions."""
+
+    input: AudioIn | UnsetType = UNSET
+    output: AudioOut | UnsetType = UNSET
+
+
+Modality = Literal["text", "audio"]
+Tokens = Annotated[int, Meta(ge=1)] | Literal["inf"]
+NoTools = Annotated[list[Any], Meta(max_length=0, description="Tools are not supported.")]
+"""Where a client's tools come in: `Control` of runtime/apps would hear each turn before it is answered."""
+
+
+class Session(msgspec.Struct):
+    """The settings, in the present dialect and in the one of before; a session of settings uses one of them."""
+
+    type: Literal["realtime"] = "realtime"
+    instructions: str | UnsetType = UNSET
+    output_modalities: list[Modality] | UnsetType = UNSET
+    audio: Audio | UnsetType = UNSET
+    max_output_tokens: Tokens | UnsetType = UNSET
+    tools: NoTools | UnsetType = UNSET
+    modalities: list[Modality] | UnsetType = UNSET
+    voice: str | UnsetType = UNSET
+    input_audio_format: Literal["pcm16"] | UnsetType = UNSET
+    output_audio_format: Literal["pcm16"] | UnsetType = UNSET
+    input_audio_transcription: dict[str, Any] | UnsetType | None = UNSET
+    turn_detection: TurnDetection | UnsetType | None = UNSET
+    max_response_output_tokens: Tokens | UnsetType = UNSET
+
+    def present(self) -> Session:
+        """The same, with what was said in the dialect of before moved to its place."""
+        audio = self.audio or Audio()
+        heard, said = audio.input or AudioIn(), audio.output or AudioOut()
+        if self.turn_detection is not UNSET:
+            heard.turn_detection = self.turn_detection
+        if self.input_audio_transcription is not UNSET:
+            heard.transcription = self.input_audio_transcription
+        if self.voice is not UNSET:
+            said.voice = self.voice
+        modalities = self.output_modalities
+        if self.modalities is not UNSET:
+            modalities = ["audio"] if "audio" in self.modalities else ["text"]
+        most = self.max_response_output_tokens if self.max_output_tokens is UNSET else self.max_output_tokens
+        return Session(
+            instructions=self.instructions,
+            output_modalities=modalities,
+            audio=Audio(heard, said),
+            max_output_tokens=most,
+        )
+
+
+class SessionUpdate(_Event, tag="session.update"):
+    """Other settings."""
+
+    session: Session = msgspec.field(default_factory=Session)
+
+
+class Append(_Event, tag="input_audio_buffer.append", kw_only=True):
+    """More sound of the user's, in base64."""
+
+    audio: str
+
+
+class Commit(_Event, tag="input_audio_buffer.commit"):
+    """The sound so far is the user's turn."""
+
+
+class Clear(_Event, tag="input_audio_buffer.clear"):
+    """Forget the sound so far."""
+
+
+class TextContent(msgspec.Struct, tag_field="type", tag="input_text"):
+    """What the user wrote."""
+
+    text: str
+
+
+class AudioContent(msgspec.Struct, tag_field="type", tag="input_audio"):
+    """What the user said, in base64."""
+
+    audio: str
+
+
+class Item(msgspec.Struct, kw_only=True):
+    """The user's turn, whole."""
+
+    type: Literal["message"]
+    role: Literal["user"]
+    content: Annotated[list[TextContent | AudioContent], Meta(min_length=1, max_length=1)]
+    id: str | None = None
+
+
+class ItemCreate(_Event, tag="conversation.item.create", kw_only=True):
+    """The user wrote something, or said it at once."""
+
+    item: Item
+
+
+class Truncate(_Event, tag="conversation.item.truncate", kw_only=True):
+    """The user heard no more of an answer than its first `audio_end_ms`."""
+
+    item_id: str
+    audio_end_ms: Annotated[int, Meta(ge=0)]
+    content_index: int = 0
+
+
+class ResponseCreate(_Event, tag="response.create"):
+    """Answer what was said or written last."""
+
+
+class ResponseCancel(_Event, tag="response.cancel"):
+    """Answer no more."""
+
+
+ClientEvent = SessionUpdate | Append | Commit | Clear | ItemCreate | Truncate | ResponseCreate | ResponseCancel
+
+BETA_HEADER, BETA = "openai-beta", "realtime=v1"
+
+BETA_NAMES = {
+    "conversation.item.added": "conversation.item.created",
+    "response.output_text.delta": "response.text.delta",
+    "response.output_text.done": "response.text.done",
+    "response.output_audio.delta": "response.audio.delta",
+    "response.output_audio.done": "response.audio.done",
+    "response.output_audio_transcript.delta": "response.audio_transcript.delta",
+    "response.output_audio_transcript.done": "response.audio_transcript.done",
+}
+"""Events by their present names, and how they were called before."""
+
+BETA_UNKNOWN = ("conversation.item.done",)
+"""Events that there were not before."""

@@ -1,0 +1,106 @@
+"""A realtime session's settings: what they are, how they change, and how both dialects show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from msgspec import UNSET
+
+from voxrill.runtime.conversation import Output
+from voxrill.runtime.manifest import Task
+from voxrill.runtime.serve.realtime.messages import IN_RATES, AudioIn, AudioOut, Session, TurnDetection
+from voxrill.runtime.serve.service import DEFAULT_VOICE, check_voice
+from voxrill.runtime.talk.endpointing import EndpointOptions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """instructions: None for the model's own. rate: Hz of the sound sent. detection: None to end turns by hand."""
+
+    instructions: str | None = None
+    output: Output = "both"
+    rate: int = IN_RATES[0]
+    detection: TurnDetection | None = field(default_factory=TurnDetection)
+    transcribe: bool = False
+    most: int | None = None
+
+    def changed(self, session: Session, chat: Task) -> Settings:
+        """These settings with what a client wants of them.
+
+        Raises:
+            ApiError: there is no such voice.
+        """
+        new, wanted = self, session.present()
+        assert wanted.audio is not UNSET
+        if wanted.instructions is not UNSET:
+            new = replace(new, instructions=wanted.instructions or None)
+        if wanted.output_modalities is not UNSET:
+            new = replace(new, output="both" if "audio" in wanted.output_modalities else "text")
+        if wanted.max_output_tokens is not UNSET:
+            new = replace(new, most=None if wanted.max_output_tokens == "inf" else wanted.max_output_tokens)
+        if isinstance(wanted.audio.output, AudioOut) and wanted.audio.output.voice is not UNSET:
+            check_voice(chat, wanted.audio.output.voice, "voice")
+        return new._heard(wanted.audio.input) if isinstance(wanted.audio.input, AudioIn) else new
+
+    def _heard(self, wanted: AudioIn) -> Settings:
+        new = self
+        if wanted.format is not UNSET:
+            new = replace(new, rate=wanted.format.rate)
+        if wanted.turn_detection is not UNSET:
+            new = replace(new, detection=wanted.turn_detection)
+        if wanted.transcription is not UNSET:
+            new = replace(new, transcribe=wanted.transcription is not None)
+        return new
+
+    @property
+    def endpoint(self) -> EndpointOptions:
+        """When turns begin and end."""
+        if self.detection is None:
+            return EndpointOptions()
+        return EndpointOptions(self.detection.threshold, endpoint=self.detection.silence_duration_ms / 1000)
+
+    @property
+    def modalities(self) -> list[str]:
+        """What is answered with, as OpenAI says it: sound always has its transcript."""
+        return ["text"] if self.output == "text" else ["audio"]
+
+
+def shown(settings: Settings, name: str, model: str, instructions: str, beta: bool) -> dict[str, Any]:
+    """The session as the client is told of it."""
+    detection = None
+    if settings.detection is not None:
+        asked = settings.detection
+        detection = {
+            "type": asked.type,
+            "threshold": asked.threshold,
+            "silence_duration_ms": asked.silence_duration_ms,
+            "prefix_padding_ms": 300,
+            "create_response": asked.create_response,
+            "interrupt_response": asked.interrupt_response,
+        }
+    transcription = {"model": model} if settings.transcribe else None
+    most = settings.most or "inf"
+    common = {"id": name, "object": "realtime.session", "model": model, "instructions": instructions, "tools": []}
+    if beta:
+        return common | {
+            "modalities": ["text"] if settings.output == "text" else ["audio", "text"],
+            "voice": DEFAULT_VOICE,
+            "input_audio_format": "pcm16",
+            "output_audio_format": "pcm16",
+            "input_audio_transcription": transcription,
+            "turn_detection": detection,
+            "max_response_output_tokens": most,
+        }
+    heard = {
+        "format": {"type": "audio/pcm", "rate": settings.rate},
+        "turn_detection": detection,
+        "transcription": transcription,
+    }
+    said = {"format": {"type": "audio/pcm", "rate": IN_RATES[0]}, "voice": DEFAULT_VOICE}
+    return common | {
+        "type": "realtime",
+        "output_modalities": settings.modalities,
+        "audio": {"input": heard, "output": said},
+        "max_output_tokens": most,
+    }

@@ -1,0 +1,93 @@
+"""The server as a process: a socket, uvicorn, and a clean end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import uvicorn
+
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.model import Model
+from voxrill.runtime.serve.app import make_app
+from voxrill.runtime.serve.guard import Admission
+from voxrill.runtime.serve.limits import Limits
+
+_GRACE = 3
+"""Seconds in which open answers may end, once the server is to end."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen; port 0 is any free one."""
+
+    host: str
+    port: int
+
+    def bind(self) -> socket.socket:
+        """A socket of this address, which does not listen yet.
+
+        Raises:
+            UsageError: the address is not of this machine, or taken.
+        """
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            opened.bind((self.host, self.port))
+        except OSError as error:
+            opened.close()
+            raise UsageError(
+                f"cannot listen at {self.host}, port {self.port}: {error.strerror}", "Give another --host or --port"
+            ) from None
+        return opened
+
+    def url(self, bound: socket.socket) -> str:
+        """What clients call `base_url`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{bound.getsockname()[1]}/v1"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def config(model: Model, limits: Limits, admission: Admission) -> uvicorn.Config:
+    """How uvicorn is to serve a model."""
+    return uvicorn.Config(
+        make_app(model, limits, admission),
+        ws="websockets-sansio",
+        ws_max_size=limits.message,
+        ws_per_message_deflate=False,  # sound does not get smaller, and a small message could unfold into a large one
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # or a client could name another address for its rate
+        timeout_graceful_shutdown=_GRACE,
+    )
+
+
+def run(model: Model, bound: socket.socket, limits: Limits, admission: Admission, ready: Callable[[], None]) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        model: used by nobody else meanwhile.
+        bound: where to listen.
+        limits: see `Limits`.
+        admission: who may come in.
+        ready: called as soon as there are answers.
+    """
+    server = _Server(config(model, limits, admission), ready)
+    with suppress(KeyboardInterrupt):  # uvicorn ends well, and raises it then
+        server.run([bound])

@@ -1,0 +1,98 @@
+"""Sound that a client asked for: samples in as they are made, bytes of a file out as soon as they are certain.
+
+What is written here can be played while it comes: a WAV header without a length, and FLAC, MP3 and Opus as libsndfile
+writes them. A format's name is OpenAI's.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+_NO_LENGTH = 0xFFFFFFFF
+
+
+class Encoder(Protocol):
+    """One sound on its way out."""
+
+    def push(self, samples: Floats) -> bytes:
+        """The next samples (n,) in; the bytes out that are certain."""
+
+    def finish(self) -> bytes:
+        """What is left at the sound's end."""
+
+
+def pcm16(samples: Floats) -> bytes:
+    """Samples (n,) as 16-bit little-endian numbers; ±1 becomes ±32767."""
+    numbers: NDArray[np.int16] = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2")
+    return numbers.tobytes()
+
+
+class _Raw:
+    def __init__(self, header: bytes = b"") -> None:
+        self._header = header
+
+    def push(self, samples: Floats) -> bytes:
+        header, self._header = self._header, b""
+        return header + pcm16(samples)
+
+    def finish(self) -> bytes:
+        header, self._header = self._header, b""
+        return header
+
+
+def _wav(rate: int) -> _Raw:
+    return _Raw(
+        struct.pack(
+            "<4sI8sIHHIIHH4sI",
+            *(b"RIFF", _NO_LENGTH, b"WAVEfmt "),
+            *(16, 1, 1, rate, 2 * rate, 2, 16),  # PCM, mono, bytes per second and sample, bits
+            *(b"data", _NO_LENGTH),
+        )
+    )
+
+
+class _Compressed:
+    """What libsndfile writes, without what it would go back to write again: the length in the header stays unknown."""
+
+    def __init__(self, rate: int, container: str, subtype: str, **how: Any) -> None:
+        self._bytes = io.BytesIO()
+        self._sound = soundfile.SoundFile(self._bytes, "w", rate, 1, format=container, subtype=subtype, **how)
+        self._sent = 0
+
+    def push(self, samples: Floats) -> bytes:
+        self._sound.write(samples)
+        self._sound.flush()
+        return self._new()
+
+    def finish(self) -> bytes:
+        self._sound.close()
+        return self._new()
+
+    def _new(self) -> bytes:
+        new = self._bytes.getvalue()[self._sent :]
+        self._sent += len(new)
+        return new
+
+
+_MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+"""A constant rate (it takes both): without a length in the header, readers work it out from the first frame."""
+
+Format = tuple[str, Callable[[int], Encoder]]
+"""Its media type, and what makes an encoder for a sample rate in Hz."""
+
+FORMATS: dict[str, Format] = {
+    "wav": ("audio/wav", _wav),
+    "pcm": ("audio/pcm", lambda _rate: _Raw()),
+    "flac": ("audio/flac", lambda rate: _Compressed(rate, "FLAC", "PCM_16")),
+    "mp3": ("audio/mpeg", lambda rate: _Compressed(rate, "MP3", "MPEG_LAYER_III", **_MP3)),
+    "opus": ("audio/ogg", lambda rate: _Compressed(rate, "OGG", "OPUS")),
+}

@@ -1,0 +1,49 @@
+"""POST /v1/audio/speech: text to sound, sent as it is made."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Iterator
+
+from starlette.responses import Response, StreamingResponse
+
+from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.events import AudioEvent, Event, StageEvent
+from voxrill.runtime.serve.requests import SpeechRequest, read_json
+from voxrill.runtime.serve.service import EVENT_STREAM, Visit, check_voice, sse
+from voxrill.runtime.serve.sound_formats import FORMATS, Encoder
+
+
+async def speech(visit: Visit) -> Response:
+    """Say a text."""
+    service, model = visit.service, visit.service.model
+    asked = await read_json(visit.request, SpeechRequest)
+    service.check_model(asked.model)
+    service.check_text(asked.input, "input")
+    task = model.manifest.tasks.speak
+    system = task.system.replace("{voice}", check_voice(task, asked.voice, "voice"))
+    media_type, new_encoder = FORMATS[asked.response_format]
+
+    def make() -> Iterator[Event | StageEvent]:
+        conversation = Conversation(model, task, system)
+        yield from conversation.steps(text=asked.input, seed=asked.seed, max_new_tokens=service.limits.answer)
+
+    events = visit.work(make)
+    await visit.wanted(anext(events))  # what is wrong with the text is said with a status of its own
+    sound = _encoded(events, new_encoder(model.sample_rate))
+    if asked.stream_format == "sse":
+        return StreamingResponse(_as_events(sound), media_type=EVENT_STREAM)
+    return StreamingResponse(sound, media_type=media_type)
+
+
+async def _encoded(events: AsyncIterator[Event | StageEvent], encoder: Encoder) -> AsyncIterator[bytes]:
+    async for event in events:
+        if isinstance(event, AudioEvent):
+            yield encoder.push(event.samples)
+    yield encoder.finish()
+
+
+async def _as_events(sound: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for piece in sound:
+        yield sse({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})
+    yield sse({"type": "speech.audio.done"})

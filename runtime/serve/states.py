@@ -1,0 +1,90 @@
+"""The memory of conversations: a budget, and the least recently used states beyond it moved to disk.
+
+In: contexts about to be worked on. Out: their state in memory, whatever it takes. A state on disk is a file without a
+name in the system's temporary folder, so that nothing of it is left, however the server ends. All of it belongs to the
+worker's thread.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+
+from voxrill.runtime.context import Context
+from voxrill.runtime.serve.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class _Parked:
+    """A state on disk: its file, and the shape of every tensor in the order they lie there."""
+
+    file: IO[bytes]
+    shapes: dict[str, tuple[int, ...]]
+
+
+class States:
+    """Keeps the states of all conversations within `budget` bytes of memory; the one in use may be larger by itself."""
+
+    def __init__(self, budget: int, metrics: Metrics) -> None:
+        self._budget = budget
+        self._metrics = metrics
+        self._held: OrderedDict[Context, None] = OrderedDict()
+        self._parked: dict[Context, _Parked] = {}
+
+    def use(self, context: Context) -> None:
+        """Have `context` in memory, as the most recently used; others go to disk for it."""
+        parked = self._parked.pop(context, None)
+        if parked is not None:
+            _read(context, parked)
+        self._held[context] = None
+        self._held.move_to_end(context)
+        self._fit()
+
+    def drop(self, context: Context) -> None:
+        """`context` will not be used again."""
+        self._held.pop(context, None)
+        parked = self._parked.pop(context, None)
+        if parked is not None:
+            parked.file.close()
+        self._tell()
+
+    def close(self) -> None:
+        """No context will be used again."""
+        for context in [*self._held, *self._parked]:
+            self.drop(context)
+
+    def _fit(self) -> None:
+        total = sum(context.nbytes for context in self._held)
+        while total > self._budget and len(self._held) > 1:
+            oldest, _ = self._held.popitem(last=False)
+            total -= oldest.nbytes
+            self._parked[oldest] = _write(oldest)
+            self._metrics.evictions.inc()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._metrics.state_bytes.set(sum(context.nbytes for context in self._held))
+        self._metrics.parked.set(len(self._parked))
+
+
+def _write(context: Context) -> _Parked:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed when the state is read or dropped)
+    content = context.content()
+    for tensor in content.values():
+        file.write(np.ascontiguousarray(tensor).tobytes())
+    context.give_up()
+    return _Parked(file, {name: tensor.shape for name, tensor in content.items()})
+
+
+def _read(context: Context, parked: _Parked) -> None:
+    with parked.file as file:
+        file.seek(0)
+        content = {
+            name: np.frombuffer(file.read(4 * int(np.prod(shape))), np.float32).reshape(shape)
+            for name, shape in parked.shapes.items()
+        }
+    context.take_back(content)

@@ -1,0 +1,125 @@
+"""POST /v1/audio/transcriptions: sound to text, segment by segment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Any
+
+from starlette.responses import Response, StreamingResponse
+
+from voxrill.runtime.apps.loops import before_loop
+from voxrill.runtime.apps.segments import Segmenter, Span, in_blocks, without_overlap
+from voxrill.runtime.apps.subtitles import FORMS
+from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.apps.transcription import TranscribeOptions
+from voxrill.runtime.audio_file import SAMPLE_RATE, Waveform
+from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.events import TextEvent
+from voxrill.runtime.manifest import Sampling
+from voxrill.runtime.model import Model
+from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.requests import TranscriptionRequest, read_form
+from voxrill.runtime.serve.service import EVENT_STREAM, Visit, as_json, sse
+from voxrill.runtime.serve.uploads import decode
+from voxrill.runtime.talk.edges import BLOCK_SECONDS
+from voxrill.runtime.talk.voice_activity import VoiceActivity
+
+_LANGUAGE = "english"
+"""What the published models hear."""
+
+
+async def transcriptions(visit: Visit) -> Response:
+    """Write down what is said in a file."""
+    service = visit.service
+    asked, file = await read_form(visit.request, service.limits)
+    service.check_model(asked.model)
+    if asked.stream and asked.response_format not in ("json", "text"):
+        raise ApiError(400, "Only json and text can be streamed.", "invalid_format", "response_format")
+    waveform = await service.hear(partial(decode, file, service.limits.audio, "file"))
+    spans = await service.hear(_spans, waveform)
+    pieces = visit.work(lambda: _transcribe(service.model, spans, asked))
+    if asked.stream:
+        return StreamingResponse(_stream(pieces), media_type=EVENT_STREAM)
+    segments = await visit.wanted(_segments(pieces))
+    return _response(segments, waveform, asked.response_format)
+
+
+def _spans(waveform: Waveform) -> list[Span]:
+    """The stretches in which somebody speaks; noise that is too short for speech is none."""
+    options = TranscribeOptions()
+    segmenter = Segmenter(VoiceActivity(), options.endpoint)
+    changes = [segmenter.hear(block) for block in in_blocks([waveform])]
+    spans = [change.span for change in changes if change is not None and change.what == "over"]
+    rest = segmenter.open()
+    least = options.least / BLOCK_SECONDS
+    return [span for span in [*spans, *([rest] if rest is not None else [])] if span.voiced >= least]
+
+
+def _transcribe(model: Model, spans: list[Span], asked: TranscriptionRequest) -> Iterator[str | SegmentEvent]:
+    """Pieces of text as they become certain, and every segment after its own."""
+    conversation = Conversation(model, model.manifest.tasks.transcribe)
+    conversation.take_in_prompt()
+    before, number = "", 0
+    for span in spans:
+        between, words = " " * bool(number), ""
+        for piece in _words(conversation, span, asked):
+            yield between * (not words) + piece if piece and not span.joined else ""
+            words += piece
+        words = words.strip()
+        if span.joined:  # its first words may have been said already
+            words = without_overlap(before, words)
+            yield between + words
+        before = words
+        if words:
+            number += 1
+            yield SegmentEvent(number, span.start, span.end, words)
+
+
+def _words(conversation: Conversation, span: Span, asked: TranscriptionRequest) -> Iterator[str]:
+    """A segment's text piece by piece; some are empty. It ends where the model would repeat itself without end."""
+    sampling = None if asked.temperature is None else Sampling(asked.temperature)
+    tokens: list[int] = []
+    for event in conversation.steps(audio=span.samples, output="text", text_sampling=sampling, seed=asked.seed):
+        if isinstance(event, TextEvent):
+            tokens.append(event.token)
+            if before_loop(tokens) is not None:
+                break
+        yield event.text if isinstance(event, TextEvent) else ""
+    conversation.retract()
+
+
+async def _segments(pieces: AsyncIterator[str | SegmentEvent]) -> list[SegmentEvent]:
+    return [piece async for piece in pieces if isinstance(piece, SegmentEvent)]
+
+
+async def _stream(pieces: AsyncIterator[str | SegmentEvent]) -> AsyncIterator[bytes]:
+    text = ""
+    async for piece in pieces:
+        if isinstance(piece, str) and piece:
+            text += piece
+            yield sse({"type": "transcript.text.delta", "delta": piece})
+    yield sse({"type": "transcript.text.done", "text": text})
+
+
+def _response(segments: list[SegmentEvent], waveform: Waveform, form: str) -> Response:
+    text = " ".join(segment.text for segment in segments)
+    if form == "json":
+        return as_json({"text": text})
+    if form == "verbose_json":
+        return as_json(_verbose(segments, text, len(waveform) / SAMPLE_RATE))
+    body = f"{text}\n" if form == "text" else "".join(FORMS[form].render(segments))
+    return Response(body, media_type="text/vtt" if form == "vtt" else "text/plain")
+
+
+def _verbose(segments: list[SegmentEvent], text: str, seconds: float) -> dict[str, Any]:
+    return {
+        "task": "transcribe",
+        "language": _LANGUAGE,
+        "duration": seconds,
+        "text": text,
+        "segments": [
+            {"id": segment.number - 1, "start": segment.start, "end": segment.end, "text": segment.text}
+            for segment in segments
+        ],
+    }

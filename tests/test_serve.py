@@ -1,0 +1,469 @@
+"""The server's HTTP doors, as OpenAI's own client and anybody else's knocks at them."""
+
+import asyncio
+import base64
+import io
+import socket
+import struct
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("starlette", reason="the serve extra is not installed")
+
+import openai
+
+from tests.serving import ANSWER, HEARD, QUESTION, in_base64, serving
+from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.serve.guard import Admission
+from voxrill.runtime.serve.limits import Limits
+
+KEY = "a-key-of-24-characters-x"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return server.client()
+
+
+@pytest.fixture
+def http(server):
+    with server.http() as opened:
+        yield opened
+
+
+def refused(response, status):
+    """The error's message, in OpenAI's shape."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error["message"]
+
+
+def wav(seconds=1.0, rate=16_000, promised=None):
+    samples = b"\0\0" * round(seconds * rate)
+    size = len(samples) if promised is None else promised
+    header = (b"RIFF", 36 + min(size, 1 << 31), b"WAVEfmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", size)
+    return struct.pack("<4sI8sIHHIIHH4sI", *header) + samples
+
+
+# Models, health, metrics
+
+
+def test_models(client):
+    (model,) = client.models.list().data
+    assert model.id == "pebble" == client.models.retrieve("pebble").id
+    with pytest.raises(openai.NotFoundError, match="This server has: pebble"):
+        client.models.retrieve("gpt-4o")
+
+
+def test_health_and_metrics(http):
+    assert http.get("/health").json() == {"status": "ok"}
+    http.get("/no/such/path")
+    metrics = http.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=")
+    assert 'voxrill_requests_total{route="/health",status="200"}' in metrics.text
+    assert 'voxrill_requests_total{route="none",status="404"}' in metrics.text and "such" not in metrics.text
+
+
+# Transcriptions
+
+
+@pytest.mark.parametrize("form", ["json", "text", "srt", "vtt", "verbose_json"])
+def test_transcriptions(client, form):
+    found = client.audio.transcriptions.create(model="pebble", file=QUESTION, response_format=form)
+    if form == "json":
+        assert found.text == HEARD
+    elif form == "verbose_json":
+        assert found.text == HEARD and found.duration == pytest.approx(1.87, abs=0.01)
+        (segment,) = found.segments
+        assert segment.text == HEARD and 0 < segment.start < segment.end < found.duration
+    else:
+        assert HEARD in found
+        assert ("-->" in found) == (form != "text") and found.startswith("WEBVTT") == (form == "vtt")
+
+
+def test_a_transcription_as_it_is_made(client):
+    events = list(client.audio.transcriptions.create(model="pebble", file=QUESTION, stream=True))
+    assert [event.type for event in events[:-1]] == ["transcript.text.delta"] * (len(events) - 1)
+    assert len(events) > 3 and events[-1].type == "transcript.text.done"
+    assert "".join(event.delta for event in events[:-1]) == events[-1].text == HEARD
+
+
+def test_two_sentences_are_two_segments(client):
+    sound = read_audio(QUESTION, 16_000)
+    silence = np.zeros(16_000, np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate([sound, silence, sound]), 16_000, format="FLAC")
+    found = client.audio.transcriptions.create(
+        model="pebble", file=("two.flac", file.getvalue()), response_format="verbose_json"
+    )
+    assert [segment.text for segment in found.segments] == [HEARD, HEARD]
+    assert found.segments[1].start == pytest.approx(found.segments[0].start + len(sound) / 16_000 + 1, abs=0.1)
+
+
+def test_silence_has_no_words(client):
+    assert client.audio.transcriptions.create(model="pebble", file=("a.wav", wav())).text == ""
+
+
+# Speech
+
+
+@pytest.mark.parametrize("form", ["wav", "pcm", "flac", "mp3", "opus"])
+def test_speech(client, form):
+    """What is said is heard again, in every form."""
+    with client.audio.speech.with_streaming_response.create(
+        model="pebble", voice="UK female", input=ANSWER, response_format=form
+    ) as response:
+        pieces = list(response.iter_bytes())
+    sound = b"".join(pieces)
+    if form == "pcm":
+        file = io.BytesIO()
+        soundfile.write(file, np.frombuffer(sound, "<i2"), 24_000, format="WAV")
+        sound = file.getvalue()
+    assert read_audio(io.BytesIO(sound), 24_000).size == pytest.approx(38_400, rel=0.1)
+    assert client.audio.transcriptions.create(model="pebble", file=(f"a.{form}", sound)).text == ANSWER
+
+
+def test_speech_is_sent_as_it_is_made(server, http):
+    """Its first sound is there before its last is made: steps are counted as the pieces come."""
+    body = {"model": "pebble", "voice": "default", "input": ANSWER, "response_format": "pcm"}
+    made = []
+    with http.stream("POST", "/v1/audio/speech", json=body) as response:
+        for _ in response.iter_raw():
+            made.append(server.metric("voxrill_steps_total"))
+    assert len(made) > 3 and made[0] < made[-1]
+
+
+def test_speech_as_events(http):
+    body = {"model": "pebble", "voice": "default", "input": ANSWER, "response_format": "pcm", "stream_format": "sse"}
+    lines = http.post("/v1/audio/speech", json=body).text.split("\n\n")
+    assert "speech.audio.delta" in lines[0] and lines[-2] == 'data: {"type":"speech.audio.done"}'
+
+
+# Chat
+
+
+def question(data=None):
+    sound = {"data": in_base64(QUESTION.read_bytes()) if data is None else data, "format": "wav"}
+    return {"role": "user", "content": [{"type": "input_audio", "input_audio": sound}]}
+
+
+SPOKEN = {"modalities": ["text", "audio"], "audio": {"voice": "default", "format": "wav"}}
+
+
+def test_a_spoken_question_has_a_spoken_answer(client):
+    found = client.chat.completions.create(model="pebble", messages=[question()], **SPOKEN)
+    (choice,) = found.choices
+    assert choice.finish_reason == "stop" and choice.message.audio.transcript == ANSWER
+    sound = base64.b64decode(choice.message.audio.data)
+    assert client.audio.transcriptions.create(model="pebble", file=("a.wav", sound)).text == ANSWER
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens > 40
+
+
+def test_a_written_question_has_a_written_answer(client):
+    messages = [{"role": "user", "content": "turn on the kitchen lights"}]
+    found = client.chat.completions.create(model="pebble", messages=messages)
+    assert found.choices[0].message.content == ANSWER and found.choices[0].message.audio is None
+
+
+def test_an_answer_as_it_is_made(client):
+    whole = client.chat.completions.create(
+        model="pebble",
+        messages=[question()],
+        modalities=["text", "audio"],
+        audio={"voice": "default", "format": "pcm16"},
+    )
+    text, pieces, usage, finish = "", b"", None, None
+    stream = client.chat.completions.create(
+        model="pebble",
+        messages=[question()],
+        modalities=["text", "audio"],
+        audio={"voice": "default", "format": "pcm16"},
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            finish = choice.finish_reason or finish
+            if choice.delta.audio is not None:
+                text += choice.delta.audio.transcript or ""
+                pieces += base64.b64decode(choice.delta.audio.data or "")
+    assert text == ANSWER and finish == "stop" and usage == whole.usage
+    assert pieces == base64.b64decode(whole.choices[0].message.audio.data)
+
+
+def test_an_answer_goes_on_from_the_one_before(server, client):
+    """With the state that was kept, or made anew of what was said: the prompt has as many positions."""
+    messages = [question()]
+    turns, server.service.turns = server.service.turns, None
+    try:
+        first = client.chat.completions.create(model="pebble", messages=messages, **SPOKEN)
+        messages += [{"role": "assistant", "audio": {"id": first.choices[0].message.audio.id}}, question()]
+        kept, anew = (client.chat.completions.create(model="pebble", messages=messages, **SPOKEN) for _ in range(2))
+    finally:
+        server.service.turns = turns
+    assert kept.usage.prompt_tokens == anew.usage.prompt_tokens > 2 * first.usage.prompt_tokens
+    assert kept.choices[0].message.audio.transcript == anew.choices[0].message.audio.transcript
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"messages": []}, "length >= 1"),
+        ({"messages": [{"role": "assistant", "content": "kitchen"}]}, "user last"),
+        ({"messages": [{"role": "user", "content": []}]}, "empty"),
+        ({"messages": [question("no base64!")]}, "base64"),
+        ({"messages": [question(in_base64(b"RIFF and no more"))]}, "cut off"),
+        ({"messages": [question(in_base64(b"<html>"))]}, "WAV, FLAC, OGG or MP3"),
+        ({"messages": [{"role": "user", "content": "zyzzyva"}]}, "does not know zyzzyva"),
+        ({"messages": [{"role": "user", "content": "kitchen " * 1000}]}, "longer than 4096"),
+        ({"modalities": ["text", "audio"]}, "needs audio"),
+        ({"modalities": ["audio"], "audio": {"voice": "alloy", "format": "wav"}}, "no voice 'alloy'"),
+        ({"modalities": ["audio"], "audio": {"voice": "default", "format": "wav"}, "stream": True}, "pcm16"),
+        ({"n": 2}, "n`"),
+        ({"tools": [{}]}, "tools"),
+        ({"temperature": "hot"}, "temperature"),
+        (
+            {"messages": [question(), {"role": "assistant", "audio": {"id": "audio_1"}}, question()]},
+            "not remembered any more",
+        ),
+    ],
+)
+def test_chat_that_cannot_be(http, change, message):
+    body = {"model": "pebble", "messages": [{"role": "user", "content": "lights on"}]} | change
+    assert message in refused(http.post("/v1/chat/completions", json=body), 400)
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (b"", "WAV, FLAC, OGG or MP3"),
+        (b"\x7fELF" + bytes(1000), "WAV, FLAC, OGG or MP3"),
+        (wav(0.03, promised=36_000 * 32_000), "cut off"),
+        (wav()[:20_000], "cut off"),
+        (wav(0), "no samples"),
+        (b"fLaC" + bytes(100), "not a sound file"),
+        (b"\xff\xfb" + bytes(100), "sound"),
+    ],
+    ids=["empty", "program", "10 hours in 1 kB", "truncated", "no samples", "no FLAC", "no MP3"],
+)
+def test_sound_that_cannot_be(http, file, message):
+    response = http.post("/v1/audio/transcriptions", data={"model": "pebble"}, files={"file": ("a.wav", file)})
+    assert message in refused(response, 400)
+
+
+def test_truncated_flac(http):
+    file = io.BytesIO()
+    soundfile.write(file, read_audio(QUESTION), 16_000, format="FLAC")
+    half = file.getvalue()[: len(file.getvalue()) // 2]
+    response = http.post("/v1/audio/transcriptions", data={"model": "pebble"}, files={"file": ("a.flac", half)})
+    assert refused(response, 400)
+
+
+def test_a_sound_that_is_too_long(http):
+    """A compressed file that is small, and unfolds into more than is allowed."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(8000 * 601, np.int16), 8000, format="FLAC")
+    assert len(file.getvalue()) < 100_000
+    response = http.post(
+        "/v1/audio/transcriptions", data={"model": "pebble"}, files={"file": ("a.flac", file.getvalue())}
+    )
+    assert "longer than 600 seconds" in refused(response, 400)
+
+
+def test_content_of_another_type(http):
+    assert "Send application/json" in refused(http.post("/v1/audio/speech", content=b"a=1"), 415)
+    assert "Send multipart/form-data" in refused(http.post("/v1/audio/transcriptions", json={}), 415)
+    form = http.post("/v1/audio/transcriptions", headers={"Content-Type": "multipart/form-data"}, content=b"x")
+    assert "boundary" in refused(form, 400)
+
+
+def test_a_form_without_a_file(http):
+    response = http.post("/v1/audio/transcriptions", data={"model": "pebble"}, files={"other": b"x"})
+    assert "no file" in refused(response, 400)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ({"model": "tts-1"}, 404, "This server has: pebble"),
+        ({"voice": "alloy"}, 400, "This model has: US male"),
+        ({"voice": "../../etc/passwd"}, 400, "no voice"),
+        ({"input": " "}, 400, "empty"),
+        ({"input": "a" * 4097}, 400, "longer"),
+        ({"response_format": "aac"}, 400, "aac"),
+        ({"speed": 2}, 400, "speed"),
+    ],
+)
+def test_speech_that_cannot_be(http, change, status, message):
+    body = {"model": "pebble", "voice": "default", "input": "lights on"} | change
+    assert message in refused(http.post("/v1/audio/speech", json=body), status)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"null", b"[" * 100_000, b'{"model": "\xff"}'])
+def test_json_that_is_none(http, body):
+    headers = {"Content-Type": "application/json"}
+    assert "not as it should be" in refused(http.post("/v1/audio/speech", content=body, headers=headers), 400)
+
+
+def test_a_body_that_is_too_large():
+    with serving(Limits(body=1000)) as small, small.http() as http:
+        assert "larger" in refused(http.post("/v1/audio/speech", content=bytes(1001)), 413)
+        pieces = iter([bytes(600)] * 2)  # without a Content-Length
+        headers = {"Content-Type": "application/json"}
+        assert "larger" in refused(http.post("/v1/audio/speech", content=pieces, headers=headers), 413)
+
+
+def test_a_body_that_does_not_come():
+    """It is waited for only so long, and then its place is free again."""
+    with serving(Limits(upload=0.2, active=1, queue=0)) as impatient, impatient.http() as http:
+        with socket.create_connection(("127.0.0.1", http.base_url.port)) as slow:
+            head = "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            assert b"408" in slow.recv(100)
+        assert http.post("/v1/audio/speech", content=b"").status_code == 415
+
+
+def test_paths_and_methods_that_are_not_there(http):
+    assert refused(http.get("/v1/nothing"), 404)
+    assert refused(http.get("/v1/audio/speech"), 405)
+    assert refused(http.get("/v1/models/..%2f..%2fetc%2fpasswd"), 404)
+
+
+# Who may come in
+
+
+def test_a_key_is_asked_for():
+    with serving(admission=Admission(KEY, ())) as locked, locked.http() as http:
+        assert "Bearer" in refused(http.get("/v1/models"), 401)
+        assert refused(http.get("/metrics"), 401)
+        for wrong in (KEY[:-1], KEY + "x", "\xe4" * 24):
+            header = f"Bearer {wrong}".encode("latin-1")
+            assert refused(http.get("/v1/models", headers={"Authorization": header}), 401)
+        assert http.get("/health").status_code == 200
+        assert locked.client(KEY).models.list().data
+        with pytest.raises(openai.AuthenticationError):
+            locked.client("wrong").models.list()
+
+
+def test_other_sites_pages_may_not_ask(server, http):
+    own = str(http.base_url).rstrip("/")
+    assert refused(http.get("/v1/models", headers={"Origin": "https://example.org"}), 403)
+    assert refused(http.get("/v1/models", headers={"Origin": "null"}), 403)
+    assert refused(http.get("/v1/models", headers={"Host": "rebound.example.org"}), 403)
+    allowed = http.get("/v1/models", headers={"Origin": own})
+    assert allowed.status_code == 200 and "access-control-allow-origin" not in allowed.headers
+
+
+def test_a_site_that_was_allowed():
+    site = {"Origin": "https://example.org"}
+    with serving(admission=Admission(origins=(site["Origin"],))) as open_to, open_to.http() as http:
+        assert http.get("/v1/models", headers=site).headers["access-control-allow-origin"] == site["Origin"]
+        asked = {**site, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+        assert http.options("/v1/audio/speech", headers=asked).status_code == 200
+        assert refused(http.get("/v1/models", headers={"Origin": "https://example.com"}), 403)
+
+
+def test_the_rate_is_limited():
+    with serving(Limits(rate=3)) as slow, slow.http() as http:
+        answers = [http.get("/health") for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+        assert int(answers[-1].headers["Retry-After"]) == 20
+
+
+# Many at once
+
+
+def test_overload_is_shed_and_passes(server):
+    """Of a crowd some are told when to come back, all others are answered, and afterwards anybody is."""
+    client, found, shed = server.client(), [], []
+
+    def ask():
+        try:
+            found.append(client.audio.transcriptions.create(model="pebble", file=QUESTION).text)
+        except openai.RateLimitError as error:
+            shed.append(int(error.response.headers["Retry-After"]))
+
+    crowd = [threading.Thread(target=ask) for _ in range(40)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+    assert len(found) >= 12 and set(found) == {HEARD}
+    assert len(shed) == 40 - len(found) > 0 and min(shed) >= 1
+    assert server.metric("voxrill_shed_total") >= len(shed)
+    assert client.audio.transcriptions.create(model="pebble", file=QUESTION).text == HEARD
+
+
+@pytest.fixture
+def slow(server, monkeypatch):
+    """Every frame of speech takes a fifth of a second."""
+    depthformer = server.service.model.parts.depthformer
+    frame = depthformer.frame
+
+    def slowly(*arguments):
+        time.sleep(0.2)
+        return frame(*arguments)
+
+    monkeypatch.setattr(depthformer, "frame", slowly)
+
+
+def test_a_client_that_leaves_is_no_longer_worked_for(server, http, slow):
+    body = {"model": "pebble", "voice": "default", "input": ANSWER, "response_format": "pcm"}
+    before = server.metric("voxrill_steps_total")
+    with http.stream("POST", "/v1/audio/speech", json=body) as response:
+        next(response.iter_raw())
+    while server.metric("voxrill_requests_held"):
+        time.sleep(0.01)
+    server.client().models.list()
+    whole = 25  # steps of this answer
+    assert 0 < server.metric("voxrill_steps_total") - before < whole - 5
+
+
+def test_a_client_that_leaves_before_its_answer(server, http, slow):
+    body = {"model": "pebble", "messages": [question()], **SPOKEN}
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/chat/completions", json=body, timeout=1)
+    while server.metric("voxrill_requests_held"):
+        time.sleep(0.01)
+    assert server.client().audio.transcriptions.create(model="pebble", file=QUESTION).text == HEARD
+
+
+def test_a_client_that_does_not_read():
+    """It is waited for only so long; then its place is free, and what was left of its answer is not made."""
+    body = f'{{"model":"pebble","voice":"default","response_format":"pcm","input":"{ANSWER}"}}'.encode()
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/audio/speech", "headers": headers, "query_string": b""}
+    sent = []
+
+    async def receive():
+        if receive.whole:
+            await asyncio.Event().wait()
+        receive.whole = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    receive.whole = False
+    with serving(Limits(stall=0.2, active=1, queue=0)) as server:
+        asyncio.run(server.app(scope, receive, send))
+        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+        assert server.client().audio.transcriptions.create(model="pebble", file=QUESTION).text == HEARD

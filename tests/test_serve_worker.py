@@ -1,0 +1,176 @@
+"""One model for many: conversations that take turns say what each would alone, and their memory has a budget."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette", reason="the serve extra is not installed")
+
+import voxrill
+from tests.serving import QUESTION
+from voxrill.runtime.events import EndEvent
+from voxrill.runtime.serve.api_errors import Busy
+from voxrill.runtime.serve.job import Job
+from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.metrics import Metrics
+from voxrill.runtime.serve.states import States
+from voxrill.runtime.serve.worker import Worker
+
+
+@pytest.fixture(scope="module")
+def pebble():
+    return voxrill.load(threads=1)
+
+
+QUESTIONS = (
+    {"audio": QUESTION},
+    {"text": "kitchen lights on", "output": "text"},
+    {"text": "turn on the kitchen lights", "seed": 3},
+    {"audio": QUESTION, "text": "lights on", "seed": 5},
+)
+
+
+def start(model, question):
+    conversation = model.conversation()
+    return conversation, conversation.steps(**question)
+
+
+def same(one, other):
+    assert one.tokens == other.tokens and one.finish_reason == other.finish_reason
+    np.testing.assert_array_equal(one.codes, other.codes)
+    np.testing.assert_array_equal(one.samples, other.samples)
+
+
+def alone(model, question):
+    *_, end = start(model, question)[1]
+    return end.result
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 1], ids=["in memory", "to disk and back with every step"])
+def test_conversations_in_turn_are_what_each_is_alone(pebble, budget):
+    wanted = [alone(pebble, question) for question in QUESTIONS]
+    assert any(result.audio_seconds for result in wanted)
+    metrics = Metrics()
+    states = States(budget, metrics)
+    running = dict(enumerate(start(pebble, question) for question in QUESTIONS))
+    ended = {}
+    while running:
+        for number, (conversation, steps) in list(running.items()):
+            states.use(conversation.context)
+            event = next(steps)
+            if isinstance(event, EndEvent):
+                ended[number] = event.result
+                del running[number]
+    states.close()
+    for number, result in enumerate(wanted):
+        same(ended[number], result)
+    evictions = metrics.evictions._value.get()
+    assert evictions == 0 if budget > 1 else evictions > 20
+
+
+def test_states_keep_to_their_budget_and_forget_the_least_recently_used(pebble):
+    contexts = [pebble.conversation().context for _ in range(4)]
+    one = contexts[0].nbytes
+    states = States(2 * one, Metrics())
+    for context in (*contexts[:3], contexts[1], contexts[3]):
+        states.use(context)
+    assert [context.nbytes > 0 for context in contexts] == [False, True, False, True]
+    states.use(contexts[0])
+    assert [context.nbytes > 0 for context in contexts] == [True, False, False, True]
+    assert states._metrics.state_bytes._value.get() == 2 * one
+    for context in contexts:
+        states.drop(context)
+    assert states._metrics.parked._value.get() == 0 and states._metrics.state_bytes._value.get() == 0
+
+
+def test_a_turn_from_elsewhere_is_remembered(pebble):
+    asked = pebble.conversation(output="text")
+    *_, end = asked.ask(text="kitchen lights on")
+    told = pebble.conversation(output="text")
+    told.remember(end.result.text, text="kitchen lights on")
+    assert told.turns == asked.turns == 1
+    words = [[token for piece in one.context.pieces for token in piece.ids] for one in (told, asked)]
+    assert words[0] == words[1]
+
+
+@pytest.fixture
+def worker():
+    made = Worker(Limits(active=2, queue=1), Metrics())
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_work_is_done_in_turn_and_the_rest_waits(worker):
+    """Two are worked on step by step in turn; the third begins when one of them is done."""
+    done = []
+
+    def steps(name, count):
+        for number in range(count):
+            done.append((name, number))
+            yield number
+
+    async def ask():
+        gate = threading.Event()
+        worker.submit(Job(lambda: iter([gate.wait()]), worker))  # nothing begins before all are there
+        jobs = [Job(lambda name=name: steps(name, 3), worker) for name in "abc"]
+        taking = [asyncio.ensure_future(take(job)) for job in jobs]
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(*taking)
+
+    async def take(job):
+        return [item async for item in job.items()]
+
+    assert asyncio.run(ask()) == [[0, 1, 2]] * 3
+    first, rest = done[: done.index(("c", 0))], done[done.index(("c", 0)) :]
+    assert ("a", 2) in first and ("b", 0) in first and ("b", 2) in rest[:3] + first
+
+
+def test_what_goes_wrong_in_one_goes_wrong_in_no_other(worker, capfd):
+    def wrong():
+        yield 1
+        raise RuntimeError("a mistake")
+
+    async def ask():
+        bad, good = Job(wrong, worker), Job(lambda: iter(range(5)), worker)
+        with pytest.raises(RuntimeError, match="a mistake"):
+            [item async for item in bad.items()]
+        return [item async for item in good.items()]
+
+    assert asyncio.run(ask()) == [0, 1, 2, 3, 4]
+    assert "a mistake" in capfd.readouterr().err
+
+
+def test_work_that_is_not_wanted_ends(worker):
+    made = []
+
+    def endless():
+        try:
+            while True:
+                made.append(1)
+                yield 1
+        finally:
+            made.append("closed")
+
+    async def ask():
+        job = Job(endless, worker)
+        async for _ in job.items():
+            break
+        job.leave()
+        while not job.over:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(ask())
+    assert made[-1] == "closed"
+
+
+def test_slots_are_bounded_and_say_when_to_ask_again(worker):
+    with worker.slot(), worker.slot():
+        with worker.slot(), pytest.raises(Busy) as refused, worker.slot():
+            pass
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        with worker.slot():
+            pass
