@@ -14,7 +14,7 @@ from tests.arm.processors import PROCESSORS
 
 pytestmark = pytest.mark.arm
 
-SUITE_SECONDS = 500
+SUITE_SECONDS = 1200
 SUITES = {
     "sound": "test_audio_file test_log_mel test_sound_devices test_endpointing test_profiles",
     "talking": "test_talk test_talk_loop test_talk_view",
