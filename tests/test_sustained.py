@@ -99,6 +99,7 @@ def test_minutes_are_wanted(cli):
 def test_ctrl_c_gives_what_there_is_so_far(tmp_path):
     script = (
         "import os, signal\nfrom voxrill.runtime import sustained_cli as cli\nfrom voxrill.__main__ import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background is started without it
         "def tell(*_):\n    os.kill(os.getpid(), signal.SIGINT)\ncli._tell = tell\nmain()\n"
     )
     done = subprocess.run(

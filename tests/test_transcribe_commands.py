@@ -217,7 +217,8 @@ def test_what_is_no_journal_is_not_overwritten(tmp_path):
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started without it
 from voxrill.runtime.apps import writing
 hear = writing.ModelRecogniser.__call__
 def slowly(self, samples):

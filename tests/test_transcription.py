@@ -300,8 +300,9 @@ def numbered(numbers):
 
 
 def heard(microphone):
-    with LiveSound(microphone) as sound:
-        microphone._then = sound.close if microphone._then is None else microphone._then
+    sound = LiveSound(microphone)
+    microphone._then = microphone._then or sound.close
+    with sound:
         found = [int(block[0]) for block in sound]
     assert not microphone.open
     return found, sound
