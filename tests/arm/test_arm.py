@@ -57,7 +57,7 @@ def test_the_runtime_s_own_tests_pass(inside, bundles, suite, record_property):
     done = inside("cortex-a76", "-m", "pytest", *options, *files, seconds=SUITE_SECONDS, **environment)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
     passed = int(re.search(r"(\d+) passed", done.stdout).group(1))
-    assert passed >= 50
+    assert passed >= 40  # "talking" has the fewest, 48 when this was written
     record_property(f"cortex-a76: tests of {suite}", passed)
 
 
