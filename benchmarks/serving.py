@@ -29,8 +29,7 @@ import psutil
 import websockets
 
 from benchmarks.machine import load_average, machine
-from voxrill.runtime.audio_file import read_audio
-from voxrill.runtime.serve.sound_formats import pcm16
+from voxrill.runtime.audio_file import pcm16, read_audio
 
 QUESTION = Path(__file__).parent.parent / "examples" / "question.wav"
 HEARD = "turn on the kitchen lights"
@@ -111,7 +110,7 @@ def summary(answers: list[tuple[int, float, bool]]) -> dict[str, Any]:
 async def sessions(url: str, turns: int) -> dict[str, Any]:
     """Realtime sessions at once, of which each says or writes `turns` commands of its own; a spoken one every other."""
     silence = bytes(24_000)
-    spoken = silence + pcm16(read_audio(QUESTION, 24_000)) + silence * 2
+    spoken = silence + pcm16(read_audio(QUESTION, 24_000)).tobytes() + silence * 2
     lost, mixed, first = 0, 0, []
 
     async def session(room: str) -> None:

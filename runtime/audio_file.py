@@ -29,10 +29,12 @@ __all__ = [
     "AudioSource",
     "WavWriter",
     "as_waveform",
+    "pcm16",
     "promised_seconds",
     "read_audio",
     "read_pieces",
     "resample",
+    "wav_header",
     "write_wav",
 ]
 
@@ -46,7 +48,8 @@ Waveform = NDArray[np.float32]
 _BLOCK_FRAMES = 1 << 16  # frames decoded at once: 1.4 s at 48 kHz
 _MAX_HINT_SECONDS = 24 * 3600  # a header that claims more is not believed when room is reserved
 _MAX_CHANNELS = 32  # an array with more "channels" is taken to be transposed
-_MAX_WAV_BYTES = 2**32 - 1 - 36  # RIFF counts its bytes in 32 bits
+_NO_LENGTH = 2**32 - 1  # what programs write into a WAV header that goes into a pipe
+_MAX_WAV_BYTES = _NO_LENGTH - 36  # RIFF counts its bytes in 32 bits
 
 _REMEDY_FORMAT = "Give a WAV, FLAC, OGG or MP3 file, or convert it first: ffmpeg -i INPUT output.wav"
 _REMEDY_EMPTY = "Record or choose a sound that is not empty"
@@ -154,6 +157,25 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
     return np.asarray(soxr.resample(waveform, from_rate, to_rate), dtype=np.float32)
 
 
+def pcm16(waveform: Waveform) -> NDArray[np.int16]:
+    """Little-endian 16-bit samples; ±1 becomes ±32767, rounded to the nearest; beyond it is clipped."""
+    return np.asarray(np.rint(np.clip(waveform, -1.0, 1.0) * 32767.0), dtype="<i2")
+
+
+def wav_header(sample_rate: int, data_bytes: int | None) -> bytes:
+    """The 44 bytes before mono 16-bit PCM; None where its length is not known yet.
+
+    `wave` cannot complete a header without owning the file.
+    """
+    riff_bytes = _NO_LENGTH if data_bytes is None else 36 + data_bytes
+    return struct.pack(
+        "<4sI8sIHHIIHH4sI",
+        *(b"RIFF", riff_bytes, b"WAVEfmt "),
+        *(16, 1, 1, sample_rate, 2 * sample_rate, 2, 16),  # PCM, mono, bytes per second and sample, bits
+        *(b"data", _NO_LENGTH if data_bytes is None else data_bytes),
+    )
+
+
 def write_wav(path: AudioPath, waveform: Waveform, sample_rate: int) -> None:
     """Write a mono waveform as a 16-bit PCM WAV file: whole, or not at all.
 
@@ -201,7 +223,7 @@ class WavWriter:
         except OSError as error:
             raise self._cannot_write(error) from error
         with self._removed_on_error():
-            self._file.write(_wav_header(0, self.sample_rate))
+            self._file.write(wav_header(self.sample_rate, 0))
         return self
 
     def write(self, waveform: Waveform) -> None:
@@ -216,7 +238,10 @@ class WavWriter:
         """
         if self._file is None:
             raise UsageError("This WAV file is not open", "Write within `with WavWriter(...) as wav:`")
-        pcm = _as_pcm16(waveform)
+        if waveform.ndim != 1:
+            raise AudioFileError(f"A WAV file of shape {waveform.shape} is not supported", "Give mono [samples]")
+        _check_finite(waveform, "The waveform")
+        pcm = pcm16(waveform)
         if (self.samples_written + pcm.size) * pcm.itemsize > _MAX_WAV_BYTES:
             raise AudioFileError(f"{self.path} would grow past 4 GB", "Go on in a new WAV file")
         with self._removed_on_error():
@@ -239,7 +264,7 @@ class WavWriter:
             return
         with self._removed_on_error():
             self._file.seek(0)
-            self._file.write(_wav_header(self.samples_written, self.sample_rate))
+            self._file.write(wav_header(self.sample_rate, 2 * self.samples_written))
             self._file.close()
             os.replace(self._part, self.path)
         self._file = None
@@ -425,22 +450,3 @@ def _check_samples(waveform: Waveform, name: str) -> None:
 def _check_finite(waveform: Waveform, name: str) -> None:
     if not np.isfinite(waveform).all():
         raise AudioFileError(f"{name} holds NaN or infinite samples", _REMEDY_NOT_FINITE)
-
-
-def _wav_header(samples: int, sample_rate: int) -> bytes:
-    """The 44 bytes before mono 16-bit PCM. `wave` cannot complete a header without owning the file."""
-    data_bytes = 2 * samples
-    return struct.pack(
-        "<4sI8sIHHIIHH4sI",
-        *(b"RIFF", 36 + data_bytes, b"WAVEfmt "),
-        *(16, 1, 1, sample_rate, 2 * sample_rate, 2, 16),  # PCM, mono, bytes per second and sample, bits
-        *(b"data", data_bytes),
-    )
-
-
-def _as_pcm16(waveform: Waveform) -> NDArray[np.int16]:
-    """Little-endian 16-bit samples; ±1 becomes ±32767, rounded to the nearest."""
-    if waveform.ndim != 1:
-        raise AudioFileError(f"A WAV file of shape {waveform.shape} is not supported", "Give mono [samples]")
-    _check_finite(waveform, "The waveform")
-    return np.asarray(np.rint(np.clip(waveform, -1.0, 1.0) * 32767.0), dtype="<i2")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,7 +21,7 @@ from rich.table import Table
 
 from voxrill.runtime import builtin
 from voxrill.runtime import bundle as bundles
-from voxrill.runtime.audio_file import WavWriter
+from voxrill.runtime.audio_file import WavWriter, pcm16
 from voxrill.runtime.conversation import Output
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
@@ -286,8 +285,7 @@ def sound_sink(out: str | None, sample_rate: int) -> Iterator[Callable[[AudioEve
 
 
 def _write_raw(event: AudioEvent) -> None:
-    pcm = np.round(np.clip(event.samples, -1.0, 1.0) * 32767).astype("<i2")
-    sys.stdout.buffer.write(pcm.tobytes())
+    sys.stdout.buffer.write(pcm16(event.samples).tobytes())
     sys.stdout.buffer.flush()
 
 

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from voxrill.runtime.audio_file import pcm16
 from voxrill.runtime.context import Context, Heard, Piece
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.generate import Generation, Options, Step, Token
@@ -97,7 +98,7 @@ class Difference:
 
 def make_vectors(model: Model, waveform: Floats) -> Vectors:
     """Ask a question, `waveform` (samples,) at the encoder's rate, and keep what every stage makes of it."""
-    heard = np.round(np.clip(waveform, -1, 1) * np.iinfo(np.int16).max).astype(np.int16)
+    heard = pcm16(waveform)
     arrays: dict[str, Array] = {"waveform": heard}
     sound = _sound(heard)
     arrays["log_mel"] = LogMel(model.manifest.model.log_mel)(sound)

@@ -7,7 +7,6 @@ writes them. A format's name is OpenAI's.
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,9 +14,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from voxrill.runtime.audio_file import pcm16, wav_header
 
-_NO_LENGTH = 0xFFFFFFFF
+Floats = NDArray[np.float32]
 
 
 class Encoder(Protocol):
@@ -30,34 +29,17 @@ class Encoder(Protocol):
         """What is left at the sound's end."""
 
 
-def pcm16(samples: Floats) -> bytes:
-    """Samples (n,) as 16-bit little-endian numbers; ±1 becomes ±32767."""
-    numbers: NDArray[np.int16] = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2")
-    return numbers.tobytes()
-
-
 class _Raw:
     def __init__(self, header: bytes = b"") -> None:
         self._header = header
 
     def push(self, samples: Floats) -> bytes:
         header, self._header = self._header, b""
-        return header + pcm16(samples)
+        return header + pcm16(samples).tobytes()
 
     def finish(self) -> bytes:
         header, self._header = self._header, b""
         return header
-
-
-def _wav(rate: int) -> _Raw:
-    return _Raw(
-        struct.pack(
-            "<4sI8sIHHIIHH4sI",
-            *(b"RIFF", _NO_LENGTH, b"WAVEfmt "),
-            *(16, 1, 1, rate, 2 * rate, 2, 16),  # PCM, mono, bytes per second and sample, bits
-            *(b"data", _NO_LENGTH),
-        )
-    )
 
 
 class _Compressed:
@@ -90,7 +72,7 @@ Format = tuple[str, Callable[[int], Encoder]]
 """Its media type, and what makes an encoder for a sample rate in Hz."""
 
 FORMATS: dict[str, Format] = {
-    "wav": ("audio/wav", _wav),
+    "wav": ("audio/wav", lambda rate: _Raw(wav_header(rate, None))),
     "pcm": ("audio/pcm", lambda _rate: _Raw()),
     "flac": ("audio/flac", lambda rate: _Compressed(rate, "FLAC", "PCM_16")),
     "mp3": ("audio/mpeg", lambda rate: _Compressed(rate, "MP3", "MPEG_LAYER_III", **_MP3)),

@@ -10,8 +10,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Literal
 
+from voxrill.runtime.audio_file import pcm16
 from voxrill.runtime.conversation import Output
-from voxrill.runtime.serve.sound_formats import pcm16
 from voxrill.runtime.talk.edges import Floats
 
 Emit = Callable[..., None]
@@ -55,7 +55,7 @@ class Answering:
 
     def sound(self, samples: Floats) -> None:
         """More of its sound, (n,)."""
-        self._of_part("response.output_audio.delta", delta=base64.b64encode(pcm16(samples)).decode())
+        self._of_part("response.output_audio.delta", delta=base64.b64encode(pcm16(samples).tobytes()).decode())
 
     def end(self, status: Status, reason: str | None = None) -> None:
         """It is whole, or will not be."""
