@@ -50,7 +50,7 @@ class States:
         parked = self._parked.pop(context, None)
         if parked is not None:
             parked.file.close()
-        self._tell()
+        self._tell(self._bytes())
 
     def close(self) -> None:
         """No context will be used again."""
@@ -58,16 +58,19 @@ class States:
             self.drop(context)
 
     def _fit(self) -> None:
-        total = sum(context.nbytes for context in self._held)
+        total = self._bytes()
         while total > self._budget and len(self._held) > 1:
             oldest, _ = self._held.popitem(last=False)
             total -= oldest.nbytes
             self._parked[oldest] = _write(oldest)
             self._metrics.evictions.inc()
-        self._tell()
+        self._tell(total)
 
-    def _tell(self) -> None:
-        self._metrics.state_bytes.set(sum(context.nbytes for context in self._held))
+    def _bytes(self) -> int:
+        return sum(context.nbytes for context in self._held)
+
+    def _tell(self, held: int) -> None:
+        self._metrics.state_bytes.set(held)
         self._metrics.parked.set(len(self._parked))
 
 
