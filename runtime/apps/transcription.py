@@ -7,7 +7,7 @@ sound. Silence and music are no speech, and give no text; a model that repeats i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -87,14 +87,29 @@ class ModelRecogniser:
 
     def __call__(self, samples: Floats) -> Words:
         """The words in `samples` (n,)."""
+        pieces = self.pieces(samples)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as over:
+                words: Words = over.value
+                return words
+
+    def pieces(self, samples: Floats) -> Generator[str, None, Words]:
+        """The text in `samples` (n,) as it is written, a piece a step, some of them empty; returns all of it.
+
+        A model that repeats itself is stopped when that is certain: what it had repeated by then is among the pieces,
+        and not in the words.
+        """
         tokens: list[int] = []
         worth: int | None = None
-        for event in self._conversation.ask(audio=samples, output="text", **self._options):
+        for event in self._conversation.steps(audio=samples, output="text", **self._options):
             if isinstance(event, TextEvent):
                 tokens.append(event.token)
                 worth = before_loop(tokens)
                 if worth is not None:
                     break
+            yield event.text if isinstance(event, TextEvent) else ""
         self._conversation.retract()
         return Words(self._tokenizer.decode(tokens[:worth]).strip(), worth is not None)
 

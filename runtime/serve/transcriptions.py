@@ -8,14 +8,11 @@ from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
-from voxrill.runtime.apps.loops import before_loop
 from voxrill.runtime.apps.segments import Segmenter, Span, in_blocks, without_overlap
 from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent
-from voxrill.runtime.apps.transcription import TranscribeOptions
+from voxrill.runtime.apps.transcription import ModelRecogniser, TranscribeOptions
 from voxrill.runtime.audio_file import SAMPLE_RATE, Waveform
-from voxrill.runtime.conversation import Conversation
-from voxrill.runtime.events import TextEvent
 from voxrill.runtime.manifest import Sampling
 from voxrill.runtime.model import Model
 from voxrill.runtime.serve.api_errors import ApiError
@@ -58,12 +55,12 @@ def _spans(waveform: Waveform) -> list[Span]:
 
 def _transcribe(model: Model, spans: list[Span], asked: TranscriptionRequest) -> Iterator[str | SegmentEvent]:
     """Pieces of text as they become certain, and every segment after its own."""
-    conversation = Conversation(model, model.manifest.tasks.transcribe)
-    conversation.take_in_prompt()
+    sampling = None if asked.temperature is None else Sampling(asked.temperature)
+    recogniser = ModelRecogniser(model, text_sampling=sampling, seed=asked.seed)
     before, number = "", 0
     for span in spans:
         between, words = " " * bool(number), ""
-        for piece in _words(conversation, span, asked):
+        for piece in recogniser.pieces(span.samples):
             yield between * (not words) + piece if piece and not span.joined else ""
             words += piece
         words = words.strip()
@@ -74,19 +71,6 @@ def _transcribe(model: Model, spans: list[Span], asked: TranscriptionRequest) ->
         if words:
             number += 1
             yield SegmentEvent(number, span.start, span.end, words)
-
-
-def _words(conversation: Conversation, span: Span, asked: TranscriptionRequest) -> Iterator[str]:
-    """A segment's text piece by piece; some are empty. It ends where the model would repeat itself without end."""
-    sampling = None if asked.temperature is None else Sampling(asked.temperature)
-    tokens: list[int] = []
-    for event in conversation.steps(audio=span.samples, output="text", text_sampling=sampling, seed=asked.seed):
-        if isinstance(event, TextEvent):
-            tokens.append(event.token)
-            if before_loop(tokens) is not None:
-                break
-        yield event.text if isinstance(event, TextEvent) else ""
-    conversation.retract()
 
 
 async def _segments(pieces: AsyncIterator[str | SegmentEvent]) -> list[SegmentEvent]:
