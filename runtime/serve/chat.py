@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
+from voxrill.runtime.audio_file import pcm16
 from voxrill.runtime.conversation import Output
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
 from voxrill.runtime.manifest import Sampling
@@ -19,7 +20,7 @@ from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.chats import Chats, Talked, key_of, read_messages
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Service, Visit, as_json, check_voice, sse
-from voxrill.runtime.serve.sound_formats import FORMATS, pcm16
+from voxrill.runtime.serve.sound_formats import FORMATS
 
 KEPT_SECONDS = 3600
 """Seconds for which a spoken answer is said to be remembered; it may be forgotten sooner, for newer ones."""
@@ -78,8 +79,7 @@ class ChatDoor:
             check_voice(service.model.manifest.tasks.chat, asked.audio.voice, "audio.voice")
         talked = await service.hear(partial(read_messages, asked.messages, output, service.limits.audio))
         for text in (talked.system, talked.question.text, *(turn.question.text for turn in talked.turns)):
-            if text is not None and len(text) > service.limits.text:
-                service.check_text(text, "messages")
+            service.check_length(text or "", "messages")
         answer = _Answer(service.model.manifest.name, output != "text")
         events = visit.work(lambda: self._steps(service, asked, talked, output, answer))
         await visit.wanted(anext(events))  # what is wrong with the question is said with a status of its own
@@ -173,7 +173,7 @@ async def _chunks(
         if isinstance(event, TextEvent) and event.text:
             yield chunk({"audio": {"transcript": event.text}} if answer.spoken else {"content": event.text})
         elif isinstance(event, AudioEvent) and answer.spoken:
-            yield chunk({"audio": {"data": base64.b64encode(pcm16(event.samples)).decode()}})
+            yield chunk({"audio": {"data": base64.b64encode(pcm16(event.samples).tobytes()).decode()}})
     if answer.spoken:
         yield chunk({"audio": {"expires_at": answer.expires()}})
     yield chunk({}, answer.finish)

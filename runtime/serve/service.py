@@ -51,9 +51,8 @@ class Service:
         self.worker = Worker(limits, self.metrics)
         self.states = States(limits.memory, self.metrics)
         self.ears = ThreadPoolExecutor(_EARS, "voxrill-ears")
-        static = model.manifest.static
-        room = static.context if static else model.manifest.model.backbone.max_positions
-        self.positions = min(MindOptions.budget, room // 2)  # the other half is for the next question and its answer
+        room = model.context_positions // 2  # the other half is for the next question and its answer
+        self.positions = min(MindOptions.budget, room)
         self.turns = PEBBLE_TURNS if is_pebble(model.manifest) else None
         self.created = int(time.time())
 
@@ -81,6 +80,10 @@ class Service:
         """Raise ApiError if a text is empty or too long."""
         if not text.strip():
             raise ApiError(400, "The text is empty.", "empty_text", param)
+        self.check_length(text, param)
+
+    def check_length(self, text: str, param: str) -> None:
+        """Raise ApiError if a text is too long."""
         if len(text) > self.limits.text:
             raise ApiError(400, f"The text is longer than {self.limits.text} characters.", "text_too_long", param)
 

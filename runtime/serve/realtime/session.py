@@ -21,7 +21,7 @@ import numpy as np
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.serve.api_errors import ApiError, Busy, as_api_error
-from voxrill.runtime.serve.realtime.answering import Answering, new_id
+from voxrill.runtime.serve.realtime.answering import Answering, Status, new_id
 from voxrill.runtime.serve.realtime.ears import Ears
 from voxrill.runtime.serve.realtime.messages import (
     BETA_NAMES,
@@ -341,10 +341,12 @@ class RealtimeSession:
         if self._answer is None or self._answer.ended:
             return
         self._answering = False
+        status: Status = "cancelled"
         if turn.error is not None:
+            status = "failed"
             self._error(turn.error, None)
-        self._answer.end("failed" if turn.error is not None else "cancelled", reason)
-        self._service.metrics.turns.labels("failed" if turn.error is not None else "cancelled").inc()
+        self._answer.end(status, reason)
+        self._service.metrics.turns.labels(status).inc()
 
     def _write(self) -> bool:
         """Write down a little of what the user said, where that is wanted; whether there was anything."""
