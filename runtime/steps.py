@@ -1,16 +1,28 @@
-"""Progress in named steps, for the commands that work through graphs: silent, or a bar on stderr."""
+"""Work in steps: progress in named ones, silent or as a bar on stderr; and what comes of steps that are not watched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+Result = TypeVar("Result")
+
 Progress = Callable[[str, int, int], None]
 """Called with what begins, how many steps are done, and how many there are."""
+
+
+def result_of(steps: Generator[Any, None, Result]) -> Result:
+    """Take all steps; what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as over:
+            result: Result = over.value
+            return result
 
 
 def quiet(_stage: str, _done: int, _total: int) -> None:

@@ -8,7 +8,7 @@ probabilities of a tree add up to at most 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxrill.runtime.apps.token_tree import Place, TokenTree
+from voxrill.runtime.backbone import PREFILL_CHUNK
 from voxrill.runtime.context import Context, ContextMark, Floats
+from voxrill.runtime.steps import result_of
 
 if TYPE_CHECKING:
     from voxrill.runtime.model import Model
@@ -30,19 +32,41 @@ class Prompt:
         model: who is asked.
         system: the prompt's text.
 
+    `context` is where all of it happens; nobody else may work on it.
+
     Raises:
-        ContextFull: it does not fit.
         UsageError: the model does not know its words.
     """
 
     def __init__(self, model: Model, system: str) -> None:
-        self._context = Context(model.parts)
+        self.context = Context(model.parts)
         if system:
-            with self._context.turn("system"):
-                self._context.add_text(system)
-        self._context.open_turn("user")
-        self._context.advance()
-        self._mark = self._context.mark()
+            with self.context.turn("system"):
+                self.context.add_text(system)
+        self.context.open_turn("user")
+        self._mark: ContextMark | None = None
+
+    def take_in(self) -> bool:
+        """Take in some of the prompt; whether more of it waits.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        if self._mark is not None:
+            return False
+        more = self.context.take_in(PREFILL_CHUNK)
+        if not more:
+            self._mark = self.context.mark()
+        return more
+
+    def take_in_all(self) -> None:
+        """Take in the prompt before the first question, for which `ask` would do it otherwise.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        while self.take_in():
+            pass
 
     def ask(self, audio: Floats | None = None, text: str | None = None) -> Continuations:
         """What the model would write to a question: sound (samples,) at the encoder's rate, text, both or nothing.
@@ -53,14 +77,16 @@ class Prompt:
             ContextFull: it does not fit.
             UsageError: the model does not know the text's words.
         """
-        self._context.rewind(self._mark)
+        self.take_in_all()
+        assert self._mark is not None, "all was taken in"
+        self.context.rewind(self._mark)
         if audio is not None:
-            self._context.add_audio(audio)
+            self.context.add_audio(audio)
         if text is not None:
-            self._context.add_text(text)
-        self._context.close_turn()
-        self._context.open_turn("assistant")
-        return Continuations(self._context)
+            self.context.add_text(text)
+        self.context.close_turn()
+        self.context.open_turn("assistant")
+        return Continuations(self.context)
 
 
 class Continuations:
@@ -120,7 +146,12 @@ class Found:
 
 
 def likeliest(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Found:
-    """The sequence of highest probability, found best first: no other one has a higher.
+    """What `search` finds."""
+    return result_of(search(tree, text, least))
+
+
+def search(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Generator[None, None, Found]:
+    """The sequence of highest probability, found best first, in small steps: no other one has a higher.
 
     Args:
         tree: what may be written.
@@ -141,6 +172,7 @@ def likeliest(tree: TokenTree, text: Continuations, least: float = -math.inf) ->
             waiting.clear()
         for gain, child in _branches(tree, place, text):
             heappush(waiting, (cost - gain, child.low, child))
+        yield
 
 
 def log_probabilities(tree: TokenTree, text: Continuations) -> NDArray[np.float64]:

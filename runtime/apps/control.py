@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voxrill.runtime.apps.constrained import Prompt, likeliest
-from voxrill.runtime.apps.grammar import Call, Grammar, Sentence, ambiguous, spoken
+from voxrill.runtime.apps.grammar import Call, Grammar, spoken
 from voxrill.runtime.apps.hooks import find_hooks
-from voxrill.runtime.apps.token_tree import TokenTree
+from voxrill.runtime.apps.written import Written
 from voxrill.runtime.audio_file import AudioSource, as_waveform
 from voxrill.runtime.builtin import REFUSAL, is_pebble
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from voxrill.runtime.model import Model
@@ -76,11 +74,12 @@ class Control:
         self.ask_back = grammar.ask_back or (REFUSAL if is_pebble(model.manifest) else ASK_BACK)
         self._hooks = find_hooks(grammar)
         tokenizer = model.parts.tokenizer
-        written = _Written(grammar, tokenizer)
+        written = Written(grammar.sentences, tokenizer)
         self._sentences = written.sentences
         self.written = written.tokens
-        self._tree = TokenTree(written.tokens, tokenizer.ids["im_end"])
+        self._tree = written.tree
         self._prompt = Prompt(model, model.manifest.tasks.transcribe.system)
+        self._prompt.take_in_all()
         for text in {self.ask_back, *(self.confirmation(sentence.call) for sentence in self._sentences)}:
             tokenizer.encode(text)
 
@@ -124,48 +123,3 @@ class Control:
     def confirmation(self, call: Call) -> str:
         """What is said when the call is done; empty if nothing is."""
         return spoken(self.grammar.commands[call.command].confirm, call.slots)
-
-
-@dataclass
-class _Written:
-    """The grammar's sentences as a transcript may have them, in the model's tokens.
-
-    Forms that the model cannot write are left out, as long as another says the same.
-    """
-
-    grammar: Grammar
-    tokenizer: Tokenizer
-    sentences: list[Sentence] = field(default_factory=list)
-    tokens: list[list[int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        known: dict[tuple[int, ...], Sentence] = {}
-        reason: dict[object, str] = {}
-        for sentence in self.grammar.sentences:
-            try:
-                forms = {tuple(self.tokenizer.encode(form)) for form in _forms(sentence.words)}
-            except UsageError as error:
-                reason |= dict.fromkeys(_parts(sentence), error.message)
-                continue
-            for form in forms:
-                other = known.setdefault(form, sentence)
-                if other.call != sentence.call:
-                    raise ambiguous(sentence.words, other, sentence)
-        reached = {part for sentence in known.values() for part in _parts(sentence)}
-        for part, why in reason.items():
-            if part not in reached:
-                raise UsageError(f"{part} is unreachable: {why}", "Say it in words that the model knows")
-        self.sentences = list(known.values())
-        self.tokens = [list(form) for form in known]
-
-
-def _forms(words: str) -> tuple[str, str]:
-    """A sentence as the file has it, and with a capital letter and a full stop, as many models write."""
-    return words, f"{words[:1].upper()}{words[1:]}."
-
-
-def _parts(sentence: Sentence) -> Iterator[str]:
-    """What of the file a sentence reaches: its phrase, and the value of each slot."""
-    yield f"{sentence.phrase!r} of the command {sentence.call.command}"
-    for name, value in sentence.call.slots.items():
-        yield f"{value!r} of the slot {name}"

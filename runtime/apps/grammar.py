@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -122,7 +122,7 @@ def parse_grammar(text: str, folder: Path) -> Grammar:
     slots = {name: slot_forms(name, slot) for name, slot in file.slots.items()}
     _check_slots(file.commands, slots)
     return Grammar(
-        tuple(_distinct(_sentences(file.commands, slots))), file.commands, folder, file.threshold, file.ask_back
+        tuple(distinct(sentences(file.commands, slots))), file.commands, folder, file.threshold, file.ask_back
     )
 
 
@@ -149,7 +149,7 @@ def _check_slots(commands: Mapping[str, Command], slots: Mapping[str, Forms]) ->
         if command.run and command.call:
             raise UsageError(f"the command {name} has both run and call", "Give one of them")
         for phrase in command.say:
-            _check_phrase(name, phrase, slots)
+            check_phrase(name, phrase, slots)
         _check_run(name, command.run)
         always = set.intersection(*(set(slots_in(phrase)) for phrase in command.say))
         for text in (command.confirm, *command.run):
@@ -179,7 +179,12 @@ def _check_run(name: str, arguments: list[str]) -> None:
             )
 
 
-def _check_phrase(name: str, phrase: str, slots: Mapping[str, Forms]) -> None:
+def check_phrase(name: str, phrase: str, slots: Mapping[str, Forms]) -> None:
+    """Refuse a phrase of the command `name` that says a slot twice, or one that is not there, or has a lone brace.
+
+    Raises:
+        UsageError: it is such a phrase.
+    """
     found = slots_in(phrase)
     if len(set(found)) < len(found):
         raise UsageError(f"the command {name} says a slot twice: {phrase!r}", "Declare a second slot for it")
@@ -193,9 +198,15 @@ def _check_phrase(name: str, phrase: str, slots: Mapping[str, Forms]) -> None:
             )
 
 
-def _sentences(commands: Mapping[str, Command], slots: Mapping[str, Forms]) -> Iterator[Sentence]:
-    """Every sentence, in the file's order."""
-    _check_count(commands, slots)
+def sentences(
+    commands: Mapping[str, Command], slots: Mapping[str, Forms], most: int = MOST_SENTENCES
+) -> Iterator[Sentence]:
+    """Every sentence, in the file's order.
+
+    Raises:
+        UsageError: there are more than `most`.
+    """
+    _check_count(commands, slots, most)
     for name, command in commands.items():
         for phrase in command.say:
             names = slots_in(phrase)
@@ -206,29 +217,29 @@ def _sentences(commands: Mapping[str, Command], slots: Mapping[str, Forms]) -> I
                 yield Sentence(" ".join(words.split()), call, phrase)
 
 
-def _check_count(commands: Mapping[str, Command], slots: Mapping[str, Forms]) -> None:
+def _check_count(commands: Mapping[str, Command], slots: Mapping[str, Forms], limit: int) -> None:
     counts = {
         (name, phrase): math.prod(sum(map(len, slots[slot].values())) for slot in slots_in(phrase))
         for name, command in commands.items()
         for phrase in command.say
     }
-    if sum(counts.values()) > MOST_SENTENCES:
+    if sum(counts.values()) > limit:
         (name, phrase), most = max(counts.items(), key=lambda entry: entry[1])
         raise UsageError(
-            f"there are {sum(counts.values())} sentences, and {MOST_SENTENCES} is the limit; "
+            f"there are {sum(counts.values())} sentences, and {limit} is the limit; "
             f"{phrase!r} of the command {name} alone makes {most}",
             "Give its slots fewer values",
         )
 
 
-def _distinct(sentences: Iterator[Sentence]) -> Iterator[Sentence]:
+def distinct(made: Iterable[Sentence]) -> Iterator[Sentence]:
     """Each sentence once.
 
     Raises:
         UsageError: one means two things.
     """
     seen: dict[str, Sentence] = {}
-    for sentence in sentences:
+    for sentence in made:
         known = seen.setdefault(sentence.words.casefold(), sentence)
         if known is sentence:
             yield sentence

@@ -20,6 +20,7 @@ from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transc
 from voxrill.runtime.audio_file import AudioSource, as_waveform, read_pieces
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.events import TextEvent
+from voxrill.runtime.steps import result_of
 from voxrill.runtime.talk.edges import BLOCK_SECONDS, Floats
 from voxrill.runtime.talk.endpointing import EndpointOptions
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
@@ -87,13 +88,7 @@ class ModelRecogniser:
 
     def __call__(self, samples: Floats) -> Words:
         """The words in `samples` (n,)."""
-        pieces = self.pieces(samples)
-        while True:
-            try:
-                next(pieces)
-            except StopIteration as over:
-                words: Words = over.value
-                return words
+        return result_of(self.pieces(samples))
 
     def pieces(self, samples: Floats) -> Generator[str, None, Words]:
         """The text in `samples` (n,) as it is written, a piece a step, some of them empty; returns all of it.

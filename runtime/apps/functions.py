@@ -1,0 +1,249 @@
+"""Functions that a client declares, as a grammar: every call that can be made, and the words or the syntax of each.
+
+In: OpenAI's function objects, with a JSON schema for the parameters. Out: sentences, each with the call it means. Two
+keys beside OpenAI's say how a call is spoken, in the syntax of a file of commands (see `grammar`):
+
+    {
+        "name": "set_lights",
+        "description": "Turns the lights of a room on or off.",
+        "phrases": ["turn {state} the {room} lights", "{room} lights {state}"],
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "room": {"type": "string", "enum": ["kitchen", "living room"]},
+                "state": {"type": "boolean", "words": {"true": ["on"], "false": ["off", "out"]}}
+            },
+            "required": ["room", "state"]
+        }
+    }
+
+Calls are counted out, so that whatever is heard, the arguments fit the schema. So a parameter has a number of values:
+an enum, a const, a boolean, or an integer with minimum and maximum.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from voxrill.runtime.apps.grammar import Call, Command, Sentence, check_phrase, sentences, slots_in
+from voxrill.runtime.apps.slots import Forms, Value, said
+from voxrill.runtime.errors import UsageError
+
+MOST_FUNCTIONS = 32
+"""Functions of one client at most."""
+
+MOST_CALLS = 5_000
+"""Ways to call them, all functions together."""
+
+Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class Function(msgspec.Struct, frozen=True):
+    """What may be called. phrases: how it is said; without, it is written in the syntax of `written_call`."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    phrases: list[str] = []
+
+    def listed(self) -> str:
+        """The function as a prompt shows it: JSON."""
+        return json.dumps(
+            {"name": self.name, "description": self.description or "", "parameters": self.parameters or {}}
+        )
+
+
+class _Object(msgspec.Struct, forbid_unknown_fields=True, rename={"schema": "$schema"}):
+    """A schema of parameters. What the other keys say holds for every call that is made."""
+
+    type: Literal["object"] = "object"
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    additionalProperties: Any = None
+    description: str = ""
+    title: str = ""
+    schema: str = ""
+
+
+class _Property(msgspec.Struct, forbid_unknown_fields=True):
+    """A parameter's schema, as far as it can be counted out. words: what is said for a value, by its JSON or text."""
+
+    type: Literal["string", "integer", "boolean"] | UnsetType = UNSET
+    enum: Annotated[list[str | bool | int], Meta(min_length=1)] | UnsetType = UNSET
+    const: str | bool | int | UnsetType = UNSET
+    minimum: int | UnsetType = UNSET
+    maximum: int | UnsetType = UNSET
+    multipleOf: Annotated[int, Meta(ge=1)] = 1
+    words: dict[str, list[str]] = {}
+    description: str = ""
+    title: str = ""
+    default: Any = None
+    examples: Any = None
+
+
+_Schema = TypeVar("_Schema", _Object, _Property)
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A function's parameter: its values, what is said for each, and whether it may be left out."""
+
+    values: list[Value]
+    words: dict[str, list[str]]
+    required: bool
+    fixed: bool
+
+
+def parameters_of(function: Function) -> dict[str, Parameter]:
+    """The function's parameters by name.
+
+    Raises:
+        UsageError: their schema allows what cannot be counted out; the message names function and parameter.
+    """
+    where = f"the parameters of the function {function.name}"
+    schema = _converted(function.parameters or {}, _Object, where)
+    for name in schema.required:
+        if name not in schema.properties:
+            raise UsageError(f"{where} require {name!r}, which is not among them", "Add it to the properties")
+    return {
+        name: _parameter(declared, f"the parameter {name} of the function {function.name}", name in schema.required)
+        for name, declared in schema.properties.items()
+    }
+
+
+def _parameter(declared: Any, where: str, required: bool) -> Parameter:
+    schema = _converted(declared, _Property, where)
+    values = _values(schema, where)
+    keys = [_key(value) for value in values]
+    if len({json.dumps(value) for value in values}) < len(values) or len(set(values)) < len(values):
+        raise UsageError(f"{where} has a value twice", "Leave one out")
+    for key, words in schema.words.items():
+        if key not in keys:
+            raise UsageError(f"{where} has words for {key!r}, which is no value of it", "Leave them out")
+        if not words or not all(form.strip() and "{" not in form for form in words):
+            raise UsageError(f"{where} has nothing that could be said for {key!r}", "Write the words to be said")
+    return Parameter(values, schema.words, required, schema.const is not UNSET)
+
+
+def _values(schema: _Property, where: str) -> list[Value]:
+    if schema.const is not UNSET:
+        values: list[Value] = [schema.const]
+    elif schema.enum is not UNSET:
+        values = list(schema.enum)
+    elif schema.type == "boolean":
+        values = [True, False]
+    elif schema.type == "integer":
+        return _integers(schema, where)
+    else:
+        raise UsageError(f"{where} may be any text", "Give it an enum of the values that it may have")
+    if schema.minimum is not UNSET or schema.maximum is not UNSET or schema.multipleOf != 1:
+        raise UsageError(f"{where} has an enum or const, and bounds", "Leave the bounds out")
+    kinds = {"string": str, "integer": int, "boolean": bool}
+    if schema.type is not UNSET and any(type(value) is not kinds[schema.type] for value in values):
+        raise UsageError(f"{where} has a value that is no {schema.type}", "Leave it out")
+    return values
+
+
+def _integers(schema: _Property, where: str) -> list[Value]:
+    if schema.minimum is UNSET or schema.maximum is UNSET:
+        raise UsageError(f"{where} may be any integer", "Give it a minimum and a maximum")
+    step = schema.multipleOf
+    found = range(-(-schema.minimum // step) * step, schema.maximum + 1, step)
+    if not found:
+        raise UsageError(f"{where} has no values", "Give a minimum that is at most the maximum")
+    if found[-1] - found[0] >= MOST_CALLS * step:
+        raise UsageError(f"{where} has more than {MOST_CALLS} values", "Give narrower bounds, or a larger multipleOf")
+    return list(found)
+
+
+def _converted(value: Any, kind: type[_Schema], where: str) -> _Schema:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{where} cannot be made a grammar: {error}",
+            "Give flat objects of enum, const, boolean, and integer with minimum and maximum",
+        ) from None
+
+
+def _key(value: Value) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def spoken_calls(function: Function, most: int) -> Iterator[Sentence]:
+    """Every way to say a call, `most` of them.
+
+    Raises:
+        UsageError: there are more, or a phrase does not say what it should.
+    """
+    parameters = parameters_of(function)
+    always = {name: one.values[0] for name, one in parameters.items() if one.fixed and one.required}
+    told = {slot for phrase in function.phrases for slot in slots_in(phrase)}
+    slots = {name: _forms(name, function, one) for name, one in parameters.items() if name in told}
+    for phrase in function.phrases:
+        _check(function, phrase, parameters, always, slots)
+    for sentence in sentences({function.name: Command(function.phrases)}, slots, most):
+        values = always | dict(sentence.call.slots)
+        arguments = {name: values[name] for name in parameters if name in values}
+        yield Sentence(sentence.words, Call(function.name, arguments), sentence.phrase)
+
+
+def _check(
+    function: Function, phrase: str, parameters: Mapping[str, Parameter], always: Mapping[str, Value], slots: Any
+) -> None:
+    where = f"the function {function.name} has the phrase {phrase!r}, which"
+    if not phrase.strip():
+        raise UsageError(f"{where} is empty", "Leave it out")
+    missing = [name for name in slots_in(phrase) if name not in parameters]
+    if missing:
+        raise UsageError(f"{where} says {missing[0]!r}, which is no parameter", "Add it to the properties")
+    for name, parameter in parameters.items():
+        if parameter.required and name not in always and name not in slots_in(phrase):
+            raise UsageError(f"{where} does not say {name!r}", f"Say {{{name}}} in it, or do not require it")
+    check_phrase(function.name, phrase, slots)
+
+
+def _forms(name: str, function: Function, parameter: Parameter) -> Forms:
+    try:
+        return {value: parameter.words.get(_key(value)) or _said(value) for value in parameter.values}
+    except UsageError as error:
+        raise UsageError(
+            f"the parameter {name} of the function {function.name}: {error.message}", error.remedy
+        ) from None
+
+
+def _said(value: Value) -> list[str]:
+    return [_key(value)] if isinstance(value, bool) else said(value)
+
+
+def written_calls(function: Function, most: int) -> Iterator[Sentence]:
+    """Every call, `most` of them, as it is written.
+
+    Raises:
+        UsageError: there are more.
+    """
+    parameters = parameters_of(function)
+    choices: list[list[tuple[Value, ...]]] = [
+        [(value,) for value in one.values] + ([] if one.required else [()]) for one in parameters.values()
+    ]
+    if math.prod(map(len, choices)) > most:
+        raise UsageError(
+            f"there are more than {MOST_CALLS} ways to call the functions; {function.name} alone has "
+            f"{math.prod(map(len, choices))}",
+            "Give its parameters fewer values",
+        )
+    for chosen in product(*choices):
+        call = Call(function.name, {name: one[0] for name, one in zip(parameters, chosen, strict=True) if one})
+        yield Sentence(written_call(call), call, f"{function.name}(...)")
+
+
+def written_call(call: Call) -> str:
+    """A call as a model writes it: `set_lights(room="kitchen", state=true)`, values as in JSON."""
+    arguments = ", ".join(f"{name}={json.dumps(value)}" for name, value in call.slots.items())
+    return f"{call.command}({arguments})"

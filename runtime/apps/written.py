@@ -1,0 +1,76 @@
+"""Sentences in a model's tokens: all that it may write, each form of a sentence it knows the words of.
+
+In: sentences and a tokenizer. Out: token sequences, each with its sentence, and their tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from voxrill.runtime.apps.grammar import Sentence, ambiguous
+from voxrill.runtime.apps.token_tree import TokenTree
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.tokenizer import Tokenizer
+
+
+def as_transcribed(words: str) -> tuple[str, ...]:
+    """A sentence as the file has it, and with a capital letter and a full stop, as many models write."""
+    return words, f"{words[:1].upper()}{words[1:]}."
+
+
+def slots_of(sentence: Sentence) -> Iterator[str]:
+    """What of the file a sentence reaches: its phrase, and the value of each slot."""
+    yield f"{sentence.phrase!r} of the command {sentence.call.command}"
+    for name, value in sentence.call.slots.items():
+        yield f"{value!r} of the slot {name}"
+
+
+@dataclass
+class Written:
+    """What may be written. Forms that the model cannot write are left out, as long as another says the same.
+
+    Args:
+        given: what is meant.
+        tokenizer: the model's.
+        forms: how a sentence's words may be written.
+        parts: what each sentence is the way to, in the words of an error: all of it must be reached by some sentence.
+
+    `tokens` are all sequences, `sentences` what each of them means.
+
+    Raises:
+        UsageError: a phrase or a value cannot be written at all, or two sentences are written the same.
+    """
+
+    given: Sequence[Sentence]
+    tokenizer: Tokenizer
+    forms: Callable[[str], tuple[str, ...]] = as_transcribed
+    parts: Callable[[Sentence], Iterable[str]] = slots_of
+    sentences: list[Sentence] = field(default_factory=list)
+    tokens: list[list[int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        known: dict[tuple[int, ...], Sentence] = {}
+        reason: dict[object, str] = {}
+        for sentence in self.given:
+            try:
+                forms = {tuple(self.tokenizer.encode(form)) for form in self.forms(sentence.words)}
+            except UsageError as error:
+                reason |= dict.fromkeys(self.parts(sentence), error.message)
+                continue
+            for form in forms:
+                other = known.setdefault(form, sentence)
+                if other.call != sentence.call:
+                    raise ambiguous(sentence.words, other, sentence)
+        reached = {part for sentence in known.values() for part in self.parts(sentence)}
+        for part, why in reason.items():
+            if part not in reached:
+                raise UsageError(f"{part} is unreachable: {why}", "Say it in words that the model knows")
+        self.sentences = list(known.values())
+        self.tokens = [list(form) for form in known]
+
+    @cached_property
+    def tree(self) -> TokenTree:
+        """The sequences as a tree."""
+        return TokenTree(self.tokens, self.tokenizer.ids["im_end"])
