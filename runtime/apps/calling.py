@@ -18,6 +18,7 @@ from voxrill.runtime.apps.constrained import Prompt, search
 from voxrill.runtime.apps.control import THRESHOLD
 from voxrill.runtime.apps.functions import MOST_CALLS, MOST_FUNCTIONS, Function, spoken_calls, written_calls
 from voxrill.runtime.apps.grammar import Call, Sentence, distinct
+from voxrill.runtime.apps.token_tree import TokenTree
 from voxrill.runtime.apps.written import Written, as_transcribed
 from voxrill.runtime.context import Context, Floats
 from voxrill.runtime.errors import UsageError
@@ -53,6 +54,7 @@ class _Way:
     system: str
     aloud: bool
     written: Written
+    tree: TokenTree
     known: Mapping[str, Call]
 
 
@@ -89,7 +91,7 @@ class Functions:
 
     def _way(self, system: str, aloud: bool, given: list[Sentence], forms: Callable[[str], tuple[str, ...]]) -> _Way:
         written = Written(given, self._model.parts.tokenizer, forms, _parts)
-        return _Way(system, aloud, written, {_plain(sentence.words): sentence.call for sentence in given})
+        return _Way(system, aloud, written, written.tree, {_plain(sentence.words): sentence.call for sentence in given})
 
     def only(self, name: str) -> Functions:
         """The same, of which one may be called.
@@ -195,7 +197,7 @@ class Caller:
         while prompt.take_in():
             yield prompt.context
         least = -math.inf if must or not self._threshold else math.log(self._threshold)
-        looking = search(way.written.tree, prompt.ask(audio, text), least)
+        looking = search(way.tree, prompt.ask(audio, text), least)
         while True:
             yield prompt.context
             try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from voxrill.runtime.apps.grammar import Sentence, ambiguous
 from voxrill.runtime.apps.token_tree import TokenTree
@@ -70,7 +69,7 @@ class Written:
         self.sentences = list(known.values())
         self.tokens = [list(form) for form in known]
 
-    @cached_property
+    @property
     def tree(self) -> TokenTree:
         """The sequences as a tree."""
         return TokenTree(self.tokens, self.tokenizer.ids["im_end"])

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from voxrill.runtime.apps.functions import Function
+
 IN_RATES = (24_000, 16_000)
 """Hz at which sound may be sent; the first is OpenAI's."""
 
@@ -69,8 +71,19 @@ class Audio(msgspec.Struct):
 
 Modality = Literal["text", "audio"]
 Tokens = Annotated[int, Meta(ge=1)] | Literal["inf"]
-NoTools = Annotated[list[Any], Meta(max_length=0, description="Tools are not supported.")]
-"""Where a client's tools come in: `Control` of runtime/apps would hear each turn before it is answered."""
+
+
+class Tool(Function, frozen=True, tag_field="type", tag="function"):
+    """A function that may be called."""
+
+
+class ChosenFunction(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
+    """The function that must be called."""
+
+    name: str
+
+
+ToolChoice = Literal["auto", "none", "required"] | ChosenFunction
 
 
 class Session(msgspec.Struct):
@@ -81,7 +94,8 @@ class Session(msgspec.Struct):
     output_modalities: list[Modality] | UnsetType = UNSET
     audio: Audio | UnsetType = UNSET
     max_output_tokens: Tokens | UnsetType = UNSET
-    tools: NoTools | UnsetType = UNSET
+    tools: list[Tool] | UnsetType = UNSET
+    tool_choice: ToolChoice | UnsetType = UNSET
     modalities: list[Modality] | UnsetType = UNSET
     voice: str | UnsetType = UNSET
     input_audio_format: Literal["pcm16"] | UnsetType = UNSET
@@ -109,6 +123,8 @@ class Session(msgspec.Struct):
             output_modalities=modalities,
             audio=Audio(heard, said),
             max_output_tokens=most,
+            tools=self.tools,
+            tool_choice=self.tool_choice,
         )
 
 
@@ -144,19 +160,26 @@ class AudioContent(msgspec.Struct, tag_field="type", tag="input_audio"):
     audio: str
 
 
-class Item(msgspec.Struct, kw_only=True):
+class UserItem(msgspec.Struct, kw_only=True, tag_field="type", tag="message"):
     """The user's turn, whole."""
 
-    type: Literal["message"]
     role: Literal["user"]
     content: Annotated[list[TextContent | AudioContent], Meta(min_length=1, max_length=1)]
     id: str | None = None
 
 
-class ItemCreate(_Event, tag="conversation.item.create", kw_only=True):
-    """The user wrote something, or said it at once."""
+class OutputItem(msgspec.Struct, kw_only=True, tag_field="type", tag="function_call_output"):
+    """What came of a function call."""
 
-    item: Item
+    call_id: str
+    output: str
+    id: str | None = None
+
+
+class ItemCreate(_Event, tag="conversation.item.create", kw_only=True):
+    """The user wrote something, or said it at once; or a function was called."""
+
+    item: UserItem | OutputItem
 
 
 class Truncate(_Event, tag="conversation.item.truncate", kw_only=True):
@@ -167,8 +190,17 @@ class Truncate(_Event, tag="conversation.item.truncate", kw_only=True):
     content_index: int = 0
 
 
+class ResponseOptions(msgspec.Struct):
+    """How this one is answered. Other options than this are the session's."""
+
+    tool_choice: ToolChoice | UnsetType = UNSET
+    tools: Annotated[list[Any], Meta(max_length=0, description="Tools are set by session.update.")] | None = None
+
+
 class ResponseCreate(_Event, tag="response.create"):
-    """Answer what was said or written last."""
+    """Answer what was said or written last, or tell what came of a call."""
+
+    response: ResponseOptions | None = None
 
 
 class ResponseCancel(_Event, tag="response.cancel"):

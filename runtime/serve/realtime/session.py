@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
+from voxrill.runtime.apps.calling import Caller, FunctionCall
+from voxrill.runtime.context import Context
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.serve.api_errors import ApiError, Busy, as_api_error
-from voxrill.runtime.serve.realtime.answering import Answering, Status, new_id
+from voxrill.runtime.serve.api_errors import ApiError, as_api_error
+from voxrill.runtime.serve.realtime.answering import Answering, Calling, Status, new_id
+from voxrill.runtime.serve.realtime.deciding import Deciding, Question, Wanted, wanted
 from voxrill.runtime.serve.realtime.ears import Ears
 from voxrill.runtime.serve.realtime.messages import (
     BETA_NAMES,
@@ -32,13 +35,18 @@ from voxrill.runtime.serve.realtime.messages import (
     ClientEvent,
     Commit,
     ItemCreate,
+    OutputItem,
     ResponseCancel,
     ResponseCreate,
+    ResponseOptions,
     SessionUpdate,
+    ToolChoice,
     Truncate,
 )
 from voxrill.runtime.serve.realtime.playback import ClientPlayer
+from voxrill.runtime.serve.realtime.scribe import Scribe
 from voxrill.runtime.serve.realtime.settings import Settings, shown
+from voxrill.runtime.serve.realtime.telling import Teller
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.uploads import from_base64
 from voxrill.runtime.talk.edges import RATE, Floats
@@ -63,10 +71,8 @@ from voxrill.runtime.talk.reply import Turn
 BY_SPEECH, BY_CLIENT = "turn_detected", "client_cancelled"
 """Why an answer was cut short."""
 
-_TRANSCRIPTION = "conversation.item.input_audio_transcription"
-
-_MOST_TO_WRITE = 8
-"""Turns that wait to be written down; answers come first."""
+_MOST_CALLS = 8
+"""Calls that wait for their output; older ones are forgotten."""
 
 
 class RealtimeSession:
@@ -90,7 +96,7 @@ class RealtimeSession:
         self._floor = Floor(self._player)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._leaving = False
-        self._answer: Answering | None = None
+        self._answer: Answering | Calling | None = None
         self._answering = False  # an answer is due or being made
         self._asked = self._turns = 0  # questions that were asked, and that the mind has begun to answer
         self._reason = BY_SPEECH
@@ -98,10 +104,15 @@ class RealtimeSession:
         self._item = ""  # the user's, which is being said
         self._said: list[Utterance] = []
         self._written: list[str] = []
-        self._to_write: deque[tuple[str, Floats]] = deque()
-        self._writing: Iterator[None] | None = None
+        self._outputs: dict[str, str] = {}  # of calls, which wait for response.create
+        self._calls: dict[str, Question] = {}  # without output, and the turns that called them
+        self._wanted: Wanted | None = None
+        self._scribe = Scribe(service.model, self._emit)
         self._ears = Ears(self._settings, self._floor, self._hear)
         self._mind, self._conversation = self._new_mind(self._settings)
+        self._teller: Teller | None = None
+        self._caller = Caller(service.model)
+        self._deciding = Deciding(self._caller, service.states, self._floor, self._pass_on, self._call, self._undecided)
         self._emit("session.created", session=self._shown())
 
     # The ear's side
@@ -136,7 +147,7 @@ class RealtimeSession:
         elif isinstance(event, ItemCreate):
             self._create(event)
         elif isinstance(event, ResponseCreate):
-            self._respond()
+            self._respond(event.response or ResponseOptions())
         elif isinstance(event, ResponseCancel):
             self._cancel()
         else:
@@ -149,20 +160,34 @@ class RealtimeSession:
             raise ApiError(400, "Instructions and modalities are set before the first turn.", "session_begun")
         if new.instructions is not None:
             self._check_text(new.instructions, "instructions")
+        if (new.tools, new.tool_choice) != (self._settings.tools, self._settings.tool_choice):
+            self._wanted = self._may_call(new, new.tool_choice)
+        may_call = self._wanted
         self._ears.change(new)
         self._settings = new
 
         def apply() -> None:
             if prompt_changes:
-                self._service.states.drop(self._conversation.context)
+                self._drop([self._conversation.context])
                 self._mind, self._conversation = self._new_mind(new)
+            self._drop(self._caller.forget(may_call.functions if may_call is not None else None))
             self._emit("session.updated", session=self._shown())
 
         self._inbox.put(apply)
 
+    def _may_call(self, settings: Settings, choice: ToolChoice) -> Wanted | None:
+        """What turns may call under these settings."""
+        may_call = wanted(self._service.model, settings.tools, choice)
+        if may_call is not None:
+            self._service.check_length(may_call.functions.listing, "tools")
+        return may_call
+
     def _create(self, event: ItemCreate) -> None:
-        content = event.item.content[0]
         name = event.item.id or new_id("item")
+        if isinstance(event.item, OutputItem):
+            self._take_output(name, event.item)
+            return
+        content = event.item.content[0]
         if isinstance(content, AudioContent):
             utterance = self._ears.whole(from_base64(content.audio, "audio"))
             self._keep_said(utterance)
@@ -179,25 +204,39 @@ class RealtimeSession:
         self._service.check_text(text, param)
         self._service.model.parts.tokenizer.encode(text)
 
-    def _respond(self) -> None:
+    def _take_output(self, name: str, item: OutputItem) -> None:
+        if item.call_id not in self._calls or item.call_id in self._outputs:
+            raise ApiError(400, f"No call {item.call_id[:80]!r} waits for its output.", "call_not_found", "call_id")
+        if item.output.strip():
+            self._check_text(" ".join([*self._outputs.values(), item.output]), "output")
+        self._outputs[item.call_id] = item.output
+        self._tell_item(name, {"type": "function_call_output", "call_id": item.call_id, "output": item.output})
+
+    def _respond(self, options: ResponseOptions) -> None:
         if self._answering:
             raise ApiError(400, "An answer is being made.", "conversation_already_has_active_response")
-        said, written, self._said, self._written = self._said, self._written, [], []
-        if said and written:
-            raise ApiError(400, "A turn is spoken or written, not both.", "mixed_turn")
-        if not said and not written:
+        may_call = self._wanted
+        if options.tool_choice is not UNSET:
+            may_call = self._may_call(self._settings, options.tool_choice)
+        said, written, outputs = self._said, self._written, self._outputs
+        self._said, self._written, self._outputs = [], [], {}
+        if bool(said) + bool(written) + bool(outputs) > 1:
+            raise ApiError(400, "A turn is spoken, written, or what came of calls: one of them.", "mixed_turn")
+        if not said and not written and not "".join(outputs.values()).strip():
             raise ApiError(400, "There is nothing to answer.", "nothing_to_answer")
         self._player.all_played()  # what the client did not cut, it heard
         now = time.perf_counter()
         self._answering = True
         self._asked += 1
-        if written:
-            self._post(Typed("\n".join(written), now))
-            return
-        self._post(Began())
-        samples = np.concatenate([utterance.samples for utterance in said])
-        whole = replace(said[-1], samples=samples)
-        self._post(Ended(whole, now, self._floor.question()))
+        if outputs:
+            self._inbox.put(lambda: self._tell_outputs(outputs))
+        elif written:
+            self._post(Typed("\n".join(written), now), may_call)
+        else:
+            self._post(Began())
+            samples = np.concatenate([utterance.samples for utterance in said])
+            whole = replace(said[-1], samples=samples)
+            self._post(Ended(whole, now, self._floor.question()), may_call)
 
     def _cancel(self) -> None:
         heard = self._floor.interrupt() if self._answering else None
@@ -246,7 +285,7 @@ class RealtimeSession:
             if isinstance(signal, Ended):
                 self._answering = True
                 self._asked += 1
-            self._post(signal)
+            self._post(signal, self._wanted)
         elif isinstance(signal, Ended):
             self._keep_said(signal.utterance)
         elif not isinstance(signal, Paused | Resumed):
@@ -269,29 +308,26 @@ class RealtimeSession:
         self._write_down(item, utterance.samples)
 
     def _added(self, name: str, part: dict[str, Any]) -> None:
-        item: dict[str, Any] = {"id": name, "object": "realtime.item", "type": "message", "status": "completed"}
-        item |= {"role": "user", "content": [part]}
+        self._tell_item(name, {"type": "message", "role": "user", "content": [part]})
+
+    def _tell_item(self, name: str, content: dict[str, Any]) -> None:
+        item = {"id": name, "object": "realtime.item", "status": "completed", **content}
         self._emit("conversation.item.added", previous_item_id=None, item=item)
         self._emit("conversation.item.done", previous_item_id=None, item=item)
 
     def _write_down(self, item: str, samples: Floats) -> None:
-        if not self._settings.transcribe:
-            return
-        if len(self._to_write) >= _MOST_TO_WRITE:
-            error = Busy(1, "More is said than can be written down").body()
-            self._emit(f"{_TRANSCRIPTION}.failed", item_id=item, content_index=0, error=error)
-            return
-        self._to_write.append((item, samples))
+        if self._settings.transcribe:
+            self._scribe.add(item, samples)
 
-    def _post(self, signal: Signal) -> None:
-        self._inbox.put(lambda: self._mind.inbox.put(signal))
+    def _post(self, signal: Signal, may_call: Wanted | None = None) -> None:
+        self._inbox.put(lambda: self._deciding.take(signal, may_call))
 
     # The worker's side
 
     def step(self) -> bool:
         """Do one thing; whether there was anything to do."""
         if self._leaving:
-            self._service.states.drop(self._conversation.context)
+            self._drop(self._contexts())
             self.over = True
             return True
         try:
@@ -300,14 +336,22 @@ class RealtimeSession:
             pass
         else:
             return True
-        if self._mind.idle:
-            return self._write()
-        self._service.states.use(self._conversation.context)
-        return self._mind.step() or self._write()
+        return self._deciding.step() or self._think() or self._scribe.step()
+
+    def _think(self) -> bool:
+        thinking = [(self._mind, self._conversation)]
+        if self._teller is not None:
+            thinking.append((self._teller.mind, self._teller.conversation))
+        for mind, conversation in thinking:
+            if not mind.idle:
+                self._service.states.use(conversation.context)
+                if mind.step():
+                    return True
+        return False
 
     def fail(self, error: Exception) -> None:
         """The session cannot go on."""
-        self._service.states.drop(self._conversation.context)
+        self._drop(self._contexts())
         self._error(error, None)
         self._send(b"")
 
@@ -318,15 +362,72 @@ class RealtimeSession:
         options = MindOptions(budget=service.positions, turns=service.turns, max_new_tokens=most)
         return Mind(conversation, self._player, self._floor, self._show, self._keep, options), conversation
 
+    def _contexts(self) -> list[Context]:
+        told = [self._teller.conversation.context] if self._teller is not None else []
+        return [self._conversation.context, *told, *self._caller.contexts]
+
+    def _drop(self, contexts: list[Context]) -> None:
+        for context in contexts:
+            self._service.states.drop(context)
+
+    def _pass_on(self, signal: Signal) -> None:
+        """A signal that is no call's goes to whoever answers, and what ends an answer to whoever makes one."""
+        if isinstance(signal, Began | Interrupted):
+            if isinstance(self._answer, Calling) and not self._answer.ended:
+                self._cut_short(None)
+            if self._teller is not None:
+                self._teller.mind.inbox.put(signal)
+        self._mind.inbox.put(signal)
+
+    def _call(self, turn: Question, ticket: int, call: FunctionCall) -> None:
+        """A turn calls a function."""
+        self._turns += 1
+        self._answer = Calling(self._emit, call)
+        self._calls[self._answer.call_id] = turn
+        if len(self._calls) > _MOST_CALLS:
+            del self._calls[next(iter(self._calls))]
+        self._floor.finish(ticket)  # and with it the response, unless the user took the floor
+
+    def _undecided(self, error: VoxrillError) -> None:
+        self._error(error, None)
+
+    def _tell_outputs(self, outputs: dict[str, str]) -> None:
+        """Say what came of calls."""
+        text = " ".join(outputs.values())
+        questions = [self._calls.pop(call) for call in outputs if call in self._calls]
+        self._pass_on(Began())  # what was answered before is over
+        if questions and self._service.turns != 0:
+            self._remember(questions[-1], text)
+        if self._settings.output != "text":
+            self._teller = self._teller or Teller(self._service, self._player, self._floor, self._show, self._keep)
+            self._teller.say(text)
+            return
+        ticket = self._floor.question()
+        self._show(StateChanged("thinking"))
+        self._show(AssistantSaid(text))
+        self._floor.finish(ticket)
+
+    def _remember(self, question: Question, answer: str) -> None:
+        """The turn that called, and what came of it, belong to what is talked about."""
+        self._service.states.use(self._conversation.context)
+        self._mind.inbox.put(Resumed())  # nothing is begun on suspicion
+        while not self._mind.inbox.empty():
+            self._mind.step()
+        if isinstance(question, Typed):
+            self._conversation.remember(answer, text=question.text)
+        else:
+            self._conversation.remember(answer, audio=question.utterance.samples)
+        self._conversation.forget(self._service.positions, self._service.turns)
+
     def _show(self, event: TalkEvent) -> None:
         if event == StateChanged("thinking"):
             self._turns += 1
             self._answer = Answering(self._emit, self._settings.output, self._beta)
-        elif isinstance(event, AssistantSaid) and self._answer is not None and not self._answer.ended:
+        elif isinstance(event, AssistantSaid) and isinstance(self._answer, Answering) and not self._answer.ended:
             self._answer.say(event.piece)
 
     def _sound(self, samples: Floats) -> None:
-        assert self._answer is not None, "the floor lets through only what was let out"
+        assert isinstance(self._answer, Answering), "the floor lets through only what was let out"
         self._answer.sound(samples)
 
     def _finished(self) -> None:
@@ -337,35 +438,19 @@ class RealtimeSession:
 
     def _keep(self, turn: Turn) -> None:
         """A turn is over: if its answer was not told to be whole, it never will be."""
+        self._cut_short(turn.error)
+
+    def _cut_short(self, error: VoxrillError | None) -> None:
         reason, self._reason = self._reason, BY_SPEECH
         if self._answer is None or self._answer.ended:
             return
         self._answering = False
         status: Status = "cancelled"
-        if turn.error is not None:
+        if error is not None:
             status = "failed"
-            self._error(turn.error, None)
+            self._error(error, None)
         self._answer.end(status, reason)
         self._service.metrics.turns.labels(status).inc()
-
-    def _write(self) -> bool:
-        """Write down a little of what the user said, where that is wanted; whether there was anything."""
-        if self._writing is None:
-            if not self._to_write:
-                return False
-            self._writing = self._written_down(*self._to_write.popleft())
-        if next(self._writing, self) is self:
-            self._writing = None
-        return True
-
-    def _written_down(self, item: str, samples: Floats) -> Iterator[None]:
-        model = self._service.model
-        text = ""
-        for event in Conversation(model, model.manifest.tasks.transcribe).ask(audio=samples, output="text"):
-            text += getattr(event, "text", "")
-            yield
-        usage = {"type": "duration", "seconds": round(len(samples) / RATE, 3)}
-        self._emit(f"{_TRANSCRIPTION}.completed", item_id=item, content_index=0, transcript=text, usage=usage)
 
     # Both sides
 

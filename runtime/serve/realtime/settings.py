@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
 from voxrill.runtime.conversation import Output
 from voxrill.runtime.manifest import Task
-from voxrill.runtime.serve.realtime.messages import IN_RATES, AudioIn, AudioOut, Session, TurnDetection
+from voxrill.runtime.serve.realtime.messages import (
+    IN_RATES,
+    AudioIn,
+    AudioOut,
+    Session,
+    Tool,
+    ToolChoice,
+    TurnDetection,
+)
 from voxrill.runtime.serve.service import DEFAULT_VOICE, check_voice
 from voxrill.runtime.talk.endpointing import EndpointOptions
 
@@ -24,6 +33,8 @@ class Settings:
     detection: TurnDetection | None = field(default_factory=TurnDetection)
     transcribe: bool = False
     most: int | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
 
     def changed(self, session: Session, chat: Task) -> Settings:
         """These settings with what a client wants of them.
@@ -41,6 +52,10 @@ class Settings:
             new = replace(new, most=None if wanted.max_output_tokens == "inf" else wanted.max_output_tokens)
         if isinstance(wanted.audio.output, AudioOut) and wanted.audio.output.voice is not UNSET:
             check_voice(chat, wanted.audio.output.voice, "voice")
+        if wanted.tools is not UNSET:
+            new = replace(new, tools=tuple(wanted.tools))
+        if wanted.tool_choice is not UNSET:
+            new = replace(new, tool_choice=wanted.tool_choice)
         return new._heard(wanted.audio.input) if isinstance(wanted.audio.input, AudioIn) else new
 
     def _heard(self, wanted: AudioIn) -> Settings:
@@ -81,7 +96,14 @@ def shown(settings: Settings, name: str, model: str, instructions: str, beta: bo
         }
     transcription = {"model": model} if settings.transcribe else None
     most = settings.most or "inf"
-    common = {"id": name, "object": "realtime.session", "model": model, "instructions": instructions, "tools": []}
+    common = {
+        "id": name,
+        "object": "realtime.session",
+        "model": model,
+        "instructions": instructions,
+        "tools": msgspec.to_builtins(settings.tools),
+        "tool_choice": msgspec.to_builtins(settings.tool_choice),
+    }
     if beta:
         return common | {
             "modalities": ["text"] if settings.output == "text" else ["audio", "text"],
