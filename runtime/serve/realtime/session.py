@@ -330,20 +330,28 @@ class RealtimeSession:
             self._drop(self._contexts())
             self.over = True
             return True
+        return (
+            self._think(signalled=True)  # whoever answers must not lag behind what is decided
+            or self._take_in()
+            or self._deciding.step()
+            or self._think()
+            or self._scribe.step()
+        )
+
+    def _take_in(self) -> bool:
         try:
             self._inbox.get_nowait()()
         except Empty:
-            pass
-        else:
-            return True
-        return self._deciding.step() or self._think() or self._scribe.step()
+            return False
+        return True
 
-    def _think(self) -> bool:
+    def _think(self, signalled: bool = False) -> bool:
+        """Answer a little, or take a signal only; whether there was anything to do."""
         thinking = [(self._mind, self._conversation)]
         if self._teller is not None:
             thinking.append((self._teller.mind, self._teller.conversation))
         for mind, conversation in thinking:
-            if not mind.idle:
+            if not mind.idle and not (signalled and mind.inbox.empty()):
                 self._service.states.use(conversation.context)
                 if mind.step():
                     return True
