@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Limits:
     """Bytes, seconds and numbers above which a request is refused.
 
-    body: bytes of a request (OpenAI's own limit). upload: seconds that its arrival may take. audio: seconds of one
+    connections: that are open at once, WebSockets included. body: bytes of a request (OpenAI's own limit). upload:
+    seconds that its arrival may take, and that a connection may be open before one begins. audio: seconds of one
     sound. text: characters of one text. active: requests worked on in turn; queue: that wait for it. rate: requests of
     one address in a minute. sessions: realtime ones at once. message: bytes of one WebSocket message (8 s of sound).
     idle: seconds after which a realtime session without a message is closed. memory: bytes of the states of
@@ -18,6 +19,7 @@ class Limits:
     unread. answer: text tokens and frames of one answer.
     """
 
+    connections: int = 128
     body: int = 25 << 20
     upload: float = 60.0
     audio: float = 600.0

@@ -12,6 +12,7 @@ import uvicorn
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.model import Model
 from voxrill.runtime.serve.app import make_app
+from voxrill.runtime.serve.connections import limited
 from voxrill.runtime.serve.guard import Admission
 from voxrill.runtime.serve.limits import Limits
 
@@ -65,8 +66,10 @@ class _Server(uvicorn.Server):
 
 def config(model: Model, limits: Limits, admission: Admission) -> uvicorn.Config:
     """How uvicorn is to serve a model."""
+    app = make_app(model, limits, admission)
     return uvicorn.Config(
-        make_app(model, limits, admission),
+        app,
+        http=limited(limits, app.state.service.metrics),
         ws="websockets-sansio",
         ws_max_size=limits.message,
         ws_per_message_deflate=False,  # sound does not get smaller, and a small message could unfold into a large one
