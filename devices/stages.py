@@ -153,7 +153,10 @@ def frame_part(size: float, precision: str, codes: int = 8) -> Part:
 
 @dataclass(frozen=True)
 class Model:
-    """A model at one precision: its graphs' parts, bytes of keys and values a position, and memory of a whole turn."""
+    """A model at one precision: its graphs' parts, bytes of keys and values a position, and memory of a conversation.
+
+    context: positions of that conversation, which its steps look back on.
+    """
 
     precision: str
     decoder: Part
@@ -164,6 +167,7 @@ class Model:
     kv_bytes: float
     memory: float
     prefill: Part | None = None
+    context: int = CONTEXT
 
 
 class Stages:
@@ -187,8 +191,9 @@ class Stages:
         """Many positions through some weights at once."""
         return self.first(weights) + (count - 1) * self._products(weights, many=True)
 
-    def step(self, context: int = CONTEXT, head: bool = False) -> float:
-        """One step after so many positions."""
+    def step(self, context: int | None = None, head: bool = False) -> float:
+        """One step after so many positions; without them, those of the model's conversation."""
+        context = self.model.context if context is None else context
         attention = context * self.model.kv_bytes * HEADS_PER_KEY / self.machine.read(self.threads)
         logits = self.first(self.model.head) if head else 0.0
         return self.first(self.model.decoder) + logits + attention + self._overhead

@@ -166,8 +166,7 @@ class Model:
     @property
     def context_positions(self) -> int:
         """Positions that prompt and answers may take together (a text token is one, a second of sound 12.5)."""
-        manifest = self.manifest
-        return manifest.static.context if manifest.static else manifest.model.backbone.max_positions
+        return self.manifest.context_positions
 
     @property
     def sample_rate(self) -> int:

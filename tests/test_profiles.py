@@ -3,8 +3,9 @@
 import pytest
 
 from tests.commands import check_refusal
+from voxrill.devices.memory import total_memory
 from voxrill.devices.processor import cores
-from voxrill.devices.profile import PROFILES, Figure, ProfileError, read_profile, shipped_profiles
+from voxrill.devices.profile import HERE, PROFILES, Figure, ProfileError, read_profile, shipped_profiles
 from voxrill.devices.this import clock_ghz, instruction_set, this_machine
 
 PHONES = ("iphone16", "pixel9", "sd8elite", "sd8gen3")
@@ -71,6 +72,15 @@ def test_an_unknown_key_of_a_figure_lists_those_of_figures(tmp_path):
 def test_figures_that_make_no_sense(tmp_path, old, new, words):
     with pytest.raises(ProfileError, match=words):
         read_profile(edited(tmp_path, old, new))
+
+
+@pytest.mark.parametrize(("old", "new"), [("value = 4,", "value = 9000,"), ("[4, 8, 16]", "[4, 8, 9000]")])
+def test_more_memory_than_this_machine_has_is_refused_if_it_is_of_this_machine(cli, tmp_path, old, new):
+    path = edited(tmp_path, old, new)
+    assert read_profile(path).name == "Raspberry Pi 5"  # another machine may have it
+    text = (tmp_path / "mine.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(text.replace("Raspberry Pi 5", HERE, 1), encoding="utf-8")
+    check_refusal(cli("plan", "--device", path), ("9000.0 GB", f"{total_memory() / 1e9:.1f} GB", "memory_gb"))
 
 
 def test_this_machine_is_measured():
