@@ -45,7 +45,8 @@ FALLBACK = 10.0
 """How many times slower a 4-bit product is than an 8-bit one without dot product; assumed, after trials
 under emulation, which shows the code path taken and not its speed on the chip."""
 SHARE = 0.87
-"""Of the probe's bandwidth: what a step in float32, limited by nothing else, reaches."""
+"""Of the probe's bandwidth: what a step in float32, limited by nothing else, reaches; llama.cpp reaches 0.84 to 0.91 of
+a Pi 5's, by public figures (`docs/devices.md`, which also has where these disagree with the rates of `GEMV`)."""
 LOSS = 0.09
 """Of a core's work, for each further core: two ran the kernels 1.81 to 1.87 times as fast as one. More is assumed."""
 HEADS_PER_KEY = 4
