@@ -76,7 +76,10 @@ def test_figures_that_make_no_sense(tmp_path, old, new, words):
         read_profile(edited(tmp_path, old, new))
 
 
-@pytest.mark.parametrize(("old", "new"), [("memory_gb = { value = 4,", "memory_gb = { value = 9000,"), ("[4, 8, 16]", "[4, 8, 9000]")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("memory_gb = { value = 4,", "memory_gb = { value = 9000,"), ("[4, 8, 16]", "[4, 8, 9000]")],
+)
 def test_more_memory_than_this_machine_has_is_refused_if_it_is_of_this_machine(cli, tmp_path, old, new):
     path = edited(tmp_path, old, new)
     assert read_profile(path).name == "Raspberry Pi 5"  # another machine may have it
