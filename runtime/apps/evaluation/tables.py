@@ -1,0 +1,55 @@
+"""The rows as a table on a terminal, and all of it as JSON.
+
+In: rows. Out: a rich table: shares in per cent with their interval, times in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from voxrill.runtime.apps.evaluation.figures import SHARES, WITHIN, Figure, Row
+
+CAPTION = f"[low to high]: {WITHIN} % confidence, bootstrap over items; ms: median / {' / '.join(list(SHARES)[1:])}"
+
+
+def heads_of(rows: Sequence[Row]) -> list[str]:
+    """The columns that a table of these rows has."""
+    figures = dict.fromkeys(name for row in rows for name in row.figures)
+    group = ["subset"] if any(row.group for row in rows) else []
+    return ["", *group, "answered", *figures, "answer, ms", "first, ms", "RTF"]
+
+
+def cells_of(row: Row, heads: Sequence[str]) -> list[str]:
+    """The row's cells under these heads."""
+    known = {
+        "": row.name,
+        "subset": row.group,
+        "answered": f"{row.answered} of {row.items}",
+        "answer, ms": _times(row.latency),
+        "first, ms": _times(row.first),
+        "RTF": "-" if row.rtf is None else f"{row.rtf:.3f}",
+        **{name: share(figure) for name, figure in row.figures.items()},
+    }
+    return [known.get(head, "-") for head in heads]
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """A row a contestant and group."""
+    heads = heads_of(rows)
+    drawn = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
+    for number, head in enumerate(heads):
+        drawn.add_column(head, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*cells_of(row, heads))
+    return drawn
+
+
+def share(figure: Figure) -> str:
+    """A share in per cent, with its interval."""
+    return f"{100 * figure.value:.1f} % [{100 * figure.low:.1f} to {100 * figure.high:.1f}]"
+
+
+def _times(seconds: dict[str, float]) -> str:
+    return " / ".join(f"{1000 * seconds[name]:.0f}" for name in SHARES) if seconds else "-"
