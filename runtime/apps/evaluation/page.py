@@ -86,10 +86,10 @@ def _about(evaluation: Evaluation) -> str:
     precisions = "+".join(sorted({graph.precision for graph in model.manifest.graphs.values()}))
     known = {"normaliser": evaluation.normaliser, **evaluation.settings}
     settings = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+    bundle = f"{model.manifest.name} ({precisions}, {model.bundle.sha256[:12]})"
     return (
-        f"{model.manifest.name} ({precisions}, {model.bundle.sha256[:12]}) with Voxrill {__version__} on {processor()}, "
-        f"{model.threads} threads; {len(task.items)} items; {settings}; "
-        f"{time.strftime('%Y-%m-%d %H:%M')}. Times of peers are as they told them, on whatever machine that was."
+        f"{bundle} with Voxrill {__version__} on {processor()}, {model.threads} threads; {len(task.items)} items; "
+        f"{settings}; {time.strftime('%Y-%m-%d %H:%M')}. Peers told their own times, on whatever machine that was."
     )
 
 
@@ -139,5 +139,9 @@ def _wrongness(task: Task, item: Item, outcomes: Mapping[str, Outcome]) -> float
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str) -> str:
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    lines = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="scroll"><table class="{kind}"><tr>{top}</tr>{lines}</table></div>'
+
+
+def _cell(text: str) -> str:
+    return escape(text).replace("\n", '<br><span class="soft">')

@@ -29,8 +29,9 @@ from voxrill.runtime.steps import Progress, quiet
 class Evaluation:
     """Iterate it for outcomes as they are made; `rows` and `outcomes` finish what is left.
 
-    name: what our own rows are called; normaliser: that of the task; settings: all that shapes an answer beside model and options; out: JSON Lines of
-    results, which a later run goes on from; heard: texts that take the place of our outcomes' (an outside judge's).
+    name: what our own rows are called; normaliser: that of the task; settings: all that shapes an answer beside model
+    and options; out: JSON Lines of results, which a later run goes on from; heard: texts that take the place of our
+    outcomes' (an outside judge's).
     """
 
     task: Task

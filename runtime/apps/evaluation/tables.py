@@ -11,7 +11,7 @@ from rich.table import Table
 
 from voxrill.runtime.apps.evaluation.figures import SHARES, WITHIN, Figure, Row
 
-CAPTION = f"[low to high]: {WITHIN} % confidence, bootstrap over items; ms: median / {' / '.join(list(SHARES)[1:])}"
+CAPTION = f"from to: {WITHIN} % confidence, bootstrap over items. Times: {' / '.join(SHARES)}"
 
 
 def heads_of(rows: Sequence[Row]) -> list[str]:
@@ -47,8 +47,8 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 
 def share(figure: Figure) -> str:
-    """A share in per cent, with its interval."""
-    return f"{100 * figure.value:.1f} % [{100 * figure.low:.1f} to {100 * figure.high:.1f}]"
+    """A share in per cent, and below it its interval."""
+    return f"{100 * figure.value:.1f} %\n{100 * figure.low:.1f} to {100 * figure.high:.1f}"
 
 
 def _times(seconds: dict[str, float]) -> str:
