@@ -49,7 +49,8 @@ def answerer(task: str, out: Path) -> Callable[[Item], dict[str, Any]]:
         began = time.perf_counter()
         words = ears(samples, SAMPLE_RATE)
         text = words if world is None else world.get(words, REFUSAL)
-        return {"text": text, "seconds": time.perf_counter() - began, "audio_seconds": len(samples) / SAMPLE_RATE}
+        seconds = time.perf_counter() - began
+        return {"text": text, "seconds": seconds} | ({"duration": len(samples) / SAMPLE_RATE} if world is None else {})
 
     return heard
 

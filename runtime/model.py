@@ -355,7 +355,8 @@ class Model:
             task: "asr", "tts", "chat" or "voicebench".
             data: file or folder.
             wishes: `peers` (name to file), `out`, `normaliser`, `name`, `limit`, `system`, `seed`, `max_new_tokens`; of
-                tts `voice`, `judge`, `judge_file`, `sounds`; of chat `judge`; of voicebench `modality`.
+                tts `voice`, `judge`, `judge_file`, `sounds`; of chat `output`, `judge`; of voicebench `output`,
+                `modality`.
 
         Raises:
             UsageError: something in the data or in a peer's file cannot be read.

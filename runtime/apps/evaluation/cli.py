@@ -134,9 +134,9 @@ def tts(
 
 def chat(
     data: DataOption,
+    output: Annotated[str, typer.Option(help="Answer in text, or in text and aloud: text or both.")] = "both",
     judge: Annotated[
-        str,
-        typer.Option(help="Answer aloud, and who hears it: pocketsphinx, pocketsphinx-texts, bundle; none: in text."),
+        str, typer.Option(help="Who hears what is said aloud: pocketsphinx, pocketsphinx-texts, bundle, none.")
     ] = "none",
     bundle: BundleOption = None,
     peer: PeerOption = None,
@@ -157,7 +157,7 @@ def chat(
     wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_questions(data)
     _run(
-        evaluating.chat(open_model(bundle, threads, provider, strict), items, wish, judge=judge),
+        evaluating.chat(open_model(bundle, threads, provider, strict), items, wish, output=output, judge=judge),
         data,
         Shown(json, report),
     )
@@ -166,6 +166,7 @@ def chat(
 def voicebench(
     data: DataOption,
     responses: Annotated[Path | None, typer.Option(help="Folder for VoiceBench's own result files.")] = None,
+    output: Annotated[str, typer.Option(help="Answer in text, or in text and aloud: text or both.")] = "text",
     modality: Annotated[str, typer.Option(help="Ask aloud or in writing: audio or text.")] = "audio",
     bundle: BundleOption = None,
     peer: PeerOption = None,
@@ -182,10 +183,11 @@ def voicebench(
     strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Answer VoiceBench's questions in text; what needs no judge is scored, the rest written for VoiceBench's own."""
+    """Answer VoiceBench's questions; what needs no judge is scored, the rest written for VoiceBench's own."""
     wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_voicebench(data, modality)
-    made = evaluating.voicebench(open_model(bundle, threads, provider, strict), items, wish, modality=modality)
+    model = open_model(bundle, threads, provider, strict)
+    made = evaluating.voicebench(model, items, wish, output=output, modality=modality)
     _run(made, data, Shown(json, report, lambda: _responses(made, responses, modality)))
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from voxrill.runtime.apps.evaluation.items import Item
 from voxrill.runtime.apps.evaluation.judges import Judge, judge_named
@@ -20,6 +20,7 @@ from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tasks import Chatting, Hearing, Speaking, VoiceBench, judged_file
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench
 from voxrill.runtime.apps.evaluation.words import Normaliser, normaliser
+from voxrill.runtime.conversation import Output
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.model import Model
 from voxrill.runtime.steps import Progress, quiet
@@ -92,17 +93,21 @@ def tts(
     return made
 
 
-def chat(model: Model, items: Sequence[Item], wish: Wish, *, judge: str = "none") -> Evaluation:
-    """Answer questions whose answers are known; with a judge aloud, and what the judge hears is the answer."""
+def chat(model: Model, items: Sequence[Item], wish: Wish, *, output: str = "both", judge: str = "none") -> Evaluation:
+    """Answer questions whose answers are known, aloud (output "both") or in text; a judge hears what is said aloud."""
+    if judge != "none" and output == "text":
+        raise UsageError("a judge hears nothing in text", "Give --output both, or no --judge")
     hears = judge_named(judge, model, [item.wanted for item in items])
-    task = Chatting("chat", model, *_common(items, wish), hears)
-    return _evaluation(task, wish, {"judge": judge}, hears)
+    task = Chatting("chat", model, *_common(items, wish), _output(output), hears)
+    return _evaluation(task, wish, {"output": output, "judge": judge}, hears)
 
 
-def voicebench(model: Model, items: Sequence[Item], wish: Wish, *, modality: str = "audio") -> Evaluation:
-    """Answer VoiceBench's subsets in text."""
-    task = VoiceBench("voicebench", model, *_common(items, wish), modality == "text")
-    return _evaluation(task, wish, {"modality": modality})
+def voicebench(
+    model: Model, items: Sequence[Item], wish: Wish, *, output: str = "text", modality: str = "audio"
+) -> Evaluation:
+    """Answer VoiceBench's subsets, in text or aloud; it is the text that is scored."""
+    task = VoiceBench("voicebench", model, *_common(items, wish), _output(output), modality == "text")
+    return _evaluation(task, wish, {"output": output, "modality": modality})
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,12 @@ def _evaluation(
     if len(set(names)) < len(names):
         raise UsageError(f"two rows would have one name: {', '.join(names)}", "Give each --peer a name of its own")
     return Evaluation(task, name, wish.normaliser, settings, peers, wish.out, progress=wish.progress)
+
+
+def _output(name: str) -> Output:
+    if name in ("text", "both"):
+        return cast(Output, name)
+    raise UsageError(f"--output is {name!r}", "Give text or both")
 
 
 def _first_of_each(items: Sequence[Item], limit: int | None) -> Sequence[Item]:

@@ -85,7 +85,7 @@ def percentiles(seconds: Sequence[float | None]) -> dict[str, float]:
 def _row(task: Task, name: str, group: str, items: list[Item], outcomes: Mapping[str, Outcome]) -> Row:
     given = [outcomes.get(item.id, Outcome(item.id, error="not answered")) for item in items]
     answered = [outcome for outcome in given if not outcome.error]
-    found = {name: figure_of(marks) for name, marks in task.marks(items, [outcome.text for outcome in given]).items()}
+    found = {name: figure_of(marks) for name, marks in task.marks(items, given).items()}
     return Row(
         name=name,
         group=group,

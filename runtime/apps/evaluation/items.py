@@ -39,13 +39,14 @@ class Item:
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """One answer, ours or a peer's.
 
-    text: the answer's words; of speech what the judge heard in it. seconds: from the question, which was whole by then,
-    to the end of the answer; first: to its first text, or of a spoken answer its first sound; audio_seconds: length of
-    the sound that was heard, or said; error: why there is no answer.
+    text: the answer's words; of tts what the judge heard. heard: what the judge heard in a spoken answer. seconds: from
+    the question, which was whole by then, to the end of the answer; first: to its first text, or of a spoken answer its
+    first sound; audio_seconds: length of the sound that was heard, or said; error: why there is no answer.
     """
 
     id: str
     text: str = ""
+    heard: str | None = None
     seconds: float | None = None
     first: float | None = None
     audio_seconds: float | None = None

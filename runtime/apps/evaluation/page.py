@@ -12,13 +12,13 @@ from html import escape
 from pathlib import Path
 
 from voxrill import __version__
-from voxrill.devices.processor import processor
+from voxrill.devices.processor import cores, processor
 from voxrill.runtime.apps.evaluation.charts import share_chart, wait_chart
 from voxrill.runtime.apps.evaluation.figures import Row
 from voxrill.runtime.apps.evaluation.items import Item, Outcome
 from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tables import CAPTION, cells_of, heads_of
-from voxrill.runtime.apps.evaluation.tasks import Task
+from voxrill.runtime.apps.evaluation.tasks import WER, Task
 from voxrill.runtime.replacing import replacing
 
 WORST = 30
@@ -34,7 +34,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; } .soft { color: var(--soft); }
 table { border-collapse: collapse; } td, th { border-bottom: 1px solid var(--line); padding: .35rem .7rem;
-  text-align: right; vertical-align: top; } td:first-child, th:first-child, .text td { text-align: left; }
+  text-align: right; vertical-align: top; } td:first-child, th:first-child, .text th, .text td { text-align: left; }
 .figures td { white-space: nowrap; }
 del { background: var(--bad); } ins { background: var(--good); text-decoration: none; }
 svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
@@ -87,8 +87,9 @@ def _about(evaluation: Evaluation) -> str:
     known = {"normaliser": evaluation.normaliser, **evaluation.settings}
     settings = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
     bundle = f"{model.manifest.name} ({precisions}, {model.bundle.sha256[:12]})"
+    where = f"Voxrill {__version__} on {processor()}, {model.threads or cores()} threads"
     return (
-        f"{bundle} with Voxrill {__version__} on {processor()}, {model.threads} threads; {len(task.items)} items; "
+        f"{bundle} with {where}; {len(task.items)} items; "
         f"{settings}; {time.strftime('%Y-%m-%d %H:%M')}. Peers told their own times, on whatever machine that was."
     )
 
@@ -128,13 +129,13 @@ def _worst(task: Task, contestants: Mapping[str, Mapping[str, Outcome]]) -> list
 
 def _wrongness(task: Task, item: Item, outcomes: Mapping[str, Outcome]) -> float:
     """How wrong an answer is by the first figure of its task: errors a word, or 1 for what is not right."""
-    marks = task.marks([item], [outcomes.get(item.id, Outcome(item.id)).text])
+    marks = task.marks([item], [outcomes.get(item.id, Outcome(item.id))])
     if not marks:
         return 0.0
     name, [(part, whole)] = next(iter(marks.items()))
     if not whole:
         return 0.0
-    return part / whole if name == "WER" else 1.0 - part / whole
+    return part / whole if name == WER else 1.0 - part / whole
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str) -> str:

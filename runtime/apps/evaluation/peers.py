@@ -89,8 +89,17 @@ def _outcome(
     length = number_of(fields, ("audio_seconds", "duration"), where)
     if text is None and sound is not None and judge is not None:
         text, length = judge(folder / sound)
+    if text is None and sound is not None:
+        raise UsageError(f"{where} names a sound that nobody hears", "Give a --judge, or the text that was heard in it")
     if text is None:
         raise UsageError(f"{where} has no answer", f"Give one of: {', '.join(TEXTS)}")
     # A line of `voxrill transcribe FOLDER` has segments; its seconds are those of the sound.
     spent = None if "segments" in fields else number_of(fields, ("seconds", "time"), where)
-    return Outcome(item.id, text, spent, number_of(fields, ("first",), where), length)
+    return Outcome(
+        id=item.id,
+        text=text,
+        heard=text_of(fields, ("heard",), where),
+        seconds=spent,
+        first=number_of(fields, ("first",), where),
+        audio_seconds=length,
+    )

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from voxrill.runtime.apps.evaluation.figures import SHARES, WITHIN, Figure, Row
 
-CAPTION = f"from to: {WITHIN} % confidence, bootstrap over items. Times: {' / '.join(SHARES)}"
+CAPTION = f"below shares: {WITHIN} % confidence interval, bootstrap over items; times: median, below p90 / p99"
 
 
 def heads_of(rows: Sequence[Row]) -> list[str]:
@@ -26,7 +26,7 @@ def cells_of(row: Row, heads: Sequence[str]) -> list[str]:
     known = {
         "": row.name,
         "subset": row.group,
-        "answered": f"{row.answered} of {row.items}",
+        "answered": f"{row.answered}/{row.items}",
         "answer, ms": _times(row.latency),
         "first, ms": _times(row.first),
         "RTF": "-" if row.rtf is None else f"{row.rtf:.3f}",
@@ -40,7 +40,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
     heads = heads_of(rows)
     drawn = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
     for number, head in enumerate(heads):
-        drawn.add_column(head, justify="left" if number == 0 else "right", overflow="fold")
+        drawn.add_column(head, justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
         drawn.add_row(*cells_of(row, heads))
     return drawn
@@ -48,8 +48,11 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 def share(figure: Figure) -> str:
     """A share in per cent, and below it its interval."""
-    return f"{100 * figure.value:.1f} %\n{100 * figure.low:.1f} to {100 * figure.high:.1f}"
+    return f"{100 * figure.value:.1f} %\n{100 * figure.low:.1f}–{100 * figure.high:.1f}"
 
 
 def _times(seconds: dict[str, float]) -> str:
-    return " / ".join(f"{1000 * seconds[name]:.0f}" for name in SHARES) if seconds else "-"
+    if not seconds:
+        return "-"
+    median, *rest = (f"{1000 * seconds[name]:.0f}" for name in SHARES)
+    return f"{median}\n{' / '.join(rest)}"

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from voxrill.runtime.apps.evaluation.items import Item, Outcome
 from voxrill.runtime.apps.evaluation.judges import Judge
 from voxrill.runtime.apps.evaluation.voicebench import SUBSETS
@@ -23,6 +21,7 @@ from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.apps.transcription import hearing_span
 from voxrill.runtime.apps.writing import WHOLE_SECONDS
 from voxrill.runtime.audio_file import SAMPLE_RATE, promised_seconds, read_audio, write_wav
+from voxrill.runtime.conversation import Output
 from voxrill.runtime.events import EndEvent, Result
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.edges import Floats
@@ -30,7 +29,9 @@ from voxrill.runtime.talk.edges import Floats
 Mark = tuple[float, float]
 """How much of how much: errors of words, or 1 of 1."""
 
-WER, SENTENCES, INVENTED, RIGHT, SPOKEN_RIGHT = "WER", "sentences right", "words in silence", "right", "said right"
+WER, SENTENCES, INVENTED = "WER", "sentences right", "words in silence"
+RIGHT, SAID_RIGHT, UNREADABLE = "right", "said right", "unreadable"
+"""The figures."""
 
 
 @dataclass
@@ -57,8 +58,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def marks(self, items: Sequence[Item], texts: Sequence[str]) -> Mapping[str, list[Mark]]:
-        """What is right about the texts that answer `items`; the items are of one group."""
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
+        """What is right about the outcomes of `items`, which are of one group."""
 
 
 @dataclass
@@ -73,11 +74,17 @@ class Hearing(Task):
             return self._long(item, item.audio)
         samples = sound_of(item)
         result = self.model.transcribe(samples, **self.options)
-        return Outcome(item.id, result.text, result.seconds, result.first_text, len(samples) / SAMPLE_RATE)
+        return Outcome(
+            id=item.id,
+            text=result.text,
+            seconds=result.seconds,
+            first=result.first_text,
+            audio_seconds=len(samples) / SAMPLE_RATE,
+        )
 
-    def marks(self, items: Sequence[Item], texts: Sequence[str]) -> Mapping[str, list[Mark]]:
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
         """Word errors, sentences without an error, and sounds without words in which words were heard."""
-        return word_marks([item.wanted for item in items], texts, self.normalise)
+        return word_marks(items, outcomes, self.normalise)
 
     def _long(self, item: Item, audio: Path) -> Outcome:
         began, first, said = time.perf_counter(), None, []
@@ -85,7 +92,13 @@ class Hearing(Task):
             assert isinstance(event, SegmentEvent)
             first = first or time.perf_counter() - began
             said.append(event.text)
-        return Outcome(item.id, " ".join(said), time.perf_counter() - began, first, promised_seconds(audio))
+        return Outcome(
+            id=item.id,
+            text=" ".join(said),
+            seconds=time.perf_counter() - began,
+            first=first,
+            audio_seconds=promised_seconds(audio),
+        )
 
 
 @dataclass
@@ -102,54 +115,63 @@ class Speaking(Task):
         if self.folder is not None:
             write_wav(self.folder / f"{_file_name(item.id)}.wav", result.samples, result.sample_rate)
         heard = self.judge(result.samples, result.sample_rate) if self.judge else ""
-        return Outcome(item.id, heard, result.seconds, result.first_audio, result.audio_seconds)
+        return Outcome(
+            id=item.id,
+            text=heard,
+            seconds=result.seconds,
+            first=result.first_audio,
+            audio_seconds=result.audio_seconds,
+        )
 
-    def marks(self, items: Sequence[Item], texts: Sequence[str]) -> Mapping[str, list[Mark]]:
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
         """Word errors and sentences without an error of what the judge heard."""
-        return word_marks([item.wanted for item in items], texts, self.normalise)
+        return word_marks(items, outcomes, self.normalise)
 
 
 @dataclass
 class Chatting(Task):
-    """chat: answering a question. With a judge it is answered aloud, and what the judge hears is the answer."""
+    """chat: answering a question, in text or aloud (output "both"), which a judge may hear."""
 
+    output: Output
     judge: Judge | None
 
     def answer(self, item: Item) -> Outcome:
-        """The answer, in text or as the judge heard it."""
-        result = asked(self.model, item, aloud=self.judge is not None, options=self.options)
-        if self.judge is None:
-            return Outcome(item.id, result.text, result.seconds, result.first_text)
-        heard = self.judge(result.samples, result.sample_rate)
-        return Outcome(item.id, heard, result.seconds, result.first_audio, result.audio_seconds)
+        """The answer's text, and what the judge hears."""
+        result = asked(self.model, item, self.output, self.options)
+        heard = self.judge(result.samples, result.sample_rate) if self.judge else None
+        return _answered(item, result, heard)
 
-    def marks(self, items: Sequence[Item], texts: Sequence[str]) -> Mapping[str, list[Mark]]:
-        """Answers that are, once normalised, the right one."""
-        wanted = [self.normalise(item.wanted) for item in items]
-        found = [self.normalise(text) for text in texts]
-        return {RIGHT: [(float(a == b), 1.0) for a, b in zip(wanted, found, strict=True)]}
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
+        """Answers that are, once normalised, the right one; and the same of what was heard in them."""
+        marks = {RIGHT: [self._mark(item, one.text) for item, one in zip(items, outcomes, strict=True)]}
+        if any(one.heard is not None for one in outcomes):
+            marks[SAID_RIGHT] = [self._mark(item, one.heard or "") for item, one in zip(items, outcomes, strict=True)]
+        return marks
+
+    def _mark(self, item: Item, text: str) -> Mark:
+        return float(self.normalise(item.wanted) == self.normalise(text)), 1.0
 
 
 @dataclass
 class VoiceBench(Task):
-    """voicebench: answering in text, scored by each subset's rule where it has one. written: the prompt is asked."""
+    """voicebench: answering, scored by each subset's rule where it has one. written: the prompt is asked."""
 
+    output: Output
     written: bool
 
     def answer(self, item: Item) -> Outcome:
         """The answer's text."""
-        result = asked(self.model, item, aloud=False, options=self.options, written=self.written)
-        return Outcome(item.id, result.text, result.seconds, result.first_text)
+        return _answered(item, asked(self.model, item, self.output, self.options, self.written))
 
-    def marks(self, items: Sequence[Item], texts: Sequence[str]) -> Mapping[str, list[Mark]]:
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
         """By the rule of their subset."""
         subset = SUBSETS[items[0].group.split("/")[0]]
         if subset.rule is None:
             return {}
-        found = [subset.rule(item, text, self.normalise) for item, text in zip(items, texts, strict=True)]
+        found = [subset.rule(item, one.text, self.normalise) for item, one in zip(items, outcomes, strict=True)]
         marks = {subset.figure: [(float(bool(right)), 1.0) for right in found]}
         if None in found:
-            marks["unreadable"] = [(float(right is None), 1.0) for right in found]
+            marks[UNREADABLE] = [(float(right is None), 1.0) for right in found]
         return marks
 
 
@@ -162,18 +184,18 @@ def sound_of(item: Item) -> Floats:
     return samples[begin:end]
 
 
-def asked(model: Model, item: Item, aloud: bool, options: dict[str, Any], written: bool = False) -> Result:
+def asked(model: Model, item: Item, output: Output, options: dict[str, Any], written: bool = False) -> Result:
     """What the model answers to an item's sound, or to its prompt if it has none, or is to be asked in writing."""
     spoken = item.audio is not None and not written
     question: dict[str, Any] = {"audio": sound_of(item)} if spoken else {"text": item.prompt}
-    *_, end = model.chat(**question, output="both" if aloud else "text", **options)
+    *_, end = model.chat(**question, output=output, **options)
     assert isinstance(end, EndEvent)
     return end.result
 
 
-def word_marks(wanted: Sequence[str], found: Sequence[str], normalise: Normaliser) -> dict[str, list[Mark]]:
+def word_marks(items: Sequence[Item], outcomes: Sequence[Outcome], normalise: Normaliser) -> dict[str, list[Mark]]:
     """Word errors, sentences right, and where no words are wanted, whether there were some."""
-    right, said = [normalise(text) for text in wanted], [normalise(text) for text in found]
+    right, said = [normalise(item.wanted) for item in items], [normalise(one.text) for one in outcomes]
     marks: dict[str, list[Mark]] = {
         WER: [(float(errors), float(words)) for errors, words in word_errors(right, said)],
         SENTENCES: [(float(a == b), 1.0) for a, b in zip(right, said, strict=True)],
@@ -188,9 +210,20 @@ def judged_file(judge: Judge) -> Callable[[Path], tuple[str, float]]:
 
     def hear(file: Path) -> tuple[str, float]:
         samples = read_audio(file)
-        return judge(np.asarray(samples), SAMPLE_RATE), len(samples) / SAMPLE_RATE
+        return judge(samples, SAMPLE_RATE), len(samples) / SAMPLE_RATE
 
     return hear
+
+
+def _answered(item: Item, result: Result, heard: str | None = None) -> Outcome:
+    return Outcome(
+        id=item.id,
+        text=result.text,
+        heard=heard,
+        seconds=result.seconds,
+        first=result.first_text if result.first_audio is None else result.first_audio,
+        audio_seconds=result.audio_seconds or None,
+    )
 
 
 def _file_name(name: str) -> str:

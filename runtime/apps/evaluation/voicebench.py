@@ -2,8 +2,9 @@
 
 In: a folder with a `SUBSET.jsonl` or `SUBSET/metadata.jsonl` for each subset, whose lines have the dataset's fields
 (`prompt`, and `reference` where the subset has one) and name their sound (`file_name` or `audio_filepath`). A name may
-go on with `-SPLIT`, as in `sd-qa-usa`. Out: items, whether an answer is right, and
-`BUNDLE-SUBSET-SPLIT-MODALITY.jsonl`, every field and the `response`, which VoiceBench's `api_judge.py` and `evaluate.py` read.
+go on with `-SPLIT`, as in `sd-qa-usa`. Out: items, whether an answer is right, and files
+`BUNDLE-SUBSET-SPLIT-MODALITY.jsonl` of every field and the `response`, which VoiceBench's `api_judge.py` and
+`evaluate.py` read.
 
 The rules are ours, and shorter than VoiceBench's lists of phrases: figures may differ from its own by what the one can
 read in an answer and the other cannot. An unreadable choice is wrong here; VoiceBench guesses in its stead.
