@@ -21,7 +21,7 @@ from voxrill.runtime.apps.evaluation.page import write_page
 from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
 from voxrill.runtime.apps.evaluation.recordings import read_recordings
 from voxrill.runtime.apps.evaluation.running import Evaluation
-from voxrill.runtime.apps.evaluation.tables import table
+from voxrill.runtime.apps.evaluation.tables import CAPTION, table
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench, unscored, write_responses
 from voxrill.runtime.apps.failures import Failures
 from voxrill.runtime.cli import (
@@ -226,6 +226,7 @@ def _show(evaluation: Evaluation, data: Path, shown: Shown) -> None:
         print_json({"event": "rows", "task": evaluation.task.name, "rows": [row.as_json() for row in rows]})
     else:
         _out.print(table(rows, f"{evaluation.task.name}: {data}"))
+        err.print(CAPTION, style="dim")
     if shown.report is not None:
         write_page(shown.report, evaluation, data)
         err.print(f"wrote {shown.report}", soft_wrap=True)

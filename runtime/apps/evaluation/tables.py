@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from voxrill.runtime.apps.evaluation.figures import SHARES, WITHIN, Figure, Row
 
-CAPTION = f"below shares: {WITHIN} % confidence interval, bootstrap over items; times: median, below p90 / p99"
+CAPTION = f"Below shares: {WITHIN} % confidence interval, bootstrap over items. Times: median, and below p90/p99."
 
 
 def heads_of(rows: Sequence[Row]) -> list[str]:
@@ -38,9 +39,12 @@ def cells_of(row: Row, heads: Sequence[str]) -> list[str]:
 def table(rows: Sequence[Row], title: str) -> Table:
     """A row a contestant and group."""
     heads = heads_of(rows)
-    drawn = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
-    for number, head in enumerate(heads):
-        drawn.add_column(head, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for head in heads:
+        named = head in ("", "subset")
+        drawn.add_column(
+            head.replace(" ", "\n"), justify="left" if named else "right", overflow="fold", no_wrap=not named
+        )
     for row in rows:
         drawn.add_row(*cells_of(row, heads))
     return drawn
@@ -55,4 +59,4 @@ def _times(seconds: dict[str, float]) -> str:
     if not seconds:
         return "-"
     median, *rest = (f"{1000 * seconds[name]:.0f}" for name in SHARES)
-    return f"{median}\n{' / '.join(rest)}"
+    return f"{median}\n{'/'.join(rest)}"
