@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -163,6 +164,12 @@ def test_bad_options_are_refused(cli, recordings, options, says):
     assert ran.status == 2 and ran.raw == b"" and says in ran.err and "Traceback" not in ran.err
 
 
+def test_without_the_extra_its_name_is_said(cli, recordings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.basic", None)
+    ran = cli("eval", "asr", "--data", "recordings")
+    assert ran.status == 2 and 'pip install "voxrill[eval]"' in ran.err
+
+
 # Scores
 
 
@@ -315,18 +322,27 @@ def test_results_are_a_peer_of_another_run(cli, recordings):
 def test_results_of_the_open_asr_leaderboard(recordings, name):
     items = read_recordings(recordings)
     lines = [
-        {"audio_filepath": name(number, clip), "duration": 2.5, "time": 0.5, "text": "the reference", "pred_text": "hi"}
+        {
+            "audio_filepath": name(number, clip),
+            "duration": 2.5,
+            "time": 0.5,
+            "text": clip["words"].upper(),
+            "pred_text": "hi",
+        }
         for number, clip in enumerate(CLIPPED)
     ]
     write_lines(Path("MODEL_x_DATASET_y.jsonl"), lines)
-    peer = read_peer("whisper=MODEL_x_DATASET_y.jsonl", items)
+    english = normaliser("english")
+    peer = read_peer("whisper=MODEL_x_DATASET_y.jsonl", items, english)
     assert list(peer.outcomes) == [item.id for item in items]
     assert {(one.text, one.seconds, one.audio_seconds) for one in peer.outcomes.values()} == {("hi", 0.5, 2.5)}
+    with pytest.raises(UsageError, match="is of other words than"):
+        read_peer("whisper=MODEL_x_DATASET_y.jsonl", [replace(items[0], wanted="other words"), *items[1:]], english)
 
 
 def test_transcripts_of_voxrill_say_no_times(cli, recordings):
     cli("transcribe", "recordings", "-o", "all.jsonl")
-    peer = read_peer("segments=all.jsonl", read_recordings(recordings))
+    peer = read_peer("segments=all.jsonl", read_recordings(recordings), str)
     assert len(peer.outcomes) == 6 and {one.seconds for one in peer.outcomes.values()} == {None}
 
 
@@ -343,7 +359,7 @@ def test_transcripts_of_voxrill_say_no_times(cli, recordings):
 def test_bad_answers_of_peers_are_refused(here, lines, says):
     write_lines(here / "p.jsonl", lines)
     with pytest.raises(UsageError, match=re.escape(says)):
-        read_peer("p=p.jsonl", [Item("a", "b")])
+        read_peer("p=p.jsonl", [Item("a", "b")], str)
 
 
 def test_rows_have_names_of_their_own(cli, recordings):

@@ -89,7 +89,7 @@ def tts(
     task = Speaking("tts", model, *_common(items, wish), hears, voice, sounds)
     made = _evaluation(task, wish, {"judge": named, "voice": voice, "sounds": sounds and str(sounds)}, hears)
     if judge_file is not None:
-        made.heard = read_peer(f"judge={judge_file}", items).outcomes
+        made.heard = read_peer(f"judge={judge_file}", items, task.normalise).outcomes
     return made
 
 
@@ -150,7 +150,7 @@ def _evaluation(
     task: Hearing | Speaking | Chatting | VoiceBench, wish: Wish, settings: dict[str, Any], judge: Judge | None = None
 ) -> Evaluation:
     name = wish.name or task.model.manifest.name
-    peers = [read_peer(peer, task.items, judge and judged_file(judge)) for peer in wish.peers]
+    peers = [read_peer(peer, task.items, task.normalise, judge and judged_file(judge)) for peer in wish.peers]
     names = [name, *(peer.name for peer in peers)]
     if len(set(names)) < len(names):
         raise UsageError(f"two rows would have one name: {', '.join(names)}", "Give each --peer a name of its own")

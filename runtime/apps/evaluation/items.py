@@ -83,6 +83,11 @@ def text_of(fields: Fields, names: tuple[str, ...], where: str) -> str | None:
     return None
 
 
+def name_of(fields: Fields, names: tuple[str, ...], where: str) -> str | None:
+    """As `text_of`, of a name, which may be a whole number, too."""
+    return text_of({name: str(value) if type(value) is int else value for name, value in fields.items()}, names, where)
+
+
 def number_of(fields: Fields, names: tuple[str, ...], where: str) -> float | None:
     """The first of the fields `names` that is there and not null, as seconds; None if none is.
 

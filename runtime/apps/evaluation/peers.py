@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from voxrill.runtime.apps.evaluation.items import Fields, Item, Outcome, number_of, read_json_lines, text_of
+from voxrill.runtime.apps.evaluation.items import Fields, Item, Outcome, name_of, number_of, read_json_lines, text_of
+from voxrill.runtime.apps.evaluation.words import Normaliser
 from voxrill.runtime.errors import UsageError
 
 NAMES = ("id", "file", *("audio_filepath", "file_name"), "prompt")
@@ -36,16 +37,22 @@ class Peer:
     others: int
 
 
-def read_peer(named: str, items: Sequence[Item], judge: Callable[[Path], tuple[str, float]] | None = None) -> Peer:
+def read_peer(
+    named: str,
+    items: Sequence[Item],
+    normalise: Normaliser,
+    judge: Callable[[Path], tuple[str, float]] | None = None,
+) -> Peer:
     """The peer of `NAME=FILE`.
 
     Args:
         named: its name, and the file of its answers.
         items: what it was asked.
+        normalise: makes texts alike: what is found by its number must be of the right words.
         judge: hears the sound that a line names; returns the words and the length of the sound. None: only text counts.
 
     Raises:
-        UsageError: that is no name and file, the file cannot be read, or it answers none of `items`.
+        UsageError: that is no name and file, the file cannot be read, or is of other data than `items`.
     """
     name, _, file = named.partition("=")
     if not name or not file:
@@ -55,11 +62,13 @@ def read_peer(named: str, items: Sequence[Item], judge: Callable[[Path], tuple[s
     others = 0
     for number, fields in read_json_lines(path):
         where = f"{path} line {number}"
-        item = find(text_of(fields, NAMES, where))
+        item = find(name_of(fields, NAMES, where))
         if item is None:
             others += 1
         elif item.id in outcomes:
             raise UsageError(f"{where} answers {item.id} again", "Leave one of the two out")
+        elif "pred_text" in fields and normalise(str(fields.get("text", ""))) != normalise(item.wanted):
+            raise UsageError(f"{where} is of other words than {item.id}", "Give answers to this data, in its order")
         else:
             outcomes[item.id] = _outcome(item, fields, where, path.parent, judge)
     if not outcomes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from voxrill.runtime.apps.evaluation.items import Fields, Item, check_items, read_json_lines, text_of
+from voxrill.runtime.apps.evaluation.items import Fields, Item, check_items, name_of, read_json_lines, text_of
 from voxrill.runtime.apps.evaluation.recordings import AUDIO, WORDS, manifest_of
 from voxrill.runtime.errors import UsageError
 
@@ -65,7 +65,7 @@ def question_of(number: int, fields: Fields, manifest: Path, group: str = "", pr
     if audio is None and prompt is None:
         raise UsageError(f"{where} has no question", f"Give one of: {', '.join((*AUDIO, *PROMPT))}")
     return Item(
-        id=prefix + (text_of(fields, ("id",), where) or audio or str(number)),
+        id=prefix + (name_of(fields, ("id",), where) or audio or str(number)),
         wanted=text_of(fields, ANSWER, where) or "",
         audio=manifest.parent / audio if audio else None,
         prompt=prompt or "",
@@ -79,7 +79,7 @@ def _named(number: int, fields: Fields, data: Path) -> tuple[str, str]:
     text = text_of(fields, WORDS, where)
     if not text or not text.strip():
         raise UsageError(f"{where} has nothing to say", f"Give one of: {', '.join(WORDS)}")
-    return text_of(fields, ("id",), where) or str(number), text
+    return name_of(fields, ("id",), where) or str(number), text
 
 
 def _lines(data: Path) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from voxrill.runtime.apps.batch import sound_files
-from voxrill.runtime.apps.evaluation.items import Item, check_items, number_of, read_json_lines, text_of
+from voxrill.runtime.apps.evaluation.items import Item, check_items, name_of, number_of, read_json_lines, text_of
 from voxrill.runtime.cli import printable
 from voxrill.runtime.errors import UsageError
 
@@ -61,7 +61,7 @@ def _from_manifest(manifest: Path) -> Iterator[Item]:
             raise UsageError(f"{where} names no {missing}", f"Give one of the fields {', '.join(names)}")
         offset = number_of(fields, ("offset",), where) or 0.0
         yield Item(
-            id=text_of(fields, ("id",), where) or (f"{audio}@{offset:g}" if "offset" in fields else audio),
+            id=name_of(fields, ("id",), where) or (f"{audio}@{offset:g}" if "offset" in fields else audio),
             wanted=words,
             audio=manifest.parent / audio,
             offset=offset,
