@@ -33,11 +33,13 @@ def share_chart(rows: Sequence[Row], name: str) -> str:
 
 
 def wait_chart(waits: Mapping[str, Sequence[float]]) -> str:
-    """For each contestant the share of its answers, upwards, that were whole within a time, to the right."""
-    longest = max(max(times) for times in waits.values()) or 1.0
-    parts = [_line(sorted(times), longest, _colour(number)) for number, times in enumerate(waits.values())]
-    for number, name in enumerate(waits):
-        parts.append(f'<text x="8" y="{20 + 18 * number}" style="fill:{_colour(number)}">{escape(name)}</text>')
+    """For each contestant whose times are known: the share of its answers that were whole within a time."""
+    longest = max(max(times, default=0.0) for times in waits.values()) or 1.0
+    parts = []
+    for number, (name, times) in enumerate(waits.items()):
+        if times:
+            parts.append(_line(sorted(times), longest, _colour(number)))
+            parts.append(f'<text x="8" y="{20 + 18 * number}" style="fill:{_colour(number)}">{escape(name)}</text>')
     floor = HEIGHT - 20
     parts += [
         f'<line x1="{NAMES}" x2="{WIDTH}" y1="{y}" y2="{y}" stroke="var(--line)"/>' for y in (10, floor // 2 + 5, floor)

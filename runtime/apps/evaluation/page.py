@@ -102,9 +102,7 @@ def _charts(rows: Sequence[Row], contestants: Mapping[str, Mapping[str, Outcome]
         for name, outcomes in contestants.items()
     }
     if any(waits.values()):
-        drawn.append(
-            f"<h2>Answers within a time</h2>{wait_chart({name: times for name, times in waits.items() if times})}"
-        )
+        drawn.append(f"<h2>Answers within a time</h2>{wait_chart(waits)}")
     return drawn
 
 
@@ -145,4 +143,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str) -> st
 
 
 def _cell(text: str) -> str:
-    return escape(text).replace("\n", '<br><span class="soft">')
+    above, _, below = escape(text).partition("\n")
+    return f'{above}<br><span class="soft">{below}</span>' if below else above
