@@ -100,9 +100,9 @@ clean: ## remove what was built; the environments stay
 # torch first and alone: pip then takes the build its configuration prefers (CPU, where an index offers one), and
 # nothing after it asks for another.
 .venv/.installed-dev: .venv/.created pyproject.toml
-	@echo "Installing voxrill[export,quantize,hub,pebble,demo,echo,serve,wake,npu,archive,dev] into .venv"
+	@echo "Installing voxrill[export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive,dev] into .venv"
 	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
-	@$(BIN)/$(PIP_INSTALL) -e ".[export,quantize,hub,pebble,demo,echo,serve,wake,npu,archive,dev]"
+	@$(BIN)/$(PIP_INSTALL) -e ".[export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive,dev]"
 	@touch .venv/.installed-demo $@
 
 # The reference needs Python 3.12 and packages older than ours, hence an environment of its own.

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice, choose
 from voxrill.devices.errors import DeviceError
@@ -46,6 +46,10 @@ from voxrill.runtime.session import Graph
 from voxrill.runtime.stats import StageTimes
 from voxrill.runtime.tokenizer import Tokenizer
 from voxrill.runtime.tuned import TunedForm, is_repacked, open_tuned
+
+if TYPE_CHECKING:
+    from voxrill.runtime.apps.evaluation.evaluating import TaskName
+    from voxrill.runtime.apps.evaluation.running import Evaluation
 
 
 def load(
@@ -340,6 +344,26 @@ class Model:
         """
         grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
         return Control(self, grammar, threshold)
+
+    def evaluate(self, task: TaskName, data: str | os.PathLike[str], **wishes: Any) -> Evaluation:
+        """Score the model's answers and their times, beside those of other programs; see docs/evaluation.md.
+
+        Nothing is asked until the evaluation is iterated, for outcomes as they are made, or asked for its `rows`.
+
+        Args:
+            task: "asr", "tts", "chat" or "voicebench".
+            data: file or folder.
+            wishes: `peers` (name to file), `out`, `normaliser`, `name`, `limit`, `system`, `seed`, `max_new_tokens`; of
+                tts `voice`, `judge`, `judge_file`, `sounds`; of chat `output`, `judge`; of voicebench `output`,
+                `modality`.
+
+        Raises:
+            UsageError: something in the data or in a peer's file cannot be read.
+            MissingDependency: the extra `eval` is not installed.
+        """
+        from voxrill.runtime.apps.evaluation.evaluating import evaluate  # its modules import this one
+
+        return evaluate(self, task, data, **wishes)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before.
