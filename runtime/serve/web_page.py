@@ -13,20 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-_FILES = {
-    "/": ("index.html", "text/html"),
-    "/page/style.css": ("style.css", "text/css"),
-    "/page/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/page/main.js": ("main.js", "text/javascript"),
-    "/page/talk.js": ("talk.js", "text/javascript"),
-    "/page/connection.js": ("connection.js", "text/javascript"),
-    "/page/sound.js": ("sound.js", "text/javascript"),
-    "/page/transcript.js": ("transcript.js", "text/javascript"),
-    "/page/facts.js": ("facts.js", "text/javascript"),
-    "/page/capture.js": ("capture.js", "text/javascript"),
-    "/page/playback.js": ("playback.js", "text/javascript"),
-    "/page/resampler.js": ("resampler.js", "text/javascript"),
+_MEDIA = {"html": "text/html", "css": "text/css", "svg": "image/svg+xml", "js": "text/javascript"}
+_SCRIPTS = ("main", "talk", "connection", "sound", "capture", "playback", "resampler", "transcript", "facts")
+
+_FILES = {"/": "index.html"} | {
+    f"/page/{name}": name for name in ("style.css", "icon.svg", *(f"{script}.js" for script in _SCRIPTS))
 }
+"""The file of each path."""
 
 PATHS = tuple(_FILES)
 """What a browser asks for before its user can give a key."""
@@ -56,7 +49,7 @@ _HEADERS = {
 def routes() -> list[Route]:
     """The page's routes, one a file."""
     folder = resources.files("voxrill.runtime.serve") / "page"
-    return [_route(path, (folder / name).read_bytes(), media) for path, (name, media) in _FILES.items()]
+    return [_route(path, (folder / name).read_bytes(), _MEDIA[name.split(".")[1]]) for path, name in _FILES.items()]
 
 
 def _route(path: str, content: bytes, media: str) -> Route:

@@ -2,6 +2,9 @@
 
 import { element } from "./transcript.js";
 
+/** What tells processors of one name apart, for machines. */
+const DIGEST = /, [0-9a-f]{16}$/;
+
 /** Show what /v1/device says in a definition list. */
 export function showFacts(list, device) {
   const lines = {
@@ -9,7 +12,7 @@ export function showFacts(list, device) {
     Weights: device.source,
     Precision: each(device.precision),
     Size: `${(device.bytes / 1e6).toFixed(0)} MB`,
-    Processor: device.processor,
+    Processor: device.processor.replace(DIGEST, ""),
     Threads: `${device.threads} of ${device.cores} cores`,
     Provider: each(device.provider),
     onnxruntime: device.onnxruntime,

@@ -24,6 +24,7 @@ const view = {
     showFacts(part.facts, device);
   },
   failed(error) {
+    if (error.name === "AbortError") return; // the user ended it
     view.trouble(error.message);
     showTalking(talk.listening);
     if (error.kind === "key") askForKey();
@@ -80,6 +81,8 @@ part.mute.addEventListener("click", () => {
 
 part["write-form"].addEventListener("submit", async (event) => {
   event.preventDefault();
+  if (part.text.readOnly) return;
+  part.text.readOnly = true;
   view.trouble("");
   try {
     await talk.write(part.text.value);
@@ -87,6 +90,7 @@ part["write-form"].addEventListener("submit", async (event) => {
   } catch (error) {
     view.failed(error);
   }
+  part.text.readOnly = false;
 });
 
 part["key-form"].addEventListener("submit", (event) => {

@@ -23,6 +23,7 @@ class Playback extends AudioWorkletProcessor {
     this.resampler = new Resampler(this.rate, sampleRate);
     this.written = this.read = this.gaps = 0;
     this.open = this.waiting = true;
+    this.whole = false;
   }
 
   play({ samples }) {
@@ -61,7 +62,7 @@ class Playback extends AudioWorkletProcessor {
   }
 
   end() {
-    this.open = this.whole = false;
+    this.open = false;
     this.tell("over");
   }
 

@@ -37,9 +37,9 @@ export class Talk {
 
   /** Ask in writing; done when the server has taken it. */
   async write(text) {
-    await this.open();
     await this.cut();
     await this.answer?.over;
+    await this.open();
     this.asked = this.now;
     const content = [{ type: "input_text", text }];
     this.send("conversation.item.create", { event_id: WRITTEN, item: { type: "message", role: "user", content } });
@@ -54,7 +54,7 @@ export class Talk {
 
   /** End the talk. */
   stop() {
-    this.wish?.abort(new Error("The talk was ended."));
+    this.wish?.abort();
     this.socket?.close();
     this.sound?.close();
     this.wish = this.opened = this.socket = this.sound = this.answer = undefined;
@@ -119,24 +119,27 @@ export class Talk {
   }
 
   /** The server went away. */
-  async lost(reason, signal) {
+  lost(reason, signal) {
     if (signal.aborted) return;
     this.socket = undefined;
     this.answer?.end();
     this.answer = undefined;
     this.writing?.reject(new Error("The server went away before it took that."));
-    try {
-      if (reason === "idle") throw new Error("The server ended the talk: it was silent for too long.");
-      this.view.state("Connecting");
-      this.view.trouble(`The server is lost. Trying again in ${SOON} s.`);
-      await pause(SOON, signal);
-      await this.connect(signal);
-      this.view.remark("Connected again. The device has forgotten what was said before.");
-    } catch (error) {
+    this.opened = this.rejoin(reason, signal);
+    this.opened.catch((error) => {
       if (signal.aborted) return;
       this.stop();
       this.view.failed(error);
-    }
+    });
+  }
+
+  async rejoin(reason, signal) {
+    if (reason === "idle") throw new Error("The server ended the talk: it was silent for too long.");
+    this.view.state("Connecting");
+    this.view.trouble(`The server is lost. Trying again in ${SOON} s.`);
+    await pause(SOON, signal);
+    await this.connect(signal);
+    this.view.remark("Connected again. The device has forgotten what was said before.");
   }
 
   send(type, fields = {}) {
@@ -162,7 +165,7 @@ export class Talk {
 
   /** What the loudspeaker tells of the answer. */
   played({ type, time, gaps }) {
-    if (!this.answer) return;
+    if (!this.answer || this.answer.cut) return;
     if (type === "first") {
       this.view.state("Answering");
       this.view.latency(this.answer.id, time + this.sound.outputDelay - this.asked, "sound");

@@ -37,14 +37,14 @@ export class Transcript {
 
   /** Something that is to be known of the talk. */
   remark(text) {
-    this.follow(() => this.list.append(element("li", "remark", text)));
+    this.follow(() => this.list.append(element("div", "remark", text)));
   }
 
   line(id, kind, who) {
-    const item = element("li", kind);
+    const turn = element("div", kind);
     const line = { text: element("p", "said"), notes: element("p", "notes") };
-    item.append(element("span", "who", who), line.text, line.notes);
-    this.follow(() => this.list.append(item));
+    turn.append(element("span", "who", who), line.text, line.notes);
+    this.follow(() => this.list.append(turn));
     this.lines.set(id, line);
     return line;
   }
