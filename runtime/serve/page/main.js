@@ -36,7 +36,7 @@ const talk = new Talk(view);
 function showTalking(on) {
   part.talk.textContent = on ? "Stop" : "Start talking";
   part.talk.classList.toggle("on", on);
-  part.mute.disabled = !on;
+  part.mute.disabled = part.hold.disabled = !on;
   if (!on) part.level.value = part.level.min;
 }
 
@@ -78,6 +78,19 @@ part.mute.addEventListener("click", () => {
   talk.mute(!talk.muted);
   part.mute.setAttribute("aria-pressed", talk.muted);
 });
+
+part["by-hand"].addEventListener("change", () => {
+  part.hold.hidden = !part["by-hand"].checked;
+  talk.pushToTalk(part["by-hand"].checked);
+});
+
+part.hold.addEventListener("pointerdown", () => talk.press());
+part.hold.addEventListener("keydown", (event) => {
+  if ([" ", "Enter"].includes(event.key) && !event.repeat) talk.press();
+});
+for (const end of ["pointerup", "pointercancel", "pointerleave", "keyup", "blur"]) {
+  part.hold.addEventListener(end, () => talk.release());
+}
 
 part["write-form"].addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -22,12 +22,13 @@ class Playback extends AudioWorkletProcessor {
   begin() {
     this.resampler = new Resampler(this.rate, sampleRate);
     this.written = this.read = this.gaps = 0;
-    this.open = this.waiting = true;
-    this.whole = false;
+    this.open = true;
+    this.whole = this.waiting = false;
   }
 
   play({ samples }) {
     for (const sample of samples) this.ring[this.written++ % ROOM] = sample;
+    if (this.waiting) this.gaps += 1;
     this.waiting = false;
   }
 
@@ -57,18 +58,13 @@ class Playback extends AudioWorkletProcessor {
       return this.ring[this.read++ % ROOM] / 32768;
     }
     if (this.open && this.whole) this.end();
-    else if (this.open && !this.waiting) this.wait();
+    else this.waiting = this.read > 0;
     return 0;
   }
 
   end() {
     this.open = false;
     this.tell("over");
-  }
-
-  wait() {
-    this.waiting = true;
-    this.gaps += 1;
   }
 
   tell(type, time) {

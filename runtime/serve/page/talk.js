@@ -18,7 +18,7 @@ export class Talk {
   constructor(view) {
     this.view = view;
     this.key = "";
-    this.listening = this.muted = false;
+    this.listening = this.muted = this.byHand = this.held = false;
   }
 
   // What the user does
@@ -52,13 +52,35 @@ export class Talk {
     this.rest();
   }
 
+  /** Whether the user says by hand, with `press` and `release`, when a turn begins and ends. */
+  pushToTalk(byHand) {
+    this.byHand = byHand;
+    this.held = false;
+    this.send("session.update", { session: { type: "realtime", audio: { input: this.detection } } });
+    this.rest();
+  }
+
+  press() {
+    this.cut();
+    this.send("input_audio_buffer.clear");
+    this.held = true;
+    this.view.state("Hearing you");
+  }
+
+  release() {
+    if (!this.held) return;
+    this.held = false;
+    this.asked = this.now;
+    this.send("input_audio_buffer.commit");
+  }
+
   /** End the talk. */
   stop() {
     this.wish?.abort();
     this.socket?.close();
     this.sound?.close();
     this.wish = this.opened = this.socket = this.sound = this.answer = undefined;
-    this.listening = false;
+    this.listening = this.held = false;
     this.view.state("Not connected");
   }
 
@@ -112,7 +134,8 @@ export class Talk {
     this.socket = socket;
     this.sent = 0;
     const output_modalities = [this.sound ? "audio" : "text"];
-    const audio = { input: { format: { type: "audio/pcm", rate: RATE }, transcription: { model: device.bundle } } };
+    const transcription = { model: device.bundle };
+    const audio = { input: { format: { type: "audio/pcm", rate: RATE }, transcription, ...this.detection } };
     this.send("session.update", { session: { type: "realtime", output_modalities, audio } });
     this.view.connected(device);
     this.rest();
@@ -142,6 +165,11 @@ export class Talk {
     this.view.remark("Connected again. The device has forgotten what was said before.");
   }
 
+  /** Who finds out when a turn is over, in the server's words. */
+  get detection() {
+    return { turn_detection: this.byHand ? null : { type: "server_vad" } };
+  }
+
   send(type, fields = {}) {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type, ...fields }));
   }
@@ -151,7 +179,7 @@ export class Talk {
   /** A piece of the microphone's sound; `time` is that of its last sample. */
   heard(samples, time) {
     this.view.level(decibels(samples));
-    if (!this.socket) return;
+    if (!this.socket || (this.byHand && !this.held)) return;
     this.sent += samples.length;
     this.origin = time - this.sent / RATE; // when the server's count of our sound began
     this.send("input_audio_buffer.append", { audio: toBase64(samples) });
@@ -171,7 +199,7 @@ export class Talk {
       this.view.latency(this.answer.id, time + this.sound.outputDelay - this.asked, "sound");
     } else {
       this.answer.heard = true;
-      if (gaps > 0) this.view.note(this.answer.id, `waited for ${gaps} times while it was played`);
+      if (gaps > 0) this.view.note(this.answer.id, `${gaps} ${gaps === 1 ? "gap" : "gaps"} in its sound`);
       this.rest();
     }
   }
@@ -195,7 +223,8 @@ export class Talk {
 
   /** Say that nothing is being done. */
   rest() {
-    if (this.socket) this.view.state(this.listening ? (this.muted ? "Muted" : "Listening") : "Connected");
+    const ready = this.byHand ? "Ready" : "Listening";
+    if (this.socket) this.view.state(this.listening ? (this.muted ? "Muted" : ready) : "Connected");
   }
 
   // The server's events
@@ -210,6 +239,14 @@ export class Talk {
     this.view.asked(id, type === "input_text" ? text : null);
     if (type !== "input_text") return;
     this.writing?.resolve();
+    this.view.state("Thinking");
+    this.send("response.create");
+  }
+
+  /** What was said by hand is to be answered, once the answer before has ended. */
+  async committed() {
+    if (!this.byHand) return;
+    await this.answer?.over;
     this.view.state("Thinking");
     this.send("response.create");
   }
@@ -258,6 +295,7 @@ const EVENTS = {
     talk.asked = talk.origin + event.audio_end_ms / 1000;
     talk.view.state("Thinking");
   },
+  "input_audio_buffer.committed": (talk) => talk.committed(),
   "conversation.item.added": (talk, event) => talk.added(event.item),
   [`${TRANSCRIPTION}.completed`]: (talk, event) => talk.view.written(event.item_id, event.transcript),
   [`${TRANSCRIPTION}.failed`]: (talk, event) => talk.view.written(event.item_id, null),
