@@ -18,9 +18,9 @@ const view = {
   piece: (id, text) => transcript.piece(id, text),
   latency: (id, seconds, what) => transcript.latency(id, seconds, what),
   note: (id, text) => transcript.note(id, text),
-  remark: (text) => transcript.remark(text),
-  connected(device) {
+  joined(device) {
     view.trouble("");
+    transcript.begin();
     showFacts(part.facts, device);
   },
   failed(error) {
@@ -48,8 +48,9 @@ function askForKey() {
 
 async function look() {
   try {
-    view.connected(await askDevice(talk.key));
+    showFacts(part.facts, await askDevice(talk.key));
     part["key-form"].hidden = true;
+    view.trouble("");
     view.state("Not connected");
   } catch (error) {
     view.state("Not connected");

@@ -137,7 +137,7 @@ export class Talk {
     const transcription = { model: device.bundle };
     const audio = { input: { format: { type: "audio/pcm", rate: RATE }, transcription, ...this.detection } };
     this.send("session.update", { session: { type: "realtime", output_modalities, audio } });
-    this.view.connected(device);
+    this.view.joined(device);
     this.rest();
   }
 
@@ -162,7 +162,6 @@ export class Talk {
     this.view.trouble(`The server is lost. Trying again in ${SOON} s.`);
     await pause(SOON, signal);
     await this.connect(signal);
-    this.view.remark("Connected again. The device has forgotten what was said before.");
   }
 
   /** Who finds out when a turn is over, in the server's words. */

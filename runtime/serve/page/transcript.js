@@ -35,9 +35,11 @@ export class Transcript {
     this.follow(() => this.lines.get(id)?.notes.append(element("span", "note", text)));
   }
 
-  /** Something that is to be known of the talk. */
-  remark(text) {
-    this.follow(() => this.list.append(element("div", "remark", text)));
+  /** A session begins, which knows nothing of the one before. */
+  begin() {
+    if (!this.lines.size) return;
+    const remark = element("div", "remark", "A new talk: the device has forgotten what was said before.");
+    this.follow(() => this.list.append(remark));
   }
 
   line(id, kind, who) {
