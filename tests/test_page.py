@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import b64decode
+from importlib import resources
 from itertools import groupby
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_a_server_that_goes_away(browser, server):
         tab.open().write("turn on the garden lights")
         tab.sees("transcript", "garden lights on")
         sockets[0][0].close(code=1012)
-        tab.sees("transcript", "The device has forgotten")
+        tab.sees("transcript", "the device has forgotten")
         tab.write("turn on the kitchen lights")
         tab.sees("transcript", ANSWER)
         assert tab.complaints == []
@@ -277,6 +278,23 @@ def test_a_muted_microphone_sends_silence(tab, scripted):
     assert {len(piece) for piece in sound} == {960} and not np.any(sound[-5:])
 
 
+def test_the_talk_is_ended_while_something_is_sent(tab, scripted):
+    """Nothing hangs: the text stays, and is sent in the next talk."""
+    tab.page.click("#talk")
+    until(tab, lambda: scripted.of("input_audio_buffer.append"))
+    scripted.send("input_audio_buffer.speech_stopped", audio_end_ms=0)
+    scripted.answer("a long answer", noise(30))
+    tab.sees("status", "Answering")
+    tab.write("hello")
+    until(tab, lambda: scripted.of("conversation.item.truncate"))
+    tab.page.click("#talk")
+    tab.sees("status", "Not connected")
+    assert tab.page.inner_text("#trouble") == "" and not scripted.of("conversation.item.create")
+    tab.page.click("#text")
+    tab.press("Enter")
+    until(tab, lambda: scripted.of("conversation.item.create"))
+
+
 def test_text_is_never_markup(tab, scripted):
     """What the user wrote, what the model said, what the server says of itself, and its errors."""
     facts = {"bundle": MARKUP, "family": MARKUP, "source": MARKUP, "precision": {"decoder": MARKUP}, "bytes": 1}
@@ -324,8 +342,10 @@ def test_what_a_browser_is_told(server):
 
 
 def test_no_file_of_the_page_is_forgotten():
-    folder = web_page.resources.files("voxrill.runtime.serve") / "page"
-    assert {file.name for file in folder.iterdir()} == set(web_page._FILES.values())
+    folder = resources.files("voxrill.runtime.serve") / "page"
+    assert {file.name for file in folder.iterdir()} == {
+        path.rpartition("/")[2] or "index.html" for path in web_page.PATHS
+    }
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ export class Sound {
 
   close() {
     this.release();
+    this.cleared?.({ milliseconds: 0, left: 0 });
     this.context.close();
   }
 

@@ -37,8 +37,10 @@ export class Talk {
 
   /** Ask in writing; done when the server has taken it. */
   async write(text) {
+    const signal = this.wish?.signal;
     await this.cut();
     await this.answer?.over;
+    signal?.throwIfAborted();
     await this.open();
     this.asked = this.now;
     const content = [{ type: "input_text", text }];
@@ -77,6 +79,8 @@ export class Talk {
   /** End the talk. */
   stop() {
     this.wish?.abort();
+    this.answer?.end();
+    this.writing?.reject(new DOMException("The talk was ended.", "AbortError"));
     this.socket?.close();
     this.sound?.close();
     this.wish = this.opened = this.socket = this.sound = this.answer = undefined;
@@ -124,10 +128,11 @@ export class Talk {
 
   /** Connect once. */
   async join(signal) {
+    signal.throwIfAborted();
     this.view.state("Connecting");
     const device = await askDevice(this.key);
     checkRoom(device);
-    const socket = await openSocket(this.key, (event) => this.take(event));
+    const socket = await openSocket(this.key, (event) => signal.aborted || this.take(event));
     if (signal.aborted) socket.close();
     signal.throwIfAborted();
     socket.onclose = ({ reason }) => this.lost(reason, signal);
