@@ -267,17 +267,6 @@ class WavWriter:
         )
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path` to write a file to; it takes the name when the block ends well."""
-    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _check_rate(rate: object) -> None:
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate < 1:
         raise UsageError(f"A sample rate of {rate!r} makes no sense", "Give whole hertz, such as 16000")

@@ -18,6 +18,7 @@ from voxrill.runtime.bundle import Bundle, file_entry, remove
 from voxrill.runtime.contract import is_for_npu
 from voxrill.runtime.errors import BundleError, UsageError
 from voxrill.runtime.manifest import FileEntry
+from voxrill.runtime.replacing import replacing
 from voxrill.runtime.steps import Progress, quiet
 
 COMPILED_FOLDER = "compiled"
@@ -152,6 +153,5 @@ def _read(folder: Path) -> CompiledForm | None:
 
 
 def _write(folder: Path, form: CompiledForm) -> None:
-    partial = folder / f".{COMPILED_FILE}"
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(form), indent=2) + b"\n")
-    partial.replace(folder / COMPILED_FILE)
+    with replacing(folder / COMPILED_FILE) as partial:
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(form), indent=2) + b"\n")

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from voxrill.runtime.audio_file import SAMPLE_RATE
 from voxrill.runtime.bundle import Bundle
 from voxrill.runtime.errors import BundleError
 from voxrill.runtime.generate import Generation, Options
 from voxrill.runtime.model import Model
 from voxrill.runtime.sampling import Sampler
+from voxrill.runtime.tone import tone
 
 TONE_SECONDS = 0.5
-TONE_HZ = 220.0
 
 
 def smoke_run(bundle: Bundle) -> dict[str, float]:
@@ -25,10 +24,9 @@ def smoke_run(bundle: Bundle) -> dict[str, float]:
         BundleError: a graph cannot be loaded, departs from its contract, or gives numbers that are not finite.
     """
     model = Model(bundle)
-    seconds = np.arange(int(TONE_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     context = model.conversation().context
     with context.turn("user"):
-        context.add_audio(0.3 * np.sin(2 * np.pi * TONE_HZ * seconds).astype(np.float32))
+        context.add_audio(tone(TONE_SECONDS))
     for _ in Generation(context, Options("sequential", max_new_tokens=2, text_only=True)):
         pass
     hidden = context.advance()

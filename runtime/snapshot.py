@@ -7,8 +7,6 @@ header's length as 8 bytes little-endian, the header (JSON), and each tensor as 
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.conversation import Conversation, Output
 from voxrill.runtime.errors import UsageError
+from voxrill.runtime.replacing import replacing
 
 if TYPE_CHECKING:
     from voxrill.runtime.model import Model
@@ -64,13 +63,10 @@ def save_snapshot(model: Model, system: str | None, path: Path, attached: Any = 
     for name, tensor in content.items():
         header.tensors[name] = _Tensor(tensor.shape, 0)
     _place(header)
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        _write(partial, header, content)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            _write(partial, header, content)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise UsageError(f"{path} cannot be written: {error.strerror}", "Give another file, or make room") from None
     return positions
 

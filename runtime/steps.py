@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich import progress as bars
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Progress = Callable[[str, int, int], None]
 """Called with what begins, how many steps are done, and how many there are."""
@@ -19,6 +20,8 @@ def quiet(_stage: str, _done: int, _total: int) -> None:
 @contextmanager
 def step_progress(console: Console, what: str) -> Iterator[Progress]:
     """Yields what is called with the step that begins, the steps done, and their number; silent without a terminal."""
+    from rich import progress as bars  # 25 ms, which `import voxrill` shall not take
+
     columns = (
         bars.SpinnerColumn(),
         bars.TextColumn("{task.description}"),

@@ -30,6 +30,7 @@ from voxrill.runtime.model import Model
 from voxrill.runtime.sampling import Sampler
 from voxrill.runtime.steps import Progress, quiet
 from voxrill.runtime.threads import TURNS, Timings, best, sweep
+from voxrill.runtime.tone import tone
 from voxrill.runtime.tuned import (
     PLAIN,
     TUNED_FILE,
@@ -140,9 +141,8 @@ def _loaded(bundle: Bundle, form: TunedForm) -> tuple[Load, list[NDArray[Any]]]:
 def outputs(model: Model) -> list[NDArray[Any]]:
     """What every graph of a model gives for the same sound: hidden states, logits, codes, samples."""
     context = model.conversation().context
-    seconds = np.arange(8000) / 16000
     with context.turn("user"):
-        context.add_audio((0.3 * np.sin(2 * np.pi * 220 * seconds)).astype(np.float32))
+        context.add_audio(tone(0.5))
     hidden = context.hidden_states()
     codes = context.frame(hidden[-1], model.manifest.tasks.chat.audio, Sampler(0))
     frame = np.minimum(codes, context.end_of_audio - 1)[:, None]

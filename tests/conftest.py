@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -155,12 +156,24 @@ def cli(monkeypatch, capfdbinary, tmp_path) -> CommandLine:
 
 
 @pytest.fixture
-def server():
-    """A private PulseAudio with one wire."""
+def sound_system():
+    """That PulseAudio and PortAudio are there to be used."""
     try:
         check_pulseaudio()
         portaudio()
     except VoxrillError as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture
+def server(sound_system):
+    """A private PulseAudio with one wire."""
     with SoundServer("test") as started:
         yield started
+
+
+@pytest.fixture
+def no_thread_is_left():
+    """Whoever listened stopped listening."""
+    yield
+    assert "voxrill-listener" not in {thread.name for thread in threading.enumerate()}

@@ -11,14 +11,12 @@ import pytest
 
 from tests.commands import run_alone
 from tests.talking import SPOKEN, Scene
-from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.talk.audio_devices import portaudio
 from voxrill.runtime.talk.bench.asking import Asked, Question
 from voxrill.runtime.talk.bench.first_sound import first_sound, group, table
 from voxrill.runtime.talk.bench.forced import ENDINGS, described, endless_conversation, steps_of
 from voxrill.runtime.talk.bench.measuring import voiced
 from voxrill.runtime.talk.bench.questions import joined, read_questions
-from voxrill.runtime.talk.bench.sound_server import WIRE_RATE, check_pulseaudio
+from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
 from voxrill.runtime.talk.edges import BLOCK_SECONDS
 from voxrill.runtime.talk.mind import MindOptions
 
@@ -92,12 +90,7 @@ def test_long_questions_are_joined_without_pauses():
         assert first == 0 and end == pytest.approx(4.0 * WIRE_RATE, abs=0.1 * WIRE_RATE)
 
 
-def test_the_command_asks_a_bundle_of_random_weights(bundles, tmp_path):
-    try:
-        check_pulseaudio()
-        portaudio()
-    except VoxrillError as missing:
-        pytest.skip(str(missing))
+def test_the_command_asks_a_bundle_of_random_weights(sound_system, bundles, tmp_path):
     arguments = ("bench", "first-sound", "--bundle", bundles["lfm2.5"], "-n", "2", "--seconds", "1", "--json")
     ran = run_alone(*arguments, cwd=tmp_path)
     assert ran.status == 0, ran.err

@@ -1,6 +1,5 @@
 """Commands as they are spoken, on fake edges: each is done once, and however it ends nothing hangs."""
 
-import threading
 import time
 from pathlib import Path
 
@@ -41,10 +40,7 @@ def pebble():
     return voxrill.load(threads=1)
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    yield
-    assert "voxrill-listener" not in {thread.name for thread in threading.enumerate()}
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 class Watching(Watcher):

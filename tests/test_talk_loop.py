@@ -1,7 +1,5 @@
 """The live loop with its two threads: it answers, and however it ends nothing hangs and no turn is lost."""
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -22,10 +20,7 @@ def pebble():
     return voxrill.load(threads=1)
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    yield
-    assert "voxrill-listener" not in {thread.name for thread in threading.enumerate()}
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 class Held:

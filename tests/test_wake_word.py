@@ -14,9 +14,8 @@ import soxr
 import voxrill
 from tests.talking import CLIPS, HELD_OUT, SPOKEN, Scene, silence, spoken
 from voxrill.runtime.audio_file import as_waveform, read_audio
-from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.talk.audio_devices import portaudio
-from voxrill.runtime.talk.bench.sound_server import WIRE_RATE, SoundServer, check_pulseaudio
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
 from voxrill.runtime.talk.bench.subject import Subject
 from voxrill.runtime.talk.bench.virtual_user import VirtualUser
 from voxrill.runtime.talk.edges import BLOCK, RATE, Block
@@ -273,19 +272,8 @@ def test_a_word_and_a_key_do_not_go_together(cli, option):
     cli.refuses("talk", "--wake-word", "okay_nabu", option, saying="--wake-word")
 
 
-@pytest.fixture
-def server():
-    try:
-        check_pulseaudio()
-        portaudio()
-    except VoxrillError as missing:
-        pytest.skip(str(missing))
-    with SoundServer("wake") as started:
-        yield started
-
-
 def test_a_talk_with_a_wake_word_over_pulseaudio_is_recorded_and_replayed(server, say, nabu, cli, tmp_path):
-    wire = server.wire("wake")
+    wire = server.wire("test")
     command = ["-m", "voxrill", "talk", "--json", "--wake-word", nabu.name, "--record", str(tmp_path / "kept")]
     word, question = say("flite rms", "okay nabu"), spoken(SPOKEN[0])
     said = np.concatenate([question, silence(1.5), word, silence(0.1), question])

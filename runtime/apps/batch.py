@@ -22,11 +22,12 @@ import msgspec
 from voxrill import __version__
 from voxrill.runtime.apps.subtitles import as_json
 from voxrill.runtime.apps.transcript import SegmentEvent
-from voxrill.runtime.audio_file import SAMPLE_RATE, SOUND_FILES, read_pieces, replacing
+from voxrill.runtime.audio_file import SAMPLE_RATE, SOUND_FILES, read_pieces
 from voxrill.runtime.bundle import Bundle, hash_file
 from voxrill.runtime.cli import printable
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.model import Model
+from voxrill.runtime.replacing import replacing
 from voxrill.runtime.talk.edges import Floats
 
 Record = dict[str, Any]

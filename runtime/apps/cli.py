@@ -13,6 +13,7 @@ from rich.console import Console
 
 from voxrill.runtime.apps.classify import TASK, Classifier
 from voxrill.runtime.apps.control import THRESHOLD, Control, Understood
+from voxrill.runtime.apps.failures import Failures
 from voxrill.runtime.apps.grammar import read_grammar
 from voxrill.runtime.apps.live_control import Commanded, LiveControl, LiveOptions
 from voxrill.runtime.cli import (
@@ -30,6 +31,7 @@ from voxrill.runtime.cli import (
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.device_stream import AudioSystem
+from voxrill.runtime.talk.devices_cli import MicrophoneOption, SpeakerOption
 from voxrill.runtime.talk.edges import Player
 from voxrill.runtime.talk.endpointing import EndpointOptions
 from voxrill.runtime.talk.events import Notice
@@ -64,21 +66,18 @@ def classify(
     """Tell which of some labels fits a sound, with a probability for each."""
     model = open_model(bundle, threads, provider, strict)
     classifier = Classifier(model, None if labels is None else labels.split(","), task, system)
-    failed = 0
+    failures = Failures(len(files))
     for file in files:
-        try:
+        with failures.of_one():
             found = classifier.classify(file)
-        except VoxrillError as error:
-            failed += _failed(error, len(files))
-            continue
-        if json:
-            print_json({"file": printable(file), "label": found.label, "probabilities": found.probabilities,
-                        "uncalibrated": found.uncalibrated, "mass": found.mass})  # fmt: skip
-        elif len(files) > 1:
-            print(f"{file}\t{found.label}\t{found.probabilities[found.label]:.3f}", flush=True)
-        else:
-            print("\n".join(f"{label}\t{probability:.3f}" for label, probability in found.probabilities.items()))
-    _check_failed(failed, len(files))
+            if json:
+                print_json({"file": printable(file), "label": found.label, "probabilities": found.probabilities,
+                            "uncalibrated": found.uncalibrated, "mass": found.mass})  # fmt: skip
+            elif len(files) > 1:
+                print(f"{file}\t{found.label}\t{found.probabilities[found.label]:.3f}", flush=True)
+            else:
+                print("\n".join(f"{label}\t{probability:.3f}" for label, probability in found.probabilities.items()))
+    failures.check()
 
 
 def control(
@@ -96,8 +95,8 @@ def control(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; only say what was understood.")] = False,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="WAV file for the spoken answer to one file.")] = None,
-    microphone: Annotated[str | None, typer.Option(help="Its name or a part of it; else the default.")] = None,
-    speaker: Annotated[str | None, typer.Option(help="Its name or a part of it; else the default.")] = None,
+    microphone: MicrophoneOption = None,
+    speaker: SpeakerOption = None,
     mute: Annotated[bool, typer.Option("--mute", help="Without a loudspeaker.")] = False,
     barge_in: Annotated[bool, typer.Option("--barge-in", help="Listen while answering (headphones).")] = False,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a command.")] = EndpointOptions.endpoint,
@@ -139,28 +138,28 @@ def control(
 
 
 def _control_files(model: Model, controls: Control, files: list[Path], run: bool, out: Path | None, json: bool) -> None:
-    failed = 0
+    failures = Failures(len(files))
     for file in files:
-        error: VoxrillError | None = None
-        answer = ""
-        try:
+        with failures.of_one():
             understood = controls.hear(file)
-        except VoxrillError as unheard:
-            failed += _failed(unheard, len(files))
-            continue
-        if understood.accepted and run:
-            try:
-                controls.run(understood.call)
-            except VoxrillError as broken:
-                error = broken
-        if error is None:
-            answer = controls.answer(understood)
-        _show(understood, answer, json, error, {"file": printable(file)} if len(files) > 1 or json else {})
-        if error is not None:
-            failed += _failed(error, len(files))
-        elif out is not None and answer:
-            model.speak(answer).save(out)
-    _check_failed(failed, len(files))
+            error = _ran(controls, understood) if run else None
+            answer = controls.answer(understood) if error is None else ""
+            _show(understood, answer, json, error, {"file": printable(file)} if len(files) > 1 or json else {})
+            if error is not None:
+                raise error
+            if out is not None and answer:
+                model.speak(answer).save(out)
+    failures.check()
+
+
+def _ran(controls: Control, understood: Understood) -> VoxrillError | None:
+    """Runs what a command calls, if it is certain enough; what went wrong."""
+    try:
+        if understood.accepted:
+            controls.run(understood.call)
+    except VoxrillError as error:
+        return error
+    return None
 
 
 def _show(understood: Understood, answer: str, json: bool, error: VoxrillError | None, more: dict[str, Any]) -> None:
@@ -180,16 +179,3 @@ def _show(understood: Understood, answer: str, json: bool, error: VoxrillError |
         err.print(f"{sure}: {answer}" if answer else sure, style="dim", soft_wrap=True)
     else:
         err.print(f"{where}not understood, {sure}; it may have been: {call}", style="yellow", soft_wrap=True)
-
-
-def _failed(error: VoxrillError, files: int) -> int:
-    """Say what is wrong with one file of several; of only one it is the end."""
-    if files == 1:
-        raise error
-    err.print(f"voxrill: {error}", style="red", soft_wrap=True)
-    return 1
-
-
-def _check_failed(failed: int, files: int) -> None:
-    if failed:
-        raise UsageError(f"{failed} of {files} files failed", "See the lines above")

@@ -13,13 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 
-import numpy as np
-
 from voxrill.runtime.apps.control import Control, Understood
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent
 from voxrill.runtime.model import Model
-from voxrill.runtime.talk.edges import RATE, Microphone, Player
+from voxrill.runtime.talk.edges import Microphone, Player
 from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.talk.events import Notice, StateChanged, View
 from voxrill.runtime.talk.floor import Floor
@@ -38,6 +36,7 @@ from voxrill.runtime.talk.listener import (
 )
 from voxrill.runtime.talk.reply import Pace
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.tone import tone
 
 _POLL = 0.02
 """Seconds after which it is looked again whether an answer was played to its end."""
@@ -137,7 +136,7 @@ class LiveControl:
 
     def _warm_up(self) -> None:
         """Understand a tone and say something, unheard: first runs are slow."""
-        self._control.hear(0.1 * np.sin(2 * np.pi * 300 / RATE * np.arange(RATE, dtype=np.float32)))
+        self._control.hear(tone())
         started = time.perf_counter()
         speech = self._model.speak(self._control.ask_back, seed=0)
         self._pace.measure(time.perf_counter() - started, speech.result.audio_seconds)

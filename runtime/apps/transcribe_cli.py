@@ -16,7 +16,6 @@ import typer
 
 from voxrill.devices.processor import cores
 from voxrill.runtime.apps.batch import (
-    Record,
     Results,
     hashed,
     made_with,
@@ -24,6 +23,7 @@ from voxrill.runtime.apps.batch import (
     sound_files,
     transcribe_batch,
 )
+from voxrill.runtime.apps.failures import Failures
 from voxrill.runtime.apps.subtitles import form_named
 from voxrill.runtime.apps.writing import Writing
 from voxrill.runtime.bundle import Bundle
@@ -43,10 +43,11 @@ from voxrill.runtime.cli import (
     print_json,
     sampling,
 )
-from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.errors import UsageError
 from voxrill.runtime.model import Model, chosen
 from voxrill.runtime.steps import Progress, step_progress
 from voxrill.runtime.talk.device_stream import AudioSystem
+from voxrill.runtime.talk.devices_cli import MicrophoneOption
 from voxrill.runtime.talk.microphone import DeviceMicrophone
 
 
@@ -70,7 +71,7 @@ def transcribe(
         list[Path] | None, typer.Argument(help="Sound files (WAV, FLAC, OGG, MP3; any rate and length), or folders.")
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Listen to the microphone until Ctrl-C.")] = False,
-    microphone: Annotated[str | None, typer.Option(help="Its name or a part of it; else the default.")] = None,
+    microphone: MicrophoneOption = None,
     form: Annotated[
         str | None, typer.Option("--format", help="plain, srt, vtt or json; else as --out is called, or plain.")
     ] = None,
@@ -138,23 +139,17 @@ def _check(form: str | None, out: Path | None, json: bool, jobs: int, folders: b
 
 
 def _transcribe_files(writing: Writing, files: list[Path], timed: bool) -> None:
-    failed = 0
+    failures = Failures(len(files))
     for file in files:
-        try:
+        with failures.of_one():
             writing.file(file, timed, named=len(files) > 1)
-        except VoxrillError as error:
-            if len(files) == 1:
-                raise
-            failed += 1
-            err.print(f"voxrill: {error}", style="red", soft_wrap=True)
-    if failed:
-        raise UsageError(f"{failed} of {len(files)} files could not be transcribed", "See the lines above")
+    failures.check()
 
 
 def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchWish) -> None:
     files = list(dict.fromkeys(file for named in wish.files for file in sound_files(named)))
     made = short_hash(made_with(bundle, wish.wished))
-    failed = 0
+    failures = Failures(len(files))
     with ExitStack() as stack:
         progress = stack.enter_context(step_progress(err, "transcribing"))
         results = stack.enter_context(Results(wish.out, made)) if wish.out is not None else None
@@ -165,10 +160,10 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
         records = stack.enter_context(closing(transcribe_batch(models, asked, made, wish.wished)))
         for number, record in enumerate(records, 1):
             progress("transcribing", number, len(asked))
-            failed += _reported(record)
+            if "error" in record:
+                failures.tell(record["error"])
             (print_json if results is None else results.add)(record)
-    if failed:
-        raise UsageError(f"{failed} of {len(files)} files could not be transcribed", "See the lines above")
+    failures.check()
 
 
 def _unfinished(files: list[Path], results: Results | None, progress: Progress) -> list[tuple[Path, str]]:
@@ -181,10 +176,3 @@ def _unfinished(files: list[Path], results: Results | None, progress: Progress) 
     if len(asked) < len(files):
         err.print(f"{len(files) - len(asked)} of {len(files)} sounds were finished before", style="dim")
     return asked
-
-
-def _reported(record: Record) -> bool:
-    """Whether a record is a failure, which is told."""
-    if "error" in record:
-        err.print(f"voxrill: {record['error']}", style="red", soft_wrap=True)
-    return "error" in record

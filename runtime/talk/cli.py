@@ -34,6 +34,7 @@ from voxrill.runtime.model import Model
 from voxrill.runtime.snapshot import open_snapshot, save_snapshot
 from voxrill.runtime.talk import replay as replaying
 from voxrill.runtime.talk.device_stream import AudioSystem
+from voxrill.runtime.talk.devices_cli import MicrophoneOption, SpeakerOption
 from voxrill.runtime.talk.echo import EchoCancellingMicrophone, canceller
 from voxrill.runtime.talk.edges import Microphone, Player
 from voxrill.runtime.talk.endpointing import EndpointOptions
@@ -45,8 +46,8 @@ from voxrill.runtime.talk.microphone import DeviceMicrophone
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.mute import MutePlayer
 from voxrill.runtime.talk.speaker import Speaker
-from voxrill.runtime.talk.trace import TurnTrace, chrome_trace, table
-from voxrill.runtime.talk.view import make_view
+from voxrill.runtime.talk.trace import TurnTrace, chrome_trace
+from voxrill.runtime.talk.view import make_view, trace_table
 from voxrill.runtime.talk.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
 
 SEEDS = 1 << 31
@@ -62,8 +63,8 @@ def register(app: typer.Typer) -> None:
 
 def talk(
     bundle: BundleOption = None,
-    microphone: Annotated[str | None, typer.Option(help="Its name or a part of it; else the default.")] = None,
-    speaker: Annotated[str | None, typer.Option(help="Its name or a part of it; else the default.")] = None,
+    microphone: MicrophoneOption = None,
+    speaker: SpeakerOption = None,
     text: Annotated[bool, typer.Option("--text", help="Type instead of speaking: a question a line.")] = False,
     mute: Annotated[bool, typer.Option("--mute", help="Answer in writing only, without a loudspeaker.")] = False,
     push_to_talk: Annotated[
@@ -145,7 +146,7 @@ def talk(
         with keyboard(talking, text, push_to_talk):
             talking.run()
     if trace:
-        err.print(table(traces))
+        err.print(trace_table(traces))
     if chrome is not None:
         chrome.write_bytes(msgspec.json.encode(chrome_trace(traces)))
 

@@ -27,6 +27,7 @@ from voxrill.runtime.talk.edges import RATE
 from voxrill.runtime.talk.microphone import DeviceMicrophone
 from voxrill.runtime.talk.sound_checks import Heard
 from voxrill.runtime.talk.speaker import Speaker
+from voxrill.runtime.tone import tone
 
 AudioFlag = Annotated[bool, typer.Option("--audio", help="Microphones and loudspeakers.")]
 MicrophoneOption = Annotated[
@@ -36,6 +37,7 @@ SpeakerOption = Annotated[
     str | None, typer.Option("--speaker", help="Its name, a part of it, or its number; without one, the default.")
 ]
 
+TEST_HZ = 440.0  # small loudspeakers play it
 AFTER_TONE = 0.2
 """Seconds that a tone's last samples may need from PortAudio to the loudspeaker."""
 
@@ -151,7 +153,7 @@ def _listen(system: AudioSystem, wanted: str | None) -> Heard:
 def _play_tone(system: AudioSystem, wanted: str | None) -> None:
     with Speaker(system, RATE, wanted) as speaker:
         err.print(f"Playing a tone on {speaker.name} ...", style="dim")
-        sound_checks.play(speaker, sound_checks.tone())
+        sound_checks.play(speaker, tone(hz=TEST_HZ))
         while speaker.busy():
             time.sleep(0.05)
         time.sleep(AFTER_TONE)

@@ -13,8 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-import numpy as np
-
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
 from voxrill.runtime.talk.answer import Answer
@@ -34,6 +32,7 @@ from voxrill.runtime.talk.listener import (
 )
 from voxrill.runtime.talk.reply import Pace, Reply, Turn
 from voxrill.runtime.talk.trace import Tracer
+from voxrill.runtime.tone import tone
 
 WARM_UP = 20
 """Text tokens and frames of the answer that warms up: both kinds, in either family's pattern."""
@@ -101,8 +100,7 @@ class Mind:
         """Answer a tone unheard: first runs are slow, and the player is to be told how fast this machine is."""
         while self._prepare():
             pass
-        tone = 0.1 * np.sin(2 * np.pi * 300 / RATE * np.arange(RATE, dtype=np.float32))  # silence has no answer
-        answer = Answer(self._conversation, tone, None, self._options.seed, WARM_UP)
+        answer = Answer(self._conversation, tone(), None, self._options.seed, WARM_UP)
         tracer = Tracer(0, self._cpu)
         with suppress(VoxrillError):  # the first question meets it too, and says so
             while answer.finish_reason is None:

@@ -16,7 +16,6 @@ from voxrill.runtime.talk.edges import BLOCK, RATE, Floats, Microphone, Player
 from voxrill.runtime.talk.listener import CLIPPED, level
 
 LISTEN_SECONDS = 1.0
-TONE_SECONDS, TONE_HZ, TONE_LEVEL = 1.0, 440.0, 0.3
 ECHO_SECONDS = 2.0
 
 DEAD = -90.0
@@ -54,13 +53,6 @@ def hear(microphone: Microphone, seconds: float = LISTEN_SECONDS) -> Heard:
         AudioDeviceError: it gives no sound.
     """
     return _heard(_samples(microphone, seconds))
-
-
-def tone(seconds: float = TONE_SECONDS, rate: int = RATE) -> Floats:
-    """A pure tone (n,), with soft ends."""
-    time = np.arange(round(seconds * rate)) / rate
-    ends = np.clip(np.minimum(time, seconds - time) / 0.02, 0, 1)
-    return (TONE_LEVEL * ends * np.sin(2 * np.pi * TONE_HZ * time)).astype(np.float32)
 
 
 def play(player: Player, samples: Floats) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from voxrill.runtime.events import AudioEvent, Event, StageEvent, TextEvent
 from voxrill.runtime.talk.edges import Player
 
@@ -153,19 +151,6 @@ def stages(trace: TurnTrace) -> dict[str, float | None]:
         begins, ends = getattr(trace, begin), getattr(trace, end)
         found[name] = None if begins is None or ends is None else ends - begins
     return found
-
-
-def table(traces: list[TurnTrace]) -> Table:
-    """Milliseconds of each stage, a line for every turn; narrow enough for 80 columns."""
-    shown = Table(title="milliseconds of each turn", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for column in ("turn", *(name for name, _, _ in STAGES), "waited", "dry", "early", "false"):
-        shown.add_column(column, justify="right")
-    for trace in traces:
-        times = [*stages(trace).values(), trace.waited]
-        milliseconds = ["" if time is None else f"{1000 * time:.0f}" for time in times]
-        early = "yes" if trace.speculated else "no"
-        shown.add_row(str(trace.number), *milliseconds, str(trace.underruns), early, str(trace.false_starts))
-    return shown
 
 
 def chrome_trace(traces: list[TurnTrace]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from voxrill.runtime.talk.events import (
@@ -25,7 +26,7 @@ from voxrill.runtime.talk.events import (
     UserSpeaking,
     View,
 )
-from voxrill.runtime.talk.trace import TurnTrace
+from voxrill.runtime.talk.trace import STAGES, TurnTrace, stages
 
 SPOKEN = "(spoken)"
 """Stands for a question that was not typed: the model does not write down what it answers."""
@@ -166,3 +167,16 @@ def summary(trace: TurnTrace) -> str:
     if trace.underruns:
         parts.append(f"{trace.underruns} gap{'s' * (trace.underruns > 1)}")
     return ", ".join(parts)
+
+
+def trace_table(traces: list[TurnTrace]) -> Table:
+    """Milliseconds of each stage, a line for every turn; narrow enough for 80 columns."""
+    shown = Table(title="milliseconds of each turn", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("turn", *(name for name, _, _ in STAGES), "waited", "dry", "early", "false"):
+        shown.add_column(column, justify="right")
+    for trace in traces:
+        times = [*stages(trace).values(), trace.waited]
+        milliseconds = ["" if time is None else f"{1000 * time:.0f}" for time in times]
+        early = "yes" if trace.speculated else "no"
+        shown.add_row(str(trace.number), *milliseconds, str(trace.underruns), early, str(trace.false_starts))
+    return shown

@@ -5,18 +5,14 @@ The answer goes to stdout as it is made, then the sources, or JSON; everything e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as ProgressBar
 
 from voxrill.runtime.apps.documents import asking
 from voxrill.runtime.apps.documents.answer import NOTHING_FOUND, Answer, AnswerText
-from voxrill.runtime.apps.documents.index import BEST, Progress, Update, refusals
+from voxrill.runtime.apps.documents.index import BEST, Update, refusals
 from voxrill.runtime.apps.documents.prompt import Source, source
 from voxrill.runtime.cli import (
     STDIN,
@@ -41,6 +37,7 @@ from voxrill.runtime.cli import (
 )
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.model import Model
+from voxrill.runtime.steps import step_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +93,7 @@ def ask(
             asking.check_reader(model)
         asked = asking.heard(model, text, audio)
         with asking.open_index(model, docs, index) as opened:
-            with _indexing() as progress:
+            with step_progress(err, "reading") as progress:
                 update = opened.update(progress)
             if update.refused:
                 err.print(f"left out: {refusals(update.refused)}", style="dim", soft_wrap=True)
@@ -190,16 +187,3 @@ def _listed(sources: Any) -> list[dict[str, Any]]:
 
 def _refused(update: Update) -> list[dict[str, str]]:
     return [{"file": printable(name), "reason": reason} for name, reason in update.refused.items()]
-
-
-@contextmanager
-def _indexing() -> Iterator[Progress]:
-    """A progress bar on stderr over the files of a folder."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with ProgressBar(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def advance(name: str, done: int, files: int) -> None:
-            bar.update(task, completed=done, total=files, description=f"reading {name}")
-
-        yield advance

@@ -14,7 +14,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +28,7 @@ from voxrill.runtime.apps.documents.passages import Passage
 from voxrill.runtime.apps.documents.questions import search_words
 from voxrill.runtime.apps.documents.reader import READABLE, Unreadable, read_blocks
 from voxrill.runtime.errors import UsageError
-
-Progress = Callable[[str, int, int], None]
-"""Called before each file with its name, how many were done, and how many there are."""
+from voxrill.runtime.steps import Progress, quiet
 
 RELEVANT = 0.45
 """How much of a question a passage must speak of: the part of its words that it holds, rare words counting for more.
@@ -44,10 +42,6 @@ _READING = 1
 """Counts up when documents are read or cut otherwise than before, so that old indexes are made again."""
 _YOUNG = 2_000_000_000
 """Nanoseconds within which a file may change twice and show one time (FAT's clock)."""
-
-
-def _no_progress(_name: str, _done: int, _files: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -130,7 +124,7 @@ class Index:
         """Let go of the file."""
         self._database.close()
 
-    def update(self, progress: Progress = _no_progress) -> Update:
+    def update(self, progress: Progress = quiet) -> Update:
         """Take in new and changed files, forget those that are gone or cannot be read any more.
 
         Raises:
