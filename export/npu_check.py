@@ -23,10 +23,11 @@ from voxrill.devices.errors import DeviceError
 from voxrill.devices.providers import CPU, session_options
 from voxrill.devices.qnn import Htp, Soc, context_file, sdk_version
 from voxrill.export.npu_graphs import check_graph
+from voxrill.export.shared_weights import weights_size
 from voxrill.runtime.bundle import Bundle
 from voxrill.runtime.codec import Codec
 from voxrill.runtime.compiled import npu_graphs
-from voxrill.runtime.contract import AUDIO_ENCODER, DECODER, DECODER_PREFILL, GraphSpec
+from voxrill.runtime.contract import AUDIO_ENCODER, DECODER, GraphSpec, is_prefill
 from voxrill.runtime.errors import BundleError, UsageError
 from voxrill.runtime.state import PaddedState
 from voxrill.runtime.steps import Progress, quiet
@@ -70,7 +71,7 @@ class Compiled:
 
 @dataclass
 class GraphCheck:
-    """What was found of one graph. size: bytes of its file; the static checks were passed."""
+    """What was found of one graph. size: bytes of its file and weights; the static checks were passed."""
 
     graph: str
     precision: str
@@ -125,7 +126,7 @@ def _checked(bundle: Bundle, socs: Sequence[Soc], chosen: Sequence[str], progres
         path = bundle.path(manifest.graphs[name].file)
         loop = partial(state_loop, bundle, name)
         expected = on_cpu(path, loop)
-        check = GraphCheck(name, manifest.graphs[name].precision, manifest.graph_size(name))
+        check = GraphCheck(name, manifest.graphs[name].precision, weights_size(path))
         for done, soc in enumerate(socs, index * (len(socs) + 1) + 1):
             progress(f"{name} for v{soc.arch}", done, total)
             check.chips.append(on_chip(path, soc, loop, expected))
@@ -193,7 +194,7 @@ def state_loop(bundle: Bundle, name: str, session: Session) -> list[Array]:
     graph, chance = Stepped(bundle.manifest.specs()[name], session), np.random.default_rng(0)
     if name == AUDIO_ENCODER:
         return _hear(graph, chance)
-    if name in (DECODER, DECODER_PREFILL):
+    if name == DECODER or is_prefill(name):
         return _think(bundle, graph, chance)
     return _speak(bundle, graph, chance)
 
@@ -206,11 +207,12 @@ def _hear(graph: Stepped, chance: np.random.Generator) -> list[Array]:
 
 
 def _think(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
-    """Random words; the last call is half filled."""
+    """Random words, as many as the context holds; the last call is half filled."""
     static, words = bundle.manifest.static, bundle.manifest.text_embeddings
     assert static is not None, "npu_graphs has seen to it"
     width = int(graph.spec.inputs[0].shape[1])
-    ids = chance.integers(0, words.shape[0], (STEPS - 1) * width + (width + 1) // 2)
+    count = min((STEPS - 1) * width + (width + 1) // 2, static.context)
+    ids = chance.integers(0, words.shape[0], count)
     return think(graph, bundle.table(words).rows(ids), static.context)
 
 

@@ -154,7 +154,7 @@ class Model:
             backbone=Backbone(
                 graphs[contract.DECODER],
                 graphs[contract.TEXT_HEAD],
-                graphs.get(contract.DECODER_PREFILL),
+                [graph for name, graph in graphs.items() if contract.is_prefill(name)],
                 static.context if static else None,
                 spec.backbone.max_positions,
             ),
