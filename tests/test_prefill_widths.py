@@ -2,6 +2,7 @@
 
 import json
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,13 @@ def test_the_weights_are_stored_once(forms, form):
         file = bundle.path(bundle.manifest.graphs[name].file)
         assert not file.with_name(f"{file.name}.data").exists()
         assert file.stat().st_size < whole / 4 and weights_size(file) > whole
+
+
+@pytest.mark.skipif(find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is not installed")
+@pytest.mark.parametrize("form", FORMS)
+def test_every_graph_compiles_from_the_one_file(cli, forms, form):
+    ran = cli("npu-check", forms(form).directory, "--soc", "SM8650", "--json")
+    assert ran.status == 0, ran.out + ran.err
 
 
 @pytest.mark.parametrize("form", FORMS)
