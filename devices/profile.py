@@ -18,7 +18,6 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from voxrill.devices.errors import DeviceError
-from voxrill.devices.plugins import ProviderError
 from voxrill.devices.providers import find_provider
 from voxrill.devices.stages import Machine
 
@@ -144,7 +143,7 @@ def _check(profile: Profile, path: Path) -> None:
     for provider in profile.provider.values():
         try:
             find_provider(provider)
-        except ProviderError as error:
+        except DeviceError as error:
             raise ProfileError(f"{path}: {error.message}", error.remedy) from None
     if profile.reserved_gb.value >= profile.memory_gb.value:
         raise ProfileError(f"{path}: reserved_gb is not less than memory_gb", "Reserve less, or give more memory")

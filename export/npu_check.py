@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.providers import CPU, session_options
-from voxrill.devices.qnn import Htp, Soc, context_file, sdk_version
+from voxrill.devices.qnn import Htp, context_file, sdk_version
+from voxrill.devices.socs import Soc
 from voxrill.export.npu_graphs import check_graph
 from voxrill.export.shared_weights import weights_size
 from voxrill.runtime.bundle import Bundle

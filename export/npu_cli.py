@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from voxrill.devices.qnn import CHECKED, Htp, NpuError, Soc, find_soc
+from voxrill.devices.qnn import Htp
+from voxrill.devices.socs import CHECKED, NpuError, Soc, find_soc
 from voxrill.runtime.bundle import open_bundle
 from voxrill.runtime.cli import JsonOption, err, print_json
 from voxrill.runtime.compiled import compile_bundle, compiled_folder
