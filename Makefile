@@ -135,3 +135,13 @@ NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 	@.venv-bench-genai/bin/$(PIP_INSTALL) "$(TORCH)"
 	@.venv-bench-genai/bin/$(PIP_INSTALL) onnxruntime-genai==0.18.0 "transformers>=5.24,<6" onnx onnx-ir safetensors
 	@touch $@
+
+# Rockchip's toolkit pins packages older than ours (torch up to 2.4, which comes with CUDA: 5.6 GB in all). It is what
+# `voxrill npu-check BUNDLE --rknn .venv-rknn/bin/python` asks.
+.venv-rknn/.installed:
+	@$(FIND_PYTHON); \
+	python=$$(find_python 3,11 3,11 $(or $(PYTHON),python3.11 $(wildcard $(HOME)/.pyenv/versions/3.11*/bin/python))); \
+	echo "Making .venv-rknn with $$("$$python" --version)"; \
+	"$$python" -m venv --clear .venv-rknn
+	@.venv-rknn/bin/$(PIP_INSTALL) rknn-toolkit2==2.5.0
+	@touch $@

@@ -19,7 +19,6 @@ import msgspec
 
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.memory import gigabytes, total_memory
-from voxrill.devices.plugins import ProviderError
 from voxrill.devices.providers import find_provider
 from voxrill.devices.stages import Machine
 
@@ -147,7 +146,7 @@ def _check(profile: Profile, path: Path) -> None:
     for provider in profile.provider.values():
         try:
             find_provider(provider)
-        except ProviderError as error:
+        except DeviceError as error:
             raise ProfileError(f"{path}: {error.message}", error.remedy) from None
     if profile.reserved_gb.value >= profile.memory_gb.value:
         raise ProfileError(f"{path}: reserved_gb is not less than memory_gb", "Reserve less, or give more memory")

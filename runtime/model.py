@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice, choose
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.processor import cores
-from voxrill.devices.providers import CPU, CPU_NAME, PROVIDERS
-from voxrill.devices.qnn import QNN, Htp
+from voxrill.devices.providers import CPU, CPU_NAME
+from voxrill.devices.qnn import Htp
 from voxrill.runtime import contract
 from voxrill.runtime.apps.classify import TASK, Classification, Classifier
 from voxrill.runtime.apps.control import Control
@@ -128,7 +128,7 @@ class Model:
 
         def opened(name: str) -> Graph:
             on_npu, ready = npu is not None and contract.is_for_npu(name), bundle.path(manifest.graphs[name].file)
-            provider = PROVIDERS[QNN] if on_npu else choice.of(name)
+            provider = npu.provider if npu and on_npu else choice.of(name)
             file = self.tuned.path(name) if provider.name == CPU_NAME else None
             return Graph(
                 compiled.get(name) or file or ready,
@@ -158,7 +158,7 @@ class Model:
             backbone=Backbone(
                 graphs[contract.DECODER],
                 graphs[contract.TEXT_HEAD],
-                graphs.get(contract.DECODER_PREFILL),
+                [graph for name, graph in graphs.items() if contract.is_prefill(name)],
                 static.context if static else None,
                 spec.backbone.max_positions,
             ),
