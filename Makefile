@@ -100,9 +100,9 @@ clean: ## remove what was built; the environments stay
 # torch first and alone: pip then takes the build its configuration prefers (CPU, where an index offers one), and
 # nothing after it asks for another.
 .venv/.installed-dev: .venv/.created pyproject.toml
-	@echo "Installing voxrill[export,quantize,hub,pebble,demo,echo,serve,wake,npu,archive,dev] into .venv"
+	@echo "Installing voxrill[export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive,dev] into .venv"
 	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
-	@$(BIN)/$(PIP_INSTALL) -e ".[export,quantize,hub,pebble,demo,echo,serve,wake,npu,archive,dev]"
+	@$(BIN)/$(PIP_INSTALL) -e ".[export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive,dev]"
 	@touch .venv/.installed-demo $@
 
 # The reference needs Python 3.12 and packages older than ours, hence an environment of its own.
@@ -134,4 +134,14 @@ NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 	@$(BIN)/python -m venv --clear .venv-bench-genai
 	@.venv-bench-genai/bin/$(PIP_INSTALL) "$(TORCH)"
 	@.venv-bench-genai/bin/$(PIP_INSTALL) onnxruntime-genai==0.18.0 "transformers>=5.24,<6" onnx onnx-ir safetensors
+	@touch $@
+
+# Rockchip's toolkit pins packages older than ours (torch up to 2.4, which comes with CUDA: 5.6 GB in all). It is what
+# `voxrill npu-check BUNDLE --rknn .venv-rknn/bin/python` asks.
+.venv-rknn/.installed:
+	@$(FIND_PYTHON); \
+	python=$$(find_python 3,11 3,11 $(or $(PYTHON),python3.11 $(wildcard $(HOME)/.pyenv/versions/3.11*/bin/python))); \
+	echo "Making .venv-rknn with $$("$$python" --version)"; \
+	"$$python" -m venv --clear .venv-rknn
+	@.venv-rknn/bin/$(PIP_INSTALL) rknn-toolkit2==2.5.0
 	@touch $@

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxrill.devices.qnn import SOCS, Soc, sdk_version
+from voxrill.devices.qnn import sdk_version
+from voxrill.devices.socs import SOCS, Soc
 from voxrill.export.decoder import Decoder
 from voxrill.export.graphs import GraphPlan
 from voxrill.export.layers import linears_to_matmuls

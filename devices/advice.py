@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from voxrill.devices.planner import TASKS, Plan, Task, best, plan
 from voxrill.devices.profile import NO_DOT_PRODUCT, Profile, read_profile, shipped_profiles
@@ -22,6 +22,24 @@ def plans(profile: Profile, models: list[Model], threads: int, memory_gb: float 
 
 def _refused(entry: Plan) -> Plan:
     return replace(entry, verdict="not on this device", delay=0.0, reason=_TARGET_ONLY)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What fits into the memory of one size that a device is sold with: GB in all, GB left for a model, precisions."""
+
+    memory_gb: float
+    free_gb: float
+    precisions: tuple[str, ...]
+
+
+def holdings(profile: Profile, models: list[Model]) -> list[Holding]:
+    """What each size of a device holds, smallest first; models in the order of their bits."""
+    found = []
+    for size in profile.memory_sizes_gb or (profile.memory_gb.value,):
+        free = profile.machine(size).memory
+        found.append(Holding(size, free / 1e9, tuple(model.precision for model in models if model.memory <= free)))
+    return found
 
 
 def advise(profile: Profile, models: list[Model], threads: int) -> dict[Task, str]:

@@ -5,11 +5,15 @@ In: words such as `openvino`, `depthformer=cpu`, or a profile. Out: a `Choice`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from voxrill.devices.profile import read_profile, shipped_profiles
 from voxrill.devices.providers import CPU_PROVIDER, Provider, find_provider
+
+_GRAPH = re.compile(r"([^:=]*)=")
+"""Before the first `=`, unless that belongs to a setting."""
 
 ALL = "all"
 """In the place of a graph's name: every graph that is not named."""
@@ -38,15 +42,17 @@ CPU_ONLY = Choice()
 def choose(words: Iterable[str], strict: bool = False) -> Choice:
     """A choice from words, of which later ones count: NAME, GRAPH=NAME, or a profile's short name or file.
 
+    NAME may have settings, as in `qnn:soc=SM8650` (`find_provider`).
+
     Raises:
-        ProviderError: a provider is not known.
+        DeviceError: a provider is not known, or a setting of it.
         ProfileError: a profile cannot be read.
     """
     names: dict[str, str] = {}
     for word in words:
-        graph, equals, name = word.partition("=")
-        if equals:
-            names[graph] = name
+        graph = _GRAPH.match(word)
+        if graph:
+            names[graph[1]] = word[graph.end() :]
         elif word in shipped_profiles() or word.endswith(".toml"):
             names |= read_profile(word).provider
         else:

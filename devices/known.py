@@ -6,7 +6,7 @@ spoken turn took (`benchmarks/results-lfm2.5.json`); that of float32 was not mea
 
 from __future__ import annotations
 
-from voxrill.devices.stages import Model, frame_part, part
+from voxrill.devices.stages import CONTEXT, Model, frame_part, part
 
 _ENCODER, _HEAD, _CODEC = ("audio_encoder", 117111230), ("text_head", 134480281), ("audio_detokenizer", 45366660)
 _SMALL = {name: (size, "int8") for name, size in (_ENCODER, _HEAD, _CODEC)}
@@ -32,8 +32,10 @@ KV_BYTES = 6 * 2 * 8 * 64 * 4
 CODECS = ("audio_detokenizer", "mimi_decoder")
 
 
-def model(precision: str, graphs: dict[str, tuple[int, str]], kv_bytes: float, memory: float) -> Model:
-    """A model from its graphs' bytes and precisions."""
+def model(
+    precision: str, graphs: dict[str, tuple[int, str]], kv_bytes: float, memory: float, context: int = CONTEXT
+) -> Model:
+    """A model from its graphs' bytes and precisions, and a conversation of so many positions in so much memory."""
     parts = {name: part(name, *entry) for name, entry in graphs.items()}
     return Model(
         precision,
@@ -45,9 +47,11 @@ def model(precision: str, graphs: dict[str, tuple[int, str]], kv_bytes: float, m
         kv_bytes,
         memory,
         parts.get("decoder_prefill"),
+        context,
     )
 
 
-def known_model(precision: str) -> Model:
-    """The 1.5 B model at one of the precisions of `SIZES`."""
-    return model(precision, SIZES[precision], KV_BYTES, MEMORY[precision])
+def known_model(precision: str, context: int = CONTEXT) -> Model:
+    """The 1.5 B model at one of the precisions of `SIZES`; positions beyond those of the turn add keys and values."""
+    memory = MEMORY[precision] + KV_BYTES * max(0, context - CONTEXT)
+    return model(precision, SIZES[precision], KV_BYTES, memory, context)

@@ -18,6 +18,11 @@ _CGROUP_FILES = (
 """Of version 2 and 1: the limit, what is used of it, and the part of that (of memory.stat) that can be dropped."""
 
 
+def gigabytes(count: float) -> str:
+    """Bytes for a reader."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
 def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
     """Bytes that can be had without swapping: free or droppable, and within the limit of every control group."""
     free = _field(proc / "meminfo", "MemAvailable")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from voxrill.devices.memory import gigabytes
 from voxrill.devices.stages import FRAMES, PROMPT, QUESTION, Machine, Model, Stages
 
 Task = Literal["transcribe", "speak", "talk"]
@@ -74,7 +75,7 @@ def margin(model: Model) -> float:
 def judge(factor: float, needed: float, memory: float, spare: float = MARGIN) -> tuple[Verdict, float, str]:
     """The verdict, the delay that buffering takes, and the reason for a no."""
     if needed > memory:
-        return "not on this device", 0.0, f"needs {needed / 1e9:.1f} GB of memory, {memory / 1e9:.1f} are free"
+        return "not on this device", 0.0, f"needs {gigabytes(needed)} of memory, {gigabytes(memory)} are free"
     if factor * spare <= 1:
         return "real time", 0.0, ""
     if factor <= SLOWEST:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import onnxruntime as ort
 
 from voxrill.devices.errors import DeviceError
+from voxrill.devices.socs import find_soc
 
 
 class ProviderError(DeviceError):
@@ -28,7 +29,8 @@ class Plugin:
 
     provider: what onnxruntime calls it, and what it is registered as (QNN's devices bear the name of its registration);
     package: what pip calls it; module: which must have `get_library_path()`; evidence: what of it was executed, and
-    what is untested; options: what a session of so many threads (0: its own choice) needs to be told.
+    what is untested; options: what a session of so many threads (0: its own choice) needs to be told; settings: what a
+    user may set, by its name, and what onnxruntime is told of a value; greets: whether its library writes to stdout.
     """
 
     provider: str
@@ -36,6 +38,8 @@ class Plugin:
     module: str
     evidence: str
     options: Callable[[ModuleType, int], dict[str, str]] = lambda _module, _threads: {}
+    settings: Mapping[str, Callable[[str], dict[str, str]]] = field(default_factory=dict)
+    greets: bool = False
 
     @property
     def pip(self) -> str:
@@ -60,6 +64,12 @@ def _qnn(module: ModuleType, _threads: int) -> dict[str, str]:
     return {"backend_path": module.get_qnn_htp_path()}
 
 
+def _soc(name: str) -> dict[str, str]:
+    """The chip to compile for; on the chip itself it need not be said."""
+    soc = find_soc(name)
+    return {"soc_model": str(soc.model), "htp_arch": str(soc.arch)}
+
+
 PLUGINS = {
     "openvino": Plugin(
         "OpenVINOExecutionProvider",
@@ -74,6 +84,8 @@ PLUGINS = {
         "onnxruntime_qnn",
         "compiled and simulated on x86-64; untested on Snapdragon",
         _qnn,
+        settings={"soc": _soc},
+        greets=True,
     ),
     "webgpu": Plugin(
         "WebGpuExecutionProvider",
@@ -119,7 +131,7 @@ def find_plugin(name: str) -> Plugin:
     return PLUGINS[name]
 
 
-def give(options: ort.SessionOptions, name: str, threads: int = 0, more: Mapping[str, str] | None = None) -> None:
+def give(options: ort.SessionOptions, name: str, threads: int, more: Mapping[str, str]) -> None:
     """Have a session of these options run on the first device of a plugin, which is told `more` beside its own.
 
     Raises:
@@ -128,7 +140,7 @@ def give(options: ort.SessionOptions, name: str, threads: int = 0, more: Mapping
     devices, plugin = register(name), find_plugin(name)
     module = plugin.load()
     assert module is not None  # it is registered
-    options.add_provider_for_devices(devices[:1], {**plugin.options(module, threads), **(more or {})})
+    options.add_provider_for_devices(devices[:1], {**plugin.options(module, threads), **more})
 
 
 def _devices(plugin: Plugin) -> list[Any]:

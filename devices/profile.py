@@ -18,7 +18,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from voxrill.devices.errors import DeviceError
-from voxrill.devices.plugins import ProviderError
+from voxrill.devices.memory import gigabytes, total_memory
 from voxrill.devices.providers import find_provider
 from voxrill.devices.stages import Machine
 
@@ -26,6 +26,8 @@ PROFILES = Path(__file__).parent / "profiles"
 
 Evidence = Literal["measured", "emulated", "simulated", "cited", "assumed"]
 InstructionSet = Literal["amx_int8", "avx512_vnni", "avx_vnni", "avx2", "neon_i8mm", "neon_dotprod", "neon", "scalar"]
+HERE = "this machine"
+"""The name of a profile that describes the machine it is read on: what it says can be held against that."""
 NO_DOT_PRODUCT: tuple[InstructionSet, ...] = ("neon", "scalar")
 """Where onnxruntime has no 4-bit kernel for 8-bit activations and computes in float32 instead."""
 
@@ -144,7 +146,18 @@ def _check(profile: Profile, path: Path) -> None:
     for provider in profile.provider.values():
         try:
             find_provider(provider)
-        except ProviderError as error:
+        except DeviceError as error:
             raise ProfileError(f"{path}: {error.message}", error.remedy) from None
     if profile.reserved_gb.value >= profile.memory_gb.value:
         raise ProfileError(f"{path}: reserved_gb is not less than memory_gb", "Reserve less, or give more memory")
+    _check_memory(profile, path)
+
+
+def _check_memory(profile: Profile, path: Path) -> None:
+    """Refuse more memory than there is, where the profile says that it is of this machine."""
+    here, largest = total_memory(), 1e9 * max(profile.memory_gb.value, *profile.memory_sizes_gb, 0.0)
+    if profile.name == HERE and here is not None and largest > here:
+        raise ProfileError(
+            f"{path}: {gigabytes(largest)} of memory are more than this machine has: {gigabytes(here)}",
+            f"Give at most {here / 1e9:.2f} as memory_gb, or, if it is of another device, another name than {HERE!r}",
+        )

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnxruntime as ort
 
 from voxrill.devices.plugins import PLUGINS, ProviderError, give
+from voxrill.devices.silence import silent_stdout
 
 CPU = "CPUExecutionProvider"
 CPU_NAME = "cpu"
 
-_ERRORS_ONLY, _FATAL_ONLY = 3, 4
+_ERRORS_ONLY, FATAL_ONLY = 3, 4
+"""onnxruntime's levels of logging."""
 
 _EXTERNAL_FROM = 1024
 """Bytes from which a weight goes to the tuned graph's data file: only there it has a repacked form and is mapped."""
@@ -29,13 +33,14 @@ class Provider:
     """A provider.
 
     name: what a user calls it; full_name: what onnxruntime calls it; evidence: what of it was executed; remedy: how to
-    get it.
+    get it; options: what onnxruntime is told by the user's wish.
     """
 
     name: str
     full_name: str
     evidence: str
     remedy: str
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def here(self) -> bool:
@@ -62,16 +67,29 @@ PROVIDERS = {provider.name: provider for provider in _CLASSIC} | {
 CPU_PROVIDER = PROVIDERS[CPU_NAME]
 
 
-def find_provider(name: str) -> Provider:
-    """A provider by its short or full name, in any case.
+def find_provider(word: str) -> Provider:
+    """A provider by its short or full name, in any case, and its settings: NAME, or NAME:KEY=VALUE,KEY=VALUE.
 
     Raises:
-        ProviderError: there is none; the valid names are listed.
+        DeviceError: there is no such provider, setting or value; the valid ones are listed.
     """
+    name, colon, settings = word.partition(":")
     for provider in PROVIDERS.values():
         if name.casefold() in (provider.name, provider.full_name.casefold()):
-            return provider
+            return replace(provider, options=_options(provider, settings.split(","))) if colon else provider
     raise ProviderError(f"there is no execution provider {name!r}", f"Give one of: {', '.join(PROVIDERS)}")
+
+
+def _options(provider: Provider, settings: Iterable[str]) -> dict[str, str]:
+    known = PLUGINS[provider.name].settings if provider.name in PLUGINS else {}
+    options: dict[str, str] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in known:
+            remedy = f"Give {', '.join(f'{provider.name}:{name}=...' for name in known)}" if known else "It has none"
+            raise ProviderError(f"the provider {provider.name} has no setting {key!r}", remedy)
+        options |= known[key](value)
+    return options
 
 
 def open_session(
@@ -87,11 +105,12 @@ def open_session(
     if provider.name == CPU_NAME:
         return ort.InferenceSession(str(path), sess_options=options, providers=[CPU])
     if strict:
-        options.log_severity_level = _FATAL_ONLY  # the refusal is told by whoever catches it
+        options.log_severity_level = FATAL_ONLY  # the refusal is told by whoever catches it
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if provider.name in PLUGINS:
-        give(options, provider.name, threads)
-        return ort.InferenceSession(str(path), sess_options=options)
+        give(options, provider.name, threads, provider.options)
+        with silent_stdout() if PLUGINS[provider.name].greets else nullcontext():
+            return ort.InferenceSession(str(path), sess_options=options)
     if not provider.here:
         raise ProviderError(f"this onnxruntime has no {provider.full_name}", f"To get it: {provider.remedy}")
     return ort.InferenceSession(str(path), sess_options=options, providers=[provider.full_name])  # and the CPU, unsaid

@@ -1,65 +1,25 @@
-"""Qualcomm's NPU (the HTP) through the package onnxruntime-qnn: its chips, and what a session needs to run on one.
+"""Qualcomm's NPU (the HTP) through the package onnxruntime-qnn: what it runs, and sessions on the HTP of a chip.
 
 On x86-64 the same package compiles for a chip and simulates it: the numbers are checked there, the speed is not.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 import onnxruntime as ort
 
-from voxrill.devices.errors import DeviceError
-from voxrill.devices.plugins import find_plugin, give, register
-from voxrill.devices.providers import session_options
+from voxrill.devices.plugins import ProviderError, find_plugin, register
+from voxrill.devices.providers import FATAL_ONLY, Provider, find_provider, open_session, session_options
+from voxrill.devices.socs import CHECKED, NpuError, Soc
 
 QNN = "qnn"
 """The provider's short name."""
 
 _NAMED = 3
 """Nodes that are named in a refusal."""
-
-_NOTHING_LOGGED = 4
-"""onnxruntime's fatal level: what it refuses is said in Voxrill's own words."""
-
-
-class NpuError(DeviceError):
-    """A chip is unknown, or a graph cannot be compiled for it."""
-
-
-@dataclass(frozen=True)
-class Soc:
-    """A chip: its number in Qualcomm's SDK, and the version of its HTP."""
-
-    name: str
-    model: int
-    arch: int
-    sold_as: str
-
-
-SOCS = {
-    soc.name: soc
-    for soc in (
-        Soc("SM8350", 30, 68, "Snapdragon 888"),
-        Soc("SC8280XP", 37, 68, "Snapdragon 8cx Gen 3"),
-        Soc("SM8450", 36, 69, "Snapdragon 8 Gen 1"),
-        Soc("SM8475", 42, 69, "Snapdragon 8+ Gen 1"),
-        Soc("SM8550", 43, 73, "Snapdragon 8 Gen 2"),
-        Soc("SC8380XP", 60, 73, "Snapdragon X Elite"),
-        Soc("SM8650", 57, 75, "Snapdragon 8 Gen 3"),
-        Soc("SM8750", 69, 79, "Snapdragon 8 Elite"),
-        Soc("SM8850", 87, 81, "Snapdragon 8 Elite Gen 5"),
-    )
-}
-"""Numbers from ExecuTorch's QcomChipset; those of the SC chips from llama.cpp's QNN backend."""
 
 _PLAIN = (
     "Add And Cast Concat Conv Cos Div Elu Exp Expand Gather GatherND Gelu Greater GreaterOrEqual LayerNormalization "
@@ -69,21 +29,6 @@ _PLAIN = (
 _QUANTISED = "DequantizeLinear MatMulNBits QuantizeLinear"
 OPERATORS = frozenset([*_PLAIN.split(), *_QUANTISED.split()])
 """What the npu flavour is made of: each was compiled for v73, v75 and v79, and simulated."""
-
-CHECKED = ("SM8550", "SM8650", "SM8750")
-"""One chip each of v73, v75 and v79: what a graph must compile for to count as ready."""
-
-
-def find_soc(name: str) -> Soc:
-    """A chip by its name, in capitals or not.
-
-    Raises:
-        NpuError: it is not known; the known ones are listed.
-    """
-    if name.upper() not in SOCS:
-        known = ", ".join(f"{soc.name} ({soc.sold_as})" for soc in SOCS.values())
-        raise NpuError(f"there is no chip {name!r}", f"Give one of: {known}")
-    return SOCS[name.upper()]
 
 
 def sdk_version() -> str:
@@ -102,6 +47,11 @@ class Htp:
 
     soc: Soc
 
+    @property
+    def provider(self) -> Provider:
+        """What a graph is given to."""
+        return find_provider(f"{QNN}:soc={self.soc.name}")
+
     def session(self, graph: Path, context: Path | None = None) -> ort.InferenceSession:
         """A session that runs the whole graph there, or none.
 
@@ -112,15 +62,15 @@ class Htp:
         Raises:
             DeviceError: the package is missing, or the provider refuses a node; they are named.
         """
-        options = self._options()
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options = session_options()
         if context is not None:
             options.add_session_config_entry("ep.context_enable", "1")
             options.add_session_config_entry("ep.context_embed_mode", "0")
             options.add_session_config_entry("ep.context_file_path", str(context))
         try:
-            with _silent_stdout():
-                return ort.InferenceSession(str(graph), options)
+            return open_session(graph, options, self.provider, strict=True)
+        except ProviderError:
+            raise
         except Exception as error:  # onnxruntime raises a class per status
             refused = self._refused(graph)
             if not refused:
@@ -134,44 +84,18 @@ class Htp:
                 "Export with --flavour npu, and quantise with --recipe npu-int4 or npu-a16w8",
             ) from None
 
-    def _options(self) -> ort.SessionOptions:
-        options = session_options()
-        options.log_severity_level = _NOTHING_LOGGED
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        give(options, QNN, more={"soc_model": str(self.soc.model), "htp_arch": str(self.soc.arch)})
-        return options
-
     def _refused(self, graph: Path) -> list[str]:
         """The nodes that would be left to the CPU, as `name (operator)`; none where that cannot be told."""
+        options = session_options()
+        options.log_severity_level = FATAL_ONLY
         try:
-            with _silent_stdout():
-                parts = ort.InferenceSession(str(graph), self._options()).get_provider_graph_assignment_info()
+            parts = open_session(graph, options, self.provider).get_provider_graph_assignment_info()
         except Exception:
             return []
-        ours = find_plugin(QNN).provider
+        ours = self.provider.full_name
         return [f"{node.name} ({node.op_type})" for part in parts if part.ep_name != ours for node in part.get_nodes()]
 
 
 def context_file(graph: Path) -> Path:
     """The context binary that is written beside a graph that stands for it."""
     return graph.with_name(f"{graph.stem}_qnn.bin")
-
-
-_STDOUT = Lock()
-"""Graphs are loaded by several threads, which have one stdout."""
-
-
-@contextmanager
-def _silent_stdout() -> Iterator[None]:
-    """Qualcomm's library greets on stdout, which is for data: nothing is written there meanwhile."""
-    with _STDOUT:
-        sys.stdout.flush()
-        libc, kept = ctypes.CDLL(None), os.dup(1)
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        try:
-            yield
-        finally:
-            libc.fflush(None)
-            os.dup2(kept, 1)
-            os.close(kept)

@@ -45,7 +45,8 @@ FALLBACK = 10.0
 """How many times slower a 4-bit product is than an 8-bit one without dot product; assumed, after trials
 under emulation, which shows the code path taken and not its speed on the chip."""
 SHARE = 0.87
-"""Of the probe's bandwidth: what a step in float32, limited by nothing else, reaches."""
+"""Of the probe's bandwidth: what a step in float32, limited by nothing else, reaches; llama.cpp reaches 0.84 to 0.91 of
+a Pi 5's, by public figures (`docs/devices.md`, which also has where these disagree with the rates of `GEMV`)."""
 LOSS = 0.09
 """Of a core's work, for each further core: two ran the kernels 1.81 to 1.87 times as fast as one. More is assumed."""
 HEADS_PER_KEY = 4
@@ -153,7 +154,10 @@ def frame_part(size: float, precision: str, codes: int = 8) -> Part:
 
 @dataclass(frozen=True)
 class Model:
-    """A model at one precision: its graphs' parts, bytes of keys and values a position, and memory of a whole turn."""
+    """A model at one precision: its graphs' parts, bytes of keys and values a position, and memory of a conversation.
+
+    context: positions of that conversation, which its steps look back on.
+    """
 
     precision: str
     decoder: Part
@@ -164,6 +168,7 @@ class Model:
     kv_bytes: float
     memory: float
     prefill: Part | None = None
+    context: int = CONTEXT
 
 
 class Stages:
@@ -187,8 +192,9 @@ class Stages:
         """Many positions through some weights at once."""
         return self.first(weights) + (count - 1) * self._products(weights, many=True)
 
-    def step(self, context: int = CONTEXT, head: bool = False) -> float:
-        """One step after so many positions."""
+    def step(self, context: int | None = None, head: bool = False) -> float:
+        """One step after so many positions; without them, those of the model's conversation."""
+        context = self.model.context if context is None else context
         attention = context * self.model.kv_bytes * HEADS_PER_KEY / self.machine.read(self.threads)
         logits = self.first(self.model.head) if head else 0.0
         return self.first(self.model.decoder) + logits + attention + self._overhead

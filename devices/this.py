@@ -14,7 +14,7 @@ import onnxruntime as ort
 from voxrill.devices.bandwidth import MemoryReader
 from voxrill.devices.memory import available_memory
 from voxrill.devices.processor import CPUINFO, cores, described
-from voxrill.devices.profile import Figure, InstructionSet, Profile, ProfileError
+from voxrill.devices.profile import HERE, Figure, InstructionSet, Profile, ProfileError
 
 CLOCK = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
 
@@ -65,7 +65,7 @@ def this_machine() -> Profile:
     one = read_bandwidth(1)
     every = max(one, read_bandwidth(cores()))  # all can read what one can, whatever else runs meanwhile
     return Profile(
-        name="this machine",
+        name=HERE,
         memory_gb=Figure(memory / 1e9, "measured", "available now, by the kernel and the control groups"),
         reserved_gb=Figure(0.0, "measured", "available memory is what the others have left"),
         bandwidth_gbps=Figure(every, "measured", probe),

@@ -23,9 +23,10 @@ from voxrill.export.checkpoint import Checkpoint, Tensors, sensible_config
 from voxrill.export.families import Family, detect_family
 from voxrill.export.graphs import AUDIO_TABLE, GraphPlan, plan_graphs, read_model_spec
 from voxrill.export.onnx_config import largest_differences
+from voxrill.export.shared_weights import share_weights
 from voxrill.export.write import write_graph
 from voxrill.runtime.bundle import Bundle, link_file, open_bundle, remove, replacing_bundle, write_manifest
-from voxrill.runtime.contract import FORMAT_VERSION, TEXT_HEAD, ModelSpec, StaticShapes
+from voxrill.runtime.contract import DECODER, FORMAT_VERSION, TEXT_HEAD, ModelSpec, StaticShapes, is_prefill
 from voxrill.runtime.errors import CheckpointError, ExportError, UsageError
 from voxrill.runtime.manifest import (
     LICENCE_FILE,
@@ -93,7 +94,7 @@ class _Export:
     progress: Progress
 
     def run(self) -> None:
-        wanted = [name for name in self.plans if not self.options.graphs or name in self.options.graphs]
+        wanted = self._wanted()
         total = len(wanted) + 2
         self.progress("reading weights", 0, total)
         source = self._source()
@@ -103,12 +104,21 @@ class _Export:
         for done, name in enumerate(wanted, 1):
             self.progress(name, done, total)
             report[name] = self._graph(self.plans[name])
+        share_weights(self._file(DECODER), [self._file(name) for name in self.plans if is_prefill(name)])
         self.progress("manifest", total - 1, total)
         self._tokenizer_and_licence()
         tables = {"text_embeddings": self._text_table(), "audio_embeddings": self._audio_table()}
         (self.directory / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         self._manifest(source, tables)
         self.progress("done", total, total)
+
+    def _wanted(self) -> list[str]:
+        """The graphs to export; prefill graphs take their weights from the decoder's file, so they go with it."""
+        chosen = self.options.graphs or list(self.plans)
+        return [name for name in self.plans if name in chosen or (DECODER in chosen and is_prefill(name))]
+
+    def _file(self, graph: str) -> Path:
+        return self.directory / f"{graph}.onnx"
 
     def _source(self) -> Source:
         """Name, revision, hash and licence of the weights; the codec's weights count among them."""

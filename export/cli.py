@@ -6,7 +6,7 @@ this room knows nothing of quantising.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -46,7 +46,14 @@ def export(
     mel_frames: Annotated[
         int, typer.Option(help="npu: 10 ms log-mel frames the encoder takes.", min=8)
     ] = _SHAPES.mel_frames,
-    prefill: Annotated[int, typer.Option(help="npu: positions of a prefill call.", min=2)] = _SHAPES.prefill,
+    prefill: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="npu: positions of a prefill call; may be repeated, for a graph each, which share their weights.  "
+            f"[default: {_SHAPES.prefill}]",
+            min=2,
+        ),
+    ] = None,
     context: Annotated[int, typer.Option(help="npu: positions of the KV cache.", min=8)] = _SHAPES.context,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use the hub's local cache only.")] = False,
@@ -68,7 +75,7 @@ def export(
         from voxrill.export.hub import find_checkpoint
     except ImportError as error:
         raise MissingDependency("export", error.name or "") from None
-    static = StaticShapes(mel_frames, prefill, context) if flavour == "npu" else None
+    static = _static(mel_frames, prefill, context) if flavour == "npu" else None
     opened = find_checkpoint(checkpoint, revision, offline)
     with _float32_folder(out) if quantise else nullcontext(out) as folder:
         with step_progress(_err, "export") as progress:
@@ -83,6 +90,11 @@ def export(
         f"wrote {out}: {len(bundle.manifest.graphs)} graphs, {bundle.manifest.size / 1e6:.0f} MB{smaller}",
         soft_wrap=True,
     )
+
+
+def _static(mel_frames: int, prefill: Sequence[int] | None, context: int) -> StaticShapes:
+    narrow, *wider = sorted(set(prefill or [_SHAPES.prefill]))
+    return StaticShapes(mel_frames, narrow, context, wider_prefill=tuple(wider))
 
 
 @contextmanager

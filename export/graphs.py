@@ -173,7 +173,7 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
                 {past: 130, new: 19, rows: 149},
             ],
         ),
-        contract.DECODER_PREFILL: (decoder, {}, []),
+        **{name: (decoder, {}, []) for name in specs if contract.is_prefill(name)},
         contract.TEXT_HEAD: (text_head, {}, []),
         contract.DEPTHFORMER: (depthformer, {}, []),
         model.codec.graph: (codec, {frames: 3}, [{frames: 1}, {frames: 2}, {frames: 13}]),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -21,18 +21,29 @@ from numpy.typing import NDArray
 
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.providers import CPU, session_options
-from voxrill.devices.qnn import Htp, Soc, context_file, sdk_version
+from voxrill.devices.qnn import Htp, context_file, sdk_version
+from voxrill.devices.socs import Soc
 from voxrill.export.npu_graphs import check_graph
+from voxrill.export.shared_weights import weights_size
 from voxrill.runtime.bundle import Bundle
 from voxrill.runtime.codec import Codec
 from voxrill.runtime.compiled import npu_graphs
-from voxrill.runtime.contract import AUDIO_ENCODER, DECODER, DECODER_PREFILL, GraphSpec
+from voxrill.runtime.contract import AUDIO_ENCODER, DECODER, GraphSpec, is_prefill
 from voxrill.runtime.errors import BundleError, UsageError
 from voxrill.runtime.state import PaddedState
 from voxrill.runtime.steps import Progress, quiet
 
 Array = NDArray[Any]
-Loop = Callable[[ort.InferenceSession], list[Array]]
+
+
+class Session(Protocol):
+    """What runs a graph: onnxruntime, or another that is asked as it is."""
+
+    def run(self, names: list[str], feeds: dict[str, Array]) -> list[Array]:
+        """The outputs that are named."""
+
+
+Loop = Callable[[Session], list[Array]]
 """Runs a graph some steps, each on the state of the one before; what came out, and the state."""
 
 STEPS = 4
@@ -61,7 +72,7 @@ class Compiled:
 
 @dataclass
 class GraphCheck:
-    """What was found of one graph. size: bytes of its file; the static checks were passed."""
+    """What was found of one graph. size: bytes of its file and weights; the static checks were passed."""
 
     graph: str
     precision: str
@@ -86,11 +97,7 @@ def check_bundle(
         UsageError: the bundle is of the cpu flavour, or `only` names another graph.
         BundleError: onnxruntime-qnn is missing, or a graph is refused: the node and the remedy are named.
     """
-    names = npu_graphs(bundle)
-    unknown = set(only) - set(names)
-    if unknown:
-        raise UsageError(f"no NPU runs a graph {', '.join(sorted(unknown))} of this bundle", f"Give {', '.join(names)}")
-    chosen = [name for name in names if not only or name in only]
+    chosen = choose_graphs(npu_graphs(bundle), only)
     try:
         sdk_version()
         for name in chosen:
@@ -100,15 +107,27 @@ def check_bundle(
         raise BundleError(error.message, error.remedy) from None
 
 
+def choose_graphs(names: Sequence[str], only: Sequence[str]) -> list[str]:
+    """Those of `names` that are in `only`; all of them where that is empty.
+
+    Raises:
+        UsageError: `only` names another.
+    """
+    unknown = set(only) - set(names)
+    if unknown:
+        raise UsageError(f"no NPU runs a graph {', '.join(sorted(unknown))} of this bundle", f"Give {', '.join(names)}")
+    return [name for name in names if not only or name in only]
+
+
 def _checked(bundle: Bundle, socs: Sequence[Soc], chosen: Sequence[str], progress: Progress) -> list[GraphCheck]:
     checks, total = [], len(chosen) * (len(socs) + 1)
     for index, name in enumerate(chosen):
         progress(f"{name} on the CPU", index * (len(socs) + 1), total)
         manifest = bundle.manifest
         path = bundle.path(manifest.graphs[name].file)
-        loop = partial(_loop, bundle, name)
+        loop = partial(state_loop, bundle, name)
         expected = on_cpu(path, loop)
-        check = GraphCheck(name, manifest.graphs[name].precision, manifest.graph_size(name))
+        check = GraphCheck(name, manifest.graphs[name].precision, weights_size(path))
         for done, soc in enumerate(socs, index * (len(socs) + 1) + 1):
             progress(f"{name} for v{soc.arch}", done, total)
             check.chips.append(on_chip(path, soc, loop, expected))
@@ -141,12 +160,17 @@ def on_chip(path: Path, soc: Soc, loop: Loop, expected: list[Array]) -> Compiled
         soc.arch,
         round(seconds, 2),
         size,
-        max(_difference(*pair) for pair in zip(expected, simulated, strict=True)),
+        largest_difference(expected, simulated),
         all(np.array_equal(*pair) for pair in zip(simulated, read, strict=True)),
     )
 
 
-def _difference(expected: Array, found: Array) -> float:
+def largest_difference(expected: Sequence[Array], found: Sequence[Array]) -> float:
+    """The largest of `difference`, array by array."""
+    return max(difference(*pair) for pair in zip(expected, found, strict=True))
+
+
+def difference(expected: Array, found: Array) -> float:
     """Root mean square of the difference as a share of what is expected; infinite where something is not a number."""
     if not np.isfinite(found).all():
         return float("inf")
@@ -156,7 +180,7 @@ def _difference(expected: Array, found: Array) -> float:
 class Stepped:
     """A session as the runtime's stages see a graph."""
 
-    def __init__(self, spec: GraphSpec, session: ort.InferenceSession) -> None:
+    def __init__(self, spec: GraphSpec, session: Session) -> None:
         self.spec = spec
         self._session = session
 
@@ -166,12 +190,12 @@ class Stepped:
         return dict(zip(names, self._session.run(names, feeds), strict=True))
 
 
-def _loop(bundle: Bundle, name: str, session: ort.InferenceSession) -> list[Array]:
+def state_loop(bundle: Bundle, name: str, session: Session) -> list[Array]:
     """What the runtime takes from a graph, and the state, over some steps that each feed on the state before."""
     graph, chance = Stepped(bundle.manifest.specs()[name], session), np.random.default_rng(0)
     if name == AUDIO_ENCODER:
         return _hear(graph, chance)
-    if name in (DECODER, DECODER_PREFILL):
+    if name == DECODER or is_prefill(name):
         return _think(bundle, graph, chance)
     return _speak(bundle, graph, chance)
 
@@ -184,11 +208,12 @@ def _hear(graph: Stepped, chance: np.random.Generator) -> list[Array]:
 
 
 def _think(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
-    """Random words; the last call is half filled."""
+    """Random words, as many as the context holds; the last call is half filled."""
     static, words = bundle.manifest.static, bundle.manifest.text_embeddings
     assert static is not None, "npu_graphs has seen to it"
     width = int(graph.spec.inputs[0].shape[1])
-    ids = chance.integers(0, words.shape[0], (STEPS - 1) * width + (width + 1) // 2)
+    count = min((STEPS - 1) * width + (width + 1) // 2, static.context)
+    ids = chance.integers(0, words.shape[0], count)
     return think(graph, bundle.table(words).rows(ids), static.context)
 
 

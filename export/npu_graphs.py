@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+from onnx import helper
+from onnx.external_data_helper import uses_external_data
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
 from voxrill.devices.qnn import OPERATORS
@@ -47,11 +49,21 @@ def check_graph(path: Path) -> None:
 def _inferred(path: Path, proto: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     """Strict shape inference; onnxruntime's, since onnx's own knows neither 4-bit products nor 16-bit QDQ."""
     try:
-        inferred = SymbolicShapeInference.infer_shapes(proto)
+        inferred = SymbolicShapeInference.infer_shapes(_without_weights(proto))
     except Exception as error:  # it raises bare Exceptions, of several lines
         raise BundleError(f"{path.name}: its shapes contradict each other ({error})", _REMEDY) from None
     values: Iterator[onnx.ValueInfoProto] = iter((*inferred.graph.value_info, *inferred.graph.output))
     return {value.name: value for value in values if value.type.tensor_type.HasField("shape")}
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with weights of data files as inputs: no shape depends on them, and they would be looked for here."""
+    copy: onnx.ModelProto = onnx.ModelProto.FromString(proto.SerializeToString())
+    apart = [tensor for tensor in copy.graph.initializer if uses_external_data(tensor)]
+    for tensor in apart:
+        copy.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        copy.graph.initializer.remove(tensor)
+    return copy
 
 
 def _check_shape(path: Path, what: str, value: onnx.ValueInfoProto) -> None:

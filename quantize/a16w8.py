@@ -74,23 +74,29 @@ def overhear(model: Model, sounds: Sequence[Floats]) -> dict[str, Feeds]:
     spec, static = model.manifest.model, model.manifest.static
     assert static is not None, "the caller has seen that it is of the npu flavour"
     encoder = AudioEncoder(graphs[contract.AUDIO_ENCODER], spec.log_mel, model.times, static.mel_frames)
-    backbone = Backbone(
-        graphs[contract.DECODER],
-        model.graphs[contract.TEXT_HEAD],
-        graphs[contract.DECODER_PREFILL],
-        static.context,
-        spec.backbone.max_positions,
-    )
+    backbones = [
+        Backbone(
+            graphs[contract.DECODER],
+            model.graphs[contract.TEXT_HEAD],
+            [graphs[name]],
+            static.context,
+            spec.backbone.max_positions,
+        )
+        for name in static.prefills
+    ]
     codec = Codec(graphs[spec.codec.graph], spec.codec, spec.codes, static.frames)
     for sound in sounds:
         encoder.encode(sound)
-        _live_again(record(model, sound, model.manifest.tasks.chat), backbone, codec)
+        _live_again(record(model, sound, model.manifest.tasks.chat), backbones, codec)
     return feeds
 
 
-def _live_again(turn: Turn, backbone: Backbone, codec: Codec) -> None:
-    state, stream = backbone.new_state(), codec.stream()
-    backbone.forward(turn.rows[: turn.prompt], state)
+def _live_again(turn: Turn, backbones: Sequence[Backbone], codec: Codec) -> None:
+    """The prompt by each prefill graph, and after the last of them the rest."""
+    for backbone in backbones:
+        state = backbone.new_state()
+        backbone.forward(turn.rows[: turn.prompt], state)
+    stream = codec.stream()
     for row in turn.rows[turn.prompt :]:
         backbone.forward(row[None], state)
     for step in turn.steps:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from voxrill.export.shared_weights import share_weights
 from voxrill.quantize.a16w8 import A16W8, overhear, to_a16w8
 from voxrill.quantize.calibration import Calibration
 from voxrill.quantize.graph import Moments, Report, Weight, external_place, large_weights, quantize_graph
@@ -24,7 +25,7 @@ from voxrill.quantize.recipe import GPTQ, Recipe, read_recipe
 from voxrill.quantize.turns import record
 from voxrill.quantize.weights import to_int8
 from voxrill.runtime.bundle import Bundle, link_file, open_bundle, replacing_bundle, write_manifest
-from voxrill.runtime.contract import DECODER, DECODER_PREFILL, TEXT_HEAD
+from voxrill.runtime.contract import DECODER, DECODER_PREFILL, TEXT_HEAD, is_prefill
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
 from voxrill.runtime.model import Model
@@ -88,6 +89,8 @@ def quantize_bundle(
                 reports[name] = quantize_graph(name, source, made, recipe, external, moments=moments.get(name))
                 graphs[name] = GraphFile(graph.file, reports[name].precision)
             replaced |= {graph.file, f"{graph.file}.data"}
+        prefills = [partial / graph.file for name, graph in graphs.items() if is_prefill(name)]
+        share_weights(partial / graphs[DECODER].file, prefills)
         if fast_prefill:
             progress(DECODER_PREFILL, total - 1, total)
             graphs[DECODER_PREFILL], reports[DECODER_PREFILL] = _prefill(bundle, partial)

@@ -183,7 +183,7 @@ class _Trials:
 
     def _decoder(self, graph: Graph, cost: Cost) -> None:
         limit = self.bundle.manifest.model.backbone.max_positions
-        backbone = Backbone(graph, graph, None, None, limit)  # its text head is never asked
+        backbone = Backbone(graph, graph, (), None, limit)  # its text head is never asked
         for lived in self.lived:
             self._compare(lived, _states(backbone, lived.turn.rows, lived.turn), cost)
 

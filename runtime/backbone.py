@@ -5,6 +5,8 @@ In: rows of embeddings (text, heard audio or spoken frames) and a `BackboneState
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,18 +28,18 @@ class Backbone:
     Args:
         decoder: the step (and, in the cpu flavour, prefill) graph.
         text_head: the text logits' graph.
-        prefill: a graph of its own for prefill; the npu flavour's has a fixed width, the cpu flavour's is faster than
-            the decoder with many positions.
+        prefills: graphs of their own for prefill; the npu flavour's have fixed widths, ascending, the cpu flavour's is
+            faster than the decoder with many positions.
         context: positions of the npu flavour's KV buffer.
         limit: positions the model was made for.
     """
 
     def __init__(
-        self, decoder: Graph, text_head: Graph, prefill: Graph | None, context: int | None, limit: int
+        self, decoder: Graph, text_head: Graph, prefills: Sequence[Graph], context: int | None, limit: int
     ) -> None:
         self._decoder = decoder
         self._text_head = text_head
-        self._prefill = prefill
+        self._prefills = prefills
         self._context = context
         self._limit = limit
 
@@ -67,7 +69,8 @@ class Backbone:
         return logits
 
     def _graph_for(self, positions: int) -> tuple[Graph, int]:
-        """The graph for so many positions and how many it takes at once."""
-        if self._prefill is None or positions < (PREFILL_FROM if self._context is None else 2):
-            return self._decoder, PREFILL_CHUNK if self._context is None else 1
-        return self._prefill, PREFILL_CHUNK if self._context is None else int(self._prefill.spec.inputs[0].shape[1])
+        """The graph for so many positions and how many it takes at once; npu: the narrowest that holds them."""
+        if self._context is None:
+            return (self._prefills[0] if self._prefills and positions >= PREFILL_FROM else self._decoder), PREFILL_CHUNK
+        widths = [(graph, int(graph.spec.inputs[0].shape[1])) for graph in (self._decoder, *self._prefills)]
+        return next((fit for fit in widths if fit[1] >= positions), widths[-1])

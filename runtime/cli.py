@@ -65,7 +65,8 @@ ProviderOption = Annotated[
     list[str] | None,
     typer.Option(
         "--provider",
-        help="Execution provider of all graphs, or GRAPH=NAME, or a profile that says so; may be given several times.",
+        help="Execution provider of all graphs, or GRAPH=NAME, or a profile that says so; may be given several times. "
+        "With a chip: qnn:soc=SM8650.",
         show_default=False,
     ),
 ]

@@ -71,6 +71,11 @@ class GraphSpec(msgspec.Struct, frozen=True):
         return tuple(t for t in self.inputs if t.name.startswith("past_"))
 
 
+def is_prefill(graph: str) -> bool:
+    """Whether this graph takes in many positions at once."""
+    return graph.startswith(DECODER_PREFILL)
+
+
 def is_for_npu(graph: str) -> bool:
     """Whether an NPU runs this graph: those that draw lots, or are small, stay on the CPU."""
     return graph not in (TEXT_HEAD, *FRAME_DECODERS)
@@ -80,13 +85,21 @@ class StaticShapes(msgspec.Struct, frozen=True):
     """The sizes of the npu flavour: nothing symbolic is left.
 
     mel_frames: log-mel frames the encoder takes (shorter clips are padded); prefill: positions a prefill call takes;
-    context: positions of the KV cache; frames: audio frames a codec call decodes.
+    context: positions of the KV cache; frames: audio frames a codec call decodes; wider_prefill: positions of further
+    prefill graphs, ascending.
     """
 
     mel_frames: int = 1600
     prefill: int = 32
     context: int = 1024
     frames: int = 1
+    wider_prefill: tuple[int, ...] = ()
+
+    @property
+    def prefills(self) -> dict[str, int]:
+        """The prefill graphs and the positions a call of each takes, ascending."""
+        wider = {f"{DECODER_PREFILL}_{width}": width for width in self.wider_prefill}
+        return {DECODER_PREFILL: self.prefill, **wider}
 
 
 class BackboneSpec(msgspec.Struct, frozen=True):
@@ -194,7 +207,7 @@ def audio_encoder(model: ModelSpec, static: StaticShapes | None = None) -> Graph
 
 
 def decoder(backbone: BackboneSpec, static: StaticShapes | None = None, name: str = DECODER) -> GraphSpec:
-    """The backbone, prefill and step in one graph; npu: two graphs that differ in S only.
+    """The backbone, prefill and step in one graph; npu: graphs that differ in S only.
 
     `attention_mask` [1, P+S] is 1 for every valid position; in the cpu flavour all are. Rotary positions count its
     ones, so that the npu flavour's padded KV buffer and right-padded prefill give the same numbers as exact lengths.
@@ -204,7 +217,7 @@ def decoder(backbone: BackboneSpec, static: StaticShapes | None = None, name: st
     total: Size = TOTAL_SEQUENCE
     present: Size = KV_CAPACITY
     if static:
-        past, sequence = static.context, static.prefill if name == DECODER_PREFILL else 1
+        past, sequence = static.context, static.prefills.get(name, 1)
         total, present = past + sequence, sequence
     state = lfm_state(backbone, past)
     present_state = lfm_state(backbone, present)
@@ -285,8 +298,8 @@ def graph_specs(model: ModelSpec, static: StaticShapes | None = None, prefill: b
         prefill: whether prefill has a graph of its own in the cpu flavour too, the decoder in another precision.
     """
     specs = [audio_encoder(model, static), decoder(model.backbone, static)]
-    if static or prefill:
-        specs.append(decoder(model.backbone, static, DECODER_PREFILL))
+    prefills = static.prefills if static else [DECODER_PREFILL] if prefill else []
+    specs += [decoder(model.backbone, static, name) for name in prefills]
     specs += [text_head(model), FRAME_DECODERS[model.frame_decoder](model), codec(model, static)]
     return {spec.name: spec for spec in specs}
 

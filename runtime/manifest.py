@@ -139,6 +139,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return graph_specs(self.model, self.static, prefill=DECODER_PREFILL in self.graphs)
 
     @property
+    def context_positions(self) -> int:
+        """Positions that prompt and answers may take together (a text token is one, a second of sound 12.5)."""
+        return self.static.context if self.static else self.model.backbone.max_positions
+
+    @property
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(entry.size for entry in self.files.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 
-from voxrill.devices.memory import available_memory
+from voxrill.devices.memory import available_memory, gigabytes
 from voxrill.runtime.bundle import Bundle
 from voxrill.runtime.contract import DECODER, KV_CAPACITY, TEXT_HEAD
 from voxrill.runtime.errors import NotEnoughMemory
@@ -32,9 +32,10 @@ _SMALLER = (("int8", 0.30), ("int4", 0.20))
 """Recipes, and what the weights they leave take of float32's, the text table included."""
 
 
-def memory_needed(manifest: Manifest) -> int:
-    """Bytes this bundle's model takes beyond what the process has taken already, in a usual conversation."""
-    return _fixed_part(manifest) + round(_OVERHEAD * sum(_weights(manifest, graph) for graph in manifest.graphs))
+def memory_needed(manifest: Manifest, context: int = USUAL_CONTEXT) -> int:
+    """Bytes this bundle's model takes beyond what the process has taken already, in a conversation of so long."""
+    weights = sum(_weights(manifest, graph) for graph in manifest.graphs)
+    return _fixed_part(manifest, context) + round(_OVERHEAD * weights)
 
 
 def check_memory(bundle: Bundle) -> None:
@@ -49,7 +50,7 @@ def check_memory(bundle: Bundle) -> None:
     needed = memory_needed(bundle.manifest)
     if needed > available:
         raise NotEnoughMemory(
-            f"{bundle.directory} needs about {_gigabytes(needed)} of memory, and {_gigabytes(available)} are available",
+            f"{bundle.directory} needs about {gigabytes(needed)} of memory, and {gigabytes(available)} are available",
             f"{_smaller(bundle.manifest, available)}; to load it nevertheless, set {IGNORE_VARIABLE}=1",
         )
 
@@ -59,9 +60,9 @@ def _weights(manifest: Manifest, graph: str) -> int:
     return manifest.graph_size(graph) * (2 if graph == TEXT_HEAD and manifest.text_embeddings.transposed else 1)
 
 
-def _fixed_part(manifest: Manifest) -> int:
+def _fixed_part(manifest: Manifest, context: int = USUAL_CONTEXT) -> int:
     """Bytes that do not depend on the precision: KV cache, intermediate results, onnxruntime."""
-    positions = min(USUAL_CONTEXT, manifest.model.backbone.max_positions)
+    positions = min(context, manifest.model.backbone.max_positions)
     state = sum(
         math.prod(positions if size == KV_CAPACITY else int(size) for size in tensor.shape)
         for tensor in manifest.specs()[DECODER].state
@@ -80,9 +81,5 @@ def _smaller(manifest: Manifest, available: int) -> str:
     for recipe, part in _SMALLER:
         needed = round(_fixed_part(manifest) + part * weights)
         if needed <= available:
-            return f"In {recipe} about {_gigabytes(needed)}: voxrill quantize BUNDLE -o SMALL --recipe {recipe}"
+            return f"In {recipe} about {gigabytes(needed)}: voxrill quantize BUNDLE -o SMALL --recipe {recipe}"
     return "Close other programs: even in int4 it would not fit"
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

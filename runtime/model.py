@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice, choose
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.processor import cores
-from voxrill.devices.providers import CPU, CPU_NAME, PROVIDERS
-from voxrill.devices.qnn import QNN, Htp
+from voxrill.devices.providers import CPU, CPU_NAME
+from voxrill.devices.qnn import Htp
 from voxrill.runtime import contract
 from voxrill.runtime.apps.classify import TASK, Classification, Classifier
 from voxrill.runtime.apps.control import Control
@@ -46,6 +46,10 @@ from voxrill.runtime.session import Graph
 from voxrill.runtime.stats import StageTimes
 from voxrill.runtime.tokenizer import Tokenizer
 from voxrill.runtime.tuned import TunedForm, is_repacked, open_tuned
+
+if TYPE_CHECKING:
+    from voxrill.runtime.apps.evaluation.evaluating import TaskName
+    from voxrill.runtime.apps.evaluation.running import Evaluation
 
 
 def load(
@@ -124,7 +128,7 @@ class Model:
 
         def opened(name: str) -> Graph:
             on_npu, ready = npu is not None and contract.is_for_npu(name), bundle.path(manifest.graphs[name].file)
-            provider = PROVIDERS[QNN] if on_npu else choice.of(name)
+            provider = npu.provider if npu and on_npu else choice.of(name)
             file = self.tuned.path(name) if provider.name == CPU_NAME else None
             return Graph(
                 compiled.get(name) or file or ready,
@@ -154,7 +158,7 @@ class Model:
             backbone=Backbone(
                 graphs[contract.DECODER],
                 graphs[contract.TEXT_HEAD],
-                graphs.get(contract.DECODER_PREFILL),
+                [graph for name, graph in graphs.items() if contract.is_prefill(name)],
                 static.context if static else None,
                 spec.backbone.max_positions,
             ),
@@ -166,8 +170,7 @@ class Model:
     @property
     def context_positions(self) -> int:
         """Positions that prompt and answers may take together (a text token is one, a second of sound 12.5)."""
-        manifest = self.manifest
-        return manifest.static.context if manifest.static else manifest.model.backbone.max_positions
+        return self.manifest.context_positions
 
     @property
     def sample_rate(self) -> int:
@@ -341,6 +344,26 @@ class Model:
         """
         grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
         return Control(self, grammar, threshold)
+
+    def evaluate(self, task: TaskName, data: str | os.PathLike[str], **wishes: Any) -> Evaluation:
+        """Score the model's answers and their times, beside those of other programs; see docs/evaluation.md.
+
+        Nothing is asked until the evaluation is iterated, for outcomes as they are made, or asked for its `rows`.
+
+        Args:
+            task: "asr", "tts", "chat" or "voicebench".
+            data: file or folder.
+            wishes: `peers` (name to file), `out`, `normaliser`, `name`, `limit`, `system`, `seed`, `max_new_tokens`; of
+                tts `voice`, `judge`, `judge_file`, `sounds`; of chat `output`, `judge`; of voicebench `output`,
+                `modality`.
+
+        Raises:
+            UsageError: something in the data or in a peer's file cannot be read.
+            MissingDependency: the extra `eval` is not installed.
+        """
+        from voxrill.runtime.apps.evaluation.evaluating import evaluate  # its modules import this one
+
+        return evaluate(self, task, data, **wishes)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before.

@@ -13,18 +13,18 @@ from typing import Annotated
 import msgspec
 import typer
 
-from voxrill.devices.advice import advise, describe, plans
+from voxrill.devices.advice import Holding, advise, describe, holdings, plans
 from voxrill.devices.known import SIZES, known_model, model
 from voxrill.devices.planner import SMALL_MARGIN, Plan, margin
 from voxrill.devices.profile import Profile, ProfileError, read_profile, shipped_profiles
-from voxrill.devices.stages import Model
+from voxrill.devices.stages import CONTEXT, Model
 from voxrill.devices.this import this_machine
 from voxrill.runtime.bundle import open_bundle
 from voxrill.runtime.cli import JsonOption, err, print_columns, print_json
 from voxrill.runtime.contract import DECODER, KV_CAPACITY
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.manifest import Manifest
-from voxrill.runtime.memory import memory_needed
+from voxrill.runtime.memory import USUAL_CONTEXT, memory_needed
 
 THIS = "this"
 _PROCESS = 60e6
@@ -57,41 +57,55 @@ def plan(
         str | None, typer.Option(help=f"Without a bundle, only this one: {', '.join(SIZES)}.", show_default=False)
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one on each core worth it.")] = 0,
+    context: Annotated[
+        int | None,
+        typer.Option(min=1, help="Positions of a conversation that has to fit: one a token, 12.5 a second of sound."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Predict what will run on a device: time of a step, of speech, to the first sound, and memory."""
-    models = _models(bundle, precision)
+    models = _models(bundle, precision, context)
     profile = _profile(device)
     count = _threads(profile, threads)
     if margin(models[0]) == SMALL_MARGIN:
         err.print(_SMALL_NOTE, soft_wrap=True)
-    found, advice = plans(profile, models, count), advise(profile, models, count)
+    found, fits, advice = plans(profile, models, count), holdings(profile, models), advise(profile, models, count)
     if json:
         figures = {name: msgspec.to_builtins(figure) for name, figure in profile.figures.items()}
         about = {"name": profile.name, "runnable": profile.runnable, **figures}
-        print_json({"device": about, "evidence": profile.evidence, "plans": list(map(asdict, found)), "advice": advice})
+        tables = {"plans": list(map(asdict, found)), "fits": list(map(asdict, fits))}
+        print_json({"device": about, "evidence": profile.evidence, **tables, "advice": advice})
     else:
         _show(profile, count, found)
+        print(f"memory: {'; '.join(map(_holding, fits))}")
         print("\n".join(f"{task}: {words}" for task, words in advice.items()))
 
 
-def _models(bundle: Path | None, precision: str | None) -> list[Model]:
+def _models(bundle: Path | None, precision: str | None, context: int | None) -> list[Model]:
     """The bundle's model, or the 1.5 B one, most bits first."""
     if bundle is not None:
         if precision is not None:
             raise UsageError("a bundle has its own precision", "Give a bundle or --precision, not both")
-        return [bundle_model(open_bundle(bundle).manifest)]
+        return [bundle_model(open_bundle(bundle).manifest, context)]
     if precision is not None and precision not in SIZES:
         raise UsageError(f"there is no precision {precision!r}", f"Give one of: {', '.join(SIZES)}")
-    return [known_model(name) for name in SIZES if precision in (None, name)]
+    return [known_model(name, context or CONTEXT) for name in SIZES if precision in (None, name)]
 
 
-def bundle_model(manifest: Manifest) -> Model:
-    """What the planner wants to know of a bundle."""
+def bundle_model(manifest: Manifest, context: int | None = None) -> Model:
+    """What the planner wants to know of a bundle, for a conversation of so many positions; without, of a usual one.
+
+    Raises:
+        UsageError: the model takes fewer.
+    """
+    most = manifest.context_positions
+    if context is not None and context > most:
+        raise UsageError(f"{context} positions are more than the bundle's model takes", f"Give at most {most}")
     graphs = {name: (manifest.graph_size(name), graph.precision) for name, graph in manifest.graphs.items()}
     state = (tensor.shape for tensor in manifest.specs()[DECODER].state)
     kv = [math.prod(int(size) for size in shape if size != KV_CAPACITY) for shape in state if KV_CAPACITY in shape]
-    return model(manifest.graphs[DECODER].precision, graphs, 4.0 * sum(kv), memory_needed(manifest) + _PROCESS)
+    memory = memory_needed(manifest, context or USUAL_CONTEXT) + _PROCESS
+    return model(manifest.graphs[DECODER].precision, graphs, 4.0 * sum(kv), memory, context or CONTEXT)
 
 
 def _profile(device: str) -> Profile:
@@ -117,6 +131,12 @@ def _show(profile: Profile, threads: int, found: list[Plan]) -> None:
         f"{profile.evidence}."
     )
     print_columns([_HEADER, *map(_cells, found)])
+
+
+def _holding(entry: Holding) -> str:
+    """What one size of memory holds, in words."""
+    held = ", ".join(entry.precisions) or "none of these"
+    return f"{entry.memory_gb:.3g} GB ({entry.free_gb:.3g} free) hold {held}"
 
 
 def _cells(entry: Plan) -> tuple[str, ...]:

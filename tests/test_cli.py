@@ -29,6 +29,7 @@ COMMANDS = (
     "unpack",
     "classify",
     "control",
+    "eval",
     "tune",
     "talk",
     "replay",

@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from voxrill.devices.qnn import CHECKED, SOCS, Htp, NpuError, sdk_version
+from voxrill.devices.qnn import Htp, sdk_version
+from voxrill.devices.socs import CHECKED, SOCS, NpuError
 from voxrill.runtime.bundle import Bundle, open_bundle
 from voxrill.runtime.compiled import COMPILED_FILE, compile_bundle, compiled_folder, npu_graphs, open_compiled
 from voxrill.runtime.contract import DECODER, DECODER_PREFILL, StaticShapes, is_for_npu

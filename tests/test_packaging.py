@@ -172,6 +172,8 @@ def test_wheel_and_sdist_hold_the_builtin_model(tmp_path):
         assert wheel.read(f"voxrill/{name}") == (ROOT / "voxrill" / name).read_bytes()
     for path in (ROOT / "devices" / "profiles").glob("*.toml"):
         assert wheel.read(f"voxrill/devices/profiles/{path.name}") == path.read_bytes()
+    for path in (ROOT / "runtime" / "serve" / "page").iterdir():
+        assert wheel.read(f"voxrill/runtime/serve/page/{path.name}") == path.read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,20 @@ def test_what_was_not_executed_says_so():
     assert all("untested" in provider.evidence for provider in PROVIDERS.values() if provider.full_name != CPU)
 
 
+@pytest.mark.parametrize(
+    ("word", "saying"),
+    [
+        ("decoder=qnn:chip=SM8650", ("qnn has no setting 'chip'", "qnn:soc=...")),
+        ("qnn:", ("qnn has no setting ''", "qnn:soc=...")),
+        ("qnn:soc=SM1", ("no chip 'SM1'", "SM8650 (Snapdragon 8 Gen 3)")),
+        ("cpu:soc=SM8650", ("cpu has no setting 'soc'", "It has none")),
+        ("openvino:soc=SM8650", ("openvino has no setting 'soc'", "It has none")),
+    ],
+)
+def test_an_unknown_setting_lists_the_valid_ones(cli, word, saying):
+    cli.refuses("transcribe", "a.wav", "--provider", word, saying=saying)
+
+
 # What is chosen
 
 
@@ -98,6 +112,20 @@ def test_a_profile_chooses(profile):
     choice = choose([path, "text_head=qnn"])
     assert [choice.of(graph).name for graph in ("audio_encoder", "text_head", "decoder")] == ["openvino", "qnn", "cpu"]
     assert choose(["pi5"]).of("decoder").name == "cpu"
+
+
+def test_a_chip_is_set_by_word_or_profile(profile):
+    choice = choose(["decoder=qnn:soc=sm8650", "qnn:soc=SM8350"])
+    assert choice.of("decoder").options == {"soc_model": "57", "htp_arch": "75"}
+    assert choice.of("text_head").options["htp_arch"] == "68" and choice.graphs == {"decoder"}
+    assert choose([profile('decoder = "qnn:soc=SM8750"')]).of("decoder").options["htp_arch"] == "79"
+    assert find_provider("qnn").options == {}
+
+
+def test_a_profile_with_an_unknown_chip(profile):
+    with pytest.raises(ProfileError, match="SM1") as refused:
+        read_profile(profile('decoder = "qnn:soc=SM1"'))
+    assert "SM8650" in refused.value.remedy
 
 
 def test_a_profile_with_an_unknown_provider(profile):
@@ -125,6 +153,16 @@ def test_the_report_of_a_fallback(cli, openvino):
     assert set(by_provider) == {CPU, OPENVINO.provider}
     assert "DynamicQuantizeMatMul" in by_provider[CPU]["nodes"]
     assert by_provider[OPENVINO.provider]["ms"] > 0
+
+
+def test_a_chip_that_is_set_is_compiled_for(cli, npu_bundles):
+    """A v68 computes in integers alone, so it refuses the float graph that a v75 takes wholly."""
+    pytest.importorskip(PLUGINS["qnn"].module, reason="onnxruntime-qnn is not installed")
+    words = ("providers", npu_bundles["lfm2.5"], "--strict", "--json", "--provider")
+    ran = cli(*words, "decoder=qnn:soc=SM8650")
+    (share,) = (share for share in json.loads(ran.out) if share["graph"] == "decoder")
+    assert share["provider"] == PLUGINS["qnn"].provider
+    assert cli(*words, "decoder=qnn:soc=SM8350").status == 2
 
 
 @pytest.fixture

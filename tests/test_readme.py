@@ -32,6 +32,9 @@ def workplace(tmp_path, bundles, tiny_checkpoints, monkeypatch):
     shutil.copy(ROOT / "examples" / "commands.toml", tmp_path)
     (tmp_path / "recordings").mkdir()
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "recordings")
+    (tmp_path / "recordings" / "question.txt").write_text("turn on the kitchen lights")
+    (tmp_path / "whisper.jsonl").write_text('{"id": "question", "text": "Turn on the kitchen lights."}')
+    (tmp_path / "texts.txt").write_text("kitchen lights on")
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "meeting.wav")
     (tmp_path / "bundle").symlink_to(bundles["lfm2.5"])
     return tmp_path

@@ -67,6 +67,14 @@ def test_models(client):
         client.models.retrieve("gpt-4o")
 
 
+def test_facts_of_the_device(server, http):
+    facts = http.get("/v1/device").json()
+    assert facts["bundle"] == "pebble" and facts["threads"] == 1 and facts["sessions"] == {"open": 0, "most": 8}
+    graphs = server.service.model.manifest.graphs
+    assert facts["provider"] == dict.fromkeys(graphs, "cpu") and facts["precision"].keys() == graphs.keys()
+    assert facts["bytes"] == server.service.model.manifest.size
+
+
 def test_health_and_metrics(http):
     assert http.get("/health").json() == {"status": "ok"}
     http.get("/no/such/path")
@@ -355,7 +363,8 @@ def test_a_key_is_asked_for():
         for wrong in (KEY[:-1], KEY + "x", "\xe4" * 24):
             header = f"Bearer {wrong}".encode("latin-1")
             assert refused(http.get("/v1/models", headers={"Authorization": header}), 401)
-        assert http.get("/health").status_code == 200
+        assert refused(http.get("/v1/device"), 401)
+        assert http.get("/health").status_code == http.get("/").status_code == 200
         assert locked.client(KEY).models.list().data
         with pytest.raises(openai.AuthenticationError):
             locked.client("wrong").models.list()

@@ -58,6 +58,7 @@ def test_it_serves_until_it_is_told_to_end(tmp_path, ending):
     ) as process:
         ready = json.loads(process.stdout.readline())
         assert ready["model"] == "pebble" and ready["key"]
+        assert "<title>Voxrill</title>" in httpx.get(ready["page"]).text
         assert httpx.get(f"{ready['url']}/models").status_code == 401
         models = httpx.get(f"{ready['url']}/models", headers={"Authorization": f"Bearer {KEY}"})
         assert models.json()["data"][0]["id"] == "pebble"

@@ -92,6 +92,7 @@ def still_answers(url):
 LABELS = (
     "GET /health",
     "GET /metrics",
+    "GET /v1/device",
     "GET /v1/models",
     "GET /v1/models/{name}",
     "POST /v1/audio/speech",

@@ -202,6 +202,23 @@ def test_the_user_interrupts_what_still_sounds(server, monkeypatch):
     assert text_of(passed) == ANSWER
 
 
+def test_an_answer_of_which_less_was_heard_than_the_clock_says(server, monkeypatch):
+    """A client that was late to play: its session goes on."""
+    monkeypatch.setattr(ClientPlayer, "busy", lambda _player: True)
+    monkeypatch.setattr(ClientPlayer, "played", lambda _player: 12_000)
+
+    async def talk():
+        async with connected(server) as client:
+            await client.write("turn on the kitchen lights")
+            answer = (await client.next("response.done"))[0]["response"]["output"][0]["id"]
+            await client.send("conversation.item.truncate", item_id=answer, content_index=0, audio_end_ms=0)
+            truncated, _ = await client.next("conversation.item.truncated")
+            await client.write("turn on the kitchen lights")
+            return truncated["audio_end_ms"], text_of((await client.next("response.done"))[1])
+
+    assert asyncio.run(talk()) == (0, ANSWER)
+
+
 def slowly(monkeypatch, server, seconds):
     """Every frame of speech takes so long."""
     depthformer = server.service.model.parts.depthformer

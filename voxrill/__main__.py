@@ -22,6 +22,7 @@ from voxrill.runtime.apps import cli as app_commands
 from voxrill.runtime.apps import transcribe_cli as transcribe_command
 from voxrill.runtime.apps import translate_cli as translate_command
 from voxrill.runtime.apps.documents import cli as document_commands
+from voxrill.runtime.apps.evaluation import cli as evaluation_commands
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.model import Fallback
 from voxrill.runtime.serve import cli as serve_command
@@ -45,6 +46,7 @@ runtime_commands.register(app)
 document_commands.register(app)
 translate_command.register(app)
 app_commands.register(app)
+evaluation_commands.register(app)
 tune_command.register(app)
 talk_commands.register(app)
 device_commands.register(app)

@@ -64,10 +64,11 @@ class Results:
     Args:
         out: the file.
         made: the short hash of what makes its records.
+        what: what it is, for errors.
     """
 
-    def __init__(self, out: Path, made: str) -> None:
-        self._out, self._made = out, made
+    def __init__(self, out: Path, made: str, what: str = "list of transcripts") -> None:
+        self._out, self._made, self._what = out, made, what
         self._done: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -88,7 +89,7 @@ class Results:
     ) -> None:
         self._file.close()
 
-    def has(self, path: Path, sha256: str) -> bool:
+    def has(self, path: Path | str, sha256: str) -> bool:
         """Whether this sound was finished, and has not changed."""
         return self._done.get(printable(path)) == sha256
 
@@ -110,7 +111,7 @@ class Results:
             record = msgspec.json.decode(line)
             known = record["made_with"] == self._made and {"file", "sha256"} <= set(record)
         except (msgspec.MsgspecError, KeyError, TypeError):
-            raise UsageError(f"{self._out} is no list of transcripts", "Give --out another file") from None
+            raise UsageError(f"{self._out} is no {self._what}", "Give --out another file") from None
         if not known:
             raise UsageError(
                 f"{self._out} was made by another Voxrill, bundle or options", "Give --out another file, or delete it"

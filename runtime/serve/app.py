@@ -1,7 +1,7 @@
 """The server's routes, and who guards them.
 
-In: a loaded model. Out: an ASGI application, for uvicorn or a test. A door of another kind (a page, say) is a module
-beside these, which adds its route here.
+In: a loaded model. Out: an ASGI application, for uvicorn or a test. A door of another kind is a module beside these,
+which adds its route here.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.model import Model
+from voxrill.runtime.serve import web_page
 from voxrill.runtime.serve.api_errors import ApiError, refuse
 from voxrill.runtime.serve.chat import ChatDoor
+from voxrill.runtime.serve.device import device
 from voxrill.runtime.serve.guard import Admission, Guard
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import CONTENT_TYPE
@@ -66,6 +68,7 @@ def make_app(model: Model, limits: Limits, admission: Admission) -> Starlette:
 
 def _routes(service: Service) -> list[BaseRoute]:
     name = service.model.manifest.name
+    realtime = RealtimeDoor(service)
     entry = {"id": name, "object": "model", "created": service.created, "owned_by": OWNER}
 
     def get(path: str, answer: Callable[[Request], Any]) -> Route:
@@ -86,12 +89,14 @@ def _routes(service: Service) -> list[BaseRoute]:
         get("/health", lambda _request: {"status": "ok"} if service.worker.alive else Response(status_code=503)),
         get("/metrics", lambda _request: Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})),
         get("/openapi.json", lambda _request: document(service)),
+        get("/v1/device", lambda _request: device(service, realtime.sessions)),
         get("/v1/models", lambda _request: {"object": "list", "data": [entry]}),
         get("/v1/models/{name}", model),
         post("/v1/audio/speech", speech),
         post("/v1/audio/transcriptions", transcriptions),
         post("/v1/chat/completions", ChatDoor(service)),
-        WebSocketRoute("/v1/realtime", RealtimeDoor(service).__call__),
+        WebSocketRoute("/v1/realtime", realtime.__call__),
+        *web_page.routes(),
     ]
 
 

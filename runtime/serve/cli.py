@@ -77,10 +77,11 @@ def serve(
         model = open_model(bundle, threads, provider, strict)
 
         def ready() -> None:
+            name, url, page = model.manifest.name, address.url(bound), address.page(bound)
             if json:
-                print_json({"url": address.url(bound), "model": model.manifest.name, "key": key is not None})
+                print_json({"url": url, "page": page, "model": name, "key": key is not None})
             else:
-                err.print(f"{model.manifest.name} at {address.url(bound)}; Ctrl-C ends it", soft_wrap=True)
+                err.print(f"{name} at {url}, to talk to in a browser at {page}; Ctrl-C ends it", soft_wrap=True)
 
         run(model, bound, limits, admission, ready)
 

@@ -17,13 +17,14 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from voxrill.runtime.serve import web_page
 from voxrill.runtime.serve.api_errors import ApiError, Busy, response
 from voxrill.runtime.serve.limits import Limits
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-OPEN_PATHS = ("/health",)
-"""What needs no key: it says that the server works, and nothing else."""
+OPEN_PATHS = ("/health", *web_page.PATHS)
+"""What needs no key: it says that the server works, or is the page that asks for the key; nothing else."""
 
 KEY_PROTOCOL = "openai-insecure-api-key."
 """How a browser, which can send no header with a WebSocket, names the key among its subprotocols."""

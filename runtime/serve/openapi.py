@@ -66,6 +66,7 @@ def document(service: Service) -> dict[str, Any]:
             "/health": {"get": _get("Whether the server works", {"application/json": anything}, open_=True)},
             "/metrics": {"get": _get("Figures for Prometheus", {"text/plain": {"schema": {"type": "string"}}})},
             "/openapi.json": {"get": _get("This document", {"application/json": anything})},
+            "/v1/device": {"get": _get("What answers here, and on what", {"application/json": anything})},
             "/v1/models": {"get": _get("The model, as a list of one", {"application/json": anything})},
             "/v1/models/{name}": {
                 "get": _get("The model of that name", {"application/json": anything})

@@ -47,8 +47,12 @@ class Address:
 
     def url(self, bound: socket.socket) -> str:
         """What clients call `base_url`."""
+        return f"{self.page(bound)}v1"
+
+    def page(self, bound: socket.socket) -> str:
+        """Where a browser finds the page."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{bound.getsockname()[1]}/v1"
+        return f"http://{host}:{bound.getsockname()[1]}/"
 
 
 class _Server(uvicorn.Server):

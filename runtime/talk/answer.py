@@ -102,10 +102,14 @@ class Answer:
             self._marks.popleft()
 
     def cut(self, samples: int) -> None:
-        """End the answer after the last frame of which all was among its first `samples` samples, its text with it."""
+        """End the answer after the last frame of which all was among its first `samples` samples, its text with it.
+
+        A client may have heard less than `heard` was told: then after the first place that is kept.
+        """
         while not self._marks:
             self.step()
-        mark = max((mark for mark in self._marks if mark.samples <= samples), key=lambda mark: mark.samples)
+        heard = [mark for mark in self._marks if mark.samples <= samples]
+        mark = max(heard, key=lambda mark: mark.samples, default=self._marks[0])
         self._conversation.cut(mark.context)
         self.text = self.text[: mark.text]
 

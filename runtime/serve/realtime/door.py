@@ -25,18 +25,18 @@ _CLOSED, _IDLE = 1011, 1000
 
 
 class RealtimeDoor:
-    """The door, and how many are inside."""
+    """The door. `sessions` says how many are inside."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._open = 0
+        self.sessions = 0
 
     async def __call__(self, websocket: WebSocket) -> None:
         """One session, until either side ends it."""
         service = self._service
         try:
             service.check_model(websocket.query_params.get("model", service.model.manifest.name))
-            if self._open >= service.limits.sessions:
+            if self.sessions >= service.limits.sessions:
                 service.metrics.shed.inc()
                 raise Busy(_FULL_FOR, "All realtime sessions are taken")
         except ApiError as error:
@@ -51,8 +51,8 @@ class RealtimeDoor:
             self._count(-1)
 
     def _count(self, change: int) -> None:
-        self._open += change
-        self._service.metrics.sessions.set(self._open)
+        self.sessions += change
+        self._service.metrics.sessions.set(self.sessions)
 
     async def _hold(self, websocket: WebSocket) -> None:
         loop = asyncio.get_running_loop()

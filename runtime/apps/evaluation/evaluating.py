@@ -1,0 +1,171 @@
+"""Evaluations made of what a user names: data, peers, judge, options.
+
+In: a model and paths. Out: an `Evaluation`, in which nothing is computed until it is iterated or asked for its rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from voxrill.runtime.apps.evaluation.items import Item
+from voxrill.runtime.apps.evaluation.judges import Judge, judge_named
+from voxrill.runtime.apps.evaluation.peers import read_peer
+from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
+from voxrill.runtime.apps.evaluation.recordings import read_recordings
+from voxrill.runtime.apps.evaluation.running import Evaluation
+from voxrill.runtime.apps.evaluation.tasks import Chatting, Hearing, Speaking, VoiceBench, judged_file
+from voxrill.runtime.apps.evaluation.voicebench import read_voicebench
+from voxrill.runtime.apps.evaluation.words import Normaliser, normaliser
+from voxrill.runtime.conversation import Output
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.model import Model
+from voxrill.runtime.steps import Progress, quiet
+
+TaskName = Literal["asr", "tts", "chat", "voicebench"]
+
+SEED = 0
+"""What sampling begins with unless told: a second run is to give the same figures."""
+
+OPTIONS = ("system", "max_new_tokens", "seed")
+"""What the model can be told."""
+
+PATHS = ("out", "judge_file", "sounds")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What every task can be told.
+
+    peers: `NAME=FILE` each; out: JSON Lines of results, to go on from; normaliser: what makes texts alike; name: what
+    our rows are called, None for the bundle's name; limit: only so many items of each group;
+    options: for the model, see `OPTIONS`.
+    """
+
+    peers: Sequence[str] = ()
+    out: Path | None = None
+    normaliser: str = "english"
+    name: str | None = None
+    limit: int | None = None
+    options: Mapping[str, Any] = field(default_factory=lambda: {"seed": SEED})
+    progress: Progress = quiet
+
+
+def asr(model: Model, items: Sequence[Item], wish: Wish) -> Evaluation:
+    """Transcribe recordings whose words are known."""
+    return _evaluation(Hearing("asr", model, *_common(items, wish)), wish, {})
+
+
+def tts(
+    model: Model,
+    items: Sequence[Item],
+    wish: Wish,
+    *,
+    voice: str | None = None,
+    judge: str = "pocketsphinx",
+    judge_file: Path | None = None,
+    sounds: Path | None = None,
+) -> Evaluation:
+    """Say texts, and have a judge hear them.
+
+    Args:
+        model: who speaks.
+        items: the texts.
+        wish: what every task can be told.
+        voice: whose voice.
+        judge: see `JudgeName`.
+        judge_file: JSON Lines of what another recogniser heard in `sounds`; then nobody else judges.
+        sounds: a folder to keep every sound in, as ID.wav.
+    """
+    named = "none" if judge_file is not None else judge
+    hears = judge_named(named, model, [item.wanted for item in items])
+    if hears is None and judge_file is None and sounds is None:
+        raise UsageError("nobody would hear what is said", "Give a --judge, or keep the sounds: --sounds FOLDER")
+    if sounds is not None:
+        sounds.mkdir(parents=True, exist_ok=True)
+    task = Speaking("tts", model, *_common(items, wish), hears, voice, sounds)
+    made = _evaluation(task, wish, {"judge": named, "voice": voice, "sounds": sounds and str(sounds)}, hears)
+    if judge_file is not None:
+        made.heard = read_peer(f"judge={judge_file}", items, task.normalise).outcomes
+    return made
+
+
+def chat(model: Model, items: Sequence[Item], wish: Wish, *, output: str = "both", judge: str = "none") -> Evaluation:
+    """Answer questions whose answers are known, aloud (output "both") or in text; a judge hears what is said aloud."""
+    if judge != "none" and output == "text":
+        raise UsageError("a judge hears nothing in text", "Give --output both, or no --judge")
+    hears = judge_named(judge, model, [item.wanted for item in items])
+    task = Chatting("chat", model, *_common(items, wish), _output(output), hears)
+    return _evaluation(task, wish, {"output": output, "judge": judge}, hears)
+
+
+def voicebench(
+    model: Model, items: Sequence[Item], wish: Wish, *, output: str = "text", modality: str = "audio"
+) -> Evaluation:
+    """Answer VoiceBench's subsets, in text or aloud; it is the text that is scored."""
+    task = VoiceBench("voicebench", model, *_common(items, wish), _output(output), modality == "text")
+    return _evaluation(task, wish, {"output": output, "modality": modality})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A task: how its data is read, and its evaluation made."""
+
+    read: Callable[..., list[Item]]
+    make: Callable[..., Evaluation]
+
+
+KINDS: Mapping[TaskName, Kind] = {
+    "asr": Kind(read_recordings, asr),
+    "tts": Kind(read_texts, tts),
+    "chat": Kind(read_questions, chat),
+    "voicebench": Kind(read_voicebench, voicebench),
+}
+
+
+def evaluate(model: Model, task: TaskName, data: str | os.PathLike[str], **wishes: Any) -> Evaluation:
+    """The evaluation of `model` that `Model.evaluate` describes.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    if task not in KINDS:
+        raise UsageError(f"there is no evaluation {task!r}", f"Give one of: {', '.join(KINDS)}")
+    wishes |= {name: Path(wishes[name]) for name in PATHS if wishes.get(name) is not None}
+    wishes["peers"] = [f"{name}={file}" for name, file in wishes.get("peers", {}).items()]
+    common = {name: wishes.pop(name) for name in Wish.__dataclass_fields__ if name in wishes}
+    options = {"seed": SEED} | {name: wishes.pop(name) for name in OPTIONS if name in wishes}
+    items = KINDS[task].read(Path(data), **{name: wishes[name] for name in ("modality",) if name in wishes})
+    return KINDS[task].make(model, items, Wish(options=options, **common), **wishes)
+
+
+def _common(items: Sequence[Item], wish: Wish) -> tuple[Sequence[Item], Normaliser, dict[str, Any]]:
+    return _first_of_each(items, wish.limit), normaliser(wish.normaliser), dict(wish.options)
+
+
+def _evaluation(
+    task: Hearing | Speaking | Chatting | VoiceBench, wish: Wish, settings: dict[str, Any], judge: Judge | None = None
+) -> Evaluation:
+    name = wish.name or task.model.manifest.name
+    peers = [read_peer(peer, task.items, task.normalise, judge and judged_file(judge)) for peer in wish.peers]
+    names = [name, *(peer.name for peer in peers)]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two rows would have one name: {', '.join(names)}", "Give each --peer a name of its own")
+    return Evaluation(task, name, wish.normaliser, settings, peers, wish.out, progress=wish.progress)
+
+
+def _output(name: str) -> Output:
+    if name in ("text", "both"):
+        return cast(Output, name)
+    raise UsageError(f"--output is {name!r}", "Give text or both")
+
+
+def _first_of_each(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
+    """The first `limit` items of each group."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item)
+    return [item for members in groups.values() for item in members[:limit]]

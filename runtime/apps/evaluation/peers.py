@@ -1,0 +1,114 @@
+"""Answers that another program gave to the same data.
+
+In: JSON Lines, a line an answer: `id` and `text`, perhaps `seconds`. Read as well are what `voxrill eval -o` writes,
+the Open ASR leaderboard's results (`audio_filepath`, `pred_text`, `time`, `duration`) and VoiceBench's (`prompt`,
+`response`). Out: an `Outcome` for each item that is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from voxrill.runtime.apps.evaluation.items import Fields, Item, Outcome, name_of, number_of, read_json_lines, text_of
+from voxrill.runtime.apps.evaluation.words import Normaliser
+from voxrill.runtime.errors import UsageError
+
+NAMES = ("id", "file", *("audio_filepath", "file_name"), "prompt")
+"""What a line may call what it answers, the first that is there."""
+
+TEXTS = ("pred_text", "response", "text")
+"""What a line may call the answer: where it has pred_text, text is the Open ASR leaderboard's reference."""
+
+SOUND = ("sound",)
+"""Of speech: the file that a judge is to hear."""
+
+_UNNAMED = "sample_"
+"""What the Open ASR leaderboard calls a sound without a name, with its number from 0."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A program's answers by item; others: how many of its lines answer something else."""
+
+    name: str
+    outcomes: Mapping[str, Outcome]
+    others: int
+
+
+def read_peer(
+    named: str,
+    items: Sequence[Item],
+    normalise: Normaliser,
+    judge: Callable[[Path], tuple[str, float]] | None = None,
+) -> Peer:
+    """The peer of `NAME=FILE`.
+
+    Args:
+        named: its name, and the file of its answers.
+        items: what it was asked.
+        normalise: makes texts alike: what is found by its number must be of the right words.
+        judge: hears the sound that a line names; returns the words and the length of the sound. None: only text counts.
+
+    Raises:
+        UsageError: that is no name and file, the file cannot be read, or is of other data than `items`.
+    """
+    name, _, file = named.partition("=")
+    if not name or not file:
+        raise UsageError(f"--peer is {named!r}", "Give a name and a file: --peer whisper=whisper.jsonl")
+    path, find = Path(file), _finder(items)
+    outcomes: dict[str, Outcome] = {}
+    others = 0
+    for number, fields in read_json_lines(path):
+        where = f"{path} line {number}"
+        item = find(name_of(fields, NAMES, where))
+        if item is None:
+            others += 1
+        elif item.id in outcomes:
+            raise UsageError(f"{where} answers {item.id} again", "Leave one of the two out")
+        elif "pred_text" in fields and normalise(str(fields.get("text", ""))) != normalise(item.wanted):
+            raise UsageError(f"{where} is of other words than {item.id}", "Give answers to this data, in its order")
+        else:
+            outcomes[item.id] = _outcome(item, fields, where, path.parent, judge)
+    if not outcomes:
+        raise UsageError(f"{path} answers nothing in the data", f"Its lines need one of: {', '.join(NAMES)}")
+    return Peer(name, outcomes, others)
+
+
+def _finder(items: Sequence[Item]) -> Callable[[str | None], Item | None]:
+    """Finds an item by its name, its sound's name without folders and suffix, its prompt, or as `sample_NUMBER`."""
+    by_name: dict[str, Item | None] = {}
+    for item in items:
+        for name in {_stem(item.id), item.prompt} - {""}:
+            by_name[name] = None if name in by_name else item  # not if two are called so
+    by_name |= {f"{_UNNAMED}{number}": item for number, item in enumerate(items)}
+    by_name |= {item.id: item for item in items}
+    return lambda name: None if name is None else by_name.get(name) or by_name.get(_stem(name))
+
+
+def _stem(name: str) -> str:
+    return PurePath(name).stem
+
+
+def _outcome(
+    item: Item, fields: Fields, where: str, folder: Path, judge: Callable[[Path], tuple[str, float]] | None
+) -> Outcome:
+    text, sound = text_of(fields, TEXTS, where), text_of(fields, SOUND, where)
+    length = number_of(fields, ("audio_seconds", "duration"), where)
+    if text is None and sound is not None and judge is not None:
+        text, length = judge(folder / sound)
+    if text is None and sound is not None:
+        raise UsageError(f"{where} names a sound that nobody hears", "Give a --judge, or the text that was heard in it")
+    if text is None:
+        raise UsageError(f"{where} has no answer", f"Give one of: {', '.join(TEXTS)}")
+    # A line of `voxrill transcribe FOLDER` has segments; its seconds are those of the sound.
+    spent = None if "segments" in fields else number_of(fields, ("seconds", "time"), where)
+    return Outcome(
+        id=item.id,
+        text=text,
+        heard=text_of(fields, ("heard",), where),
+        seconds=spent,
+        first=number_of(fields, ("first",), where),
+        audio_seconds=length,
+    )

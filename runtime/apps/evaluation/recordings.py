@@ -1,0 +1,97 @@
+"""Recordings with their words, in the layouts that speech data comes in.
+
+In: a file or folder. Out: `Item`s whose `wanted` are the words. Read are, in this order:
+
+- a manifest, JSON Lines of `audio_filepath` and `text`, perhaps with `offset` and `duration`: NeMo's, and what the Open
+  ASR leaderboard's `write_manifest` leaves; it may be named, or be `manifest.jsonl` or `manifest.json` in a folder;
+- `metadata.jsonl` of `file_name` and a text, the Hugging Face's AudioFolder;
+- LibriSpeech: `ID.flac` beside `*.trans.txt`, whose lines are an ID and its words;
+- a folder of sounds, each beside its words in a file of that name with `.txt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from voxrill.runtime.apps.batch import sound_files
+from voxrill.runtime.apps.evaluation.items import Item, check_items, name_of, number_of, read_json_lines, text_of
+from voxrill.runtime.cli import printable
+from voxrill.runtime.errors import UsageError
+
+MANIFESTS = ("manifest.jsonl", "manifest.json", "metadata.jsonl")
+"""What a folder's manifest may be called."""
+
+AUDIO = ("audio_filepath", "file_name", "audio")
+"""What a line may call its sound."""
+
+WORDS = ("text", "sentence", "normalized_text", "transcript", "transcription")
+"""What a line may call its words: as the Open ASR leaderboard has it."""
+
+
+def read_recordings(data: Path) -> list[Item]:
+    """The recordings of a manifest or a folder.
+
+    Raises:
+        UsageError: there are none, a sound has no words or is not there, or a line cannot be read.
+    """
+    manifest = manifest_of(data)
+    return check_items(list(_from_manifest(manifest) if manifest else _from_folder(data)), data)
+
+
+def manifest_of(data: Path) -> Path | None:
+    """`data` itself if it is a file, or the manifest in the folder; None if there is none.
+
+    Raises:
+        UsageError: there is no such file or folder.
+    """
+    if not data.exists():
+        raise UsageError(f"there is no {data}", "Check --data")
+    if not data.is_dir():
+        return data
+    return next((data / name for name in MANIFESTS if (data / name).is_file()), None)
+
+
+def _from_manifest(manifest: Path) -> Iterator[Item]:
+    for number, fields in read_json_lines(manifest):
+        where = f"{manifest} line {number}"
+        audio, words = text_of(fields, AUDIO, where), text_of(fields, WORDS, where)
+        if audio is None or words is None:
+            missing, names = ("sound", AUDIO) if audio is None else ("words", WORDS)
+            raise UsageError(f"{where} names no {missing}", f"Give one of the fields {', '.join(names)}")
+        offset = number_of(fields, ("offset",), where) or 0.0
+        yield Item(
+            id=name_of(fields, ("id",), where) or (f"{audio}@{offset:g}" if "offset" in fields else audio),
+            wanted=words,
+            audio=manifest.parent / audio,
+            offset=offset,
+            duration=number_of(fields, ("duration",), where) if "offset" in fields else None,
+            fields=fields,
+        )
+
+
+def _from_folder(folder: Path) -> Iterator[Item]:
+    sounds = sound_files(folder)
+    listed = dict(entry for file in sorted(folder.rglob("*.trans.txt")) for entry in _listed(file))
+    for sound in sounds:
+        beside = sound.with_suffix(".txt")
+        words = listed.get(sound.with_suffix("")) if listed else _text(beside) if beside.is_file() else None
+        if words is None:
+            raise UsageError(
+                f"{printable(sound)} has no words", f"Put them into {beside.name} beside it, or give a manifest"
+            )
+        yield Item(printable(sound.relative_to(folder)), words.strip(), sound)
+
+
+def _listed(file: Path) -> Iterator[tuple[Path, str]]:
+    """The lines of LibriSpeech's transcripts: path without suffix, words."""
+    for line in _text(file).splitlines():
+        name, _, words = line.partition(" ")
+        yield file.parent / name, words
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} is no text in UTF-8", "Save it as UTF-8") from None

@@ -1,0 +1,123 @@
+"""A run: every item asked once, the outcomes kept, and scored beside those of peers.
+
+In: a task, peers, perhaps a file of results. Out: outcomes as they are made, then rows. A later run with that file asks
+only what is not in it; what was made otherwise is refused. Before the first item is timed, it is asked once untimed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from voxrill.runtime.apps.batch import Results, made_with, short_hash
+from voxrill.runtime.apps.evaluation.figures import Row, rows_of
+from voxrill.runtime.apps.evaluation.items import Item, Outcome, read_json_lines
+from voxrill.runtime.apps.evaluation.peers import Peer
+from voxrill.runtime.apps.evaluation.tasks import Task
+from voxrill.runtime.bundle import hash_file
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.steps import Progress, quiet
+
+
+@dataclass
+class Evaluation:
+    """Iterate it for outcomes as they are made; `rows` and `outcomes` finish what is left.
+
+    name: what our own rows are called; normaliser: that of the task; settings: all that shapes an answer beside model
+    and options; out: JSON Lines of results, which a later run goes on from; heard: texts that take the place of our
+    outcomes' (an outside judge's).
+    """
+
+    task: Task
+    name: str
+    normaliser: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    peers: Sequence[Peer] = ()
+    out: Path | None = None
+    heard: Mapping[str, Outcome] | None = None
+    progress: Progress = quiet
+
+    def __post_init__(self) -> None:
+        self._outcomes: dict[str, Outcome] = {}
+        self.found_before = 0
+
+    def __iter__(self) -> Generator[Outcome, None, None]:
+        """Answer what is not answered yet, one item at a time."""
+        made = short_hash(self._made())
+        with ExitStack() as stack:
+            results = stack.enter_context(Results(self.out, made, "list of results")) if self.out else None
+            hashes = {item.id: _hash(item) for item in self.task.items}
+            if results is not None and self.out is not None:
+                self._take_over(self.out, [item for item in self.task.items if results.has(item.id, hashes[item.id])])
+            left = [item for item in self.task.items if item.id not in self._outcomes]
+            self._warm_up(left)
+            for number, item in enumerate(left):
+                self.progress(item.id, number, len(left))
+                outcome = self._answer(item)
+                if results is not None:
+                    results.add(_record(outcome, hashes[item.id], made))
+                self._outcomes[item.id] = outcome
+                yield outcome
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """Ours, by item; with `heard`, in those words."""
+        if len(self._outcomes) < len(self.task.items):
+            for _ in self:
+                pass
+        if self.heard is None:
+            return self._outcomes
+        empty = Outcome("", error="not judged")
+        return {
+            name: msgspec.structs.replace(one, text=self.heard.get(name, empty).text)
+            for name, one in self._outcomes.items()
+        }
+
+    @property
+    def rows(self) -> list[Row]:
+        """Ours, then the peers'."""
+        ours = rows_of(self.task, self.name, self.outcomes)
+        return ours + [row for peer in self.peers for row in rows_of(self.task, peer.name, peer.outcomes)]
+
+    def contestants(self) -> dict[str, Mapping[str, Outcome]]:
+        """Everyone's outcomes by name, ours first."""
+        return {self.name: self.outcomes} | {peer.name: peer.outcomes for peer in self.peers}
+
+    def _made(self) -> dict[str, Any]:
+        options = {"task": self.task.name, **self.task.options, **self.settings}
+        return made_with(self.task.model.bundle, options)
+
+    def _take_over(self, out: Path, done: Sequence[Item]) -> None:
+        """Have the outcomes of an earlier run; of an item that changed since, the last one counts."""
+        found = {fields["id"]: msgspec.convert(fields, Outcome) for _, fields in read_json_lines(out)}
+        self.found_before = len(done)
+        self._outcomes.update((item.id, found[item.id]) for item in done)
+
+    def _warm_up(self, items: Sequence[Item]) -> None:
+        """The first answer of a process is slower: memory is touched, threads are started."""
+        if items:
+            self.progress("warming up", 0, len(items))
+            self._answer(items[0])
+
+    def _answer(self, item: Item) -> Outcome:
+        try:
+            return self.task.answer(item)
+        except VoxrillError as error:
+            return Outcome(item.id, error=str(error))
+
+
+def _record(outcome: Outcome, sha256: str, made: str) -> dict[str, Any]:
+    return {"file": outcome.id, "sha256": sha256, "made_with": made, **msgspec.to_builtins(outcome)}
+
+
+def _hash(item: Item) -> str:
+    """Of all that is asked: sound, place in it, words."""
+    sound = hash_file(item.audio) if item.audio else ""
+    asked = [sound, item.offset, item.duration, item.prompt]
+    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()

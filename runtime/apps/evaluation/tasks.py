@@ -1,0 +1,231 @@
+"""The tasks: how an item is put to the model, and what is right about an answer.
+
+In: items. Out: an `Outcome` for each, and marks, which are errors or hits and what they are out of, by the name of the
+figure they make. Sound that is heard whole is decoded before the clock starts.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxrill.runtime.apps.evaluation.items import Item, Outcome
+from voxrill.runtime.apps.evaluation.judges import Judge
+from voxrill.runtime.apps.evaluation.voicebench import SUBSETS
+from voxrill.runtime.apps.evaluation.words import Normaliser, word_errors
+from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.apps.transcription import hearing_span
+from voxrill.runtime.apps.writing import WHOLE_SECONDS
+from voxrill.runtime.audio_file import SAMPLE_RATE, promised_seconds, read_audio, write_wav
+from voxrill.runtime.conversation import Output
+from voxrill.runtime.events import EndEvent, Result
+from voxrill.runtime.model import Model
+from voxrill.runtime.talk.edges import Floats
+
+Mark = tuple[float, float]
+"""How much of how much: errors of words, or 1 of 1."""
+
+WER, SENTENCES, INVENTED = "WER", "sentences right", "words in silence"
+RIGHT, SAID_RIGHT, UNREADABLE = "right", "said right", "unreadable"
+"""The figures."""
+
+
+@dataclass
+class Task(ABC):
+    """What is asked of a model.
+
+    name: as on the command line; model: who answers; items: what is asked; normalise: makes texts alike; options:
+    `system`, `seed` and `max_new_tokens` for the model.
+    """
+
+    name: str
+    model: Model
+    items: Sequence[Item]
+    normalise: Normaliser
+    options: dict[str, Any]
+
+    @abstractmethod
+    def answer(self, item: Item) -> Outcome:
+        """The model's answer.
+
+        Raises:
+            AudioFileError: the item's sound cannot be used.
+            ContextFull: it does not fit into the model's context.
+        """
+
+    @abstractmethod
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
+        """What is right about the outcomes of `items`, which are of one group."""
+
+
+@dataclass
+class Hearing(Task):
+    """asr: writing down what was said."""
+
+    def answer(self, item: Item) -> Outcome:
+        """The transcript; of a sound of over half a minute segment by segment, as `transcribe` does it."""
+        assert item.audio is not None
+        cut = item.offset or item.duration is not None
+        if not cut and promised_seconds(item.audio) > min(WHOLE_SECONDS, hearing_span(self.model)):
+            return self._long(item, item.audio)
+        samples = sound_of(item)
+        result = self.model.transcribe(samples, **self.options)
+        return Outcome(
+            id=item.id,
+            text=result.text,
+            seconds=result.seconds,
+            first=result.first_text,
+            audio_seconds=len(samples) / SAMPLE_RATE,
+        )
+
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
+        """Word errors, sentences without an error, and sounds without words in which words were heard."""
+        return word_marks(items, outcomes, self.normalise)
+
+    def _long(self, item: Item, audio: Path) -> Outcome:
+        began, first, said = time.perf_counter(), None, []
+        for event in self.model.transcribe_stream(audio, tentative=False, **self.options):
+            assert isinstance(event, SegmentEvent)
+            first = first or time.perf_counter() - began
+            said.append(event.text)
+        return Outcome(
+            id=item.id,
+            text=" ".join(said),
+            seconds=time.perf_counter() - began,
+            first=first,
+            audio_seconds=promised_seconds(audio),
+        )
+
+
+@dataclass
+class Speaking(Task):
+    """tts: saying a text, which a judge hears. folder: where each sound is kept, if anywhere."""
+
+    judge: Judge | None
+    voice: str | None
+    folder: Path | None
+
+    def answer(self, item: Item) -> Outcome:
+        """What the judge hears, outside the time."""
+        result = self.model.speak(item.prompt, voice=self.voice, **self.options).result
+        if self.folder is not None:
+            write_wav(self.folder / f"{_file_name(item.id)}.wav", result.samples, result.sample_rate)
+        heard = self.judge(result.samples, result.sample_rate) if self.judge else ""
+        return Outcome(
+            id=item.id,
+            text=heard,
+            seconds=result.seconds,
+            first=result.first_audio,
+            audio_seconds=result.audio_seconds,
+        )
+
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
+        """Word errors and sentences without an error of what the judge heard."""
+        return word_marks(items, outcomes, self.normalise)
+
+
+@dataclass
+class Chatting(Task):
+    """chat: answering a question, in text or aloud (output "both"), which a judge may hear."""
+
+    output: Output
+    judge: Judge | None
+
+    def answer(self, item: Item) -> Outcome:
+        """The answer's text, and what the judge hears."""
+        result = asked(self.model, item, self.output, self.options)
+        heard = self.judge(result.samples, result.sample_rate) if self.judge else None
+        return _answered(item, result, heard)
+
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
+        """Answers that are, once normalised, the right one; and the same of what was heard in them."""
+        marks = {RIGHT: [self._mark(item, one.text) for item, one in zip(items, outcomes, strict=True)]}
+        if any(one.heard is not None for one in outcomes):
+            marks[SAID_RIGHT] = [self._mark(item, one.heard or "") for item, one in zip(items, outcomes, strict=True)]
+        return marks
+
+    def _mark(self, item: Item, text: str) -> Mark:
+        return float(self.normalise(item.wanted) == self.normalise(text)), 1.0
+
+
+@dataclass
+class VoiceBench(Task):
+    """voicebench: answering, scored by each subset's rule where it has one. written: the prompt is asked."""
+
+    output: Output
+    written: bool
+
+    def answer(self, item: Item) -> Outcome:
+        """The answer's text."""
+        return _answered(item, asked(self.model, item, self.output, self.options, self.written))
+
+    def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
+        """By the rule of their subset."""
+        subset = SUBSETS[items[0].group.split("/")[0]]
+        if subset.rule is None:
+            return {}
+        found = [subset.rule(item, one.text, self.normalise) for item, one in zip(items, outcomes, strict=True)]
+        marks = {subset.figure: [(float(bool(right)), 1.0) for right in found]}
+        if None in found:
+            marks[UNREADABLE] = [(float(right is None), 1.0) for right in found]
+        return marks
+
+
+def sound_of(item: Item) -> Floats:
+    """What is heard of an item's sound: (n,) at 16 kHz."""
+    assert item.audio is not None
+    samples = read_audio(item.audio)
+    begin = round(item.offset * SAMPLE_RATE)
+    end = None if item.duration is None else begin + round(item.duration * SAMPLE_RATE)
+    return samples[begin:end]
+
+
+def asked(model: Model, item: Item, output: Output, options: dict[str, Any], written: bool = False) -> Result:
+    """What the model answers to an item's sound, or to its prompt if it has none, or is to be asked in writing."""
+    spoken = item.audio is not None and not written
+    question: dict[str, Any] = {"audio": sound_of(item)} if spoken else {"text": item.prompt}
+    *_, end = model.chat(**question, output=output, **options)
+    assert isinstance(end, EndEvent)
+    return end.result
+
+
+def word_marks(items: Sequence[Item], outcomes: Sequence[Outcome], normalise: Normaliser) -> dict[str, list[Mark]]:
+    """Word errors, sentences right, and where no words are wanted, whether there were some."""
+    right, said = [normalise(item.wanted) for item in items], [normalise(one.text) for one in outcomes]
+    marks: dict[str, list[Mark]] = {
+        WER: [(float(errors), float(words)) for errors, words in word_errors(right, said)],
+        SENTENCES: [(float(a == b), 1.0) for a, b in zip(right, said, strict=True)],
+    }
+    if not all(right):
+        marks[INVENTED] = [(float(bool(b)), 1.0) if not a else (0.0, 0.0) for a, b in zip(right, said, strict=True)]
+    return marks
+
+
+def judged_file(judge: Judge) -> Callable[[Path], tuple[str, float]]:
+    """A judge of sound files: the words in one, and its length in seconds."""
+
+    def hear(file: Path) -> tuple[str, float]:
+        samples = read_audio(file)
+        return judge(samples, SAMPLE_RATE), len(samples) / SAMPLE_RATE
+
+    return hear
+
+
+def _answered(item: Item, result: Result, heard: str | None = None) -> Outcome:
+    return Outcome(
+        id=item.id,
+        text=result.text,
+        heard=heard,
+        seconds=result.seconds,
+        first=result.first_text if result.first_audio is None else result.first_audio,
+        audio_seconds=result.audio_seconds or None,
+    )
+
+
+def _file_name(name: str) -> str:
+    """An item's name as that of a file: letters, digits, `-`, `_` and dots within stay."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).strip(".") or "_"

@@ -1,0 +1,61 @@
+"""Word errors, by jiwer, of texts that a standard normaliser has made alike.
+
+In: the right words and those found. Out: errors and words of each pair, from which a rate follows: errors a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from voxrill.runtime.errors import MissingDependency, UsageError
+
+NormaliserName = Literal["english", "basic", "none"]
+"""english: Whisper's for English (numbers as digits, contractions written out, American spelling), from which the Open
+ASR leaderboard's is made; basic: Whisper's for all languages (lower case, no punctuation); none: as it is written."""
+
+Normaliser = Callable[[str], str]
+
+
+def normaliser(name: str) -> Normaliser:
+    """The normaliser called `name`.
+
+    Raises:
+        UsageError: there is none.
+        MissingDependency: the extra `eval` is not installed.
+    """
+    if name not in get_args(NormaliserName):
+        raise UsageError(f"there is no normaliser {name!r}", f"Give one of: {', '.join(get_args(NormaliserName))}")
+    try:
+        import jiwer  # noqa: F401
+        from whisper_normalizer.basic import BasicTextNormalizer
+        from whisper_normalizer.english import EnglishTextNormalizer
+    except ImportError as error:
+        raise MissingDependency("eval", error.name or "") from None
+    if name == "none":
+        return _as_it_is
+    make: Normaliser = EnglishTextNormalizer() if name == "english" else BasicTextNormalizer()
+    return lambda text: " ".join(make(text).split())
+
+
+def word_errors(wanted: Sequence[str], found: Sequence[str]) -> list[tuple[int, int]]:
+    """Errors, and words wanted, of each pair of normalised texts; (0, 0) where no words are wanted."""
+    import jiwer
+
+    errors = [(0, 0)] * len(wanted)
+    worded = [number for number, text in enumerate(wanted) if text]
+    if not worded:
+        return errors
+    measured = jiwer.process_words([wanted[number] for number in worded], [found[number] for number in worded])
+    for number, chunks, reference in zip(worded, measured.alignments, measured.references, strict=True):
+        wrong = (
+            max(one.ref_end_idx - one.ref_start_idx, one.hyp_end_idx - one.hyp_start_idx)
+            for one in chunks
+            if one.type != "equal"
+        )
+        errors[number] = (sum(wrong), len(reference))
+    return errors
+
+
+def _as_it_is(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,320 @@
+/**
+ * A talk with the device. In: the user's sound and text, and the server's events. Out: events to the server, sound to
+ * the loudspeaker, and all that is to be shown, to `view` (see main.js).
+ */
+
+import { askDevice, checkRoom, openSocket } from "./connection.js";
+import { RATE, Sound, decibels, fromBase64, toBase64 } from "./sound.js";
+
+/** Seconds between attempts to find the server again, at first and at most. */
+const SOON = 1;
+const LATE = 16;
+
+/** The events of ours whose errors are treated apart. */
+const WRITTEN = "written";
+const CUT = "cut";
+
+export class Talk {
+  constructor(view) {
+    this.view = view;
+    this.key = "";
+    this.listening = this.muted = this.byHand = this.held = false;
+  }
+
+  // What the user does
+
+  /** Begin to listen. Throws an Error that says what is in the way. */
+  async speak() {
+    if (!Sound.possible) {
+      throw new Error("Browsers give sound only to pages from this machine or over HTTPS. Writing works without.");
+    }
+    const { signal } = await this.open();
+    await this.sound.listen((samples, time) => this.heard(samples, time), () => this.deaf());
+    signal.throwIfAborted();
+    this.listening = true;
+    this.mute(this.muted);
+  }
+
+  /** Ask in writing; done when the server has taken it. */
+  async write(text) {
+    const signal = this.wish?.signal;
+    await this.cut();
+    await this.answer?.over;
+    signal?.throwIfAborted();
+    await this.open();
+    this.asked = this.now;
+    const content = [{ type: "input_text", text }];
+    this.send("conversation.item.create", { event_id: WRITTEN, item: { type: "message", role: "user", content } });
+    return new Promise((resolve, reject) => (this.writing = { resolve, reject }));
+  }
+
+  mute(muted) {
+    this.muted = muted;
+    this.sound?.mute(muted);
+    this.rest();
+  }
+
+  /** Whether the user says by hand, with `press` and `release`, when a turn begins and ends. */
+  pushToTalk(byHand) {
+    this.byHand = byHand;
+    this.held = false;
+    this.send("session.update", { session: { type: "realtime", audio: { input: this.detection } } });
+    this.rest();
+  }
+
+  press() {
+    this.cut();
+    this.send("input_audio_buffer.clear");
+    this.held = true;
+    this.view.state("Hearing you");
+  }
+
+  release() {
+    if (!this.held) return;
+    this.held = false;
+    this.asked = this.now;
+    this.send("input_audio_buffer.commit");
+  }
+
+  /** End the talk. */
+  stop() {
+    this.wish?.abort();
+    this.answer?.end();
+    this.writing?.reject(new DOMException("The talk was ended.", "AbortError"));
+    this.socket?.close();
+    this.sound?.close();
+    this.wish = this.opened = this.socket = this.sound = this.answer = undefined;
+    this.listening = this.held = false;
+    this.view.state("Not connected");
+  }
+
+  // The connection
+
+  /** Have a session; its wish, which is aborted when it is to end. */
+  async open() {
+    this.wish ??= new AbortController();
+    const { wish } = this;
+    this.opened ??= this.begin(wish.signal);
+    try {
+      await this.opened;
+    } catch (error) {
+      if (wish === this.wish) this.stop();
+      throw error;
+    }
+    return wish;
+  }
+
+  async begin(signal) {
+    this.view.state("Connecting");
+    const sound = Sound.possible ? await Sound.open((told) => this.played(told)) : undefined;
+    if (signal.aborted) sound?.close();
+    signal.throwIfAborted();
+    this.sound = sound;
+    await this.connect(signal);
+  }
+
+  /** Connect, however often it takes. */
+  async connect(signal) {
+    for (let seconds = SOON; ; seconds = Math.min(2 * seconds, LATE)) {
+      try {
+        return await this.join(signal);
+      } catch (error) {
+        if (!["lost", "busy"].includes(error.kind)) throw error;
+        this.view.trouble(`${error.message} Trying again in ${seconds} s.`);
+        await pause(seconds, signal);
+      }
+    }
+  }
+
+  /** Connect once. */
+  async join(signal) {
+    signal.throwIfAborted();
+    this.view.state("Connecting");
+    const device = await askDevice(this.key);
+    checkRoom(device);
+    const socket = await openSocket(this.key, (event) => signal.aborted || this.take(event));
+    if (signal.aborted) socket.close();
+    signal.throwIfAborted();
+    socket.onclose = ({ reason }) => this.lost(reason, signal);
+    this.socket = socket;
+    this.sent = 0;
+    const output_modalities = [this.sound ? "audio" : "text"];
+    const transcription = { model: device.bundle };
+    const audio = { input: { format: { type: "audio/pcm", rate: RATE }, transcription, ...this.detection } };
+    this.send("session.update", { session: { type: "realtime", output_modalities, audio } });
+    this.view.joined(device);
+    this.rest();
+  }
+
+  /** The server went away. */
+  lost(reason, signal) {
+    if (signal.aborted) return;
+    this.socket = undefined;
+    this.answer?.end();
+    this.answer = undefined;
+    this.writing?.reject(new Error("The server went away before it took that."));
+    this.opened = this.rejoin(reason, signal);
+    this.opened.catch((error) => {
+      if (signal.aborted) return;
+      this.stop();
+      this.view.failed(error);
+    });
+  }
+
+  async rejoin(reason, signal) {
+    if (reason === "idle") throw new Error("The server ended the talk: it was silent for too long.");
+    this.view.state("Connecting");
+    this.view.trouble(`The server is lost. Trying again in ${SOON} s.`);
+    await pause(SOON, signal);
+    await this.connect(signal);
+  }
+
+  /** Who finds out when a turn is over, in the server's words. */
+  get detection() {
+    return { turn_detection: this.byHand ? null : { type: "server_vad" } };
+  }
+
+  send(type, fields = {}) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type, ...fields }));
+  }
+
+  // Sound
+
+  /** A piece of the microphone's sound; `time` is that of its last sample. */
+  heard(samples, time) {
+    this.view.level(decibels(samples));
+    if (!this.socket || (this.byHand && !this.held)) return;
+    this.sent += samples.length;
+    this.origin = time - this.sent / RATE; // when the server's count of our sound began
+    this.send("input_audio_buffer.append", { audio: toBase64(samples) });
+  }
+
+  /** The microphone went away. */
+  deaf() {
+    this.stop();
+    this.view.failed(new Error("The microphone is gone."));
+  }
+
+  /** What the loudspeaker tells of the answer. */
+  played({ type, time, gaps }) {
+    if (!this.answer || this.answer.cut) return;
+    if (type === "first") {
+      this.view.state("Answering");
+      this.view.latency(this.answer.id, time + this.sound.outputDelay - this.asked, "sound");
+    } else {
+      this.answer.heard = true;
+      if (gaps > 0) this.view.note(this.answer.id, `${gaps} ${gaps === 1 ? "gap" : "gaps"} in its sound`);
+      this.rest();
+    }
+  }
+
+  /** The answer is heard no further: be silent, and tell the server how far it was heard. */
+  async cut() {
+    const { answer } = this;
+    if (!answer || answer.cut || answer.heard) return;
+    answer.cut = true;
+    const { milliseconds, left } = (await this.sound?.clear()) ?? { milliseconds: 0, left: 0 };
+    if (answer.done && left === 0) return;
+    const fields = { item_id: answer.id, content_index: 0, audio_end_ms: milliseconds };
+    this.send("conversation.item.truncate", { event_id: CUT, ...fields });
+    this.view.note(answer.id, "interrupted");
+  }
+
+  /** Seconds, on the clock of all that is measured. */
+  get now() {
+    return this.sound?.now ?? performance.now() / 1000;
+  }
+
+  /** Say that nothing is being done. */
+  rest() {
+    const ready = this.byHand ? "Ready" : "Listening";
+    if (this.socket) this.view.state(this.listening ? (this.muted ? "Muted" : ready) : "Connected");
+  }
+
+  // The server's events
+
+  take(event) {
+    EVENTS[event.type]?.(this, event);
+  }
+
+  added({ id, role, content }) {
+    if (role !== "user") return;
+    const [{ type, text }] = content;
+    this.view.asked(id, type === "input_text" ? text : null);
+    if (type !== "input_text") return;
+    this.writing?.resolve();
+    this.view.state("Thinking");
+    this.send("response.create");
+  }
+
+  /** What was said by hand is to be answered, once the answer before has ended. */
+  async committed() {
+    if (!this.byHand) return;
+    await this.answer?.over;
+    this.view.state("Thinking");
+    this.send("response.create");
+  }
+
+  answering(id) {
+    this.answer = { id };
+    this.answer.over = new Promise((resolve) => (this.answer.end = resolve));
+    this.sound?.begin();
+    this.view.answering(id);
+  }
+
+  said(id, piece) {
+    if (!this.sound && !this.answer.begun) this.view.latency(id, this.now - this.asked, "word");
+    this.answer.begun = true;
+    this.view.piece(id, piece);
+  }
+
+  sounded(id, delta) {
+    if (id === this.answer?.id && !this.answer.cut) this.sound.play(fromBase64(delta));
+  }
+
+  done() {
+    const { answer } = this;
+    if (!answer) return;
+    answer.done = true;
+    answer.end();
+    if (!answer.cut) this.sound ? this.sound.finish() : this.rest();
+  }
+
+  failed({ code, message, event_id }) {
+    if (event_id === CUT && code === "item_not_found") return; // by the server's clock all of it was heard
+    if (event_id === WRITTEN) return this.writing.reject(new Error(message));
+    this.view.trouble(message);
+    this.rest();
+  }
+}
+
+const TRANSCRIPTION = "conversation.item.input_audio_transcription";
+
+const EVENTS = {
+  "input_audio_buffer.speech_started": (talk) => {
+    talk.cut();
+    talk.view.state("Hearing you");
+  },
+  "input_audio_buffer.speech_stopped": (talk, event) => {
+    talk.asked = talk.origin + event.audio_end_ms / 1000;
+    talk.view.state("Thinking");
+  },
+  "input_audio_buffer.committed": (talk) => talk.committed(),
+  "conversation.item.added": (talk, event) => talk.added(event.item),
+  [`${TRANSCRIPTION}.completed`]: (talk, event) => talk.view.written(event.item_id, event.transcript),
+  [`${TRANSCRIPTION}.failed`]: (talk, event) => talk.view.written(event.item_id, null),
+  "response.output_item.added": (talk, event) => talk.answering(event.item.id),
+  "response.output_audio_transcript.delta": (talk, event) => talk.said(event.item_id, event.delta),
+  "response.output_text.delta": (talk, event) => talk.said(event.item_id, event.delta),
+  "response.output_audio.delta": (talk, event) => talk.sounded(event.item_id, event.delta),
+  "response.done": (talk) => talk.done(),
+  error: (talk, event) => talk.failed(event.error),
+};
+
+/** Wait, but not when the wait is given up. */
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    setTimeout(resolve, 1000 * seconds);
+  });
+}

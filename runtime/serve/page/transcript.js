@@ -1,0 +1,74 @@
+/** What was said and answered, as a list in the page. Text of the server's and the user's is only ever text. */
+
+export class Transcript {
+  constructor(list) {
+    this.list = list;
+    this.lines = new Map();
+  }
+
+  /** A turn of the user's; text null: it is not written down yet. */
+  asked(id, text) {
+    this.write(this.line(id, "you", "You"), text ?? "…", text === null);
+  }
+
+  /** What the user said was written down; text null: it could not be. */
+  written(id, text) {
+    if (this.lines.has(id)) this.write(this.lines.get(id), text || (text === null ? "not understood" : "no words"), !text);
+  }
+
+  answering(id) {
+    this.line(id, "device", "Device");
+  }
+
+  /** More of an answer. */
+  piece(id, text) {
+    this.follow(() => this.lines.get(id).text.append(text));
+  }
+
+  /** How fast an answer was. */
+  latency(id, seconds, what) {
+    this.note(id, `${seconds.toFixed(2)} s to the first ${what}`);
+  }
+
+  /** Something that is to be known of an answer. */
+  note(id, text) {
+    this.follow(() => this.lines.get(id)?.notes.append(element("span", "note", text)));
+  }
+
+  /** A session begins, which knows nothing of the one before. */
+  begin() {
+    if (!this.lines.size) return;
+    const remark = element("div", "remark", "A new talk: the device has forgotten what was said before.");
+    this.follow(() => this.list.append(remark));
+  }
+
+  line(id, kind, who) {
+    const turn = element("div", kind);
+    const line = { text: element("p", "said"), notes: element("p", "notes") };
+    turn.append(element("span", "who", who), line.text, line.notes);
+    this.follow(() => this.list.append(turn));
+    this.lines.set(id, line);
+    return line;
+  }
+
+  write(line, text, unsaid) {
+    this.follow(() => (line.text.textContent = text));
+    line.text.classList.toggle("unsaid", unsaid);
+  }
+
+  /** Change the list, and go on showing its end if that was shown. */
+  follow(change) {
+    const { list } = this;
+    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+    change();
+    if (atEnd) list.scrollTop = list.scrollHeight;
+  }
+}
+
+/** An element with text in it. */
+export function element(tag, kind, text = "") {
+  const made = document.createElement(tag);
+  made.className = kind;
+  made.textContent = text;
+  return made;
+}
