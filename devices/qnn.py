@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from voxrill.devices.plugins import ProviderError, find_plugin, register
 from voxrill.devices.providers import FATAL_ONLY, Provider, find_provider, open_session, session_options
-from voxrill.devices.socs import CHECKED, NpuError, Soc
+from voxrill.devices.socs import CHECKED, INTEGERS_ONLY, NpuError, Soc
 
 QNN = "qnn"
 """The provider's short name."""
@@ -22,9 +22,9 @@ _NAMED = 3
 """Nodes that are named in a refusal."""
 
 _PLAIN = (
-    "Add And Cast Concat Conv Cos Div Elu Exp Expand Gather GatherND Gelu Greater GreaterOrEqual LayerNormalization "
+    "Add And Cast Concat Conv Cos Div Elu Exp Expand Gather Gelu Greater GreaterOrEqual LayerNormalization "
     "Less MatMul Mul Pad Pow ReduceMean ReduceSum Relu Reshape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub "
-    "Transpose Unsqueeze Where"
+    "Transpose Unsqueeze"
 )
 _QUANTISED = "DequantizeLinear MatMulNBits QuantizeLinear"
 OPERATORS = frozenset([*_PLAIN.split(), *_QUANTISED.split()])
@@ -76,13 +76,18 @@ class Htp:
             if not refused:
                 raise NpuError(
                     f"{graph.name} cannot be compiled for {self.soc.name}: {' '.join(str(error).split())}",
-                    f"It may be too old a chip for this form; {', '.join(CHECKED)} are checked",
+                    self._remedy(),
                 ) from None
             raise NpuError(
                 f"{graph.name} has {len(refused)} nodes that the HTP of {self.soc.name} does not run: "
                 f"{', '.join(refused[:_NAMED])}",
                 "Export with --flavour npu, and quantise with --recipe npu-int4 or npu-a16w8",
             ) from None
+
+    def _remedy(self) -> str:
+        if self.soc.arch <= INTEGERS_ONLY:
+            return f"Quantise with --recipe npu-a16w8: an HTP v{self.soc.arch} computes in integers alone"
+        return f"Check the graph on others: {', '.join(CHECKED)}"
 
     def _refused(self, graph: Path) -> list[str]:
         """The nodes that would be left to the CPU, as `name (operator)`; none where that cannot be told."""

@@ -37,6 +37,9 @@ SOCS = {
 }
 """Numbers from ExecuTorch's QcomChipset; those of the SC chips from llama.cpp's QNN backend."""
 
+INTEGERS_ONLY = 68
+"""HTPs up to this version compute in integers alone: they take the recipe npu-a16w8, and no float between operators."""
+
 CHECKED = ("SM8550", "SM8650", "SM8750")
 """One chip each of v73, v75 and v79: what a graph must compile for to count as ready."""
 

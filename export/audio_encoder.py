@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from voxrill.export.checkpoint import Checkpoint
-from voxrill.export.layers import MASKED, ConvProduct
+from voxrill.export.layers import ConvProduct, score_bias
 from voxrill.runtime.errors import CheckpointError
 
 SUPPORTED = {
@@ -211,8 +211,7 @@ class _Conformer(nn.Module):
         x = self.pre_encode(mel, lengths)
         length = x.shape[1]
         heard = _heard(length, lengths, self.subsampling)
-        mask = heard.float()
-        bias = (1.0 - mask) * MASKED
+        bias, mask = score_bias(heard), heard.float()
         positions = self._relative_positions(length)
         x = x * self.scale
         for layer in self.layers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from voxrill.export.layers import MASKED, attend
+from voxrill.export.layers import attend, score_bias
 from voxrill.export.lfm import Attend, LfmConfig, LfmStack, Past, attend_all
 
 GROUPED = "com.microsoft::GroupQueryAttention"
@@ -51,13 +51,13 @@ class Decoder(nn.Module):
     def _rotary_fixed(self, positions: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of a constant table: an NPU computes in float16, where an angle of 300 is known to a quarter only."""
         cos, sin = self.lfm.config.rotary(torch.arange(count).float())
-        return cos[positions], sin[positions]
+        return cos.index_select(0, positions), sin.index_select(0, positions)
 
     def _attend_fixed(self, attention_mask: torch.Tensor, length: int) -> Attend:
         """Over a padded buffer and the new rows, of which only the latter are given back."""
         known = attention_mask.shape[1] - length
-        bias = torch.where(attention_mask[0] > 0, _causal(length, known), MASKED)
-        return attend_all(bias, lambda whole: whole[:, :, known:])
+        seen = (attention_mask[0] > 0) & _causal(length, known)
+        return attend_all(score_bias(seen), lambda whole: whole[:, :, known:])
 
     def _attend_in_place(self, attention_mask: torch.Tensor) -> Attend:
         """Over the first P + S rows of a buffer, whose last S are written here."""
@@ -83,9 +83,8 @@ class Decoder(nn.Module):
 
 
 def _causal(length: int, known: int) -> torch.Tensor:
-    """(S, P + S): 0 where a new position may look, MASKED after it."""
-    later = torch.arange(known + length)[None, :] > known + torch.arange(length)[:, None]
-    return torch.where(later, MASKED, 0.0)
+    """(S, P + S): whether a new position may look there."""
+    return torch.arange(known + length)[None, :] <= known + torch.arange(length)[:, None]
 
 
 def _written(
@@ -96,7 +95,7 @@ def _written(
     keys, values = past[0].clone(), past[1].clone()
     keys[:, :, known:total] = key.transpose(1, 2)
     values[:, :, known:total] = value.transpose(1, 2)
-    bias = _causal(key.shape[1], known)
+    bias = score_bias(_causal(key.shape[1], known))
     mixed = attend(query.transpose(1, 2), keys[:, :, :total], values[:, :, :total], bias)
     return mixed, (keys, values)
 

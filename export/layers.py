@@ -1,7 +1,7 @@
 """Layers that several graphs share: RMS norm, SwiGLU, rotary embeddings, and plain attention.
 
 Every module's parameters carry the checkpoint's own key names, so loading is a strict match. Only operators that
-export to plain ONNX are used; masks are added as -1e4, which float16 can hold (-inf and -1e9 overflow it).
+export to plain ONNX are used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 MASKED = -1e4
+"""Added to the score of what may not be seen: float16 can hold it (-inf and -1e9 overflow)."""
 
 
 class RMSNorm(nn.Module):
@@ -24,6 +25,14 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., dim) to (..., dim). Written as x / sqrt so that onnxruntime fuses it."""
         return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+def score_bias(seen: torch.Tensor) -> torch.Tensor:
+    """Where `seen` 0, elsewhere MASKED; (...) float32.
+
+    As a product, since a v68 HTP has no selection between floats (its compiler fails with QNN_COMMON_ERROR_MEM_ALLOC).
+    """
+    return (1.0 - seen.float()) * MASKED
 
 
 class SwiGLU(nn.Module):

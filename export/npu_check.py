@@ -225,10 +225,10 @@ def think(graph: Any, rows: Array, context: int) -> list[Array]:
 
 
 def _speak(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
-    """Random codes; the state shows in the sound."""
+    """Random codes, as one sound, since a piece of it may be all but silent; the state shows in it."""
     manifest = bundle.manifest
     assert manifest.static is not None, "npu_graphs has seen to it"
     codes, frames = manifest.model.codes, manifest.static.frames
     stream = Codec(graph, manifest.model.codec, codes, frames).stream()
     spoken = chance.integers(0, codes.end_of_audio, (STEPS, codes.codebooks, frames))
-    return [*(stream.push(some) for some in spoken), stream.flush()]
+    return [np.concatenate([*(stream.push(some) for some in spoken), stream.flush()])]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from voxrill.export.layers import MASKED
+from voxrill.export.layers import score_bias
 
 
 def window_geometry(offset: torch.Tensor, length: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,7 +24,7 @@ def window_geometry(offset: torch.Tensor, length: int, window: int) -> tuple[tor
     key = offset - (window - 1) + torch.arange(window - 1 + length)
     distance = query[:, None] - key[None, :]
     seen = (key >= 0)[None, :] & (distance >= 0) & (distance < window)
-    return query.float(), torch.where(seen, 0.0, MASKED)
+    return query.float(), score_bias(seen)
 
 
 def keep_last(count: int, whole: torch.Tensor, dim: int) -> torch.Tensor:

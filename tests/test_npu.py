@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "examples" / "pebble" / "checkpoint"
 CLIPS = [ROOT / "tests" / "pebble" / f"{name}.flac" for name in ("04-known", "06-known", "30-outside")]
 SHAPES = StaticShapes(mel_frames=160, prefill=16, context=128)
-HTP = Htp(SOCS["SM8650"])
+HTP, OLDEST = (Htp(SOCS[soc]) for soc in ("SM8650", "SM8350"))
 FORMS = ("npu-int4", "npu-a16w8")
 
 simulated = pytest.mark.skipif(
@@ -79,10 +79,10 @@ def answer(model: Model):
 
 
 @simulated
-@pytest.mark.parametrize("recipe", FORMS)
-def test_a_spoken_turn_on_the_simulator_says_the_same_words(quantised, recipe):
+@pytest.mark.parametrize(("recipe", "chip"), [("npu-int4", HTP), ("npu-a16w8", HTP), ("npu-a16w8", OLDEST)])
+def test_a_spoken_turn_on_the_simulator_says_the_same_words(quantised, recipe, chip):
     bundle = quantised(recipe)
-    on_cpu, on_npu = (answer(Model(bundle, npu=htp)) for htp in (None, HTP))
+    on_cpu, on_npu = (answer(Model(bundle, npu=htp)) for htp in (None, chip))
     assert on_npu.text == on_cpu.text and len(on_cpu.text.split()) > 2
     assert on_npu.codes.shape == on_cpu.codes.shape
     assert (on_npu.codes == on_cpu.codes).mean() >= 0.95
@@ -111,6 +111,14 @@ def test_both_forms_are_ready_on_three_chips(cli, quantised, recipe):
         for chip in graph["chips"]:
             assert chip["same_bits"] and 0 < chip["difference"] < 0.03
             assert chip["context"] < 2 * graph["size"]
+
+
+@simulated
+def test_integers_are_ready_on_the_oldest_chip_and_floats_are_not(cli, quantised):
+    ran = cli("npu-check", quantised("npu-a16w8").directory, "--soc", OLDEST.soc.name, "--json")
+    assert ran.status == 0 and json.loads(ran.out)["ready"], ran.out
+    says = ("decoder.onnx", "SM8350", "--recipe npu-a16w8", "v68 computes in integers alone")
+    cli.refuses("npu-check", quantised("npu-int4").directory, "--graph", DECODER, "--soc", OLDEST.soc.name, saying=says)
 
 
 @simulated
