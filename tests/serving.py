@@ -20,6 +20,7 @@ from voxrill.runtime.serve.guard import Admission
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.running import Address, config
 from voxrill.runtime.serve.service import Service
+from voxrill.runtime.serve.wyoming.door import Wyoming
 
 QUESTION = Path(__file__).parent.parent / "examples" / "question.wav"
 HEARD, ANSWER = "turn on the kitchen lights", "kitchen lights on"
@@ -58,11 +59,13 @@ class Serving:
 
 
 @contextmanager
-def serving(limits: Limits = Limits(), admission: Admission = Admission()) -> Iterator[Serving]:
+def serving(
+    limits: Limits = Limits(), admission: Admission = Admission(), wyoming: Wyoming = Wyoming()
+) -> Iterator[Serving]:
     """A server until the block ends."""
     model = voxrill.load(threads=1)
     listening = Address("127.0.0.1", 0).bind()
-    settings = config(model, limits, admission)
+    settings = config(model, limits, admission, wyoming)
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

@@ -34,19 +34,24 @@ from voxrill.runtime.serve.realtime.door import RealtimeDoor
 from voxrill.runtime.serve.service import Door, Service, as_json
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions
+from voxrill.runtime.serve.wyoming.door import Wyoming, WyomingDoor
 
 OWNER = "voxrill"
 
 
-def make_app(model: Model, limits: Limits, admission: Admission) -> Starlette:
-    """The application. Its `state.service` is the service, which works while the application's lifespan lasts."""
+def make_app(model: Model, limits: Limits, admission: Admission, wyoming: Wyoming) -> Starlette:
+    """The application. Its `state.service` is the service, which works while the application's lifespan lasts.
+
+    So long the Wyoming protocol is served as well.
+    """
     service = Service(model, limits)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         service.start()
         try:
-            yield
+            async with WyomingDoor(service).open(wyoming):
+                yield
         finally:
             service.stop()
 

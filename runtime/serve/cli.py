@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +23,7 @@ from voxrill.runtime.cli import (
 from voxrill.runtime.errors import MissingDependency, UsageError
 
 EXTRA = "serve"
-PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client")
+PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client", "wyoming")
 KEY_VARIABLE = "VOXRILL_API_KEY"
 LOCAL = "127.0.0.1"
 _LEAST_KEY = 16
@@ -46,6 +46,19 @@ def serve(
         list[str] | None,
         typer.Option(help="A site whose pages may ask, such as https://example.org.", show_default=False),
     ] = None,
+    wyoming: Annotated[
+        str | None,
+        typer.Option(
+            help="Where Home Assistant may ask, such as tcp://127.0.0.1:10300 or unix:///PATH.", show_default=False
+        ),
+    ] = None,
+    wyoming_anyone: Annotated[
+        bool, typer.Option("--wyoming-anyone", help="Others than this machine may: that protocol knows no keys.")
+    ] = False,
+    satellite: Annotated[
+        list[str] | None,
+        typer.Option(help="A Wyoming satellite to talk with, such as tcp://kitchen:10700.", show_default=False),
+    ] = None,
     bundle: BundleOption = None,
     threads: ThreadsOption = 0,
     provider: ProviderOption = None,
@@ -55,7 +68,7 @@ def serve(
     rate: Annotated[int, typer.Option(min=1, help="Requests of one address in a minute.")] = 600,
     json: JsonOption = False,
 ) -> None:
-    """Serve the model over OpenAI's interfaces: audio, chat and realtime."""
+    """Serve the model over OpenAI's interfaces: audio, chat and realtime; and to Home Assistant."""
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(EXTRA, package)
@@ -63,6 +76,8 @@ def serve(
     from voxrill.runtime.serve.guard import LOOPBACK, Admission
     from voxrill.runtime.serve.limits import Limits
     from voxrill.runtime.serve.running import Address, run
+    from voxrill.runtime.serve.wyoming.addresses import bind, split, uri_of
+    from voxrill.runtime.serve.wyoming.door import Wyoming
 
     key = _key(api_key_file)
     if key is None and host not in LOOPBACK:
@@ -72,18 +87,24 @@ def serve(
         )
     admission = Admission(key, LOOPBACK if key is None else (), tuple(origin or ()))
     limits = Limits(memory=memory << 20, sessions=sessions, rate=rate)
+    for uri in satellite or ():
+        split(uri)
     address = Address(host, port)
-    with closing(address.bind()) as bound:  # a port that is taken is told before a model is loaded
+    with ExitStack() as sockets:  # a port that is taken is told before a model is loaded
+        bound = sockets.enter_context(closing(address.bind()))
+        asked = None if wyoming is None else sockets.enter_context(closing(bind(wyoming, wyoming_anyone)))
         model = open_model(bundle, threads, provider, strict)
 
         def ready() -> None:
             name, url, page = model.manifest.name, address.url(bound), address.page(bound)
+            known = None if asked is None else uri_of(asked)
             if json:
-                print_json({"url": url, "page": page, "model": name, "key": key is not None})
+                print_json({"url": url, "page": page, "wyoming": known, "model": name, "key": key is not None})
             else:
-                err.print(f"{name} at {url}, to talk to in a browser at {page}; Ctrl-C ends it", soft_wrap=True)
+                beside = f", for Home Assistant at {known}" if known else ""
+                err.print(f"{name} at {url}, to talk to in a browser at {page}{beside}; Ctrl-C ends it", soft_wrap=True)
 
-        run(model, bound, limits, admission, ready)
+        run(model, bound, limits, admission, Wyoming(asked, tuple(satellite or ()), err.print), ready)
 
 
 def _key(file: Path | None) -> str | None:

@@ -53,7 +53,7 @@ class Guard:
         self._app = app
         self._admission = admission
         self._limits = limits
-        self._rates = _Rates(limits.rate)
+        self._rates = Rates(limits.rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request or WebSocket."""
@@ -111,7 +111,7 @@ def _given_key(headers: Headers) -> str:
     return ""
 
 
-class _Rates:
+class Rates:
     """How often each address may ask: a bucket that holds a minute's requests, and fills evenly."""
 
     def __init__(self, rate: int) -> None:

@@ -15,6 +15,7 @@ from voxrill.runtime.serve.app import make_app
 from voxrill.runtime.serve.connections import limited
 from voxrill.runtime.serve.guard import Admission
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.wyoming.door import Wyoming
 
 _GRACE = 3
 """Seconds in which open answers may end, once the server is to end."""
@@ -68,9 +69,9 @@ class _Server(uvicorn.Server):
             self._ready()
 
 
-def config(model: Model, limits: Limits, admission: Admission) -> uvicorn.Config:
+def config(model: Model, limits: Limits, admission: Admission, wyoming: Wyoming) -> uvicorn.Config:
     """How uvicorn is to serve a model."""
-    app = make_app(model, limits, admission)
+    app = make_app(model, limits, admission, wyoming)
     return uvicorn.Config(
         app,
         http=limited(limits, app.state.service.metrics),
@@ -85,7 +86,14 @@ def config(model: Model, limits: Limits, admission: Admission) -> uvicorn.Config
     )
 
 
-def run(model: Model, bound: socket.socket, limits: Limits, admission: Admission, ready: Callable[[], None]) -> None:
+def run(
+    model: Model,
+    bound: socket.socket,
+    limits: Limits,
+    admission: Admission,
+    wyoming: Wyoming,
+    ready: Callable[[], None],
+) -> None:
     """Serve until Ctrl-C.
 
     Args:
@@ -93,8 +101,9 @@ def run(model: Model, bound: socket.socket, limits: Limits, admission: Admission
         bound: where to listen.
         limits: see `Limits`.
         admission: who may come in.
+        wyoming: where clients of that protocol come in, and which satellites are talked with.
         ready: called as soon as there are answers.
     """
-    server = _Server(config(model, limits, admission), ready)
+    server = _Server(config(model, limits, admission, wyoming), ready)
     with suppress(KeyboardInterrupt):  # uvicorn ends well, and raises it then
         server.run([bound])

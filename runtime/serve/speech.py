@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from voxrill.runtime.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, Event, StageEvent
 from voxrill.runtime.serve.requests import SpeechRequest, read_json
-from voxrill.runtime.serve.service import EVENT_STREAM, Visit, check_voice, sse
+from voxrill.runtime.serve.service import EVENT_STREAM, Service, Visit, check_voice, sse
 from voxrill.runtime.serve.sound_formats import FORMATS, Encoder
 
 
@@ -21,19 +21,21 @@ async def speech(visit: Visit) -> Response:
     service.check_model(asked.model)
     service.check_text(asked.input, "input")
     task = model.manifest.tasks.speak
-    system = task.system.replace("{voice}", check_voice(task, asked.voice, "voice"))
+    voice = check_voice(task, asked.voice, "voice")
     media_type, new_encoder = FORMATS[asked.response_format]
-
-    def make() -> Iterator[Event | StageEvent]:
-        conversation = Conversation(model, task, system)
-        yield from conversation.steps(text=asked.input, seed=asked.seed, max_new_tokens=service.limits.answer)
-
-    events = visit.work(make)
+    events = visit.work(lambda: say(service, asked.input, voice, asked.seed))
     await visit.wanted(anext(events))  # what is wrong with the text is said with a status of its own
     sound = _encoded(events, new_encoder(model.sample_rate))
     if asked.stream_format == "sse":
         return StreamingResponse(_as_events(sound), media_type=EVENT_STREAM)
     return StreamingResponse(sound, media_type=media_type)
+
+
+def say(service: Service, text: str, voice: str, seed: int | None = None) -> Iterator[Event | StageEvent]:
+    """The steps of saying a text in a voice of the task's."""
+    task = service.model.manifest.tasks.speak
+    conversation = Conversation(service.model, task, task.system.replace("{voice}", voice))
+    yield from conversation.steps(text=text, seed=seed, max_new_tokens=service.limits.answer)
 
 
 async def _encoded(events: AsyncIterator[Event | StageEvent], encoder: Encoder) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from voxrill.runtime.audio_file import SAMPLE_RATE, Waveform
 from voxrill.runtime.manifest import Sampling
 from voxrill.runtime.model import Model
 from voxrill.runtime.serve.api_errors import ApiError
-from voxrill.runtime.serve.requests import TranscriptionRequest, read_form
+from voxrill.runtime.serve.requests import read_form
 from voxrill.runtime.serve.service import EVENT_STREAM, Visit, as_json, sse
 from voxrill.runtime.serve.uploads import decode
 from voxrill.runtime.talk.edges import BLOCK_SECONDS
@@ -34,31 +34,33 @@ async def transcriptions(visit: Visit) -> Response:
     if asked.stream and asked.response_format not in ("json", "text"):
         raise ApiError(400, "Only json and text can be streamed.", "invalid_format", "response_format")
     waveform = await service.hear(partial(decode, file, service.limits.audio, "file"))
-    spans = await service.hear(_spans, waveform)
-    pieces = visit.work(lambda: _transcribe(service.model, spans, asked))
+    found = await service.hear(spans, waveform)
+    sampling = None if asked.temperature is None else Sampling(asked.temperature)
+    pieces = visit.work(lambda: write_down(service.model, found, sampling, asked.seed))
     if asked.stream:
         return StreamingResponse(_stream(pieces), media_type=EVENT_STREAM)
     segments = await visit.wanted(_segments(pieces))
     return _response(segments, waveform, asked.response_format)
 
 
-def _spans(waveform: Waveform) -> list[Span]:
+def spans(waveform: Waveform) -> list[Span]:
     """The stretches in which somebody speaks; noise that is too short for speech is none."""
     options = TranscribeOptions()
     segmenter = Segmenter(VoiceActivity(), options.endpoint)
     changes = [segmenter.hear(block) for block in in_blocks([waveform])]
-    spans = [change.span for change in changes if change is not None and change.what == "over"]
+    over = [change.span for change in changes if change is not None and change.what == "over"]
     rest = segmenter.open()
     least = options.least / BLOCK_SECONDS
-    return [span for span in [*spans, *([rest] if rest is not None else [])] if span.voiced >= least]
+    return [span for span in [*over, *([rest] if rest is not None else [])] if span.voiced >= least]
 
 
-def _transcribe(model: Model, spans: list[Span], asked: TranscriptionRequest) -> Iterator[str | SegmentEvent]:
+def write_down(
+    model: Model, found: list[Span], sampling: Sampling | None = None, seed: int | None = None
+) -> Iterator[str | SegmentEvent]:
     """Pieces of text as they become certain, and every segment after its own."""
-    sampling = None if asked.temperature is None else Sampling(asked.temperature)
-    recogniser = ModelRecogniser(model, text_sampling=sampling, seed=asked.seed)
+    recogniser = ModelRecogniser(model, text_sampling=sampling, seed=seed)
     before, number = "", 0
-    for span in spans:
+    for span in found:
         between, words = " " * bool(number), ""
         for piece in recogniser.pieces(span.samples):
             yield between * (not words) + piece if piece and not span.joined else ""

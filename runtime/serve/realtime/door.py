@@ -55,16 +55,7 @@ class RealtimeDoor:
         self._service.metrics.sessions.set(self.sessions)
 
     async def _hold(self, websocket: WebSocket) -> None:
-        loop = asyncio.get_running_loop()
-        out: asyncio.Queue[bytes] = asyncio.Queue()
-
-        def send(event: bytes) -> None:
-            with suppress(RuntimeError):  # the loop is closed: the server ends
-                loop.call_soon_threadsafe(out.put_nowait, event)
-
-        beta = websocket.headers.get(BETA_HEADER) == BETA
-        session = await self._service.hear(RealtimeSession, self._service, beta, send)
-        self._service.worker.join(session)
+        session, out = await open_session(self._service, beta=websocket.headers.get(BETA_HEADER) == BETA)
         sides = {asyncio.ensure_future(_send(websocket, out)), asyncio.ensure_future(self._receive(websocket, session))}
         try:
             done, _ = await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
@@ -88,6 +79,20 @@ class RealtimeDoor:
                     return
                 raw = message.get("text")
                 await self._service.hear(session.take, message["bytes"] if raw is None else raw)
+
+
+async def open_session(service: Service, beta: bool = False) -> tuple[RealtimeSession, asyncio.Queue[bytes]]:
+    """A session that takes its turns, and the events that it sends; an empty one is its last."""
+    loop = asyncio.get_running_loop()
+    out: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def send(event: bytes) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server ends
+            loop.call_soon_threadsafe(out.put_nowait, event)
+
+    session = await service.hear(RealtimeSession, service, beta, send)
+    service.worker.join(session)
+    return session, out
 
 
 async def _send(websocket: WebSocket, out: asyncio.Queue[bytes]) -> None:

@@ -1,0 +1,46 @@
+"""What this server says of itself when it is asked to describe itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wyoming.info import AsrModel, AsrProgram, Attribution, HandleModel, HandleProgram, Info, TtsProgram, TtsVoice
+
+import voxrill
+from voxrill.runtime.manifest import Manifest
+from voxrill.runtime.serve.service import DEFAULT_VOICE
+
+LANGUAGES = ["en"]
+"""What the published models hear and speak, and the built-in one."""
+
+
+def about(manifest: Manifest) -> Info:
+    """The services, each with the one model there is."""
+
+    def artifact(name: str, description: str, version: str | None = None) -> dict[str, Any]:
+        made_of = Attribution(manifest.source.name, manifest.source.licence_url)
+        return {
+            "name": name,
+            "description": description,
+            "attribution": made_of,
+            "installed": True,
+            "version": version,
+        }
+
+    def program(what: str) -> dict[str, Any]:
+        return artifact("voxrill", f"{manifest.name}, {what}", voxrill.__version__)
+
+    model = artifact(manifest.name, f"{manifest.family}, on this device") | {"languages": LANGUAGES}
+    names = manifest.tasks.speak.voices or (DEFAULT_VOICE,)
+    voices = [artifact(name, f"{manifest.name}'s {name} voice") | {"languages": LANGUAGES} for name in names]
+    return Info(
+        asr=[AsrProgram(**program("speech to text"), models=[AsrModel(**model)], supports_transcript_streaming=True)],
+        tts=[
+            TtsProgram(
+                **program("text to speech"),
+                voices=[TtsVoice(**voice) for voice in voices],
+                supports_synthesize_streaming=True,
+            )
+        ],
+        handle=[HandleProgram(**program("answers"), models=[HandleModel(**model)], supports_handled_streaming=True)],
+    )

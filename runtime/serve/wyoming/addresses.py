@@ -1,0 +1,105 @@
+"""Addresses of the Wyoming protocol: where to listen, and where a satellite is.
+
+The protocol knows no keys, so that everybody who can reach an address may ask: it is this machine's alone, or this
+user's, unless anyone is let in by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.serve.guard import LOOPBACK
+
+_FORMS = "Give tcp://ADDRESS:PORT or unix:///PATH"
+
+
+def bind(uri: str, anyone: bool) -> socket.socket:
+    """A socket for clients, which does not listen yet.
+
+    Args:
+        uri: tcp://ADDRESS:PORT, port 0 for any free one, or unix:///PATH.
+        anyone: others than this machine may reach it.
+
+    Raises:
+        UsageError: it is no such URI, cannot be had, or could be reached by others that were not allowed to.
+    """
+    parts = split(uri)
+    if parts.scheme == "unix":
+        return _bind_file(Path(parts.path))
+    host, port = parts.hostname or "", parts.port or 0
+    if host not in LOOPBACK and not anyone:
+        raise UsageError(
+            f"{host} can be reached by others, and Wyoming knows no keys",
+            "Give --wyoming-anyone to let everybody in who can reach it, or an address of this machine alone",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return _bound(opened, (host, port), uri)
+
+
+def split(uri: str) -> SplitResult:
+    """The parts of a URI.
+
+    Raises:
+        UsageError: it is none of the two kinds.
+    """
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"{uri} is no address ({error})", _FORMS) from None
+    if not ((parts.scheme == "tcp" and parts.hostname and port is not None) or (parts.scheme == "unix" and parts.path)):
+        raise UsageError(f"{uri} is no address", _FORMS)
+    return parts
+
+
+def uri_of(bound: socket.socket) -> str:
+    """Where a bound socket is found."""
+    name = bound.getsockname()
+    if isinstance(name, str):
+        return f"unix://{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"tcp://{host}:{name[1]}"
+
+
+def _bind_file(path: Path) -> socket.socket:
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with suppress(OSError):
+        if stat.S_ISSOCK(path.stat().st_mode) and opened.connect_ex(str(path)) != 0:
+            path.unlink()  # left behind by a server that was killed
+            opened.close()
+            opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o077)  # this user's alone
+    try:
+        return _bound(opened, str(path), f"unix://{path}")
+    finally:
+        os.umask(mask)
+
+
+def _bound(opened: socket.socket, address: tuple[str, int] | str, uri: str) -> socket.socket:
+    try:
+        opened.bind(address)
+    except OSError as error:
+        opened.close()
+        raise UsageError(f"cannot listen at {uri}: {error.strerror}", "Give another --wyoming") from None
+    return opened
+
+
+async def connect(uri: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to an address.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    parts = split(uri)
+    if parts.scheme == "unix":
+        return await asyncio.open_unix_connection(parts.path)
+    return await asyncio.open_connection(parts.hostname, parts.port)

@@ -1,0 +1,205 @@
+"""Satellites: microphones and loudspeakers elsewhere, to which this server connects, and which it talks with.
+
+In: a satellite's sound. Out: the answer, aloud. What Home Assistant does with a pipeline of three programs is done by
+one realtime session here, whose events are told in the satellite's words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from wyoming.asr import Transcript
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.error import Error
+from wyoming.event import Event, Eventable
+from wyoming.handle import Handled
+from wyoming.ping import Ping, Pong
+from wyoming.pipeline import PipelineStage
+from wyoming.satellite import RunSatellite
+from wyoming.vad import VoiceStarted, VoiceStopped
+
+from voxrill.runtime.audio_file import SAMPLE_RATE, pcm16
+from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.realtime.door import open_session
+from voxrill.runtime.serve.realtime.session import RealtimeSession
+from voxrill.runtime.serve.service import Service
+from voxrill.runtime.serve.wyoming.addresses import connect
+from voxrill.runtime.serve.wyoming.sound import Form
+from voxrill.runtime.serve.wyoming.wire import Wire, data_of
+from voxrill.runtime.talk.resampler import Resampler
+
+RETRY = 5.0
+"""Seconds after which a satellite that is not there is looked for again."""
+
+PING = 5.0
+"""Seconds between two questions whether it is still there."""
+
+GONE = 20.0
+"""Seconds without any event after which it is not."""
+
+UNSPOKEN = 15.0
+"""Seconds after which a run in which nothing is said is over."""
+
+
+class _Run(msgspec.Struct):
+    start_stage: PipelineStage
+    end_stage: PipelineStage
+    restart_on_end: bool = False
+
+
+async def follow(service: Service, uri: str, say: Callable[[str], None]) -> None:
+    """Talk with a satellite for ever: whenever it is lost, it is looked for again."""
+    lost = False
+    while True:
+        with suppress(OSError, TimeoutError, ApiError):
+            async with asyncio.timeout(GONE):
+                reader, writer = await connect(uri)
+            say(f"satellite {uri} is there")
+            lost = False
+            wire = Wire(reader, writer, service.limits.message, service.limits.stall)
+            try:
+                await Satellite(service, wire).talk()
+            finally:
+                await wire.close()
+        if not lost:
+            say(f"satellite {uri} is not there: looking for it every {RETRY:g} seconds")
+        lost = True
+        await asyncio.sleep(RETRY)
+
+
+class Satellite:
+    """One that is connected."""
+
+    def __init__(self, service: Service, wire: Wire) -> None:
+        self._service = service
+        self._wire = wire
+        self._session: RealtimeSession | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._spoken = False
+        self._listening = self._restart = False
+        self._unspoken: float | None = None  # when a run is over in which nothing was said
+        self._form: Form | None = None
+        self._playing = False
+
+    async def talk(self) -> None:
+        """Talk until either side ends it.
+
+        Raises:
+            OSError, TimeoutError, ApiError: it is gone, or sends what is no event.
+        """
+        await self._wire.write(RunSatellite())
+        sides = {asyncio.ensure_future(self._hear()), asyncio.ensure_future(self._watch())}
+        try:
+            done, _ = await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
+            for side in done:
+                side.result()
+        finally:
+            for side in sides:
+                side.cancel()
+            await asyncio.gather(*sides, return_exceptions=True)
+            self._leave()
+
+    async def _watch(self) -> None:
+        """Ask whether it is still there, and end runs in which nothing is said."""
+        while True:
+            await asyncio.sleep(PING)
+            if self._unspoken is not None and time.monotonic() > self._unspoken:
+                self._listening, self._unspoken = False, None
+                await self._wire.write(Error("Nothing was said.", "stt-no-text-recognized"))
+            await self._wire.write(Ping())
+
+    async def _hear(self) -> None:
+        while True:
+            async with asyncio.timeout(GONE):
+                event = await self._wire.read()
+            if event is None:
+                return
+            if event.type == "run-pipeline":
+                await self._run(data_of(event, _Run))
+            elif event.type == "audio-chunk":
+                await self._hear_sound(event)
+            elif event.type == "ping":
+                await self._wire.write(Pong())
+
+    async def _run(self, run: _Run) -> None:
+        """Listen, until a turn is over or for ever. Who leaves the wake word to us is listened to always."""
+        if run.start_stage not in (PipelineStage.WAKE, PipelineStage.ASR):
+            await self._wire.write(Error(f"Runs begin with wake or asr here, not {run.start_stage.value}.", "stage"))
+            return
+        spoken = run.end_stage == PipelineStage.TTS
+        if self._session is None or spoken != self._spoken:
+            await self._begin(spoken)
+        self._listening, self._restart = True, run.restart_on_end
+        self._unspoken = None if run.restart_on_end else time.monotonic() + UNSPOKEN
+
+    async def _begin(self, spoken: bool) -> None:
+        self._leave()
+        self._session, out = await open_session(self._service)
+        self._telling = asyncio.ensure_future(self._tell(out))
+        self._spoken = spoken
+        heard = {
+            "format": {"type": "audio/pcm", "rate": SAMPLE_RATE},
+            "transcription": {},
+            "turn_detection": {"type": "server_vad", "interrupt_response": False},  # most hear their own loudspeaker
+        }
+        modalities = ["audio" if spoken else "text"]
+        await self._send("session.update", session={"audio": {"input": heard}, "output_modalities": modalities})
+
+    def _leave(self) -> None:
+        if self._session is not None and self._telling is not None:
+            self._session.leave()
+            self._telling.cancel()
+        self._session = self._telling = None
+
+    async def _send(self, kind: str, **fields: Any) -> None:
+        assert self._session is not None, "events are sent to a session that was begun"
+        await self._service.hear(self._session.take, msgspec.json.encode({"type": kind, **fields}).decode())
+
+    async def _hear_sound(self, event: Event) -> None:
+        form = data_of(event, Form)
+        samples = form.samples(event.payload or b"")
+        if not self._listening:
+            return
+        if form != self._form:
+            self._form, self._resampler = form, Resampler(form.rate, SAMPLE_RATE)
+        pcm = pcm16(self._resampler(samples)).tobytes()
+        await self._send("input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
+
+    async def _tell(self, out: asyncio.Queue[bytes]) -> None:
+        """The session's events in the satellite's words."""
+        with suppress(OSError, TimeoutError):  # the other side of the talk notices it as well
+            while event := await out.get():
+                for told in self._told(msgspec.json.decode(event)):
+                    await self._wire.write(told)
+
+    def _told(self, event: dict[str, Any]) -> list[Eventable]:
+        rate = self._service.model.sample_rate
+        match event["type"]:
+            case "input_audio_buffer.speech_started":
+                self._unspoken = None
+                return [VoiceStarted(event["audio_start_ms"])]
+            case "input_audio_buffer.speech_stopped":
+                self._listening = self._restart
+                return [VoiceStopped(event["audio_end_ms"])]
+            case "conversation.item.input_audio_transcription.completed":
+                return [Transcript(event["transcript"])]
+            case "response.output_audio.delta":
+                begun, self._playing = self._playing, True
+                chunk = AudioChunk(rate, 2, 1, base64.b64decode(event["delta"]))
+                return [chunk] if begun else [AudioStart(rate, 2, 1), chunk]
+            case "response.output_audio.done":
+                begun, self._playing = self._playing, False
+                return [AudioStop()] if begun else []
+            case "response.output_audio_transcript.done":
+                return [Handled(event["transcript"])]
+            case "response.output_text.done":
+                return [Handled(event["text"])]
+            case "error":
+                return [Error(event["error"]["message"], event["error"]["code"])]
+        return []

@@ -1,0 +1,468 @@
+"""The Wyoming protocol, as the package's own client speaks it; and a satellite made of the package's own server."""
+
+import asyncio
+import json
+import socket
+import time
+from contextlib import asynccontextmanager, closing
+
+import numpy as np
+import pytest
+
+pytest.importorskip("wyoming", reason="the serve extra is not installed")
+
+from wyoming.asr import Transcribe, Transcript
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.client import AsyncClient
+from wyoming.event import Event
+from wyoming.handle import Handled
+from wyoming.info import Describe, Info
+from wyoming.ping import Ping, Pong
+from wyoming.pipeline import PipelineStage, RunPipeline
+from wyoming.satellite import RunSatellite
+from wyoming.server import AsyncEventHandler, AsyncTcpServer
+from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, SynthesizeStop, SynthesizeVoice
+from wyoming.vad import VoiceStarted
+
+from tests.serving import ANSWER, HEARD, QUESTION, serving
+from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.wyoming import satellites
+from voxrill.runtime.serve.wyoming.addresses import bind, uri_of
+from voxrill.runtime.serve.wyoming.door import Wyoming
+
+LOCAL = "tcp://127.0.0.1:0"
+CHUNK = 1024
+"""Samples that Home Assistant sends at once."""
+
+SAYING, OTHER = "kitchen lights on", "bedroom lights off"
+
+
+@pytest.fixture(scope="module")
+def listening():
+    with closing(bind(LOCAL, anyone=False)) as bound:
+        yield bound
+
+
+@pytest.fixture(scope="module")
+def server(listening):
+    with serving(wyoming=Wyoming(listening)) as started:
+        yield started
+
+
+@pytest.fixture
+def uri(server, listening):
+    return uri_of(listening)
+
+
+@asynccontextmanager
+async def connected(uri):
+    async with AsyncClient.from_uri(uri, read_timeout=60) as client:
+        yield client
+
+
+async def until(client, *kinds):
+    """The events up to the first of those types."""
+    events = []
+    while not events or events[-1].type not in kinds:
+        event = await client.read_event()
+        assert event is not None, f"it was closed after {events}"
+        events.append(event)
+    return events
+
+
+def pcm(path=QUESTION, rate=16_000, width=2, channels=1):
+    """A sound as samples of that form, the same in every channel."""
+    scaled = np.rint(read_audio(path, rate) * ((1 << (8 * width - 1)) - 1 - 127 * (width == 4)))
+    return np.repeat(scaled.astype(f"<i{width}")[:, None], channels, 1)
+
+
+async def say(client, samples, rate=16_000, begin=True, end=True):
+    form = {"rate": rate, "width": samples.itemsize, "channels": samples.shape[1]}
+    if begin:
+        await client.write_event(AudioStart(**form).event())
+    for start in range(0, len(samples), CHUNK):
+        await client.write_event(AudioChunk(**form, audio=samples[start : start + CHUNK].tobytes()).event())
+    if end:
+        await client.write_event(AudioStop().event())
+
+
+async def heard(uri, samples, rate=16_000):
+    """What is written down of a sound."""
+    async with connected(uri) as client:
+        await client.write_event(Transcribe(language="en").event())
+        await say(client, samples, rate)
+        *_, last = await until(client, "transcript", "error")
+        return Transcript.from_event(last).text
+
+
+async def saying(uri, text):
+    """The sound of a text, asked for on a connection of its own."""
+    async with connected(uri) as client:
+        return await spoken(client, text)
+
+
+async def spoken(client, text):
+    """The sound of a text, (n,) in 16 bits."""
+    await client.write_event(Synthesize(text).event())
+    events = await until(client, "audio-stop", "error")
+    return sound_of(events)
+
+
+def sound_of(events):
+    start = AudioStart.from_event(next(event for event in events if event.type == "audio-start"))
+    assert (start.rate, start.width, start.channels) == (24_000, 2, 1)
+    return np.frombuffer(b"".join(event.payload for event in events if event.type == "audio-chunk"), "<i2")
+
+
+def test_it_says_what_it_is(uri):
+    async def ask():
+        async with connected(uri) as client:
+            await client.write_event(Describe().event())
+            info = Info.from_event(await client.read_event())
+            await client.write_event(Ping("you").event())
+            return info, Pong.from_event(await client.read_event())
+
+    info, pong = asyncio.run(ask())
+    (asr,), (tts,), (handle,) = info.asr, info.tts, info.handle
+    assert [model.name for model in (*asr.models, *handle.models)] == ["pebble"] * 2
+    assert asr.models[0].languages == ["en"] and tts.voices[0].name and pong.text == "you"
+    assert asr.supports_transcript_streaming and tts.supports_synthesize_streaming and handle.supports_handled_streaming
+
+
+@pytest.mark.parametrize(("rate", "width", "channels"), [(16_000, 2, 1), (48_000, 4, 2), (44_100, 2, 2)])
+def test_sound_of_any_form_becomes_text(uri, rate, width, channels):
+    assert asyncio.run(heard(uri, pcm(rate=rate, width=width, channels=channels), rate)) == HEARD
+
+
+def test_a_transcript_streams(uri):
+    async def ask():
+        async with connected(uri) as client:
+            await say(client, pcm())
+            return await until(client, "transcript-stop")
+
+    events = asyncio.run(ask())
+    kinds = [event.type for event in events]
+    assert kinds[0] == "transcript-start" and kinds[-2:] == ["transcript", "transcript-stop"]
+    pieces = [event.data["text"] for event in events if event.type == "transcript-chunk"]
+    assert len(pieces) > 1 and "".join(pieces).strip() == events[-2].data["text"] == HEARD
+
+
+def test_a_text_becomes_sound_that_is_heard_as_that_text(server, uri):
+    async def ask():
+        async with connected(uri) as client:
+            whole = await spoken(client, SAYING)
+            await client.write_event(SynthesizeStart(SynthesizeVoice(name="default")).event())
+            for piece in ("kitchen ", "lights on"):
+                await client.write_event(SynthesizeChunk(piece).event())
+            await client.write_event(Synthesize(SAYING).event())  # for servers that do not know the others
+            await client.write_event(SynthesizeStop().event())
+            return whole, await until(client, "synthesize-stopped")
+
+    whole, events = asyncio.run(ask())
+    assert np.array_equal(sound_of(events), whole)
+    assert asyncio.run(heard(uri, whole[:, None], 24_000)) == SAYING
+
+
+def test_a_text_is_answered(uri):
+    async def ask(text):
+        async with connected(uri) as client:
+            await client.write_event(Transcript(text, context={"conversation_id": "7"}).event())
+            return await until(client, "handled-stop", "not-handled", "error")
+
+    events = asyncio.run(ask(HEARD))
+    assert events[0].type == "handled-start" and events[-1].type == "handled-stop"
+    whole = Handled.from_event(events[-2])
+    assert whole.text.startswith(ANSWER) and whole.context == {"conversation_id": "7"}
+    (refused,) = asyncio.run(ask("quantum chromodynamics"))
+    assert refused.type == "not-handled" and "quantum" in refused.data["text"]
+
+
+def test_clients_at_once_are_not_mixed(server, uri):
+    clips = [QUESTION.parent.parent / "tests" / "pebble" / f"{name}.flac" for name in ("04-known", "06-known")]
+    expected = [server.service.model.transcribe(clip).text for clip in clips]
+
+    async def ask():
+        written = (heard(uri, pcm(clip)) for clip in clips)
+        return await asyncio.gather(*written, *(saying(uri, text) for text in (SAYING, OTHER, SAYING)))
+
+    alone = {text: asyncio.run(saying(uri, text)) for text in (SAYING, OTHER)}
+    *written, first, other, again = asyncio.run(ask())
+    assert written == expected and len(set(written)) == 2
+    for sound, text in ((first, SAYING), (other, OTHER), (again, SAYING)):
+        assert np.array_equal(sound, alone[text])
+
+
+# What is wrong
+
+
+def line(kind, data=b"", payload=b"", **changes):
+    """An event's bytes, with what is said of their lengths changed."""
+    head = {"type": kind, "data_length": len(data), "payload_length": len(payload), **changes}
+    return json.dumps(head).encode() + b"\n" + data + payload
+
+
+FORM = b'{"rate": 16000, "width": 2, "channels": 1}'
+
+BROKEN = {
+    "no JSON": b"hello\n",
+    "no object": b"[]\n",
+    "nested deeply": b"[" * 60_000 + b"\n",
+    "no type": b"{}\n",
+    "no UTF-8": b'{"type": "\xff"}\n',
+    "a long line": b"x" * 100_000,
+    "a length below nothing": line("audio-chunk", payload_length=-1),
+    "a length that is a text": line("audio-chunk", payload_length="many"),
+    "more than there may be": line("audio-chunk", payload_length=1 << 40),
+    "data that is none": line("audio-start", b"{"),
+}
+
+
+@pytest.mark.parametrize("sent", BROKEN.values(), ids=BROKEN.keys())
+def test_what_is_no_event_ends_the_connection(uri, sent):
+    async def send():
+        async with connected(uri) as client:
+            client._writer.write(sent)
+            error = await client.read_event()
+            return error, await client.read_event()
+
+    error, end = asyncio.run(send())
+    assert error.type == "error" and error.data["code"] in ("invalid_event", "too_large") and end is None
+
+
+WRONG = {
+    "sound that was not begun": ([AudioStop().event()], "audio-start"),
+    "a form without a rate": ([Event("audio-start", {"width": 2, "channels": 1})], "rate"),
+    "a rate of nothing": ([AudioStart(0, 2, 1).event()], "rate"),
+    "eight-bit samples": ([AudioStart(16_000, 1, 1).event()], "width"),
+    "half a sample": ([AudioStart(16_000, 2, 1).event(), AudioChunk(16_000, 2, 1, b"abc").event()], "within a sample"),
+    "another rate": ([AudioStart(16_000, 2, 1).event(), AudioChunk(8_000, 2, 1, b"ab").event()], "changed its rate"),
+    "no sound": ([AudioStart(16_000, 2, 1).event(), AudioStop().event()], "no sound"),
+    "text where sound belongs": ([AudioStart(16_000, 2, 1).event(), Event("audio-chunk", {"text": "a"})], "rate"),
+    "a language": ([Transcribe(language="de-DE").event()], "'de-DE'"),
+    "an empty text": ([Synthesize(" ").event()], "empty"),
+    "a long text": ([Synthesize("on " * 2000).event()], "longer than"),
+    "pieces that grow": ([SynthesizeStart().event(), SynthesizeChunk("on " * 2000).event()], "longer than"),
+    "no text": ([Event("synthesize", {})], "text"),
+    "a voice": ([Synthesize("on", SynthesizeVoice(name="nobody")).event()], "no voice 'nobody'"),
+}
+
+
+@pytest.mark.parametrize(("sent", "words"), WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_is_told_and_the_client_goes_on(uri, sent, words):
+    async def send():
+        async with connected(uri) as client:
+            for event in sent:
+                await client.write_event(event)
+            error = await client.read_event()
+            await client.write_event(Event("no-such-event"))
+            await say(client, pcm())
+            *_, last = await until(client, "transcript", "error")
+            return error, last
+
+    error, last = asyncio.run(send())
+    assert error.type == "error" and words in error.data["text"], error
+    assert last.data.get("text") == HEARD
+
+
+def test_too_much_is_refused_until_there_is_room():
+    async def ask(uri, service):
+        async with connected(uri) as first, connected(uri) as second:
+            await say(first, pcm(), end=False)
+            while service.worker._slots == 0:
+                await asyncio.sleep(0.01)
+            await second.write_event(Synthesize(SAYING).event())
+            (refused,) = await until(second, "error", "audio-stop")
+            await say(first, pcm()[:0], begin=False)
+            *_, transcript = await until(first, "transcript", "error")
+            sound = await spoken(second, SAYING)
+            return refused, transcript, sound
+
+    with (
+        closing(bind(LOCAL, anyone=False)) as bound,
+        serving(Limits(active=1, queue=0), wyoming=Wyoming(bound)) as small,
+    ):
+        refused, transcript, sound = asyncio.run(ask(uri_of(bound), small.service))
+    assert refused.data["code"] == "rate_limit_exceeded" and transcript.data["text"] == HEARD and len(sound)
+
+
+def test_limits_of_length_and_patience():
+    async def ask(uri):
+        async with connected(uri) as long, connected(uri) as slow:
+            await say(long, pcm()[:1].repeat(32_000, 0), end=False)
+            await slow.write_event(AudioStart(16_000, 2, 1).event())
+            return await long.read_event(), await slow.read_event(), await slow.read_event()
+
+    limits = Limits(audio=1.0, upload=0.5)
+    with closing(bind(LOCAL, anyone=False)) as bound, serving(limits, wyoming=Wyoming(bound)):
+        long, slow, end = asyncio.run(ask(uri_of(bound)))
+    assert long.data["code"] == "audio_too_long" and slow.data["code"] == "timeout" and end is None
+
+
+def test_who_leaves_gives_its_place_back(server, uri):
+    async def leave():
+        async with connected(uri) as client:
+            await say(client, pcm(), end=False)
+        async with connected(uri) as client:
+            await client.write_event(Synthesize(SAYING).event())
+            await until(client, "audio-chunk")
+        while server.service.worker._slots:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(leave(), 30))
+    assert asyncio.run(heard(uri, pcm())) == HEARD
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("tcp://0.0.0.0:10300", "--wyoming-anyone"),
+        ("tcp://127.0.0.1", "is no address"),
+        ("tcp://127.0.0.1:many", "is no address"),
+        ("http://127.0.0.1:1", "tcp://ADDRESS:PORT"),
+        ("unix:///no/such/folder/socket", "cannot listen"),
+    ],
+)
+def test_addresses_that_are_refused(cli, address, message):
+    cli.refuses("serve", "--wyoming", address, saying=(message,))
+
+
+def test_a_satellite_that_is_no_address_is_refused(cli):
+    cli.refuses("serve", "--satellite", "kitchen", saying=("kitchen is no address", "tcp://ADDRESS:PORT"))
+
+
+def test_a_port_is_taken_once_and_anyone_may_be_let_in(listening):
+    with pytest.raises(UsageError, match="cannot listen"):
+        bind(uri_of(listening), anyone=False)
+    bind("tcp://0.0.0.0:0", anyone=True).close()
+
+
+def test_a_socket_in_the_file_system(tmp_path):
+    place = f"unix://{tmp_path}/socket"
+    bind(place, anyone=False).close()  # what a server that is killed leaves behind
+    with closing(bind(place, anyone=False)) as bound:
+        assert (tmp_path / "socket").stat().st_mode & 0o077 == 0
+        with serving(wyoming=Wyoming(bound)):
+            assert asyncio.run(heard(place, pcm())) == HEARD
+            with pytest.raises(UsageError, match="cannot listen"):
+                bind(place, anyone=False)
+
+
+# Satellites
+
+
+class Microphone(AsyncEventHandler):
+    """A satellite that asks its question once, and keeps what it is sent."""
+
+    def __init__(self, run, events, *streams):
+        super().__init__(*streams)
+        self._run, self._events = run, events
+
+    async def handle_event(self, event):
+        self._events.append(event)
+        if RunSatellite.is_type(event.type):
+            await self.write_event(self._run.event())
+            asyncio.get_running_loop().create_task(self._ask())
+        return True
+
+    async def stay_silent(self):
+        """Ask nothing."""
+
+    async def _ask(self):
+        silence = np.zeros((16_000, 1), "<i2")
+        question = np.concatenate([silence, pcm(), silence])
+        for start in range(0, len(question), CHUNK):
+            await self.write_event(AudioChunk(16_000, 2, 1, question[start : start + CHUNK].tobytes()).event())
+
+
+async def told(events, kind):
+    """Wait for a satellite's first event of that type."""
+    until = time.monotonic() + 60
+    while not (found := [event for event in events if event.type == kind]):
+        assert time.monotonic() < until, [event.type for event in events]
+        await asyncio.sleep(0.02)
+    return found[0]
+
+
+def satellites_told(runs, kind, words=None, later=False):
+    """What satellites that run those pipelines are told until each has had an event of that type.
+
+    words: what the server says of them. later: they come after the server.
+    """
+
+    async def talk():
+        heard, ports = [[] for _ in runs], [free_port() for _ in runs]
+        servers = [AsyncTcpServer("127.0.0.1", port) for port in ports]
+
+        async def begin():
+            for server, run, events in zip(servers, runs, heard, strict=True):
+                await server.start(lambda *streams, run=run, events=events: Microphone(run, events, *streams))
+
+        names = tuple(f"tcp://127.0.0.1:{port}" for port in ports)
+        context = serving(wyoming=Wyoming(None, names, (words if words is not None else []).append))
+        if not later:
+            await begin()
+        await asyncio.to_thread(context.__enter__)
+        try:
+            if later:
+                while not words:
+                    await asyncio.sleep(0.02)
+                await begin()
+            await asyncio.gather(*(told(events, kind) for events in heard))
+        finally:
+            await asyncio.gather(*(server.stop() for server in servers))
+            await asyncio.to_thread(context.__exit__, None, None, None)
+        return heard
+
+    return asyncio.run(talk())
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_satellites_are_answered_aloud(server, uri):
+    """Two at once: each hears an answer of its own, and reads what it asked."""
+    run = RunPipeline(PipelineStage.ASR, PipelineStage.TTS)
+    for events in satellites_told([run, run], "transcript"):
+        kinds = [event.type for event in events if event.type not in ("audio-chunk", "ping")]
+        assert kinds == [
+            *("run-satellite", "voice-started", "voice-stopped"),
+            *("audio-start", "audio-stop", "handled", "transcript"),
+        ]
+        named = {event.type: event for event in events}
+        assert named["transcript"].data["text"] == HEARD and named["handled"].data["text"] == ANSWER
+        assert VoiceStarted.from_event(named["voice-started"]).timestamp == pytest.approx(1000, abs=300)
+        assert asyncio.run(heard(uri, sound_of(events)[:, None], 24_000)) == ANSWER
+
+
+def test_a_satellite_without_a_loudspeaker_reads_its_answer():
+    (events,) = satellites_told([RunPipeline(PipelineStage.WAKE, PipelineStage.HANDLE, restart_on_end=True)], "handled")
+    assert "audio-start" not in [event.type for event in events]
+    assert next(event for event in events if event.type == "handled").data["text"].startswith(ANSWER)
+
+
+def test_what_a_satellite_cannot_have_is_told():
+    (events,) = satellites_told([RunPipeline(PipelineStage.TTS, PipelineStage.TTS, announce_text="hello")], "error")
+    assert "not tts" in events[-1].data["text"]
+
+
+def test_a_satellite_is_looked_for_until_it_is_there(monkeypatch):
+    monkeypatch.setattr(satellites, "RETRY", 0.1)
+    words = []
+    satellites_told([RunPipeline(PipelineStage.ASR, PipelineStage.TTS)], "handled", words, later=True)
+    assert "is not there" in words[0] and words[1].endswith("is there")
+
+
+def test_a_run_in_which_nothing_is_said_ends(monkeypatch):
+    monkeypatch.setattr(satellites, "PING", 0.1)
+    monkeypatch.setattr(satellites, "UNSPOKEN", 0.2)
+    monkeypatch.setattr(Microphone, "_ask", Microphone.stay_silent)
+    (events,) = satellites_told([RunPipeline(PipelineStage.ASR, PipelineStage.TTS)], "error")
+    assert events[-1].data["code"] == "stt-no-text-recognized" and "ping" in [event.type for event in events]
