@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -53,6 +54,7 @@ def test_without_the_extra(cli, monkeypatch):
 def test_it_serves_until_it_is_told_to_end(tmp_path, ending):
     (tmp_path / "key").write_text(f"{KEY}\n")
     command = [sys.executable, "-m", "voxrill", "serve", "--port", "0", "--api-key-file", "key", "--json"]
+    command += ["--wyoming", "tcp://127.0.0.1:0", "--satellite", "tcp://127.0.0.1:1"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -62,7 +64,17 @@ def test_it_serves_until_it_is_told_to_end(tmp_path, ending):
         assert httpx.get(f"{ready['url']}/models").status_code == 401
         models = httpx.get(f"{ready['url']}/models", headers={"Authorization": f"Bearer {KEY}"})
         assert models.json()["data"][0]["id"] == "pebble"
+        assert b'"asr"' in describe(ready["wyoming"])
         process.send_signal(ending)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == (0 if ending == signal.SIGINT else -signal.SIGTERM)
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors and "satellite tcp://127.0.0.1:1 is not there" in errors
+
+
+def describe(uri):
+    """What is said there of the services for Home Assistant."""
+    address = urlsplit(uri)
+    with socket.create_connection((address.hostname, address.port)) as connection, connection.makefile("rwb") as stream:
+        stream.write(b'{"type": "describe"}\n')
+        stream.flush()
+        return stream.read(json.loads(stream.readline())["data_length"])

@@ -74,7 +74,7 @@ class Client:
         self._count = count
         self._held = ExitStack()  # the slot of what it asks for
         self._sound: Incoming | None = None
-        self._begun = self._asked = time.monotonic()  # when the sound did, and when it sent something last
+        self._begun = self._last_event = time.monotonic()  # when the sound did, and when it sent something last
         self._text: list[str] | None = None  # of which it sends more
         self._voice = ""
         self._takes = {
@@ -96,12 +96,12 @@ class Client:
         """Seconds in which its next event must come: sound may be no slower than it is heard."""
         limits, now = self._service.limits, time.monotonic()
         if self._sound is None:
-            return self._asked + limits.idle - now
+            return self._last_event + limits.idle - now
         return self._begun + limits.upload + self._sound.seconds - now
 
     async def take(self, event: Event) -> None:
         """Take an event; what is wrong with it is told to the client. What is not known here is for others."""
-        self._asked = time.monotonic()
+        self._last_event = time.monotonic()
         take = self._takes.get(event.type)
         if take is None:
             return
