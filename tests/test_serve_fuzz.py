@@ -1,18 +1,21 @@
 """The server against whatever may be sent: made-up requests, broken sounds, senseless events. Never a 500 or a crash.
 
 VOXRILL_FUZZ is how many of each are made up. CI makes few; `VOXRILL_FUZZ=3400` makes 10,000 requests, 13,000 sounds and
-10,000 events.
+10,000 events of each protocol.
 """
 
 import asyncio
+import contextlib
 import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -36,6 +39,9 @@ from voxrill.runtime.serve.uploads import decode
 
 COUNT = int(os.environ.get("VOXRILL_FUZZ", "60"))
 FRAMES = 3 * COUNT
+WAIT = 5.0
+"""Seconds after which a server is taken to wait for the rest of an event whose lengths were changed."""
+
 GROWTH = 128 << 20
 """Bytes by which a process may grow while it is fuzzed: what is kept for the next request, and onnxruntime's arenas."""
 
@@ -45,6 +51,7 @@ class Running:
     """A server in a process of its own, and the bytes it had when it had answered once."""
 
     url: str
+    wyoming: str
     process: psutil.Process
     before: int
 
@@ -67,11 +74,13 @@ def server():
         "1",
         "--rate",
         "10000000",
+        "--wyoming",
+        "tcp://127.0.0.1:0",
     ]
     with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
-        url, process = json.loads(started.stdout.readline())["url"], psutil.Process(started.pid)
-        still_answers(url)
-        yield Running(url, process, process.memory_info().rss)
+        ready, process = json.loads(started.stdout.readline()), psutil.Process(started.pid)
+        still_answers(ready["url"])
+        yield Running(ready["url"], ready["wyoming"], process, process.memory_info().rss)
         assert started.poll() is None, "it crashed"
         started.send_signal(signal.SIGINT)
         _, errors = started.communicate(timeout=60)
@@ -216,6 +225,75 @@ def test_senseless_events(server):
             await asyncio.sleep(0.02)
 
     asyncio.run(everyone())
+    still_answers(server.url)
+
+
+FORM = {"rate": 16_000, "width": 2, "channels": 1}
+
+
+def senseless_wyoming(random_, sound):
+    """An event of that protocol as bytes, or something like one."""
+    form = FORM | {"rate": random_.choice((16_000, 8_000, 0, 10**9, "a"))}
+    events = (
+        ("describe", {}, b""),
+        ("transcribe", {"language": random_.choice(("en", "xx", 3))}, b""),
+        ("audio-start", form, b""),
+        ("audio-chunk", form, sound[: 2 * random_.randrange(4000)]),
+        ("audio-chunk", form, random_.randbytes(random_.randrange(99))),
+        ("audio-stop", {}, b""),
+        ("synthesize", {"text": random_.choice(("lights on", "", "xyzzy", None))}, b""),
+        ("synthesize-start", {"voice": random_.choice(({}, {"name": "nobody"}, []))}, b""),
+        ("synthesize-chunk", {"text": "lights on " * random_.randrange(3)}, b""),
+        ("synthesize-stop", {}, b""),
+        ("transcript", {"text": random_.choice(("lights on", 1))}, b""),
+    )
+    whole = [("audio-start", FORM, b""), ("audio-chunk", FORM, sound), ("audio-stop", {}, b"")]
+    return b"".join(_bytes(random_, *event) for event in random_.choice((whole, *([event] for event in events))))
+
+
+def _bytes(random_, kind, data, payload):
+    data = json.dumps(data).encode()
+    line = json.dumps({"type": kind, "data_length": len(data), "payload_length": len(payload)}).encode()
+    if random_.random() < 0.05:  # rarely: it ends the connection
+        at = random_.randrange(len(line))
+        line = line[:at] + random_.choice((b"", b"\0", b"}", b"[[", b"9", b"\xff")) + line[at + random_.randrange(9) :]
+    return line + b"\n" + data + payload
+
+
+def test_senseless_wyoming_events(server):
+    """The same over the other protocol, in connections that are ended by what is no event at all."""
+    address, seen = urlsplit(server.wyoming), set()
+
+    async def until_pong(reader):
+        """What the server says until it has taken everything, ends the connection, or waits for more."""
+        said = b""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(WAIT):
+                while b'"pong"' not in said and (more := await reader.read(1 << 16)):
+                    said += more
+        return said
+
+    async def pester(seed):
+        random_ = random.Random(seed)
+        sound, left = spoken(rate=16_000), FRAMES // 4
+        while left > 0:
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            said = b'"pong"'
+            while left > 0 and b'"pong"' in said:
+                writer.write(senseless_wyoming(random_, sound) + b'{"type": "ping"}\n')
+                said = await until_pong(reader)
+                assert b"made a mistake" not in said
+                seen.update(re.findall(rb'"type": "([a-z-]+)"', said))
+                left -= 1
+            writer.close()
+
+    async def everyone():
+        await asyncio.gather(*map(pester, range(4)))
+        while server.metric("voxrill_requests_held"):
+            await asyncio.sleep(0.02)
+
+    asyncio.run(everyone())
+    assert {b"error", b"info", b"pong", b"audio-chunk", b"transcript", b"handled"} <= seen
     still_answers(server.url)
 
 
