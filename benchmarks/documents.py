@@ -1,18 +1,22 @@
-"""How well a folder is searched: `python -m benchmarks.documents`. No model is needed, only a tokenizer.
+"""How well a folder is searched: `python -m benchmarks.documents [SENTENCE_MODEL]`. No other model is needed.
 
-In: `examples/documents/` and the questions to it. Out: how many questions have a passage with their answer among the
-first 1, 3 and 5, and how many find anything at all, by threshold. Documents and questions are our own and few: the
+In: `examples/documents/`, the questions to it, and the folder of a sentence-transformers model in ONNX, or none. Out:
+how many questions have a passage with their answer among the first 1, 3 and 5, and how many find anything at all, by
+threshold; what the sentence model costs. Documents and questions are our own and few: the
 figures tell two ways of searching apart, and do not carry over to other documents.
 """
 
 from __future__ import annotations
 
+import sys
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from voxrill.runtime.apps.documents.embeddings import Embedder
 from voxrill.runtime.apps.documents.index import BEST, RELEVANT, Found, Index
 from voxrill.runtime.builtin import open_builtin
 from voxrill.runtime.manifest import TOKENIZER_FILE
@@ -54,20 +58,27 @@ def _holds(found: Sequence[Found], file: str, line: int) -> bool:
     return any(passage.file == file and passage.first <= line <= passage.last for passage in found)
 
 
-def main() -> None:
+def main(sentences: str | None = None) -> None:
     """Print the table."""
     answered, unanswered = questions()
     tokenizer = Tokenizer(open_builtin().path(TOKENIZER_FILE))
+    embedder = None if sentences is None else Embedder(Path(sentences))
     with TemporaryDirectory() as folder:
         place = Path(folder) / "index.sqlite3"
-        with Index(EXAMPLES / "documents", tokenizer.count, "pebble", place) as index:
-            index.update()
+        with Index(EXAMPLES / "documents", tokenizer.count, "pebble", place, embedder) as index:
+            began = time.process_time()
+            passages = index.update().embedded
+            made = time.process_time() - began
             print(f"{len(answered)} questions with an answer, {len(unanswered)} without")
             for relevant in THRESHOLDS:
+                began = time.process_time()
                 searched = measure(index, relevant)
+                asked = (time.process_time() - began) / (len(answered) + len(unanswered))
                 hits = ", ".join(f"{hits} in the first {rank}" for rank, hits in searched.hits.items())
                 print(f"threshold {relevant}: {hits}; {searched.found} found something, {searched.invented} wrongly")
+            if passages:
+                print(f"{1000 * made / passages:.0f} ms of processor time a passage, {1000 * asked:.0f} ms a question")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -269,17 +269,24 @@ class Model:
         """
         return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
 
-    def documents(self, folder: str | os.PathLike[str], index: str | os.PathLike[str] | None = None) -> Index:
+    def documents(
+        self,
+        folder: str | os.PathLike[str],
+        index: str | os.PathLike[str] | None = None,
+        embeddings: str | os.PathLike[str] | None = None,
+    ) -> Index:
         """The documents of a folder, indexed or brought up to date: `.txt`, `.md`, `.rst` and `.html` files. Close it.
 
         Args:
             folder: where they are, subfolders included.
             index: the file that the index is kept in; None for one in the user's cache.
+            embeddings: folder of a sentence-transformers model in ONNX, which finds other words for the same too.
 
         Raises:
-            UsageError: there is no such folder, or nothing in it can be read.
+            UsageError: there is no such folder or model, or nothing in the folder can be read.
         """
-        opened = asking.open_index(self, Path(folder), None if index is None else Path(index))
+        place, sentences = (None if path is None else Path(path) for path in (index, embeddings))
+        opened = asking.open_index(self, Path(folder), place, sentences)
         try:
             opened.update()
         except BaseException:

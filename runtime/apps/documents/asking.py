@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxrill.runtime.apps.documents.answer import Answer, Question, begin_answer
+from voxrill.runtime.apps.documents.embeddings import Embedder
 from voxrill.runtime.apps.documents.index import BEST, Index
 from voxrill.runtime.apps.documents.prompt import Source, document_prompt, fitted, source
 from voxrill.runtime.audio_file import AudioSource, as_waveform
@@ -26,9 +27,15 @@ ANSWER_PART = 4
 """Of the context, an answer of no stated length is kept at least one part in so many free."""
 
 
-def open_index(model: Model, folder: Path, place: Path | None = None) -> Index:
-    """The index of a folder, in passages that fit this model's tokenizer; `update` reads the documents."""
-    return Index(folder, model.parts.tokenizer.count, model.manifest.files[TOKENIZER_FILE].sha256, place)
+def open_index(model: Model, folder: Path, place: Path | None = None, embeddings: Path | None = None) -> Index:
+    """The index of a folder, in passages that fit this model's tokenizer; `update` reads the documents.
+
+    Raises:
+        UsageError: there is no such folder, or no sentence model in `embeddings`.
+    """
+    embedder = None if embeddings is None else Embedder(embeddings, model.threads)
+    tokenizer = model.manifest.files[TOKENIZER_FILE].sha256
+    return Index(folder, model.parts.tokenizer.count, tokenizer, place, embedder)
 
 
 def heard(model: Model, text: str | None, audio: AudioSource | None) -> Question:

@@ -55,6 +55,13 @@ def ask(
     index: Annotated[
         Path | None, typer.Option(help="File to keep the index in; else one in your cache.", show_default=False)
     ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a sentence-transformers model in ONNX: finds other words for the same too.",
+            show_default=False,
+        ),
+    ] = None,
     snapshot: Annotated[
         Path | None, typer.Option(help="Instead of --docs: what voxrill snapshot --document FILE --ask wrote.")
     ] = None,
@@ -92,7 +99,7 @@ def ask(
         if not quote:
             asking.check_reader(model)
         asked = asking.heard(model, text, audio)
-        with asking.open_index(model, docs, index) as opened:
+        with asking.open_index(model, docs, index, embeddings) as opened:
             with step_progress(err, "reading") as progress:
                 update = opened.update(progress)
             if update.refused:

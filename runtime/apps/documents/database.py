@@ -24,6 +24,13 @@ CREATE INDEX passages_of_file ON passages (file);
 CREATE VIRTUAL TABLE words USING fts5(name, heading, text, tokenize = 'porter unicode61 remove_diacritics 2');
 """
 
+VECTORS = """
+CREATE TABLE IF NOT EXISTS vectors (
+    passage INTEGER PRIMARY KEY REFERENCES passages, model TEXT NOT NULL, vector BLOB NOT NULL
+)
+"""
+"""Of passages that a sentence model has read: float16 numbers, and which model it was."""
+
 
 def open_database(place: Path) -> sqlite3.Connection:
     """Open an index's file, or make it; only its owner may read it, since it holds the documents' text.
@@ -59,6 +66,7 @@ def _prepare(database: sqlite3.Connection, place: Path) -> None:
             for statement in SCHEMA.split(";\n"):
                 database.execute(statement)
             database.execute(f"PRAGMA application_id = {APPLICATION}")
+        database.execute(VECTORS)
 
 
 @contextmanager

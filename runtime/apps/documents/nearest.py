@@ -1,0 +1,71 @@
+"""Vectors of an index's passages: made for those that have none, and searched.
+
+In: the index's database and a sentence model. Out: the passages nearest to a question. Vectors lie in the database as
+float16 and are read piece by piece: memory does not grow with the folder.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import numpy as np
+
+from voxrill.runtime.apps.documents.database import transaction
+from voxrill.runtime.apps.documents.embeddings import Embedder
+from voxrill.runtime.steps import Progress
+
+TOGETHER = 64
+"""Passages whose vectors are kept in one transaction: what a kill costs at most."""
+
+_PIECE = 4096
+"""Vectors that are compared at once: 3 MB of 384 numbers each."""
+
+_STORED = np.float16
+
+
+class Nearest:
+    """What a sentence model adds to an index."""
+
+    def __init__(self, database: sqlite3.Connection, embedder: Embedder) -> None:
+        self._database = database
+        self._embedder = embedder
+
+    def update(self, progress: Progress) -> int:
+        """Make the vectors that are not there, or another model's; how many."""
+        wanted = self._database.execute(
+            "SELECT words.rowid FROM words LEFT JOIN vectors ON passage = words.rowid AND model = ?"
+            " WHERE passage IS NULL ORDER BY words.rowid",
+            (self._embedder.identity,),
+        ).fetchall()
+        for start in range(0, len(wanted), TOGETHER):
+            progress("embedding", start, len(wanted))
+            self._embed([row[0] for row in wanted[start : start + TOGETHER]])
+        return len(wanted)
+
+    def _embed(self, wanted: Sequence[int]) -> None:
+        marks = ",".join("?" * len(wanted))
+        query = f"SELECT rowid, heading, text FROM words WHERE rowid IN ({marks})"
+        rows = self._database.execute(query, wanted).fetchall()
+        if not rows:
+            return  # another process forgot them meanwhile
+        vectors = self._embedder.passages([f"{heading}\n{text}".strip() for _, heading, text in rows])
+        with transaction(self._database):
+            for (passage, _, text), vector in zip(rows, vectors.astype(_STORED), strict=True):
+                self._database.execute(  # another process may have changed the passage meanwhile
+                    "INSERT OR REPLACE INTO vectors SELECT rowid, ?, ? FROM words WHERE rowid = ? AND text = ?",
+                    (self._embedder.identity, vector.tobytes(), passage, text),
+                )
+
+    def search(self, question: str, most: int) -> dict[int, float]:
+        """The nearest passages, nearest first, with the cosines of their vectors."""
+        asked = self._embedder.question(question)
+        rows = self._database.execute("SELECT passage, vector FROM vectors WHERE model = ?", (self._embedder.identity,))
+        best: list[tuple[float, int]] = []
+        while piece := rows.fetchmany(_PIECE):
+            vectors = np.frombuffer(b"".join(row[1] for row in piece), _STORED).reshape(len(piece), -1)
+            nearness = vectors.astype(np.float32) @ asked
+            largest = np.argsort(-nearness, kind="stable")[:most]
+            best += [(float(nearness[at]), piece[at][0]) for at in largest]
+            best = sorted(best, key=lambda one: (-one[0], one[1]))[:most]
+        return {passage: cosine for cosine, passage in best}
