@@ -266,6 +266,25 @@ def test_what_is_wrong_is_told_and_the_client_goes_on(uri, sent, words):
     assert last.data.get("text") == HEARD
 
 
+def test_what_nobody_foresaw_is_told_and_the_others_go_on(uri, monkeypatch, capfd):
+    async def ask():
+        async with connected(uri) as client:
+            await client.write_event(Describe().event())
+            return await client.read_event(), await client.read_event()
+
+    with monkeypatch.context() as broken:
+        broken.setattr("voxrill.runtime.serve.wyoming.client.about", lambda manifest: 1 / 0)
+        error, end = asyncio.run(ask())
+    assert "made a mistake" in error.data["text"] and end is None
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert asyncio.run(heard(uri, pcm())) == HEARD
+
+
+def test_requests_are_counted(server, uri):
+    asyncio.run(heard(uri, pcm()))
+    assert 'voxrill_requests_total{route="wyoming audio-stop",status="200"}' in server.service.metrics.text().decode()
+
+
 def test_too_much_is_refused_until_there_is_room():
     async def ask(uri, service):
         async with connected(uri) as first, connected(uri) as second:

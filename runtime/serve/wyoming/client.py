@@ -32,6 +32,9 @@ from voxrill.runtime.serve.wyoming.about import LANGUAGES, about
 from voxrill.runtime.serve.wyoming.sound import Form, Incoming
 from voxrill.runtime.serve.wyoming.wire import data_of
 
+_REQUESTS = ("audio-stop", "synthesize", "synthesize-stop", "transcript")
+"""Events that are counted: those that are worked on."""
+
 Item = TypeVar("Item")
 Send = Callable[[Eventable], Awaitable[None]]
 
@@ -105,12 +108,16 @@ class Client:
         take = self._takes.get(event.type)
         if take is None:
             return
+        status = 200
         try:
             await take(event)
         except (ApiError, VoxrillError) as error:
             self.end()
             refused = as_api_error(error)
+            status = refused.status
             await self._send(Error(refused.message, refused.code))
+        if event.type in _REQUESTS:
+            self._service.metrics.requests.labels(f"wyoming {event.type}", status).inc()
 
     def end(self) -> None:
         """Nothing of what it began is wanted any more."""

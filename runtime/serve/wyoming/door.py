@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from wyoming.error import Error
 from wyoming.event import Event
 
-from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.guard import Rates
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.client import Client
@@ -80,7 +82,7 @@ class WyomingDoor:
                     await self._serve(wire, address)
         finally:
             self.clients -= 1
-            await wire.close()
+            wire.close()
 
     async def _serve(self, wire: Wire, address: str) -> None:
         client = Client(self._service, wire.write, lambda: self._rates.check(address))
@@ -94,8 +96,13 @@ class WyomingDoor:
             done, _ = await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
             for side in done:
                 side.result()
-        except ApiError as error:
-            await wire.write(Error(error.message, error.code))
+        except (TimeoutError, ConnectionError):
+            raise  # nobody is left to be told
+        except Exception as error:  # whatever it is, the others go on
+            refused = as_api_error(error)
+            if refused is not error:
+                traceback.print_exception(error, file=sys.stderr)
+            await wire.write(Error(refused.message, refused.code))
         finally:
             for side in sides:
                 side.cancel()

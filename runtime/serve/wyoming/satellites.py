@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -57,7 +59,7 @@ async def follow(service: Service, uri: str, say: Callable[[str], None]) -> None
     """Talk with a satellite for ever: whenever it is lost, it is looked for again."""
     lost = False
     while True:
-        with suppress(OSError, TimeoutError, ApiError):
+        try:
             async with asyncio.timeout(GONE):
                 reader, writer = await connect(uri)
             say(f"satellite {uri} is there")
@@ -66,7 +68,13 @@ async def follow(service: Service, uri: str, say: Callable[[str], None]) -> None
             try:
                 await Satellite(service, wire).talk()
             finally:
-                await wire.close()
+                wire.close()
+        except (OSError, TimeoutError):
+            pass
+        except ApiError as error:
+            say(f"satellite {uri}: {error.message}")
+        except Exception as error:  # whatever it is, the others go on
+            traceback.print_exception(error, file=sys.stderr)
         if not lost:
             say(f"satellite {uri} is not there: looking for it every {RETRY:g} seconds")
         lost = True

@@ -75,7 +75,7 @@ class Wire:
         async with asyncio.timeout(self._stall):
             await async_write_event(event.event(), self._writer)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Say no more."""
         self._writer.close()
 
