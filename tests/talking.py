@@ -263,3 +263,25 @@ class ClipMicrophone:
         block = Block(self._left[:BLOCK], self._at, time.perf_counter())
         self._left, self._at = self._left[BLOCK:], self._at + BLOCK
         return block
+
+
+WORD = np.full(BLOCK * 10, 0.0625, np.float32)
+"""What the fake detector knows, in the last of its blocks."""
+
+
+class FakeDetector:
+    """Knows `WORD` by its samples."""
+
+    name = "the_word"
+
+    def __init__(self):
+        self._heard = 0
+        self.resets = 0
+
+    def __call__(self, samples):
+        self._heard = self._heard + 1 if np.array_equal(samples, WORD[:BLOCK]) else 0
+        return self._heard == len(WORD) // BLOCK
+
+    def reset(self):
+        self._heard = 0
+        self.resets += 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import voxrill
-from tests.talking import SPOKEN, ClipMicrophone, InstantPlayer, Watcher, spoken
+from tests.talking import SPOKEN, WORD, ClipMicrophone, FakeDetector, InstantPlayer, Watcher, silence, spoken
 from voxrill.runtime.apps.control import Control
 from voxrill.runtime.apps.grammar import Call, parse_grammar
 from voxrill.runtime.apps.live_control import LiveControl, LiveOptions
@@ -17,7 +17,9 @@ from voxrill.runtime.talk.bench.questions import read_questions
 from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
 from voxrill.runtime.talk.bench.subject import Subject
 from voxrill.runtime.talk.bench.virtual_user import VirtualUser
+from voxrill.runtime.talk.edges import BLOCK
 from voxrill.runtime.talk.events import Notice, StateChanged
+from voxrill.runtime.talk.wake_word import Waking
 
 COMMANDS = Path(__file__).parent.parent / "examples" / "commands.toml"
 LIMIT = 60
@@ -53,7 +55,7 @@ class Watching(Watcher):
 class Held:
     """A live control that is set up; `reports` is what came of each utterance, `done` the calls that were run."""
 
-    def __init__(self, model, folder, *clips, then=None, player=None, fail=None, options=None):
+    def __init__(self, model, folder, *clips, then=None, player=None, fail=None, options=None, waking=None):
         self.reports, self.done, self.heard = [], [], 0
         self.control = Control(model, parse_grammar(LIGHTS, folder))
         hear, fail = self.control.hear, fail or (lambda _call: None)
@@ -72,7 +74,7 @@ class Held:
         self.microphone = ClipMicrophone(self.watcher, *clips, then=then or self.close)
         self.live = LiveControl(
             model, self.control, self.microphone, self.player, self.watcher, self.reports.append,
-            options or LiveOptions(),
+            options or LiveOptions(), waking,
         )  # fmt: skip
 
     def close(self):
@@ -161,6 +163,22 @@ def test_a_lost_loudspeaker_ends_it(pebble, tmp_path):
     with pytest.raises(AudioDeviceLost, match="loudspeaker"):
         held.run()
     assert held.done == [ON]
+
+
+def test_asleep_nothing_is_a_command(pebble, tmp_path):
+    before = np.concatenate([BATHROOM, silence(1.0)])
+    fitting = -(len(silence(0.5)) + len(before)) % BLOCK  # the detector knows whole blocks; half a second comes first
+    said = np.concatenate([np.zeros(fitting, np.float32), before, WORD, HALL])
+    held = Held(pebble, tmp_path, said, waking=Waking(FakeDetector()))
+    assert held.run() == [OFF] == held.done
+    assert held.heard == 2  # a tone at first
+
+
+def test_a_wake_word_on_the_command_line(cli):
+    pytest.importorskip("pymicro_wakeword", reason="the wake extra is not installed")
+    assert "okay_nabu" in cli("control", COMMANDS, "--live", "--wake-word", "list").out.split()
+    cli.refuses("control", COMMANDS, "--live", "--wake-word", "hey nobody", saying="okay_nabu")
+    cli.refuses("control", COMMANDS, "clip.wav", "--wake-word", "okay_nabu", saying="--live")
 
 
 def test_the_command_on_real_devices(server):

@@ -12,7 +12,7 @@ import soundfile
 import soxr
 
 import voxrill
-from tests.talking import CLIPS, HELD_OUT, SPOKEN, Scene, silence, spoken
+from tests.talking import CLIPS, HELD_OUT, SPOKEN, WORD, FakeDetector, Scene, silence, spoken
 from voxrill.runtime.audio_file import as_waveform, read_audio
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
@@ -23,9 +23,6 @@ from voxrill.runtime.talk.endpointing import blocks
 from voxrill.runtime.talk.events import StateChanged
 from voxrill.runtime.talk.listener import Ended, Interrupted, Paused, Resumed, Slept, Woke
 from voxrill.runtime.talk.wake_word import AHEAD, WakeWord, Waking, after_word
-
-WORD = np.full(BLOCK * 10, 0.0625, np.float32)
-"""What the fake detector knows, in the last of its blocks."""
 
 ASKED = [SPOKEN[0], SPOKEN[2]]
 
@@ -38,24 +35,6 @@ COMMANDS = {
     "espeak-ng en-us": ("espeak-ng", "-v", "en-us", "-s", "150", "-w", "{file}"),
 }
 """Voices in which "okay nabu" is known (not all are)."""
-
-
-class FakeDetector:
-    """Knows `WORD` by its samples."""
-
-    name = "the_word"
-
-    def __init__(self):
-        self._heard = 0
-        self.resets = 0
-
-    def __call__(self, samples):
-        self._heard = self._heard + 1 if np.array_equal(samples, WORD[:BLOCK]) else 0
-        return self._heard == len(WORD) // BLOCK
-
-    def reset(self):
-        self._heard = 0
-        self.resets += 1
 
 
 def block(number, loudness=0.0):

@@ -31,7 +31,7 @@ from voxrill.runtime.cli import (
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.model import Model
 from voxrill.runtime.talk.device_stream import AudioSystem
-from voxrill.runtime.talk.devices_cli import MicrophoneOption, SpeakerOption
+from voxrill.runtime.talk.devices_cli import FollowUpOption, MicrophoneOption, SpeakerOption, WakeWordOption
 from voxrill.runtime.talk.edges import Player
 from voxrill.runtime.talk.endpointing import EndpointOptions
 from voxrill.runtime.talk.events import Notice
@@ -40,6 +40,7 @@ from voxrill.runtime.talk.microphone import DeviceMicrophone
 from voxrill.runtime.talk.mute import MutePlayer
 from voxrill.runtime.talk.speaker import Speaker
 from voxrill.runtime.talk.view import make_view
+from voxrill.runtime.talk.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
 
 _out = Console(highlight=False, markup=False, emoji=False)
 
@@ -99,6 +100,8 @@ def control(
     speaker: SpeakerOption = None,
     mute: Annotated[bool, typer.Option("--mute", help="Without a loudspeaker.")] = False,
     barge_in: Annotated[bool, typer.Option("--barge-in", help="Listen while answering (headphones).")] = False,
+    wake_word: WakeWordOption = None,
+    follow_up: FollowUpOption = FOLLOW_UP,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a command.")] = EndpointOptions.endpoint,
     threads: ThreadsOption = 0,
     provider: ProviderOption = None,
@@ -110,6 +113,12 @@ def control(
         raise UsageError("there is nothing to listen to" if not live else "files are not live", "Give files or --live")
     if out is not None and (live or len(files or ()) > 1):
         raise UsageError("-o is one answer's file", "Give one file of sound with it")
+    if wake_word == LIST:
+        print("\n".join(wake_words()))
+        return
+    if wake_word is not None and not live:
+        raise UsageError("--wake-word is for listening to the microphone", "Give it with --live")
+    waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
     endpoints = EndpointOptions(endpoint=endpoint)
     grammar = read_grammar(commands)
     system = AudioSystem() if live else None
@@ -132,7 +141,7 @@ def control(
     player: Player = MutePlayer() if mute else Speaker(system, model.sample_rate, speaker, notify)
     heard = DeviceMicrophone(system, microphone, notify)
     options = LiveOptions(endpoints, barge_in, not dry_run)
-    listening = LiveControl(model, controls, heard, player, view, report, options)
+    listening = LiveControl(model, controls, heard, player, view, report, options, waking)
     with closed_by_signals(listening.close):
         listening.run()
 

@@ -36,6 +36,7 @@ from voxrill.runtime.talk.listener import (
 )
 from voxrill.runtime.talk.reply import Pace
 from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.talk.wake_word import Waking
 from voxrill.runtime.tone import tone
 
 _POLL = 0.02
@@ -79,6 +80,7 @@ class LiveControl:
         view: whoever watches.
         report: takes what came of each utterance.
         options: how to listen.
+        waking: lets through what follows the wake word; None for all.
         voice_activity: tells speech from other sound; None for silero's.
     """
 
@@ -91,6 +93,7 @@ class LiveControl:
         view: View,
         report: Callable[[Commanded], None],
         options: LiveOptions,
+        waking: Waking | None = None,
         voice_activity: VoiceDetector | None = None,
     ) -> None:
         self._model, self._control, self._options = model, control, options
@@ -108,6 +111,7 @@ class LiveControl:
             self._inbox.put,
             view.show,
             options.barge_in,
+            waking=waking,
         )
 
     def run(self) -> None:

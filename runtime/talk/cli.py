@@ -34,7 +34,7 @@ from voxrill.runtime.model import Model
 from voxrill.runtime.snapshot import open_snapshot, save_snapshot
 from voxrill.runtime.talk import replay as replaying
 from voxrill.runtime.talk.device_stream import AudioSystem
-from voxrill.runtime.talk.devices_cli import MicrophoneOption, SpeakerOption
+from voxrill.runtime.talk.devices_cli import FollowUpOption, MicrophoneOption, SpeakerOption, WakeWordOption
 from voxrill.runtime.talk.echo import EchoCancellingMicrophone, canceller
 from voxrill.runtime.talk.edges import Microphone, Player
 from voxrill.runtime.talk.endpointing import EndpointOptions
@@ -76,12 +76,8 @@ def talk(
     echo_cancel: Annotated[
         bool, typer.Option("--echo-cancel", help="The same without headphones; wants the extra echo.")
     ] = False,
-    wake_word: Annotated[
-        str | None, typer.Option("--wake-word", help="Sleep until this is said (list: those there are); extra wake.")
-    ] = None,
-    follow_up: Annotated[
-        float, typer.Option(help="Seconds after each answer in which no wake word is needed.")
-    ] = FOLLOW_UP,
+    wake_word: WakeWordOption = None,
+    follow_up: FollowUpOption = FOLLOW_UP,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a question.")] = EndpointOptions.endpoint,
     longest: Annotated[float, typer.Option(help="Seconds that a question may last.")] = EndpointOptions.longest,
     speculate: Annotated[bool, typer.Option(help="Begin answers at a short silence, on suspicion.")] = True,

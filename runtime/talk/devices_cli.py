@@ -36,6 +36,10 @@ MicrophoneOption = Annotated[
 SpeakerOption = Annotated[
     str | None, typer.Option("--speaker", help="Its name, a part of it, or its number; without one, the default.")
 ]
+WakeWordOption = Annotated[
+    str | None, typer.Option("--wake-word", help="Sleep until this is said (list: those there are); extra wake.")
+]
+FollowUpOption = Annotated[float, typer.Option(help="Seconds after each answer in which no wake word is needed.")]
 
 TEST_HZ = 440.0  # small loudspeakers play it
 AFTER_TONE = 0.2
