@@ -21,6 +21,7 @@ from wyoming.ping import Ping, Pong
 from wyoming.pipeline import PipelineStage, RunPipeline
 from wyoming.satellite import RunSatellite
 from wyoming.server import AsyncEventHandler, AsyncTcpServer
+from wyoming.snd import Played
 from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, SynthesizeStop, SynthesizeVoice
 from wyoming.vad import VoiceStarted
 
@@ -28,6 +29,7 @@ from tests.serving import ANSWER, HEARD, QUESTION, serving
 from voxrill.runtime.audio_file import read_audio
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.realtime.session import RealtimeSession
 from voxrill.runtime.serve.wyoming import satellites
 from voxrill.runtime.serve.wyoming.addresses import bind, uri_of
 from voxrill.runtime.serve.wyoming.door import Wyoming
@@ -37,6 +39,8 @@ CHUNK = 1024
 """Samples that Home Assistant sends at once."""
 
 SAYING, OTHER = "kitchen lights on", "bedroom lights off"
+
+ECHO, NEXT = (QUESTION.parent.parent / "tests" / "pebble" / f"{name}.flac" for name in ("04-known", "06-known"))
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +184,7 @@ def test_a_text_is_answered(uri):
 
 
 def test_clients_at_once_are_not_mixed(server, uri):
-    clips = [QUESTION.parent.parent / "tests" / "pebble" / f"{name}.flac" for name in ("04-known", "06-known")]
+    clips = [ECHO, NEXT]
     expected = [server.service.model.transcribe(clip).text for clip in clips]
 
     async def ask():
@@ -388,6 +392,9 @@ def test_a_socket_in_the_file_system(tmp_path):
 # Satellites
 
 
+SILENCE = np.zeros((16_000, 1), "<i2")
+
+
 class Microphone(AsyncEventHandler):
     """A satellite that asks its question once, and keeps what it is sent."""
 
@@ -406,25 +413,63 @@ class Microphone(AsyncEventHandler):
         """Ask nothing."""
 
     async def _ask(self):
-        silence = np.zeros((16_000, 1), "<i2")
-        question = np.concatenate([silence, pcm(), silence])
-        for start in range(0, len(question), CHUNK):
-            await self.write_event(AudioChunk(16_000, 2, 1, question[start : start + CHUNK].tobytes()).event())
+        await self.play(SILENCE, pcm(), SILENCE)
+
+    async def play(self, *sounds):
+        """Hear those sounds, one after the other, at once."""
+        sound = np.concatenate(sounds)
+        for start in range(0, len(sound), CHUNK):
+            await self.write_event(AudioChunk(16_000, 2, 1, sound[start : start + CHUNK].tobytes()).event())
 
 
-async def told(events, kind):
-    """Wait for a satellite's first event of that type."""
-    until = time.monotonic() + 60
-    while not (found := [event for event in events if event.type == kind]):
+class CutOff(Microphone):
+    """It stops as soon as the last word is said, as those do that stream for some seconds only."""
+
+    async def _ask(self):
+        await self.play(SILENCE, pcm())
+        await self.write_event(AudioStop().event())
+
+
+class Taken(Microphone):
+    """It talks with another server."""
+
+    async def handle_event(self, event):
+        self._events.append(event)
+        return False
+
+
+class Echoing(Microphone):
+    """It hears its own loudspeaker late, says that it has played, and is asked something else."""
+
+    _echoed = False
+
+    async def handle_event(self, event):
+        await super().handle_event(event)
+        if AudioStop.is_type(event.type) and not self._echoed:
+            self._echoed = True
+            asyncio.get_running_loop().create_task(self._echo())
+        return True
+
+    async def _echo(self):
+        await asyncio.sleep(len(sound_of(self._events)) / 24_000 + 0.5)  # by the server's clock it is quiet again
+        await self.play(pcm(ECHO), SILENCE)
+        await self.write_event(Played().event())
+        await asyncio.sleep(2 * satellites.TAIL)
+        await self.play(SILENCE, pcm(NEXT), SILENCE)
+
+
+async def told(events, kind, count=1):
+    """Wait until a satellite has had so many events of that type."""
+    until = time.monotonic() + 20
+    while sum(event.type == kind for event in events) < count:
         assert time.monotonic() < until, [event.type for event in events]
         await asyncio.sleep(0.02)
-    return found[0]
 
 
-def satellites_told(runs, kind, words=None, later=False):
-    """What satellites that run those pipelines are told until each has had an event of that type.
+def satellites_told(runs, kind, words=None, later=False, made=Microphone, count=1):
+    """What satellites that run those pipelines are told until each has had so many events of that type.
 
-    words: what the server says of them. later: they come after the server.
+    words: what the server says of them. later: they come after the server. made: what they are.
     """
 
     async def talk():
@@ -433,7 +478,7 @@ def satellites_told(runs, kind, words=None, later=False):
 
         async def begin():
             for server, run, events in zip(servers, runs, heard, strict=True):
-                await server.start(lambda *streams, run=run, events=events: Microphone(run, events, *streams))
+                await server.start(lambda *streams, run=run, events=events: made(run, events, *streams))
 
         names = tuple(f"tcp://127.0.0.1:{port}" for port in ports)
         context = serving(wyoming=Wyoming(None, names, (words if words is not None else []).append))
@@ -445,7 +490,7 @@ def satellites_told(runs, kind, words=None, later=False):
                 while not words:
                     await asyncio.sleep(0.02)
                 await begin()
-            await asyncio.gather(*(told(events, kind) for events in heard))
+            await asyncio.gather(*(told(events, kind, count) for events in heard))
         finally:
             await asyncio.gather(*(server.stop() for server in servers))
             await asyncio.to_thread(context.__exit__, None, None, None)
@@ -500,3 +545,54 @@ def test_a_run_in_which_nothing_is_said_ends(monkeypatch):
     (events,) = satellites_told([RunPipeline(PipelineStage.ASR, PipelineStage.TTS)], "error")
     error = next(event for event in events if event.type == "error")
     assert error.data["code"] == "stt-no-text-recognized"
+
+
+def test_a_satellite_that_stops_is_answered_with_what_it_sent():
+    (events,) = satellites_told([RunPipeline(PipelineStage.WAKE, PipelineStage.TTS)], "transcript", made=CutOff)
+    assert next(event for event in events if event.type == "transcript").data["text"] == HEARD
+
+
+def test_a_satellite_does_not_answer_its_own_loudspeaker(server):
+    run = RunPipeline(PipelineStage.WAKE, PipelineStage.TTS, restart_on_end=True)
+    (events,) = satellites_told([run], "transcript", made=Echoing, count=2)
+    written = [event.data["text"] for event in events if event.type == "transcript"]
+    assert written == [HEARD, server.service.model.transcribe(NEXT).text]
+
+
+def test_a_satellite_whose_session_broke_gets_another(monkeypatch, capfd):
+    broken, step = [], RealtimeSession.step
+
+    def once(session):
+        if not broken:
+            broken.append(session)
+            raise ZeroDivisionError
+        return step(session)
+
+    monkeypatch.setattr(satellites, "RETRY", 0.1)
+    monkeypatch.setattr(RealtimeSession, "step", once)
+    run = RunPipeline(PipelineStage.ASR, PipelineStage.TTS)
+    (events,) = satellites_told([run], "run-satellite", count=2)
+    assert "ZeroDivisionError" in capfd.readouterr().err and broken
+
+
+def test_a_satellite_that_another_server_has_is_told_of_once(monkeypatch):
+    monkeypatch.setattr(satellites, "RETRY", 0.05)
+    words = []
+    run = RunPipeline(PipelineStage.ASR, PipelineStage.TTS)
+    satellites_told([run], "run-satellite", words, made=Taken, count=3)
+    assert len(words) == 1 and "is not there" in words[0]
+
+
+def test_who_does_not_read_is_left_and_the_others_go_on():
+    limits = Limits(stall=0.3)
+    ping = Ping("x" * 50_000).event()
+
+    async def ask(uri):
+        with pytest.raises(ConnectionError):
+            async with connected(uri) as client:
+                while True:  # until nothing fits between the two, and the server gives it up
+                    await asyncio.wait_for(client.write_event(ping), 30)
+
+    with closing(bind(LOCAL, anyone=False)) as bound, serving(limits, wyoming=Wyoming(bound)):
+        asyncio.run(ask(uri_of(bound)))
+        assert asyncio.run(heard(uri_of(bound), pcm())) == HEARD

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+import numpy as np
 from wyoming.asr import Transcript
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
@@ -34,6 +35,7 @@ from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.addresses import connect
 from voxrill.runtime.serve.wyoming.sound import Form
 from voxrill.runtime.serve.wyoming.wire import Wire, data_of
+from voxrill.runtime.talk.edges import Floats
 from voxrill.runtime.talk.resampler import Resampler
 
 RETRY = 5.0
@@ -44,6 +46,15 @@ PING = 5.0
 
 GONE = 20.0
 """Seconds without any event after which it is not."""
+
+LATE = 2.0
+"""Seconds after which an answer was played, beyond its length, by a satellite that does not say so."""
+
+TAIL = 0.25
+"""Seconds of its microphone that are ignored once a satellite says that an answer was played."""
+
+STOPPED = 1.0
+"""Seconds of silence that stand for the sound of a satellite that stopped: a turn ends after half of it."""
 
 UNSPOKEN = 15.0
 """Seconds after which a run in which nothing is said is over."""
@@ -58,15 +69,19 @@ class _Run(msgspec.Struct):
 async def follow(service: Service, uri: str, say: Callable[[str], None]) -> None:
     """Talk with a satellite for ever: whenever it is lost, it is looked for again."""
     lost = False
+
+    def met() -> None:
+        nonlocal lost
+        say(f"satellite {uri} is there")
+        lost = False
+
     while True:
         try:
             async with asyncio.timeout(GONE):
                 reader, writer = await connect(uri)
-            say(f"satellite {uri} is there")
-            lost = False
             wire = Wire(reader, writer, service.limits.message, service.limits.stall)
             try:
-                await Satellite(service, wire).talk()
+                await Satellite(service, wire, met).talk()
             finally:
                 wire.close()
         except (OSError, TimeoutError):
@@ -82,15 +97,24 @@ async def follow(service: Service, uri: str, say: Callable[[str], None]) -> None
 
 
 class Satellite:
-    """One that is connected."""
+    """One that is connected.
 
-    def __init__(self, service: Service, wire: Wire) -> None:
+    Args:
+        service: what all share.
+        wire: the connection.
+        met: called once it says something: one that talks with another server takes a connection and ends it.
+    """
+
+    def __init__(self, service: Service, wire: Wire, met: Callable[[], None]) -> None:
         self._service = service
         self._wire = wire
+        self._met = met
         self._session: RealtimeSession | None = None
         self._telling: asyncio.Task[None] | None = None
         self._spoken = False
         self._listening = self._restart = False
+        self._unasked = False  # nobody says a wake word, so that its own loudspeaker could be taken for a question
+        self._played = 0.0  # when its answer was played
         self._unspoken: float | None = None  # when a run is over in which nothing was said
         self._form: Form | None = None
         self._playing = False
@@ -116,24 +140,35 @@ class Satellite:
     async def _watch(self) -> None:
         """Ask whether it is still there, and end runs in which nothing is said."""
         while True:
+            await self._wire.write(Ping())
             await asyncio.sleep(PING)
             if self._unspoken is not None and time.monotonic() > self._unspoken:
                 self._listening, self._unspoken = False, None
                 await self._wire.write(Error("Nothing was said.", "stt-no-text-recognized"))
-            await self._wire.write(Ping())
 
     async def _hear(self) -> None:
+        met = False
         while True:
             async with asyncio.timeout(GONE):
                 event = await self._wire.read()
             if event is None:
                 return
-            if event.type == "run-pipeline":
-                await self._run(data_of(event, _Run))
-            elif event.type == "audio-chunk":
-                await self._hear_sound(event)
-            elif event.type == "ping":
-                await self._wire.write(Pong())
+            if not met:
+                met = True
+                self._met()
+            await self._take(event)
+
+    async def _take(self, event: Event) -> None:
+        if event.type == "run-pipeline":
+            await self._run(data_of(event, _Run))
+        elif event.type == "audio-chunk":
+            await self._hear_sound(event)
+        elif event.type == "audio-stop":
+            await self._stop()
+        elif event.type == "played":
+            self._played = time.monotonic() + TAIL
+        elif event.type == "ping":
+            await self._wire.write(Pong(event.data.get("text")))
 
     async def _run(self, run: _Run) -> None:
         """Listen, until a turn is over or for ever. Who leaves the wake word to us is listened to always."""
@@ -144,6 +179,7 @@ class Satellite:
         if self._session is None or spoken != self._spoken:
             await self._begin(spoken)
         self._listening, self._restart = True, run.restart_on_end
+        self._unasked = run.start_stage == PipelineStage.WAKE
         self._unspoken = None if run.restart_on_end else time.monotonic() + UNSPOKEN
 
     async def _begin(self, spoken: bool) -> None:
@@ -172,12 +208,21 @@ class Satellite:
     async def _hear_sound(self, event: Event) -> None:
         form = data_of(event, Form)
         samples = form.samples(event.payload or b"")
-        if not self._listening:
+        if not self._listening or (self._unasked and time.monotonic() < self._played):
             return
         if form != self._form:
             self._form, self._resampler = form, Resampler(form.rate, SAMPLE_RATE)
-        pcm = pcm16(self._resampler(samples)).tobytes()
+        await self._append(self._resampler(samples))
+
+    async def _append(self, samples: Floats) -> None:
+        pcm = pcm16(samples).tobytes()
         await self._send("input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
+
+    async def _stop(self) -> None:
+        """It sends no more of this run: what was said is a turn."""
+        if self._listening:
+            await self._append(np.zeros(round(STOPPED * SAMPLE_RATE), np.float32))
+            self._listening, self._unspoken = self._restart, None
 
     async def _tell(self, out: asyncio.Queue[bytes]) -> None:
         """The session's events in the satellite's words."""
@@ -185,6 +230,7 @@ class Satellite:
             while event := await out.get():
                 for told in self._told(msgspec.json.decode(event)):
                     await self._wire.write(told)
+        self._wire.close()  # the session cannot go on: another connection, another session
 
     def _told(self, event: dict[str, Any]) -> list[Eventable]:
         rate = self._service.model.sample_rate
@@ -200,6 +246,7 @@ class Satellite:
             case "response.output_audio.delta":
                 begun, self._playing = self._playing, True
                 chunk = AudioChunk(rate, 2, 1, base64.b64decode(event["delta"]))
+                self._played = max(self._played, time.monotonic() + LATE) + chunk.seconds
                 return [chunk] if begun else [AudioStart(rate, 2, 1), chunk]
             case "response.output_audio.done":
                 begun, self._playing = self._playing, False

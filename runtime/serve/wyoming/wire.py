@@ -72,8 +72,12 @@ class Wire:
         Raises:
             TimeoutError, ConnectionError: nobody reads it.
         """
-        async with asyncio.timeout(self._stall):
-            await async_write_event(event.event(), self._writer)
+        try:
+            async with asyncio.timeout(self._stall):
+                await async_write_event(event.event(), self._writer)
+        except TimeoutError:
+            self._writer.transport.abort()  # to close it would wait until all is read
+            raise
 
     def close(self) -> None:
         """Say no more."""
