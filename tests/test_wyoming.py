@@ -30,7 +30,7 @@ from voxrill.runtime.audio_file import read_audio
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.realtime.session import RealtimeSession
-from voxrill.runtime.serve.wyoming import satellites
+from voxrill.runtime.serve.wyoming import following, satellites
 from voxrill.runtime.serve.wyoming.addresses import bind, uri_of
 from voxrill.runtime.serve.wyoming.door import Wyoming
 
@@ -532,7 +532,7 @@ def test_what_a_satellite_cannot_have_is_told():
 
 
 def test_a_satellite_is_looked_for_until_it_is_there(monkeypatch):
-    monkeypatch.setattr(satellites, "RETRY", 0.1)
+    monkeypatch.setattr(following, "RETRY", 0.1)
     words = []
     satellites_told([RunPipeline(PipelineStage.ASR, PipelineStage.TTS)], "handled", words, later=True)
     assert "is not there" in words[0] and words[1].endswith("is there")
@@ -568,15 +568,15 @@ def test_a_satellite_whose_session_broke_gets_another(monkeypatch, capfd):
             raise ZeroDivisionError
         return step(session)
 
-    monkeypatch.setattr(satellites, "RETRY", 0.1)
+    monkeypatch.setattr(following, "RETRY", 0.1)
     monkeypatch.setattr(RealtimeSession, "step", once)
     run = RunPipeline(PipelineStage.ASR, PipelineStage.TTS)
-    (events,) = satellites_told([run], "run-satellite", count=2)
+    satellites_told([run], "run-satellite", count=2)
     assert "ZeroDivisionError" in capfd.readouterr().err and broken
 
 
 def test_a_satellite_that_another_server_has_is_told_of_once(monkeypatch):
-    monkeypatch.setattr(satellites, "RETRY", 0.05)
+    monkeypatch.setattr(following, "RETRY", 0.05)
     words = []
     run = RunPipeline(PipelineStage.ASR, PipelineStage.TTS)
     satellites_told([run], "run-satellite", words, made=Taken, count=3)

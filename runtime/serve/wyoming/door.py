@@ -21,7 +21,7 @@ from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.guard import Rates
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.client import Client
-from voxrill.runtime.serve.wyoming.satellites import follow
+from voxrill.runtime.serve.wyoming.following import follow
 from voxrill.runtime.serve.wyoming.wire import Wire
 
 _AHEAD = 16

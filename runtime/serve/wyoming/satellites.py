@@ -1,4 +1,4 @@
-"""Satellites: microphones and loudspeakers elsewhere, to which this server connects, and which it talks with.
+"""A satellite: a microphone and a loudspeaker elsewhere, with which this server talks.
 
 In: a satellite's sound. Out: the answer, aloud. What Home Assistant does with a pipeline of three programs is done by
 one realtime session here, whose events are told in the satellite's words.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -28,18 +26,13 @@ from wyoming.satellite import RunSatellite
 from wyoming.vad import VoiceStarted, VoiceStopped
 
 from voxrill.runtime.audio_file import SAMPLE_RATE, pcm16
-from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.realtime.door import open_session
 from voxrill.runtime.serve.realtime.session import RealtimeSession
 from voxrill.runtime.serve.service import Service
-from voxrill.runtime.serve.wyoming.addresses import connect
 from voxrill.runtime.serve.wyoming.sound import Form
 from voxrill.runtime.serve.wyoming.wire import Wire, data_of
 from voxrill.runtime.talk.edges import Floats
 from voxrill.runtime.talk.resampler import Resampler
-
-RETRY = 5.0
-"""Seconds after which a satellite that is not there is looked for again."""
 
 PING = 5.0
 """Seconds between two questions whether it is still there."""
@@ -64,36 +57,6 @@ class _Run(msgspec.Struct):
     start_stage: PipelineStage
     end_stage: PipelineStage
     restart_on_end: bool = False
-
-
-async def follow(service: Service, uri: str, say: Callable[[str], None]) -> None:
-    """Talk with a satellite for ever: whenever it is lost, it is looked for again."""
-    lost = False
-
-    def met() -> None:
-        nonlocal lost
-        say(f"satellite {uri} is there")
-        lost = False
-
-    while True:
-        try:
-            async with asyncio.timeout(GONE):
-                reader, writer = await connect(uri)
-            wire = Wire(reader, writer, service.limits.message, service.limits.stall)
-            try:
-                await Satellite(service, wire, met).talk()
-            finally:
-                wire.close()
-        except (OSError, TimeoutError):
-            pass
-        except ApiError as error:
-            say(f"satellite {uri}: {error.message}")
-        except Exception as error:  # whatever it is, the others go on
-            traceback.print_exception(error, file=sys.stderr)
-        if not lost:
-            say(f"satellite {uri} is not there: looking for it every {RETRY:g} seconds")
-        lost = True
-        await asyncio.sleep(RETRY)
 
 
 class Satellite:
