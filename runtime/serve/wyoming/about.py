@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Any
 
 from wyoming.info import AsrModel, AsrProgram, Attribution, HandleModel, HandleProgram, Info, TtsProgram, TtsVoice
 
-import voxrill
 from voxrill.runtime.manifest import Manifest
 from voxrill.runtime.serve.service import DEFAULT_VOICE
 
+_PROGRAM = "voxrill"
 LANGUAGES = ["en"]
 """What the published models hear and speak, and the built-in one."""
 
@@ -28,7 +29,7 @@ def about(manifest: Manifest) -> Info:
         }
 
     def program(what: str) -> dict[str, Any]:
-        return artifact("voxrill", f"{manifest.name}, {what}", voxrill.__version__)
+        return artifact(_PROGRAM, f"{manifest.name}, {what}", metadata.version(_PROGRAM))
 
     model = artifact(manifest.name, f"{manifest.family}, on this device") | {"languages": LANGUAGES}
     names = manifest.tasks.speak.voices or (DEFAULT_VOICE,)
