@@ -33,7 +33,7 @@ PERIODS: dict[Direction, float] = {"input": 0.008, "output": 0.010}
 """Seconds of sound that a callback moves. With three busy programs on two cores, a loudspeaker called every 5 ms lost
 sound 8 times in 14 s, every 10 ms never. A microphone called every 5 ms lost nothing, but each call wakes Python while
 the model computes: on two cores the true size took 1.38 s of work for a second of sound; every 8 ms 1.27 to 1.33, every
-16 ms 1.27 to 1.36, and then an interrupted answer sounded 15 ms longer."""
+16 ms 1.27 to 1.36. An interrupted answer then sounded at most 110 ms at 8 ms, 120 to 130 at 16 (ten each, twice)."""
 
 STALLED = 2.0
 """Seconds without a callback after which a stream is taken for dead, whatever PortAudio says of it."""
