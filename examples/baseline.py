@@ -1,10 +1,14 @@
-"""The answers of a cascade, as a file that `voxrill eval --peer cascade=FILE` scores beside a bundle's.
+"""The answers of other programs, as files that `voxrill eval --peer NAME=FILE` scores beside a bundle's.
 
     pip install "voxrill[eval,pebble]"
-    python examples/baseline.py asr recordings -o cascade.jsonl       # pocketsphinx
-    python examples/baseline.py chat questions.jsonl -o cascade.jsonl # pocketsphinx, and Pebble's table of answers
+    python examples/baseline.py asr recordings -o sphinx.jsonl        # pocketsphinx
+    python examples/baseline.py chat questions.jsonl -o cascade.jsonl # a recogniser, and Pebble's table of answers
     python examples/baseline.py tts texts.txt -o flite.jsonl          # flite, into flite/ beside it
-    voxrill eval asr --data recordings --peer cascade=cascade.jsonl
+    python examples/baseline.py hear wavs -o heard.jsonl              # a recogniser as --judge-file of `eval tts`
+    voxrill eval asr --data recordings --peer sphinx=sphinx.jsonl
+
+`--whisper MODEL` hears with Whisper instead (`pip install faster-whisper`): a name such as tiny.en, which it downloads,
+or a folder with its weights.
 
 In: the data of an evaluation. Out: JSON Lines of `id`, `text` (or, of speech, `sound`) and `seconds`.
 """
@@ -19,40 +23,80 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import soxr
+
 import voxrill
+from voxrill.runtime.apps.batch import sound_files
 from voxrill.runtime.apps.evaluation.items import Item
-from voxrill.runtime.apps.evaluation.judges import Sphinx
+from voxrill.runtime.apps.evaluation.judges import Judge, Sphinx
 from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
 from voxrill.runtime.apps.evaluation.recordings import read_recordings
 from voxrill.runtime.apps.evaluation.tasks import sound_of
+from voxrill.runtime.apps.evaluation.words import normaliser
 from voxrill.runtime.audio_file import SAMPLE_RATE
 from voxrill.runtime.builtin import REFUSAL
+from voxrill.runtime.talk.edges import Floats
+
+Answer = Callable[[Item], dict[str, Any]]
+"""The fields of an item's line, less `id`."""
+
+
+class Whisper:
+    """English Whisper by faster-whisper, in INT8 on the CPU, with its own defaults (a beam of five).
+
+    Args:
+        model: one of its names, which it downloads, or a folder with `model.bin`.
+    """
+
+    def __init__(self, model: str) -> None:
+        from faster_whisper import WhisperModel
+
+        self._model = WhisperModel(model, device="cpu", compute_type="int8")
+
+    def __call__(self, samples: Floats, rate: int) -> str:
+        """What is heard in samples (n,) at `rate` Hz."""
+        segments, _ = self._model.transcribe(soxr.resample(samples, rate, SAMPLE_RATE), language="en")
+        return "".join(segment.text for segment in segments).strip()
+
+
+def read_sounds(folder: Path) -> list[Item]:
+    """The sounds of a folder, each by its name without suffix."""
+    return [Item(sound.stem, audio=sound) for sound in sound_files(folder)]
+
 
 READERS: dict[str, Callable[[Path], list[Item]]] = {
     "asr": read_recordings,
     "chat": read_questions,
     "tts": read_texts,
+    "hear": read_sounds,
 }
 
 
-def answerer(task: str, out: Path) -> Callable[[Item], dict[str, Any]]:
-    """What answers an item of a task: the fields of its line, less `id`."""
+def answerer(task: str, out: Path, ears: Callable[[list[str] | None], Judge]) -> Answer:
+    """What answers an item of a task; `ears` are made knowing all that may be said, if that is known."""
     if task == "tts":
         folder = out.with_suffix("")
         folder.mkdir(exist_ok=True)
         return lambda item: spoken(item, folder)
-    world = voxrill.pebble_world() if task == "chat" else None
-    ears = Sphinx(None if world is None else list(world))
+    if task == "chat":
+        return from_table(voxrill.pebble_world(), ears)
+    hear = ears(None)
+    return lambda item: heard(item, hear) | {"duration": len(sound_of(item)) / SAMPLE_RATE}
 
-    def heard(item: Item) -> dict[str, Any]:
-        samples = sound_of(item)
-        began = time.perf_counter()
-        words = ears(samples, SAMPLE_RATE)
-        text = words if world is None else world.get(words, REFUSAL)
-        seconds = time.perf_counter() - began
-        return {"text": text, "seconds": seconds} | ({"duration": len(samples) / SAMPLE_RATE} if world is None else {})
 
-    return heard
+def from_table(world: dict[str, str], ears: Callable[[list[str] | None], Judge]) -> Answer:
+    """A cascade: what was heard, looked up in a table of questions and their answers."""
+    alike, hear = normaliser("english"), ears(list(world))
+    table = {alike(question): answer for question, answer in world.items()}
+    return lambda item: heard(item, lambda samples, rate: table.get(alike(hear(samples, rate)), REFUSAL))
+
+
+def heard(item: Item, hear: Judge) -> dict[str, Any]:
+    """What is made of an item's sound, and how long that took."""
+    samples = sound_of(item)
+    began = time.perf_counter()
+    text = hear(samples, SAMPLE_RATE)
+    return {"text": text, "seconds": time.perf_counter() - began}
 
 
 def spoken(item: Item, folder: Path) -> dict[str, Any]:
@@ -69,8 +113,9 @@ def main() -> None:
     parser.add_argument("task", choices=READERS)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--whisper", metavar="MODEL", help="hear with this Whisper, not with pocketsphinx")
     args = parser.parse_args()
-    answer = answerer(args.task, args.out)
+    answer = answerer(args.task, args.out, (lambda texts: Whisper(args.whisper)) if args.whisper else Sphinx)
     with open(args.out, "w", encoding="utf-8") as file:
         for item in READERS[args.task](args.data):
             file.write(json.dumps({"id": item.id, **answer(item)}) + "\n")

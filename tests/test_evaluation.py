@@ -1,6 +1,7 @@
 """voxrill eval: what data is read, what is scored and how, peers beside it, going on after a kill, the report."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -379,14 +380,19 @@ def baseline(*arguments, cwd):
     assert run.returncode == 0, run.stderr
 
 
-def test_a_cascade_is_a_row(cli, here):
-    """pocketsphinx and Pebble's table of answers, timed on this machine, beside Pebble."""
-    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
-    questions = [
+@pytest.fixture
+def questions(here):
+    """The six commands as questions with their answers, `q.jsonl`."""
+    asked = [
         {"id": clip["file"], "audio_filepath": str(CLIPS / clip["file"]), "reference": clip["reply"]}
         for clip in CLIPPED
     ]
-    write_lines(here / "q.jsonl", questions)
+    write_lines(here / "q.jsonl", asked)
+
+
+def test_a_cascade_is_a_row(cli, questions, here):
+    """pocketsphinx and Pebble's table of answers, timed on this machine, beside Pebble."""
+    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
     baseline("chat", "q.jsonl", "-o", "cascade.jsonl", cwd=here)
     ran = cli("eval", "chat", "--data", "q.jsonl", "--peer", "cascade=cascade.jsonl", "--judge", "bundle", "--json")
     rows = rows_of(ran)
@@ -395,6 +401,25 @@ def test_a_cascade_is_a_row(cli, here):
     assert rows["pebble", ""]["figures"]["right"]["value"] >= 0.8
     assert "said right" in rows["pebble", ""]["figures"] and "said right" not in rows["cascade", ""]["figures"]
     assert rows["pebble", ""]["first"]["median"] < rows["pebble", ""]["latency"]["median"]
+
+
+@pytest.fixture
+def whisper():
+    """Folder of a Whisper model in CTranslate2's format."""
+    pytest.importorskip("faster_whisper", reason="faster-whisper is not installed")
+    if "VOXRILL_WHISPER" not in os.environ:
+        pytest.skip("VOXRILL_WHISPER names no folder of Whisper's weights")
+    return os.environ["VOXRILL_WHISPER"]
+
+
+def test_whisper_and_its_cascade_are_rows(cli, recordings, questions, here, whisper):
+    """Whisper's words, in its own spelling; and those looked up in Pebble's table of answers."""
+    baseline("asr", "recordings", "-o", "w.jsonl", "--whisper", whisper, cwd=here)
+    row = rows_of(cli("eval", "asr", "--data", "recordings", "--peer", "whisper=w.jsonl", "--json"))["whisper", ""]
+    assert row["answered"] == 6 and row["rtf"] > 0 and row["figures"]["WER"]["value"] < 0.5
+    baseline("chat", "q.jsonl", "-o", "cascade.jsonl", "--whisper", whisper, cwd=here)
+    answered = rows_of(cli("eval", "chat", "--data", "q.jsonl", "--peer", "cascade=cascade.jsonl", "--json"))
+    assert answered["cascade", ""]["figures"]["right"]["value"] >= 0.5
 
 
 def test_a_recogniser_is_a_row(cli, recordings, here):
@@ -430,12 +455,22 @@ def test_speech_is_judged(cli, texts, here):
 
 def test_sounds_are_kept_for_a_judge_elsewhere(cli, texts):
     command = ("eval", "tts", "--data", "texts.txt", "--judge", "none", "--sounds", "wavs", "-o", "r.jsonl")
-    assert cli(*command).status == 0
+    unjudged = rows_of(cli(*command, "--json"))["pebble", ""]
+    assert unjudged["answered"] == 3 and unjudged["figures"] == {}
     assert sorted(path.name for path in Path("wavs").iterdir()) == ["1.wav", "2.wav", "3.wav"]
     write_lines(Path("heard.jsonl"), [{"id": str(n), "text": text} for n, text in enumerate(texts[:2], 1)])
     ran = cli(*command, "--judge-file", "heard.jsonl", "--json")
     assert "3 of 3 were answered before" in ran.err
     assert rows_of(ran)["pebble", ""]["figures"]["sentences right"]["value"] == pytest.approx(2 / 3)
+
+
+def test_another_recogniser_hears_the_sounds(cli, texts, here):
+    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
+    command = ("eval", "tts", "--data", "texts.txt", "--judge", "none", "--sounds", "wavs", "-o", "r.jsonl")
+    assert cli(*command).status == 0
+    baseline("hear", "wavs", "-o", "heard.jsonl", cwd=here)
+    row = rows_of(cli(*command, "--judge-file", "heard.jsonl", "--json"))["pebble", ""]
+    assert row["answered"] == 3 and row["figures"]["WER"]["value"] < 1
 
 
 def test_a_judge_must_hear_something(cli, texts):

@@ -82,11 +82,12 @@ def tts(
     """
     named = "none" if judge_file is not None else judge
     hears = judge_named(named, model, [item.wanted for item in items])
-    if hears is None and judge_file is None and sounds is None:
+    judged = hears is not None or judge_file is not None
+    if not judged and sounds is None:
         raise UsageError("nobody would hear what is said", "Give a --judge, or keep the sounds: --sounds FOLDER")
     if sounds is not None:
         sounds.mkdir(parents=True, exist_ok=True)
-    task = Speaking("tts", model, *_common(items, wish), hears, voice, sounds)
+    task = Speaking("tts", model, *_common(items, wish), hears, judged, voice, sounds)
     made = _evaluation(task, wish, {"judge": named, "voice": voice, "sounds": sounds and str(sounds)}, hears)
     if judge_file is not None:
         made.heard = read_peer(f"judge={judge_file}", items, task.normalise).outcomes

@@ -103,9 +103,13 @@ class Hearing(Task):
 
 @dataclass
 class Speaking(Task):
-    """tts: saying a text, which a judge hears. folder: where each sound is kept, if anywhere."""
+    """tts: saying a text, which a judge hears.
+
+    judged: whether anybody hears it, here or elsewhere; folder: where each sound is kept, if anywhere.
+    """
 
     judge: Judge | None
+    judged: bool
     voice: str | None
     folder: Path | None
 
@@ -124,7 +128,9 @@ class Speaking(Task):
         )
 
     def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
-        """Word errors and sentences without an error of what the judge heard."""
+        """Word errors and sentences without an error of what the judge heard; nothing if nobody heard any."""
+        if not self.judged and not any(one.text for one in outcomes):
+            return {}
         return word_marks(items, outcomes, self.normalise)
 
 
