@@ -30,7 +30,8 @@ class Plugin:
     provider: what onnxruntime calls it, and what it is registered as (QNN's devices bear the name of its registration);
     package: what pip calls it; module: which must have `get_library_path()`; evidence: what of it was executed, and
     what is untested; options: what a session of so many threads (0: its own choice) needs to be told; settings: what a
-    user may set, by its name, and what onnxruntime is told of a value; greets: whether its library writes to stdout.
+    user may set, by its name, and what onnxruntime is told of a value; greets: whether its library writes to stdout;
+    may_be_built_in: whether there are onnxruntimes that it is a part of, where it needs no options.
     """
 
     provider: str
@@ -40,6 +41,7 @@ class Plugin:
     options: Callable[[ModuleType, int], dict[str, str]] = lambda _module, _threads: {}
     settings: Mapping[str, Callable[[str], dict[str, str]]] = field(default_factory=dict)
     greets: bool = False
+    may_be_built_in: bool = False
 
     @property
     def pip(self) -> str:
@@ -91,7 +93,8 @@ PLUGINS = {
         "WebGpuExecutionProvider",
         "onnxruntime-ep-webgpu",
         "onnxruntime_ep_webgpu",
-        "registered on x86-64, where it found no GPU; untested",
+        "executed as a part of onnxruntime-webgpu, on a GPU in software; the plugin found no GPU; untested on a GPU",
+        may_be_built_in=True,
     ),
 }
 """By short name."""

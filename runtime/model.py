@@ -394,9 +394,9 @@ def _tell_fallback(graphs: Iterable[Graph]) -> None:
     fallen = []
     for graph in graphs:
         if not graph.on_cpu:
-            nodes = {name: operators.total() for name, operators in graph.assigned().items()}
-            if nodes.get(CPU):
-                fallen.append(f"{graph.spec.name} {nodes[CPU]} of {sum(nodes.values())} ({graph.provider.name})")
+            nodes = graph.assigned().get(CPU)
+            if nodes:
+                fallen.append(f"{graph.spec.name} {nodes.total()} ({graph.provider.name})")
     if fallen:
         counts = ", ".join(fallen)
         warnings.warn(f"nodes that fell back to the CPU: {counts}; --strict refuses that", Fallback, stacklevel=4)

@@ -2,6 +2,7 @@
 
 In: a model that was loaded with a folder for onnxruntime's records. Out: nodes and milliseconds by graph and provider.
 A plugin takes nodes together and runs them as one, so nodes are counted as they were handed out, times as they ran.
+What a provider that is a part of onnxruntime was handed is not told, so its nodes are counted as they ran, too.
 """
 
 from __future__ import annotations
@@ -40,25 +41,45 @@ def report(model: Model) -> list[Share]:
         outputs(model)
     shares = []
     for name, graph in model.graphs.items():
-        given, taken = graph.assigned(), _milliseconds(graph.end_profile())
+        given, calls = graph.assigned(), list(_calls(graph.end_profile()))
+        if graph.provider.built_in and not graph.on_cpu:
+            given |= _nodes(calls, graph.provider.full_name)
+        taken = _milliseconds(calls)
         shares += [Share(name, provider, nodes, taken[provider]) for provider, nodes in given.items()]
     return shares
 
 
-def _milliseconds(record: Path) -> defaultdict[str, float]:
+@dataclass(frozen=True)
+class _Call:
+    """One call of a node."""
+
+    provider: str
+    node: str
+    operator: str
+    microseconds: float
+
+
+def _nodes(calls: list[_Call], provider: str) -> dict[str, Counter[str]]:
+    """The nodes that a provider ran, by operator; without it if there were none."""
+    operators = {call.node: call.operator for call in calls if call.provider == provider}
+    return {provider: Counter(operators.values())} if operators else {}
+
+
+def _milliseconds(calls: list[_Call]) -> defaultdict[str, float]:
     """Milliseconds of one call by provider: the medians of all nodes' calls, added up."""
-    calls: dict[tuple[str, str], list[float]] = {}
-    for provider, node, microseconds in _calls(record):
-        calls.setdefault((provider, node), []).append(microseconds)
+    times: dict[tuple[str, str], list[float]] = {}
+    for call in calls:
+        times.setdefault((call.provider, call.node), []).append(call.microseconds)
     taken: defaultdict[str, float] = defaultdict(float)
-    for (provider, _), times in calls.items():
-        taken[provider] += median(times) / 1e3
+    for (provider, _), of_node in times.items():
+        taken[provider] += median(of_node) / 1e3
     return taken
 
 
-def _calls(record: Path) -> Iterator[tuple[str, str, float]]:
-    """Provider, node and microseconds of every call that onnxruntime recorded."""
+def _calls(record: Path) -> Iterator[_Call]:
+    """Every call that onnxruntime recorded."""
     events: list[dict[str, Any]] = msgspec.json.decode(record.read_bytes())
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_TIMED):
-            yield event["args"]["provider"], event["name"], event["dur"]
+            about = event["args"]
+            yield _Call(about["provider"], event["name"], about["op_name"], event["dur"])

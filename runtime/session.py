@@ -36,6 +36,9 @@ _DTYPES = {
 _FALLBACK_REFUSED = "fallback to CPU EP has been explicitly disabled"
 """What onnxruntime says of a graph that a provider does not take wholly."""
 
+_FAILED = " was false. "
+"""What stands in onnxruntime's errors between a condition and what it means."""
+
 _NAMED = 3
 """Operators that are named in a refusal."""
 
@@ -94,6 +97,10 @@ class Graph:
             if strict and _FALLBACK_REFUSED in str(error):
                 self._session = opened(strict=False)
                 raise self._refusal() from None
+            if not self.on_cpu and npu is None and _loads(path):
+                raise ProviderRefused(
+                    f"{provider.name} cannot run {spec.name}: {_first_line(error)}", self._to_the_cpu()
+                ) from None
             raise BundleError(
                 f"{path.name} cannot be loaded: {_first_line(error)}",
                 f"Check the bundle with: voxrill verify {path.parent}",
@@ -127,14 +134,16 @@ class Graph:
         return Path(self._session.end_profiling())
 
     def _refusal(self) -> ProviderRefused:
-        given = self.assigned()
-        fallen, name = given[CPU], self.spec.name
+        fallen = self.assigned()[CPU]
         operators = ", ".join(operator for operator, _ in fallen.most_common(_NAMED))
         return ProviderRefused(
-            f"{name} would not run wholly on {self.provider.name}: {fallen.total()} of its "
-            f"{sum(nodes.total() for nodes in given.values())} nodes ({operators}) would fall back to the CPU",
-            f"Leave --strict out, or give this graph to the CPU: --provider {name}={CPU_NAME}",
+            f"{self.spec.name} would not run wholly on {self.provider.name}: {fallen.total()} of its nodes "
+            f"({operators}) would fall back to the CPU",
+            f"Leave --strict out. {self._to_the_cpu()}",
         )
+
+    def _to_the_cpu(self) -> str:
+        return f"Give this graph to the CPU: --provider {self.spec.name}={CPU_NAME}"
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; arrays by input name to arrays by output name."""
@@ -159,10 +168,10 @@ class Binding:
     """
 
     def __init__(self, session: ort.InferenceSession, spec: GraphSpec, times: StageTimes, copied: bool) -> None:
+        self._io = session.io_binding()  # the first attribute, hence freed before the session, which it points into
         self._session = session
         self._times = times
         self._name = spec.name
-        self._io = session.io_binding()
         self._copied = copied
         self._inputs: dict[str, Array] = {}
         self._outputs: dict[str, Array] = {}
@@ -197,5 +206,16 @@ def _tensors(nodes: list[ort.NodeArg]) -> list[TensorSpec]:
     ]
 
 
+def _loads(path: Path) -> bool:
+    """Whether the CPU takes a graph: if not, it is the graph's fault and not a provider's."""
+    try:
+        open_session(path, session_options(threads=1), CPU_PROVIDER)
+    except Exception:  # a class per status
+        return False
+    return True
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What onnxruntime says, without the place in its source and the condition that failed there."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rpartition(_FAILED)[2]

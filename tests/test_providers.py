@@ -1,6 +1,8 @@
 """Execution providers: those that cannot be used are refused with what helps, and nothing falls back unseen."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import onnxruntime as ort
 import pytest
 
 import voxrill
+from tests.commands import clean_environment
 from voxrill.devices.choice import choose
 from voxrill.devices.plugins import PLUGINS, ProviderError, register
 from voxrill.devices.profile import PROFILES, ProfileError, read_profile
@@ -18,6 +21,8 @@ from voxrill.runtime.tuning import outputs
 
 CLIPS = sorted((Path(__file__).parent / "pebble").glob("*-known.flac"))[:4]
 OPENVINO = PLUGINS["openvino"]
+SOFTWARE_GPU = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
+"""Where Debian's Chromium has SwiftShader, a Vulkan driver that computes on the processor."""
 
 
 @pytest.fixture
@@ -175,7 +180,7 @@ def idle(monkeypatch):
 
 
 def test_a_provider_that_takes_nothing_is_told(idle):
-    with pytest.warns(Fallback, match=r"text_head (\d+) of \1 \(idle\)"):
+    with pytest.warns(Fallback, match=r"text_head \d+ \(idle\)"):
         voxrill.load(threads=1, provider="text_head=idle")
 
 
@@ -184,6 +189,22 @@ def test_a_provider_that_takes_nothing_is_refused(idle):
         voxrill.VoxrillError, match=r"text_head would not run wholly on idle: .*--provider text_head=cpu"
     ):
         voxrill.load(threads=1, provider="text_head=idle", strict=True)
+
+
+def test_a_provider_that_fails_is_no_reason_for_the_cpu(idle, monkeypatch, capfd):
+    """onnxruntime's own session would go on with the CPU, and tell stdout."""
+    create = ort.InferenceSession._create_inference_session
+
+    def fail(session, providers, *rest):
+        if CPU not in providers:
+            raise RuntimeError("context.cc:65 Initialize() status == 0 was false. No supported adapters")
+        create(session, providers, *rest)
+
+    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", fail)
+    says = "idle cannot run text_head: No supported adapters. .*--provider text_head=cpu"
+    with pytest.raises(voxrill.VoxrillError, match=says):
+        voxrill.load(threads=1, provider="text_head=idle")
+    assert capfd.readouterr().out == ""
 
 
 def test_strict_refuses_a_fallback(cli, openvino):
@@ -197,7 +218,7 @@ def test_strict_refuses_a_fallback(cli, openvino):
 def test_the_same_words(openvino):
     """INT8 activations are rounded elsewhere, so numbers differ by a little; words must not."""
     cpu = voxrill.load(threads=1)
-    with pytest.warns(Fallback, match=r"decoder \d+ of \d+"):
+    with pytest.warns(Fallback, match=r"decoder \d+ \(openvino\)"):
         model = voxrill.load(threads=1, provider="openvino")
     for clip in CLIPS:
         assert model.transcribe(clip).text == cpu.transcribe(clip).text
@@ -208,3 +229,52 @@ def test_the_same_numbers_in_float32(openvino, bundles, models):
         model = voxrill.load(bundles["lfm2.5"], threads=1, provider="openvino")
     for wanted, found in zip(outputs(models["lfm2.5"]), outputs(model), strict=True):
         assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+# WebGPU as a part of onnxruntime, on a GPU in software
+
+
+@pytest.fixture
+def webgpu():
+    """Runs a command with onnxruntime-webgpu in the place of onnxruntime: on Chromium's GPU in software, or on none."""
+    if "VOXRILL_WEBGPU" not in os.environ:
+        pytest.skip("VOXRILL_WEBGPU names no folder with onnxruntime-webgpu")
+    if not SOFTWARE_GPU.exists():
+        pytest.skip("Chromium, which has a GPU in software, is not installed")
+
+    def run(*words, driver=SOFTWARE_GPU):
+        environment = {
+            **clean_environment(),
+            "PYTHONPATH": os.environ["VOXRILL_WEBGPU"],
+            "VK_ICD_FILENAMES": str(driver),
+            "LD_LIBRARY_PATH": str(SOFTWARE_GPU.parent),  # where the loader of such drivers is, too
+        }
+        command = [sys.executable, "-m", "voxrill", *map(str, words), "--provider", "webgpu", "--threads", "1"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+def test_webgpu_says_the_same_words(webgpu):
+    """It ends rightly, too: what is bound to a session has to be freed before it."""
+    ran = webgpu("transcribe", CLIPS[0])
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == voxrill.load(threads=1).transcribe(CLIPS[0]).text
+    assert "nodes that fell back to the CPU: audio_encoder" in ran.stderr
+
+
+def test_the_report_of_webgpu(webgpu):
+    ran = webgpu("providers", "--json")
+    assert ran.returncode == 0, ran.stderr
+    shares = {(share["graph"], share["provider"]): share for share in json.loads(ran.stdout)}
+    taken = shares["decoder", PROVIDERS["webgpu"].full_name]
+    assert sum(taken["nodes"].values()) > 100 and taken["ms"] > 0
+    assert "DynamicQuantizeMatMul" in shares["decoder", CPU]["nodes"]
+
+
+def test_webgpu_without_a_gpu(webgpu, tmp_path):
+    ran = webgpu("transcribe", CLIPS[0], driver=tmp_path / "none.json")
+    assert ran.returncode == 2 and ran.stdout == ""
+    *_, last = ran.stderr.splitlines()
+    for part in ("webgpu cannot run audio_encoder", "adapter", "--provider audio_encoder=cpu"):
+        assert part in last
