@@ -93,7 +93,7 @@ PLUGINS = {
         "WebGpuExecutionProvider",
         "onnxruntime-ep-webgpu",
         "onnxruntime_ep_webgpu",
-        "executed as a part of onnxruntime-webgpu, on a GPU in software; the plugin found no GPU; untested on a GPU",
+        "executed in onnxruntime-webgpu on a GPU in software; its plugin found none; untested on a GPU",
         may_be_built_in=True,
     ),
 }

@@ -122,7 +122,7 @@ def providers() -> Facts:
 def _presence(provider: Provider) -> str:
     if not provider.here:
         return f"not here: {provider.remedy}"
-    if provider.name in PLUGINS:
+    if provider.name in PLUGINS and not provider.built_in:
         try:
             return f"here, finds {', '.join(device.device.type.name for device in register(provider.name))}"
         except DeviceError as error:

@@ -99,7 +99,8 @@ class Graph:
                 raise self._refusal() from None
             if not self.on_cpu and npu is None and _loads(path):
                 raise ProviderRefused(
-                    f"{provider.name} cannot run {spec.name}: {_first_line(error)}", self._to_the_cpu()
+                    f"{provider.name} cannot run {spec.name}: {_first_line(error)}",
+                    f"Give this graph to the CPU: {self._on_cpu_option}",
                 ) from None
             raise BundleError(
                 f"{path.name} cannot be loaded: {_first_line(error)}",
@@ -139,11 +140,12 @@ class Graph:
         return ProviderRefused(
             f"{self.spec.name} would not run wholly on {self.provider.name}: {fallen.total()} of its nodes "
             f"({operators}) would fall back to the CPU",
-            f"Leave --strict out. {self._to_the_cpu()}",
+            f"Leave --strict out, or give this graph to the CPU: {self._on_cpu_option}",
         )
 
-    def _to_the_cpu(self) -> str:
-        return f"Give this graph to the CPU: --provider {self.spec.name}={CPU_NAME}"
+    @property
+    def _on_cpu_option(self) -> str:
+        return f"--provider {self.spec.name}={CPU_NAME}"
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; arrays by input name to arrays by output name."""
