@@ -7,8 +7,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -360,6 +362,20 @@ def test_two_processes_at_once_make_one_index(docs, tmp_path):
     both = [updating(docs, tmp_path / "shared.sqlite3") for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
     assert rows(tmp_path / "shared.sqlite3") == rows(tmp_path / "whole.sqlite3")
+
+
+def test_an_index_is_opened_by_many_at_once(tmp_path):
+    """Each wants the new file alone for a moment."""
+    for number in range(20):
+        together = Barrier(4)
+
+        def enter(place=tmp_path / f"{number}.sqlite3", together=together):
+            together.wait()
+            database.open_database(place).close()
+
+        with ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(enter) for _ in range(4)]:
+                future.result()
 
 
 # Searching

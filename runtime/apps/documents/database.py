@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from voxrill.runtime.errors import UsageError, VoxrillError
 
 APPLICATION = 0x766F7864  # "voxd", so that another program's database is not taken for an index
 PATIENCE = 60.0  # seconds to wait for another process that is writing
+RETRY = 0.01  # seconds between two attempts where SQLite does not wait by itself
 
 SCHEMA = """
 CREATE TABLE files (
@@ -55,7 +57,7 @@ def open_database(place: Path) -> sqlite3.Connection:
 
 
 def _prepare(database: sqlite3.Connection, place: Path) -> None:
-    database.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(database)
     database.execute("PRAGMA synchronous = NORMAL")  # with WAL a power cut may lose the last files, never the index
     with transaction(database):
         (application,) = database.execute("PRAGMA application_id").fetchone()
@@ -67,6 +69,19 @@ def _prepare(database: sqlite3.Connection, place: Path) -> None:
                 database.execute(statement)
             database.execute(f"PRAGMA application_id = {APPLICATION}")
         database.execute(VECTORS)
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. For that SQLite needs the file alone, and does not wait until it has it."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(RETRY)
 
 
 @contextmanager
