@@ -15,7 +15,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from voxrill.devices.plugins import PLUGINS, ProviderError, give
+from voxrill.devices.plugins import PLUGINS, Plugin, ProviderError, give
 from voxrill.devices.silence import silent_stdout
 
 CPU = "CPUExecutionProvider"
@@ -45,15 +45,17 @@ class Provider:
     @property
     def here(self) -> bool:
         """Whether it is installed; whether it finds a device is another question."""
-        if self.built_in:
-            return True
-        return self.name in PLUGINS and importlib.util.find_spec(PLUGINS[self.name].module) is not None
+        if self.plugin is None:
+            return self.full_name in ort.get_available_providers()
+        return importlib.util.find_spec(self.plugin.module) is not None
 
     @property
-    def built_in(self) -> bool:
-        """Whether it is part of this onnxruntime, and to be used as such."""
-        may = self.name not in PLUGINS or PLUGINS[self.name].may_be_built_in
-        return may and self.full_name in ort.get_available_providers()
+    def plugin(self) -> Plugin | None:
+        """The package it comes in; None where it is, or could only be, a part of this onnxruntime."""
+        plugin = PLUGINS.get(self.name)
+        if plugin is not None and plugin.may_be_built_in and self.full_name in ort.get_available_providers():
+            return None
+        return plugin
 
 
 _CLASSIC = (
@@ -113,9 +115,10 @@ def open_session(
     if strict:
         options.log_severity_level = FATAL_ONLY  # the refusal is told by whoever catches it
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    if provider.name in PLUGINS and not provider.built_in:
+    plugin = provider.plugin
+    if plugin is not None:
         give(options, provider.name, threads, provider.options)
-        with silent_stdout() if PLUGINS[provider.name].greets else nullcontext():
+        with silent_stdout() if plugin.greets else nullcontext():
             return ort.InferenceSession(str(path), sess_options=options, enable_fallback=False)
     if not provider.here:
         raise ProviderError(f"this onnxruntime has no {provider.full_name}", f"To get it: {provider.remedy}")

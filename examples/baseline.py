@@ -80,20 +80,28 @@ def answerer(task: str, out: Path, ears: Callable[[list[str] | None], Judge]) ->
         return lambda item: spoken(item, folder)
     if task == "chat":
         return from_table(voxrill.pebble_world(), ears)
-    hear = ears(None)
-    return lambda item: heard(item, hear) | {"duration": len(sound_of(item)) / SAMPLE_RATE}
+    return transcriber(ears(None))
+
+
+def transcriber(hear: Judge) -> Answer:
+    """What is heard, and the length of the sound."""
+
+    def answer(item: Item) -> dict[str, Any]:
+        samples = sound_of(item)
+        return heard(samples, hear) | {"duration": len(samples) / SAMPLE_RATE}
+
+    return answer
 
 
 def from_table(world: dict[str, str], ears: Callable[[list[str] | None], Judge]) -> Answer:
     """A cascade: what was heard, looked up in a table of questions and their answers."""
     alike, hear = normaliser("english"), ears(list(world))
     table = {alike(question): answer for question, answer in world.items()}
-    return lambda item: heard(item, lambda samples, rate: table.get(alike(hear(samples, rate)), REFUSAL))
+    return lambda item: heard(sound_of(item), lambda samples, rate: table.get(alike(hear(samples, rate)), REFUSAL))
 
 
-def heard(item: Item, hear: Judge) -> dict[str, Any]:
-    """What is made of an item's sound, and how long that took."""
-    samples = sound_of(item)
+def heard(samples: Floats, hear: Judge) -> dict[str, Any]:
+    """What is made of a sound at `SAMPLE_RATE`, and how long that took."""
     began = time.perf_counter()
     text = hear(samples, SAMPLE_RATE)
     return {"text": text, "seconds": time.perf_counter() - began}

@@ -19,7 +19,7 @@ import numpy as np
 from voxrill.devices.errors import DeviceError
 from voxrill.devices.known import MEMORY
 from voxrill.devices.memory import available_memory, free_swap, total_memory
-from voxrill.devices.plugins import PLUGINS, register
+from voxrill.devices.plugins import register
 from voxrill.devices.processor import cores, processor
 from voxrill.devices.product_rate import product_rate
 from voxrill.devices.providers import PROVIDERS, Provider
@@ -122,7 +122,7 @@ def providers() -> Facts:
 def _presence(provider: Provider) -> str:
     if not provider.here:
         return f"not here: {provider.remedy}"
-    if provider.name in PLUGINS and not provider.built_in:
+    if provider.plugin is not None:
         try:
             return f"here, finds {', '.join(device.device.type.name for device in register(provider.name))}"
         except DeviceError as error:

@@ -42,7 +42,7 @@ def report(model: Model) -> list[Share]:
     shares = []
     for name, graph in model.graphs.items():
         given, calls = graph.assigned(), list(_calls(graph.end_profile()))
-        if graph.provider.built_in and not graph.on_cpu:
+        if graph.provider.plugin is None and not graph.on_cpu:
             given |= _nodes(calls, graph.provider.full_name)
         taken = _milliseconds(calls)
         shares += [Share(name, provider, nodes, taken[provider]) for provider, nodes in given.items()]

@@ -366,16 +366,15 @@ def test_two_processes_at_once_make_one_index(docs, tmp_path):
 
 def test_an_index_is_opened_by_many_at_once(tmp_path):
     """Each wants the new file alone for a moment."""
-    for number in range(20):
-        together = Barrier(4)
+    together = Barrier(4)
 
-        def enter(place=tmp_path / f"{number}.sqlite3", together=together):
-            together.wait()
-            database.open_database(place).close()
+    def enter(place):
+        together.wait()
+        database.open_database(place).close()
 
-        with ThreadPoolExecutor(4) as pool:
-            for future in [pool.submit(enter) for _ in range(4)]:
-                future.result()
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(20):
+            list(pool.map(enter, [tmp_path / f"{number}.sqlite3"] * 4))
 
 
 # Searching

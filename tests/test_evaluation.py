@@ -380,19 +380,16 @@ def baseline(*arguments, cwd):
     assert run.returncode == 0, run.stderr
 
 
-@pytest.fixture
-def questions(here):
-    """The six commands as questions with their answers, `q.jsonl`."""
-    asked = [
-        {"id": clip["file"], "audio_filepath": str(CLIPS / clip["file"]), "reference": clip["reply"]}
-        for clip in CLIPPED
-    ]
-    write_lines(here / "q.jsonl", asked)
+def as_question(clip):
+    """A clip as a question with its answer, and with its words."""
+    sound = str(CLIPS / clip["file"])
+    return {"id": clip["file"], "audio_filepath": sound, "text": clip["words"], "reference": clip["reply"]}
 
 
-def test_a_cascade_is_a_row(cli, questions, here):
+def test_a_cascade_is_a_row(cli, here):
     """pocketsphinx and Pebble's table of answers, timed on this machine, beside Pebble."""
     pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
+    write_lines(here / "q.jsonl", map(as_question, CLIPPED))
     baseline("chat", "q.jsonl", "-o", "cascade.jsonl", cwd=here)
     ran = cli("eval", "chat", "--data", "q.jsonl", "--peer", "cascade=cascade.jsonl", "--judge", "bundle", "--json")
     rows = rows_of(ran)
@@ -416,16 +413,7 @@ def test_whisper_and_its_cascade_are_rows(cli, here, whisper):
     """Its words, in its own spelling, and those looked up in a table of answers; of voices that are made from people's,
     since it is often wrong of the others."""
     clips = [clip for clip in HELD_OUT if clip["kind"].startswith(("flite", "festival"))]
-    fields = [
-        {
-            "id": clip["file"],
-            "audio_filepath": str(CLIPS / clip["file"]),
-            "text": clip["words"],
-            "reference": clip["reply"],
-        }
-        for clip in clips
-    ]
-    write_lines(here / "d.jsonl", fields)
+    write_lines(here / "d.jsonl", map(as_question, clips))
     for task, figure in (("asr", "sentences right"), ("chat", "right")):
         baseline(task, "d.jsonl", "-o", "w.jsonl", "--whisper", whisper, cwd=here)
         rows = rows_of(cli("eval", task, "--data", "d.jsonl", "--peer", "whisper=w.jsonl", "--json"))

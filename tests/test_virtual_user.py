@@ -266,17 +266,21 @@ def test_a_program_is_asked_over_pulseaudio(answerer):
 
 
 def test_user_and_program_are_on_channels_of_their_own(answerer):
-    """A busy machine may hold a sound up for some ms; the answer on the user's channel would double its length."""
-    with VirtualUser(answerer.wire) as user:
-        time.sleep(0.3)
-        user.listen()
-        user.say(tone(0.5))
-        until = time.monotonic() + LIMIT
-        while voiced(user.recording()[:, 1], WIRE_RATE) is None and time.monotonic() < until:
-            time.sleep(0.05)
-        sound = user.recording()
-    (first, end), (answered, _) = voiced(sound[:, 0], WIRE_RATE), voiced(sound[:, 1], WIRE_RATE)
-    assert end - first == pytest.approx(0.5 * WIRE_RATE, abs=0.2 * WIRE_RATE) and answered > end
+    """A busy machine may hold a sound up, so that it has three tries."""
+    for _ in range(3):
+        with VirtualUser(answerer.wire) as user:
+            time.sleep(0.3)
+            user.listen()
+            user.say(tone(0.5))
+            until = time.monotonic() + LIMIT
+            while voiced(user.recording()[:, 1], WIRE_RATE) is None and time.monotonic() < until:
+                time.sleep(0.05)
+            sound = user.recording()
+            time.sleep(1.0)  # until the answer is over
+        (first, end), (answered, _) = voiced(sound[:, 0], WIRE_RATE), voiced(sound[:, 1], WIRE_RATE)
+        if end - first == pytest.approx(0.5 * WIRE_RATE, abs=0.02 * WIRE_RATE) and answered > end:
+            return
+    pytest.fail(f"half a second was {end - first} samples long three times, answered {answered - end} after its end")
 
 
 def test_a_program_goes_on_when_its_devices_are_back(answerer, server):
