@@ -26,7 +26,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo test test-arm lint types view dist golden bench pebble pebble-eval clean
+.PHONY: help demo test test-arm lint types dist golden bench pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -47,13 +47,8 @@ lint: .venv/.installed-dev ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/.installed-dev view ## mypy, strict, over the whole package
-	$(BIN)/mypy .view/voxrill
-
-view: ## .view/voxrill: the package as type checkers need it, of symbolic links
-	@rm -rf .view && mkdir -p .view/voxrill
-	@ln -s $(foreach room,export runtime quantize devices,../../$(room)) .view/voxrill/
-	@ln -s $(addprefix ../../,$(wildcard voxrill/*.py voxrill/py.typed)) .view/voxrill/
+types: .venv/.installed-dev ## mypy, strict, over the whole package
+	$(BIN)/mypy src/voxrill
 
 dist: .venv/.installed-dev ## build wheel and sdist, and prove that a device can install them
 	rm -rf dist
@@ -71,19 +66,19 @@ bench: .venv/.installed-dev ## measure the true size beside llama.cpp, onnxrunti
 	$(BIN)/python -m benchmarks.run --llama .venv-bench/bin/python --genai .venv-bench-genai/bin/python \
 		--reference .venv-golden/bin/python $(BENCH)
 
-pebble: .venv/.installed-dev ## train the small built-in model (hours; resumes; see examples/pebble/README.md)
-	$(BIN)/python examples/pebble/recipe.py
+pebble: .venv/.installed-dev ## train the small built-in model (hours; resumes; see pebble/README.md)
+	$(BIN)/python pebble/recipe.py
 
-# e.g. make pebble-eval BUNDLES=voxrill/pebble/bundle EVAL="--part hear --limit 50"
+# e.g. make pebble-eval BUNDLES=src/voxrill/pebble/bundle EVAL="--part hear --limit 50"
 CACHE ?= build/pebble
 BUNDLES ?= $(addprefix $(CACHE)/,float32 int8 int4)
 EVAL ?=
 pebble-eval: .venv/.installed-dev ## evaluate Pebble's bundles, the first as the reference (a quarter of an hour each)
-	$(BIN)/python examples/pebble/evaluate.py $(BUNDLES) --cache $(CACHE) --out $(CACHE)/evaluation.json $(EVAL)
+	$(BIN)/python pebble/evaluate.py $(BUNDLES) --cache $(CACHE) --out $(CACHE)/evaluation.json $(EVAL)
 
 clean: ## remove what was built; the environments stay
-	rm -rf .view build build-demo dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find export runtime quantize devices voxrill tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build build-demo dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find export runtime quantize devices src tests benchmarks pebble -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.created:
 	@$(FIND_PYTHON); \

@@ -17,9 +17,9 @@ from pathlib import Path
 from benchmarks.llama import FORMATS
 from benchmarks.protocol import Json
 from benchmarks.worker import ROOT, Contender, Failed, last_line, say
-from voxrill.runtime.bundle import link_file, remove
-from voxrill.runtime.manifest import MANIFEST_FILE
-from voxrill.runtime.tuned import TUNED_FILE, TUNED_FOLDER
+from voxrill.runtime.bundle.bundle import link_file, remove
+from voxrill.runtime.bundle.manifest import MANIFEST_FILE
+from voxrill.runtime.bundle.tuned import TUNED_FILE, TUNED_FOLDER
 
 BANDWIDTH = "read bandwidth"
 PRODUCTS = "kernels"

@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 
 from voxrill.runtime.apps.documents.embeddings import Embedder
 from voxrill.runtime.apps.documents.index import BEST, RELEVANT, Found, Index
-from voxrill.runtime.builtin import open_builtin
-from voxrill.runtime.manifest import TOKENIZER_FILE
-from voxrill.runtime.tokenizer import Tokenizer
+from voxrill.runtime.bundle.builtin import open_builtin
+from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
+from voxrill.runtime.engine.tokenizer import Tokenizer
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 RANKS = (1, 3, BEST)

@@ -25,9 +25,9 @@ from benchmarks.contenders import Workshop
 from benchmarks.machine import machine
 from benchmarks.protocol import Json
 from benchmarks.worker import Failed, Worker, say
-from voxrill.runtime.bundle import open_bundle
-from voxrill.runtime.contract import InterleaveSpec
-from voxrill.runtime.manifest import Manifest
+from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.bundle.contract import InterleaveSpec
+from voxrill.runtime.bundle.manifest import Manifest
 
 OURS = "voxrill bundle"
 LLAMA = ("llama.cpp Q4_0", "llama.cpp Q4_K_M")

@@ -33,8 +33,8 @@ from voxrill.export.write import write_graph
 from voxrill.quantize.a16w8 import A16W8, to_a16w8
 from voxrill.quantize.graph import quantize_graph
 from voxrill.quantize.recipe import read_recipe
-from voxrill.runtime.contract import DECODER, BackboneSpec, GraphSpec, StaticShapes, decoder
-from voxrill.runtime.manifest import FLOAT32
+from voxrill.runtime.bundle.contract import DECODER, BackboneSpec, GraphSpec, StaticShapes, decoder
+from voxrill.runtime.bundle.manifest import FLOAT32
 
 CONTEXT = 1024
 KINDS = (CONV, "full_attention")

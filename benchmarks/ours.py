@@ -17,9 +17,9 @@ import numpy as np
 import voxrill
 from benchmarks.protocol import Call, Contender, Json, Unsupported, serve
 from tests.signals import speech_like
-from voxrill.runtime.sampling import Sampler
-from voxrill.runtime.state import FIRST_CAPACITY, BackboneState, Mark
-from voxrill.runtime.tuned import NotTuned
+from voxrill.runtime.bundle.tuned import NotTuned
+from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.engine.state import FIRST_CAPACITY, BackboneState, Mark
 
 PREFILLED = 200
 """Positions of a long context that are really computed; see `Ours._grown`."""

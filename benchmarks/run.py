@@ -6,7 +6,7 @@ stderr. A group that is measured again replaces its old figures and leaves the o
 
     python -m benchmarks.run --work build/bench                      # everything, about 25 minutes on two cores
     python -m benchmarks.run --work build/bench --only decode,prefill --threads 2
-    python -m benchmarks.run --work build/bench --only speech --quick --bundle pebble=voxrill/pebble/bundle
+    python -m benchmarks.run --work build/bench --only speech --quick --bundle pebble=src/voxrill/pebble/bundle
 """
 
 from __future__ import annotations

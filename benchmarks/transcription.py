@@ -22,11 +22,12 @@ import numpy as np
 import psutil
 
 import voxrill
+from benchmarks.talk.measuring import voiced
+from voxrill.runtime.apps.evaluation.figures import percentile
 from voxrill.runtime.apps.live_sound import LiveSound
 from voxrill.runtime.apps.transcription import ModelRecogniser, Transcriber, Words
-from voxrill.runtime.audio_file import SAMPLE_RATE, read_audio
-from voxrill.runtime.talk.bench.measuring import percentile, voiced
-from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block, Floats
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, read_audio
+from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Block, Floats
 
 ROOT = Path(__file__).parent.parent
 CLIPS = ROOT / "tests" / "pebble"

@@ -15,12 +15,8 @@ from typing import Any
 
 import onnxruntime as ort
 
-from voxrill.devices.errors import DeviceError
 from voxrill.devices.socs import find_soc
-
-
-class ProviderError(DeviceError):
-    """An execution provider that is not known, not installed, or finds nothing to run on."""
+from voxrill.runtime.errors import ProviderError
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from voxrill.devices.errors import DeviceError
 from voxrill.devices.memory import gigabytes, total_memory
 from voxrill.devices.providers import find_provider
 from voxrill.devices.stages import Machine
+from voxrill.runtime.errors import DeviceError, ProfileError
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -97,10 +97,6 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             dot_product=kind not in NO_DOT_PRODUCT,
             matrix_units=kind == "amx_int8",
         )
-
-
-class ProfileError(DeviceError):
-    """A device that is not known, or a file that is no profile."""
 
 
 def shipped_profiles() -> list[str]:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from voxrill.devices.plugins import PLUGINS, Plugin, ProviderError, give
+from voxrill.devices.plugins import PLUGINS, Plugin, give
 from voxrill.devices.silence import silent_stdout
+from voxrill.runtime.errors import ProviderError
 
 CPU = "CPUExecutionProvider"
 CPU_NAME = "cpu"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from voxrill.devices.plugins import ProviderError, find_plugin, register
+from voxrill.devices.plugins import find_plugin, register
 from voxrill.devices.providers import FATAL_ONLY, Provider, find_provider, open_session, session_options
-from voxrill.devices.socs import CHECKED, INTEGERS_ONLY, NpuError, Soc
+from voxrill.devices.socs import CHECKED, INTEGERS_ONLY, Soc
+from voxrill.runtime.errors import ChipError, ProviderError
 
 QNN = "qnn"
 """The provider's short name."""
@@ -74,11 +75,11 @@ class Htp:
         except Exception as error:  # onnxruntime raises a class per status
             refused = self._refused(graph)
             if not refused:
-                raise NpuError(
+                raise ChipError(
                     f"{graph.name} cannot be compiled for {self.soc.name}: {' '.join(str(error).split())}",
                     self._remedy(),
                 ) from None
-            raise NpuError(
+            raise ChipError(
                 f"{graph.name} has {len(refused)} nodes that the HTP of {self.soc.name} does not run: "
                 f"{', '.join(refused[:_NAMED])}",
                 "Export with --flavour npu, and quantise with --recipe npu-int4 or npu-a16w8",

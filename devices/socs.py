@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from voxrill.devices.errors import DeviceError
-
-
-class NpuError(DeviceError):
-    """A chip is unknown, or a graph cannot be compiled for it."""
+from voxrill.runtime.errors import ChipError
 
 
 @dataclass(frozen=True)
@@ -48,9 +44,9 @@ def find_soc(name: str) -> Soc:
     """A chip by its name, in capitals or not.
 
     Raises:
-        NpuError: it is not known; the known ones are listed.
+        ChipError: it is not known; the known ones are listed.
     """
     if name.upper() not in SOCS:
         known = ", ".join(f"{soc.name} ({soc.sold_as})" for soc in SOCS.values())
-        raise NpuError(f"there is no chip {name!r}", f"Give one of: {known}")
+        raise ChipError(f"there is no chip {name!r}", f"Give one of: {known}")
     return SOCS[name.upper()]

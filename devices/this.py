@@ -14,7 +14,8 @@ import onnxruntime as ort
 from voxrill.devices.bandwidth import MemoryReader
 from voxrill.devices.memory import available_memory
 from voxrill.devices.processor import CPUINFO, cores, described
-from voxrill.devices.profile import HERE, Figure, InstructionSet, Profile, ProfileError
+from voxrill.devices.profile import HERE, Figure, InstructionSet, Profile
+from voxrill.runtime.errors import ProfileError
 
 CLOCK = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
 

@@ -33,9 +33,9 @@ from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
 from voxrill.runtime.apps.evaluation.recordings import read_recordings
 from voxrill.runtime.apps.evaluation.tasks import sound_of
 from voxrill.runtime.apps.evaluation.words import normaliser
-from voxrill.runtime.audio_file import SAMPLE_RATE
-from voxrill.runtime.builtin import REFUSAL
-from voxrill.runtime.talk.edges import Floats
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.bundle.builtin import REFUSAL
 
 Answer = Callable[[Item], dict[str, Any]]
 """The fields of an item's line, less `id`."""

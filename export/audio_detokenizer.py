@@ -18,7 +18,7 @@ from voxrill.export.inverse_stft import InverseStft
 from voxrill.export.layers import rotate_halves, turned_back
 from voxrill.export.lfm import Keep, LfmConfig, LfmStack, attend_all
 from voxrill.export.windowed import keep_last, window_geometry
-from voxrill.runtime.contract import AUDIO_DETOKENIZER, BackboneSpec, CodecSpec, TensorSpec, lfm_state
+from voxrill.runtime.bundle.contract import AUDIO_DETOKENIZER, BackboneSpec, CodecSpec, TensorSpec, lfm_state
 
 SAMPLE_RATE = 24_000
 REPEAT = 6

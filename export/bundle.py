@@ -25,10 +25,9 @@ from voxrill.export.graphs import AUDIO_TABLE, GraphPlan, plan_graphs, read_mode
 from voxrill.export.onnx_config import largest_differences
 from voxrill.export.shared_weights import share_weights
 from voxrill.export.write import write_graph
-from voxrill.runtime.bundle import Bundle, link_file, open_bundle, remove, replacing_bundle, write_manifest
-from voxrill.runtime.contract import DECODER, FORMAT_VERSION, TEXT_HEAD, ModelSpec, StaticShapes, is_prefill
-from voxrill.runtime.errors import CheckpointError, ExportError, UsageError
-from voxrill.runtime.manifest import (
+from voxrill.runtime.bundle.bundle import Bundle, link_file, open_bundle, remove, replacing_bundle, write_manifest
+from voxrill.runtime.bundle.contract import DECODER, FORMAT_VERSION, TEXT_HEAD, ModelSpec, StaticShapes, is_prefill
+from voxrill.runtime.bundle.manifest import (
     LICENCE_FILE,
     REPORT_FILE,
     TOKENIZER_FILE,
@@ -37,8 +36,9 @@ from voxrill.runtime.manifest import (
     Source,
     Table,
 )
-from voxrill.runtime.steps import Progress, quiet
-from voxrill.runtime.tokenizer import Tokenizer
+from voxrill.runtime.engine.tokenizer import Tokenizer
+from voxrill.runtime.errors import CheckpointError, ExportError, UsageError
+from voxrill.runtime.progress import Progress, quiet
 
 AUDIO_TABLE_FILE = "audio_embeddings.f32"
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "optimum", "transformers", "numpy")

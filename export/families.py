@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from voxrill.export.checkpoint import CONFIG_FILE, DETOKENIZER_DIR, MIMI_FILE, Checkpoint
+from voxrill.runtime.bundle.manifest import Sampling, Task, Tasks
 from voxrill.runtime.errors import CheckpointError
-from voxrill.runtime.manifest import Sampling, Task, Tasks
 
 ARCHITECTURE = "Lfm2AudioForConditionalGeneration"
 LICENCE = "LFM Open License v1.0"

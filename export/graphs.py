@@ -20,8 +20,9 @@ from voxrill.export.depthformer import Depthformer, DepthformerConfig
 from voxrill.export.layers import linears_to_matmuls
 from voxrill.export.lfm import LfmConfig
 from voxrill.export.mimi_decoder import MimiConfig, load_mimi
-from voxrill.runtime import contract
-from voxrill.runtime.contract import (
+from voxrill.runtime.audio.log_mel import LogMelConfig
+from voxrill.runtime.bundle import contract
+from voxrill.runtime.bundle.contract import (
     AudioCodesSpec,
     BackboneSpec,
     CodecSpec,
@@ -33,7 +34,6 @@ from voxrill.runtime.contract import (
     graph_specs,
 )
 from voxrill.runtime.errors import CheckpointError
-from voxrill.runtime.log_mel import LogMelConfig
 
 Sizes = dict[str, int]
 EXAMPLE = "example"

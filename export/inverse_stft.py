@@ -2,7 +2,7 @@
 
 In: log-magnitudes and phases of some columns, and what earlier columns add to the samples to come. Out: samples, and
 the same for the next call. The window's sum of squares is taken to be what it is in the middle of a sound; its two
-ends, where fewer columns overlap, are made good by the host (`runtime/istft.py`).
+ends, where fewer columns overlap, are made good by the host (`runtime/engine/istft.py`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from voxrill.export.checkpoint import Tensors
 from voxrill.export.convolutions import CausalConv, CausalTransposedConv, CausalUpsampling
 from voxrill.export.layers import ConvProduct, rotary_angles, rotate_pairs, split_heads, turned_back
 from voxrill.export.windowed import keep_last, window_geometry
-from voxrill.runtime.contract import MIMI_DECODER, CodecSpec, TensorSpec, past_names
+from voxrill.runtime.bundle.contract import MIMI_DECODER, CodecSpec, TensorSpec, past_names
 
 SAMPLE_RATE = 24_000
 HEADS = 8

@@ -19,19 +19,18 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from voxrill.devices.errors import DeviceError
 from voxrill.devices.providers import CPU, session_options
 from voxrill.devices.qnn import Htp, context_file, sdk_version
 from voxrill.devices.socs import Soc
 from voxrill.export.npu_graphs import check_graph
 from voxrill.export.shared_weights import weights_size
-from voxrill.runtime.bundle import Bundle
-from voxrill.runtime.codec import Codec
-from voxrill.runtime.compiled import npu_graphs
-from voxrill.runtime.contract import AUDIO_ENCODER, DECODER, GraphSpec, is_prefill
-from voxrill.runtime.errors import BundleError, UsageError
-from voxrill.runtime.state import PaddedState
-from voxrill.runtime.steps import Progress, quiet
+from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.bundle.compiled import npu_graphs
+from voxrill.runtime.bundle.contract import AUDIO_ENCODER, DECODER, GraphSpec, is_prefill
+from voxrill.runtime.engine.codec import Codec
+from voxrill.runtime.engine.state import PaddedState
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.progress import Progress, quiet
 
 Array = NDArray[Any]
 
@@ -95,16 +94,13 @@ def check_bundle(
 
     Raises:
         UsageError: the bundle is of the cpu flavour, or `only` names another graph.
-        BundleError: onnxruntime-qnn is missing, or a graph is refused: the node and the remedy are named.
+        DeviceError: onnxruntime-qnn is missing, or a graph is refused: the node and the remedy are named.
     """
     chosen = choose_graphs(npu_graphs(bundle), only)
-    try:
-        sdk_version()
-        for name in chosen:
-            check_graph(bundle.path(bundle.manifest.graphs[name].file))
-        return _checked(bundle, socs, chosen, progress)
-    except DeviceError as error:
-        raise BundleError(error.message, error.remedy) from None
+    sdk_version()
+    for name in chosen:
+        check_graph(bundle.path(bundle.manifest.graphs[name].file))
+    return _checked(bundle, socs, chosen, progress)
 
 
 def choose_graphs(names: Sequence[str], only: Sequence[str]) -> list[str]:

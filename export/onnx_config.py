@@ -21,8 +21,8 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from voxrill.export.graphs import EXAMPLE, GraphPlan, Sizes
-from voxrill.runtime import contract
-from voxrill.runtime.contract import GraphSpec, TensorSpec
+from voxrill.runtime.bundle import contract
+from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec
 from voxrill.runtime.errors import ExportError
 
 RELATIVE_TOLERANCE = 1e-4

@@ -20,12 +20,12 @@ import onnxruntime as ort
 from voxrill.devices.providers import CPU, session_options
 from voxrill.export.npu_check import TOLERANCE, Array, Session, choose_graphs, largest_difference, state_loop
 from voxrill.export.rknn_session import find_interpreter, simulated
-from voxrill.runtime.bundle import Bundle
-from voxrill.runtime.compiled import npu_graphs
-from voxrill.runtime.contract import AUDIO_ENCODER
+from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.bundle.compiled import npu_graphs
+from voxrill.runtime.bundle.contract import AUDIO_ENCODER
+from voxrill.runtime.bundle.manifest import FLOAT32
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.manifest import FLOAT32
-from voxrill.runtime.steps import Progress, quiet
+from voxrill.runtime.progress import Progress, quiet
 
 Precision = Literal["float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float16", "int8")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from voxrill.devices.providers import data_file
-from voxrill.runtime.contract import EXTERNAL_ABOVE
+from voxrill.runtime.bundle.contract import EXTERNAL_ABOVE
 
 Bytes = NDArray[np.uint8]
 

@@ -19,7 +19,7 @@ from torch import nn
 from voxrill.export.checkpoint import sensible_config
 from voxrill.export.graphs import GraphPlan
 from voxrill.export.onnx_config import check_parity, example_inputs
-from voxrill.runtime.contract import EXTERNAL_ABOVE, TensorSpec
+from voxrill.runtime.bundle.contract import EXTERNAL_ABOVE, TensorSpec
 
 OPSET = 20
 _ANY_SIZE = 1 << 30

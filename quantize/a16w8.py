@@ -19,13 +19,13 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize
 from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
 from voxrill.quantize.turns import Turn, record
-from voxrill.runtime import contract
-from voxrill.runtime.audio_encoder import AudioEncoder
-from voxrill.runtime.backbone import Backbone
-from voxrill.runtime.codec import Codec
-from voxrill.runtime.contract import GraphSpec
-from voxrill.runtime.generate import Frame
-from voxrill.runtime.model import Model
+from voxrill.runtime.bundle import contract
+from voxrill.runtime.bundle.contract import GraphSpec
+from voxrill.runtime.engine.audio_encoder import AudioEncoder
+from voxrill.runtime.engine.backbone import Backbone
+from voxrill.runtime.engine.codec import Codec
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.generate import Frame
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -67,7 +67,7 @@ class _Overheard:
         return outputs
 
 
-def overhear(model: Model, sounds: Sequence[Floats]) -> dict[str, Feeds]:
+def overhear(model: Engine, sounds: Sequence[Floats]) -> dict[str, Feeds]:
     """What each NPU graph of `model` is given while it answers `sounds` (samples,) at 16 kHz, in speech."""
     feeds: dict[str, Feeds] = {name: [] for name in model.graphs if contract.is_for_npu(name)}
     graphs: dict[str, Any] = {name: _Overheard(model.graphs[name], kept) for name, kept in feeds.items()}

@@ -24,12 +24,12 @@ from voxrill.quantize.graph import Moments, Report, Weight, external_place, larg
 from voxrill.quantize.recipe import GPTQ, Recipe, read_recipe
 from voxrill.quantize.turns import record
 from voxrill.quantize.weights import to_int8
-from voxrill.runtime.bundle import Bundle, link_file, open_bundle, replacing_bundle, write_manifest
-from voxrill.runtime.contract import DECODER, DECODER_PREFILL, TEXT_HEAD, is_prefill
+from voxrill.runtime.bundle.bundle import Bundle, link_file, open_bundle, replacing_bundle, write_manifest
+from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, TEXT_HEAD, is_prefill
+from voxrill.runtime.bundle.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
-from voxrill.runtime.model import Model
-from voxrill.runtime.steps import Progress, quiet
+from voxrill.runtime.progress import Progress, quiet
 
 AUDIO_EMBEDDINGS = "audio_embeddings"
 """The table of spoken frames, by the name a recipe gives it."""
@@ -119,7 +119,7 @@ def _calibrate(
     asked = {graph: of_graph for graph, of_graph in asked.items() if of_graph}
     if not asked:
         return {}
-    model = Model(bundle)
+    model = Engine(bundle)
     tasks = bundle.manifest.tasks
     turns = [record(model, sound, task) for sound in sounds for task in (tasks.chat, tasks.transcribe)]
     return {graph: Calibration(model, graph, of_graph, turns).moments for graph, of_graph in asked.items()}
@@ -136,7 +136,7 @@ def _overhear(
             f"the recipe is for an NPU, and {bundle.directory} is of the cpu flavour",
             "Start from: voxrill export CHECKPOINT --flavour npu",
         )
-    heard = overhear(Model(bundle), sounds)
+    heard = overhear(Engine(bundle), sounds)
     return {graph: feeds for graph, feeds in heard.items() if recipe.is_static(graph)}
 
 

@@ -20,12 +20,12 @@ from onnx import helper
 from voxrill.devices.providers import CPU, data_file, session_options
 from voxrill.quantize.graph import Weight, load_graph
 from voxrill.quantize.turns import Turn
-from voxrill.runtime.bundle import Bundle, link_file
-from voxrill.runtime.contract import DECODER, DEPTHFORMER, KV_CAPACITY
-from voxrill.runtime.depthformer import forced_noise
+from voxrill.runtime.bundle.bundle import Bundle, link_file
+from voxrill.runtime.bundle.contract import DECODER, DEPTHFORMER, KV_CAPACITY
+from voxrill.runtime.engine.depthformer import forced_noise
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.generate import Frame
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.generate import Frame
-from voxrill.runtime.model import Model
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -52,7 +52,7 @@ class Calibration:
         UsageError: the graph cannot be calibrated, or no step of the turns runs it.
     """
 
-    def __init__(self, model: Model, graph: str, weights: Sequence[Weight], turns: Sequence[Turn]) -> None:
+    def __init__(self, model: Engine, graph: str, weights: Sequence[Weight], turns: Sequence[Turn]) -> None:
         if graph not in CALIBRATED:
             raise UsageError(
                 f"the recipe asks for gptq in {graph}", f"It works in {', '.join(CALIBRATED)}; use k_quant there"
@@ -111,7 +111,7 @@ def _exposed(bundle: Bundle, graph: str, weights: set[str], folder: Path) -> tup
     return path, {name: weight for name, (_, weight) in inputs.items()}
 
 
-def _decoder_feeds(model: Model, turns: Sequence[Turn]) -> Iterator[dict[str, Array]]:
+def _decoder_feeds(model: Engine, turns: Sequence[Turn]) -> Iterator[dict[str, Array]]:
     """Every turn whole, from an empty state."""
     for turn in turns:
         count = len(turn.rows)
@@ -125,7 +125,7 @@ def _decoder_feeds(model: Model, turns: Sequence[Turn]) -> Iterator[dict[str, Ar
         yield feed
 
 
-def _depthformer_feeds(model: Model, turns: Sequence[Turn]) -> Iterator[dict[str, Array]]:
+def _depthformer_feeds(model: Engine, turns: Sequence[Turn]) -> Iterator[dict[str, Array]]:
     """Every frame that was spoken, from the hidden state it came from."""
     backbone, codes = model.parts.backbone, model.manifest.model.codes
     for turn in turns:

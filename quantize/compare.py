@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxrill.quantize.turns import GREEDY, record
+from voxrill.runtime.audio.log_mel import mel_filterbank
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.generate import Token
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.events import EndEvent, Result
-from voxrill.runtime.generate import Token
-from voxrill.runtime.log_mel import mel_filterbank
-from voxrill.runtime.model import Model
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
@@ -65,8 +65,8 @@ class Comparison:
 
 
 def compare(
-    first: Model,
-    second: Model,
+    first: Engine,
+    second: Engine,
     sounds: Sequence[Floats],
     references: Sequence[str] | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -108,7 +108,7 @@ def _share(counts: NDArray[np.int64], total: int) -> list[float]:
 class _Graphs:
     """Each graph of both models on the same inputs."""
 
-    def __init__(self, first: Model, second: Model) -> None:
+    def __init__(self, first: Engine, second: Engine) -> None:
         self.first, self.second = first, second
         names = ("audio_encoder", "decoder", "text_head", "depthformer", "codec")
         self.differences = {name: Difference() for name in names}
@@ -149,7 +149,7 @@ class _Graphs:
 class _Ends:
     """Both models on their own."""
 
-    def __init__(self, first: Model, second: Model) -> None:
+    def __init__(self, first: Engine, second: Engine) -> None:
         self.models = (first, second)
         self.transcripts: tuple[list[str], list[str]] = ([], [])
         self.same_reply = self.same_codes = 0
@@ -182,7 +182,7 @@ class _Ends:
         return found
 
 
-def _answer(model: Model, sound: Floats) -> Result:
+def _answer(model: Engine, sound: Floats) -> Result:
     *_, end = model.chat(audio=sound, text_sampling=GREEDY, audio_sampling=GREEDY)
     assert isinstance(end, EndEvent)
     return end.result

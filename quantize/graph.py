@@ -26,9 +26,9 @@ from voxrill.quantize.gptq import to_gptq
 from voxrill.quantize.k_quant import to_k_quant
 from voxrill.quantize.recipe import BLOCKS, GPTQ, K_QUANT, Recipe, Rule
 from voxrill.quantize.weights import Int4Matrix, to_int4, to_int8
-from voxrill.runtime.contract import EXTERNAL_ABOVE
+from voxrill.runtime.bundle.contract import EXTERNAL_ABOVE
+from voxrill.runtime.bundle.manifest import FLOAT32
 from voxrill.runtime.errors import BundleError, UsageError
-from voxrill.runtime.manifest import FLOAT32
 
 Floats = NDArray[np.float32]
 Moments = Callable[[str], Floats]

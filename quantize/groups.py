@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from voxrill.quantize.graph import Weight, fitting_block, large_weights
 from voxrill.quantize.recipe import By
-from voxrill.runtime.bundle import Bundle
+from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.errors import UsageError
 
 _NUMBER = re.compile(r"(^|(?<=\.))\d+(?=\.)")

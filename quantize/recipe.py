@@ -26,7 +26,7 @@ from typing import Literal
 
 import msgspec
 
-from voxrill.runtime.contract import (
+from voxrill.runtime.bundle.contract import (
     AUDIO_DETOKENIZER,
     AUDIO_ENCODER,
     DECODER,

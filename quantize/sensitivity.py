@@ -26,19 +26,19 @@ from voxrill.quantize.graph import quantize_graph
 from voxrill.quantize.groups import Group
 from voxrill.quantize.recipe import K_QUANT, Recipe, Rule
 from voxrill.quantize.turns import Turn, record
-from voxrill.runtime.audio_encoder import AudioEncoder
-from voxrill.runtime.backbone import Backbone
-from voxrill.runtime.bundle import Bundle, link_file
-from voxrill.runtime.codec import Codec
-from voxrill.runtime.contract import AUDIO_ENCODER, DECODER
-from voxrill.runtime.depthformer import Depthformer
+from voxrill.runtime.bundle.bundle import Bundle, link_file
+from voxrill.runtime.bundle.contract import AUDIO_ENCODER, DECODER
+from voxrill.runtime.bundle.manifest import FLOAT32, Task
+from voxrill.runtime.engine.audio_encoder import AudioEncoder
+from voxrill.runtime.engine.backbone import Backbone
+from voxrill.runtime.engine.codec import Codec
+from voxrill.runtime.engine.depthformer import Depthformer
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.generate import Frame, Token
+from voxrill.runtime.engine.session import Graph
+from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.generate import Frame, Token
-from voxrill.runtime.manifest import FLOAT32, Task
-from voxrill.runtime.model import Model
-from voxrill.runtime.session import Graph
-from voxrill.runtime.stats import StageTimes
-from voxrill.runtime.steps import Progress, quiet
+from voxrill.runtime.progress import Progress, quiet
 
 Floats = NDArray[np.float32]
 
@@ -149,7 +149,7 @@ class _Trials:
 
     def __init__(self, bundle: Bundle, sounds: Sequence[Floats], scratch: Path, threads: int) -> None:
         self.bundle, self.scratch, self.threads = bundle, scratch, threads
-        self.model = Model(bundle, threads)
+        self.model = Engine(bundle, threads)
         tasks = bundle.manifest.tasks
         turns = [_live(self.model, sound, task) for sound in sounds for task in (tasks.transcribe, tasks.chat)]
         self.lived = [lived for lived in turns if lived.turn.steps]  # to silence some models say nothing
@@ -213,7 +213,7 @@ class _Trials:
                 cost.codes.append(divergence(wanted, got))
 
 
-def _live(model: Model, sound: Floats, task: Task) -> Lived:
+def _live(model: Engine, sound: Floats, task: Task) -> Lived:
     """A sound and what the model makes of it: transcribed or answered, greedily."""
     turn, parts = record(model, sound, task), model.parts
     hidden = _states(parts.backbone, turn.rows, turn)

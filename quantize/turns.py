@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.runtime.generate import Frame, Generation, Options, Token
-from voxrill.runtime.manifest import Sampling, Task
-from voxrill.runtime.model import Model
+from voxrill.runtime.bundle.manifest import Sampling, Task
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.generate import Frame, Generation, GenerationOptions, Token
 
 Floats = NDArray[np.float32]
 
@@ -39,7 +39,7 @@ class Turn:
         yield from zip(self.steps, hidden[self.prompt - 1 :], strict=False)
 
 
-def record(model: Model, sound: Floats, task: Task) -> Turn:
+def record(model: Engine, sound: Floats, task: Task) -> Turn:
     """A sound (samples,) at 16 kHz and what the model makes of it."""
     context, parts = model.conversation(system=task.system).context, model.parts
     with context.turn("user"):
@@ -48,7 +48,7 @@ def record(model: Model, sound: Floats, task: Task) -> Turn:
         heard = slice(start, context.positions)
     context.open_turn("assistant")
     prompt = context.waiting
-    steps = list(Generation(context, Options(task.mode, GREEDY, GREEDY, task.max_new_tokens)))
+    steps = list(Generation(context, GenerationOptions(task.mode, GREEDY, GREEDY, task.max_new_tokens)))
     answer = [
         parts.embed_tokens([step.id]) if isinstance(step, Token) else parts.embed_frames(step.codes[:, None])
         for step in steps

@@ -10,6 +10,10 @@
     │   └── NewerFormat      the bundle was made by a newer Voxrill
     ├── ExportError          a graph that could not be written, or does not match the model
     ├── UsageError           arguments that do not go together
+    ├── DeviceError          a device, profile, chip or provider that is not known or cannot be used
+    │   ├── ProviderError    an execution provider that is not installed, or finds nothing to run on
+    │   ├── ProfileError     a device profile that cannot be read or does not hold together
+    │   └── ChipError        an NPU chip that is not known, or refuses a graph
     ├── ProviderRefused      a graph that an execution provider would not take wholly
     ├── ContextFull          the conversation has outgrown the model's context
     ├── NotEnoughMemory      the model would not fit into this machine's memory
@@ -25,15 +29,20 @@ __all__ = [
     "AudioFileError",
     "BundleError",
     "CheckpointError",
+    "ChipError",
     "ContextFull",
+    "DeviceError",
     "ExportError",
     "HashMismatch",
     "MissingDependency",
     "NewerFormat",
     "NotEnoughMemory",
+    "ProfileError",
+    "ProviderError",
     "ProviderRefused",
     "UsageError",
     "VoxrillError",
+    "VoxrillWarning",
 ]
 
 
@@ -58,6 +67,10 @@ class VoxrillError(Exception):
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+class VoxrillWarning(UserWarning):
+    """Something a user should know although nothing failed; the command line shows it as one line."""
 
 
 class AudioFileError(VoxrillError):
@@ -94,6 +107,22 @@ class ExportError(VoxrillError):
 
 class UsageError(VoxrillError):
     """Arguments that are each well formed but do not go together, or are out of range."""
+
+
+class DeviceError(VoxrillError):
+    """A device, profile, chip or provider that is not known or cannot be used."""
+
+
+class ProviderError(DeviceError):
+    """An execution provider that is not known, not installed, or finds nothing to run on."""
+
+
+class ProfileError(DeviceError):
+    """A device profile that cannot be read, or does not hold together."""
+
+
+class ChipError(DeviceError):
+    """An NPU chip that is not known, or a graph that cannot be compiled for it."""
 
 
 class ProviderRefused(VoxrillError):

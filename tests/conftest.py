@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 import voxrill
+from benchmarks.talk.sound_server import SoundServer, check_pulseaudio
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.commands import CommandLine
-from voxrill.runtime.contract import StaticShapes
+from voxrill.runtime.audio.devices import portaudio
+from voxrill.runtime.bundle.contract import StaticShapes
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.talk.audio_devices import portaudio
-from voxrill.runtime.talk.bench.sound_server import SoundServer, check_pulseaudio
 
 NPU_SHAPES = StaticShapes(mel_frames=400, prefill=8, context=256)
 
@@ -88,7 +88,7 @@ def import_exporter() -> Any:
 
 @pytest.fixture(scope="module")
 def recipe():
-    """Modules of `examples/pebble` by name: `recipe("world")`."""
+    """Modules of `pebble` by name: `recipe("world")`."""
     folder = str(Path(__file__).parent.parent / "examples" / "pebble")
     sys.path.insert(0, folder)
     try:

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 import voxrill
-from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.serve.guard import Admission
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.running import Address, config

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from voxrill.runtime.audio_file import read_audio
-from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block
-from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions
+from voxrill.runtime.audio.audio_file import read_audio
+from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
+from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Block
+from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.talk.events import AssistantSaid, Notice, TurnEnded
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Listener
 from voxrill.runtime.talk.mind import Mind, MindOptions
-from voxrill.runtime.talk.voice_activity import VoiceActivity
 
 CLIPS = Path(__file__).parent / "pebble"
 HELD_OUT = json.loads((CLIPS / "held_out.json").read_text(encoding="utf-8"))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from voxrill.runtime import audio_file
-from voxrill.runtime.audio_file import WavWriter, as_waveform, read_audio, resample, write_wav
+from voxrill.runtime.audio import audio_file
+from voxrill.runtime.audio.audio_file import WavWriter, as_waveform, read_audio, resample, write_wav
 from voxrill.runtime.errors import AudioFileError, UsageError
 
 

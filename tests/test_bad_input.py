@@ -19,10 +19,10 @@ import soundfile
 
 from tests.checkpoints import make_checkpoint
 from tests.commands import Ran, check_refusal, clean_environment, contents, run_alone
-from voxrill.runtime import audio_file
-from voxrill.runtime.bundle import file_entry, open_bundle, replacing_bundle, verify_files
+from voxrill.runtime.audio import audio_file
+from voxrill.runtime.bundle.bundle import file_entry, open_bundle, replacing_bundle, verify_files
+from voxrill.runtime.bundle.manifest import MANIFEST_FILE, encode_manifest, read_manifest
 from voxrill.runtime.errors import BundleError
-from voxrill.runtime.manifest import MANIFEST_FILE, encode_manifest, read_manifest
 
 SPOKEN = "Hello there."  # what the tiny models answer with sound, with seed 0
 

@@ -12,8 +12,8 @@ pytest.importorskip("psutil", reason="the dev extra is not installed")
 from benchmarks import contenders, first_sound, groups, llama, products, protocol, run, worker
 from benchmarks.plot import plot
 from benchmarks.report import Group, ratio, table, tables
-from voxrill.runtime.bundle import open_bundle
-from voxrill.runtime.contract import InterleaveSpec
+from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.bundle.contract import InterleaveSpec
 
 ROOT = Path(__file__).parent.parent
 PEBBLE = ROOT / "voxrill" / "pebble" / "bundle"

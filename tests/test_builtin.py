@@ -14,8 +14,8 @@ import soundfile
 from rich.console import Console
 
 import voxrill
-from voxrill.runtime import builtin
-from voxrill.runtime import cli as commands
+from voxrill.commands import answers as commands
+from voxrill.runtime.bundle import builtin
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION = ROOT / "examples" / "question.wav"

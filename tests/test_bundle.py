@@ -12,9 +12,9 @@ import pytest
 import voxrill
 from tests.checkpoints import FAMILIES
 from tests.commands import contents
-from voxrill.runtime import bundle as bundles_module
-from voxrill.runtime import cli as runtime_cli
-from voxrill.runtime.manifest import MANIFEST_FILE, REPORT_FILE, Manifest, read_manifest
+from voxrill.commands import answers as runtime_cli
+from voxrill.runtime.bundle import bundle as bundles_module
+from voxrill.runtime.bundle.manifest import MANIFEST_FILE, REPORT_FILE, Manifest, read_manifest
 
 NAMES = {"lfm2": "lfm2-audio", "lfm2.5": "lfm2.5-audio"}
 CODECS = {"lfm2": "mimi_decoder", "lfm2.5": "audio_detokenizer"}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import voxrill
-from voxrill.runtime import contract
-from voxrill.runtime.builtin import open_builtin
-from voxrill.runtime.context import Context
-from voxrill.runtime.contract import (
+from voxrill.runtime.audio.log_mel import LogMelConfig
+from voxrill.runtime.bundle import contract
+from voxrill.runtime.bundle.builtin import open_builtin
+from voxrill.runtime.bundle.contract import (
     AudioCodesSpec,
     BackboneSpec,
     CodecSpec,
@@ -22,10 +22,10 @@ from voxrill.runtime.contract import (
     TensorSpec,
     graph_specs,
 )
-from voxrill.runtime.generate import Frame, Generation, Options, Token
-from voxrill.runtime.golden import ARRAYS, REST, SOUND_FRAMES, STEPS, differences, make_vectors, read_vectors
-from voxrill.runtime.log_mel import LogMelConfig
-from voxrill.runtime.manifest import MANIFEST_FILE, Manifest
+from voxrill.runtime.bundle.manifest import MANIFEST_FILE, Manifest
+from voxrill.runtime.engine.context import Context
+from voxrill.runtime.engine.generate import Frame, Generation, GenerationOptions, Token
+from voxrill.runtime.upkeep.golden import ARRAYS, REST, SOUND_FRAMES, STEPS, differences, make_vectors, read_vectors
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "bundle_contract.md"
@@ -167,7 +167,7 @@ def hold_sequential(page, model, text):
     context.add_text(text)
     backbone = page["Backbone"]()
     hidden = backbone.take_in(context.waiting)
-    wanted = list(Generation(context, Options("sequential", max_new_tokens=40)))
+    wanted = list(Generation(context, GenerationOptions("sequential", max_new_tokens=40)))
     tokens = [step.id for step in wanted if isinstance(step, Token)]
     frames = [step.codes for step in wanted if isinstance(step, Frame) and model.codec.decodes(step.codes)]
     order = "".join("T" if isinstance(step, Token) else "A" for step in wanted)

@@ -12,7 +12,7 @@ from tests.talking import HELD_OUT, spoken
 from voxrill.runtime.apps.calling import LISTING, Caller, Functions
 from voxrill.runtime.apps.functions import Function, parameters_of, spoken_calls, written_calls
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.steps import result_of
+from voxrill.runtime.progress import result_of
 
 SCHEMA = {
     "type": "object",

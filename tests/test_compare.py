@@ -9,7 +9,7 @@ import soundfile
 
 import voxrill
 from tests import signals
-from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.errors import UsageError
 
 comparing = pytest.importorskip("voxrill.quantize.compare", reason="needs jiwer: pip install 'voxrill[quantize]'")

@@ -5,7 +5,7 @@ import pytest
 
 import voxrill
 from tests import signals
-from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.bundle.bundle import open_bundle
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")

@@ -14,7 +14,7 @@ from voxrill.devices.product_rate import WIDTH, chain, product_rate
 from voxrill.devices.profile import shipped_profiles
 from voxrill.devices.providers import PROVIDERS
 from voxrill.devices.this import features
-from voxrill.runtime import doctor
+from voxrill.runtime.upkeep import doctor
 
 
 @pytest.fixture

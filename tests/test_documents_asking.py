@@ -20,7 +20,7 @@ from voxrill.runtime.apps.documents import asking
 from voxrill.runtime.apps.documents.answer import NOTHING_FOUND, AnswerText, Question
 from voxrill.runtime.apps.documents.citations import Citation
 from voxrill.runtime.apps.documents.prompt import Source, system_prompt
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.errors import ContextFull, UsageError
 from voxrill.runtime.events import AudioEvent, EndEvent, Result, TextEvent
 

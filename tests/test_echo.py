@@ -7,12 +7,12 @@ import pytest
 
 from tests.signals import integers, speech_like
 from tests.sound_cards import FakeSounddevice, card
+from voxrill.runtime.audio.echo import LATE, EchoCancellingMicrophone, canceller
+from voxrill.runtime.audio.microphone import DeviceMicrophone
+from voxrill.runtime.audio.protocols import BLOCK, RATE
+from voxrill.runtime.audio.speaker import Speaker
+from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.errors import MissingDependency
-from voxrill.runtime.talk.device_stream import AudioSystem
-from voxrill.runtime.talk.echo import LATE, EchoCancellingMicrophone, canceller
-from voxrill.runtime.talk.edges import BLOCK, RATE
-from voxrill.runtime.talk.microphone import DeviceMicrophone
-from voxrill.runtime.talk.speaker import Speaker
 
 PERIOD = RATE // 100
 SECONDS = 8

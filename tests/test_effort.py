@@ -5,9 +5,9 @@ import pytest
 
 import voxrill
 from tests.talking import SPOKEN, Scene
+from voxrill.runtime.audio.jitter import CAUTION, JitterPolicy
+from voxrill.runtime.audio.reply_sound import ReplySound
 from voxrill.runtime.talk.effort import PATIENCE, SETTLED, SMALLER, Effort
-from voxrill.runtime.talk.jitter import CAUTION, JitterPolicy
-from voxrill.runtime.talk.reply_sound import ReplySound
 
 RATE, TICK, FRAME = 1000, 0.01, 0.08
 SECONDS = 6.0

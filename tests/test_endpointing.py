@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.talking import HELD_OUT, SPOKEN, silence, spoken
+from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions, PushToTalk
+from voxrill.runtime.audio.protocols import BLOCK
+from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.talk.edges import BLOCK
-from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
-from voxrill.runtime.talk.voice_activity import VoiceActivity
 
 OPTIONS = EndpointOptions(begin=0.064, pause=0.128, endpoint=0.256, hold=0.0, longest=0.64)  # 2, 4, 8 and 20 blocks
 

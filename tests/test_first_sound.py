@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.talk.asking import Asked, Question
+from benchmarks.talk.first_sound import first_sound, group, table
+from benchmarks.talk.forced import ENDINGS, described, endless_conversation, steps_of
+from benchmarks.talk.measuring import voiced
+from benchmarks.talk.questions import joined, read_questions
+from benchmarks.talk.sound_server import WIRE_RATE
 from tests.commands import run_alone
 from tests.talking import SPOKEN, Scene
-from voxrill.runtime.talk.bench.asking import Asked, Question
-from voxrill.runtime.talk.bench.first_sound import first_sound, group, table
-from voxrill.runtime.talk.bench.forced import ENDINGS, described, endless_conversation, steps_of
-from voxrill.runtime.talk.bench.measuring import voiced
-from voxrill.runtime.talk.bench.questions import joined, read_questions
-from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
-from voxrill.runtime.talk.edges import BLOCK_SECONDS
+from voxrill.runtime.audio.protocols import BLOCK_SECONDS
 from voxrill.runtime.talk.mind import MindOptions
 
 SECONDS = 2.0

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 import voxrill
+from benchmarks.talk.measuring import voiced
+from benchmarks.talk.questions import read_questions
+from benchmarks.talk.sound_server import WIRE_RATE
+from benchmarks.talk.subject import Subject
+from benchmarks.talk.virtual_user import VirtualUser
 from tests.talking import SPOKEN, WORD, ClipMicrophone, FakeDetector, InstantPlayer, Watcher, silence, spoken
 from voxrill.runtime.apps.control import Control
 from voxrill.runtime.apps.grammar import Call, parse_grammar
 from voxrill.runtime.apps.live_control import LiveControl, LiveOptions
+from voxrill.runtime.audio.protocols import BLOCK
+from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.errors import AudioDeviceLost, UsageError
-from voxrill.runtime.talk.bench.measuring import voiced
-from voxrill.runtime.talk.bench.questions import read_questions
-from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
-from voxrill.runtime.talk.bench.subject import Subject
-from voxrill.runtime.talk.bench.virtual_user import VirtualUser
-from voxrill.runtime.talk.edges import BLOCK
 from voxrill.runtime.talk.events import Notice, StateChanged
-from voxrill.runtime.talk.wake_word import Waking
 
 COMMANDS = Path(__file__).parent.parent / "examples" / "commands.toml"
 LIMIT = 60

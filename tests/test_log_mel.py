@@ -4,8 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from voxrill.runtime.audio.log_mel import LogMel, LogMelConfig, mel_filterbank
 from voxrill.runtime.errors import AudioFileError
-from voxrill.runtime.log_mel import LogMel, LogMelConfig, mel_filterbank
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_equals_the_definition(log_mel, samples):
 def test_blocks_leave_no_seam(log_mel, monkeypatch):
     waveform = noise(16000 * 3)
     whole = log_mel(waveform)
-    monkeypatch.setattr("voxrill.runtime.log_mel._BLOCK_FRAMES", 7)
+    monkeypatch.setattr("voxrill.runtime.audio.log_mel._BLOCK_FRAMES", 7)
     np.testing.assert_allclose(log_mel(waveform), whole, atol=1e-4)
 
 

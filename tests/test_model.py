@@ -5,11 +5,11 @@ import pytest
 
 import voxrill
 from tests import signals
-from voxrill.runtime import state
-from voxrill.runtime.context import Context
+from voxrill.runtime.engine import state
+from voxrill.runtime.engine.context import Context
+from voxrill.runtime.engine.generate import Frame, Generation, GenerationOptions, Token
+from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.errors import AudioFileError, ContextFull, UsageError
-from voxrill.runtime.generate import Frame, Generation, Options, Token
-from voxrill.runtime.sampling import Sampler
 
 SOUND = signals.speech_like(20_000, 0)  # the random models answer this one aloud
 
@@ -64,7 +64,7 @@ def test_interleaved_follows_the_pattern(model):
     with context.turn("user"):
         context.add_text("Hi.")
     context.open_turn("assistant")
-    steps = list(Generation(context, Options("interleaved", max_new_tokens=pattern.text + pattern.audio + 1)))
+    steps = list(Generation(context, GenerationOptions("interleaved", max_new_tokens=pattern.text + pattern.audio + 1)))
     kinds = [type(step) for step in steps]
     frames = [step for step in steps if isinstance(step, Frame)]
     assert not any(frame.ends for frame in frames), "choose a prompt whose answer does not end in the first round"

@@ -14,12 +14,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from voxrill.devices.qnn import Htp, sdk_version
-from voxrill.devices.socs import CHECKED, SOCS, NpuError
-from voxrill.runtime.bundle import Bundle, open_bundle
-from voxrill.runtime.compiled import COMPILED_FILE, compile_bundle, compiled_folder, npu_graphs, open_compiled
-from voxrill.runtime.contract import DECODER, DECODER_PREFILL, StaticShapes, is_for_npu
-from voxrill.runtime.errors import BundleError, UsageError
-from voxrill.runtime.model import Model
+from voxrill.devices.socs import CHECKED, SOCS
+from voxrill.runtime.bundle.bundle import Bundle, open_bundle
+from voxrill.runtime.bundle.compiled import COMPILED_FILE, compile_bundle, compiled_folder, npu_graphs, open_compiled
+from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, StaticShapes, is_for_npu
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.errors import BundleError, ChipError, UsageError
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "examples" / "pebble" / "checkpoint"
@@ -55,7 +55,7 @@ def quantised(made_once, float_bundle):
     """`quantised(recipe)`: the same in one of the two forms for NPUs."""
     from voxrill.quantize.bundle import quantize_bundle
     from voxrill.quantize.recipe import read_recipe
-    from voxrill.runtime.audio_file import as_waveform
+    from voxrill.runtime.audio.audio_file import as_waveform
 
     sounds = [as_waveform(clip) for clip in CLIPS]
 
@@ -70,7 +70,7 @@ def quantised(made_once, float_bundle):
     return make
 
 
-def answer(model: Model):
+def answer(model: Engine):
     *_, end = model.chat(audio=CLIPS[0])
     return end.result
 
@@ -82,7 +82,7 @@ def answer(model: Model):
 @pytest.mark.parametrize(("recipe", "chip"), [("npu-int4", HTP), ("npu-a16w8", HTP), ("npu-a16w8", OLDEST)])
 def test_a_spoken_turn_on_the_simulator_says_the_same_words(quantised, recipe, chip):
     bundle = quantised(recipe)
-    on_cpu, on_npu = (answer(Model(bundle, npu=htp)) for htp in (None, chip))
+    on_cpu, on_npu = (answer(Engine(bundle, npu=htp)) for htp in (None, chip))
     assert on_npu.text == on_cpu.text and len(on_cpu.text.split()) > 2
     assert on_npu.codes.shape == on_cpu.codes.shape
     assert (on_npu.codes == on_cpu.codes).mean() >= 0.95
@@ -92,7 +92,7 @@ def test_a_spoken_turn_on_the_simulator_says_the_same_words(quantised, recipe, c
 
 @pytest.mark.parametrize("recipe", FORMS)
 def test_both_forms_say_what_float32_says(float_bundle, quantised, recipe):
-    assert answer(Model(quantised(recipe))).text == answer(Model(float_bundle)).text
+    assert answer(Engine(quantised(recipe))).text == answer(Engine(float_bundle)).text
 
 
 # The check
@@ -187,7 +187,7 @@ def test_a_dynamic_dimension_is_named(tmp_path):
 @simulated
 def test_what_the_provider_refuses_is_named(tmp_path):
     path = graph_of(tmp_path / "a.onnx", helper.make_node("Shrink", ["x"], ["y"], name="bend"))
-    with pytest.raises(NpuError, match=r"bend \(Shrink\)"):
+    with pytest.raises(ChipError, match=r"bend \(Shrink\)"):
         HTP.session(path)
 
 
@@ -229,7 +229,7 @@ def test_a_missing_package_has_its_pip_line(cli, float_bundle, monkeypatch):
 @pytest.fixture
 def copy(float_bundle, tmp_path) -> Bundle:
     """A copy that may be changed."""
-    from voxrill.runtime.bundle import link_file
+    from voxrill.runtime.bundle.bundle import link_file
 
     for file in float_bundle.directory.iterdir():
         if file.is_file():
@@ -273,7 +273,7 @@ def test_another_sdk_s_or_a_changed_context_is_refused(copy):
     ):
         manifest.write_bytes(whole.replace(there.encode(), then.encode()))
         with pytest.raises(BundleError, match=says) as refused:
-            Model(copy, npu=HTP)
+            Engine(copy, npu=HTP)
         assert remedy in str(refused.value)
     manifest.write_bytes(whole)
     binary = open_compiled(copy, HTP)[DECODER].with_name("decoder_qnn.bin")
@@ -287,15 +287,15 @@ def test_another_sdk_s_or_a_changed_context_is_refused(copy):
 @simulated
 def test_a_model_runs_from_its_context_binaries(copy):
     compile_bundle(copy, HTP)
-    model = Model(copy, npu=HTP)
+    model = Engine(copy, npu=HTP)
     rows = copy.table(copy.manifest.text_embeddings).rows(np.arange(3))
     backbone = model.parts.backbone
     hidden = backbone.forward(rows, backbone.new_state())
-    on_cpu = Model(copy).parts.backbone
+    on_cpu = Engine(copy).parts.backbone
     wanted = on_cpu.forward(rows, on_cpu.new_state())
     assert 0 < np.linalg.norm(hidden - wanted) <= 0.03 * np.linalg.norm(wanted)
 
 
 def test_only_the_npu_flavour_runs_on_an_npu(bundles):
     with pytest.raises(UsageError, match="cpu flavour"):
-        Model(open_bundle(bundles["lfm2.5"]), npu=HTP)
+        Engine(open_bundle(bundles["lfm2.5"]), npu=HTP)

@@ -8,10 +8,10 @@ import pytest
 
 from tests import signals
 from tests.checkpoints import fingerprint
-from voxrill.runtime import backbone
-from voxrill.runtime.context import Context
-from voxrill.runtime.generate import Frame, Generation, Options, Token
-from voxrill.runtime.log_mel import LogMel
+from voxrill.runtime.audio.log_mel import LogMel
+from voxrill.runtime.engine import backbone
+from voxrill.runtime.engine.context import Context
+from voxrill.runtime.engine.generate import Frame, Generation, GenerationOptions, Token
 
 FAMILIES = ("lfm2", "lfm2.5")
 RELATIVE = 1e-4  # embeddings, hidden states, text logits
@@ -138,7 +138,7 @@ def test_forced_sequences_reach_every_graph(models, family, case):
 
 def generate(context, mode, limit):
     """The stream as the goldens store it: text ids, codes, modality; and why it ended."""
-    generation = Generation(context, Options(mode, max_new_tokens=limit))
+    generation = Generation(context, GenerationOptions(mode, max_new_tokens=limit))
     steps = list(generation)
     text = [step.id for step in steps if isinstance(step, Token)]
     codes = [step.codes.tolist() for step in steps if isinstance(step, Frame)]

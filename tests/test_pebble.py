@@ -85,7 +85,7 @@ def test_lessons_are_what_the_runtime_asks(pebble, untrained):
     _, model, _ = untrained
     context = model.conversation().context
     lesson = tasks.speech("kitchen lights on", "US female", made_up_voices(pebble))
-    speech = voxrill.Conversation(model, model.manifest.tasks.speak, "Perform TTS. Use the US female voice.")
+    speech = voxrill.Conversation(model.parts, model.manifest.tasks.speak, "Perform TTS. Use the US female voice.")
     with speech.context.turn("user"):
         speech.context.add_text("kitchen lights on")
     speech.context.open_turn("assistant")
@@ -234,8 +234,8 @@ def initializers(path):
 
 def test_the_shipped_bundle_is_the_checkpoint(pebble, made_again):
     """Same graphs and numbers; a newer torch may name or order things otherwise, and weights round the same."""
-    from voxrill.runtime.builtin import open_builtin
-    from voxrill.runtime.bundle import open_bundle
+    from voxrill.runtime.bundle.builtin import open_builtin
+    from voxrill.runtime.bundle.bundle import open_bundle
 
     shipped, again = open_builtin(), open_bundle(made_again.directory)
     for field in ("name", "family", "source", "model", "tasks", "graphs"):
@@ -264,7 +264,7 @@ def test_both_bundles_answer_alike(made_again):
 
 
 def test_what_ships_is_small_and_ours():
-    from voxrill.runtime.builtin import open_builtin
+    from voxrill.runtime.bundle.builtin import open_builtin
 
     manifest = open_builtin().manifest
     assert manifest.name == "pebble"
@@ -276,7 +276,7 @@ def test_what_ships_is_small_and_ours():
 
 
 def test_the_shipped_tokenizer_is_the_world_s(pebble):
-    from voxrill.runtime.builtin import open_builtin
+    from voxrill.runtime.bundle.builtin import open_builtin
 
     bundle = open_builtin()
     built = pebble("vocabulary").build_tokenizer().get_vocab()
@@ -285,7 +285,7 @@ def test_the_shipped_tokenizer_is_the_world_s(pebble):
 
 
 def test_the_shipped_world_is_the_recipe_s(pebble):
-    from voxrill.runtime import builtin
+    from voxrill.runtime.bundle import builtin
 
     package = pebble("package")
     shipped = (package.SHIPPED / "world.json").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 import soxr
 
 import voxrill
-from voxrill.runtime.builtin import REFUSAL, pebble_world
+from voxrill.runtime.bundle.builtin import REFUSAL, pebble_world
 
 CLIPS = Path(__file__).parent / "pebble"
 HELD_OUT = json.loads((CLIPS / "held_out.json").read_text(encoding="utf-8"))
@@ -134,7 +134,7 @@ def test_a_spoken_command_and_a_written_addition(pebble):
 
 
 def test_half_a_minute_of_talk_is_refused(pebble):
-    outside = [voxrill.runtime.audio_file.as_waveform(CLIPS / clip["file"]) for clip in of("outside")]
+    outside = [voxrill.runtime.audio.audio_file.as_waveform(CLIPS / clip["file"]) for clip in of("outside")]
     talk = np.concatenate(outside * 3)[: 30 * 16_000]
     answer = ask(pebble, audio=talk)
     assert answer.finish_reason == "stop" and answer.text.strip() == REFUSAL

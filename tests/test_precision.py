@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Ran, check_refusal, clean_environment, contents
-from voxrill.runtime.bundle import open_bundle, verify_files
-from voxrill.runtime.manifest import FLOAT32, REPORT_FILE, read_manifest
+from voxrill.runtime.bundle.bundle import open_bundle, verify_files
+from voxrill.runtime.bundle.manifest import FLOAT32, REPORT_FILE, read_manifest
 
 pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from voxrill.runtime.bundle import Bundle, open_bundle
-from voxrill.runtime.contract import DECODER, StaticShapes, is_prefill
-from voxrill.runtime.model import Model
+from voxrill.runtime.bundle.bundle import Bundle, open_bundle
+from voxrill.runtime.bundle.contract import DECODER, StaticShapes, is_prefill
+from voxrill.runtime.engine.engine import Engine
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINT = ROOT / "examples" / "pebble" / "checkpoint"
@@ -28,7 +28,7 @@ def forms(made_once, exporter):
     from voxrill.quantize import graph
     from voxrill.quantize.bundle import quantize_bundle
     from voxrill.quantize.recipe import read_recipe
-    from voxrill.runtime.audio_file import as_waveform
+    from voxrill.runtime.audio.audio_file import as_waveform
 
     def make(name: str, out: Path) -> None:
         if name == "float32":
@@ -48,7 +48,7 @@ def forms(made_once, exporter):
     logging.disable(logging.NOTSET)
 
 
-def answer(model: Model):
+def answer(model: Engine):
     *_, end = model.chat(audio=CLIPS[0])
     return end.result
 
@@ -76,7 +76,7 @@ def test_every_graph_compiles_from_the_one_file(cli, forms, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_spoken_turn_says_the_same_words_with_one_width_and_with_two(forms, form):
-    model = Model(forms(form))
+    model = Engine(forms(form))
     said = answer(model)
     wide, narrow = ("decoder_prefill_32", "decoder_prefill")
     assert len(said.text.split()) > 2 and wide in model.times.stages and narrow in model.times.stages
@@ -85,7 +85,7 @@ def test_a_spoken_turn_says_the_same_words_with_one_width_and_with_two(forms, fo
 
 
 def test_the_narrowest_graph_that_holds_the_rest_is_taken(forms, monkeypatch):
-    model = Model(forms("float32"))
+    model = Engine(forms("float32"))
     backbone, calls = model.parts.backbone, []
     for name in (DECODER, "decoder_prefill", "decoder_prefill_32"):
         graph = model.graphs[name]
@@ -127,7 +127,7 @@ def test_prefill_graphs_go_with_the_decoder(cli, npu_bundles, tiny_checkpoints, 
 
 
 def test_a_manifest_without_further_widths_is_read(npu_bundles, tmp_path):
-    from voxrill.runtime.manifest import decode_manifest
+    from voxrill.runtime.bundle.manifest import decode_manifest
 
     content = json.loads((npu_bundles["lfm2.5"] / "manifest.json").read_bytes())
     del content["static"]["wider_prefill"]

@@ -12,11 +12,12 @@ import pytest
 import voxrill
 from tests.commands import run_alone
 from voxrill.devices.choice import choose
-from voxrill.devices.plugins import PLUGINS, ProviderError, register
-from voxrill.devices.profile import PROFILES, ProfileError, read_profile
+from voxrill.devices.plugins import PLUGINS, register
+from voxrill.devices.profile import PROFILES, read_profile
 from voxrill.devices.providers import CPU, PROVIDERS, Provider, find_provider
-from voxrill.runtime.model import Fallback
-from voxrill.runtime.tuning import outputs
+from voxrill.runtime.engine.engine import Fallback
+from voxrill.runtime.errors import ProfileError, ProviderError
+from voxrill.runtime.upkeep.tuning import outputs
 
 CLIPS = sorted((Path(__file__).parent / "pebble").glob("*-known.flac"))[:4]
 OPENVINO = PLUGINS["openvino"]
@@ -149,7 +150,7 @@ def test_the_report_of_the_cpu(cli):
         assert share["provider"] == CPU and sum(share["nodes"].values()) > 0 and share["ms"] > 0
 
 
-@pytest.mark.filterwarnings("default::voxrill.runtime.model.Fallback")
+@pytest.mark.filterwarnings("default::voxrill.runtime.engine.engine.Fallback")
 def test_the_report_of_a_fallback(cli, openvino):
     ran = cli("providers", "--provider", "audio_detokenizer=openvino", "--json", "--threads", "1")
     assert "nodes that fell back to the CPU: audio_detokenizer" in ran.err

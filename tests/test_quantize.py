@@ -12,10 +12,10 @@ import pytest
 import voxrill
 from tests import signals
 from tests.commands import contents
-from voxrill.runtime.bundle import open_bundle, verify_files
+from voxrill.runtime.bundle.bundle import open_bundle, verify_files
+from voxrill.runtime.bundle.manifest import QUANTIZE_REPORT_FILE
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.manifest import QUANTIZE_REPORT_FILE
-from voxrill.runtime.smoke import smoke_run
+from voxrill.runtime.upkeep.smoke import smoke_run
 
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from voxrill.runtime.talk.bench.sound_server import SoundServer
+from benchmarks.talk.sound_server import SoundServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.errors import BundleError
 
 PYTHON = Path(__file__).parent.parent / ".venv-rknn" / "bin" / "python"

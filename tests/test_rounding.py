@@ -8,9 +8,9 @@ import soundfile
 
 import voxrill
 from tests import signals
-from voxrill.runtime.bundle import open_bundle, verify_files
+from voxrill.runtime.bundle.bundle import open_bundle, verify_files
+from voxrill.runtime.bundle.manifest import QUANTIZE_REPORT_FILE
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.manifest import QUANTIZE_REPORT_FILE
 
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from tests import signals
-from voxrill.runtime.bundle import open_bundle
+from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.errors import UsageError
 
 pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")

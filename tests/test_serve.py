@@ -18,7 +18,7 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 import openai
 
 from tests.serving import ANSWER, HEARD, QUESTION, in_base64, serving
-from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.serve.guard import Admission
 from voxrill.runtime.serve.limits import Limits
 

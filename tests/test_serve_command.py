@@ -44,7 +44,7 @@ def test_a_port_that_is_taken(cli):
 
 
 def test_without_the_extra(cli, monkeypatch):
-    monkeypatch.setattr("voxrill.runtime.serve.cli.PACKAGES", ("no_such_package",))
+    monkeypatch.setattr("voxrill.commands.serve.PACKAGES", ("no_such_package",))
     ran = cli("serve")
     assert ran.status == 2
     assert "no_such_package is not installed" in ran.err and 'pip install "voxrill[serve]"' in ran.err

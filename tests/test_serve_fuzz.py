@@ -33,7 +33,7 @@ import websockets
 
 from tests.commands import clean_environment
 from tests.serving import HEARD, QUESTION, in_base64, spoken
-from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.uploads import decode
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.snapshot import open_snapshot, save_snapshot
+from voxrill.runtime.upkeep.snapshot import open_snapshot, save_snapshot
 
 SYSTEM = "Respond with interleaved text and audio. " * 8
 
@@ -25,7 +25,7 @@ def test_a_snapshot_goes_on_to_the_bit(model, npu_models, tmp_path):
 
 
 def test_a_long_prompt_fits_a_small_cache(models, tmp_path, monkeypatch):
-    from voxrill.runtime import state
+    from voxrill.runtime.engine import state
 
     monkeypatch.setattr(state, "FIRST_CAPACITY", 2)
     model = models["lfm2.5"]

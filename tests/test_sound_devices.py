@@ -9,17 +9,17 @@ import pytest
 
 from tests.signals import speech_like
 from tests.sound_cards import FakeSounddevice, PortAudioError, card
+from voxrill.runtime.audio import sound_checks
+from voxrill.runtime.audio.devices import choose, explained, found_devices, portaudio
+from voxrill.runtime.audio.jitter import LULL, ROUND, JitterPolicy
+from voxrill.runtime.audio.microphone import WAITING_CHUNKS, DeviceMicrophone
+from voxrill.runtime.audio.protocols import BLOCK, RATE
+from voxrill.runtime.audio.resampler import Resampler
+from voxrill.runtime.audio.ring_buffer import Handover
+from voxrill.runtime.audio.sound_checks import Heard
+from voxrill.runtime.audio.speaker import Speaker
+from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.errors import AudioDeviceError, AudioDeviceLost
-from voxrill.runtime.talk import sound_checks
-from voxrill.runtime.talk.audio_devices import choose, explained, found_devices, portaudio
-from voxrill.runtime.talk.device_stream import AudioSystem
-from voxrill.runtime.talk.edges import BLOCK, RATE
-from voxrill.runtime.talk.handover import Handover
-from voxrill.runtime.talk.jitter import LULL, ROUND, JitterPolicy
-from voxrill.runtime.talk.microphone import WAITING_CHUNKS, DeviceMicrophone
-from voxrill.runtime.talk.resampler import Resampler
-from voxrill.runtime.talk.sound_checks import Heard
-from voxrill.runtime.talk.speaker import Speaker
 
 MODEL_RATE = 24_000
 FAST, SLOW = 0.05, 2.0  # seconds of computing a second of sound

@@ -7,10 +7,11 @@ import sys
 import pytest
 
 from tests.commands import clean_environment
+from voxrill.commands import bench as sustained_cli
+from voxrill.commands.bench import describe
 from voxrill.devices.heat import BASELINE, CLOCKED_DOWN, IN_A_ROW, SLOWER, Sample, clock, judge, temperature
-from voxrill.runtime import sustained, sustained_cli
-from voxrill.runtime.sustained import ANSWER_FRAMES, sustain
-from voxrill.runtime.sustained_cli import describe
+from voxrill.runtime.upkeep import sustained
+from voxrill.runtime.upkeep.sustained import ANSWER_FRAMES, sustain
 
 COOL = (1.0, 2.4)
 HOT = (SLOWER - 0.1, 2.4 * (CLOCKED_DOWN - 0.2))

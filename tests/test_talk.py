@@ -12,10 +12,10 @@ import soundfile
 
 import voxrill
 from tests.talking import SPOKEN, Scene, silence, spoken
-from voxrill.runtime.context import Spoken, Tokens
+from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
+from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Block
+from voxrill.runtime.engine.context import Spoken, Tokens
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.talk.edges import BLOCK_SECONDS, Block
-from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.talk.listener import Ended, Interrupted, Paused, Resumed, Typed
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.recording import Recorder, describe

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from tests.talking import InstantPlayer
-from voxrill.runtime.talk import cli as talk_cli
+from voxrill.commands import talk as talk_cli
 
 NAMES = ("turn", "typed", "text", "interrupted", "error", "waited", "underruns", "private_memory", "trace")
 

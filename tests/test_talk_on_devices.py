@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from benchmarks.talk.measuring import voiced
+from benchmarks.talk.questions import read_questions
+from benchmarks.talk.sound_server import WIRE_RATE
+from benchmarks.talk.subject import Subject
+from benchmarks.talk.virtual_user import VirtualUser
 from tests.commands import run_alone
-from voxrill.runtime.talk.bench.measuring import voiced
-from voxrill.runtime.talk.bench.questions import read_questions
-from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
-from voxrill.runtime.talk.bench.subject import Subject
-from voxrill.runtime.talk.bench.virtual_user import VirtualUser
 
 LIMIT = 60
 TALK = ("-m", "voxrill", "talk", "--json", "--threads", "1")

@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.talk.sound_server import WIRE_RATE
+from benchmarks.talk.virtual_user import VirtualUser
 from tests.commands import clean_environment
 from tests.signals import SAMPLE_RATE, speech_like
 from tests.talking import CLIPS, SPOKEN, ClipMicrophone, silence, spoken
-from voxrill.runtime.apps import transcribe_cli, writing
+from voxrill.commands import transcribe as transcribe_cli
+from voxrill.commands import transcript_writer as writing
 from voxrill.runtime.apps.journal import Journal
 from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent
-from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
-from voxrill.runtime.talk.bench.virtual_user import VirtualUser
 
 SPOKEN = SPOKEN[:1] + SPOKEN[2:]  # of the second, the built-in model hears "forty" for "thirty" in a segment
 SAID = [clip["words"] for clip in SPOKEN[:12]]
@@ -219,7 +220,7 @@ def test_what_is_no_journal_is_not_overwritten(tmp_path):
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started without it
-from voxrill.runtime.apps import writing
+from voxrill.commands import transcript_writer as writing
 hear = writing.ModelRecogniser.__call__
 def slowly(self, samples):
     time.sleep(0.3)

@@ -14,15 +14,16 @@ import pytest
 import voxrill
 from voxrill.devices import memory as machine
 from voxrill.devices.processor import processor
-from voxrill.runtime import memory, threads, tuned, tuning
-from voxrill.runtime.builtin import open_builtin
-from voxrill.runtime.bundle import open_bundle
-from voxrill.runtime.contract import AUDIO_ENCODER
+from voxrill.runtime.bundle import memory, tuned
+from voxrill.runtime.bundle.builtin import open_builtin
+from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.bundle.contract import AUDIO_ENCODER
+from voxrill.runtime.bundle.manifest import FLOAT32, read_manifest
+from voxrill.runtime.bundle.memory import memory_needed
+from voxrill.runtime.bundle.tuned import PLAIN, NotTuned, fingerprint, open_tuned, read_tuned_file
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import BundleError, NotEnoughMemory
-from voxrill.runtime.manifest import FLOAT32, read_manifest
-from voxrill.runtime.memory import memory_needed
-from voxrill.runtime.model import Model
-from voxrill.runtime.tuned import PLAIN, NotTuned, fingerprint, open_tuned, read_tuned_file
+from voxrill.runtime.upkeep import threads, tuning
 
 TIMINGS = {1: {"prefill": 90.0, "step": 3.0, "frame": 2.0}, 2: {"prefill": 50.0, "step": 2.0, "frame": 1.5}}
 
@@ -73,7 +74,7 @@ def rewrite(folder, **changes):
 
 def same_bits(bundle, count=1):
     opened = open_bundle(bundle)
-    plain, fitted = Model(opened, count, PLAIN), Model(opened, count)
+    plain, fitted = Engine(opened, count, PLAIN), Engine(opened, count)
     assert fitted.tuned.graphs and not plain.tuned.graphs
     for wanted, found in zip(tuning.outputs(plain), tuning.outputs(fitted), strict=True):
         np.testing.assert_array_equal(wanted, found)
@@ -151,7 +152,7 @@ def test_the_command_for_machines(cli, pebble):
 def test_the_number_of_threads_is_remembered(made):
     assert voxrill.load(made).threads == 2
     assert voxrill.load(made, threads=1).threads == 1
-    assert Model(open_bundle(made), 0, PLAIN).threads == 0
+    assert Engine(open_bundle(made), 0, PLAIN).threads == 0
 
 
 def test_more_threads_must_be_worth_it():
@@ -342,7 +343,7 @@ def test_available_memory(tmp_path, meminfo, cgroup, files, wanted):
 
 def test_a_model_that_does_not_fit_is_refused(cli, pebble, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 5_000_000)
-    monkeypatch.setattr("voxrill.runtime.model.Graph", None)  # nothing is loaded
+    monkeypatch.setattr("voxrill.runtime.engine.engine.Graph", None)  # nothing is loaded
     says = ("pebble needs about", "5 MB are available", "set VOXRILL_IGNORE_MEMORY=1")
     cli.refuses("chat", "--text", "hello", "--output", "text", "--bundle", "pebble", saying=says)
     cli.refuses("tune", "pebble", saying=says)

@@ -15,20 +15,21 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.talk import asking, sound_server
+from benchmarks.talk import cli as bench_cli
+from benchmarks.talk.asking import Asked, Interrupted, Question, ask, interrupt
+from benchmarks.talk.cascade import check_cascade
+from benchmarks.talk.measuring import voiced
+from benchmarks.talk.questions import read_questions
+from benchmarks.talk.report import Result, as_json, growth, growth_table, plot, table
+from benchmarks.talk.sound_server import WIRE_RATE, SoundServer
+from benchmarks.talk.subject import Subject
+from benchmarks.talk.virtual_user import VirtualUser
 from tests.commands import run_alone
 from tests.signals import speech_like
+from voxrill.runtime.apps.evaluation.figures import percentile
+from voxrill.runtime.audio.protocols import RATE
 from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.talk.bench import asking, sound_server
-from voxrill.runtime.talk.bench import cli as bench_cli
-from voxrill.runtime.talk.bench.asking import Asked, Interrupted, Question, ask, interrupt
-from voxrill.runtime.talk.bench.cascade import check_cascade
-from voxrill.runtime.talk.bench.measuring import percentile, voiced
-from voxrill.runtime.talk.bench.questions import read_questions
-from voxrill.runtime.talk.bench.report import Result, as_json, growth, growth_table, plot, table
-from voxrill.runtime.talk.bench.sound_server import WIRE_RATE, SoundServer
-from voxrill.runtime.talk.bench.subject import Subject
-from voxrill.runtime.talk.bench.virtual_user import VirtualUser
-from voxrill.runtime.talk.edges import RATE
 
 LIMIT = 60  # seconds, for whatever runs over PulseAudio
 
@@ -226,10 +227,10 @@ def test_the_command_says_what_to_install_for_the_virtual_user(cli, monkeypatch)
 
 ANSWERER = """
 import json, sys, numpy as np
-from voxrill.runtime.talk.device_stream import AudioSystem
-from voxrill.runtime.talk.edges import RATE
-from voxrill.runtime.talk.microphone import DeviceMicrophone
-from voxrill.runtime.talk.speaker import Speaker
+from voxrill.runtime.audio.streams import AudioSystem
+from voxrill.runtime.audio.protocols import RATE
+from voxrill.runtime.audio.microphone import DeviceMicrophone
+from voxrill.runtime.audio.speaker import Speaker
 
 system, loud, quiet = AudioSystem(), False, 0
 notify = lambda text: print(json.dumps({"notice": text, "text": ""}), flush=True)
@@ -341,7 +342,7 @@ def test_the_doctor_finds_echo_and_silence(server, tmp_path, source, status, say
 def test_the_doctor_without_devices(tmp_path):
     """Without a sound server, and on a machine without sound cards, nothing is there to be checked."""
     script = (
-        "import sys; from voxrill.runtime.talk.audio_devices import found_devices, portaudio\n"
+        "import sys; from voxrill.runtime.audio.devices import found_devices, portaudio\n"
         "sys.exit(len(found_devices(portaudio())) > 0)"
     )
     nowhere = {"PULSE_SERVER": f"unix:{tmp_path}/nowhere"}

@@ -12,17 +12,17 @@ import soundfile
 import soxr
 
 import voxrill
+from benchmarks.talk.sound_server import WIRE_RATE
+from benchmarks.talk.subject import Subject
+from benchmarks.talk.virtual_user import VirtualUser
 from tests.talking import CLIPS, HELD_OUT, SPOKEN, WORD, FakeDetector, Scene, silence, spoken
-from voxrill.runtime.audio_file import as_waveform, read_audio
+from voxrill.runtime.audio.audio_file import as_waveform, read_audio
+from voxrill.runtime.audio.endpointing import blocks
+from voxrill.runtime.audio.protocols import BLOCK, RATE, Block
+from voxrill.runtime.audio.wake_word import AHEAD, WakeWord, Waking, after_word
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.talk.bench.sound_server import WIRE_RATE
-from voxrill.runtime.talk.bench.subject import Subject
-from voxrill.runtime.talk.bench.virtual_user import VirtualUser
-from voxrill.runtime.talk.edges import BLOCK, RATE, Block
-from voxrill.runtime.talk.endpointing import blocks
 from voxrill.runtime.talk.events import StateChanged
 from voxrill.runtime.talk.listener import Ended, Interrupted, Paused, Resumed, Slept, Woke
-from voxrill.runtime.talk.wake_word import AHEAD, WakeWord, Waking, after_word
 
 ASKED = [SPOKEN[0], SPOKEN[2]]
 

@@ -26,7 +26,7 @@ from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, Synthesize
 from wyoming.vad import VoiceStarted
 
 from tests.serving import ANSWER, HEARD, QUESTION, serving
-from voxrill.runtime.audio_file import read_audio
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.realtime.session import RealtimeSession

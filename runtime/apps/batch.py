@@ -19,16 +19,17 @@ from typing import Any, Self
 
 import msgspec
 
-from voxrill import __version__
 from voxrill.runtime.apps.subtitles import as_json
 from voxrill.runtime.apps.transcript import SegmentEvent
-from voxrill.runtime.audio_file import SAMPLE_RATE, SOUND_FILES, read_pieces
-from voxrill.runtime.bundle import Bundle, hash_file
-from voxrill.runtime.cli import printable
+from voxrill.runtime.apps.transcription import transcribe_stream
+from voxrill.runtime.atomic_write import replacing
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, SOUND_FILES, read_pieces
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.bundle.bundle import Bundle, hash_file
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.model import Model
-from voxrill.runtime.replacing import replacing
-from voxrill.runtime.talk.edges import Floats
+from voxrill.runtime.printable import printable
+from voxrill.runtime.version import VERSION
 
 Record = dict[str, Any]
 """file, sha256, made_with, and either seconds, text and segments, or error."""
@@ -50,7 +51,7 @@ def sound_files(folder: Path) -> list[Path]:
 
 def made_with(bundle: Bundle, wished: Mapping[str, Any]) -> Record:
     """What makes a transcript what it is, beside the sound."""
-    return {"voxrill": __version__, "bundle": bundle.sha256, "options": dict(wished)}
+    return {"voxrill": VERSION, "bundle": bundle.sha256, "options": dict(wished)}
 
 
 def short_hash(made: Record) -> str:
@@ -120,7 +121,9 @@ class Results:
         return found
 
 
-def record_of(model: Model, path: Path, sha256: str, made: str, wished: Mapping[str, Any], stop: Flag) -> Record | None:
+def record_of(
+    model: Engine, path: Path, sha256: str, made: str, wished: Mapping[str, Any], stop: Flag
+) -> Record | None:
     """One sound's record; None if it was stopped."""
     record: Record = {"file": printable(path), "sha256": sha256, "made_with": made}
     heard = 0
@@ -133,7 +136,7 @@ def record_of(model: Model, path: Path, sha256: str, made: str, wished: Mapping[
 
     segments: list[SegmentEvent] = []
     try:
-        for event in model.transcribe_stream(counted(), tentative=False, **wished):
+        for event in transcribe_stream(model, counted(), tentative=False, **wished):
             assert isinstance(event, SegmentEvent)
             segments.append(event)
             if stop.is_set():
@@ -149,13 +152,13 @@ def record_of(model: Model, path: Path, sha256: str, made: str, wished: Mapping[
 
 
 def transcribe_batch(
-    models: Sequence[Model], files: Iterable[tuple[Path, str]], made: str, wished: Mapping[str, Any]
+    models: Sequence[Engine], files: Iterable[tuple[Path, str]], made: str, wished: Mapping[str, Any]
 ) -> Generator[Record, None, None]:
     """Records of `files` (each with its hash) as they are finished; as many at a time as there are models.
 
     Closed early, it ends what is being done at the next segment.
     """
-    free: Queue[Model] = Queue()
+    free: Queue[Engine] = Queue()
     for model in models:
         free.put(model)
     stop = Flag()

@@ -20,11 +20,11 @@ from voxrill.runtime.apps.functions import MOST_CALLS, MOST_FUNCTIONS, Function,
 from voxrill.runtime.apps.grammar import Call, Sentence, distinct
 from voxrill.runtime.apps.token_tree import TokenTree
 from voxrill.runtime.apps.written import Written, as_transcribed
-from voxrill.runtime.context import Context, Floats
+from voxrill.runtime.engine.context import Context, Floats
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from voxrill.runtime.model import Model
+    from voxrill.runtime.engine.engine import Engine
 
 LISTING = "Call one of these functions, written as NAME(ARGUMENT=VALUE, ARGUMENT=VALUE):"
 """What the prompt of functions without phrases begins with; their JSON follows, a line each."""
@@ -70,7 +70,7 @@ class Functions:
         UsageError: something in them cannot be meant, written or counted out; the message names it.
     """
 
-    def __init__(self, model: Model, functions: Sequence[Function], only: str | None = None) -> None:
+    def __init__(self, model: Engine, functions: Sequence[Function], only: str | None = None) -> None:
         self._model, self._functions = model, functions
         _check(functions, only)
         self.listing = "\n".join([LISTING, *(function.listed() for function in functions if not function.phrases)])
@@ -143,7 +143,7 @@ class Caller:
         threshold: confidence from which a call is made, where none need be.
     """
 
-    def __init__(self, model: Model, threshold: float = THRESHOLD) -> None:
+    def __init__(self, model: Engine, threshold: float = THRESHOLD) -> None:
         self._model = model
         self._threshold = threshold
         self._prompts: dict[str, Prompt] = {}

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.apps.constrained import Prompt, log_probabilities
 from voxrill.runtime.apps.token_tree import TokenTree
-from voxrill.runtime.audio_file import AudioSource, as_waveform
-from voxrill.runtime.builtin import LABELS, is_pebble
+from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
+from voxrill.runtime.bundle.builtin import LABELS, is_pebble
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from voxrill.runtime.model import Model
+    from voxrill.runtime.engine.engine import Engine
 
 TASK = "intent"
 """What is named unless something else is wished."""
@@ -68,7 +68,7 @@ class Classifier:
     """
 
     def __init__(
-        self, model: Model, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None
+        self, model: Engine, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None
     ) -> None:
         pebble = is_pebble(model.manifest)
         self.labels = _checked(LABELS.get(task, ()) if labels is None and pebble else labels or (), task)

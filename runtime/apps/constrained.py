@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxrill.runtime.apps.token_tree import Place, TokenTree
-from voxrill.runtime.backbone import PREFILL_CHUNK
-from voxrill.runtime.context import Context, ContextMark, Floats
-from voxrill.runtime.steps import result_of
+from voxrill.runtime.engine.backbone import PREFILL_CHUNK
+from voxrill.runtime.engine.context import Context, ContextMark, Floats
+from voxrill.runtime.progress import result_of
 
 if TYPE_CHECKING:
-    from voxrill.runtime.model import Model
+    from voxrill.runtime.engine.engine import Engine
 
 
 class Prompt:
@@ -38,7 +38,7 @@ class Prompt:
         UsageError: the model does not know its words.
     """
 
-    def __init__(self, model: Model, system: str) -> None:
+    def __init__(self, model: Engine, system: str) -> None:
         self.context = Context(model.parts)
         if system:
             with self.context.turn("system"):

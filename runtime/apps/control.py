@@ -16,17 +16,17 @@ from voxrill.runtime.apps.constrained import Prompt, likeliest
 from voxrill.runtime.apps.grammar import Call, Grammar, spoken
 from voxrill.runtime.apps.hooks import find_hooks
 from voxrill.runtime.apps.written import Written
-from voxrill.runtime.audio_file import AudioSource, as_waveform
-from voxrill.runtime.builtin import REFUSAL, is_pebble
+from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
+from voxrill.runtime.bundle.builtin import REFUSAL, is_pebble
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from voxrill.runtime.model import Model
+    from voxrill.runtime.engine.engine import Engine
 
 THRESHOLD = 0.6
 """Confidence from which a call is accepted. Of the example's commands, said to the built-in model by voices that it was
 trained on, 99.4 % are done rightly, as with 0.5; with 0.7 it is 97.6 %. Of what is no command, half of it one word from
-being one, 9.8 % is done; with 0.5 it is 11.0 % (166 and 434 clips; examples/pebble/commanding.py). Other models need
+being one, 9.8 % is done; with 0.5 it is 11.0 % (166 and 434 clips; pebble/commanding.py). Other models need
 their own: see the confidences that `--json` shows."""
 
 ASK_BACK = "Please say that again."
@@ -64,7 +64,7 @@ class Control:
             threshold is no probability.
     """
 
-    def __init__(self, model: Model, grammar: Grammar, threshold: float | None = None) -> None:
+    def __init__(self, model: Engine, grammar: Grammar, threshold: float | None = None) -> None:
         if threshold is None:
             threshold = THRESHOLD if grammar.threshold is None else grammar.threshold
         if not 0 <= threshold <= 1:

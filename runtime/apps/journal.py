@@ -17,8 +17,8 @@ import msgspec
 
 from voxrill.runtime.apps.subtitles import Form
 from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.atomic_write import replacing
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.replacing import replacing
 
 FORMAT = 1
 STARTED = "started"

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from queue import Empty, Queue
 
 from voxrill.runtime.apps.control import Control, Understood
+from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
+from voxrill.runtime.audio.protocols import Microphone, Player
+from voxrill.runtime.audio.tone import tone
+from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.audio.wake_word import Waking
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent
-from voxrill.runtime.model import Model
-from voxrill.runtime.talk.edges import Microphone, Player
-from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.talk.events import Notice, StateChanged, View
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.hearing import hearing
@@ -35,9 +38,6 @@ from voxrill.runtime.talk.listener import (
     WakeChange,
 )
 from voxrill.runtime.talk.reply import Pace
-from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
-from voxrill.runtime.talk.wake_word import Waking
-from voxrill.runtime.tone import tone
 
 _POLL = 0.02
 """Seconds after which it is looked again whether an answer was played to its end."""
@@ -86,7 +86,7 @@ class LiveControl:
 
     def __init__(
         self,
-        model: Model,
+        model: Engine,
         control: Control,
         microphone: Microphone,
         player: Player,

@@ -14,8 +14,8 @@ from typing import Self
 
 import numpy as np
 
-from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, RATE, Block, Floats, Microphone
-from voxrill.runtime.talk.listener import level
+from voxrill.runtime.audio.level import level
+from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Block, Floats, Microphone
 
 MOST_WAITING = 300.0
 """Seconds of sound that may wait for the model (19 MB); then the oldest is lost."""

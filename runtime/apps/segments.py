@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Floats
-from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, blocks
+from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions, blocks
+from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Floats
+from voxrill.runtime.audio.voice_activity import VoiceDetector
 from voxrill.runtime.talk.listener import BEFORE
-from voxrill.runtime.talk.voice_activity import VoiceDetector
 
 SEGMENT_SECONDS = 15.0
 """Seconds after which a segment is cut: with what is around it, it fits the 16 s of a fixed-shape encoder."""

@@ -10,23 +10,25 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Unpack
 
 import numpy as np
 
 from voxrill.runtime.apps.loops import before_loop
 from voxrill.runtime.apps.segments import AROUND, SEGMENT_SECONDS, Change, Segmenter, Span, in_blocks, without_overlap
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
-from voxrill.runtime.audio_file import AudioSource, as_waveform, read_pieces
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.audio.audio_file import AudioSource, as_waveform, read_pieces
+from voxrill.runtime.audio.endpointing import EndpointOptions
+from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Floats
+from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.engine.conversation import Conversation
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.options import AnswerKeywords, AnswerOptions
 from voxrill.runtime.events import TextEvent
-from voxrill.runtime.steps import result_of
-from voxrill.runtime.talk.edges import BLOCK_SECONDS, Floats
-from voxrill.runtime.talk.endpointing import EndpointOptions
-from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.progress import result_of
 
-if TYPE_CHECKING:
-    from voxrill.runtime.model import Model
+WHOLE_SECONDS = 30.0
+"""Seconds up to which a file is heard whole, unless times are asked for."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,24 @@ class TranscribeOptions:
     endpoint: EndpointOptions = field(default_factory=lambda: EndpointOptions(longest=SEGMENT_SECONDS))
 
 
-def hearing_span(model: Model) -> float:
+def hearing_span(model: Engine) -> float:
     """Seconds of sound that a model's encoder takes at once: as many as one likes, unless its shapes are fixed."""
     static = model.manifest.static
     return math.inf if static is None else (static.mel_frames - 1) * model.manifest.model.log_mel.window_stride
 
 
-def options_for(model: Model, tentative: bool) -> TranscribeOptions:
+def options_for(model: Engine, tentative: bool) -> TranscribeOptions:
     """Options under which no segment is longer than the model's encoder takes."""
     longest = min(SEGMENT_SECONDS, hearing_span(model) - AROUND)
     return TranscribeOptions(tentative, endpoint=EndpointOptions(longest=longest))
+
+
+def transcribe_stream(
+    model: Engine, sound: Sound, system: str | None = None, tentative: bool = True, **options: Unpack[AnswerKeywords]
+) -> Iterator[TranscriptEvent]:
+    """The words of a sound of any length, segment by segment; see `Model.transcribe_stream`."""
+    recognise = ModelRecogniser(model, system, **options)
+    return Transcriber(recognise, options_for(model, tentative)).stream(pieces_of(sound))
 
 
 class ModelRecogniser:
@@ -77,13 +87,14 @@ class ModelRecogniser:
     Args:
         model: nobody else may use it meanwhile.
         system: another system prompt than the family's own.
-        options: of `Conversation.ask`: `max_new_tokens`, `seed`, `text_sampling`.
+        options: see `AnswerOptions`.
     """
 
-    def __init__(self, model: Model, system: str | None = None, **options: Any) -> None:
-        self._conversation = Conversation(model, model.manifest.tasks.transcribe, system)
+    def __init__(self, model: Engine, system: str | None = None, **options: Unpack[AnswerKeywords]) -> None:
+        self._conversation = Conversation(model.parts, model.manifest.tasks.transcribe, system)
         self._conversation.take_in_prompt()
         self._tokenizer = model.parts.tokenizer
+        AnswerOptions(**options)  # a wrong one is refused here, where it was given
         self._options = options
 
     def __call__(self, samples: Floats) -> Words:

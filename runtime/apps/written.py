@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from voxrill.runtime.apps.grammar import Sentence, ambiguous
 from voxrill.runtime.apps.token_tree import TokenTree
+from voxrill.runtime.engine.tokenizer import Tokenizer
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.tokenizer import Tokenizer
 
 
 def as_transcribed(words: str) -> tuple[str, ...]:

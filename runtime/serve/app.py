@@ -20,8 +20,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.model import Model
 from voxrill.runtime.serve import web_page
 from voxrill.runtime.serve.api_errors import ApiError, refuse
 from voxrill.runtime.serve.chat import ChatDoor
@@ -39,7 +39,7 @@ from voxrill.runtime.serve.wyoming.door import Wyoming, WyomingDoor
 OWNER = "voxrill"
 
 
-def make_app(model: Model, limits: Limits, admission: Admission, wyoming: Wyoming) -> Starlette:
+def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming) -> Starlette:
     """The application. Its `state.service` is the service, which works while the application's lifespan lasts.
 
     So long the Wyoming protocol is served as well.

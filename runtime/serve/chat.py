@@ -12,10 +12,10 @@ from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
-from voxrill.runtime.audio_file import pcm16
-from voxrill.runtime.conversation import Output
+from voxrill.runtime.audio.audio_file import pcm16
+from voxrill.runtime.bundle.manifest import Sampling
+from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
-from voxrill.runtime.manifest import Sampling
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.chats import Chats, Talked, key_of, read_messages
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from voxrill.runtime.audio_file import Waveform
-from voxrill.runtime.context import Piece
-from voxrill.runtime.conversation import Conversation, Output
-from voxrill.runtime.model import Model
+from voxrill.runtime.audio.audio_file import Waveform
+from voxrill.runtime.engine.context import Piece
+from voxrill.runtime.engine.conversation import Conversation, Output
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.requests import (
     AssistantMessage,
@@ -115,7 +115,7 @@ def _question(message: UserMessage, longest: float) -> Question:
 class Chats:
     """The conversations and spoken answers that are kept, at most `limit` and `_ANSWERS` of them."""
 
-    def __init__(self, model: Model, states: States, limit: int) -> None:
+    def __init__(self, model: Engine, states: States, limit: int) -> None:
         self._model = model
         self._states = states
         self._limit = limit

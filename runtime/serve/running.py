@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.model import Model
 from voxrill.runtime.serve.app import make_app
 from voxrill.runtime.serve.connections import limited
 from voxrill.runtime.serve.guard import Admission
@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
             self._ready()
 
 
-def config(model: Model, limits: Limits, admission: Admission, wyoming: Wyoming) -> uvicorn.Config:
+def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming) -> uvicorn.Config:
     """How uvicorn is to serve a model."""
     app = make_app(model, limits, admission, wyoming)
     return uvicorn.Config(
@@ -87,7 +87,7 @@ def config(model: Model, limits: Limits, admission: Admission, wyoming: Wyoming)
 
 
 def run(
-    model: Model,
+    model: Engine,
     bound: socket.socket,
     limits: Limits,
     admission: Admission,

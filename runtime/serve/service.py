@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from voxrill.runtime.builtin import PEBBLE_TURNS, is_pebble
-from voxrill.runtime.manifest import Task
-from voxrill.runtime.model import Model
+from voxrill.runtime.bundle.builtin import PEBBLE_TURNS, is_pebble
+from voxrill.runtime.bundle.manifest import Task
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.job import Job
 from voxrill.runtime.serve.limits import Limits
@@ -44,7 +44,7 @@ class Service:
     turns: how many it remembers before a question, None for all; positions: of a conversation that it remembers.
     """
 
-    def __init__(self, model: Model, limits: Limits) -> None:
+    def __init__(self, model: Engine, limits: Limits) -> None:
         self.model = model
         self.limits = limits
         self.metrics = Metrics()

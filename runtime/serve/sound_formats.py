@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from voxrill.runtime.audio_file import pcm16, wav_header
+from voxrill.runtime.audio.audio_file import pcm16, wav_header
 
 Floats = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from starlette.responses import Response, StreamingResponse
 
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, Event, StageEvent
 from voxrill.runtime.serve.requests import SpeechRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, Service, Visit, check_voice, sse
@@ -34,7 +34,7 @@ async def speech(visit: Visit) -> Response:
 def say(service: Service, text: str, voice: str, seed: int | None = None) -> Iterator[Event | StageEvent]:
     """The steps of saying a text in a voice of the task's."""
     task = service.model.manifest.tasks.speak
-    conversation = Conversation(service.model, task, task.system.replace("{voice}", voice))
+    conversation = Conversation(service.model.parts, task, task.system.replace("{voice}", voice))
     yield from conversation.steps(text=text, seed=seed, max_new_tokens=service.limits.answer)
 
 

@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from voxrill.runtime.context import Context
+from voxrill.runtime.engine.context import Context
 from voxrill.runtime.serve.metrics import Metrics
 
 

@@ -12,15 +12,15 @@ from voxrill.runtime.apps.segments import Segmenter, Span, in_blocks, without_ov
 from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.apps.transcription import ModelRecogniser, TranscribeOptions
-from voxrill.runtime.audio_file import SAMPLE_RATE, Waveform
-from voxrill.runtime.manifest import Sampling
-from voxrill.runtime.model import Model
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, Waveform
+from voxrill.runtime.audio.protocols import BLOCK_SECONDS
+from voxrill.runtime.audio.voice_activity import VoiceActivity
+from voxrill.runtime.bundle.manifest import Sampling
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.requests import read_form
 from voxrill.runtime.serve.service import EVENT_STREAM, Visit, as_json, sse
 from voxrill.runtime.serve.uploads import decode
-from voxrill.runtime.talk.edges import BLOCK_SECONDS
-from voxrill.runtime.talk.voice_activity import VoiceActivity
 
 _LANGUAGE = "english"
 """What the published models hear."""
@@ -55,7 +55,7 @@ def spans(waveform: Waveform) -> list[Span]:
 
 
 def write_down(
-    model: Model, found: list[Span], sampling: Sampling | None = None, seed: int | None = None
+    model: Engine, found: list[Span], sampling: Sampling | None = None, seed: int | None = None
 ) -> Iterator[str | SegmentEvent]:
     """Pieces of text as they become certain, and every segment after its own."""
     recogniser = ModelRecogniser(model, text_sampling=sampling, seed=seed)

@@ -12,7 +12,7 @@ import io
 
 import soundfile
 
-from voxrill.runtime.audio_file import SAMPLE_RATE, Waveform, read_audio
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, Waveform, read_audio
 from voxrill.runtime.errors import AudioFileError
 from voxrill.runtime.serve.api_errors import ApiError
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from voxrill.runtime.context import ContextMark
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.engine.context import ContextMark
+from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, FinishReason, StageEvent, TextEvent
-from voxrill.runtime.talk.edges import Floats
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from voxrill.runtime.talk.jitter import CAUTION, UNKNOWN_RATE, JitterPolicy
+from voxrill.runtime.audio.jitter import CAUTION, UNKNOWN_RATE, JitterPolicy
 
 Rung = Literal["as usual", "smaller target", "text first", "sound when whole"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from threading import Lock
 
-from voxrill.runtime.talk.edges import Floats, Player
+from voxrill.runtime.audio.protocols import Floats, Player
 
 
 class Floor:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from threading import Event as Flag
 from threading import Thread
 
-from voxrill.runtime.talk.edges import Floats, Microphone
-from voxrill.runtime.talk.listener import Closed, Listener, Signal, level
+from voxrill.runtime.audio.level import level
+from voxrill.runtime.audio.protocols import Floats, Microphone
+from voxrill.runtime.talk.listener import Closed, Listener, Signal
 
 _READ = 0.1
 """Seconds after which a listener without a block looks whether it is to end."""

@@ -14,19 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, Block, Floats
-from voxrill.runtime.talk.endpointing import Decision, Endpointer, PushToTalk, blocks
+from voxrill.runtime.audio.endpointing import Decision, Endpointer, PushToTalk, blocks
+from voxrill.runtime.audio.level import CLIPPED
+from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Block, Floats
+from voxrill.runtime.audio.voice_activity import VoiceDetector
+from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, UserSpeaking
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.voice_activity import VoiceDetector
-from voxrill.runtime.talk.wake_word import Waking
 
 BEFORE = 0.32
 """Seconds kept before the first voiced block: consonants begin quietly. Of 32 held-out spoken commands the built-in
 model answers 31 rightly with this and the pause after the last block, and 30 with neither (chosen on these clips)."""
-
-CLIPPED = 0.999
-"""Full scale of a sample from which it counts as clipped."""
 
 _CLIPPED_BLOCKS = 8
 """Blocks of a turn with clipped samples from which the user is told."""
@@ -278,9 +276,3 @@ class Listener:
             self._clipped += 1
             if self._clipped == _CLIPPED_BLOCKS:
                 self._show(Notice("The microphone is too loud and clips: turn it down, or speak from further away"))
-
-
-def level(samples: Floats) -> float:
-    """How loud `samples` are: dB of full scale, -inf for silence."""
-    power = float(np.mean(np.square(samples, dtype=np.float64)))
-    return 10 * float(np.log10(power)) if power > 0 else -np.inf

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from queue import Empty
 from threading import Event as Flag
 
-from voxrill.runtime.conversation import Conversation
-from voxrill.runtime.talk.edges import Floats, Microphone, Player
-from voxrill.runtime.talk.endpointing import Endpointer, EndpointOptions, PushToTalk
+from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions, PushToTalk
+from voxrill.runtime.audio.protocols import Floats, Microphone, Player
+from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.audio.wake_word import Waking
+from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.hearing import hearing
 from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, WakeChange
 from voxrill.runtime.talk.mind import Mind, MindOptions
 from voxrill.runtime.talk.reply import Turn
-from voxrill.runtime.talk.voice_activity import VoiceActivity, VoiceDetector
-from voxrill.runtime.talk.wake_word import Waking
 
 _POLL = 0.02
 """Seconds after which an idle mind looks whether the answer was played to its end."""

@@ -13,26 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.audio.protocols import RATE, Player
+from voxrill.runtime.audio.tone import tone
+from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
 from voxrill.runtime.talk.answer import Answer
-from voxrill.runtime.talk.edges import RATE, Player
 from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, TurnEnded, UserSaid
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import (
-    Began,
-    Closed,
-    Ended,
-    Interrupted,
-    Paused,
-    Resumed,
-    Signal,
-    Typed,
-    Utterance,
-)
+from voxrill.runtime.talk.listener import Began, Closed, Ended, Interrupted, Paused, Resumed, Signal, Typed, Utterance
 from voxrill.runtime.talk.reply import Pace, Reply, Turn
 from voxrill.runtime.talk.trace import Tracer
-from voxrill.runtime.tone import tone
 
 WARM_UP = 20
 """Text tokens and frames of the answer that warms up: both kinds, in either family's pattern."""

@@ -18,15 +18,15 @@ import msgspec
 import numpy as np
 import onnxruntime
 
-from voxrill import __version__
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.audio.protocols import RATE, Floats
+from voxrill.runtime.engine.conversation import Conversation
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.model import Model
-from voxrill.runtime.talk.edges import RATE, Floats
 from voxrill.runtime.talk.events import Notice
 from voxrill.runtime.talk.listener import Ended, Paused, Signal, WakeChange
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.reply import Turn
+from voxrill.runtime.version import VERSION
 
 FORMAT = 1
 MICROPHONE, EVENTS = "microphone.wav", "events.jsonl"
@@ -39,10 +39,10 @@ def _wav_header(size: int = 0xFFFFFFFF - 36) -> bytes:
     return struct.pack("<4sI4s", b"RIFF", size + 36, b"WAVE") + fmt + struct.pack("<4sI", b"data", size)
 
 
-def build(model: Model) -> dict[str, Any]:
+def build(model: Engine) -> dict[str, Any]:
     """What makes the codes what they are, to the bit: versions, weights, threads, execution providers."""
     return {
-        "voxrill": __version__,
+        "voxrill": VERSION,
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
         "bundle": model.bundle.sha256,
@@ -52,7 +52,7 @@ def build(model: Model) -> dict[str, Any]:
     }
 
 
-def describe(model: Model, conversation: Conversation, options: MindOptions) -> dict[str, Any]:
+def describe(model: Engine, conversation: Conversation, options: MindOptions) -> dict[str, Any]:
     """The first line of a recording: what a replay must have alike, and what it must know."""
     known = {"system": conversation.system, "output": conversation.output, "options": asdict(options)}
     return {"format": FORMAT, **build(model), **known}

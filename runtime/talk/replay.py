@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from voxrill.runtime.conversation import Conversation, Output
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.engine.conversation import Conversation, Output
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
-from voxrill.runtime.model import Model
 from voxrill.runtime.talk.answer import Answer
-from voxrill.runtime.talk.edges import Floats
 from voxrill.runtime.talk.mind import MindOptions
 from voxrill.runtime.talk.recording import EVENTS, FORMAT, MICROPHONE, WAV_HEADER, build
 
@@ -106,7 +106,7 @@ def read_recording(directory: Path) -> Recording:
     return Recording(header, [turn for turn in turns if turn.turn is not None], samples)
 
 
-def differences(recording: Recording, model: Model) -> list[str]:
+def differences(recording: Recording, model: Engine) -> list[str]:
     """What is not as it was when the recording was made, so that other codes would be no wonder.
 
     Raises:
@@ -126,7 +126,7 @@ def differences(recording: Recording, model: Model) -> list[str]:
     ]
 
 
-def replay(recording: Recording, model: Model) -> Iterator[Replayed]:
+def replay(recording: Recording, model: Engine) -> Iterator[Replayed]:
     """Make every turn again, one by one."""
     conversation = model.conversation(system=recording.header.system, output=recording.header.output)
     for turn in recording.turns:

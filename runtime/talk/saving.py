@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from voxrill.runtime.audio_file import write_wav
+from voxrill.runtime.audio.audio_file import write_wav
+from voxrill.runtime.audio.protocols import RATE
 from voxrill.runtime.errors import AudioFileError, UsageError
-from voxrill.runtime.talk.edges import RATE
 from voxrill.runtime.talk.events import Notice
 from voxrill.runtime.talk.reply import Turn
 

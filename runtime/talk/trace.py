@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from voxrill.runtime.audio.protocols import Player
 from voxrill.runtime.events import AudioEvent, Event, StageEvent, TextEvent
-from voxrill.runtime.talk.edges import Player
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import onnxruntime as ort
 import voxrill
 from voxrill.devices.processor import described
 from voxrill.devices.this import instruction_set
-from voxrill.runtime.audio_file import as_waveform
+from voxrill.runtime.audio.audio_file import as_waveform
 
 QUESTION = Path(__file__).resolve().parents[2] / "examples" / "question.wav"
 COMMAND = "kitchen lights on"

@@ -57,7 +57,7 @@ def question_bundles(made_once) -> dict[str, Path]:
     def int4(folder: Path) -> None:
         from voxrill.quantize.bundle import quantize_bundle
         from voxrill.quantize.recipe import read_recipe
-        from voxrill.runtime.bundle import open_bundle
+        from voxrill.runtime.bundle.bundle import open_bundle
 
         quantize_bundle(open_bundle(made_once("pebble-float32", float32)), folder, read_recipe(str(PEBBLE_INT4)))
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from voxrill.runtime.apps.documents.citations import Citation, CitationFilter
 from voxrill.runtime.apps.documents.prompt import Source
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, EndEvent, FinishReason, TextEvent
 
 if TYPE_CHECKING:
-    from voxrill.runtime.audio_file import Waveform
-    from voxrill.runtime.model import Model
+    from voxrill.runtime.audio.audio_file import Waveform
+    from voxrill.runtime.engine.engine import Engine
 
 NOTHING_FOUND = "The documents say nothing about that."
 """What is answered where no passage is relevant; the model is not asked."""
@@ -89,7 +89,7 @@ class Answer:
 
 
 def begin_answer(
-    model: Model,
+    model: Engine,
     question: Question,
     sources: tuple[Source, ...],
     left_out: tuple[Source, ...] = (),
@@ -123,7 +123,7 @@ def begin_answer(
 def _made(
     answer: Answer,
     written: Iterator[str],
-    model: Model,
+    model: Engine,
     voice: str | None,
     aloud: bool,
     options: dict[str, Any],

@@ -15,19 +15,19 @@ from voxrill.runtime.apps.documents.answer import Answer, Question, begin_answer
 from voxrill.runtime.apps.documents.embeddings import Embedder
 from voxrill.runtime.apps.documents.index import BEST, Index
 from voxrill.runtime.apps.documents.prompt import Source, document_prompt, fitted, source
-from voxrill.runtime.audio_file import AudioSource, as_waveform
+from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
+from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.manifest import TOKENIZER_FILE
-from voxrill.runtime.snapshot import open_snapshot, read_attached, save_snapshot
+from voxrill.runtime.upkeep.snapshot import open_snapshot, read_attached, save_snapshot
 
 if TYPE_CHECKING:
-    from voxrill.runtime.model import Model
+    from voxrill.runtime.engine.engine import Engine
 
 ANSWER_PART = 4
 """Of the context, an answer of no stated length is kept at least one part in so many free."""
 
 
-def open_index(model: Model, folder: Path, place: Path | None = None, embeddings: Path | None = None) -> Index:
+def open_index(model: Engine, folder: Path, place: Path | None = None, embeddings: Path | None = None) -> Index:
     """The index of a folder, in passages that fit this model's tokenizer; `update` reads the documents.
 
     Raises:
@@ -38,7 +38,7 @@ def open_index(model: Model, folder: Path, place: Path | None = None, embeddings
     return Index(folder, model.parts.tokenizer.count, tokenizer, place, embedder)
 
 
-def heard(model: Model, text: str | None, audio: AudioSource | None) -> Question:
+def heard(model: Engine, text: str | None, audio: AudioSource | None) -> Question:
     """A question as it was typed, spoken or both, with the words to search by.
 
     Raises:
@@ -54,14 +54,14 @@ def heard(model: Model, text: str | None, audio: AudioSource | None) -> Question
     return Question(words, text, waveform, time.perf_counter() - started)
 
 
-def ask(model: Model, question: Question, index: Index, best: int = BEST, **options: Any) -> Answer:
+def ask(model: Engine, question: Question, index: Index, best: int | None = None, **options: Any) -> Answer:
     """An answer from the passages of an index, updated or not.
 
     Args:
         model: who answers.
         question: what is asked.
         index: where passages are searched.
-        best: passages to give at most.
+        best: passages to give at most; None for `BEST`.
         options: `aloud`, `voice`, and those of `Conversation.ask`.
 
     Raises:
@@ -69,7 +69,7 @@ def ask(model: Model, question: Question, index: Index, best: int = BEST, **opti
         ContextFull: not even one passage fits.
     """
     check_reader(model)
-    sources = [source(found) for found in index.search(question.words, best)]
+    sources = [source(found) for found in index.search(question.words, best or BEST)]
     if not sources:
         return begin_answer(model, question, (), **options)
     wanted = options.get("max_new_tokens")
@@ -78,7 +78,7 @@ def ask(model: Model, question: Question, index: Index, best: int = BEST, **opti
     return begin_answer(model, question, prompt.sources, prompt.left_out, conversation, **options)
 
 
-def ask_snapshot(model: Model, text: str | None, audio: AudioSource | None, snapshot: Path, **options: Any) -> Answer:
+def ask_snapshot(model: Engine, text: str | None, audio: AudioSource | None, snapshot: Path, **options: Any) -> Answer:
     """An answer from the document of a snapshot, which the model has read already: nothing is searched.
 
     Raises:
@@ -93,7 +93,7 @@ def ask_snapshot(model: Model, text: str | None, audio: AudioSource | None, snap
     return begin_answer(model, question, sources, (), conversation, **options)
 
 
-def snapshot_document(model: Model, document: Path, path: Path) -> int:
+def snapshot_document(model: Engine, document: Path, path: Path) -> int:
     """Have a document read by the model once, and keep its state for `ask_snapshot`; the positions it took.
 
     Raises:
@@ -105,7 +105,7 @@ def snapshot_document(model: Model, document: Path, path: Path) -> int:
     return save_snapshot(model, prompt.system, path, prompt.sources)
 
 
-def check_reader(model: Model) -> None:
+def check_reader(model: Engine) -> None:
     """Raise UsageError for a model that knows a list of words only: it cannot be told what documents say."""
     if model.parts.tokenizer.closed:
         raise UsageError(
@@ -119,7 +119,7 @@ def _check_asked(text: str | None, audio: AudioSource | None) -> None:
         raise UsageError("there is no question", "Give a text, or --audio FILE")
 
 
-def prompt_positions(model: Model, system: str, question: Question) -> int:
+def prompt_positions(model: Engine, system: str, question: Question) -> int:
     """Positions of a prompt up to where the answer begins."""
     context = model.conversation(system=system, output="text").context
     with context.turn("user"):
@@ -132,7 +132,7 @@ def prompt_positions(model: Model, system: str, question: Question) -> int:
     return context.positions - (-spec.log_mel.frames(len(question.waveform)) // spec.encoder.subsampling)
 
 
-def _room(model: Model, max_new_tokens: int | None) -> int:
+def _room(model: Engine, max_new_tokens: int | None) -> int:
     """Positions that a prompt may take, the answer kept free."""
     whole = model.context_positions
     return whole - (max_new_tokens or min(model.manifest.tasks.write.max_new_tokens, whole // ANSWER_PART))

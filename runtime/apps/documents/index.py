@@ -31,7 +31,7 @@ from voxrill.runtime.apps.documents.passages import Passage
 from voxrill.runtime.apps.documents.questions import search_words
 from voxrill.runtime.apps.documents.reader import READABLE, Unreadable, read_blocks
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.steps import Progress, quiet
+from voxrill.runtime.progress import Progress, quiet
 
 RELEVANT = 0.45
 """How much of a question a passage must speak of: the part of its words that it holds, rare words counting for more.

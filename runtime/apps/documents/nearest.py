@@ -13,7 +13,7 @@ import numpy as np
 
 from voxrill.runtime.apps.documents.database import transaction
 from voxrill.runtime.apps.documents.embeddings import Embedder
-from voxrill.runtime.steps import Progress
+from voxrill.runtime.progress import Progress
 
 TOGETHER = 64
 """Passages whose vectors are kept in one transaction: what a kill costs at most."""

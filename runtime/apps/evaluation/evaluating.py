@@ -20,10 +20,10 @@ from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tasks import Chatting, Hearing, Speaking, VoiceBench, judged_file
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench
 from voxrill.runtime.apps.evaluation.words import Normaliser, normaliser
-from voxrill.runtime.conversation import Output
+from voxrill.runtime.engine.conversation import Output
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.model import Model
-from voxrill.runtime.steps import Progress, quiet
+from voxrill.runtime.progress import Progress, quiet
 
 TaskName = Literal["asr", "tts", "chat", "voicebench"]
 
@@ -54,13 +54,13 @@ class Wish:
     progress: Progress = quiet
 
 
-def asr(model: Model, items: Sequence[Item], wish: Wish) -> Evaluation:
+def asr(model: Engine, items: Sequence[Item], wish: Wish) -> Evaluation:
     """Transcribe recordings whose words are known."""
     return _evaluation(Hearing("asr", model, *_common(items, wish)), wish, {})
 
 
 def tts(
-    model: Model,
+    model: Engine,
     items: Sequence[Item],
     wish: Wish,
     *,
@@ -94,7 +94,7 @@ def tts(
     return made
 
 
-def chat(model: Model, items: Sequence[Item], wish: Wish, *, output: str = "both", judge: str = "none") -> Evaluation:
+def chat(model: Engine, items: Sequence[Item], wish: Wish, *, output: str = "both", judge: str = "none") -> Evaluation:
     """Answer questions whose answers are known, aloud (output "both") or in text; a judge hears what is said aloud."""
     if judge != "none" and output == "text":
         raise UsageError("a judge hears nothing in text", "Give --output both, or no --judge")
@@ -104,7 +104,7 @@ def chat(model: Model, items: Sequence[Item], wish: Wish, *, output: str = "both
 
 
 def voicebench(
-    model: Model, items: Sequence[Item], wish: Wish, *, output: str = "text", modality: str = "audio"
+    model: Engine, items: Sequence[Item], wish: Wish, *, output: str = "text", modality: str = "audio"
 ) -> Evaluation:
     """Answer VoiceBench's subsets, in text or aloud; it is the text that is scored."""
     task = VoiceBench("voicebench", model, *_common(items, wish), _output(output), modality == "text")
@@ -127,7 +127,7 @@ KINDS: Mapping[TaskName, Kind] = {
 }
 
 
-def evaluate(model: Model, task: TaskName, data: str | os.PathLike[str], **wishes: Any) -> Evaluation:
+def evaluate(model: Engine, task: TaskName, data: str | os.PathLike[str], **wishes: Any) -> Evaluation:
     """The evaluation of `model` that `Model.evaluate` describes.
 
     Raises:

@@ -14,7 +14,6 @@ import numpy as np
 
 from voxrill.runtime.apps.evaluation.items import Item, Outcome
 from voxrill.runtime.apps.evaluation.tasks import Mark, Task
-from voxrill.runtime.talk.bench.measuring import percentile
 
 SHARES = {"median": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -102,3 +101,9 @@ def _rtf(outcomes: Sequence[Outcome]) -> float | None:
     timed = [(one.seconds, one.audio_seconds) for one in outcomes if one.seconds is not None and one.audio_seconds]
     sound = sum(length for _, length in timed)
     return sum(seconds for seconds, _ in timed) / sound if sound else None
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of `values` that at least `share` of 1 of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, int(np.ceil(share * len(ordered))) - 1)]

@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import soxr
 
-from voxrill.runtime.audio_file import SAMPLE_RATE
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import MissingDependency, UsageError
-from voxrill.runtime.model import Model
-from voxrill.runtime.talk.edges import Floats
 
 JudgeName = Literal["pocketsphinx", "pocketsphinx-texts", "bundle", "none"]
 """pocketsphinx-texts picks one of the data's texts; none: nobody, or --judge-file says what was heard."""
@@ -34,7 +34,7 @@ HISS = 3e-4
 PEAK = 0.7
 
 
-def judge_named(name: str, model: Model, texts: Sequence[str]) -> Judge | None:
+def judge_named(name: str, model: Engine, texts: Sequence[str]) -> Judge | None:
     """The judge called `name`; `texts` are what the data says.
 
     Raises:

@@ -11,7 +11,6 @@ from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
 
-from voxrill import __version__
 from voxrill.devices.processor import cores, processor
 from voxrill.runtime.apps.evaluation.charts import share_chart, wait_chart
 from voxrill.runtime.apps.evaluation.figures import Row
@@ -19,7 +18,8 @@ from voxrill.runtime.apps.evaluation.items import Item, Outcome
 from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tables import CAPTION, cells_of, heads_of
 from voxrill.runtime.apps.evaluation.tasks import WER, Task
-from voxrill.runtime.replacing import replacing
+from voxrill.runtime.atomic_write import replacing
+from voxrill.runtime.version import VERSION
 
 WORST = 30
 """Wrong answers of ours that are shown."""
@@ -87,7 +87,7 @@ def _about(evaluation: Evaluation) -> str:
     known = {"normaliser": evaluation.normaliser, **evaluation.settings}
     settings = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
     bundle = f"{model.manifest.name} ({precisions}, {model.bundle.sha256[:12]})"
-    where = f"Voxrill {__version__} on {processor()}, {model.threads or cores()} threads"
+    where = f"Voxrill {VERSION} on {processor()}, {model.threads or cores()} threads"
     return (
         f"{bundle} with {where}; {len(task.items)} items; "
         f"{settings}; {time.strftime('%Y-%m-%d %H:%M')}. Peers told their own times, on whatever machine that was."

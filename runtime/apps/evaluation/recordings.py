@@ -16,8 +16,8 @@ from pathlib import Path
 
 from voxrill.runtime.apps.batch import sound_files
 from voxrill.runtime.apps.evaluation.items import Item, check_items, name_of, number_of, read_json_lines, text_of
-from voxrill.runtime.cli import printable
 from voxrill.runtime.errors import UsageError
+from voxrill.runtime.printable import printable
 
 MANIFESTS = ("manifest.jsonl", "manifest.json", "metadata.jsonl")
 """What a folder's manifest may be called."""

@@ -20,9 +20,9 @@ from voxrill.runtime.apps.evaluation.figures import Row, rows_of
 from voxrill.runtime.apps.evaluation.items import Item, Outcome, read_json_lines
 from voxrill.runtime.apps.evaluation.peers import Peer
 from voxrill.runtime.apps.evaluation.tasks import Task
-from voxrill.runtime.bundle import hash_file
+from voxrill.runtime.bundle.bundle import hash_file
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.steps import Progress, quiet
+from voxrill.runtime.progress import Progress, quiet
 
 
 @dataclass

@@ -18,13 +18,12 @@ from voxrill.runtime.apps.evaluation.judges import Judge
 from voxrill.runtime.apps.evaluation.voicebench import SUBSETS
 from voxrill.runtime.apps.evaluation.words import Normaliser, word_errors
 from voxrill.runtime.apps.transcript import SegmentEvent
-from voxrill.runtime.apps.transcription import hearing_span
-from voxrill.runtime.apps.writing import WHOLE_SECONDS
-from voxrill.runtime.audio_file import SAMPLE_RATE, promised_seconds, read_audio, write_wav
-from voxrill.runtime.conversation import Output
+from voxrill.runtime.apps.transcription import WHOLE_SECONDS, hearing_span, transcribe_stream
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, promised_seconds, read_audio, write_wav
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.engine.conversation import Output
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.events import EndEvent, Result
-from voxrill.runtime.model import Model
-from voxrill.runtime.talk.edges import Floats
 
 Mark = tuple[float, float]
 """How much of how much: errors of words, or 1 of 1."""
@@ -43,7 +42,7 @@ class Task(ABC):
     """
 
     name: str
-    model: Model
+    model: Engine
     items: Sequence[Item]
     normalise: Normaliser
     options: dict[str, Any]
@@ -88,7 +87,7 @@ class Hearing(Task):
 
     def _long(self, item: Item, audio: Path) -> Outcome:
         began, first, said = time.perf_counter(), None, []
-        for event in self.model.transcribe_stream(audio, tentative=False, **self.options):
+        for event in transcribe_stream(self.model, audio, tentative=False, **self.options):
             assert isinstance(event, SegmentEvent)
             first = first or time.perf_counter() - began
             said.append(event.text)
@@ -190,7 +189,7 @@ def sound_of(item: Item) -> Floats:
     return samples[begin:end]
 
 
-def asked(model: Model, item: Item, output: Output, options: dict[str, Any], written: bool = False) -> Result:
+def asked(model: Engine, item: Item, output: Output, options: dict[str, Any], written: bool = False) -> Result:
     """What the model answers to an item's sound, or to its prompt if it has none, or is to be asked in writing."""
     spoken = item.audio is not None and not written
     question: dict[str, Any] = {"audio": sound_of(item)} if spoken else {"text": item.prompt}

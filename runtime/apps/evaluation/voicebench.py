@@ -23,8 +23,8 @@ from voxrill.runtime.apps.evaluation.items import Item, Outcome, check_items, re
 from voxrill.runtime.apps.evaluation.prompts import question_of
 from voxrill.runtime.apps.evaluation.recordings import MANIFESTS
 from voxrill.runtime.apps.evaluation.words import Normaliser
+from voxrill.runtime.atomic_write import replacing
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.replacing import replacing
 
 Rule = Callable[[Item, str, Normaliser], bool | None]
 """Whether an answer is right; None if it cannot be told what it says."""

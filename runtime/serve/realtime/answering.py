@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from voxrill.runtime.apps.calling import FunctionCall
-from voxrill.runtime.audio_file import pcm16
-from voxrill.runtime.conversation import Output
-from voxrill.runtime.talk.edges import Floats
+from voxrill.runtime.audio.audio_file import pcm16
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.engine.conversation import Output
 
 Emit = Callable[..., None]
 """Sends an event: its type, and its fields by name."""

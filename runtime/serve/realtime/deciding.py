@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from voxrill.runtime.apps.calling import Caller, FunctionCall, Functions
-from voxrill.runtime.context import Context
+from voxrill.runtime.engine.context import Context
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.model import Model
 from voxrill.runtime.serve.realtime.messages import Tool, ToolChoice
 from voxrill.runtime.serve.states import States
 from voxrill.runtime.talk.floor import Floor
@@ -31,7 +31,7 @@ class Wanted:
     must: bool
 
 
-def wanted(model: Model, tools: tuple[Tool, ...], choice: ToolChoice) -> Wanted | None:
+def wanted(model: Engine, tools: tuple[Tool, ...], choice: ToolChoice) -> Wanted | None:
     """What a client's settings ask for; None for nothing.
 
     Raises:

@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from voxrill.runtime.audio.endpointing import Endpointer
+from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Block, Floats
+from voxrill.runtime.audio.resampler import Resampler
+from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.realtime.settings import Settings
-from voxrill.runtime.talk.edges import BLOCK, BLOCK_SECONDS, RATE, Block, Floats
-from voxrill.runtime.talk.endpointing import Endpointer
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Listener, Signal, Utterance, WakeChange
-from voxrill.runtime.talk.resampler import Resampler
-from voxrill.runtime.talk.voice_activity import VoiceActivity
 
 _LEAST = 0.1
 """Seconds of sound that a turn must have, as OpenAI's server wants it."""

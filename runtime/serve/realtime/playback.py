@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from voxrill.runtime.talk.edges import Floats
+from voxrill.runtime.audio.protocols import Floats
 
 
 class ClientPlayer:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from voxrill.runtime.conversation import Conversation
-from voxrill.runtime.model import Model
+from voxrill.runtime.audio.protocols import RATE, Floats
+from voxrill.runtime.engine.conversation import Conversation
+from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import Busy
 from voxrill.runtime.serve.realtime.answering import Emit
-from voxrill.runtime.talk.edges import RATE, Floats
 
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
@@ -29,7 +29,7 @@ class Scribe:
         emit: takes the events.
     """
 
-    def __init__(self, model: Model, emit: Emit) -> None:
+    def __init__(self, model: Engine, emit: Emit) -> None:
         self._model = model
         self._emit = emit
         self._waiting: deque[tuple[str, Floats]] = deque()
@@ -56,7 +56,7 @@ class Scribe:
     def _write(self, item: str, samples: Floats) -> Iterator[None]:
         text = ""
         task = self._model.manifest.tasks.transcribe
-        for event in Conversation(self._model, task).ask(audio=samples, output="text"):
+        for event in Conversation(self._model.parts, task).ask(audio=samples, output="text"):
             text += getattr(event, "text", "")
             yield
         usage = {"type": "duration", "seconds": round(len(samples) / RATE, 3)}

@@ -19,8 +19,9 @@ import numpy as np
 from msgspec import UNSET
 
 from voxrill.runtime.apps.calling import Caller, FunctionCall
-from voxrill.runtime.context import Context
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.audio.protocols import RATE, Floats
+from voxrill.runtime.engine.context import Context
+from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.realtime.answering import Answering, Calling, Status, new_id
@@ -49,7 +50,6 @@ from voxrill.runtime.serve.realtime.settings import Settings, shown
 from voxrill.runtime.serve.realtime.telling import Teller
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.uploads import from_base64
-from voxrill.runtime.talk.edges import RATE, Floats
 from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import (

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from voxrill.runtime.conversation import Output
-from voxrill.runtime.manifest import Task
+from voxrill.runtime.audio.endpointing import EndpointOptions
+from voxrill.runtime.bundle.manifest import Task
+from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.serve.realtime.messages import (
     IN_RATES,
     AudioIn,
@@ -20,7 +21,6 @@ from voxrill.runtime.serve.realtime.messages import (
     TurnDetection,
 )
 from voxrill.runtime.serve.service import DEFAULT_VOICE, check_voice
-from voxrill.runtime.talk.endpointing import EndpointOptions
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from voxrill.runtime.conversation import Conversation
+from voxrill.runtime.audio.protocols import Player
+from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.serve.service import Service
-from voxrill.runtime.talk.edges import Player
 from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Typed
@@ -36,7 +36,7 @@ class Teller:
         keep: Callable[[Turn], None],
     ) -> None:
         task = service.model.manifest.tasks.speak
-        self.conversation = Conversation(service.model, task, task.system.replace("{voice}", task.voice))
+        self.conversation = Conversation(service.model.parts, task, task.system.replace("{voice}", task.voice))
         self._show = show
         self._text = ""
         options = MindOptions(turns=0, max_new_tokens=service.limits.answer)

@@ -25,14 +25,14 @@ from wyoming.pipeline import PipelineStage
 from wyoming.satellite import RunSatellite
 from wyoming.vad import VoiceStarted, VoiceStopped
 
-from voxrill.runtime.audio_file import SAMPLE_RATE, pcm16
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, pcm16
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.serve.realtime.door import open_session
 from voxrill.runtime.serve.realtime.session import RealtimeSession
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.sound import Form
 from voxrill.runtime.serve.wyoming.wire import Wire, data_of
-from voxrill.runtime.talk.edges import Floats
-from voxrill.runtime.talk.resampler import Resampler
 
 PING = 5.0
 """Seconds between two questions whether it is still there."""

@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from voxrill.runtime.audio_file import SAMPLE_RATE, Waveform
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, Waveform
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.serve.api_errors import ApiError
-from voxrill.runtime.talk.edges import Floats
-from voxrill.runtime.talk.resampler import Resampler
 
 _TYPES = {2: "<i2", 4: "<i4"}
 

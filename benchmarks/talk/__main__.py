@@ -1,0 +1,11 @@
+"""`python -m benchmarks.talk`, with every error as one line."""
+
+import sys
+
+from benchmarks.talk.cli import app
+from voxrill.runtime.errors import VoxrillError
+
+try:
+    app(prog_name="python -m benchmarks.talk")
+except VoxrillError as error:
+    sys.exit(f"benchmarks.talk: {error}")

@@ -1,0 +1,130 @@
+"""A question asked, and its answer timed; a question asked into an answer, and its end timed.
+
+In: a virtual user, a program, sounds at the wire's rate. Out: seconds, read off the recording.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.talk.measuring import voiced
+from benchmarks.talk.sound_server import WIRE_RATE
+from benchmarks.talk.subject import Subject
+from benchmarks.talk.virtual_user import VirtualUser
+from voxrill.runtime.audio.protocols import Floats
+
+LOST_SECONDS = 10.0
+"""After so long without an answer it is lost."""
+
+OVER_SECONDS = 0.7
+"""Of silence after which an answer is over: more than a pause in it, and enough for the program to listen again."""
+
+INTERRUPT_SECONDS = 0.3
+"""Of the answer that are heard before it is interrupted."""
+
+_LOOK_SECONDS = 0.05
+
+_USER, _PROGRAM = 0, 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: samples (n,) at the wire's rate; reply is what is to be said to it, None if that is not known."""
+
+    name: str
+    samples: Floats
+    reply: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A turn. wait: seconds from the question's last voiced sample to the answer's first, None if it was lost.
+
+    early: whether the answer began before the question was over. told: what the program wrote about the turn.
+    """
+
+    question: str
+    wait: float | None
+    early: bool
+    right: bool | None
+    told: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """An interruption.
+
+    stopped: seconds from its first voiced sample to the answer's last, None if the answer was over by itself before;
+    answered: whether the interrupting question was answered then.
+    """
+
+    question: str
+    stopped: float | None
+    answered: bool
+
+
+def ask(user: VirtualUser, subject: Subject, question: Question) -> Asked:
+    """Ask, wait for the answer's end, and read the wait off the recording."""
+    _drain(subject)
+    user.listen()
+    user.say(question.samples)
+    heard = _until(subject, user, lambda sound: _is_over(sound, question))
+    asked, answered = voiced(heard[:, _USER], WIRE_RATE), voiced(heard[:, _PROGRAM], WIRE_RATE)
+    told = subject.told()
+    right = None if question.reply is None else told.get("text", "").strip() == question.reply
+    if asked is None or answered is None:
+        return Asked(question.name, None, False, right, told)
+    wait = (answered[0] - asked[1]) / WIRE_RATE
+    return Asked(question.name, None if wait < 0 else wait, wait < 0, right, told)
+
+
+def interrupt(user: VirtualUser, subject: Subject, first: Question, second: Question) -> Interrupted:
+    """Ask `first`, and `second` into the answer."""
+    _drain(subject)
+    user.listen()
+    user.say(first.samples)
+    _until(subject, user, _has_begun)
+    user.listen()
+    user.say(second.samples)
+    heard = _until(subject, user, lambda sound: _is_over(sound, second))
+    asked, speech = voiced(heard[:, _USER], WIRE_RATE), heard[:, _PROGRAM]
+    if asked is None:
+        return Interrupted(second.name, None, False)
+    rest, reply = voiced(speech[: asked[1]], WIRE_RATE), voiced(speech[asked[1] :], WIRE_RATE)
+    stopped = None if rest is None or rest[1] <= asked[0] else (rest[1] - asked[0]) / WIRE_RATE
+    return Interrupted(second.name, stopped, reply is not None)
+
+
+def _drain(subject: Subject) -> None:
+    while subject.told(0):
+        pass
+
+
+def _until(subject: Subject, user: VirtualUser, enough: Callable[[Floats], bool]) -> Floats:
+    """The recording when it is `enough`, or when that is lost."""
+    while True:
+        time.sleep(_LOOK_SECONDS)
+        subject.check()
+        heard = user.recording()
+        if enough(heard) or len(heard) > 3 * LOST_SECONDS * WIRE_RATE:
+            return heard
+
+
+def _has_begun(heard: Floats) -> bool:
+    answered = voiced(heard[:, _PROGRAM], WIRE_RATE)
+    return answered is not None and len(heard) - answered[0] >= INTERRUPT_SECONDS * WIRE_RATE
+
+
+def _is_over(heard: Floats, question: Question) -> bool:
+    """Whether the answer after the whole question is over, or lost."""
+    if len(heard) < len(question.samples):
+        return False
+    asked = voiced(heard[:, _USER], WIRE_RATE)
+    if asked is None:
+        return False
+    answered = voiced(heard[asked[1] :, _PROGRAM], WIRE_RATE)
+    quiet = len(heard) - asked[1] - (0 if answered is None else answered[1])
+    return quiet > (LOST_SECONDS if answered is None else OVER_SECONDS) * WIRE_RATE

@@ -1,0 +1,67 @@
+"""The questions that the virtual user asks.
+
+In: a folder of sound files, with a `held_out.json` of what is to be answered or without. Out: questions at the wire's
+rate. Without a folder, Pebble's held-out clips are taken, which only a checkout has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.talk.asking import Question
+from benchmarks.talk.measuring import voiced
+from benchmarks.talk.sound_server import WIRE_RATE
+from voxrill.runtime.audio.audio_file import SOUND_FILES, read_audio
+from voxrill.runtime.errors import UsageError
+
+LIST = "held_out.json"
+
+HELD_OUT = Path(__file__).resolve().parents[3] / "tests" / "pebble"
+
+SILENCE = 0.2
+"""Seconds at the end of questions that were joined."""
+
+_NOT_SPOKEN = ("music", "silence", "typed")
+
+
+class _Entry(msgspec.Struct):
+    file: str
+    kind: str
+    reply: str
+
+
+def read_questions(folder: Path | None, count: int) -> list[Question]:
+    """So many questions, the folder's in turn.
+
+    Raises:
+        UsageError: there are none.
+        AudioFileError: a file is no sound.
+    """
+    if folder is None and not HELD_OUT.is_dir():
+        raise UsageError("there are no questions to ask", "Give a folder of spoken questions: --questions FOLDER")
+    folder = folder or HELD_OUT
+    if (folder / LIST).is_file():
+        entries = msgspec.json.decode((folder / LIST).read_bytes(), type=list[_Entry])
+        replies: dict[str, str | None] = {one.file: one.reply for one in entries if one.kind not in _NOT_SPOKEN}
+    else:
+        replies = {path.name: None for path in sorted(folder.glob("*")) if path.suffix.lower() in SOUND_FILES}
+    if not replies:
+        raise UsageError(f"{folder} holds no sounds", f"Put spoken questions there, as {', '.join(SOUND_FILES)}")
+    questions = [Question(name, read_audio(folder / name, WIRE_RATE), reply) for name, reply in replies.items()]
+    return list(islice(cycle(questions), count))
+
+
+def joined(questions: Sequence[Question], seconds: float) -> list[Question]:
+    """Questions of so many seconds of speech: each goes on with those after it, without a pause, and is cut there."""
+    speech = [question.samples[slice(*(voiced(question.samples, WIRE_RATE) or (0, 0)))] for question in questions]
+    length, silence = round(seconds * WIRE_RATE), np.zeros(round(SILENCE * WIRE_RATE), np.float32)
+    found = []
+    for number, question in enumerate(questions):
+        whole = np.concatenate([*speech[number:], *speech[:number]])
+        found.append(Question(question.name, np.concatenate([whole[:length], silence])))
+    return found

@@ -1,0 +1,254 @@
+"""Pebble's network for training: the exporter's own modules, batched, with what only training needs beside them.
+
+In: batches of prompts and answers. Out: hidden states, text and code logits, and a state dict under the published
+names. Nothing of the architecture is written twice: a layer trained here is the layer that is exported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from codec import BOOKS, CODES
+from safetensors.torch import load_file, save_file
+from torch import nn
+from vocabulary import build_tokenizer, write_tokenizer
+from world import WORDS
+
+from voxrill.export.audio_encoder import AudioEncoder, EncoderConfig
+from voxrill.export.depthformer import THETA, Depthformer, DepthformerConfig
+from voxrill.export.layers import MASKED, rotary_angles, swiglu_width
+from voxrill.export.lfm import LfmConfig, LfmStack, attend_all
+
+HIDDEN = 160
+ENCODER_DIM = 128
+END_OF_AUDIO = CODES
+BOOK_ROWS = CODES + 1
+CARD = """---
+license: Apache-2.0
+---
+Pebble, Voxrill's small model of the LFM2-Audio architecture, trained from synthesised speech alone.
+How it was made and what it can do: pebble/README.md of the Voxrill repository.
+"""
+
+
+def config() -> dict[str, object]:
+    """`config.json`: the published fields with Pebble's sizes."""
+    return {
+        "_name_or_path": "voxrill/pebble",
+        "architectures": ["Lfm2AudioForConditionalGeneration"],
+        "codebooks": BOOKS,
+        "tie_audio_embeddings": False,
+        "semantic_codebook_factor": 100,
+        "codebook_weight": "log",
+        "interleaved_n_text": 6,
+        "interleaved_n_audio": 12,
+        "preprocessor": {
+            "sample_rate": 16000,
+            "normalize": "per_feature",
+            "window_size": 0.025,
+            "window_stride": 0.01,
+            "window": "hann",
+            "features": 128,
+            "n_fft": 512,
+            "log": True,
+            "frame_splicing": 1,
+            "dither": 1e-5,
+            "pad_to": 0,
+            "pad_value": 0.0,
+        },
+        "encoder": {
+            "feat_in": 128,
+            "feat_out": -1,
+            "n_layers": 5,
+            "d_model": ENCODER_DIM,
+            "subsampling": "dw_striding",
+            "subsampling_factor": 8,
+            "subsampling_conv_channels": 32,
+            "causal_downsampling": False,
+            "reduction": None,
+            "reduction_position": None,
+            "reduction_factor": 1,
+            "ff_expansion_factor": 3,
+            "self_attention_model": "rel_pos",
+            "n_heads": 4,
+            "att_context_size": [-1, -1],
+            "xscaling": False,
+            "untie_biases": True,
+            "pos_emb_max_len": 5000,
+            "conv_kernel_size": 9,
+            "conv_norm_type": "batch_norm",
+            "conv_context_size": None,
+            "dropout": 0.1,
+            "dropout_pre_encoder": 0.1,
+            "dropout_emb": 0.0,
+            "dropout_att": 0.1,
+        },
+        "lfm": {
+            "architectures": ["Lfm2ForCausalLM"],
+            "model_type": "lfm2",
+            "hidden_size": HIDDEN,
+            "layer_types": ["conv", "conv", "full_attention", "conv", "conv", "full_attention"],
+            "num_hidden_layers": 6,
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "block_ff_dim": 600,
+            "block_auto_adjust_ff_dim": True,
+            "block_ffn_dim_multiplier": 1.0,
+            "block_multiple_of": 32,
+            "conv_L_cache": 3,
+            "conv_bias": False,
+            "norm_eps": 1e-5,
+            "rope_theta": 1_000_000.0,
+            "max_position_embeddings": 128_000,
+            "vocab_size": build_tokenizer().get_vocab_size(),
+        },
+        "depthformer": {"layers": 1, "dim": 96, "tie": True},
+    }
+
+
+class Pebble(nn.Module):
+    """Everything of the checkpoint but the detokenizer, and two heads that only training uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = config()
+        lfm, encoder = sizes["lfm"], sizes["encoder"]
+        assert isinstance(lfm, dict) and isinstance(encoder, dict)
+        self.encoder = AudioEncoder(
+            EncoderConfig(
+                mel_bins=128,
+                layers=encoder["n_layers"],
+                dim=ENCODER_DIM,
+                heads=encoder["n_heads"],
+                channels=encoder["subsampling_conv_channels"],
+                subsampling=8,
+                inner=ENCODER_DIM * encoder["ff_expansion_factor"],
+                kernel=9,
+                scale_input=False,
+                adapter_out=HIDDEN,
+            )
+        )
+        self.lfm = LfmStack(LfmConfig.read(lfm))
+        self.text = nn.Embedding(lfm["vocab_size"], HIDDEN)
+        self.audio = nn.Embedding(BOOKS * BOOK_ROWS, HIDDEN)
+        dim = 96
+        self.depth = Depthformer(
+            DepthformerConfig(
+                layers=1,
+                dim=dim,
+                heads=4,
+                kv_heads=2,
+                inner=swiglu_width(4 * dim, 64),
+                hidden=HIDDEN,
+                codebooks=BOOKS,
+                vocab=BOOK_ROWS,
+            )
+        )
+        for book in self.depth.depth_embeddings:
+            book.to_logits.weight = book.embedding.weight
+            nn.init.normal_(book.embedding.weight, std=dim**-0.5)
+        self.ctc = nn.Linear(ENCODER_DIM, len(WORDS) + 1)
+        self.current_word = nn.Linear(HIDDEN, len(WORDS) + 1)
+        nn.init.normal_(self.text.weight, std=HIDDEN**-0.5)
+        nn.init.normal_(self.audio.weight, std=0.6 * HIDDEN**-0.5)
+        scale = 1 / math.sqrt(2 * len(self.lfm.layers))
+        for layer in self.lfm.layers:
+            for linear in (
+                layer.feed_forward.w2,
+                layer.conv.out_proj if layer.kind == "conv" else layer.self_attn.out_proj,
+            ):
+                with torch.no_grad():
+                    linear.weight.mul_(scale)
+
+    def hear(
+        self, mel: torch.Tensor, lengths: torch.Tensor, frozen: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Encodings (B, T / 8, 128), embeddings (B, T / 8, HIDDEN) and lengths of mel (B, T, 128), lengths (B,).
+
+        A frozen encoder learns nothing; the adapter after it does.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            encoded, out_lengths = self.encoder.conformer(mel, lengths)
+        return encoded, self.encoder.audio_adapter(encoded), out_lengths
+
+    def embed_frames(self, codes: torch.Tensor) -> torch.Tensor:
+        """Embeddings (..., HIDDEN) of codes (..., BOOKS)."""
+        return self.audio(codes + torch.arange(BOOKS) * BOOK_ROWS).sum(-2)
+
+    def think(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Hidden states (B, S, HIDDEN) of whole, right-padded sequences (B, S, HIDDEN)."""
+        batch, length, _ = embeddings.shape
+        stack = self.lfm.config
+        past = []
+        for kind in stack.layer_types:
+            if kind == "conv":
+                past.append(torch.zeros(batch, HIDDEN, stack.conv_cache))
+            else:
+                past += [torch.zeros(batch, stack.kv_heads, 0, stack.head_dim)] * 2
+        bias = torch.full((length, length), MASKED).triu(1)
+        rotary = self.lfm.config.rotary(torch.arange(length).float())
+        hidden: torch.Tensor = self.lfm(embeddings, rotary, attend_all(bias, lambda x: x), past, lambda x: x)[0]
+        return hidden
+
+    def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., vocabulary)."""
+        return F.linear(hidden, self.text.weight)
+
+    def code_logits(self, hidden: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Logits (N, BOOKS, BOOK_ROWS) of hidden (N, HIDDEN), each codebook given the true codes before it."""
+        depth = self.depth
+        x = depth.depth_linear(hidden).reshape(len(hidden), BOOKS, -1)
+        books = list(depth.depth_embeddings)
+        before = [books[i].embedding(codes[:, i]) for i in range(BOOKS - 1)]
+        x = x + torch.stack([torch.zeros_like(x[:, 0]), *before], 1)
+        rotary = rotary_angles(torch.arange(BOOKS).float(), depth.config.head_dim, THETA)
+        bias = torch.full((BOOKS, BOOKS), MASKED).triu(1)
+        for layer in depth.depthformer.layers:
+            x = layer(x, rotary, [], bias)
+        return torch.stack([book.to_logits(book.embedding_norm(x[:, i])) for i, book in enumerate(books)], 1)
+
+    def published_state(self) -> dict[str, torch.Tensor]:
+        """The weights under the published names."""
+        state = {f"lfm.{key}": value for key, value in self.lfm.state_dict().items()}
+        state["lfm.embed_tokens.weight"] = self.text.weight
+        state |= self.encoder.state_dict() | self.depth.state_dict()
+        state["audio_embedding.embedding.weight"] = self.audio.weight
+        return {key: value.detach().clone() for key, value in state.items()}
+
+    def load_published(self, checkpoint: Path) -> None:
+        """Take the weights of a checkpoint; the two heads that only training uses stay as they are."""
+        published = load_file(checkpoint / "model.safetensors")
+        self.audio.weight.data.copy_(published.pop("audio_embedding.embedding.weight"))
+        self.text.weight.data.copy_(published.pop("lfm.embed_tokens.weight"))
+        for module, prefix in ((self.lfm, "lfm."), (self.encoder, ""), (self.depth, "")):
+            names = module.state_dict()
+            module.load_state_dict({name: published.pop(prefix + name) for name in names})
+        assert not published, f"not taken: {sorted(published)}"
+
+
+def write_checkpoint(
+    model: Pebble, detokenizer: nn.Module, detokenizer_config: dict[str, object], target: Path
+) -> None:
+    """Write the published layout in float16 (counters stay integers)."""
+    target.mkdir(parents=True, exist_ok=True)
+    _write_json(target / "config.json", config())
+    _write_json(target / "generation_config.json", {"do_sample": False})
+    (target / "README.md").write_text(CARD)
+    save_file(_halved(model.published_state()), target / "model.safetensors")
+    folder = target / "audio_detokenizer"
+    folder.mkdir(exist_ok=True)
+    _write_json(folder / "config.json", detokenizer_config)
+    save_file(_halved(detokenizer.state_dict()), folder / "model.safetensors")
+    write_tokenizer(target)
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value.half() if value.is_floating_point() else value for key, value in state.items()}

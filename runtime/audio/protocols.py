@@ -1,0 +1,107 @@
+"""The edges of the live loop: where heard sound comes from and spoken sound goes to.
+
+Heard sound is blocks of 512 samples at 16 kHz, spoken sound any number of samples at the model's own rate. What is
+behind the protocols (a sound card, a file, a test) resamples for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE
+
+Floats = NDArray[np.float32]
+
+RATE = SAMPLE_RATE
+"""Hz of everything that is heard: 16000."""
+
+BLOCK = 512
+"""Samples of one block: 32 ms, what voice activity detection takes at once."""
+
+BLOCK_SECONDS = BLOCK / RATE  # 0.032
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some sound that was heard.
+
+    samples: (512,) at 16 kHz; at: index of the first since the microphone was opened, lost ones counted in;
+    captured: `time.perf_counter()` seconds when the last was captured.
+    """
+
+    samples: Floats
+    at: int
+    captured: float
+
+
+class Microphone(Protocol):
+    """Where heard sound comes from. Open within a `with` block."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def read(self, timeout: float) -> Block | None:
+        """The next block; None after `timeout` seconds without one.
+
+        Raises:
+            AudioDeviceLost: it is gone for good.
+        """
+
+
+class Player(Protocol):
+    """Where spoken sound goes to, one reply at a time. Open within a `with` block.
+
+    Samples are counted at the model's rate and from the reply's beginning; times are `time.perf_counter()` seconds.
+    `hush`, `stop`, `played` and `busy` may be called from any thread.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def begin(self, rate: float | None, expected_seconds: float) -> None:
+        """A new reply comes; `rate` is seconds of computing per second of sound, None if it is not known yet."""
+
+    def push(self, samples: Floats) -> None:
+        """More of the reply."""
+
+    def finish(self) -> None:
+        """No more of this reply comes: play what there is."""
+
+    def hush(self, hushed: bool) -> None:
+        """Hold this reply while it is not certain yet that the user interrupts it; then stop it, or let it go on."""
+
+    def stop(self) -> int:
+        """Silence at once, within one callback; the samples of this reply that were played."""
+
+    def ensure(self) -> None:
+        """While something is still to be played, see that the device is there, and have it back if it is not.
+
+        Raises:
+            AudioDeviceLost: the device is gone, and did not come back in time.
+        """
+
+    def played(self) -> int:
+        """Samples of this reply that have left for the device."""
+
+    def underruns(self) -> int:
+        """Times that this reply ran dry."""
+
+    def busy(self) -> bool:
+        """Whether something of this reply is still to be played."""
+
+    def first_queued(self) -> float | None:
+        """When the first sample of this reply was pushed."""
+
+    def first_played(self) -> float | None:
+        """When the first sample of this reply left for the device."""

@@ -1,0 +1,109 @@
+"""Do microphone and loudspeaker work here, and does the one hear the other?
+
+In: devices by name. Out: levels, in dB of full scale, and what they mean for whoever wants to talk. All of it is done
+through the same microphone and loudspeaker as a talk.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from voxrill.runtime.audio.level import CLIPPED, level
+from voxrill.runtime.audio.protocols import BLOCK, RATE, Floats, Microphone, Player
+from voxrill.runtime.errors import AudioDeviceError
+
+LISTEN_SECONDS = 1.0
+ECHO_SECONDS = 2.0
+
+DEAD = -90.0
+"""dB below which a microphone hears nothing at all: switched off, muted, or not a microphone."""
+
+ECHO_HEARD = 6.0
+"""dB above the room's noise from which the loudspeaker counts as heard: half of it may be chance."""
+
+_READ_SECONDS = 3.0
+"""PulseAudio's first block has been seen to take most of a second."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a microphone heard: loudness and loudest sample, dB of full scale; clipped samples."""
+
+    level: float
+    peak: float
+    clipped: int
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it; empty if nothing is."""
+        if self.level < DEAD:
+            return "it hears nothing: switch it on, unmute it, or choose another"
+        if self.clipped:
+            return "it clips: turn it down"
+        return ""
+
+
+def hear(microphone: Microphone, seconds: float = LISTEN_SECONDS) -> Heard:
+    """Listen.
+
+    Raises:
+        AudioDeviceError: it gives no sound.
+    """
+    return _heard(_samples(microphone, seconds))
+
+
+def play(player: Player, samples: Floats) -> None:
+    """Begin to play all of `samples` (n,), which are at the player's rate."""
+    player.begin(0.0, len(samples) / RATE)
+    player.push(samples)
+    player.finish()
+
+
+def echo(microphone: Microphone, player: Player) -> tuple[Heard, Heard]:
+    """What the microphone hears of the room, and then while noise like speech is played."""
+    room = hear(microphone)
+    play(player, _babble(ECHO_SECONDS))
+    during = hear(microphone, ECHO_SECONDS)
+    player.stop()
+    return room, during
+
+
+def is_heard(room: Heard, during: Heard) -> bool:
+    """Whether the microphone hears the loudspeaker."""
+    return during.level > max(room.level, DEAD) + ECHO_HEARD
+
+
+def _babble(seconds: float) -> Floats:
+    """Noise (n,) in the band of speech, at the loudness of an answer; always the same."""
+    noise = np.random.default_rng(0).standard_normal(round(seconds * RATE))
+    spectrum = np.fft.rfft(noise)
+    hertz = np.fft.rfftfreq(len(noise), 1 / RATE)
+    spectrum[(hertz < 200) | (hertz > 4000)] = 0
+    shaped = np.fft.irfft(spectrum, len(noise))
+    return np.asarray((0.1 * shaped / shaped.std()).clip(-1, 1), np.float32)
+
+
+def _samples(microphone: Microphone, seconds: float) -> Floats:
+    blocks = []
+    for _ in range(math.ceil(seconds * RATE / BLOCK)):
+        block = microphone.read(_READ_SECONDS)
+        if block is None:
+            raise AudioDeviceError("the microphone gives no sound", "Connect it again, or choose another")
+        blocks.append(block.samples)
+    return np.concatenate(blocks)
+
+
+def _heard(samples: Floats) -> Heard:
+    sizes = np.abs(samples)
+    return Heard(
+        level=level(samples),
+        peak=_decibels(float(sizes.max())),
+        clipped=int(np.count_nonzero(sizes >= CLIPPED)),
+    )
+
+
+def _decibels(size: float) -> float:
+    return 20 * math.log10(size) if size > 0 else -math.inf

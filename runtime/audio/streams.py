@@ -1,0 +1,261 @@
+"""Streams of sound in one direction, which come back when their device does.
+
+In: a device's name and a function that moves samples. Out: a running PortAudio stream, at the device's native rate, and
+whether it is alive. Input and output are streams of their own: their devices may differ, and so may their clocks.
+
+PortAudio lists devices only when it starts, and starting it anew ends every stream: all streams of a process therefore
+belong to one `AudioSystem`, which closes and opens them together. Its lock is never taken in a callback.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from voxrill.runtime.audio.devices import (
+    LIST,
+    THING,
+    AudioDevice,
+    Direction,
+    choose,
+    explained,
+    found_devices,
+    portaudio,
+    wants_other_channels,
+)
+from voxrill.runtime.errors import AudioDeviceError, AudioDeviceLost
+
+PERIODS: dict[Direction, float] = {"input": 0.008, "output": 0.010}
+"""Seconds of sound that a callback moves. With three busy programs on two cores, a loudspeaker called every 5 ms lost
+sound 8 times in 14 s, every 10 ms never. A microphone called every 5 ms lost nothing, but each call wakes Python while
+the model computes: on two cores the true size took 1.38 s of work for a second of sound; every 8 ms 1.27 to 1.33, every
+16 ms 1.27 to 1.36. An interrupted answer then sounded at most 110 ms at 8 ms, 120 to 130 at 16 (ten each, twice)."""
+
+STALLED = 2.0
+"""Seconds without a callback after which a stream is taken for dead, whatever PortAudio says of it."""
+
+RETRY = 1.0
+"""Seconds between two attempts at opening a lost device."""
+
+Clock = Callable[[], float]
+Notify = Callable[[str], None]
+Prepare = Callable[[int, int], None]
+Move = Callable[[Any], None]
+"""Moves samples from or into an array (frames, channels), in PortAudio's thread."""
+
+
+class AudioSystem:
+    """PortAudio, as this process uses it. `backend` is sounddevice, or stands in for it."""
+
+    def __init__(self, backend: Any = None, clock: Clock = time.perf_counter) -> None:
+        self.backend = portaudio() if backend is None else backend
+        self.clock = clock
+        self.lock = threading.RLock()
+        self._streams: list[DeviceStream] = []
+
+    def devices(self) -> list[AudioDevice]:
+        """What PortAudio found when it last looked."""
+        with self.lock:
+            return found_devices(self.backend)
+
+    def add(self, stream: DeviceStream) -> None:
+        """A stream that is to be closed and opened with the others."""
+        with self.lock:
+            self._streams.append(stream)
+
+    def remove(self, stream: DeviceStream) -> None:
+        """A stream that is not used any more."""
+        with self.lock:
+            self._streams.remove(stream)
+
+    def look_again(self, lost: DeviceStream) -> None:
+        """Open a lost stream again, having PortAudio look for devices anew unless another stream is in use."""
+        with self.lock:
+            others = [stream for stream in self._streams if stream is not lost]
+            lost.shut()
+            if any(stream.in_use() for stream in others):
+                return lost.reopen()
+            for stream in others:
+                stream.shut()
+            self.backend._terminate()
+            self.backend._initialize()
+            for stream in [lost, *others]:
+                stream.reopen()
+
+
+class DeviceStream:
+    """A stream on the device called `wanted` (None: the default).
+
+    Args:
+        system: what it belongs to.
+        direction: input or output.
+        wanted: as `choose` takes it.
+        prepare: told the rate, Hz, and the samples of a callback before the first one, and so again after a loss.
+        move: what moves the samples.
+        notify: told, in a sentence, when the device is lost or back.
+        patience: seconds that a lost device is waited for.
+        in_use: whether it would be heard if it were closed for a moment.
+
+    late: times that the device lost sound because this process was too late for it.
+    """
+
+    def __init__(
+        self,
+        system: AudioSystem,
+        direction: Direction,
+        wanted: str | None,
+        prepare: Prepare,
+        move: Move,
+        notify: Notify,
+        patience: float,
+        in_use: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.in_use = in_use
+        self.late = 0
+        self.name = wanted or "default"
+        self.rate = 0
+        self._system, self._direction, self._wanted = system, direction, wanted
+        self._prepare, self._move, self._notify, self._patience = prepare, move, notify, patience
+        self._stream: Any = None
+        self._last_call = self._last_try = 0.0
+        self._lost: float | None = None
+
+    def open(self) -> None:
+        """Open it.
+
+        Raises:
+            AudioDeviceError: it is not there, busy, or refuses.
+        """
+        with self._system.lock:
+            self._open()
+            self._system.add(self)
+
+    def close(self) -> None:
+        """Close it for good."""
+        with self._system.lock:
+            self._system.remove(self)
+            self.shut()
+
+    def ensure(self) -> bool:
+        """See that the device is there; if not, try to have it back, at most once a second. Whether it is.
+
+        Raises:
+            AudioDeviceLost: it has been away for longer than `patience`.
+        """
+        if self._alive() or self._revived():
+            if self._lost is not None:
+                self._lost = None
+                self._notify(f"The {self._thing} is back.")
+            return True
+        if self._lost is None:
+            self._lost = self._system.clock()
+            self._notify(f"The {self._thing} is gone; waiting for it.")
+        elif self._system.clock() - self._lost > self._patience:
+            raise AudioDeviceLost(
+                f"the {self._thing} is gone and did not come back in {self._patience:.0f} s",
+                f"Connect it again, or choose another; {LIST}",
+            )
+        return False
+
+    def reopen(self) -> None:
+        """Open it again if it can be opened now."""
+        with self._system.lock:
+            self.shut()
+            with suppress(AudioDeviceError):
+                self._open()
+
+    def shut(self) -> None:
+        """Close it until `reopen`."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.abort(ignore_errors=True)
+            stream.close(ignore_errors=True)
+
+    @property
+    def _thing(self) -> str:
+        return f"{THING[self._direction]} {self.name}"
+
+    def _alive(self) -> bool:
+        stream = self._stream
+        return stream is not None and stream.active and self._system.clock() - self._last_call < STALLED
+
+    def _revived(self) -> bool:
+        with self._system.lock:
+            now = self._system.clock()
+            if self._lost is not None and now - self._last_try < RETRY:
+                return False
+            self._last_try = now
+            self._system.look_again(self)
+            return self._alive()
+
+    def _open(self) -> None:
+        device = choose(self._system.devices(), self._direction, self._wanted)
+        self.name, self.rate = device.name, device.rate
+        frames = round(PERIODS[self._direction] * device.rate)
+        self._prepare(device.rate, frames)
+        try:
+            self._stream = self._made(device, frames)
+            self._last_call = self._system.clock()
+            self._stream.start()
+        except self._system.backend.PortAudioError as error:
+            self.shut()
+            raise explained(error, device, self._direction) from error
+
+    def _made(self, device: AudioDevice, frames: int) -> Any:
+        """The stream with one channel, or with two where the device cannot do one."""
+        backend = self._system.backend
+        make = backend.InputStream if self._direction == "input" else backend.OutputStream
+        options = {
+            "samplerate": device.rate,
+            "blocksize": frames,
+            "device": device.index,
+            "dtype": "float32",
+            "latency": "low",
+            "callback": self._called,
+        }
+        try:
+            return make(channels=1, **options)
+        except backend.PortAudioError as error:
+            if device.channels(self._direction) == 1 or not wants_other_channels(error):
+                raise
+            return make(channels=2, **options)
+
+    def _called(self, data: Any, _frames: int, _time: Any, status: Any) -> None:
+        self._last_call = self._system.clock()
+        if status and (status.output_underflow or status.input_overflow):
+            self.late += 1
+        self._move(data)
+
+
+class OpenStream:
+    """What is made of a stream, `_stream`, which is open within a `with` block."""
+
+    _stream: DeviceStream
+
+    def __enter__(self) -> Self:
+        """Open the device.
+
+        Raises:
+            AudioDeviceError: it is not there, busy, or refuses.
+        """
+        self._stream.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    @property
+    def name(self) -> str:
+        """The device's own name."""
+        return self._stream.name
+
+    @property
+    def rate(self) -> int:
+        """The device's native rate, Hz."""
+        return self._stream.rate

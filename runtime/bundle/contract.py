@@ -1,0 +1,328 @@
+"""The graph contract: every graph, every input and output, its dtype and shape, written once.
+
+In: the sizes of one model (`ModelSpec`). Out: a `GraphSpec` per graph. The exporter traces to these names and
+shapes, the loader refuses a graph that departs from them, and the manifest carries the `ModelSpec` between the two.
+
+State tensors use the names of onnxruntime-genai and of LiquidAI's own ONNX files: `past_conv.N` becomes
+`present_conv.N`, `past_key_values.N.key` becomes `present.N.key`, with N the absolute layer index.
+
+Symbolic sizes: S positions in this call, P positions already in the KV cache, C positions the KV cache has room for,
+T log-mel frames, F audio frames. The KV cache is a buffer owned by the host with C >= P + S. With a past and its
+present bound to the same memory the graph writes the S new rows in place, and copies nothing. The `npu` flavour
+replaces every symbol by a number (`StaticShapes`); there `present.*` holds only the S new rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from voxrill.runtime.audio.log_mel import LogMelConfig
+
+FORMAT_VERSION = 2
+"""2: the KV cache is written in place; bundles of format 1 returned a longer one with every call."""
+EXTERNAL_ABOVE = 64 << 20
+"""Bytes of a graph's weights above which they go to a file of their own (protobuf ends at 2 GB)."""
+
+AUDIO_ENCODER = "audio_encoder"
+DECODER = "decoder"
+DECODER_PREFILL = "decoder_prefill"
+TEXT_HEAD = "text_head"
+DEPTHFORMER = "depthformer"
+MIMI_DECODER = "mimi_decoder"
+AUDIO_DETOKENIZER = "audio_detokenizer"
+
+PAST_SEQUENCE, SEQUENCE, TOTAL_SEQUENCE = "past_sequence", "sequence", "total_sequence"
+KV_CAPACITY = "kv_capacity"
+PAST_OVERLAP = "past_overlap"
+MEL_FRAMES, EMBEDDINGS, FRAMES = "mel_frames", "embeddings", "frames"
+
+SPECIAL_TOKENS = {
+    "start": "<|startoftext|>",
+    "im_start": "<|im_start|>",
+    "im_end": "<|im_end|>",
+    "audio_start": "<|audio_start|>",
+    "text_end": "<|text_end|>",
+}
+"""Special tokens by their role in the templates and end conditions; ids are resolved from the tokenizer."""
+
+Size = int | str
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """One graph input or output: its name, ONNX dtype name and shape (a string is a symbolic size)."""
+
+    name: str
+    dtype: str
+    shape: tuple[Size, ...]
+
+
+class GraphSpec(msgspec.Struct, frozen=True):
+    """One graph's ordered inputs and outputs."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def state(self) -> tuple[TensorSpec, ...]:
+        """The inputs that carry state from one call to the next, in order."""
+        return tuple(t for t in self.inputs if t.name.startswith("past_"))
+
+
+def is_prefill(graph: str) -> bool:
+    """Whether this graph takes in many positions at once."""
+    return graph.startswith(DECODER_PREFILL)
+
+
+def is_for_npu(graph: str) -> bool:
+    """Whether an NPU runs this graph: those that draw lots, or are small, stay on the CPU."""
+    return graph not in (TEXT_HEAD, *FRAME_DECODERS)
+
+
+class StaticShapes(msgspec.Struct, frozen=True):
+    """The sizes of the npu flavour: nothing symbolic is left.
+
+    mel_frames: log-mel frames the encoder takes (shorter clips are padded); prefill: positions a prefill call takes;
+    context: positions of the KV cache; frames: audio frames a codec call decodes; wider_prefill: positions of further
+    prefill graphs, ascending.
+    """
+
+    mel_frames: int = 1600
+    prefill: int = 32
+    context: int = 1024
+    frames: int = 1
+    wider_prefill: tuple[int, ...] = ()
+
+    @property
+    def prefills(self) -> dict[str, int]:
+        """The prefill graphs and the positions a call of each takes, ascending."""
+        wider = {f"{DECODER_PREFILL}_{width}": width for width in self.wider_prefill}
+        return {DECODER_PREFILL: self.prefill, **wider}
+
+
+class BackboneSpec(msgspec.Struct, frozen=True):
+    """Sizes of the LFM2 backbone. `layer_types` holds "conv" or "full_attention" for each layer."""
+
+    hidden_size: int
+    vocab_size: int
+    layer_types: tuple[str, ...]
+    kv_heads: int
+    head_dim: int
+    conv_cache: int
+    max_positions: int
+
+
+class EncoderSpec(msgspec.Struct, frozen=True):
+    """Sizes of the audio encoder: log-mel frames per embedding (8 frames of 10 ms: one embedding per 80 ms)."""
+
+    subsampling: int
+
+
+class AudioCodesSpec(msgspec.Struct, frozen=True):
+    """The audio vocabulary: a frame is `codebooks` codes; code `end_of_audio` in codebook 0 ends the audio."""
+
+    codebooks: int
+    vocab_size: int
+    end_of_audio: int
+
+
+class CodecSpec(msgspec.Struct, frozen=True):
+    """The codec that turns frames into sound.
+
+    graph: which graph decodes; sample_rate in Hz; frame_samples: samples of one frame; state: the graph's streaming
+    state. n_fft and hop (samples) are 0 where the graph returns sound instead of STFT features.
+    """
+
+    graph: str
+    sample_rate: int
+    frame_samples: int
+    state: tuple[TensorSpec, ...]
+    n_fft: int = 0
+    hop: int = 0
+
+
+class InterleaveSpec(msgspec.Struct, frozen=True):
+    """The interleaved pattern: so many text tokens, then so many audio frames, in turn."""
+
+    text: int
+    audio: int
+
+
+class ModelSpec(msgspec.Struct, frozen=True):
+    """Everything the runtime must know of one model's architecture."""
+
+    backbone: BackboneSpec
+    encoder: EncoderSpec
+    codes: AudioCodesSpec
+    codec: CodecSpec
+    interleave: InterleaveSpec
+    log_mel: LogMelConfig
+    frame_decoder: str = DEPTHFORMER
+
+
+def past_names(layer: int, kind: str) -> tuple[str, ...]:
+    """State input names of one backbone layer ("conv" or an attention kind)."""
+    if kind == "conv":
+        return (f"past_conv.{layer}",)
+    return (f"past_key_values.{layer}.key", f"past_key_values.{layer}.value")
+
+
+def present_name(past: str) -> str:
+    """The output that replaces state input `past` in the next call."""
+    return past.replace("past_key_values.", "present.").replace("past_", "present_")
+
+
+def _float(name: str, *shape: Size) -> TensorSpec:
+    return TensorSpec(name, "float32", shape)
+
+
+def _int(name: str, *shape: Size) -> TensorSpec:
+    return TensorSpec(name, "int64", shape)
+
+
+def lfm_state(backbone: BackboneSpec, past: Size) -> tuple[TensorSpec, ...]:
+    """State inputs of a stack of LFM2 layers with `past` KV positions, in layer order."""
+    specs = []
+    for layer, kind in enumerate(backbone.layer_types):
+        shape = (
+            (backbone.hidden_size, backbone.conv_cache)
+            if kind == "conv"
+            else (backbone.kv_heads, past, backbone.head_dim)
+        )
+        specs += [_float(name, 1, *shape) for name in past_names(layer, kind)]
+    return tuple(specs)
+
+
+def audio_encoder(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:
+    """Log-mel in, one embedding of the backbone's width per 80 ms out (conformer and adapter)."""
+    frames: Size = static.mel_frames if static else MEL_FRAMES
+    embeddings: Size = -(-static.mel_frames // model.encoder.subsampling) if static else EMBEDDINGS
+    return GraphSpec(
+        AUDIO_ENCODER,
+        (_float("mel_spectrogram", 1, frames, model.log_mel.features), _int("mel_lengths", 1)),
+        (_float("audio_embeddings", 1, embeddings, model.backbone.hidden_size), _int("audio_lengths", 1)),
+    )
+
+
+def decoder(backbone: BackboneSpec, static: StaticShapes | None = None, name: str = DECODER) -> GraphSpec:
+    """The backbone, prefill and step in one graph; npu: graphs that differ in S only.
+
+    `attention_mask` [1, P+S] is 1 for every valid position; in the cpu flavour all are. Rotary positions count its
+    ones, so that the npu flavour's padded KV buffer and right-padded prefill give the same numbers as exact lengths.
+    """
+    past: Size = KV_CAPACITY
+    sequence: Size = SEQUENCE
+    total: Size = TOTAL_SEQUENCE
+    present: Size = KV_CAPACITY
+    if static:
+        past, sequence = static.context, static.prefills.get(name, 1)
+        total, present = past + sequence, sequence
+    state = lfm_state(backbone, past)
+    present_state = lfm_state(backbone, present)
+    return GraphSpec(
+        name,
+        (
+            _float("inputs_embeds", 1, sequence, backbone.hidden_size),
+            _int("attention_mask", 1, total),
+            *state,
+        ),
+        (
+            _float("hidden_states", 1, sequence, backbone.hidden_size),
+            *(TensorSpec(present_name(t.name), t.dtype, t.shape) for t in present_state),
+        ),
+    )
+
+
+def text_head(model: ModelSpec) -> GraphSpec:
+    """Text logits of one position; run on text steps only."""
+    backbone = model.backbone
+    return GraphSpec(
+        TEXT_HEAD,
+        (_float("hidden_state", 1, backbone.hidden_size),),
+        (_float("logits", 1, backbone.vocab_size),),
+    )
+
+
+def depthformer(model: ModelSpec) -> GraphSpec:
+    """One audio frame: all codebooks sampled inside the graph.
+
+    A code is the argmax of `logits / temperature + gumbel` over the `top_k` best logits: Gumbel noise makes that a
+    draw from the softmax, zeros make it the argmax. `logits` [codebooks, vocab] are returned for measurement.
+    """
+    codes = model.codes
+    return GraphSpec(
+        DEPTHFORMER,
+        (
+            _float("hidden_state", 1, model.backbone.hidden_size),
+            _float("temperature", 1),
+            _int("top_k", 1),
+            _float("gumbel", codes.codebooks, codes.vocab_size),
+        ),
+        (_int("codes", codes.codebooks), _float("logits", codes.codebooks, codes.vocab_size)),
+    )
+
+
+def codec(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:
+    """The codec's streaming step: F frames of codes and the state in, sound or STFT features and new state out.
+
+    Where the cpu flavour gives STFT features, the npu flavour gives sound, and what columns before this call add to its
+    samples is state too.
+    """
+    spec = model.codec
+    frames: Size = static.frames if static else FRAMES
+    samples: Size = static.frames * spec.frame_samples if static else "samples"
+    state, sound = spec.state, _float("audio", 1, samples)
+    if spec.hop and static:
+        state = (*state, _float(PAST_OVERLAP, 1, spec.n_fft - spec.hop))
+    elif spec.hop:
+        sound = _float("stft_features", 1, "hops", spec.n_fft + 2)
+    return GraphSpec(
+        spec.graph,
+        (_int("audio_codes", 1, model.codes.codebooks, frames), _int("offset", 1), *state),
+        (sound, *(TensorSpec(present_name(t.name), t.dtype, t.shape) for t in state)),
+    )
+
+
+FRAME_DECODERS = {DEPTHFORMER: depthformer}
+"""How a hidden state becomes a frame, by the name the manifest gives; a later family brings another entry."""
+
+
+def graph_specs(model: ModelSpec, static: StaticShapes | None = None, prefill: bool = False) -> dict[str, GraphSpec]:
+    """Every graph of a bundle by name, in pipeline order; KeyError for a frame decoder that is not known.
+
+    Args:
+        model: sizes.
+        static: shapes of the npu flavour, None for cpu.
+        prefill: whether prefill has a graph of its own in the cpu flavour too, the decoder in another precision.
+    """
+    specs = [audio_encoder(model, static), decoder(model.backbone, static)]
+    prefills = static.prefills if static else [DECODER_PREFILL] if prefill else []
+    specs += [decoder(model.backbone, static, name) for name in prefills]
+    specs += [text_head(model), FRAME_DECODERS[model.frame_decoder](model), codec(model, static)]
+    return {spec.name: spec for spec in specs}
+
+
+def differences(spec: GraphSpec, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> list[str]:
+    """What a graph's actual inputs and outputs have other than `spec`; empty where they agree.
+
+    Symbolic sizes match any size in `spec`, but a number in `spec` must be that number.
+    """
+    found = []
+    for side, wanted, actual in (("input", spec.inputs, inputs), ("output", spec.outputs, outputs)):
+        by_name = {t.name: t for t in actual}
+        for tensor in wanted:
+            have = by_name.pop(tensor.name, None)
+            if have is None:
+                found.append(f"{side} {tensor.name} is missing")
+            elif have.dtype != tensor.dtype or not _fits(tensor.shape, have.shape):
+                found.append(
+                    f"{side} {tensor.name} is {have.dtype}{list(have.shape)}, not {tensor.dtype}{list(tensor.shape)}"
+                )
+        found += [f"{side} {name} is unknown" for name in by_name]
+    return found
+
+
+def _fits(wanted: tuple[Size, ...], actual: tuple[Size, ...]) -> bool:
+    return len(wanted) == len(actual) and all(isinstance(w, str) or w == a for w, a in zip(wanted, actual, strict=True))

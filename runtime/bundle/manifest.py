@@ -1,0 +1,211 @@
+"""The manifest: what a bundle says of itself, as typed structs that read and write `manifest.json`.
+
+In: JSON (a bundle folder's `manifest.json`). Out: a `Manifest`. Unknown families, tasks or graphs are data here, not
+code: a later model family is a new manifest, and a new entry in `export/families.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from voxrill.runtime.bundle.contract import (
+    DECODER_PREFILL,
+    FORMAT_VERSION,
+    FRAME_DECODERS,
+    GraphSpec,
+    ModelSpec,
+    StaticShapes,
+    graph_specs,
+)
+from voxrill.runtime.errors import BundleError, NewerFormat
+
+MANIFEST_FILE = "manifest.json"
+TOKENIZER_FILE = "tokenizer.json"
+REPORT_FILE = "export_report.json"
+QUANTIZE_REPORT_FILE = "quantize_report.json"
+LICENCE_FILE = "WEIGHTS_LICENCE"
+
+FLOAT32 = "float32"
+
+Flavour = Literal["cpu", "npu"]
+Mode = Literal["sequential", "interleaved"]
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a token or code is drawn. temperature 0 is greedy; top_k 0 keeps every candidate."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely candidate is always taken."""
+        return self.temperature <= 0 or self.top_k == 1
+
+
+class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The family's own way to do one job.
+
+    system: the system prompt, with `{voice}` where a voice goes in; mode: how text and audio follow each other;
+    voices: the names the model knows (empty: any description); voice: the default.
+    """
+
+    system: str
+    mode: Mode
+    text: Sampling = Sampling()
+    audio: Sampling = Sampling()
+    max_new_tokens: int = 512
+    voice: str = ""
+    voices: tuple[str, ...] = ()
+
+
+class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The jobs every bundle can be asked to do: `chat` answers aloud, `write` in text."""
+
+    transcribe: Task
+    speak: Task
+    chat: Task
+    write: Task
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the weights came from: a hub id or folder name, its revision, and the weights' own hash and licence."""
+
+    name: str
+    revision: str
+    weights_sha256: str
+    licence: str
+    licence_url: str
+
+
+class GraphFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One graph of the bundle: its file and the precision of its weights."""
+
+    file: str
+    precision: str = FLOAT32
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An embedding table inside a file of the bundle, memory-mapped and never copied.
+
+    offset in bytes; shape (rows, hidden_size); scales: offset in bytes of one float32 factor a row, where the numbers
+    are 8-bit integers; transposed: stored (hidden_size, rows), as a matrix product wants it.
+    """
+
+    file: str
+    offset: int
+    shape: tuple[int, int]
+    dtype: Literal["float32", "int8"] = "float32"
+    scales: int | None = None
+    transposed: bool = False
+
+    @property
+    def end(self) -> int:
+        """The first byte of the file that the table does not need."""
+        numbers = self.offset + math.prod(self.shape) * (4 if self.dtype == "float32" else 1)
+        return numbers if self.scales is None else max(numbers, self.scales + 4 * self.shape[0])
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All a bundle says of itself; the one file that is read before anything else."""
+
+    format: int
+    name: str
+    family: str
+    source: Source
+    flavour: Flavour
+    model: ModelSpec
+    tasks: Tasks
+    graphs: dict[str, GraphFile]
+    text_embeddings: Table
+    audio_embeddings: Table
+    files: dict[str, FileEntry]
+    tools: dict[str, str]
+    static: StaticShapes | None = None
+
+    def specs(self) -> dict[str, GraphSpec]:
+        """The contract of every graph of this bundle."""
+        return graph_specs(self.model, self.static, prefill=DECODER_PREFILL in self.graphs)
+
+    @property
+    def context_positions(self) -> int:
+        """Positions that prompt and answers may take together (a text token is one, a second of sound 12.5)."""
+        return self.static.context if self.static else self.model.backbone.max_positions
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(entry.size for entry in self.files.values())
+
+    def graph_size(self, graph: str) -> int:
+        """Bytes of a graph, with those of its data file."""
+        file = self.graphs[graph].file
+        return sum(self.files[name].size for name in (file, f"{file}.data") if name in self.files)
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read `bundle/manifest.json`.
+
+    Raises:
+        BundleError: there is no such folder or manifest, or it is not valid.
+        NewerFormat: it was written by a newer Voxrill.
+    """
+    path = bundle / MANIFEST_FILE
+    if not bundle.exists():
+        raise BundleError(f"there is no bundle at {bundle}", "Make one with: voxrill export CHECKPOINT -o BUNDLE")
+    if bundle.is_file():
+        raise BundleError(
+            f"{bundle} is a file, not a bundle folder", f"If it is a packed bundle: voxrill unpack {bundle}"
+        )
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        raise BundleError(
+            f"{bundle} has no readable {MANIFEST_FILE}", "Point at a folder that voxrill export wrote"
+        ) from None
+    return decode_manifest(raw, str(path))
+
+
+def decode_manifest(raw: bytes, where: str) -> Manifest:
+    """Parse manifest bytes; `where` names them in errors."""
+    try:
+        version = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["format"]
+        found = int(bytes(version))
+    except (msgspec.MsgspecError, KeyError, ValueError) as error:
+        raise BundleError(f"{where} is not a bundle manifest ({error})", "Export the bundle again") from None
+    if found > FORMAT_VERSION:
+        raise NewerFormat(
+            f"{where} has bundle format {found}; this Voxrill reads up to {FORMAT_VERSION}",
+            "Update: pip install --upgrade voxrill",
+        )
+    if found < FORMAT_VERSION:
+        raise BundleError(
+            f"{where} has bundle format {found}, of an older Voxrill; this one reads {FORMAT_VERSION}",
+            "Export the bundle again",
+        )
+    try:
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{where} is not valid: {error}", "Export the bundle again") from None
+    if manifest.model.frame_decoder not in FRAME_DECODERS:
+        raise BundleError(
+            f"{where} decodes frames with {manifest.model.frame_decoder!r}, which this Voxrill does not know",
+            f"It knows {', '.join(FRAME_DECODERS)}; update: pip install --upgrade voxrill",
+        )
+    return manifest
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON, one trailing newline."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

@@ -1,0 +1,85 @@
+"""Whether a model fits into memory, asked before it is loaded: a machine that swaps is worse than a refusal.
+
+In: a manifest, and what this machine has left. Out: nothing, or an error that names the next smaller choice.
+Mapped weights count like copied ones: every step reads all of them, so they have to stay in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+from voxrill.devices.memory import available_memory, gigabytes
+from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.bundle.contract import DECODER, KV_CAPACITY, TEXT_HEAD
+from voxrill.runtime.bundle.manifest import FLOAT32, Manifest
+from voxrill.runtime.errors import NotEnoughMemory
+
+IGNORE_VARIABLE = "VOXRILL_IGNORE_MEMORY"
+"""Set to anything, no model is refused for its size."""
+
+USUAL_CONTEXT = 2048
+"""Positions of the KV cache that count: a few minutes of conversation."""
+
+_OVERHEAD = 1.07
+_FIXED = 40 << 20
+_WIDTHS = 40
+_POSITIONS = 512
+"""Beyond the weights: their repacked form's padding; onnxruntime's own; and the intermediate results, as so many
+vectors of the model's width for each position of a long prefill. Fitted to what was measured."""
+
+_SMALLER = (("int8", 0.30), ("int4", 0.20))
+"""Recipes, and what the weights they leave take of float32's, the text table included."""
+
+
+def memory_needed(manifest: Manifest, context: int = USUAL_CONTEXT) -> int:
+    """Bytes this bundle's model takes beyond what the process has taken already, in a conversation of so long."""
+    weights = sum(_weights(manifest, graph) for graph in manifest.graphs)
+    return _fixed_part(manifest, context) + round(_OVERHEAD * weights)
+
+
+def check_memory(bundle: Bundle) -> None:
+    """Refuse a model that does not fit.
+
+    Raises:
+        NotEnoughMemory: it needs more than is available.
+    """
+    available = available_memory()
+    if available is None or os.environ.get(IGNORE_VARIABLE):
+        return
+    needed = memory_needed(bundle.manifest)
+    if needed > available:
+        raise NotEnoughMemory(
+            f"{bundle.directory} needs about {gigabytes(needed)} of memory, and {gigabytes(available)} are available",
+            f"{_smaller(bundle.manifest, available)}; to load it nevertheless, set {IGNORE_VARIABLE}=1",
+        )
+
+
+def _weights(manifest: Manifest, graph: str) -> int:
+    """Bytes of a graph's files. A quantised text head counts twice: its table is read from the file as well."""
+    return manifest.graph_size(graph) * (2 if graph == TEXT_HEAD and manifest.text_embeddings.transposed else 1)
+
+
+def _fixed_part(manifest: Manifest, context: int = USUAL_CONTEXT) -> int:
+    """Bytes that do not depend on the precision: KV cache, intermediate results, onnxruntime."""
+    positions = min(context, manifest.model.backbone.max_positions)
+    state = sum(
+        math.prod(positions if size == KV_CAPACITY else int(size) for size in tensor.shape)
+        for tensor in manifest.specs()[DECODER].state
+    )
+    return 4 * (state + _POSITIONS * _WIDTHS * manifest.model.backbone.hidden_size) + _FIXED
+
+
+def _smaller(manifest: Manifest, available: int) -> str:
+    """The next smaller choice that fits."""
+    precision = manifest.graphs[DECODER].precision
+    weights = sum(_weights(manifest, graph) for graph in manifest.graphs)
+    if precision == "int8":
+        return "Close other programs, or quantize the float32 bundle with --recipe int4"
+    if precision != FLOAT32:
+        return "Close other programs"
+    for recipe, part in _SMALLER:
+        needed = round(_fixed_part(manifest) + part * weights)
+        if needed <= available:
+            return f"In {recipe} about {gigabytes(needed)}: voxrill quantize BUNDLE -o SMALL --recipe {recipe}"
+    return "Close other programs: even in int4 it would not fit"

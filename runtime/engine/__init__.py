@@ -1,0 +1,1 @@
+"""The model at work: graphs in onnxruntime, their state, prompts, generation, conversations."""

@@ -1,0 +1,286 @@
+"""What the model has been told and has said: embeddings that wait, and the state of those taken in.
+
+In: text, sound and spoken frames, in the order they happened. Out: the hidden state after the last of them.
+Prompts are assembled exactly as the reference's ChatState does: each piece of text is tokenized by itself, sound has
+no markers around it, and a spoken frame's embedding is the sum of its codes' rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.runtime.bundle.contract import SPECIAL_TOKENS, InterleaveSpec, ModelSpec
+from voxrill.runtime.bundle.embedding_table import EmbeddingTable
+from voxrill.runtime.bundle.manifest import Sampling
+from voxrill.runtime.engine.audio_encoder import AudioEncoder
+from voxrill.runtime.engine.backbone import Backbone
+from voxrill.runtime.engine.codec import Codec
+from voxrill.runtime.engine.depthformer import Depthformer
+from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.engine.state import Mark
+from voxrill.runtime.engine.stats import StageTimes
+from voxrill.runtime.engine.tokenizer import Tokenizer
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.int64]
+
+
+class Parts:
+    """The parts of a loaded model that a context works with.
+
+    Args:
+        spec: sizes.
+        tokenizer: text to ids.
+        encoder: sound to embeddings.
+        backbone: embeddings to hidden states and logits.
+        depthformer: hidden states to frames.
+        text_table: (vocab, hidden).
+        audio_table: (codebooks * codes, hidden).
+        codec: frames to sound.
+        times: where the time of every stage is added.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        tokenizer: Tokenizer,
+        encoder: AudioEncoder,
+        backbone: Backbone,
+        depthformer: Depthformer,
+        text_table: EmbeddingTable,
+        audio_table: EmbeddingTable,
+        codec: Codec,
+        times: StageTimes,
+    ) -> None:
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.backbone = backbone
+        self.depthformer = depthformer
+        self.codec = codec
+        self.times = times
+        self._text_table = text_table
+        self._audio_table = audio_table
+
+    def embed_tokens(self, ids: list[int]) -> Floats:
+        """Rows (n, hidden) of text tokens."""
+        return self._text_table.rows(ids)
+
+    def embed_frames(self, codes: Codes) -> Floats:
+        """One row (n, hidden) for each frame of `codes` (codebooks, n)."""
+        starts = np.arange(self.spec.codes.codebooks)[:, None] * self.spec.codes.vocab_size
+        rows: Floats = self._audio_table.rows(codes + starts).sum(0, dtype=np.float32)
+        return rows
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Text tokens of a conversation."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Sound that was heard, as its embeddings (n, hidden): encoding it again would cost more than keeping them."""
+
+    rows: Floats
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Frames that were spoken: codes (codebooks, n)."""
+
+    codes: Codes
+
+
+Piece = Tokens | Heard | Spoken
+"""What a context was told, small enough to be kept: with it the context can be made again."""
+
+
+@dataclass(frozen=True)
+class ContextMark:
+    """A place in a conversation: the backbone's state there, what waited, and how many pieces there were."""
+
+    state: Mark
+    waiting: tuple[Floats, ...]
+    pieces: int
+
+
+class Context:
+    """One conversation's tokens, sound and frames, and the backbone's state after them.
+
+    `pieces` is all it was told, in order.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._state = parts.backbone.new_state()
+        self._waiting: list[Floats] = []
+        self._hidden: Floats | None = None
+        self.pieces: list[Piece] = []
+        self.add_text(SPECIAL_TOKENS["start"])
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """Special token ids by role."""
+        return self._parts.tokenizer.ids
+
+    @property
+    def interleave(self) -> InterleaveSpec:
+        """The interleaved pattern."""
+        return self._parts.spec.interleave
+
+    @property
+    def end_of_audio(self) -> int:
+        """The code that ends audio in codebook 0."""
+        return self._parts.spec.codes.end_of_audio
+
+    @property
+    def positions(self) -> int:
+        """Positions taken in and waiting."""
+        return self._state.length + sum(len(rows) for rows in self._waiting)
+
+    @property
+    def waiting(self) -> Floats:
+        """Embeddings (n, hidden) that were appended and not yet taken in."""
+        return np.concatenate(self._waiting)
+
+    def add_text(self, text: str) -> None:
+        """Append text; special tokens written in it count as such."""
+        self.add_tokens(self._parts.tokenizer.encode(text))
+
+    def add_tokens(self, ids: list[int]) -> None:
+        """Append text tokens."""
+        self.add(Tokens(tuple(ids)))
+
+    def add_audio(self, waveform: Floats) -> None:
+        """Append sound that is heard: `waveform` (samples,) at the encoder's rate."""
+        self.add(Heard(self._parts.encoder.encode(waveform)))
+
+    def add_frames(self, codes: Codes) -> None:
+        """Append frames (codebooks, n) that were spoken, end-of-audio frames included."""
+        self.add(Spoken(codes))
+
+    def add(self, piece: Piece) -> None:
+        """Append a piece, such as one of `pieces` once more."""
+        self.pieces.append(piece)
+        self._waiting.append(self._rows(piece))
+
+    def _rows(self, piece: Piece) -> Floats:
+        if isinstance(piece, Tokens):
+            return self._parts.embed_tokens(list(piece.ids))
+        return piece.rows if isinstance(piece, Heard) else self._parts.embed_frames(piece.codes)
+
+    @contextmanager
+    def turn(self, role: str) -> Iterator[None]:
+        """The `with` block's content is what `role` says."""
+        self.open_turn(role)
+        yield
+        self.close_turn()
+
+    def open_turn(self, role: str) -> None:
+        """Begin what `role` says."""
+        self.add_text(f"{SPECIAL_TOKENS['im_start']}{role}\n")
+
+    def close_turn(self) -> None:
+        """End what the open turn's role says."""
+        self.add_text(f"{SPECIAL_TOKENS['im_end']}\n")
+
+    def advance(self) -> Floats:
+        """Take in all that waits; the hidden state (hidden,) after it.
+
+        Raises:
+            ContextFull: it does not fit; nothing was taken in.
+        """
+        if self._waiting:
+            self.hidden_states()
+        assert self._hidden is not None, "nothing was taken in since the context was made or went back"
+        return self._hidden
+
+    def take_in(self, most: int) -> bool:
+        """Take in the first `most` positions of what waits; whether more waits.
+
+        The same content taken in by the same steps gives the same bits, whatever happens in between.
+
+        Raises:
+            ContextFull: all that waits does not fit; nothing was taken in.
+        """
+        if not self._waiting:
+            return False
+        rows = self.waiting
+        self._state.check_room(len(rows))
+        self._hidden = self._parts.backbone.forward(rows[:most], self._state)[-1]
+        self._waiting = [rows[most:]] if len(rows) > most else []
+        return bool(self._waiting)
+
+    def hidden_states(self) -> Floats:
+        """Take in all that waits; the hidden states (n, hidden) of every position taken in.
+
+        Raises:
+            ContextFull: it does not fit; nothing was taken in.
+        """
+        hidden = self._parts.backbone.forward(self.waiting, self._state)
+        self._waiting = []
+        self._hidden = hidden[-1]
+        return hidden
+
+    def logits(self, hidden: Floats) -> Floats:
+        """Text logits (vocab,) of a hidden state."""
+        return self._parts.backbone.logits(hidden)
+
+    def frame(self, hidden: Floats, sampling: Sampling, sampler: Sampler) -> Codes:
+        """The frame (codebooks,) spoken from a hidden state."""
+        return self._parts.depthformer.frame(hidden, sampling, sampler)
+
+    def mark(self) -> ContextMark:
+        """This place in the conversation."""
+        return ContextMark(self._state.mark(), tuple(self._waiting), len(self.pieces))
+
+    def rewind(self, mark: ContextMark) -> None:
+        """Forget what came after `mark`, an earlier place of this conversation."""
+        self._state.rewind(mark.state)
+        self._waiting = list(mark.waiting)
+        self._hidden = None
+        del self.pieces[mark.pieces :]
+
+    def content(self) -> dict[str, Floats]:
+        """The backbone's state; see `BackboneState.content`."""
+        return self._state.content()
+
+    def restore(self, content: Mapping[str, Floats]) -> None:
+        """Take `content` for the state after all that waits, instead of taking it in.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        self._state.restore(self.positions, content)
+        self._waiting = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the backbone's state; 0 while it is given up."""
+        return self._state.nbytes
+
+    def give_up(self) -> None:
+        """Give up the backbone's state, whose `content` was kept; nothing but `take_back` may follow."""
+        self._state.give_up()
+
+    def take_back(self, content: Mapping[str, Floats]) -> None:
+        """Have the backbone's state again: `content` as it was when it was given up."""
+        self._state.take_back(content)
+
+    def fork(self) -> Context:
+        """Another context that starts where this one stands."""
+        other = object.__new__(Context)
+        other._parts = self._parts
+        other._state = self._state.copy()
+        other._waiting = list(self._waiting)
+        other._hidden = self._hidden
+        other.pieces = list(self.pieces)
+        return other

@@ -1,0 +1,347 @@
+"""Turns that know each other: questions in, answers as events out, the oldest turns forgotten when there are too many.
+
+In: a loaded model; sound and text. Out: events. `ask` is all that most callers need. The live loop also takes in ahead
+of the question what is known of the prompt (`prepare`), withdraws a question (`retract`), cuts an answer at what was
+heard of it (`cut`), and forgets (`forget`). Prompts are taken in by the same steps whatever the timing, so that the
+same events give the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Unpack
+
+import numpy as np
+
+from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
+from voxrill.runtime.bundle.manifest import Task
+from voxrill.runtime.engine.backbone import PREFILL_CHUNK
+from voxrill.runtime.engine.context import Context, ContextMark, Floats, Parts, Piece, Tokens
+from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
+from voxrill.runtime.engine.options import AnswerKeywords, AnswerOptions
+from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEvent, TextEvent
+
+Output = Literal["text", "audio", "both"]
+
+Steps = Generator[Event | StageEvent, None, None]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a turn begins: how many pieces and positions are before it."""
+
+    pieces: int
+    positions: int
+
+
+class Conversation:
+    """Turns that know each other. Made by `Engine.conversation`.
+
+    The system prompt is taken in at the first question, or by `prepare`, so that making a conversation costs nothing.
+    `sampler` makes what draws each answer from its seed.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        task: Task,
+        system: str | None = None,
+        output: Output = "both",
+        sampler: Callable[[int | None], Sampler] = Sampler,
+    ) -> None:
+        self._parts = parts
+        self._task = task
+        self._sampler = sampler
+        self.output: Output = output
+        self._answering: Steps | None = None
+        self._turns: list[_Start] = []
+        self._open = False
+        self._question: ContextMark | None = None
+        self.context = Context(parts)
+        self.system = task.system if system is None else system
+        if self.system:
+            with self.context.turn("system"):
+                self.context.add_text(self.system)
+        self._prompt = self.context.mark()
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the sound that is answered with."""
+        return self._parts.codec.spec.sample_rate
+
+    @property
+    def turns(self) -> int:
+        """Turns that are remembered, one that is being asked included."""
+        return len(self._turns)
+
+    def ask(
+        self,
+        *,
+        audio: AudioSource | None = None,
+        text: str | None = None,
+        output: Output | None = None,
+        **options: Unpack[AnswerKeywords],
+    ) -> Iterator[Event]:
+        """One turn: the question goes in, events come out as the answer is made, an `EndEvent` last.
+
+        Whoever stops listening (closes the iterator, or asks the next question) ends the turn there; what was said
+        so far is remembered.
+
+        Raises:
+            UsageError: neither audio nor text was given, the text cannot be read, or max_new_tokens is below 1.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+            ContextFull: the question does not fit into the model's context.
+        """
+        output = output or self.output
+        return _only(self.steps(audio=audio, text=text, output=output, **options), output)
+
+    def steps(
+        self,
+        *,
+        audio: AudioSource | None = None,
+        text: str | None = None,
+        output: Output | None = None,
+        **options: Unpack[AnswerKeywords],
+    ) -> Steps:
+        """As `ask`, with every event there is: text and sound whatever the output, and the stages before them."""
+        wished = AnswerOptions(**options)
+        if audio is None and text is None:
+            raise UsageError("there is no question", "Give audio, text or both")
+        if text is not None:
+            self._parts.tokenizer.encode(text)  # what is wrong with it is said now, not when listening begins
+        waveform = None if audio is None else as_waveform(audio)
+        output = output or self.output
+        generation = GenerationOptions(
+            mode="sequential" if output == "text" else self._task.mode,
+            text=wished.text_sampling or self._task.text,
+            audio=wished.audio_sampling or self._task.audio,
+            max_new_tokens=wished.max_new_tokens or self._task.max_new_tokens,
+            seed=wished.seed,
+            text_only=output == "text",
+            sampler=self._sampler,
+        )
+        self._end_answer()
+        self._answering = self._answer(waveform, text, generation)
+        return self._answering
+
+    def prepare(self, most: int = PREFILL_CHUNK) -> bool:
+        """Take in some of what is known before the next question; whether more of it waits.
+
+        Args:
+            most: positions to take in by this call, twice that where the system prompt ends.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        if len(self.context.pieces) == self._prompt.pieces:  # nothing but the system prompt, to which `forget` returns
+            if self.context.take_in(most):
+                return True
+            self._prompt = self.context.mark()
+        self._open_turn()
+        return self.context.take_in(most)
+
+    def remember(
+        self, answer: str | Sequence[Piece], *, audio: AudioSource | None = None, text: str | None = None
+    ) -> None:
+        """Between turns, have had another one: its question, and its answer as text or as what a context was told.
+
+        Raises:
+            AudioFileError: the audio is not usable sound.
+            UsageError: a text cannot be read.
+        """
+        self._end_answer()
+        self._open_turn()
+        if audio is not None:
+            self.context.add_audio(as_waveform(audio))
+        if text is not None:
+            self.context.add_text(text)
+        self.context.close_turn()
+        self.context.open_turn("assistant")
+        for piece in [Tokens(tuple(self._parts.tokenizer.encode(answer)))] if isinstance(answer, str) else answer:
+            self.context.add(piece)
+        self._close_turn()
+
+    def take_in_prompt(self) -> None:
+        """Take in the system prompt and nothing else, before any turn.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        while self.context.take_in(PREFILL_CHUNK):
+            pass
+        self._prompt = self.context.mark()
+
+    def restore_prompt(self, content: Mapping[str, Floats]) -> None:
+        """Take the backbone's state after the system prompt from elsewhere, before any turn.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        self.context.restore(content)
+        self._prompt = self.context.mark()
+
+    def mark(self) -> ContextMark:
+        """This place within an answer, for `cut`."""
+        return self.context.mark()
+
+    def cut(self, mark: ContextMark) -> None:
+        """End the answer at `mark`, as though nothing had been said after it."""
+        self._end_answer()
+        self.context.rewind(mark)
+        self._close_turn()
+
+    def retract(self) -> None:
+        """Go back to before the last question, as though it had never been asked."""
+        self._end_answer()
+        if self._question is not None:
+            self.context.rewind(self._question)
+            self._open = True
+
+    def forget(self, positions: int, turns: int | None = None) -> int:
+        """Between turns, forget whole oldest ones until at most `positions` are left, and at most `turns` turns.
+
+        The system prompt stays as it was taken in; what else is left waits to be taken in again.
+
+        Returns:
+            How many turns were forgotten.
+        """
+        starts, whole = self._turns, self.context.positions
+        gone = 0 if turns is None else max(0, len(starts) - turns)
+        while gone < len(starts) and starts[0].positions + whole - self._end(gone) > positions:
+            gone += 1
+        if gone:
+            pieces = self.context.pieces[starts[gone].pieces :] if gone < len(starts) else []
+            self.context.rewind(self._prompt)
+            for piece in pieces:
+                self.context.add(piece)
+            self._turns = [_moved(start, starts[gone], starts[0]) for start in starts[gone:]]
+        return gone
+
+    def _end(self, gone: int) -> int:
+        """The position at which `gone` oldest turns end."""
+        return self._turns[gone].positions if gone < len(self._turns) else self.context.positions
+
+    def _open_turn(self) -> None:
+        if not self._open:
+            self._turns.append(_Start(len(self.context.pieces), self.context.positions))
+            self.context.open_turn("user")
+            self._open, self._question = True, None
+
+    def _close_turn(self) -> None:
+        self.context.close_turn()
+        self._open = False
+
+    def _end_answer(self) -> None:
+        if self._answering is not None:
+            self._answering.close()
+            self._answering = None
+
+    def _answer(self, waveform: Any, text: str | None, options: GenerationOptions) -> Steps:
+        self._parts.times.reset()
+        started = time.perf_counter()
+        self._open_turn()
+        self._question = before = self.context.mark()
+        asked = True
+        try:
+            if waveform is not None:
+                self.context.add_audio(waveform)
+                yield StageEvent("encoded", time.perf_counter() - started)
+            if text is not None:
+                self.context.add_text(text)
+            self.context.close_turn()
+            self.context.open_turn("assistant")
+            answer = _Answer(self._parts, Generation(self.context, options), started)
+            self.context.hidden_states()
+            yield StageEvent("prefilled", time.perf_counter() - started)
+            yield from answer
+        except VoxrillError:
+            self.context.rewind(before)
+            asked = False  # a question that does not fit was never asked
+            raise
+        finally:
+            if asked:
+                self._close_turn()
+
+
+def _moved(start: _Start, first: _Start, to: _Start) -> _Start:
+    """A turn's start after everything from `to` to `first` was taken out."""
+    return _Start(start.pieces - first.pieces + to.pieces, start.positions - first.positions + to.positions)
+
+
+def _only(steps: Steps, output: Output) -> Iterator[Event]:
+    """Of an answer's events those that were asked for; ended early, it ends the answer."""
+    try:
+        for event in steps:
+            if isinstance(event, EndEvent) or (not isinstance(event, StageEvent) and output in ("both", _kind(event))):
+                yield event
+    finally:
+        steps.close()
+
+
+def _kind(event: Event) -> Output:
+    return "text" if isinstance(event, TextEvent) else "audio"
+
+
+class _Answer:
+    """Steps of a generation to events, and the result they add up to."""
+
+    def __init__(self, parts: Parts, generation: Generation, started: float) -> None:
+        self._parts = parts
+        self._generation = generation
+        self._started = started
+        self._text = parts.tokenizer.stream()
+        self._sound = parts.codec.stream()
+        self._codes: list[Any] = []
+        self._samples: list[Any] = []
+        self._result = Result(sample_rate=parts.codec.spec.sample_rate, prompt_positions=generation.context.positions)
+
+    def __iter__(self) -> Iterator[Event]:
+        for step in self._generation:
+            if isinstance(step, Token):
+                yield self._token(step.id)
+            elif not step.ends:
+                yield from self._frame(step.codes)
+        yield from self._audio(self._sound.flush(), None)
+        yield EndEvent(self._generation.finish_reason, self._finished(), self._now())
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _token(self, token: int) -> TextEvent:
+        result = self._result
+        piece = self._text.push(token)
+        result.tokens.append(token)
+        if piece and result.first_text is None:
+            result.first_text = self._now()
+        return TextEvent(piece, token, self._now())
+
+    def _frame(self, codes: Any) -> Iterator[AudioEvent]:
+        if not self._parts.codec.decodes(codes):
+            self._result.skipped_frames += 1
+            return
+        self._codes.append(codes)
+        yield from self._audio(self._sound.push(codes[:, None]), codes)
+
+    def _audio(self, samples: Any, codes: Any) -> Iterator[AudioEvent]:
+        if not len(samples):
+            return
+        if self._result.first_audio is None:
+            self._result.first_audio = self._now()
+        self._samples.append(samples)
+        yield AudioEvent(samples, self._parts.codec.spec.sample_rate, codes, self._now())
+
+    def _finished(self) -> Result:
+        books = self._parts.spec.codes.codebooks
+        return replace(
+            self._result,
+            text=self._parts.tokenizer.decode(self._result.tokens),
+            codes=np.stack(self._codes, 1) if self._codes else np.zeros((books, 0), np.int64),
+            samples=np.concatenate(self._samples) if self._samples else np.zeros(0, np.float32),
+            finish_reason=self._generation.finish_reason,
+            seconds=self._now(),
+            stages={name: 1000 * s.seconds for name, s in self._parts.times.stages.items()},
+        )

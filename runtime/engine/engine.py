@@ -1,0 +1,281 @@
+"""The engine: a bundle's graphs loaded, and the jobs that need nothing but the model: transcribe, speak, chat.
+
+In: an opened bundle; sound and text. Out: results, and streams of events as they happen. Everything runs in the
+calling thread. An engine must not be used from two threads at once. `voxrill.Model` adds the applications.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Unpack
+
+from voxrill.devices.choice import ALL, CPU_ONLY, Choice
+from voxrill.devices.processor import cores
+from voxrill.devices.providers import CPU, CPU_NAME
+from voxrill.devices.qnn import Htp
+from voxrill.runtime.audio.audio_file import AudioSource, WavWriter
+from voxrill.runtime.bundle import contract
+from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.bundle.compiled import open_compiled
+from voxrill.runtime.bundle.manifest import TOKENIZER_FILE, Task
+from voxrill.runtime.bundle.memory import check_memory
+from voxrill.runtime.bundle.tuned import TunedForm, is_repacked, open_tuned
+from voxrill.runtime.engine.audio_encoder import AudioEncoder
+from voxrill.runtime.engine.backbone import Backbone
+from voxrill.runtime.engine.codec import Codec
+from voxrill.runtime.engine.context import Parts
+from voxrill.runtime.engine.conversation import Conversation, Output
+from voxrill.runtime.engine.depthformer import Depthformer
+from voxrill.runtime.engine.options import AnswerKeywords
+from voxrill.runtime.engine.session import Graph
+from voxrill.runtime.engine.stats import StageTimes
+from voxrill.runtime.engine.tokenizer import Tokenizer
+from voxrill.runtime.errors import UsageError, VoxrillWarning
+from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
+
+
+class Fallback(VoxrillWarning):
+    """Part of a graph runs on the CPU, though it was given to another execution provider."""
+
+
+class Engine:
+    """A loaded model. `manifest` says what it is, `times` where its time goes, `codec` decodes frames by hand.
+
+    Args:
+        bundle: what to load.
+        threads: threads per graph; 0 for as many as the tuned form says, or one per physical core.
+        tuned: the tuned form to load, without asking for its memory; None for the one that `voxrill tune` left in the
+            bundle's folder, if there is one that fits. It is of the CPU: graphs of other providers are loaded plain.
+        choice: the provider of each graph. Where one does not take every node, a warning says how many it left.
+        profile: the folder for onnxruntime's records of every node's time.
+        npu: where the npu flavour's encoder, backbone and codec run instead; text head and depthformer do not.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 0,
+        tuned: TunedForm | None = None,
+        choice: Choice = CPU_ONLY,
+        profile: Path | None = None,
+        npu: Htp | None = None,
+    ) -> None:
+        if tuned is None:
+            check_memory(bundle)
+            tuned = open_tuned(bundle)
+        self.tuned = tuned
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.threads = threads or self.tuned.threads
+        self.times = StageTimes()
+        compiled = open_compiled(bundle, npu) if npu else {}
+        manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
+        specs = manifest.specs()
+
+        def opened(name: str) -> Graph:
+            on_npu, ready = npu is not None and contract.is_for_npu(name), bundle.path(manifest.graphs[name].file)
+            provider = npu.provider if npu and on_npu else choice.of(name)
+            file = self.tuned.path(name) if provider.name == CPU_NAME else None
+            return Graph(
+                compiled.get(name) or file or ready,
+                specs[name],
+                self.times,
+                self.threads,
+                is_repacked(manifest, name),
+                file is not None,
+                provider,
+                choice.strict,
+                profile and profile / name,
+                npu if on_npu else None,
+            )
+
+        _check_graphs(choice, specs)
+        with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph
+            graphs = dict(zip(specs, pool.map(opened, specs), strict=True))
+        self.graphs = graphs
+        _tell_fallback(graphs.values())
+        self.parts = Parts(
+            spec=spec,
+            tokenizer=Tokenizer(bundle.path(TOKENIZER_FILE)),
+            encoder=AudioEncoder(
+                graphs[contract.AUDIO_ENCODER], spec.log_mel, self.times, static.mel_frames if static else None
+            ),
+            backbone=Backbone(
+                graphs[contract.DECODER],
+                graphs[contract.TEXT_HEAD],
+                [graph for name, graph in graphs.items() if contract.is_prefill(name)],
+                static.context if static else None,
+                spec.backbone.max_positions,
+            ),
+            depthformer=Depthformer(graphs[spec.frame_decoder], spec.codes),
+            text_table=bundle.table(manifest.text_embeddings),
+            audio_table=bundle.table(manifest.audio_embeddings),
+            codec=Codec(graphs[spec.codec.graph], spec.codec, spec.codes, static.frames if static else None),
+            times=self.times,
+        )
+        self.codec = self.parts.codec
+
+    @property
+    def context_positions(self) -> int:
+        """Positions that prompt and answers may take together (a text token is one, a second of sound 12.5)."""
+        return self.manifest.context_positions
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the sound this model speaks."""
+        return self.manifest.model.codec.sample_rate
+
+    def transcribe(self, audio: AudioSource, *, system: str | None = None, **options: Unpack[AnswerKeywords]) -> Result:
+        """The words of a sound: a file of any kind and rate, or an array (see `as_waveform`).
+
+        Args:
+            audio: what to listen to.
+            system: another system prompt than the family's own.
+            options: see `AnswerOptions`.
+
+        Raises:
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        task = self.manifest.tasks.transcribe
+        conversation = Conversation(self.parts, task, system)
+        *_, end = conversation.ask(audio=audio, output="text", **options)
+        assert isinstance(end, EndEvent)
+        return end.result
+
+    def speak(
+        self, text: str, *, voice: str | None = None, system: str | None = None, **options: Unpack[AnswerKeywords]
+    ) -> Speech:
+        """Say `text`. Nothing is computed until the speech is iterated, saved or asked for its result.
+
+        Args:
+            text: what to say.
+            voice: one of the family's voices (or, where it knows none by name, a description).
+            system: another system prompt than the family's own.
+            options: see `AnswerOptions`.
+
+        Raises:
+            UsageError: the text is empty, or the voice unknown.
+        """
+        task = self.manifest.tasks.speak
+        if not text.strip():
+            raise UsageError("there is nothing to say: the text is empty", "Give some text")
+        chosen = _voice(task, voice)
+        conversation = Conversation(self.parts, task, system or task.system.replace("{voice}", chosen))
+        return Speech(conversation.ask(text=text, output="both", **options), self.sample_rate)
+
+    def chat(
+        self,
+        *,
+        audio: AudioSource | None = None,
+        text: str | None = None,
+        system: str | None = None,
+        output: Output = "both",
+        **options: Unpack[AnswerKeywords],
+    ) -> Iterator[Event]:
+        """Answer one question, spoken, written or both; events as they happen, an `EndEvent` last.
+
+        Args:
+            audio: the spoken part, heard before the written one.
+            text: the written part.
+            system: another system prompt than the family's own.
+            output: "both" or "audio" answers aloud (text comes with it, or is held back); "text" answers in text.
+            options: see `AnswerOptions`.
+
+        Raises:
+            UsageError: neither audio nor text was given.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+        """
+        return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
+
+    def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
+        """A conversation of several turns, each of which knows those before.
+
+        Args:
+            system: another system prompt than the family's own for this output.
+            output: what turns answer with unless they say otherwise.
+        """
+        tasks = self.manifest.tasks
+        return Conversation(self.parts, tasks.write if output == "text" else tasks.chat, system, output)
+
+
+def _check_graphs(choice: Choice, known: Iterable[str]) -> None:
+    unknown = choice.graphs - set(known)
+    if unknown:
+        raise UsageError(f"there is no graph {min(unknown)!r}", f"Give one of: {ALL}, {', '.join(known)}")
+
+
+def _tell_fallback(graphs: Iterable[Graph]) -> None:
+    """Warn of nodes that run on the CPU though their graph was given to another provider."""
+    fallen = []
+    for graph in graphs:
+        if not graph.on_cpu:
+            nodes = graph.assigned().get(CPU)
+            if nodes:
+                fallen.append(f"{graph.spec.name} {nodes.total()} ({graph.provider.name})")
+    if fallen:
+        counts = ", ".join(fallen)
+        warnings.warn(f"nodes that fell back to the CPU: {counts}; --strict refuses that", Fallback, stacklevel=4)
+
+
+def _voice(task: Task, voice: str | None) -> str:
+    if voice is None:
+        return task.voice
+    known = {name.casefold(): name for name in task.voices}
+    if known and voice.casefold() not in known:
+        raise UsageError(f"there is no voice {voice!r}", f"This model has: {', '.join(task.voices)}")
+    return known.get(voice.casefold(), voice)
+
+
+class Speech:
+    """Speech as it is made: iterate it for `AudioEvent`s, or take it whole.
+
+    It is computed once; iterating again gives the same events.
+    """
+
+    def __init__(self, events: Iterator[Event], sample_rate: int) -> None:
+        self._events = events
+        self._heard: list[AudioEvent] = []
+        self._result: Result | None = None
+        self.sample_rate = sample_rate
+
+    def __iter__(self) -> Iterator[AudioEvent]:
+        yield from self._heard
+        for event in self._events:
+            if isinstance(event, AudioEvent):
+                self._heard.append(event)
+                yield event
+            elif isinstance(event, EndEvent):
+                self._result = event.result
+
+    @property
+    def result(self) -> Result:
+        """The whole result; computes what is still missing."""
+        for _ in self:
+            pass
+        assert self._result is not None
+        return self._result
+
+    @property
+    def samples(self) -> Any:
+        """All samples (n,) float32."""
+        return self.result.samples
+
+    def save(self, path: str | os.PathLike[str]) -> Result:
+        """Write a 16-bit WAV, frame by frame as it is made; the file appears when it is whole.
+
+        Raises:
+            AudioFileError: the file cannot be written.
+        """
+        save_audio(self, path, self.sample_rate)
+        return self.result
+
+
+def save_audio(events: Iterable[AudioEvent], path: str | os.PathLike[str], sample_rate: int) -> None:
+    """Write the sound of `events` to a 16-bit WAV as it comes."""
+    with WavWriter(path, sample_rate) as writer:
+        for event in events:
+            writer.write(event.samples)

@@ -1,0 +1,140 @@
+"""Generation: hidden states to text tokens and audio frames, in the two orders the model knows.
+
+In: a `Context` with the prompt in it. Out: `Token` and `Frame` steps; the context has taken each in by the time the
+next is asked for. Source: the reference's generate_sequential and generate_interleaved; where they would loop or
+raise, these end cleanly and `Generation.finish_reason` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.runtime.bundle.manifest import Mode, Sampling
+from voxrill.runtime.engine.context import Context
+from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.errors import ContextFull
+from voxrill.runtime.events import FinishReason
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How to generate.
+
+    max_new_tokens counts text tokens and frames together; text_only never lets the model begin to speak; sampler
+    makes what draws from the seed.
+    """
+
+    mode: Mode
+    text: Sampling = Sampling()
+    audio: Sampling = Sampling()
+    max_new_tokens: int = 512
+    seed: int | None = None
+    text_only: bool = False
+    sampler: Callable[[int | None], Sampler] = Sampler
+
+
+@dataclass(frozen=True)
+class Token:
+    """A text token."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An audio frame: codes (codebooks,). `ends` marks the end-of-audio frame, which is not sound."""
+
+    codes: NDArray[np.int64]
+    ends: bool
+
+
+Step = Token | Frame
+
+
+@dataclass
+class Generation:
+    """One answer being made; iterate it once."""
+
+    context: Context
+    options: GenerationOptions
+    finish_reason: FinishReason = "length"
+    _sampler: Sampler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sampler = self.options.sampler(self.options.seed)
+
+    def __iter__(self) -> Iterator[Step]:
+        order = self._sequential if self.options.mode == "sequential" else self._interleaved
+        begun = False
+        try:
+            for step in order():
+                begun = True
+                yield step
+        except ContextFull:
+            if not begun:
+                raise  # the question itself does not fit
+            self.finish_reason = "context_full"
+
+    def _sequential(self) -> Iterator[Step]:
+        """Text until `<|audio_start|>`, then frames until they end, then text, until `<|im_end|>`."""
+        ids = self.context.ids
+        speaking = False
+        for _ in range(self.options.max_new_tokens):
+            hidden = self.context.advance()
+            if speaking:
+                frame = self._frame(hidden)
+                speaking = not frame.ends
+                yield frame
+                continue
+            token = self._token(hidden)
+            if token == ids["im_end"]:
+                self.finish_reason = "stop"
+                return
+            speaking = token == ids["audio_start"]
+            yield self._take(token)
+
+    def _interleaved(self) -> Iterator[Step]:
+        """So many text tokens, so many frames, in turn; frames only after `<|text_end|>`; until `<|im_end|>`."""
+        ids, pattern = self.context.ids, self.context.interleave
+        speaking, text_done, left = False, False, pattern.text
+        for _ in range(self.options.max_new_tokens):
+            left -= 1
+            hidden = self.context.advance()
+            if speaking:
+                frame = self._frame(hidden)
+                if not left and not text_done:
+                    speaking, left = False, pattern.text
+                speaking = speaking and not frame.ends
+                yield frame
+                continue
+            token = self._token(hidden)
+            if token == ids["im_end"]:
+                self.finish_reason = "stop"
+                return
+            if text_done:  # back at text after the text's end: the audio has ended too
+                self.finish_reason = "audio_ended"
+                return
+            text_done = token == ids["text_end"]
+            if not left or text_done:
+                speaking, left = True, pattern.audio
+            yield self._take(token)
+
+    def _token(self, hidden: NDArray[np.float32]) -> int:
+        banned = self.context.ids["audio_start"] if self.options.text_only else None
+        return self._sampler.token(self.context.logits(hidden), self.options.text, banned)
+
+    def _take(self, token: int) -> Token:
+        self.context.add_tokens([token])
+        return Token(token)
+
+    def _frame(self, hidden: NDArray[np.float32]) -> Frame:
+        codes = self.context.frame(hidden, self.options.audio, self._sampler)
+        ends = bool(codes[0] == self.context.end_of_audio)
+        if ends:
+            codes = np.full_like(codes, self.context.end_of_audio)
+        self.context.add_frames(codes[:, None])
+        return Frame(codes, ends)

@@ -1,0 +1,50 @@
+"""Drawing text tokens and the noise for audio codes, reproducible from a seed.
+
+Source: the reference's `_sample_text_token` and `_sample_audio_frame`, with the draw done by the Gumbel-max trick,
+which is the same distribution and needs only noise from outside the graph.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.runtime.bundle.manifest import Sampling
+
+Floats = NDArray[np.float32]
+
+_TINY = np.finfo(np.float32).tiny
+
+
+class Sampler:
+    """One seeded source of noise for one generation.
+
+    Args:
+        seed: the same seed gives the same draws; None draws a fresh one.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._random = np.random.default_rng(seed)
+
+    def gumbel_into(self, noise: Floats) -> None:
+        """Fill `noise` with standard Gumbel noise."""
+        self._random.random(dtype=np.float32, out=noise)
+        for _ in range(2):  # -log(-log(u))
+            np.maximum(noise, _TINY, out=noise)
+            np.log(noise, out=noise)
+            np.negative(noise, out=noise)
+
+    def token(self, logits: Floats, sampling: Sampling, banned: int | None = None) -> int:
+        """Draw one id from `logits` (vocab,); `banned` is never drawn."""
+        if banned is not None:
+            logits = logits.copy()
+            logits[banned] = -np.inf
+        if sampling.greedy:
+            return int(logits.argmax())
+        scores = np.empty_like(logits)
+        self.gumbel_into(scores)
+        scores += logits / np.float32(sampling.temperature)
+        if 0 < sampling.top_k < len(logits):
+            threshold = np.partition(logits, -sampling.top_k)[-sampling.top_k]
+            scores[logits < threshold] = -np.inf
+        return int(scores.argmax())

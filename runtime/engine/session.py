@@ -1,0 +1,219 @@
+"""One ONNX graph in onnxruntime, held to its contract.
+
+In: a graph file and its `GraphSpec`. Out: a `Graph` that is run with named arrays.
+The one trap it exists to avoid: every session has its own threads, which spin while idle and steal the cores from
+the graph that runs. Three float32 graphs of the 1.5 B model run in turn on two cores took 211 ms (406 ms of processor
+time); with spinning stopped after each run 155 ms (305 ms). All graphs of one model are opened through here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
+from voxrill.devices.qnn import Htp
+from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec, differences
+from voxrill.runtime.engine.stats import StageTimes
+from voxrill.runtime.errors import BundleError, DeviceError, ProviderRefused
+
+Array = NDArray[Any]
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+}
+
+_FALLBACK_REFUSED = "fallback to CPU EP has been explicitly disabled"
+"""What onnxruntime says of a graph that a provider does not take wholly."""
+
+_FAILED = " was false. "
+"""What stands in onnxruntime's errors between a condition and what it means."""
+
+_NAMED = 3
+"""Operators that are named in a refusal."""
+
+
+class Graph:
+    """A graph ready to run.
+
+    Args:
+        path: the `.onnx` file.
+        spec: its contract; a graph whose inputs or outputs depart from it is refused.
+        times: where the time of every run is added, under the graph's name.
+        threads: threads of its pool; 0 leaves it to onnxruntime (one per physical core).
+        repack: see `session_options`.
+        tuned: see `session_options`.
+        provider: the execution provider it is given to.
+        strict: refuse a graph that its provider would not take wholly.
+        profile: where onnxruntime's record of every node's time goes; its name goes on from this.
+        npu: a chip of Qualcomm's to run it on, wholly; the provider is qnn then.
+
+    Raises:
+        BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
+        ProviderRefused: strict, and nodes of it would run on the CPU.
+        ProviderError: the provider is not installed, or finds nothing to run on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: GraphSpec,
+        times: StageTimes,
+        threads: int = 0,
+        repack: bool = False,
+        tuned: bool = False,
+        provider: Provider = CPU_PROVIDER,
+        strict: bool = False,
+        profile: Path | None = None,
+        npu: Htp | None = None,
+    ) -> None:
+        self.spec = spec
+        self.provider = provider
+        self._times = times
+
+        def opened(strict: bool) -> ort.InferenceSession:
+            if npu is not None:
+                return npu.session(path)
+            options = session_options(threads, repack, tuned)
+            if profile is not None:
+                options.enable_profiling, options.profile_file_prefix = True, str(profile)
+            return open_session(path, options, provider, threads, strict)
+
+        try:
+            self._session = opened(strict)
+        except DeviceError:
+            raise
+        except Exception as error:  # onnxruntime raises a class per status; all mean the same to a user
+            if strict and _FALLBACK_REFUSED in str(error):
+                self._session = opened(strict=False)
+                raise self._refusal() from None
+            if not self.on_cpu and npu is None and _loads(path):
+                raise ProviderRefused(
+                    f"{provider.name} cannot run {spec.name}: {_first_line(error)}",
+                    f"Give this graph to the CPU: {self._on_cpu_option}",
+                ) from None
+            raise BundleError(
+                f"{path.name} cannot be loaded: {_first_line(error)}",
+                f"Check the bundle with: voxrill verify {path.parent}",
+            ) from None
+        found = differences(spec, _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs()))
+        if found:
+            raise BundleError(
+                f"{path.name} is not the graph this Voxrill knows: {'; '.join(found[:3])}",
+                "Export the bundle again with this version",
+            )
+        self._outputs = [tensor.name for tensor in spec.outputs]
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is the CPU's wholly, because it was given to it."""
+        return self.provider.name == CPU_NAME
+
+    def assigned(self) -> dict[str, Counter[str]]:
+        """Nodes by operator, by provider (onnxruntime's name of it).
+
+        Raises:
+            ProviderError: this onnxruntime does not say.
+        """
+        return assignment(self._session)
+
+    def end_profile(self) -> Path:
+        """Write the record of every node's time, and say where it is."""
+        return Path(self._session.end_profiling())
+
+    def _refusal(self) -> ProviderRefused:
+        fallen = self.assigned()[CPU]
+        operators = ", ".join(operator for operator, _ in fallen.most_common(_NAMED))
+        return ProviderRefused(
+            f"{self.spec.name} would not run wholly on {self.provider.name}: {fallen.total()} of its nodes "
+            f"({operators}) would fall back to the CPU",
+            f"Leave --strict out, or give this graph to the CPU: {self._on_cpu_option}",
+        )
+
+    @property
+    def _on_cpu_option(self) -> str:
+        return f"--provider {self.spec.name}={CPU_NAME}"
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; arrays by input name to arrays by output name."""
+        with self._times.measure(self.spec.name):
+            values = self._session.run(self._outputs, dict(feeds))
+        return dict(zip(self._outputs, values, strict=True))
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
+        """A run that reads and writes the given arrays where they lie; one may be input and output at once."""
+        binding = Binding(self._session, self.spec, self._times, not self.on_cpu)
+        for name, array in inputs.items():
+            binding.read(name, array)
+        for name, array in outputs.items():
+            binding.write(name, array)
+        return binding
+
+
+class Binding:
+    """A graph's run without copies, made once and run often. Made by `Graph.bind`.
+
+    copied: another provider than the CPU's copies its inputs when they are bound, so they are bound again for each run.
+    """
+
+    def __init__(self, session: ort.InferenceSession, spec: GraphSpec, times: StageTimes, copied: bool) -> None:
+        self._io = session.io_binding()  # the first attribute, hence freed before the session, which it points into
+        self._session = session
+        self._times = times
+        self._name = spec.name
+        self._copied = copied
+        self._inputs: dict[str, Array] = {}
+        self._outputs: dict[str, Array] = {}
+
+    def read(self, name: str, array: Array) -> None:
+        """Input `name` is what is in `array` when the graph runs."""
+        self._inputs[name] = array = np.ascontiguousarray(array)
+        self._io.bind_cpu_input(name, array)
+
+    def write(self, name: str, array: Array) -> None:
+        """Output `name` is written into `array`."""
+        self._outputs[name] = array
+        self._io.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def run(self) -> None:
+        """Run once."""
+        with self._times.measure(self._name):
+            if self._copied:
+                for name, array in self._inputs.items():
+                    self._io.bind_cpu_input(name, array)
+            self._session.run_with_iobinding(self._io)
+
+
+def _tensors(nodes: list[ort.NodeArg]) -> list[TensorSpec]:
+    return [
+        TensorSpec(
+            node.name,
+            _DTYPES.get(node.type, node.type),
+            tuple(size if isinstance(size, int) else str(size) for size in node.shape),
+        )
+        for node in nodes
+    ]
+
+
+def _loads(path: Path) -> bool:
+    """Whether the CPU takes a graph: if not, it is the graph's fault and not a provider's."""
+    try:
+        open_session(path, session_options(threads=1), CPU_PROVIDER)
+    except Exception:  # a class per status
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    """What onnxruntime says, without the place in its source and the condition that failed there."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rpartition(_FAILED)[2]

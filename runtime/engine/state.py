@@ -1,0 +1,215 @@
+"""The backbone's state: conv state and KV cache, with few verbs: step, mark, rewind, copy.
+
+Both are buffers owned here. In the cpu flavour the graph reads and writes them in place, and the KV cache grows as
+needed. In the npu flavour the KV cache has the size the graph was made for, and the graph's new rows are written into
+it here. Rows of the KV cache are only ever appended, so going back is cheap.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.runtime.bundle.contract import KV_CAPACITY, GraphSpec, present_name
+from voxrill.runtime.engine.session import Binding, Graph
+from voxrill.runtime.errors import ContextFull
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+FIRST_CAPACITY = 1024
+"""Positions a new KV cache has room for (25 MB of the 1.5 B model's); it doubles when full."""
+
+_CONV = "past_conv."
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a conversation to go back to: positions, and the conv state there."""
+
+    length: int
+    conv: dict[str, Floats]
+
+
+class BackboneState(ABC):
+    """Everything the backbone remembers of a conversation.
+
+    Args:
+        spec: the decoder's contract, which lists the state tensors.
+        capacity: positions the KV buffers have room for at first.
+        limit: positions after which the model's context is full.
+    """
+
+    def __init__(self, spec: GraphSpec, capacity: int, limit: int) -> None:
+        self.limit = limit
+        self.length = 0
+        self._spec = spec
+        self._capacity = min(capacity, limit)
+        self._buffers = self._new_buffers()
+
+    def _new_buffers(self) -> dict[str, Floats]:
+        buffers = {}
+        for tensor in self._spec.state:
+            shape = tuple(self._capacity if size == KV_CAPACITY else int(size) for size in tensor.shape)
+            buffers[tensor.name] = np.zeros(shape, np.float32)
+        return buffers
+
+    def check_room(self, positions: int) -> None:
+        """Raise ContextFull if `positions` more do not fit."""
+        if self.length + positions > self.limit:
+            raise ContextFull(
+                f"the conversation would grow to {self.length + positions} positions; this model holds {self.limit}",
+                "Start a new conversation, or give shorter audio",
+            )
+
+    @abstractmethod
+    def step(self, graph: Graph, rows: Floats) -> Floats:
+        """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
+
+    def mark(self) -> Mark:
+        """This place."""
+        return Mark(self.length, {name: b.copy() for name, b in self._buffers.items() if name.startswith(_CONV)})
+
+    def rewind(self, mark: Mark) -> None:
+        """Go back to an earlier place of this conversation."""
+        self.length = mark.length
+        for name, conv in mark.conv.items():
+            self._buffers[name][:] = conv
+
+    def content(self) -> dict[str, Floats]:
+        """All that is remembered, by tensor name: the conv state, and the rows taken in of the KV cache. Views."""
+        return {
+            name: buffer if name.startswith(_CONV) else buffer[:, :, : self.length]
+            for name, buffer in self._buffers.items()
+        }
+
+    def restore(self, length: int, content: Mapping[str, Floats]) -> None:
+        """Remember instead what `content` of another state of this model held after `length` positions.
+
+        Raises:
+            ContextFull: it does not fit.
+        """
+        self.length = 0
+        self.check_room(length)
+        self.reserve(length)
+        self.length = length
+        for name, buffer in self.content().items():
+            buffer[:] = content[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers; 0 once they were given up."""
+        return sum(buffer.nbytes for buffer in self._buffers.values())
+
+    def give_up(self) -> None:
+        """Give up the buffers: nothing but `take_back` may follow, with what `content` was."""
+        self._buffers = {}
+
+    def take_back(self, content: Mapping[str, Floats]) -> None:
+        """Have buffers again, with the content they had."""
+        self._buffers = self._new_buffers()
+        for name, buffer in self.content().items():
+            buffer[:] = content[name]
+
+    def reserve(self, positions: int) -> None:  # noqa: B027 (buffers of fixed size have nothing to do)
+        """Have room for so many positions, which fit."""
+
+    def copy(self) -> BackboneState:
+        """A state of its own with the same content."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._buffers = self._moved(self._capacity)
+        return other
+
+    def _moved(self, capacity: int) -> dict[str, Floats]:
+        """New buffers with the same content and room for `capacity` positions."""
+        moved = {}
+        for name, buffer in self._buffers.items():
+            if name.startswith(_CONV):
+                moved[name] = buffer.copy()
+                continue
+            moved[name] = np.zeros((*buffer.shape[:2], capacity, buffer.shape[3]), np.float32)
+            moved[name][:, :, : self.length] = buffer[:, :, : self.length]
+        return moved
+
+
+class InPlaceState(BackboneState):
+    """The cpu flavour's: the graph writes into the buffers, which double when they are full."""
+
+    def __init__(self, spec: GraphSpec, limit: int) -> None:
+        super().__init__(spec, FIRST_CAPACITY, limit)
+        self._bindings: dict[str, Binding] = {}
+
+    def step(self, graph: Graph, rows: Floats) -> Floats:
+        """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
+        after = self.length + len(rows)
+        self.reserve(after)
+        hidden: Floats = np.empty((1, *rows.shape), np.float32)
+        binding = self._bound(graph)
+        binding.read("inputs_embeds", rows[None])
+        binding.read("attention_mask", np.ones((1, after), np.int64))
+        binding.write("hidden_states", hidden)
+        binding.run()
+        self.length = after
+        last: Floats = hidden[0]
+        return last
+
+    def _bound(self, graph: Graph) -> Binding:
+        """The graph bound to the buffers: step and prefill graph share them."""
+        name = graph.spec.name
+        if name not in self._bindings:
+            presents = {present_name(past): buffer for past, buffer in self._buffers.items()}
+            self._bindings[name] = graph.bind(self._buffers, presents)
+        return self._bindings[name]
+
+    def give_up(self) -> None:
+        """Give up the buffers: nothing but `take_back` may follow, with what `content` was."""
+        super().give_up()
+        self._bindings = {}
+
+    def reserve(self, positions: int) -> None:
+        """Have room for so many positions, which fit."""
+        if positions <= self._capacity:
+            return
+        while self._capacity < positions:
+            self._capacity = min(2 * self._capacity, self.limit)
+        self._buffers = self._moved(self._capacity)
+        self._bindings = {}
+
+    def copy(self) -> BackboneState:
+        """A state of its own with the same content."""
+        other = super().copy()
+        assert isinstance(other, InPlaceState)
+        other._bindings = {}
+        return other
+
+
+class PaddedState(BackboneState):
+    """The npu flavour's: every call has the graph's own width, and the buffers never grow."""
+
+    def __init__(self, spec: GraphSpec, context: int) -> None:
+        super().__init__(spec, context, context)
+
+    def step(self, graph: Graph, rows: Floats) -> Floats:
+        """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
+        width, valid = int(graph.spec.inputs[0].shape[1]), len(rows)
+        inputs = np.zeros((1, width, rows.shape[1]), np.float32)
+        inputs[0, :valid] = rows
+        mask = np.zeros((1, self._capacity + width), np.int64)
+        mask[:, : self.length] = 1
+        mask[:, self._capacity : self._capacity + valid] = 1
+        outputs = graph.run({"inputs_embeds": inputs, "attention_mask": mask, **self._buffers})
+        for name, buffer in self._buffers.items():
+            present = outputs[present_name(name)]
+            if name.startswith(_CONV):
+                buffer[:] = present
+            else:
+                buffer[:, :, self.length : self.length + valid] = present[:, :, :valid]
+        self.length += valid
+        hidden: Floats = outputs["hidden_states"][0, :valid]
+        return hidden

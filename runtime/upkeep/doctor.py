@@ -1,0 +1,206 @@
+"""What this machine is and what it lacks: a handful of probes, none of which can spoil the others.
+
+In: this machine. Out: an `Examination`: facts by section, and what is missing with the command that mends it. It takes
+under ten seconds, most of which measure the memory and the products.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxrill.devices.known import MEMORY
+from voxrill.devices.memory import available_memory, free_swap, total_memory
+from voxrill.devices.plugins import register
+from voxrill.devices.processor import cores, processor
+from voxrill.devices.product_rate import product_rate
+from voxrill.devices.providers import PROVIDERS, Provider
+from voxrill.devices.this import clock_ghz, features, instruction_set, read_bandwidth
+from voxrill.runtime.audio.devices import THING, Direction, choose
+from voxrill.runtime.audio.protocols import BLOCK
+from voxrill.runtime.audio.streams import AudioSystem
+from voxrill.runtime.audio.voice_activity import VoiceActivity
+from voxrill.runtime.errors import DeviceError, VoxrillError
+from voxrill.runtime.progress import Progress, quiet
+
+PACKAGE = "voxrill"
+DEVELOPERS = "dev"
+"""The extra that only those who change this package need."""
+
+LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20}
+_REQUIREMENT = re.compile(r"^([\w.-]+).*extra == [\"'](\w+)[\"']")
+"""Of a package's metadata: the name of what an extra brings, and the extra."""
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that is not there: what will not work for it, and what to do."""
+
+    what: str
+    consequence: str
+    remedy: str
+
+
+@dataclass
+class Examination:
+    """What was found: facts by section, each of which can be printed and be JSON; and what is missing."""
+
+    sections: dict[str, Facts] = field(default_factory=dict)
+    missing: list[Missing] = field(default_factory=list)
+
+    def probe(self, name: str, run: Callable[[], Facts]) -> None:
+        """Add a section; where it cannot be found out, the reason."""
+        try:
+            self.sections[name] = run()
+        except Exception as error:  # a probe that fails is a finding, whatever it fails with
+            self.sections[name] = {"not found out": str(error) or type(error).__name__}
+
+
+def examine(progress: Progress = quiet) -> Examination:
+    """Probe everything."""
+    found = Examination()
+    probes: dict[str, Callable[[], Facts]] = {
+        "machine": machine,
+        "speed": speed,
+        "providers": providers,
+        "sound": lambda: sound(found.missing),
+        "software": software,
+        "the 1.5 B model": lambda: models(found.missing),
+        "extras": lambda: extras(found.missing),
+    }
+    for number, (name, run) in enumerate(probes.items()):
+        progress(f"looking at {name}", number, len(probes))
+        found.probe(name, run)
+    return found
+
+
+def machine() -> Facts:
+    """Processor and memory."""
+    clock = clock_ghz()
+    sizes = {"memory": total_memory(), "memory free": available_memory(), "swap free": free_swap()}
+    return {
+        "processor": processor(),
+        "instruction set": instruction_set(),
+        "features": features(),
+        "cores": cores(),
+        "clock, GHz": f"{clock.value:.2f} ({clock.evidence})",
+        "system": platform.platform(),
+        **{name: "unknown" if size is None else _gigabytes(size) for name, size in sizes.items()},
+    }
+
+
+def speed() -> Facts:
+    """What memory gives and products take; of products, by all cores together."""
+    every = cores()
+    facts: Facts = {
+        "read, one core, GB/s": round(read_bandwidth(1), 1),
+        "read, all cores, GB/s": round(read_bandwidth(every), 1),
+        "INT8 products, 1e9 weights/s": round(product_rate(8, every) / 1e9, 1),
+        "INT4 products, 1e9 weights/s": round(product_rate(4, every) / 1e9, 1),
+    }
+    cache = _last_cache()
+    return facts | ({"last cache, MB": cache >> 20} if cache else {})
+
+
+def providers() -> Facts:
+    """Every execution provider: whether it is here, and what of it was ever executed."""
+    return {provider.name: f"{_presence(provider)} ({provider.evidence})" for provider in PROVIDERS.values()}
+
+
+def _presence(provider: Provider) -> str:
+    if not provider.here:
+        return f"not here: {provider.remedy}"
+    if provider.plugin is not None:
+        try:
+            return f"here, finds {', '.join(device.device.type.name for device in register(provider.name))}"
+        except DeviceError as error:
+            return f"installed, but {error.message}"
+    return "here"
+
+
+def sound(missing: list[Missing]) -> Facts:
+    """Default microphone and loudspeaker, and the detector of speech."""
+    facts: Facts = {}
+    directions: tuple[Direction, ...] = ("input", "output")
+    for direction in directions:
+        try:
+            facts[THING[direction]] = choose(AudioSystem().devices(), direction, None).name
+        except VoxrillError as error:
+            facts[THING[direction]] = f"none: {error.message}"
+            missing.append(Missing(THING[direction], f"voxrill talk: {error.message}", error.remedy))
+    VoiceActivity()(np.zeros(BLOCK, np.float32))
+    return facts | {"speech detector": "runs"}
+
+
+def software() -> Facts:
+    """Versions of this package and of all it needs."""
+    needed = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires(PACKAGE) or () if "extra ==" not in line]
+    return {"Python": platform.python_version(), **{name: metadata.version(name) for name in (PACKAGE, *needed)}}
+
+
+def models(missing: list[Missing]) -> Facts:
+    """Whether each precision of the real model fits into the memory that is free."""
+    free = available_memory()
+    if free is None:
+        return {"not found out": "this system does not say how much memory is free"}
+    facts = {
+        name: f"needs {_gigabytes(needed)}: {'fits' if needed <= free else 'does not fit'}"
+        for name, needed in MEMORY.items()
+    }
+    if free < min(MEMORY.values()):
+        what, swap = f"{_gigabytes(min(MEMORY.values()))} of free memory", free_swap() or 0
+        remedy = "Close other programs; voxrill plan --device this names a device on which it fits"
+        missing.append(Missing(what, f"the 1.5 B model (swap, {_gigabytes(swap)}, would stutter)", remedy))
+    return facts
+
+
+def extras(missing: list[Missing]) -> Facts:
+    """Optional parts: whether all packages of each are installed."""
+    facts: Facts = {}
+    for extra, packages in sorted(_extras().items()):
+        absent = [name for name in packages if not _installed(name)]
+        facts[extra] = f"without {', '.join(absent)}" if absent else "installed"
+        if absent:
+            missing.append(Missing(f"extra {extra}", ", ".join(absent), f'pip install "{PACKAGE}[{extra}]"'))
+    return facts
+
+
+def _extras() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in metadata.requires(PACKAGE) or ():
+        match = _REQUIREMENT.match(line)
+        if match and match[2] != DEVELOPERS:
+            found.setdefault(match[2], []).append(match[1])
+    return found
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _last_cache(path: Path = LAST_CACHE) -> int | None:
+    """Bytes of the third cache: products of fewer weights than it holds do not show the memory's rate."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+        return int(text[:-1]) * _UNITS[text[-1]]
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

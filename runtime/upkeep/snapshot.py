@@ -1,0 +1,136 @@
+"""A system prompt that was taken in, on disk: the backbone's state after it, to be mapped back in milliseconds.
+
+In: a conversation before its first turn. Out: one file, and from it a conversation that goes on as the first would.
+It belongs to one bundle, whose hash it holds: another precision is another bundle. Layout: a magic of 8 bytes, the
+header's length as 8 bytes little-endian, the header (JSON), and each tensor as float32 from a multiple of 64 bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from voxrill.runtime.atomic_write import replacing
+from voxrill.runtime.engine.conversation import Conversation, Output
+from voxrill.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from voxrill.runtime.engine.engine import Engine
+
+T = TypeVar("T")
+
+Floats = NDArray[np.float32]
+
+MAGIC = b"voxrill1"
+_ALIGNMENT = 64
+_REMEDY = "Make it with: voxrill snapshot -o FILE"
+
+
+class _Tensor(msgspec.Struct):
+    """A tensor of the file: its shape, and the byte of the file at which it begins."""
+
+    shape: tuple[int, ...]
+    offset: int
+
+
+class _Header(msgspec.Struct):
+    bundle: str
+    system: str
+    positions: int
+    tensors: dict[str, _Tensor]
+    attached: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+def save_snapshot(model: Engine, system: str | None, path: Path, attached: Any = ()) -> int:
+    """Take in a system prompt (None: the family's own for talking) and write the state after it; the positions it took.
+
+    What is attached, anything that JSON holds, comes back from `read_attached`.
+
+    Raises:
+        ContextFull: it does not fit into the model's context.
+        UsageError: the file cannot be written.
+    """
+    conversation = model.conversation(system=system)
+    conversation.take_in_prompt()
+    content = {name: np.ascontiguousarray(tensor) for name, tensor in conversation.context.content().items()}
+    positions = conversation.context.positions
+    kept = msgspec.Raw(msgspec.json.encode(attached))
+    header = _Header(model.bundle.sha256, conversation.system, positions, {}, kept)
+    for name, tensor in content.items():
+        header.tensors[name] = _Tensor(tensor.shape, 0)
+    _place(header)
+    try:
+        with replacing(path) as partial:
+            _write(partial, header, content)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", "Give another file, or make room") from None
+    return positions
+
+
+def _place(header: _Header) -> None:
+    """Give every tensor its place, after a header that is as long as it will be with the places in it."""
+    for tensor in header.tensors.values():
+        tensor.offset = 1 << 40  # as many digits as any offset has
+    at = len(MAGIC) + 8 + len(msgspec.json.encode(header))
+    for tensor in header.tensors.values():
+        tensor.offset = -(-at // _ALIGNMENT) * _ALIGNMENT
+        at = tensor.offset + 4 * int(np.prod(tensor.shape))
+
+
+def _write(path: Path, header: _Header, content: dict[str, Floats]) -> None:
+    encoded = msgspec.json.encode(header)
+    with path.open("wb") as file:
+        file.write(MAGIC + len(encoded).to_bytes(8, "little") + encoded)
+        for name, tensor in content.items():
+            file.seek(header.tensors[name].offset)
+            file.write(tensor.tobytes())
+
+
+def open_snapshot(model: Engine, path: Path, output: Output = "both") -> Conversation:
+    """A conversation whose system prompt is that of a snapshot, taken in already.
+
+    Raises:
+        UsageError: it is no snapshot, cut short, or of another bundle.
+        ContextFull: it does not fit.
+    """
+    try:
+        mapped = np.memmap(path, np.uint8, "r")
+        header = _read_header(mapped)
+        content = {name: _tensor(mapped, tensor) for name, tensor in header.tensors.items()}
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{path} is not a snapshot that can be read ({error})", _REMEDY) from None
+    if header.bundle != model.bundle.sha256:
+        raise UsageError(f"{path} was made with another bundle than this {model.manifest.name}", _REMEDY)
+    conversation = model.conversation(system=header.system, output=output)
+    conversation.restore_prompt(content)
+    return conversation
+
+
+def read_attached(path: Path, kind: type[T]) -> T:
+    """What was attached to a snapshot.
+
+    Raises:
+        UsageError: it is no snapshot, or something else is attached.
+    """
+    try:
+        return msgspec.json.decode(_read_header(np.memmap(path, np.uint8, "r")).attached, type=kind)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{path} is not a snapshot that can be read ({error})", _REMEDY) from None
+
+
+def _read_header(mapped: NDArray[np.uint8]) -> _Header:
+    start = len(MAGIC) + 8
+    if bytes(mapped[: len(MAGIC)]) != MAGIC:
+        raise ValueError("it does not begin as one")
+    length = int.from_bytes(bytes(mapped[len(MAGIC) : start]), "little")
+    return msgspec.json.decode(bytes(mapped[start : start + length]), type=_Header)
+
+
+def _tensor(mapped: NDArray[np.uint8], tensor: _Tensor) -> Floats:
+    size = 4 * int(np.prod(tensor.shape))
+    values: Floats = mapped[tensor.offset : tensor.offset + size].view(np.float32).reshape(tensor.shape)
+    return values

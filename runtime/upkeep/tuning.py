@@ -1,0 +1,197 @@
+"""Tuning: write the tuned form of a bundle, for the processor this runs on.
+
+In: an opened bundle. Out: the folder `tuned` inside it, and a `Report` of what that gained. The form is taken only if
+it gives the very bits that the bundle itself gives.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from voxrill.devices.memory import private_memory
+from voxrill.devices.providers import CPU, data_file, tuning_options
+from voxrill.runtime.audio.tone import tone
+from voxrill.runtime.bundle.bundle import Bundle, remove
+from voxrill.runtime.bundle.memory import check_memory
+from voxrill.runtime.bundle.tuned import (
+    PLAIN,
+    TUNED_FILE,
+    TUNED_FOLDER,
+    TunedFile,
+    TunedForm,
+    fingerprint,
+    is_repacked,
+    key_of,
+)
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.errors import BundleError, VoxrillError
+from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.upkeep.threads import TURNS, Timings, best, sweep
+
+_PER_WEIGHT = 2.3
+"""Bytes written for each byte of a graph's file: the weights as they were and repacked."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What loading took: seconds, and bytes of private memory (None where the system does not say)."""
+
+    seconds: float
+    private: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What tuning gained. graphs: those that were tuned; size: bytes written; loads before and after."""
+
+    folder: Path
+    graphs: list[str]
+    size: int
+    before: Load
+    after: Load
+    threads: int
+    timings: Timings
+
+
+def tune(bundle: Bundle, progress: Progress = quiet) -> Report:
+    """Write the tuned form of `bundle` into its folder, in place of one that is there.
+
+    Raises:
+        BundleError: it cannot be written (no permission, a full disk), gives other numbers, or Ctrl-C; the bundle
+            works as before.
+        NotEnoughMemory: the model would not fit.
+    """
+    check_memory(bundle)
+    graphs = [name for name in bundle.manifest.graphs if is_repacked(bundle.manifest, name)]
+    total = len(graphs) + 1 + TURNS
+    steps = iter(range(total))
+
+    def step(what: str) -> None:
+        progress(what, next(steps), total)
+
+    with _replacing(bundle.directory / TUNED_FOLDER) as folder:
+        _check_room(bundle, graphs, folder)
+        for name in graphs:
+            step(name)
+            _write(bundle.path(bundle.manifest.graphs[name].file), folder)
+        form = TunedForm({name: folder / bundle.manifest.graphs[name].file for name in graphs})
+        step("comparing")
+        before, after = _compared(bundle, form)
+        timings = sweep(bundle, form, step)
+        written = _finish(bundle, form, folder, timings)
+    size = sum(file.size for file in written.files.values())
+    return Report(bundle.directory / TUNED_FOLDER, graphs, size, before, after, written.threads, timings)
+
+
+def _check_room(bundle: Bundle, graphs: list[str], folder: Path) -> None:
+    size = sum(map(bundle.manifest.graph_size, graphs))
+    needed, free = round(_PER_WEIGHT * size), shutil.disk_usage(folder).free
+    if free < needed:
+        raise BundleError(
+            f"tuning writes about {needed / 1e9:.1f} GB into {bundle.directory}, and {free / 1e9:.1f} GB are free",
+            "Free some space; the bundle works without it",
+        )
+
+
+def _write(graph: Path, folder: Path) -> None:
+    """Write one tuned graph: onnxruntime does it while it makes a session."""
+    target = folder / graph.name
+    try:
+        ort.InferenceSession(str(graph), sess_options=tuning_options(target), providers=[CPU])
+    except Exception:  # onnxruntime raises a class per status, and says nothing of the cause
+        raise OSError(None, f"onnxruntime could not write {target.name}") from None
+    if not (target.is_file() and data_file(target).is_file()):
+        raise OSError(None, f"onnxruntime {ort.__version__} wrote no {target.name}")
+
+
+def _compared(bundle: Bundle, form: TunedForm) -> tuple[Load, Load]:
+    """Load the bundle without and with its tuned form; both must give the same bits."""
+    before, wanted = _loaded(bundle, PLAIN)
+    after, found = _loaded(bundle, form)
+    if not all(np.array_equal(a, b) for a, b in zip(wanted, found, strict=True)):
+        raise BundleError(
+            "the tuned form gives other numbers than the bundle", "Nothing was kept; the bundle works without it"
+        )
+    return before, after
+
+
+def _loaded(bundle: Bundle, form: TunedForm) -> tuple[Load, list[NDArray[Any]]]:
+    gc.collect()
+    memory, start = private_memory(), time.perf_counter()
+    model = Engine(bundle, 1, form)
+    seconds, now = time.perf_counter() - start, private_memory()
+    taken = None if memory is None or now is None else max(0, now - memory)
+    return Load(seconds, taken), outputs(model)
+
+
+def outputs(model: Engine) -> list[NDArray[Any]]:
+    """What every graph of a model gives for the same sound: hidden states, logits, codes, samples."""
+    context = model.conversation().context
+    with context.turn("user"):
+        context.add_audio(tone(0.5))
+    hidden = context.hidden_states()
+    codes = context.frame(hidden[-1], model.manifest.tasks.chat.audio, Sampler(0))
+    frame = np.minimum(codes, context.end_of_audio - 1)[:, None]
+    context.add_frames(frame)
+    step = context.advance()
+    sound = model.codec.decode(np.repeat(frame, 3, 1))
+    return [hidden, codes, model.parts.depthformer.logits(step, codes), step, context.logits(step), sound]
+
+
+def _finish(bundle: Bundle, form: TunedForm, folder: Path, timings: Timings) -> TunedFile:
+    """Write the JSON file, last of all, when everything else is on the disk."""
+    files = sorted(folder.iterdir())
+    for file in files:
+        _flush(file)
+    written = TunedFile(
+        key_of(bundle),
+        {name: path.name for name, path in form.graphs.items()},
+        {file.name: fingerprint(file) for file in files},
+        best(timings),
+        timings,
+    )
+    (folder / TUNED_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
+    _flush(folder / TUNED_FILE)
+    return written
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A folder that takes the place of `target` when the block is done, and vanishes if it fails."""
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        remove(partial)
+        partial.mkdir()
+        yield partial
+        remove(target)
+        partial.rename(target)
+    except KeyboardInterrupt:
+        raise BundleError("interrupted: nothing was tuned", "The bundle works without it") from None
+    except VoxrillError:
+        raise
+    except OSError as error:
+        raise BundleError(
+            f"{target} cannot be written ({error.strerror or error})",
+            "Make the bundle's folder writable, with enough free space; the bundle works without it",
+        ) from None
+    finally:
+        remove(partial)

@@ -1,0 +1,3 @@
+"""The version of Voxrill. It is written here and nowhere else: the packaging reads this file without running it."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,90 @@
+"""Voxrill: LFM2-Audio, a speech-and-text model, on the device.
+
+import voxrill
+
+model = voxrill.load()  # the small built-in model; load("bundle/") is one that voxrill export wrote
+print(model.transcribe("question.wav").text)
+model.speak("Kitchen lights on.").save("reply.wav")
+for event in model.chat(audio="question.wav"):
+    ...
+
+A name is imported when it is first used, so that `import voxrill` alone loads neither numpy nor onnxruntime.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from voxrill.runtime.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from voxrill.model import Model, load
+    from voxrill.runtime.apps.classify import Classification
+    from voxrill.runtime.apps.control import Understood
+    from voxrill.runtime.apps.documents.answer import Answer, AnswerText
+    from voxrill.runtime.apps.documents.citations import Citation
+    from voxrill.runtime.apps.grammar import Call
+    from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
+    from voxrill.runtime.bundle.builtin import pebble_world
+    from voxrill.runtime.bundle.manifest import Sampling
+    from voxrill.runtime.engine.conversation import Conversation
+    from voxrill.runtime.engine.engine import Speech
+    from voxrill.runtime.engine.options import AnswerOptions
+    from voxrill.runtime.errors import VoxrillError
+    from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
+
+_HOMES = {
+    "voxrill.model": ("Model", "load"),
+    "voxrill.runtime.apps.classify": ("Classification",),
+    "voxrill.runtime.apps.control": ("Understood",),
+    "voxrill.runtime.apps.documents.answer": ("Answer", "AnswerText"),
+    "voxrill.runtime.apps.documents.citations": ("Citation",),
+    "voxrill.runtime.apps.grammar": ("Call",),
+    "voxrill.runtime.apps.transcript": ("SegmentEvent", "TentativeEvent", "TranscriptEvent"),
+    "voxrill.runtime.bundle.builtin": ("pebble_world",),
+    "voxrill.runtime.bundle.manifest": ("Sampling",),
+    "voxrill.runtime.engine.conversation": ("Conversation",),
+    "voxrill.runtime.engine.engine": ("Speech",),
+    "voxrill.runtime.engine.options": ("AnswerOptions",),
+    "voxrill.runtime.errors": ("VoxrillError",),
+    "voxrill.runtime.events": ("AudioEvent", "EndEvent", "Event", "Result", "TextEvent"),
+}
+"""Public names by the module that defines them."""
+
+__all__ = [
+    "Answer",
+    "AnswerOptions",
+    "AnswerText",
+    "AudioEvent",
+    "Call",
+    "Citation",
+    "Classification",
+    "Conversation",
+    "EndEvent",
+    "Event",
+    "Model",
+    "Result",
+    "Sampling",
+    "SegmentEvent",
+    "Speech",
+    "TentativeEvent",
+    "TextEvent",
+    "TranscriptEvent",
+    "Understood",
+    "VoxrillError",
+    "__version__",
+    "load",
+    "pebble_world",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(module), name)
+            globals()[name] = value  # the next look-up does not come here
+            return value
+    raise AttributeError(f"module 'voxrill' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

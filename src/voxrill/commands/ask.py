@@ -1,0 +1,188 @@
+"""The command that answers from documents: ask.
+
+The answer goes to stdout as it is made, then the sources, or JSON; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voxrill.commands.options import (
+    STDIN,
+    BundleOption,
+    JsonOption,
+    MaxOption,
+    OutOption,
+    ProviderOption,
+    SeedOption,
+    StrictOption,
+    TextTemperature,
+    TextTopK,
+    ThreadsOption,
+    open_model,
+    sampling,
+    stdin_text,
+)
+from voxrill.commands.output import STDOUT, err, print_json, sound_sink
+from voxrill.model import Model
+from voxrill.runtime.apps.documents import asking
+from voxrill.runtime.apps.documents.answer import NOTHING_FOUND, Answer, AnswerText
+from voxrill.runtime.apps.documents.index import BEST, Update, refusals
+from voxrill.runtime.apps.documents.prompt import Source, source
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.printable import printable
+from voxrill.runtime.progress import step_progress
+
+
+def ask(
+    question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
+    docs: Annotated[Path | None, typer.Option(help="Folder of documents: .txt, .md, .rst, .html.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="The question as sound, instead or as well.")] = None,
+    out: OutOption = None,
+    quote: Annotated[bool, typer.Option("--quote", help="Show the passages themselves, without an answer.")] = False,
+    passages: Annotated[int, typer.Option(min=1, help="Passages to give the model, or to show, at most.")] = BEST,
+    index: Annotated[
+        Path | None, typer.Option(help="File to keep the index in; else one in your cache.", show_default=False)
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a sentence-transformers model in ONNX: finds other words for the same too.",
+            show_default=False,
+        ),
+    ] = None,
+    snapshot: Annotated[
+        Path | None, typer.Option(help="Instead of --docs: what voxrill snapshot --document FILE --ask wrote.")
+    ] = None,
+    bundle: BundleOption = None,
+    voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
+    json: JsonOption = False,
+    max_new_tokens: MaxOption = None,
+    seed: SeedOption = None,
+    text_temperature: TextTemperature = None,
+    text_top_k: TextTopK = None,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+) -> None:
+    """Answer a question from your own documents, citing file and lines."""
+    if (docs is None) == (snapshot is None):
+        raise UsageError("there is nothing to ask", "Give --docs FOLDER, or --snapshot FILE, and not both")
+    if quote and (out is not None or docs is None):
+        raise UsageError("--quote shows passages of --docs in writing", "Leave -o and --snapshot out")
+    if out == STDOUT:
+        raise UsageError("stdout is taken by the answer's text", "Give -o the name of a file")
+    model = open_model(bundle, threads, provider, strict)
+    text = stdin_text() if question == STDIN else question
+    options = {
+        "aloud": out is not None,
+        "voice": voice,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+        "text_sampling": sampling(model.manifest.tasks.write.text, text_temperature, text_top_k),
+    }
+    if snapshot is not None:
+        answer, update = asking.ask_snapshot(model, text, audio, snapshot, **options), Update()
+    else:
+        assert docs is not None
+        if not quote:
+            asking.check_reader(model)
+        asked = asking.heard(model, text, audio)
+        with asking.open_index(model, docs, index, embeddings) as opened:
+            with step_progress(err, "reading") as progress:
+                update = opened.update(progress)
+            if update.refused:
+                err.print(f"left out: {refusals(update.refused)}", style="dim", soft_wrap=True)
+            if quote:
+                _show([source(found) for found in opened.search(asked.words, passages)], asked.words, update, json)
+                return
+            answer = asking.ask(model, asked, opened, passages, **options)
+    _play(answer, model, out, json)
+    _report(answer, out, update, json)
+
+
+def _play(answer: Answer, model: Model, out: str | None, json: bool) -> None:
+    """Text to stdout and sound to where it is wanted, as they come."""
+    ended = False
+    with sound_sink(out, model.sample_rate) as write:
+        for piece in answer:
+            if isinstance(piece, AnswerText):
+                if not json:
+                    print(piece.text, end="", flush=True)
+                continue
+            if not json and not ended:
+                print(flush=True)
+                ended = True
+            write(piece)
+    if not json and not ended:
+        print(flush=True)
+
+
+def _report(answer: Answer, out: str | None, update: Update, json: bool) -> None:
+    if json:
+        print_json(
+            {
+                "question": answer.question,
+                "found": answer.found,
+                "text": answer.text,
+                "citations": answer.citations,
+                "removed": answer.removed,
+                "sources": _listed(answer.sources),
+                "left_out": [left.citation for left in answer.left_out],
+                "refused": _refused(update),
+                "finish_reason": answer.finish_reason,
+                "first_text_seconds": answer.first_text,
+                "audio_seconds": round(answer.audio_seconds, 4),
+                "seconds": round(answer.seconds, 4),
+                "out": out and printable(out),
+            }
+        )
+        return
+    if answer.sources:
+        print("\nSources:")
+        for number, given in enumerate(answer.sources, 1):
+            print(f"[{number}] {given.citation}")
+    if answer.left_out:
+        left = ", ".join(str(left.citation) for left in answer.left_out)
+        err.print(f"no room in the model's context for: {left}", style="yellow", soft_wrap=True)
+    if answer.removed:
+        err.print(
+            f"taken out, since no such source was given: {' '.join(answer.removed)}", style="yellow", soft_wrap=True
+        )
+    if answer.finish_reason != "stop":
+        err.print(f"ended early: {answer.finish_reason}", style="dim")
+    if out is not None:
+        err.print(f"wrote {out} ({answer.audio_seconds:.2f} s of sound)", style="dim", soft_wrap=True)
+
+
+def _show(sources: list[Source], question: str, update: Update, json: bool) -> None:
+    """The passages as they stand in the documents."""
+    if json:
+        found = {"question": question, "found": bool(sources), "sources": _listed(sources)}
+        print_json({**found, "refused": _refused(update)})
+        return
+    if not sources:
+        print(NOTHING_FOUND)
+    for number, given in enumerate(sources, 1):
+        print(f"[{number}] {given.citation}\n{given.text}\n")
+
+
+def _listed(sources: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "number": number,
+            "file": given.citation.file,
+            "first": given.citation.first,
+            "last": given.citation.last,
+            "heading": given.heading,
+            "text": given.text,
+        }
+        for number, given in enumerate(sources, 1)
+    ]
+
+
+def _refused(update: Update) -> list[dict[str, str]]:
+    return [{"file": printable(name), "reason": reason} for name, reason in update.refused.items()]

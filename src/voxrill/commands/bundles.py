@@ -1,0 +1,96 @@
+"""The commands about bundles: inspect, verify, pack, unpack."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+
+from voxrill.commands.options import BundleArgument, JsonOption, open_named
+from voxrill.commands.output import err, file_progress, new_table, print_json, size
+from voxrill.commands.output import out as stdout
+from voxrill.runtime.bundle import bundle as bundles
+from voxrill.runtime.bundle.manifest import Manifest, Sampling, Task
+from voxrill.runtime.printable import printable
+from voxrill.runtime.upkeep.smoke import smoke_run
+
+
+def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
+    """Show what a bundle is: family, source, licence, graphs, files."""
+    manifest = open_named(bundle).manifest
+    if json:
+        sys.stdout.buffer.write(msgspec.json.encode(manifest) + b"\n")
+        return
+    for table in _tables(manifest):
+        stdout.print(table)
+
+
+def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
+    """Check a bundle: hashes, contracts, and a short run of all graphs."""
+    opened = open_named(bundle)
+    name = printable(opened.directory)
+    with file_progress("checking", opened.manifest.size) as progress:
+        bundles.verify_files(opened, progress)
+    stages = smoke_run(opened)
+    if json:
+        print_json({"bundle": name, "ok": True, "files": len(opened.manifest.files), "smoke_run_ms": stages})
+        return
+    print(f"{name}: {len(opened.manifest.files)} files, {len(stages)} stages: all as the manifest says")
+
+
+def pack(
+    out: Annotated[Path, typer.Option("-o", "--out", help="The file to write, e.g. model.voxrill.")],
+    bundle: BundleArgument = None,
+) -> None:
+    """Make one file of a bundle, to carry to a device that is offline."""
+    opened = open_named(bundle)
+    with file_progress("packing", opened.manifest.size) as progress:
+        bundles.pack(opened, out, progress)
+    err.print(f"wrote {out} ({size(out.stat().st_size)})")
+
+
+def unpack(
+    packed: Annotated[Path, typer.Argument(help="A file that voxrill pack wrote.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The bundle folder to write.")],
+) -> None:
+    """Take a packed bundle apart, checking every hash."""
+    with file_progress("unpacking", packed.stat().st_size if packed.is_file() else 0) as progress:
+        bundles.unpack(packed, out, progress)
+    err.print(f"wrote {out}")
+
+
+def _tables(manifest: Manifest) -> Iterator[Table]:
+    source = manifest.source
+    about = new_table(manifest.name, "", "")
+    for key, value in {
+        "family": manifest.family,
+        "flavour": manifest.flavour + (f" {manifest.static}" if manifest.static else ""),
+        "source": f"{source.name} @ {source.revision}",
+        "weights sha256": source.weights_sha256,
+        "licence of the weights": f"{source.licence} ({source.licence_url})",
+        "codebooks": f"{manifest.model.codes.codebooks} x {manifest.model.codes.vocab_size}",
+        "codec": f"{manifest.model.codec.graph}, {manifest.model.codec.sample_rate} Hz",
+        "interleaved": f"{manifest.model.interleave.text} text : {manifest.model.interleave.audio} audio",
+        "size": size(manifest.size),
+        "made with": ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items()),
+    }.items():
+        about.add_row(key, value)
+    yield about
+    graphs = new_table("graphs", "graph", "precision", "size")
+    for name, graph in manifest.graphs.items():
+        graphs.add_row(name, graph.precision, size(manifest.graph_size(name)))
+    yield graphs
+    tasks = new_table("tasks", "task", "mode", "system prompt", "audio sampling", "voices")
+    for name in ("transcribe", "speak", "chat", "write"):
+        task: Task = getattr(manifest.tasks, name)
+        tasks.add_row(name, task.mode, task.system, _sampling_text(task.audio), ", ".join(task.voices) or task.voice)
+    yield tasks
+
+
+def _sampling_text(sampling: Sampling) -> str:
+    return "greedy" if sampling.greedy else f"temperature {sampling.temperature}, top-k {sampling.top_k}"

@@ -1,0 +1,183 @@
+"""The applications' commands: classify, control.
+
+What was found goes to stdout (lines, or JSON), everything else to stderr.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from voxrill.commands.devices import FollowUpOption, MicrophoneOption, SpeakerOption, WakeWordOption
+from voxrill.commands.failures import Failures
+from voxrill.commands.options import (
+    BundleOption,
+    JsonOption,
+    ProviderOption,
+    StrictOption,
+    SystemOption,
+    ThreadsOption,
+    open_model,
+)
+from voxrill.commands.output import err, print_json
+from voxrill.model import Model
+from voxrill.runtime.apps.classify import TASK, Classifier
+from voxrill.runtime.apps.control import THRESHOLD, Control, Understood
+from voxrill.runtime.apps.grammar import read_grammar
+from voxrill.runtime.apps.live_control import Commanded, LiveControl, LiveOptions
+from voxrill.runtime.audio.endpointing import EndpointOptions
+from voxrill.runtime.audio.microphone import DeviceMicrophone
+from voxrill.runtime.audio.mute import MutePlayer
+from voxrill.runtime.audio.protocols import Player
+from voxrill.runtime.audio.speaker import Speaker
+from voxrill.runtime.audio.streams import AudioSystem
+from voxrill.runtime.audio.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
+from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.printable import printable
+from voxrill.runtime.talk.events import Notice
+from voxrill.runtime.talk.keyboard import closed_by_signals
+from voxrill.runtime.talk.view import make_view
+
+_out = Console(highlight=False, markup=False, emoji=False)
+
+
+def classify(
+    files: Annotated[list[Path], typer.Argument(help="Sound files: WAV, FLAC, OGG or MP3, any rate.")],
+    labels: Annotated[
+        str | None, typer.Option(help="Labels, with commas between; the built-in model knows its own.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="What the labels name: intent, emotion, style, language ...")] = TASK,
+    bundle: BundleOption = None,
+    system: SystemOption = None,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Tell which of some labels fits a sound, with probabilities."""
+    model = open_model(bundle, threads, provider, strict)
+    classifier = Classifier(model, None if labels is None else labels.split(","), task, system)
+    failures = Failures(len(files))
+    for file in files:
+        with failures.of_one():
+            found = classifier.classify(file)
+            if json:
+                print_json({"file": printable(file), "label": found.label, "probabilities": found.probabilities,
+                            "uncalibrated": found.uncalibrated, "mass": found.mass})  # fmt: skip
+            elif len(files) > 1:
+                print(f"{file}\t{found.label}\t{found.probabilities[found.label]:.3f}", flush=True)
+            else:
+                print("\n".join(f"{label}\t{probability:.3f}" for label, probability in found.probabilities.items()))
+    failures.check()
+
+
+def control(
+    commands: Annotated[Path, typer.Argument(help="TOML file of commands; examples/commands.toml is one.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Spoken commands: sound files.", show_default=False)
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Listen to the microphone; Ctrl-C ends it.")] = False,
+    bundle: BundleOption = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help=f"Confidence that is enough; else the file's, or {THRESHOLD}.", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; only say what was understood.")] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="WAV file for the spoken answer to one file.")] = None,
+    microphone: MicrophoneOption = None,
+    speaker: SpeakerOption = None,
+    mute: Annotated[bool, typer.Option("--mute", help="Without a loudspeaker.")] = False,
+    barge_in: Annotated[bool, typer.Option("--barge-in", help="Listen while answering (headphones).")] = False,
+    wake_word: WakeWordOption = None,
+    follow_up: FollowUpOption = FOLLOW_UP,
+    endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a command.")] = EndpointOptions.endpoint,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Understand spoken commands, run them, and confirm them aloud."""
+    if live == bool(files):
+        raise UsageError("there is nothing to listen to" if not live else "files are not live", "Give files or --live")
+    if out is not None and (live or len(files or ()) > 1):
+        raise UsageError("-o is one answer's file", "Give one file of sound with it")
+    if wake_word == LIST:
+        print("\n".join(wake_words()))
+        return
+    if wake_word is not None and not live:
+        raise UsageError("--wake-word is for listening to the microphone", "Give it with --live")
+    waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
+    endpoints = EndpointOptions(endpoint=endpoint)
+    grammar = read_grammar(commands)
+    system = AudioSystem() if live else None
+    model = open_model(bundle, threads, provider, strict)
+    controls = Control(model, grammar, threshold)
+    if system is None:
+        _control_files(model, controls, files or [], not dry_run, out, json)
+        return
+    view = make_view(err, _out)
+
+    def notify(sentence: str) -> None:
+        view.show(Notice(sentence))
+
+    def report(commanded: Commanded) -> None:
+        timing = {"latency_ms": 1000 * commanded.latency, "after_voice_ms": 1000 * commanded.after_voice}
+        _show(commanded.understood, commanded.answer, json, commanded.error, timing)
+        if commanded.error is not None:
+            notify(str(commanded.error))
+
+    player: Player = MutePlayer() if mute else Speaker(system, model.sample_rate, speaker, notify)
+    heard = DeviceMicrophone(system, microphone, notify)
+    options = LiveOptions(endpoints, barge_in, not dry_run)
+    listening = LiveControl(model, controls, heard, player, view, report, options, waking)
+    with closed_by_signals(listening.close):
+        listening.run()
+
+
+def _control_files(model: Model, controls: Control, files: list[Path], run: bool, out: Path | None, json: bool) -> None:
+    failures = Failures(len(files))
+    for file in files:
+        with failures.of_one():
+            understood = controls.hear(file)
+            error = _ran(controls, understood) if run else None
+            answer = controls.answer(understood) if error is None else ""
+            _show(understood, answer, json, error, {"file": printable(file)} if len(files) > 1 or json else {})
+            if error is not None:
+                raise error
+            if out is not None and answer:
+                model.speak(answer).save(out)
+    failures.check()
+
+
+def _ran(controls: Control, understood: Understood) -> VoxrillError | None:
+    """Runs what a command calls, if it is certain enough; what went wrong."""
+    try:
+        if understood.accepted:
+            controls.run(understood.call)
+    except VoxrillError as error:
+        return error
+    return None
+
+
+def _show(understood: Understood, answer: str, json: bool, error: VoxrillError | None, more: dict[str, Any]) -> None:
+    """The call on stdout, if it is certain enough; the rest, or with `json` all of it as a line, as it fits."""
+    call = understood.call
+    if json:
+        print_json({**more, "command": call.command, "slots": call.slots, "words": understood.words,
+                    "confidence": understood.confidence, "accepted": understood.accepted, "answer": answer,
+                    "error": str(error) if error else None, "seconds": understood.seconds,
+                    "cpu_seconds": understood.cpu_seconds})  # fmt: skip
+        return
+    where = f"{more['file']}\t" if "file" in more else ""
+    timing = f", {more['latency_ms']:.0f} ms after the endpoint" if "latency_ms" in more else ""
+    sure = f"{100 * understood.confidence:.0f} % sure, {1000 * understood.seconds:.0f} ms{timing}"
+    if understood.accepted:
+        print(f"{where}{call}", flush=True)
+        err.print(f"{sure}: {answer}" if answer else sure, style="dim", soft_wrap=True)
+    else:
+        err.print(f"{where}not understood, {sure}; it may have been: {call}", style="yellow", soft_wrap=True)

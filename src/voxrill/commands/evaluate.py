@@ -1,0 +1,242 @@
+"""The commands eval asr, eval tts, eval chat and eval voicebench.
+
+The table goes to stdout, or with --json a line for every answer and a last one of figures; progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from voxrill.commands.failures import Failures
+from voxrill.commands.options import (
+    BundleOption,
+    JsonOption,
+    MaxOption,
+    ProviderOption,
+    StrictOption,
+    SystemOption,
+    ThreadsOption,
+    open_model,
+)
+from voxrill.commands.output import err, print_json
+from voxrill.runtime.apps.evaluation import evaluating
+from voxrill.runtime.apps.evaluation.evaluating import SEED, Wish
+from voxrill.runtime.apps.evaluation.page import write_page
+from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
+from voxrill.runtime.apps.evaluation.recordings import read_recordings
+from voxrill.runtime.apps.evaluation.running import Evaluation
+from voxrill.runtime.apps.evaluation.tables import CAPTION, table
+from voxrill.runtime.apps.evaluation.voicebench import read_voicebench, unscored, write_responses
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.progress import step_progress
+
+_out = Console(highlight=False, markup=False, emoji=False)
+
+DataOption = Annotated[Path, typer.Option("--data", help="File or folder; docs/evaluation.md says what it may hold.")]
+PeerOption = Annotated[
+    list[str] | None,
+    typer.Option("--peer", help="NAME=FILE: another program's answers as JSON Lines; may be given several times."),
+]
+ResultsOption = Annotated[
+    Path | None, typer.Option("-o", "--out", help="JSON Lines of answers. Interrupted, the same command goes on.")
+]
+ReportOption = Annotated[Path | None, typer.Option("--report", help="HTML file to write.")]
+NormaliserOption = Annotated[
+    str, typer.Option("--normaliser", help="What makes texts alike: english or basic (Whisper's), or none.")
+]
+NameOption = Annotated[str | None, typer.Option("--name", help="What this bundle's rows are called; else its name.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many items, of each subset.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="The same seed gives the same answers.")]
+
+
+group = typer.Typer(name="eval", no_args_is_help=True, rich_markup_mode=None, help="Score answers and their times.")
+"""The command eval: one command a kind of evaluation."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How results are shown: as JSON, in a report of HTML, and what more is to be done with them."""
+
+    json: bool
+    report: Path | None
+    more: Callable[[], None] = lambda: None
+
+
+@group.command()
+def asr(
+    data: DataOption,
+    bundle: BundleOption = None,
+    peer: PeerOption = None,
+    out: ResultsOption = None,
+    report: ReportOption = None,
+    normaliser: NormaliserOption = "english",
+    name: NameOption = None,
+    limit: LimitOption = None,
+    system: SystemOption = None,
+    max_new_tokens: MaxOption = None,
+    seed: SeedOption = SEED,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Transcribe recordings whose words are known: word error rate."""
+    wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
+    items = read_recordings(data)
+    _run(evaluating.asr(open_model(bundle, threads, provider, strict), items, wish), data, Shown(json, report))
+
+
+@group.command()
+def tts(
+    data: DataOption,
+    judge: Annotated[
+        str,
+        typer.Option(help="Who hears it: pocketsphinx, pocketsphinx-texts (picks one of the data's), bundle, none."),
+    ] = "pocketsphinx",
+    judge_file: Annotated[
+        Path | None, typer.Option(help="What another recogniser heard in --sounds: JSON Lines of id and text.")
+    ] = None,
+    sounds: Annotated[Path | None, typer.Option(help="Folder to keep every sound in, as ID.wav.")] = None,
+    voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
+    bundle: BundleOption = None,
+    peer: PeerOption = None,
+    out: ResultsOption = None,
+    report: ReportOption = None,
+    normaliser: NormaliserOption = "english",
+    name: NameOption = None,
+    limit: LimitOption = None,
+    system: SystemOption = None,
+    max_new_tokens: MaxOption = None,
+    seed: SeedOption = SEED,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Say texts, and have another recogniser write down what it hears: word error rate of the round trip."""
+    wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
+    items = read_texts(data)
+    model = open_model(bundle, threads, provider, strict)
+    made = evaluating.tts(model, items, wish, voice=voice, judge=judge, judge_file=judge_file, sounds=sounds)
+    _run(made, data, Shown(json, report))
+
+
+@group.command()
+def chat(
+    data: DataOption,
+    output: Annotated[str, typer.Option(help="Answer in text, or in text and aloud: text or both.")] = "both",
+    judge: Annotated[
+        str, typer.Option(help="Who hears what is said aloud: pocketsphinx, pocketsphinx-texts, bundle, none.")
+    ] = "none",
+    bundle: BundleOption = None,
+    peer: PeerOption = None,
+    out: ResultsOption = None,
+    report: ReportOption = None,
+    normaliser: NormaliserOption = "english",
+    name: NameOption = None,
+    limit: LimitOption = None,
+    system: SystemOption = None,
+    max_new_tokens: MaxOption = None,
+    seed: SeedOption = SEED,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Answer spoken questions whose answers are known."""
+    wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
+    items = read_questions(data)
+    _run(
+        evaluating.chat(open_model(bundle, threads, provider, strict), items, wish, output=output, judge=judge),
+        data,
+        Shown(json, report),
+    )
+
+
+@group.command()
+def voicebench(
+    data: DataOption,
+    responses: Annotated[Path | None, typer.Option(help="Folder for VoiceBench's own result files.")] = None,
+    output: Annotated[str, typer.Option(help="Answer in text, or in text and aloud: text or both.")] = "text",
+    modality: Annotated[str, typer.Option(help="Ask aloud or in writing: audio or text.")] = "audio",
+    bundle: BundleOption = None,
+    peer: PeerOption = None,
+    out: ResultsOption = None,
+    report: ReportOption = None,
+    normaliser: NormaliserOption = "english",
+    name: NameOption = None,
+    limit: LimitOption = None,
+    system: SystemOption = None,
+    max_new_tokens: MaxOption = None,
+    seed: SeedOption = SEED,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Answer VoiceBench's questions; what needs no judge is scored, the rest written for VoiceBench's own."""
+    wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
+    items = read_voicebench(data, modality)
+    model = open_model(bundle, threads, provider, strict)
+    made = evaluating.voicebench(model, items, wish, output=output, modality=modality)
+    _run(made, data, Shown(json, report, lambda: _responses(made, responses, modality)))
+
+
+def _options(system: str | None, max_new_tokens: int | None, seed: int) -> dict[str, Any]:
+    return {"system": system, "max_new_tokens": max_new_tokens, "seed": seed}
+
+
+def _run(evaluation: Evaluation, data: Path, shown: Shown) -> None:
+    """Ask, score and show.
+
+    Raises:
+        UsageError: something cannot be written or read, or an item failed, which is told after all else.
+    """
+    for file in (evaluation.out, shown.report):
+        if file is not None and not file.parent.is_dir():
+            raise UsageError(f"there is no folder {file.parent}", "Make it, or give another one")
+    for peer in evaluation.peers:
+        if peer.others:
+            err.print(f"{peer.name}: {peer.others} of its lines answer nothing in the data", style="yellow")
+    failures = Failures(len(evaluation.task.items))
+    with step_progress(err, evaluation.task.name) as evaluation.progress, closing(iter(evaluation)) as answers:
+        for outcome in answers:
+            if outcome.error:
+                failures.tell(f"{outcome.id}: {outcome.error}")
+            if shown.json:
+                print_json({"event": "answer", **msgspec.to_builtins(outcome)})
+    _show(evaluation, data, shown)
+    failures.check()
+
+
+def _show(evaluation: Evaluation, data: Path, shown: Shown) -> None:
+    if evaluation.found_before:
+        err.print(f"{evaluation.found_before} of {len(evaluation.task.items)} were answered before", style="dim")
+    rows = evaluation.rows
+    if shown.json:
+        print_json({"event": "rows", "task": evaluation.task.name, "rows": [row.as_json() for row in rows]})
+    else:
+        _out.print(table(rows, f"{evaluation.task.name}: {data}"))
+        err.print(CAPTION, style="dim")
+    if shown.report is not None:
+        write_page(shown.report, evaluation, data)
+        err.print(f"wrote {shown.report}", soft_wrap=True)
+    shown.more()
+
+
+def _responses(evaluation: Evaluation, folder: Path | None, modality: str) -> None:
+    """Write VoiceBench's result files, and say which subsets need its own judge."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = write_responses(folder, evaluation.name, modality, evaluation.task.items, evaluation.outcomes)
+        err.print(f"wrote {len(files)} of VoiceBench's result files to {folder}", soft_wrap=True)
+    for subset, evaluator in unscored(evaluation.task.items).items():
+        err.print(f"{subset}: not scored here; VoiceBench's evaluate.py --evaluator {evaluator} does", soft_wrap=True)

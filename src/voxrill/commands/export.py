@@ -1,0 +1,99 @@
+"""The command that runs on the host: export. The heavy packages are imported when it runs, not before.
+
+In: a checkpoint. Out: a bundle, in fewer bits where a precision is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxrill.commands.output import err
+from voxrill.commands.quantize import quantiser
+from voxrill.runtime.bundle.bundle import check_replaceable, remove
+from voxrill.runtime.bundle.contract import StaticShapes
+from voxrill.runtime.bundle.manifest import FLOAT32
+from voxrill.runtime.errors import BundleError, MissingDependency, UsageError
+from voxrill.runtime.progress import step_progress
+
+_SHAPES = StaticShapes()
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or a hub id like LiquidAI/LFM2.5-Audio-1.5B.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Bundle folder to write.")],
+    graphs: Annotated[
+        str, typer.Option(help="Export only these graphs (comma-separated) into an existing bundle.")
+    ] = "",
+    precision: Annotated[
+        str, typer.Option(help="float32, or quantised as well: int8, int4, or a recipe file (TOML).")
+    ] = FLOAT32,
+    flavour: Annotated[str, typer.Option(help="cpu: any length. npu: fixed shapes, plain operators only.")] = "cpu",
+    mel_frames: Annotated[
+        int, typer.Option(help="npu: 10 ms log-mel frames the encoder takes.", min=8)
+    ] = _SHAPES.mel_frames,
+    prefill: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="npu: positions of a prefill call; may be repeated, for a graph each, which share their weights.  "
+            f"[default: {_SHAPES.prefill}]",
+            min=2,
+        ),
+    ] = None,
+    context: Annotated[int, typer.Option(help="npu: positions of the KV cache.", min=8)] = _SHAPES.context,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use the hub's local cache only.")] = False,
+) -> None:
+    """Turn a checkpoint into a bundle of ONNX graphs."""
+    if flavour not in ("cpu", "npu"):
+        raise UsageError(f"--flavour is {flavour!r}", "Give cpu or npu")
+    chosen = tuple(name.strip() for name in graphs.split(",") if name.strip())
+    quantise = None if precision == FLOAT32 else quantiser(precision)
+    if quantise and chosen:
+        raise UsageError(
+            "--graphs exports only some graphs, and --precision quantises all of them",
+            "Leave one of the two out, or run voxrill quantize on the float32 bundle afterwards",
+        )
+    check_replaceable(out)
+    try:
+        from voxrill.export.bundle import ExportOptions, export_bundle
+        from voxrill.export.hub import find_checkpoint
+    except ImportError as error:
+        raise MissingDependency("export", error.name or "") from None
+    static = _static(mel_frames, prefill, context) if flavour == "npu" else None
+    opened = find_checkpoint(checkpoint, revision, offline)
+    with _float32_folder(out) if quantise else nullcontext(out) as folder:
+        with step_progress(err, "export") as progress:
+            bundle = export_bundle(opened, folder, ExportOptions(static, chosen), progress)
+        smaller = ""
+        if quantise:
+            exported = bundle.manifest.size
+            with step_progress(err, "quantize") as progress:
+                bundle = quantise(bundle, out, progress)
+            smaller = f", {exported / bundle.manifest.size:.1f} times smaller than float32"
+    err.print(
+        f"wrote {out}: {len(bundle.manifest.graphs)} graphs, {bundle.manifest.size / 1e6:.0f} MB{smaller}",
+        soft_wrap=True,
+    )
+
+
+def _static(mel_frames: int, prefill: Sequence[int] | None, context: int) -> StaticShapes:
+    narrow, *wider = sorted(set(prefill or [_SHAPES.prefill]))
+    return StaticShapes(mel_frames, narrow, context, wider_prefill=tuple(wider))
+
+
+@contextmanager
+def _float32_folder(target: Path) -> Iterator[Path]:
+    """A place for the float32 bundle, beside `target` so that files can be linked; removed whatever happens."""
+    folder = target.with_name(f".{target.name}.{FLOAT32}")
+    remove(folder)
+    try:
+        yield folder
+    except KeyboardInterrupt:  # between the two steps; each says the same of its own
+        raise BundleError("interrupted: nothing was written", "Run the same command again") from None
+    finally:
+        remove(folder)

@@ -1,0 +1,53 @@
+"""The command for those who write a port of their own: golden.
+
+What was written or compared goes to stdout, as text or JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, StrictOption, ThreadsOption, open_model
+from voxrill.commands.output import print_json
+from voxrill.runtime.audio.audio_file import as_waveform
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.upkeep.golden import Difference, differences, make_vectors, read_vectors, save_vectors
+
+
+def golden(
+    folder: Annotated[Path, typer.Argument(help="Where the golden vectors are, or are to be written.")],
+    bundle: BundleOption = None,
+    audio: Annotated[Path | None, typer.Option(help="A spoken question: write what is computed of it.")] = None,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Compare this device with golden vectors, or write some."""
+    if audio is not None:
+        made = make_vectors(open_model(bundle, threads, provider, strict), as_waveform(audio))
+        size = save_vectors(made, folder)
+        if json:
+            print_json({"folder": str(folder), "bytes": size, "text": made.rest.text})
+        else:
+            print(f"{folder}: {size / 1000:.0f} kB, {made.rest.text!r}")
+        return
+    vectors = read_vectors(folder)
+    found = differences(open_model(bundle, threads, provider, strict), vectors)
+    for one in found:
+        _tell(one, json)
+    if not all(one.passes for one in found):
+        names = ", ".join(one.stage for one in found if not one.passes)
+        raise VoxrillError(f"{names}: further from the golden vectors than may be", "Compare versions and processor")
+
+
+def _tell(difference: Difference, json: bool) -> None:
+    if json:
+        print_json({**asdict(difference), "passes": difference.passes})
+    else:
+        verdict = "ok" if difference.passes else "differs"
+        print(f"{verdict}\t{difference.stage}\t{difference.error:.3g}\tof {difference.tolerance:g}")

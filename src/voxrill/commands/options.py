@@ -1,0 +1,95 @@
+"""The options that several commands share, and the bundle, model and sampling that they name.
+
+Where no bundle is named, by argument, option or VOXRILL_BUNDLE, the built-in one is taken, and stderr says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voxrill.commands.output import err
+from voxrill.devices.choice import choose
+from voxrill.model import Model
+from voxrill.runtime.bundle import builtin
+from voxrill.runtime.bundle.bundle import Bundle, open_bundle
+from voxrill.runtime.bundle.manifest import Sampling
+from voxrill.runtime.errors import UsageError
+
+STDIN = "-"
+"""As a text: read it from stdin."""
+
+BUILTIN_NOTE = f"""\
+This is Pebble, the small built-in model: it knows some 300 home commands in English (voxrill pebble lists them), and \
+everything else is answered "{builtin.REFUSAL}".
+For the real model: voxrill export LiquidAI/LFM2.5-Audio-1.5B -o bundle, then give --bundle bundle."""
+
+_NO_BUNDLE = "Bundle folder; without one, the small built-in model."
+
+BundleOption = Annotated[
+    Path | None, typer.Option("--bundle", envvar="VOXRILL_BUNDLE", help=_NO_BUNDLE, show_default=False)
+]
+BundleArgument = Annotated[Path | None, typer.Argument(envvar="VOXRILL_BUNDLE", help=_NO_BUNDLE, show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same answer.")]
+MaxOption = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", min=1, help="Limit on text tokens and audio frames together."),
+]
+TextTemperature = Annotated[float | None, typer.Option(help="Text sampling temperature; 0 is greedy.", min=0.0)]
+TextTopK = Annotated[int | None, typer.Option(help="Text candidates kept; 0 keeps all.", min=0)]
+AudioTemperature = Annotated[float | None, typer.Option(help="Audio sampling temperature; 0 is greedy.", min=0.0)]
+AudioTopK = Annotated[int | None, typer.Option(help="Audio candidates kept; 0 keeps all.", min=0)]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads per graph; 0: what tune found best, or one per core.")]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        help="Execution provider of all graphs, or GRAPH=NAME, or a profile that says so; may be given several times. "
+        "With a chip: qnn:soc=SM8650.",
+        show_default=False,
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse a graph of which the provider would leave nodes to the CPU.")
+]
+SystemOption = Annotated[str | None, typer.Option(help="Another system prompt than the model family's own.")]
+OutOption = Annotated[
+    str | None, typer.Option("-o", "--out", help="WAV file to write; - for raw 16-bit samples on stdout.")
+]
+
+
+def open_named(bundle: Path | None) -> Bundle:
+    """The bundle that was named, or else the built-in one with a note that it is."""
+    if bundle is not None:
+        return open_bundle(bundle)
+    opened = builtin.open_builtin()
+    err.print(BUILTIN_NOTE, style="dim", soft_wrap=True)
+    return opened
+
+
+def open_model(
+    bundle: Path | None, threads: int, provider: list[str] | None = None, strict: bool = False, **options: Any
+) -> Model:
+    """The model of the bundle that was named, or else the built-in one with a note that it is."""
+    choice = choose(provider or (), strict)
+    return Model(open_named(bundle), threads, choice=choice, **options)
+
+
+def stdin_text() -> str:
+    """All of stdin, for a text that is `STDIN`."""
+    try:
+        return sys.stdin.read().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise UsageError("what stdin brings is not text", "Give text in UTF-8") from None
+
+
+def sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
+    """The model's own sampling, but for what was wished."""
+    return Sampling(
+        temperature=default.temperature if temperature is None else temperature,
+        top_k=default.top_k if top_k is None else top_k,
+    )

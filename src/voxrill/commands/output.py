@@ -1,0 +1,109 @@
+"""What commands print: data on stdout (text, JSON, tables, raw sound), everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from voxrill.runtime.audio.audio_file import WavWriter, pcm16
+from voxrill.runtime.bundle import bundle as bundles
+from voxrill.runtime.errors import MissingDependency
+from voxrill.runtime.events import AudioEvent, Result
+
+# No markup or emoji: file names and prompts may hold [brackets] and :colons:.
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+out = Console(highlight=False, markup=False, emoji=False)
+
+STDOUT = "-"
+"""As an output file: raw 16-bit little-endian mono samples on stdout (a WAV header cannot be streamed)."""
+
+
+@contextmanager
+def sound_sink(out: str | None, sample_rate: int) -> Iterator[Callable[[AudioEvent], None]]:
+    """Where sound goes as it is made: a WAV file, stdout, or nowhere."""
+    if out is None:
+        yield lambda _event: None
+    elif out == STDOUT:
+        err.print(f"raw samples: 16-bit little-endian, mono, {sample_rate} Hz", style="dim")
+        yield _write_raw
+    else:
+        with WavWriter(out, sample_rate) as writer:
+            yield lambda event: writer.write(event.samples)
+
+
+def _write_raw(event: AudioEvent) -> None:
+    sys.stdout.buffer.write(pcm16(event.samples).tobytes())
+    sys.stdout.buffer.flush()
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """A result as JSON knows it."""
+    return {
+        "text": result.text,
+        "finish_reason": result.finish_reason,
+        "tokens": len(result.tokens),
+        "frames": int(result.codes.shape[1]),
+        "skipped_frames": result.skipped_frames,
+        "audio_seconds": round(result.audio_seconds, 4),
+        "seconds": round(result.seconds, 4),
+        "first_text_seconds": result.first_text,
+        "first_audio_seconds": result.first_audio,
+        "stages_ms": {name: round(ms, 3) for name, ms in result.stages.items()},
+    }
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on stdout."""
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns on stdout, the first row their heads."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """A table for the terminal, its columns named; without names it has no head."""
+    table = Table(title=title, title_justify="left", show_header=any(columns), title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def size(count: int) -> str:
+    """Bytes with a unit that suits them."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
+
+
+@contextmanager
+def file_progress(verb: str, total: int) -> Iterator[bundles.Progress]:
+    """A progress bar on stderr over the bytes of files."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(verb, total=total)
+
+        def advance(file: str, done: int) -> None:
+            bar.update(task, advance=done, description=f"{verb} {file}")
+
+        yield advance
+
+
+def check_plot() -> None:
+    """Raises MissingDependency if there is nothing to plot with."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise MissingDependency("demo", "matplotlib") from None

@@ -1,0 +1,138 @@
+"""The command that says what will run on a device before it is bought: plan.
+
+The table, or JSON, goes to stdout; everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from voxrill.commands.options import JsonOption
+from voxrill.commands.output import err, print_columns, print_json
+from voxrill.devices.advice import Holding, advise, describe, holdings, plans
+from voxrill.devices.known import SIZES, known_model, model
+from voxrill.devices.planner import SMALL_MARGIN, Plan, margin
+from voxrill.devices.profile import Profile, read_profile, shipped_profiles
+from voxrill.devices.stages import CONTEXT, Model
+from voxrill.devices.this import this_machine
+from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.bundle.contract import DECODER, KV_CAPACITY
+from voxrill.runtime.bundle.manifest import Manifest
+from voxrill.runtime.bundle.memory import USUAL_CONTEXT, memory_needed
+from voxrill.runtime.errors import UsageError
+
+THIS = "this"
+_PROCESS = 60e6
+"""Bytes that Python, numpy and onnxruntime take before a model is loaded, as measured."""
+
+_SMALL_NOTE = f"A small model: times are lower bounds, true ones up to {SMALL_MARGIN:g} times as long."
+"""For stderr; the verdicts allow for it."""
+
+_HEADER = ("task", "precision", "step, ms", "x sound", "first, s", "memory, GB", "verdict")
+
+
+def plan(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            envvar="VOXRILL_BUNDLE",
+            help="Bundle folder; without one, the 1.5 B model at every precision.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help=f"this (measured, 3 s), a profile file, or one of: {', '.join(shipped_profiles())}.")
+    ] = THIS,
+    precision: Annotated[
+        str | None, typer.Option(help=f"Without a bundle, only this one: {', '.join(SIZES)}.", show_default=False)
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one on each core worth it.")] = 0,
+    context: Annotated[
+        int | None,
+        typer.Option(min=1, help="Positions of a conversation that has to fit: one a token, 12.5 a second of sound."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Predict what will run on a device, how fast, and in how much memory."""
+    models = _models(bundle, precision, context)
+    profile = _profile(device)
+    count = _threads(profile, threads)
+    if margin(models[0]) == SMALL_MARGIN:
+        err.print(_SMALL_NOTE, soft_wrap=True)
+    found, fits, advice = plans(profile, models, count), holdings(profile, models), advise(profile, models, count)
+    if json:
+        figures = {name: msgspec.to_builtins(figure) for name, figure in profile.figures.items()}
+        about = {"name": profile.name, "runnable": profile.runnable, **figures}
+        tables = {"plans": list(map(asdict, found)), "fits": list(map(asdict, fits))}
+        print_json({"device": about, "evidence": profile.evidence, **tables, "advice": advice})
+    else:
+        _show(profile, count, found)
+        print(f"memory: {'; '.join(map(_holding, fits))}")
+        print("\n".join(f"{task}: {words}" for task, words in advice.items()))
+
+
+def _models(bundle: Path | None, precision: str | None, context: int | None) -> list[Model]:
+    """The bundle's model, or the 1.5 B one, most bits first."""
+    if bundle is not None:
+        if precision is not None:
+            raise UsageError("a bundle has its own precision", "Give a bundle or --precision, not both")
+        return [bundle_model(open_bundle(bundle).manifest, context)]
+    if precision is not None and precision not in SIZES:
+        raise UsageError(f"there is no precision {precision!r}", f"Give one of: {', '.join(SIZES)}")
+    return [known_model(name, context or CONTEXT) for name in SIZES if precision in (None, name)]
+
+
+def bundle_model(manifest: Manifest, context: int | None = None) -> Model:
+    """What the planner wants to know of a bundle, for a conversation of so many positions; without, of a usual one.
+
+    Raises:
+        UsageError: the model takes fewer.
+    """
+    most = manifest.context_positions
+    if context is not None and context > most:
+        raise UsageError(f"{context} positions are more than the bundle's model takes", f"Give at most {most}")
+    graphs = {name: (manifest.graph_size(name), graph.precision) for name, graph in manifest.graphs.items()}
+    state = (tensor.shape for tensor in manifest.specs()[DECODER].state)
+    kv = [math.prod(int(size) for size in shape if size != KV_CAPACITY) for shape in state if KV_CAPACITY in shape]
+    memory = memory_needed(manifest, context or USUAL_CONTEXT) + _PROCESS
+    return model(manifest.graphs[DECODER].precision, graphs, 4.0 * sum(kv), memory, context or CONTEXT)
+
+
+def _profile(device: str) -> Profile:
+    return this_machine() if device == THIS else read_profile(device)
+
+
+def _threads(profile: Profile, wanted: int) -> int:
+    cores = profile.cores.value
+    if wanted > cores:
+        raise UsageError(f"{wanted} threads are more than {profile.name} has cores to plan with", f"Give 1 to {cores}")
+    return wanted or cores
+
+
+def _show(profile: Profile, threads: int, found: list[Plan]) -> None:
+    """Aligned columns, the verdict last."""
+    bandwidth = profile.bandwidth_gbps
+    print(
+        f"{profile.name}: {threads} thread{'s' * (threads > 1)}, {profile.instruction_set.value}, "
+        f"{bandwidth.value:.1f} GB/s ({bandwidth.evidence}). Predicted; the weakest figure it rests on is "
+        f"{profile.evidence}."
+    )
+    print_columns([_HEADER, *map(_cells, found)])
+
+
+def _holding(entry: Holding) -> str:
+    """What one size of memory holds, in words."""
+    held = ", ".join(entry.precisions) or "none of these"
+    return f"{entry.memory_gb:.3g} GB ({entry.free_gb:.3g} free) hold {held}"
+
+
+def _cells(entry: Plan) -> tuple[str, ...]:
+    """One line of the table."""
+    figures = (1e3 * entry.step, entry.real_time_factor, entry.first, entry.memory / 1e9)
+    return (entry.task, entry.precision, *(f"{figure:.2f}" for figure in figures), describe(entry))

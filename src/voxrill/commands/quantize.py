@@ -1,0 +1,212 @@
+"""The commands that make a bundle small and say what it costs: quantize, sensitivity, compare.
+
+What they need beyond the runtime (onnx, jiwer, matplotlib) is imported when they run, not before.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from voxrill.commands.output import err
+from voxrill.model import load
+from voxrill.quantize.recipe import By, check_block, read_recipe
+from voxrill.runtime.audio.audio_file import SOUND_FILES, as_waveform
+from voxrill.runtime.bundle.bundle import Bundle, open_bundle
+from voxrill.runtime.errors import AudioFileError, MissingDependency, UsageError
+from voxrill.runtime.progress import Progress, step_progress
+
+if TYPE_CHECKING:
+    from voxrill.quantize.compare import Comparison
+    from voxrill.quantize.sensitivity import Measured
+
+
+_out = Console(highlight=False, markup=False, emoji=False)
+
+
+def quantize(
+    bundle: Annotated[Path, typer.Argument(help="Float32 bundle folder, as voxrill export wrote it.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Bundle folder to write.")],
+    recipe: Annotated[str, typer.Option(help="int8, int4, mixed, or a recipe file (TOML).")] = "int8",
+    fast_prefill: Annotated[
+        bool, typer.Option("--fast-prefill", help="Add an 8-bit decoder for prefill: sooner answers, more memory.")
+    ] = False,
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of spoken questions, for a recipe with gptq or static.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Only so many files of --audio; 0 takes all.")] = 32,
+) -> None:
+    """Make a smaller bundle: 8-bit or 4-bit weights."""
+    sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]] if audio else []
+    write = quantiser(recipe, fast_prefill, sounds)
+    opened = open_bundle(bundle)
+    with step_progress(err, "quantize") as progress:
+        made = write(opened, out, progress)
+    before, after = opened.manifest.size, made.manifest.size
+    err.print(f"wrote {out}: {after / 1e6:.1f} MB, {before / after:.1f} times smaller", soft_wrap=True)
+
+
+def quantiser(
+    recipe: str, fast_prefill: bool = False, sounds: Sequence[NDArray[np.float32]] = ()
+) -> Callable[[Bundle, Path, Progress], Bundle]:
+    """What quantises a float32 bundle into a folder, by a recipe that is read now; see `quantize_bundle`.
+
+    Raises:
+        MissingDependency: the extra `quantize` is not installed.
+        UsageError: there is no such recipe, or it is not a valid one, or it wants sounds.
+    """
+    try:
+        from voxrill.quantize.bundle import quantize_bundle
+    except ImportError as error:
+        raise MissingDependency("quantize", error.name or "") from None
+    chosen = read_recipe(recipe)
+    if chosen.wants_sounds and not sounds:
+        raise UsageError(
+            "the recipe listens to how the model is used (gptq, static)",
+            "Use voxrill quantize on the float32 bundle, with --audio FOLDER",
+        )
+
+    def write(bundle: Bundle, target: Path, progress: Progress) -> Bundle:
+        return quantize_bundle(bundle, target, chosen, progress, fast_prefill, sounds)
+
+    return write
+
+
+def sensitivity(
+    bundle: Annotated[Path, typer.Argument(help="Float32 bundle folder, as voxrill export wrote it.")],
+    audio: Annotated[Path, typer.Option(help="Folder of sound files to measure with.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Recipe file (TOML) to write.")] = None,
+    size: Annotated[
+        float | None, typer.Option(min=0, help="MB that the quantised bundle may have; decides what gets 4 bits.")
+    ] = None,
+    by: Annotated[
+        By | None,
+        typer.Option(help="Measure each weight, layer or kind (every layer's) together.", show_default="auto"),
+    ] = None,
+    graph: Annotated[list[str] | None, typer.Option(help="Only this graph's weights; may be repeated.")] = None,
+    block: Annotated[int, typer.Option(help="Rows that share a scale in 4 bits.")] = 128,
+    limit: Annotated[int, typer.Option(min=0, help="Only so many files; 0 takes all.")] = 16,
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")] = False,
+    threads: Annotated[int, typer.Option(min=0, help="Threads per graph; 0: one per physical core.")] = 0,
+) -> None:
+    """Measure which weights need 8 bits, and write a recipe."""
+    try:
+        from voxrill.quantize.choose import as_toml, choose
+        from voxrill.quantize.groups import take_inventory
+        from voxrill.quantize.sensitivity import measure
+    except ImportError as error:
+        raise MissingDependency("quantize", error.name or "") from None
+    opened = open_bundle(bundle)
+    check_block(block, "--block")
+    sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]]
+    inventory = take_inventory(opened, by, graph or ())
+    with step_progress(err, "sensitivity") as progress:
+        found = measure(opened, inventory.groups, sounds, bundle.absolute().parent, block, threads, progress)
+    chosen = choose(found, inventory, None if size is None else round(1e6 * size))
+    if json:
+        sys.stdout.buffer.write(msgspec.json.encode([_row(one, one in chosen) for one in found]) + b"\n")
+    else:
+        _out.print(_sensitivity_table(found, chosen))
+    if out is not None:
+        about = f"Chosen by measurement on {bundle.absolute().name}, {len(sounds)} sounds; the rest in 8 bits."
+        out.write_text(as_toml(chosen, about, block), encoding="utf-8")
+        err.print(f"wrote {out}: {len(chosen)} of {len(found)} groups in 4 bits", soft_wrap=True)
+
+
+def _row(one: Measured, four: bool) -> dict[str, object]:
+    return {
+        "graph": one.group.graph,
+        "name": one.group.pattern,
+        "weights": len(one.group.weights),
+        "cost_4_bits": one.cost4,
+        "cost_8_bits": one.cost8,
+        "bytes_saved": one.saved,
+        "bits": 4 if four else 8,
+    }
+
+
+def _sensitivity_table(found: Sequence[Measured], chosen: Sequence[Measured]) -> Table:
+    title = "Cost: divergence from float32, in nats (the codec: error power)"
+    table = Table("graph", "weights", "cost in 4 bits", "in 8", "MB saved", "bits", title=title)
+    for one in found:
+        bits = "4" if one in chosen else "8"
+        table.add_row(
+            one.group.graph, one.group.pattern, f"{one.cost4:.2g}", f"{one.cost8:.2g}", f"{one.saved / 1e6:.2f}", bits
+        )
+    return table
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="The bundle that counts as right, as a rule the float32 one.")],
+    second: Annotated[Path, typer.Argument(help="The bundle in question.")],
+    audio: Annotated[Path, typer.Option(help="Folder of sound files; NAME.txt beside NAME.wav holds its words.")],
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the figures into this PNG.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Only so many files; 0 takes all.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Threads per graph; 0: one per physical core.")] = 0,
+) -> None:
+    """Show what quantising changed, graph by graph and in the answers."""
+    try:
+        from voxrill.quantize import compare as comparing
+
+        if plot is not None:
+            from voxrill.quantize.plot import draw
+    except ImportError as error:
+        raise MissingDependency("quantize", error.name or "") from None
+    files = _sound_files(audio)[: limit or None]
+    sounds = [as_waveform(file) for file in files]
+    texts = [file.with_suffix(".txt") for file in files]
+    references = [text.read_text(encoding="utf-8").strip() if text.is_file() else "" for text in texts]
+    with step_progress(err, "compare") as progress:
+        found = comparing.compare(
+            load(first, threads), load(second, threads), sounds, references, lambda n: progress("", n, len(sounds))
+        )
+    if json:
+        sys.stdout.buffer.write(msgspec.json.encode(asdict(found)) + b"\n")
+    else:
+        for table in _tables(found):
+            _out.print(table)
+    if plot is not None:
+        draw(found, plot)
+        err.print(f"wrote {plot}")
+
+
+def _sound_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", "Give a folder of sound files")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SOUND_FILES)
+    if not files:
+        raise AudioFileError(f"{folder} holds no sound files", f"It takes {', '.join(SOUND_FILES)}")
+    return files
+
+
+def _tables(found: Comparison) -> Iterator[Table]:
+    graphs = Table("graph", "mean cosine", "worst cosine", "largest error", title=f"{found.sounds} sounds")
+    for name, summary in found.graphs.items():
+        graphs.add_row(
+            name,
+            f"{summary['cosine']:.6f}",
+            f"{summary['worst_cosine']:.6f}",
+            f"{100 * summary['largesterror']:.2f} %",
+        )
+    yield graphs
+    ends = Table("end to end", "", show_header=False)
+    for name, value in found.end_to_end.items():
+        shown = f"{value:.4f}" if name.endswith("distance") else f"{100 * value:.2f} %"
+        ends.add_row(name.replace("_", " "), shown)
+    ends.add_row("text tokens kept, step by step", f"{100 * found.text_tokens_kept:.2f} %")
+    flipped = " ".join(f"{100 * share:.2f}" for share in found.codes_flipped)
+    ends.add_row("codes flipped, step by step, % by codebook", flipped)
+    before, after = found.sizes
+    ends.add_row("size", f"{before / 1e6:.1f} MB, {after / 1e6:.1f} MB")
+    yield ends

@@ -1,0 +1,107 @@
+"""The command that serves: `voxrill serve`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, StrictOption, ThreadsOption, open_model
+from voxrill.commands.output import err, print_json
+from voxrill.runtime.errors import MissingDependency, UsageError
+
+EXTRA = "serve"
+PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client", "wyoming")
+KEY_VARIABLE = "VOXRILL_API_KEY"
+LOCAL = "127.0.0.1"
+_LEAST_KEY = 16
+"""Characters of a key: fewer could be guessed."""
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen at; any but this machine's own needs a key.")] = LOCAL,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any free one.")] = 8000,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File with the key that clients must send; or set {KEY_VARIABLE}.", show_default=False),
+    ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A site whose pages may ask, such as https://example.org.", show_default=False),
+    ] = None,
+    wyoming: Annotated[
+        str | None,
+        typer.Option(
+            help="Where Home Assistant may ask, such as tcp://127.0.0.1:10300 or unix:///PATH.", show_default=False
+        ),
+    ] = None,
+    wyoming_anyone: Annotated[
+        bool, typer.Option("--wyoming-anyone", help="Others than this machine may: that protocol knows no keys.")
+    ] = False,
+    satellite: Annotated[
+        list[str] | None,
+        typer.Option(help="A Wyoming satellite to talk with, such as tcp://kitchen:10700.", show_default=False),
+    ] = None,
+    bundle: BundleOption = None,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+    memory: Annotated[int, typer.Option(min=1, help="MB of all conversations' states; more go to disk.")] = 256,
+    sessions: Annotated[int, typer.Option(min=1, help="Realtime sessions at once.")] = 8,
+    rate: Annotated[int, typer.Option(min=1, help="Requests of one address in a minute.")] = 600,
+    json: JsonOption = False,
+) -> None:
+    """Serve the model over OpenAI's interfaces, and to Home Assistant."""
+    for package in PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency(EXTRA, package)
+    # The extra's packages are not there for everyone.
+    from voxrill.runtime.serve.guard import LOOPBACK, Admission
+    from voxrill.runtime.serve.limits import Limits
+    from voxrill.runtime.serve.running import Address, run
+    from voxrill.runtime.serve.wyoming.addresses import bind, split, uri_of
+    from voxrill.runtime.serve.wyoming.door import Wyoming
+
+    key = _key(api_key_file)
+    if key is None and host not in LOOPBACK:
+        raise UsageError(
+            f"{host} can be reached by others, and there is no API key",
+            f"Set {KEY_VARIABLE} or give --api-key-file, or leave --host out",
+        )
+    admission = Admission(key, LOOPBACK if key is None else (), tuple(origin or ()))
+    limits = Limits(memory=memory << 20, sessions=sessions, rate=rate)
+    for uri in satellite or ():
+        split(uri)
+    address = Address(host, port)
+    with ExitStack() as sockets:  # a port that is taken is told before a model is loaded
+        bound = sockets.enter_context(closing(address.bind()))
+        asked = None if wyoming is None else sockets.enter_context(closing(bind(wyoming, wyoming_anyone)))
+        model = open_model(bundle, threads, provider, strict)
+
+        def ready() -> None:
+            name, url, page = model.manifest.name, address.url(bound), address.page(bound)
+            known = None if asked is None else uri_of(asked)
+            if json:
+                print_json({"url": url, "page": page, "wyoming": known, "model": name, "key": key is not None})
+            else:
+                beside = f", for Home Assistant at {known}" if known else ""
+                err.print(f"{name} at {url}, to talk to in a browser at {page}{beside}; Ctrl-C ends it", soft_wrap=True)
+
+        run(model, bound, limits, admission, Wyoming(asked, tuple(satellite or ()), err.print), ready)
+
+
+def _key(file: Path | None) -> str | None:
+    try:
+        key = os.environ.get(KEY_VARIABLE) if file is None else file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read ({error})", "Give a text file with the key in it") from None
+    if key is not None and (len(key) < _LEAST_KEY or not key.isascii()):
+        raise UsageError(
+            f"the API key has fewer than {_LEAST_KEY} characters, or others than ASCII",
+            "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
+        )
+    return key

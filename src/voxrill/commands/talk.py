@@ -1,0 +1,207 @@
+"""The commands that talk, and that go with it: talk, replay, snapshot.
+
+What is data goes to stdout (the answers' text, or JSON), everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from voxrill.commands.devices import FollowUpOption, MicrophoneOption, SpeakerOption, WakeWordOption
+from voxrill.commands.options import (
+    BundleOption,
+    JsonOption,
+    MaxOption,
+    ProviderOption,
+    SeedOption,
+    StrictOption,
+    SystemOption,
+    ThreadsOption,
+    open_model,
+)
+from voxrill.commands.output import err, print_json
+from voxrill.commands.talk_keepers import keepers
+from voxrill.model import Model
+from voxrill.runtime.apps.documents.asking import snapshot_document
+from voxrill.runtime.audio.echo import EchoCancellingMicrophone, canceller
+from voxrill.runtime.audio.endpointing import EndpointOptions
+from voxrill.runtime.audio.microphone import DeviceMicrophone
+from voxrill.runtime.audio.mute import MutePlayer
+from voxrill.runtime.audio.protocols import Microphone, Player
+from voxrill.runtime.audio.speaker import Speaker
+from voxrill.runtime.audio.streams import AudioSystem
+from voxrill.runtime.audio.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
+from voxrill.runtime.bundle.builtin import PEBBLE_TURNS, is_pebble
+from voxrill.runtime.engine.conversation import Conversation, Output
+from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.talk import replay as replaying
+from voxrill.runtime.talk.events import Notice
+from voxrill.runtime.talk.keyboard import keyboard
+from voxrill.runtime.talk.loop import Talk, TalkOptions
+from voxrill.runtime.talk.mind import MindOptions
+from voxrill.runtime.talk.trace import TurnTrace, chrome_trace
+from voxrill.runtime.talk.view import make_view, trace_table
+from voxrill.runtime.upkeep.snapshot import open_snapshot, save_snapshot
+
+SEEDS = 1 << 31
+
+_out = Console(highlight=False, markup=False, emoji=False)
+
+
+def talk(
+    bundle: BundleOption = None,
+    microphone: MicrophoneOption = None,
+    speaker: SpeakerOption = None,
+    text: Annotated[bool, typer.Option("--text", help="Type instead of speaking: a question a line.")] = False,
+    mute: Annotated[bool, typer.Option("--mute", help="Answer in writing only, without a loudspeaker.")] = False,
+    push_to_talk: Annotated[
+        bool, typer.Option("--push-to-talk", help="Press Enter to begin speaking, and again to end.")
+    ] = False,
+    barge_in: Annotated[
+        bool, typer.Option("--barge-in", help="Listen while answering (headphones), so that you can interrupt.")
+    ] = False,
+    echo_cancel: Annotated[
+        bool, typer.Option("--echo-cancel", help="The same without headphones; wants the extra echo.")
+    ] = False,
+    wake_word: WakeWordOption = None,
+    follow_up: FollowUpOption = FOLLOW_UP,
+    endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a question.")] = EndpointOptions.endpoint,
+    longest: Annotated[float, typer.Option(help="Seconds that a question may last.")] = EndpointOptions.longest,
+    speculate: Annotated[bool, typer.Option(help="Begin answers at a short silence, on suspicion.")] = True,
+    remember: Annotated[
+        int, typer.Option(min=0, help="Positions of prompt and turns that are remembered (12.5 are a second).")
+    ] = MindOptions.budget,
+    turns: Annotated[
+        int | None, typer.Option(min=0, help="Turns that are remembered at most; the built-in model: none.")
+    ] = None,
+    system: SystemOption = None,
+    snapshot: Annotated[Path | None, typer.Option(help="A prompt that voxrill snapshot took in.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Folder for every turn as WAV and JSON.")] = None,
+    record: Annotated[Path | None, typer.Option(help="New folder for all that voxrill replay needs.")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Show at the end where each turn's time went.")] = False,
+    chrome: Annotated[Path | None, typer.Option("--chrome-trace", help="The same, for ui.perfetto.dev.")] = None,
+    seed: SeedOption = None,
+    max_new_tokens: MaxOption = None,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Talk: speak, be answered aloud, interrupt, go on."""
+    if text and push_to_talk:
+        raise UsageError("--text and --push-to-talk both want the keyboard", "Give one of them")
+    if wake_word == LIST:
+        print("\n".join(wake_words()))
+        return
+    if wake_word is not None and (text or push_to_talk):
+        raise UsageError("--wake-word is for speaking without a key", "Give it without --text and --push-to-talk")
+    waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
+    endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
+    canceller_made = canceller() if echo_cancel else None
+    system_audio = None if text and mute else AudioSystem()
+    model = open_model(bundle, threads, provider, strict)
+    conversation = _conversation(model, system, snapshot, "text" if mute else "both")
+    mind = MindOptions(
+        speculate=speculate,
+        budget=min(remember, model.context_positions // 2),  # the other half is for the next question and its answer
+        turns=PEBBLE_TURNS if turns is None and is_pebble(model.manifest) else turns,
+        seed=secrets.randbelow(SEEDS) if seed is None else seed,
+        max_new_tokens=max_new_tokens,
+    )
+    view = make_view(err, err if json else _out)
+
+    def notify(sentence: str) -> None:
+        view.show(Notice(sentence))
+
+    heard: Microphone | None = None
+    player: Player = MutePlayer()
+    if system_audio is not None:
+        if not text:
+            heard = DeviceMicrophone(system_audio, microphone, notify)
+        if not mute:
+            player = loudspeaker = Speaker(system_audio, model.sample_rate, speaker, notify, tapped=echo_cancel)
+            if heard is not None and canceller_made is not None:
+                heard = EchoCancellingMicrophone(heard, loudspeaker, canceller_made)
+    options = TalkOptions(mind, endpoints, barge_in or echo_cancel, push_to_talk)
+    traces: list[TurnTrace] = []
+    with keepers(model, conversation, mind, view, record, save, traces, json) as kept:
+        talking = Talk(conversation, heard, player, view, options, kept, waking=waking)
+        with keyboard(talking, text, push_to_talk):
+            talking.run()
+    if trace:
+        err.print(trace_table(traces))
+    if chrome is not None:
+        chrome.write_bytes(msgspec.json.encode(chrome_trace(traces)))
+
+
+def replay(
+    recording: Annotated[Path, typer.Argument(help="The folder that voxrill talk --record wrote.")],
+    bundle: BundleOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a recorded talk's answers again, and compare them to the bit."""
+    recorded = replaying.read_recording(recording)
+    model = open_model(bundle, recorded.header.threads, recorded.header.providers)
+    for difference in replaying.differences(recorded, model):
+        err.print(f"voxrill: other codes would be no wonder: {difference}", style="yellow", soft_wrap=True)
+    differing = []
+    for turn in replaying.replay(recorded, model):
+        number = turn.recorded.turn
+        if not turn.same:
+            differing.append(str(number))
+        if json:
+            print_json({"turn": number, "same": turn.same, "text": turn.text, "recorded_text": turn.recorded.text})
+        else:
+            print(f"{number}\t{'same' if turn.same else 'differs'}\t{len(turn.codes)} frames\t{turn.text}", flush=True)
+    if differing:
+        raise VoxrillError(
+            f"turns {', '.join(differing)} were answered otherwise than recorded", "Compare versions and processor"
+        )
+
+
+def snapshot(
+    file: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")],
+    bundle: BundleOption = None,
+    system: SystemOption = None,
+    document: Annotated[Path | None, typer.Option(help="A text file that follows the system prompt.")] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="For voxrill ask --snapshot: the document with numbers.")] = False,
+    threads: ThreadsOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Read a system prompt or a document once, and keep the result."""
+    if ask and (document is None or system is not None):
+        raise UsageError("--ask is about a document, and has its own system prompt", "Give --document, not --system")
+    model = open_model(bundle, threads)
+    if ask and document is not None:
+        positions = snapshot_document(model, document, file)
+    else:
+        prompt = model.manifest.tasks.chat.system if system is None else system
+        if document is not None:
+            prompt = f"{prompt}\n{_document(document)}"
+        positions = save_snapshot(model, prompt, file)
+    size = file.stat().st_size
+    if json:
+        print_json({"file": str(file), "positions": positions, "bytes": size})
+    else:
+        print(f"{file}: {positions} positions, {size / 1e6:.1f} MB")
+
+
+def _document(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as text: {error}", "Give a text file in UTF-8") from None
+
+
+def _conversation(model: Model, system: str | None, snapshot: Path | None, output: Output) -> Conversation:
+    if snapshot is None:
+        return model.conversation(system=system, output=output)
+    if system is not None:
+        raise UsageError("--system and --snapshot are both a system prompt", "Give one of them")
+    return open_snapshot(model, snapshot, output)

@@ -1,0 +1,173 @@
+"""The command transcribe: a few short files, one of any length, a folder of them, or the microphone.
+
+Text, subtitles and JSON go to stdout or to --out, everything else to stderr. A file of up to half a minute is heard
+whole unless times are asked for; all else is heard in segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voxrill.commands.devices import MicrophoneOption
+from voxrill.commands.failures import Failures
+from voxrill.commands.options import (
+    BundleOption,
+    JsonOption,
+    MaxOption,
+    ProviderOption,
+    SeedOption,
+    StrictOption,
+    SystemOption,
+    TextTemperature,
+    TextTopK,
+    ThreadsOption,
+    open_named,
+    sampling,
+)
+from voxrill.commands.output import err, print_json
+from voxrill.commands.transcript_writer import Writing
+from voxrill.devices.choice import choose
+from voxrill.devices.processor import cores
+from voxrill.model import Model
+from voxrill.runtime.apps.batch import (
+    Results,
+    hashed,
+    made_with,
+    short_hash,
+    sound_files,
+    transcribe_batch,
+)
+from voxrill.runtime.apps.subtitles import form_named
+from voxrill.runtime.audio.microphone import DeviceMicrophone
+from voxrill.runtime.audio.streams import AudioSystem
+from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.errors import UsageError
+from voxrill.runtime.progress import Progress, step_progress
+
+
+@dataclass(frozen=True)
+class BatchWish:
+    """Which files, how many at a time, where to, and how."""
+
+    files: list[Path]
+    jobs: int
+    out: Path | None
+    wished: dict[str, Any]
+
+
+def transcribe(
+    sounds: Annotated[
+        list[Path] | None, typer.Argument(help="Sound files (WAV, FLAC, OGG, MP3; any rate and length), or folders.")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Listen to the microphone until Ctrl-C.")] = False,
+    microphone: MicrophoneOption = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="plain, srt, vtt or json; else as --out is called, or plain.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="File to write. Interrupted, the same command goes on.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Of folders: sounds at a time, each with a model of its own in memory.")
+    ] = 1,
+    bundle: BundleOption = None,
+    json: JsonOption = False,
+    system: SystemOption = None,
+    max_new_tokens: MaxOption = None,
+    seed: SeedOption = None,
+    text_temperature: TextTemperature = None,
+    text_top_k: TextTopK = None,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+) -> None:
+    """Write down the words of files, folders or a microphone."""
+    files = sounds or []
+    if live == bool(files):
+        raise typer.BadParameter("give sound files or folders, or --live for the microphone")
+    folders = any(file.is_dir() for file in files)
+    _check(form, out, json, jobs, folders, len(files))
+    written = form_named(form, out)
+    audio = AudioSystem() if live else None
+    choice = choose(provider or (), strict)
+    opened = open_named(bundle)
+    wished = {
+        "system": system,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+        "text_sampling": sampling(opened.manifest.tasks.transcribe.text, text_temperature, text_top_k),
+    }
+    if folders:
+        each = threads or (max(1, cores() // jobs) if jobs > 1 else 0)
+        return _transcribe_folders(
+            lambda: Model(opened, each, choice=choice), opened, BatchWish(files, jobs, out, wished)
+        )
+    writing = Writing(Model(opened, threads, choice=choice), wished, written, out, json)
+    if audio is not None:
+        writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
+    else:
+        _transcribe_files(writing, files, timed=form is not None or out is not None)
+
+
+def _check(form: str | None, out: Path | None, json: bool, jobs: int, folders: bool, count: int) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if folders and form is not None:
+        raise UsageError("a folder's transcripts are JSON Lines", "Leave --format out, or give one file")
+    if not folders and jobs > 1:
+        raise UsageError("--jobs is for folders", "Give a folder, or leave it out")
+    if not folders and count > 1 and (form is not None or out is not None):
+        raise UsageError("--format and --out are for one file", "Give one file, or a folder")
+    if json and (form is not None or (out is not None and not folders)):
+        raise UsageError("--json shows events as they happen", "For a file of segments: --format json -o FILE")
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}", "Make it, or give --out another one")
+
+
+def _transcribe_files(writing: Writing, files: list[Path], timed: bool) -> None:
+    failures = Failures(len(files))
+    for file in files:
+        with failures.of_one():
+            writing.file(file, timed, named=len(files) > 1)
+    failures.check()
+
+
+def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchWish) -> None:
+    files = list(dict.fromkeys(file for named in wish.files for file in sound_files(named)))
+    made = short_hash(made_with(bundle, wish.wished))
+    failures = Failures(len(files))
+    with ExitStack() as stack:
+        progress = stack.enter_context(step_progress(err, "transcribing"))
+        results = stack.enter_context(Results(wish.out, made)) if wish.out is not None else None
+        asked = _unfinished(files, results, progress)
+        if not asked:
+            return
+        models = [model() for _ in range(min(wish.jobs, len(asked)))]
+        records = stack.enter_context(closing(transcribe_batch(models, asked, made, wish.wished)))
+        for number, record in enumerate(records, 1):
+            progress("transcribing", number, len(asked))
+            if "error" in record:
+                failures.tell(record["error"])
+            (print_json if results is None else results.add)(record)
+    failures.check()
+
+
+def _unfinished(files: list[Path], results: Results | None, progress: Progress) -> list[tuple[Path, str]]:
+    """The files that no earlier run finished, with their hashes."""
+    asked = []
+    for number, one in enumerate(hashed(files)):
+        progress("looking for changes", number, len(files))
+        if results is None or not results.has(*one):
+            asked.append(one)
+    if len(asked) < len(files):
+        err.print(f"{len(files) - len(asked)} of {len(files)} sounds were finished before", style="dim")
+    return asked

@@ -1,0 +1,175 @@
+"""One sound to a transcript on stdout or in a file, with what goes on shown on the terminal.
+
+In: a file or a microphone. Out: text, subtitles or JSON as segments are finished; with an output file, a journal beside
+it until that is whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxrill.commands.output import err, print_json, summary
+from voxrill.runtime.apps.batch import made_with
+from voxrill.runtime.apps.journal import STARTED, Journal
+from voxrill.runtime.apps.live_sound import LiveSound
+from voxrill.runtime.apps.subtitles import Form, as_json, clock
+from voxrill.runtime.apps.transcript import SegmentEvent, TranscriptEvent
+from voxrill.runtime.apps.transcript_view import TranscriptView
+from voxrill.runtime.apps.transcription import WHOLE_SECONDS, ModelRecogniser, Transcriber, hearing_span, options_for
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, promised_seconds, read_pieces
+from voxrill.runtime.audio.protocols import Floats, Microphone
+from voxrill.runtime.bundle.bundle import hash_file
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.printable import printable
+from voxrill.runtime.talk.keyboard import closed_by_signals
+
+MICROPHONE = "microphone"
+"""Stands for a sound's hash in the journal of a live transcript."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Transcribes with `model` as `wished`, and writes in `form` to `out` (None: stdout), or events as JSON."""
+
+    model: Engine
+    wished: dict[str, Any]
+    form: Form
+    out: Path | None
+    json: bool
+
+    def file(self, file: Path, timed: bool, named: bool) -> None:
+        """Transcribe a file; if it is short and no times were asked for, whole. named: each line says its name.
+
+        Raises:
+            AudioFileError: it cannot be read, or is not usable sound.
+            UsageError: there is a journal, of something else.
+        """
+        pieces = read_pieces(file)
+        first = _first(pieces)
+        name = file if named else None
+        if not timed and sum(map(len, first)) <= min(WHOLE_SECONDS, hearing_span(self.model)) * SAMPLE_RATE:
+            return self._whole(file, np.concatenate(first), name)
+        with ExitStack() as stack:
+            journal = self._journal(stack, hash_file(file)) if self.out is not None else None
+            known = list(journal.segments()) if journal is not None else []
+            if known:
+                err.print(f"going on after {clock(known[-1].end)}: {len(known)} segments were finished before")
+            view = stack.enter_context(TranscriptView(err, promised_seconds(file), self.out is not None, not self.json))
+            by_place = {(segment.start, segment.end): segment for segment in known}
+            transcriber = Transcriber(self._ears(), options_for(self.model, tentative=False), known=by_place)
+            sound = _counted(chain(first, pieces), view.heard)
+            self._write(transcriber.stream(sound), view, journal, by_place, name)
+
+    def live(self, microphone: Microphone) -> None:
+        """Transcribe what the microphone hears until Ctrl-C.
+
+        Raises:
+            AudioDeviceError: it cannot be used, or is gone for good; what was heard before is written.
+            UsageError: there is a journal, of something else.
+        """
+        with ExitStack() as stack:
+            journal = self._journal(stack, MICROPHONE) if self.out is not None else None
+            count, since = _before(journal) if journal is not None else (0, 0.0)
+            if count:
+                err.print(f"going on at {clock(since)}: {count} segments were finished before")
+            ears = self._ears()
+            view = TranscriptView(err, None, self.out is not None, not self.json)
+            sound = LiveSound(microphone, view.level)
+            stack.enter_context(closed_by_signals(sound.close))
+            stack.enter_context(sound)
+            stack.enter_context(view)
+            transcriber = Transcriber(ears, options_for(self.model, tentative=True), since=since, count=count)
+            self._write(transcriber.stream(sound, sound.hurry), view, journal, {}, None)
+        if sound.lost:
+            err.print(f"The model was too slow: {sound.lost:.0f} seconds were not heard", style="yellow")
+        if sound.error is not None:
+            raise sound.error
+
+    def _ears(self) -> ModelRecogniser:
+        return ModelRecogniser(self.model, **self.wished)
+
+    def _journal(self, stack: ExitStack, sound: str) -> Journal:
+        assert self.out is not None
+        options = {**self.wished, "segments": asdict(options_for(self.model, tentative=False))}
+        header = {**made_with(self.model.bundle, options), "sound": sound, STARTED: time.time()}
+        return stack.enter_context(Journal(self.out, header))
+
+    def _whole(self, file: Path, sound: Floats, name: Path | None) -> None:
+        result = self.model.transcribe(sound, **self.wished)
+        if self.json:
+            print_json({"file": printable(file), **summary(result)})
+        else:
+            print(result.text if name is None else f"{name}\t{result.text}", flush=True)
+
+    def _write(
+        self,
+        events: Iterable[TranscriptEvent],
+        view: TranscriptView,
+        journal: Journal | None,
+        known: dict[tuple[float, float], SegmentEvent],
+        name: Path | None,
+    ) -> None:
+        """Write events as they come; with a journal, the transcript when it is whole."""
+        segments = self._shown(events, view, name)
+        if journal is not None:
+            try:
+                for segment in segments:
+                    if (segment.start, segment.end) not in known:
+                        journal.add(segment)
+            except KeyboardInterrupt:
+                err.print(f"{journal.found} segments are kept in {journal.path}; the same command goes on from there")
+                raise
+            journal.finish(self.form)
+            return
+        for text in self.form.render(segments):
+            if not self.json:
+                print(text if name is None or not text else f"{name}\t{text}", end="", flush=True)
+
+    def _shown(
+        self, events: Iterable[TranscriptEvent], view: TranscriptView, name: Path | None
+    ) -> Iterator[SegmentEvent]:
+        """The segments among `events`, each event shown."""
+        for event in events:
+            view.show(event)
+            if self.json:
+                print_json(({} if name is None else {"file": printable(name)}) | event_json(event))
+            if isinstance(event, SegmentEvent):
+                yield event
+
+
+def event_json(event: TranscriptEvent) -> dict[str, Any]:
+    """An event for machines."""
+    if isinstance(event, SegmentEvent):
+        return {"event": "segment", **as_json(event)}
+    return {"event": "tentative", "start": round(event.start, 3), "end": round(event.end, 3), "text": event.text}
+
+
+def _before(journal: Journal) -> tuple[int, float]:
+    """Segments and seconds since a live transcript was begun; the clock may have been set back meanwhile."""
+    end = max((segment.end for segment in journal.segments()), default=0.0)
+    return journal.found, max(time.time() - journal.header[STARTED], end)
+
+
+def _first(pieces: Iterator[Floats]) -> list[Floats]:
+    """As many pieces as say whether the sound is short."""
+    taken: list[Floats] = []
+    while sum(map(len, taken)) <= WHOLE_SECONDS * SAMPLE_RATE and (piece := next(pieces, None)) is not None:
+        taken.append(piece)
+    return taken
+
+
+def _counted(pieces: Iterable[Floats], tell: Callable[[float], None]) -> Iterator[Floats]:
+    """`pieces`; `tell` is told the seconds handed out so far."""
+    samples = 0
+    for piece in pieces:
+        yield piece
+        samples += len(piece)
+        tell(samples / SAMPLE_RATE)

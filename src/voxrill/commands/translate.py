@@ -1,0 +1,62 @@
+"""The command translate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxrill.commands.answers import chat
+from voxrill.commands.options import (
+    AudioTemperature,
+    AudioTopK,
+    BundleOption,
+    JsonOption,
+    MaxOption,
+    OutOption,
+    ProviderOption,
+    SeedOption,
+    StrictOption,
+    TextTemperature,
+    TextTopK,
+    ThreadsOption,
+)
+from voxrill.runtime.apps.translation import translation_prompt
+
+
+def translate(
+    file: Annotated[Path, typer.Argument(help="Sound file: WAV, FLAC, OGG or MP3, any rate.")],
+    to: Annotated[str, typer.Option(help="The language, by its English name. Pebble knows German, in writing.")],
+    out: OutOption = None,
+    output: Annotated[str, typer.Option(help="What to answer with: text, audio or both.")] = "text",
+    bundle: BundleOption = None,
+    json: JsonOption = False,
+    max_new_tokens: MaxOption = None,
+    seed: SeedOption = None,
+    text_temperature: TextTemperature = None,
+    text_top_k: TextTopK = None,
+    audio_temperature: AudioTemperature = None,
+    audio_top_k: AudioTopK = None,
+    threads: ThreadsOption = 0,
+    provider: ProviderOption = None,
+    strict: StrictOption = False,
+) -> None:
+    """Say in another language what a sound file says."""
+    chat(
+        audio=file,
+        system=translation_prompt(to),
+        out=out,
+        output=output,
+        bundle=bundle,
+        json=json,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        text_temperature=text_temperature,
+        text_top_k=text_top_k,
+        audio_temperature=audio_temperature,
+        audio_top_k=audio_top_k,
+        threads=threads,
+        provider=provider,
+        strict=strict,
+    )

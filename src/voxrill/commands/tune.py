@@ -1,0 +1,40 @@
+"""The command that fits a bundle to the device it is on: tune.
+
+What it gains goes to stdout, as text or JSON; progress to stderr.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from voxrill.commands.options import BundleArgument, JsonOption
+from voxrill.commands.output import err, print_json
+from voxrill.runtime.bundle.builtin import open_builtin
+from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.progress import step_progress
+from voxrill.runtime.upkeep.tuning import Load, Report
+from voxrill.runtime.upkeep.tuning import tune as tune_bundle
+
+
+def tune(bundle: BundleArgument = None, json: JsonOption = False) -> None:
+    """Fit a bundle to this device: weights ready to be mapped, threads."""
+    opened = open_builtin() if bundle is None else open_bundle(bundle)
+    with step_progress(err, "tune") as progress:
+        report = tune_bundle(opened, progress)
+    if json:
+        print_json({**asdict(report), "folder": str(report.folder)})
+    else:
+        _show(report)
+
+
+def _show(report: Report) -> None:
+    print(f"wrote {report.folder}: {report.size / 1e6:.1f} MB; {len(report.graphs)} graphs, the same bits as before")
+    print(f"loading: {_load(report.before)} before, {_load(report.after)} now")
+    for threads, stages in report.timings.items():
+        times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in stages.items())
+        print(f"{threads} thread{'s' * (threads > 1)}: {times}{' (the best)' * (threads == report.threads)}")
+
+
+def _load(load: Load) -> str:
+    memory = "" if load.private is None else f" and {load.private / 1e6:.0f} MB of its own memory"
+    return f"{load.seconds:.2f} s{memory}"

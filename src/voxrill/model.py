@@ -1,0 +1,203 @@
+"""The public model: the engine, and every application of it.
+
+In: a bundle folder; sound and text. Out: results, and streams of events as they happen. Everything runs in the
+calling thread. A model must not be used from two threads at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from voxrill.devices.choice import choose
+from voxrill.devices.providers import CPU_NAME
+from voxrill.runtime.apps.classify import TASK, Classification, Classifier
+from voxrill.runtime.apps.control import Control
+from voxrill.runtime.apps.grammar import Grammar, read_grammar
+from voxrill.runtime.apps.transcript import TranscriptEvent
+from voxrill.runtime.apps.transcription import Sound, transcribe_stream
+from voxrill.runtime.apps.translation import translation_prompt
+from voxrill.runtime.audio.audio_file import AudioSource
+from voxrill.runtime.bundle.builtin import open_builtin
+from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.engine.conversation import Output
+from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.options import AnswerKeywords
+from voxrill.runtime.events import Event
+
+if TYPE_CHECKING:
+    from voxrill.runtime.apps.documents.answer import Answer
+    from voxrill.runtime.apps.documents.index import Index
+    from voxrill.runtime.apps.evaluation.evaluating import TaskName
+    from voxrill.runtime.apps.evaluation.running import Evaluation
+
+
+def load(
+    bundle: str | os.PathLike[str] | None = None,
+    threads: int = 0,
+    provider: str | Iterable[str] = CPU_NAME,
+    strict: bool = False,
+) -> Model:
+    """Load a bundle that `voxrill export` wrote, or the small built-in model.
+
+    Args:
+        bundle: its folder; without one the built-in model, whose world is `pebble_world()`.
+        threads: threads per graph; 0 for as many as `voxrill tune` found best, or one per physical core.
+        provider: what --provider takes: an execution provider's name for all graphs, `GRAPH=NAME` for one, or several.
+        strict: refuse a graph that its provider would not take wholly.
+
+    Raises:
+        BundleError: it is missing, incomplete, changed, or of a newer format.
+        NotEnoughMemory: it would not fit; nothing was loaded.
+        UsageError: a provider is unknown, not installed, or finds nothing to run on.
+        ProviderRefused: strict, and nodes of a graph would run on the CPU.
+    """
+    opened = open_builtin() if bundle is None else open_bundle(Path(bundle))
+    return Model(opened, threads, choice=choose([provider] if isinstance(provider, str) else provider, strict))
+
+
+class Model(Engine):
+    """A loaded model and its applications. See `Engine` for the arguments, `load` for the usual way to make one."""
+
+    def transcribe_stream(
+        self, sound: Sound, *, system: str | None = None, tentative: bool = True, **options: Unpack[AnswerKeywords]
+    ) -> Iterator[TranscriptEvent]:
+        """The words of a sound of any length, segment by segment as they are spoken. See `Transcriber`.
+
+        Args:
+            sound: a file, an array, or pieces (n,) at 16 kHz as they come.
+            system: another system prompt than the family's own.
+            tentative: also say what the open segment seems to say.
+            options: `max_new_tokens`, `seed` and `text_sampling`.
+
+        Raises:
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        return transcribe_stream(self, sound, system, tentative, **options)
+
+    def translate(
+        self, audio: AudioSource, to: str, *, output: Output = "text", **options: Unpack[AnswerKeywords]
+    ) -> Iterator[Event]:
+        """Say in another language what a sound says; events as they happen, an `EndEvent` last.
+
+        Args:
+            audio: what to listen to.
+            to: the language's English name, such as "German".
+            output: "text", or "both" or "audio" to answer aloud. No published model was trained to speak translations.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            UsageError: the language has no name.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+        """
+        return self.chat(audio=audio, system=translation_prompt(to), output=output, **options)
+
+    def documents(
+        self,
+        folder: str | os.PathLike[str],
+        index: str | os.PathLike[str] | None = None,
+        embeddings: str | os.PathLike[str] | None = None,
+    ) -> Index:
+        """The documents of a folder, indexed or brought up to date: `.txt`, `.md`, `.rst` and `.html` files. Close it.
+
+        Args:
+            folder: where they are, subfolders included.
+            index: the file that the index is kept in; None for one in the user's cache.
+            embeddings: folder of a sentence-transformers model in ONNX, which finds other words for the same too.
+
+        Raises:
+            UsageError: there is no such folder or model, or nothing in the folder can be read.
+        """
+        from voxrill.runtime.apps.documents import asking  # loads sqlite, which only this needs
+
+        place, sentences = (None if path is None else Path(path) for path in (index, embeddings))
+        opened = asking.open_index(self, Path(folder), place, sentences)
+        try:
+            opened.update()
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def ask(
+        self,
+        question: str | None = None,
+        *,
+        documents: Index | str | os.PathLike[str],
+        audio: AudioSource | None = None,
+        aloud: bool = False,
+        voice: str | None = None,
+        passages: int | None = None,
+        **options: Unpack[AnswerKeywords],
+    ) -> Answer:
+        """Answer a question from documents, with citations that exist. Text comes as the answer is iterated.
+
+        Args:
+            question: typed.
+            documents: what `documents` returned; or a folder, which is brought up to date first.
+            audio: the question as sound, instead or as well.
+            aloud: whether the answer is spoken too, once its text is whole.
+            voice: as in `speak`.
+            passages: passages to give the model at most; None for as many as do best.
+            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+
+        Raises:
+            UsageError: there is no question, or this model cannot read documents.
+            AudioFileError: the audio cannot be read, or is not usable sound.
+            ContextFull: not even one passage fits into the model's context.
+        """
+        from voxrill.runtime.apps.documents import asking
+        from voxrill.runtime.apps.documents.index import Index
+
+        asking.check_reader(self)
+        asked = asking.heard(self, question, audio)
+        if isinstance(documents, Index):
+            return asking.ask(self, asked, documents, passages, aloud=aloud, voice=voice, **options)
+        with self.documents(documents) as index:
+            return asking.ask(self, asked, index, passages, aloud=aloud, voice=voice, **options)
+
+    def classify(
+        self, audio: AudioSource, *, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None
+    ) -> Classification:
+        """Which of `labels` fits a sound, with a probability for each; for many sounds make one `Classifier`.
+
+        Raises:
+            UsageError: there are too few labels, two are the same, or the model does not know their words.
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        return Classifier(self, labels, task, system).classify(audio)
+
+    def control(self, commands: str | os.PathLike[str] | Grammar, threshold: float | None = None) -> Control:
+        """Listens for commands, each with the call it means: `control(file).hear(audio)`.
+
+        Args:
+            commands: a TOML file of commands (see `read_grammar`), or what was made of one.
+            threshold: confidence from which a call is accepted, instead of the file's or the default.
+
+        Raises:
+            UsageError: something in the commands cannot be meant, written or run; the message says what.
+        """
+        grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
+        return Control(self, grammar, threshold)
+
+    def evaluate(self, task: TaskName, data: str | os.PathLike[str], **wishes: Any) -> Evaluation:
+        """Score the model's answers and their times, beside those of other programs; see docs/evaluation.md.
+
+        Nothing is asked until the evaluation is iterated, for outcomes as they are made, or asked for its `rows`.
+
+        Args:
+            task: "asr", "tts", "chat" or "voicebench".
+            data: file or folder.
+            wishes: `peers` (name to file), `out`, `normaliser`, `name`, `limit`, `system`, `seed`, `max_new_tokens`; of
+                tts `voice`, `judge`, `judge_file`, `sounds`; of chat `output`, `judge`; of voicebench `output`,
+                `modality`.
+
+        Raises:
+            UsageError: something in the data or in a peer's file cannot be read.
+            MissingDependency: the extra `eval` is not installed.
+        """
+        from voxrill.runtime.apps.evaluation.evaluating import evaluate  # loads jiwer and its like
+
+        return evaluate(self, task, data, **wishes)
