@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.llama import FORMATS
 from benchmarks.protocol import Json
-from benchmarks.worker import ROOT, Contender, Failed, last_line, say
+from benchmarks.worker import ROOT, Failed, MeasuredContender, last_line, say
 from voxrill.runtime.bundle.bundle import link_file, remove
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE
 from voxrill.runtime.bundle.tuned import TUNED_FILE, TUNED_FOLDER
@@ -50,7 +50,7 @@ class Workshop:
     bundles: dict[str, Path] = field(default_factory=dict)
     python: dict[str, Path] = field(default_factory=dict)
     made: dict[str, Json] = field(default_factory=dict)
-    _known: dict[str, Contender | Failed] = field(default_factory=dict)
+    _known: dict[str, MeasuredContender | Failed] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Every contender there is to ask for, in the order of tables."""
@@ -58,7 +58,7 @@ class Workshop:
         torch = [f"torch {dtype}" for dtype in DTYPES]
         return [BANDWIDTH, PRODUCTS, *self._ours(), *llama, GENAI, *torch]
 
-    def contender(self, name: str) -> Contender:
+    def contender(self, name: str) -> MeasuredContender:
         """One contender, made if need be.
 
         Raises:
@@ -77,47 +77,47 @@ class Workshop:
     def _ours(self) -> list[str]:
         return [f"voxrill {name}" for name in self.bundles or self.precisions]
 
-    def _find(self, name: str) -> Contender:
+    def _find(self, name: str) -> MeasuredContender:
         if name == BANDWIDTH:
-            return Contender(name, (sys.executable, "-m", "benchmarks.bandwidth"), 1.0)
+            return MeasuredContender(name, (sys.executable, "-m", "benchmarks.bandwidth"), 1.0)
         if name == PRODUCTS:
-            return Contender(name, (sys.executable, "-m", "benchmarks.products"), 4.0)
+            return MeasuredContender(name, (sys.executable, "-m", "benchmarks.products"), 4.0)
         if name == GENAI:
             return self._genai(name)
         kind, _, what = name.partition(" ")
-        makers: dict[str, Callable[[str, str], Contender]] = {
+        makers: dict[str, Callable[[str, str], MeasuredContender]] = {
             "voxrill": self._voxrill,
             "llama.cpp": self._llama,
             "torch": self._torch,
         }
         return makers[kind](name, what)
 
-    def _voxrill(self, name: str, precision: str) -> Contender:
+    def _voxrill(self, name: str, precision: str) -> MeasuredContender:
         bundle = self.bundles.get(precision) or self._bundle(precision)
         size = sum(file.stat().st_size for file in bundle.iterdir()) / 1e9
-        return Contender(name, (sys.executable, "-m", "benchmarks.ours", str(bundle)), 1.3 * size + 0.5)
+        return MeasuredContender(name, (sys.executable, "-m", "benchmarks.ours", str(bundle)), 1.3 * size + 0.5)
 
-    def _llama(self, name: str, kind: str) -> Contender:
+    def _llama(self, name: str, kind: str) -> MeasuredContender:
         python = self._python("llama")
         folder = self.work / f"gguf-{self.family}"
         file = folder / f"{kind}.gguf"
         if not file.is_file():
             self._make("llama.cpp's files", [python, "-m", "benchmarks.llama", "make", self._checkpoint(), folder])
         size = file.stat().st_size / 1e9
-        return Contender(name, (python, "-m", "benchmarks.llama", "serve", str(file)), 2 * size + 0.4)
+        return MeasuredContender(name, (python, "-m", "benchmarks.llama", "serve", str(file)), 2 * size + 0.4)
 
-    def _genai(self, name: str) -> Contender:
+    def _genai(self, name: str) -> MeasuredContender:
         python = self._python("genai")
         folder = self.work / f"genai-{self.family}"
         if not (folder / "genai_config.json").is_file():
             self._make(
                 "onnxruntime-genai's model", [python, "-m", "benchmarks.genai", "make", self._checkpoint(), folder]
             )
-        return Contender(name, (python, "-m", "benchmarks.genai", "serve", str(folder)), 2.0)
+        return MeasuredContender(name, (python, "-m", "benchmarks.genai", "serve", str(folder)), 2.0)
 
-    def _torch(self, name: str, dtype: str) -> Contender:
+    def _torch(self, name: str, dtype: str) -> MeasuredContender:
         command = (self._python("reference"), "-m", "benchmarks.reference", str(self._checkpoint()), "--dtype", dtype)
-        return Contender(name, command, TORCH_MEMORY_GB[dtype])
+        return MeasuredContender(name, command, TORCH_MEMORY_GB[dtype])
 
     def _python(self, environment: str) -> str:
         """The interpreter of another environment."""

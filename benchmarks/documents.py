@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from voxrill.runtime.apps.documents.embeddings import Embedder
-from voxrill.runtime.apps.documents.index import BEST, RELEVANT, Found, Index
+from voxrill.runtime.apps.documents.index import BEST, RELEVANT, FoundPassage, Index
 from voxrill.runtime.bundle.builtin import open_builtin
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
 from voxrill.runtime.engine.tokenizer import Tokenizer
@@ -54,7 +54,7 @@ def measure(index: Index, relevant: float = RELEVANT) -> Searched:
     return Searched(hits, sum(bool(found) for found, _, _ in results), invented)
 
 
-def _holds(found: Sequence[Found], file: str, line: int) -> bool:
+def _holds(found: Sequence[FoundPassage], file: str, line: int) -> bool:
     return any(passage.file == file and passage.first <= line <= passage.last for passage in found)
 
 

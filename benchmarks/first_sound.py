@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.contenders import Workshop
 from benchmarks.machine import machine
 from benchmarks.protocol import Json
-from benchmarks.worker import Failed, Worker, say
+from benchmarks.worker import BenchWorker, Failed, say
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.contract import InterleaveSpec
 from voxrill.runtime.bundle.manifest import Manifest
@@ -42,7 +42,7 @@ Samples = dict[str, dict[str, StageSamples]]
 
 
 @dataclass(frozen=True)
-class Stages:
+class FirstSoundStages:
     """Seconds of each stage. step_with_head: one text token; step: one position that a frame is made from."""
 
     encoder: float
@@ -64,7 +64,7 @@ class Stages:
 
 
 def requests(positions: int, seconds: float) -> dict[str, tuple[str, Json]]:
-    """Stage and arguments of every field of `Stages`."""
+    """Stage and arguments of every field of `FirstSoundStages`."""
     return {
         "encoder": ("encoder", {"seconds": seconds}),
         "prefill": ("prefill", {"positions": positions}),
@@ -75,7 +75,7 @@ def requests(positions: int, seconds: float) -> dict[str, tuple[str, Json]]:
     }
 
 
-def measured(worker: Worker, positions: int, seconds: float) -> StageSamples:
+def measured(worker: BenchWorker, positions: int, seconds: float) -> StageSamples:
     """Samples of every stage that this contender has."""
     found = {}
     for name, (stage, args) in requests(positions, seconds).items():
@@ -85,17 +85,17 @@ def measured(worker: Worker, positions: int, seconds: float) -> StageSamples:
     return found
 
 
-def rows(samples: dict[str, StageSamples]) -> dict[str, Stages]:
+def rows(samples: dict[str, StageSamples]) -> dict[str, FirstSoundStages]:
     """Medians by contender; what llama.cpp lacks is ours."""
     found = {}
     for name, own in samples.items():
         filled = {**samples[OURS], **own}
         label = name if len(own) == len(filled) else f"{name}{ESTIMATE}"
-        found[label] = Stages(**{stage: statistics.median(values) for stage, values in filled.items()})
+        found[label] = FirstSoundStages(**{stage: statistics.median(values) for stage, values in filled.items()})
     return found
 
 
-def delays(stages: Stages, group: Json, manifest: Manifest) -> Json:
+def delays(stages: FirstSoundStages, group: Json, manifest: Manifest) -> Json:
     """What is waited for after the endpoint, in seconds: without speculation, and with it."""
     spec, codec = manifest.model, manifest.model.codec
     endpoint, begun = (group["figures"][name]["median"] for name in ("endpoint", "begun"))
@@ -130,7 +130,7 @@ def measure(workshop: Workshop, groups: list[Json], threads: int) -> Samples:
     samples: Samples = {group["questions"]: {} for group in groups}
     for name in (OURS, *LLAMA, *TORCH):
         try:
-            with Worker(workshop.contender(name), threads, workshop.work / "logs" / "first-sound.log") as worker:
+            with BenchWorker(workshop.contender(name), threads, workshop.work / "logs" / "first-sound.log") as worker:
                 say(f"measuring {name}")
                 for group in groups:
                     found = measured(worker, group["positions"], group["question_seconds"])

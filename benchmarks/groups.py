@@ -13,7 +13,7 @@ from benchmarks.contenders import BANDWIDTH, FAST_PREFILL, FLOAT32, PRODUCTS, TU
 
 
 @dataclass(frozen=True)
-class Stage:
+class BenchStage:
     """One thing to time.
 
     name and args: as the contenders know them; calls: calls of one request; seconds: how long rounds of requests go
@@ -29,7 +29,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Group:
+class StageGroup:
     """Stages measured side by side.
 
     kinds: beginnings of the names of the contenders; without: ends of the names of ours that would take memory or time
@@ -40,7 +40,7 @@ class Group:
     name: str
     about: str
     kinds: tuple[str, ...]
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[BenchStage, ...] = ()
     without: tuple[str, ...] = ()
     each_threads: bool = True
     starts: int = 0
@@ -59,21 +59,21 @@ FORMATS = ((2, 128), (4, 32), (4, 64), (4, 128), (4, 256), (8, 0))
 """Bits of a weight, and rows that share a scale (0: a whole column)."""
 SOUND_SECONDS = (1.0, 4.0, 10.0, 30.0)
 
-STEP_WITH_HEAD = Stage("decode", {"context": CONTEXT, "head": True}, calls=5, seconds=25)
-STEP = Stage("decode", {"context": CONTEXT, "head": False}, calls=5, seconds=20)
-FRAME = Stage("frame", calls=5)
-CODEC = Stage("codec", calls=5, seconds=10)
-FIRST_AUDIO = Stage("first_audio", {"seconds": QUESTION_SECONDS}, seconds=30)
+STEP_WITH_HEAD = BenchStage("decode", {"context": CONTEXT, "head": True}, calls=5, seconds=25)
+STEP = BenchStage("decode", {"context": CONTEXT, "head": False}, calls=5, seconds=20)
+FRAME = BenchStage("frame", calls=5)
+CODEC = BenchStage("codec", calls=5, seconds=10)
+FIRST_AUDIO = BenchStage("first_audio", {"seconds": QUESTION_SECONDS}, seconds=30)
 
 
-def _encoder(seconds: float) -> Stage:
-    return Stage("encoder", {"seconds": seconds}, seconds=10)
+def _encoder(seconds: float) -> BenchStage:
+    return BenchStage("encoder", {"seconds": seconds}, seconds=10)
 
 
 _REFERENCE = (
     STEP_WITH_HEAD,
     STEP,
-    Stage("prefill", {"positions": 100}, seconds=20),
+    BenchStage("prefill", {"positions": 100}, seconds=20),
     FRAME,
     _encoder(QUESTION_SECONDS),
     CODEC,
@@ -81,42 +81,42 @@ _REFERENCE = (
 )
 
 GROUPS = (
-    Group(
+    StageGroup(
         "load",
         "loading, with the files in the page cache",
         ("voxrill", "llama.cpp", "onnx"),
         each_threads=False,
         starts=3,
     ),
-    Group(
+    StageGroup(
         "decode",
         f"one step after {CONTEXT} positions",
         (BANDWIDTH, "voxrill", "llama.cpp", "onnx"),
         (STEP_WITH_HEAD, STEP),
         without=(FAST_PREFILL,),
     ),
-    Group(
+    StageGroup(
         "products",
         "onnxruntime's products of one position, 2048 x 8192 and back, in a chain",
         (BANDWIDTH, PRODUCTS),
-        tuple(Stage("product", {"bits": bits, "block": block}, calls=3, seconds=4) for bits, block in FORMATS),
+        tuple(BenchStage("product", {"bits": bits, "block": block}, calls=3, seconds=4) for bits, block in FORMATS),
     ),
-    Group(
+    StageGroup(
         "growth",
         "one step, with text head, after more and more positions",
         ("voxrill", "llama.cpp Q4_0"),
-        tuple(Stage("decode", {"context": c, "head": True}, calls=5, seconds=8) for c in CONTEXTS),
+        tuple(BenchStage("decode", {"context": c, "head": True}, calls=5, seconds=8) for c in CONTEXTS),
         without=(FLOAT32, FAST_PREFILL, TUNED),
         each_threads=False,
     ),
-    Group(
+    StageGroup(
         "prefill",
         "a prompt, and the text logits after it",
         ("voxrill", "llama.cpp", "onnx"),
-        tuple(Stage("prefill", {"positions": n}, rounds=2 if n > 100 else 3, warm=n <= 100) for n in POSITIONS),
+        tuple(BenchStage("prefill", {"positions": n}, rounds=2 if n > 100 else 3, warm=n <= 100) for n in POSITIONS),
         without=(FLOAT32,),
     ),
-    Group(
+    StageGroup(
         "speech",
         "hearing and speaking",
         ("voxrill",),
@@ -125,11 +125,11 @@ GROUPS = (
             CODEC,
             *map(_encoder, SOUND_SECONDS),
             FIRST_AUDIO,
-            Stage("speech", {"seconds": QUESTION_SECONDS}, calls=2, seconds=20, rounds=2, warm=False),
+            BenchStage("speech", {"seconds": QUESTION_SECONDS}, calls=2, seconds=20, rounds=2, warm=False),
         ),
         without=(FLOAT32,),
     ),
-    Group(
+    StageGroup(
         "reference-float32",
         "the reference in float32",
         ("voxrill", "torch float32"),
@@ -137,7 +137,7 @@ GROUPS = (
         without=(FLOAT32, TUNED),
         each_threads=False,
     ),
-    Group(
+    StageGroup(
         "reference-bfloat16",
         "the reference in bfloat16",
         ("voxrill", "torch bfloat16"),

@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.groups import FIRST_AUDIO, QUESTION_SECONDS, STEP_WITH_HEAD, Stage
+from benchmarks.groups import FIRST_AUDIO, QUESTION_SECONDS, STEP_WITH_HEAD, BenchStage
 from benchmarks.protocol import Json
-from benchmarks.report import Group, row_of, tables, threads_of
+from benchmarks.report import ReportGroup, row_of, tables, threads_of
 
-PREFILL = Stage("prefill", {"positions": 100})
+PREFILL = BenchStage("prefill", {"positions": 100})
 
 
 def plot(content: Json, path: Path) -> None:
@@ -38,10 +38,10 @@ def plot(content: Json, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _bars(axes: Any, record: Json | None, stage: Stage, title: str) -> None:
+def _bars(axes: Any, record: Json | None, stage: BenchStage, title: str) -> None:
     """Horizontal bars, one a contender and number of threads; ours in blue."""
     labels: list[str] = []
-    for figures in [Group(record, threads) for threads in threads_of(record)] if record else []:
+    for figures in [ReportGroup(record, threads) for threads in threads_of(record)] if record else []:
         threads = figures.threads
         for name in figures.contenders:
             seconds = figures.seconds(name, row_of(stage))

@@ -16,9 +16,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks.protocol import Json
-from benchmarks.report import Group, Row, table, threads_of
+from benchmarks.report import ReportGroup, ReportRow, table, threads_of
 from voxrill.devices.known import known_model, model
-from voxrill.devices.stages import Machine, Stages
+from voxrill.devices.stages import Machine, StageSeconds
 
 RESULTS = Path(__file__).with_name("results-lfm2.5.json")
 PLOT = Path(__file__).with_name("prediction-lfm2.5.png")
@@ -44,7 +44,7 @@ COLOURS = {"decode": "tab:blue", "prefill": "tab:orange", "encoder": "tab:green"
 class Point:
     """One stage: seconds a call as predicted and as measured; for speech, per second of sound."""
 
-    row: Row
+    row: ReportRow
     precision: str
     threads: int
     predicted: float
@@ -63,11 +63,11 @@ class Point:
 
 def machine(content: Json) -> Machine:
     """The benchmark's machine, with the bandwidth that was measured beside the step."""
-    one, two = (Group(content["groups"]["decode"], threads).bandwidth() or 0.0 for threads in (1, 2))
+    one, two = (ReportGroup(content["groups"]["decode"], threads).bandwidth() or 0.0 for threads in (1, 2))
     return Machine(25e9, two, one, 2, 2.6, 128, 32, matrix_units=True)
 
 
-def predict(stages: Stages, row: Row) -> float:
+def predict(stages: StageSeconds, row: ReportRow) -> float:
     """The planner's word for a stage of the benchmark."""
     calls: dict[str, Any] = {
         "decode": lambda: stages.step(row.args["context"], row.args["head"]),
@@ -85,9 +85,9 @@ def points(content: Json) -> Iterator[Point]:
     """Every stage that was measured and can be predicted."""
     for name in GROUPS:
         record = content["groups"][name]
-        for group in (Group(record, threads) for threads in threads_of(record)):
+        for group in (ReportGroup(record, threads) for threads in threads_of(record)):
             for precision in PRECISIONS:
-                stages = Stages(_model(content, precision), machine(content), group.threads)
+                stages = StageSeconds(_model(content, precision), machine(content), group.threads)
                 for row in group.rows():
                     seconds = group.seconds(f"voxrill {precision}", row)
                     if seconds is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.contenders import BANDWIDTH, PRODUCTS
-from benchmarks.groups import CODEC, FRAME, GROUPS, STEP, STEP_WITH_HEAD, Stage
+from benchmarks.groups import CODEC, FRAME, GROUPS, STEP, STEP_WITH_HEAD, BenchStage
 from benchmarks.protocol import Json
 
 BASELINE = "llama.cpp Q4_0"
@@ -22,7 +22,7 @@ NONE = "–"
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One stage in a table: what it is called, and its unit: ms a call, or x, seconds per second of sound."""
 
     label: str
@@ -31,7 +31,7 @@ class Row:
     unit: str = "ms"
 
 
-class Group:
+class ReportGroup:
     """One group's figures, for one number of threads."""
 
     def __init__(self, record: Json, threads: int) -> None:
@@ -46,7 +46,7 @@ class Group:
         names = dict.fromkeys(entry["contender"] for entry in listed)
         return [name for name in names if name != BANDWIDTH]
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ReportRow]:
         """Every stage that was measured."""
         found = {json.dumps([s["stage"], s["args"]]): s for s in self._samples if s["contender"] != BANDWIDTH}
         return [_row(sample["stage"], sample["args"]) for sample in found.values()]
@@ -59,7 +59,7 @@ class Group:
                 return found
         return None
 
-    def seconds(self, contender: str, row: Row, clock: str = "wall") -> float | None:
+    def seconds(self, contender: str, row: ReportRow, clock: str = "wall") -> float | None:
         """Median seconds of a call, or per second of sound where the row says so."""
         sample = self.sample(contender, row.stage, row.args)
         if sample is None:
@@ -67,7 +67,7 @@ class Group:
         pairs = zip(sample[clock], sample["amount"], strict=True)
         return float(median(time / amount if row.unit == "x" else time for time, amount in pairs))
 
-    def rate(self, contender: str, row: Row) -> float | None:
+    def rate(self, contender: str, row: ReportRow) -> float | None:
         """Bytes a second that a contender reads in a stage whose amount is bytes."""
         sample = self.sample(contender, row.stage, row.args)
         if sample is None:
@@ -83,12 +83,12 @@ class Group:
         return max((s["peak"] for s in self._samples if s["contender"] == contender), default=None)
 
 
-def row_of(stage: Stage) -> Row:
+def row_of(stage: BenchStage) -> ReportRow:
     """A stage as a row."""
     return _row(stage.name, stage.args)
 
 
-def _row(stage: str, args: Json) -> Row:
+def _row(stage: str, args: Json) -> ReportRow:
     """A stage's words in a table."""
     labels: dict[str, Callable[[], str]] = {
         "decode": lambda: f"step at {args['context']}{', with text head' if args['head'] else ''}",
@@ -100,7 +100,7 @@ def _row(stage: str, args: Json) -> Row:
         "first_audio": lambda: f"{args['seconds']:g} s question to first sound",
         "speech": lambda: "interleaved speech, time per second of sound",
     }
-    return Row(labels[stage](), stage, args, "x" if stage == "speech" else "ms")
+    return ReportRow(labels[stage](), stage, args, "x" if stage == "speech" else "ms")
 
 
 def figure(seconds: float | None, cpu: float | None, unit: str = "ms") -> str:
@@ -135,7 +135,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
     return "\n".join([f"**{title}**", "", text(lines[0]), rule, *map(text, lines[1:]), ""])
 
 
-def load_table(record: Json, group: Group, contenders: Json) -> str:
+def load_table(record: Json, group: ReportGroup, contenders: Json) -> str:
     """Size, load time and memory after loading."""
     rows = []
     for name in group.contenders:
@@ -149,7 +149,7 @@ def load_table(record: Json, group: Group, contenders: Json) -> str:
     return table(f"{record['about']}, {_threads(group)}", header, rows)
 
 
-def _threads(group: Group) -> str:
+def _threads(group: ReportGroup) -> str:
     return f"{group.threads} thread{'s' if group.threads > 1 else ''}"
 
 
@@ -163,7 +163,7 @@ def made_table(made: Json) -> str:
     return table("making it, once", ["", "time, s", "peak memory, GB"], rows) if rows else ""
 
 
-def decode_table(record: Json, group: Group, contenders: Json) -> str:
+def decode_table(record: Json, group: ReportGroup, contenders: Json) -> str:
     """The step: time, share of what the memory allows, and speed against llama.cpp."""
     bandwidth = group.bandwidth()
     with_head, without = (row_of(stage) for stage in (STEP_WITH_HEAD, STEP))
@@ -182,7 +182,7 @@ def decode_table(record: Json, group: Group, contenders: Json) -> str:
     return table(f"{record['about']}, {_threads(group)}{rate}", header, rows)
 
 
-def product_table(record: Json, group: Group) -> str:
+def product_table(record: Json, group: ReportGroup) -> str:
     """The kernels by themselves: time of a chain, and how near they come to the memory's rate."""
     rows = []
     for row in group.rows():
@@ -195,7 +195,7 @@ def product_table(record: Json, group: Group) -> str:
     return table(f"{record['about']}, {_threads(group)}", header, rows)
 
 
-def stage_table(record: Json, group: Group, baseline: str | None) -> str:
+def stage_table(record: Json, group: ReportGroup, baseline: str | None) -> str:
     """Stages by contenders; with a baseline, also how many times faster than it."""
     header = ["ms", *group.contenders]
     rows = []
@@ -210,7 +210,7 @@ def stage_table(record: Json, group: Group, baseline: str | None) -> str:
     return table(f"{record['about']}, {_threads(group)}", header, rows)
 
 
-def budget_rows(speech: Group, decode: Group | None) -> list[list[str]]:
+def budget_rows(speech: ReportGroup, decode: ReportGroup | None) -> list[list[str]]:
     """What 80 ms of sound cost when the text has ended: a step without text head, a frame, its codec."""
     if decode is None:
         return []
@@ -226,7 +226,7 @@ def budget_rows(speech: Group, decode: Group | None) -> list[list[str]]:
     return rows
 
 
-def budget_table(speech: Group, decode: Group | None) -> str:
+def budget_table(speech: ReportGroup, decode: ReportGroup | None) -> str:
     """`budget_rows` as a table; nothing without figures."""
     rows = budget_rows(speech, decode)
     header = ["ms", "step", "frame", "codec", "time per second of sound", "peak memory, GB"]
@@ -269,7 +269,7 @@ def tables(content: Json) -> str:
     for group in GROUPS:
         record = groups.get(group.name)
         for threads in threads_of(record):
-            figures = Group(record, threads)
+            figures = ReportGroup(record, threads)
             if group.name == "load":
                 parts.append(load_table(record, figures, contenders))
             elif group.name == "decode":
@@ -280,7 +280,7 @@ def tables(content: Json) -> str:
                 parts.append(stage_table(record, figures, _baseline(group.name, figures)))
             if group.name == "speech":
                 decode = groups.get("decode")
-                parts.append(budget_table(figures, Group(decode, threads) if decode else None))
+                parts.append(budget_table(figures, ReportGroup(decode, threads) if decode else None))
     parts.append(made_table(content.get("made", {})))
     parts.append(skipped_list(groups))
     return "\n".join(part for part in parts if part)
@@ -292,7 +292,7 @@ def threads_of(record: Json | None) -> list[int]:
     return sorted({entry["threads"] for entry in entries})
 
 
-def _baseline(group: str, figures: Group) -> str | None:
+def _baseline(group: str, figures: ReportGroup) -> str | None:
     """What a group's contenders are compared with."""
     torch = [name for name in figures.contenders if name.startswith("torch")]
     wanted = torch if group.startswith("reference") else [BASELINE]

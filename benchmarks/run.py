@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import FLOAT32, VARIANTS, Workshop
-from benchmarks.groups import GROUPS, Group, Stage
+from benchmarks.groups import GROUPS, BenchStage, StageGroup
 from benchmarks.machine import load_average, machine
 from benchmarks.plot import plot
 from benchmarks.protocol import Json
 from benchmarks.report import tables
-from benchmarks.worker import Failed, Worker, say
+from benchmarks.worker import BenchWorker, Failed, say
 from tests.checkpoints import FAMILIES
 from voxrill.quantize.recipe import shipped_recipes
 
@@ -37,7 +37,7 @@ SETTLE_SECONDS = 0.05
 """Before every request: threads of the contender before may still spin."""
 
 
-class Results:
+class BenchResults:
     """What was measured, and its file.
 
     Args:
@@ -54,7 +54,7 @@ class Results:
                 self.content |= old
         self.content |= {"machine": machine(), "settings": settings}
 
-    def begin(self, group: Group) -> Json:
+    def begin(self, group: StageGroup) -> Json:
         """An empty record of a group."""
         record = {
             "about": group.about,
@@ -81,10 +81,10 @@ class Bench:
     """One run: where contenders come from, where results go, where logs go."""
 
     workshop: Workshop
-    results: Results
+    results: BenchResults
     logs: Path
 
-    def group(self, group: Group, threads: Sequence[int]) -> None:
+    def group(self, group: StageGroup, threads: Sequence[int]) -> None:
         """Measure one group."""
         start = time.perf_counter()
         record = self.results.begin(group)
@@ -98,7 +98,7 @@ class Bench:
         record["load_average"].append(load_average())
         self.results.save()
 
-    def _load_alone(self, group: Group, threads: int, record: Json) -> None:
+    def _load_alone(self, group: StageGroup, threads: int, record: Json) -> None:
         """Load every contender once, one after the other, and end it."""
         gone = {skip["contender"] for skip in record["skipped"]}
         for name in group.contenders(self.workshop.names()):
@@ -106,7 +106,7 @@ class Bench:
             if worker is not None:
                 worker.close()
 
-    def _stages(self, group: Group, threads: int, record: Json) -> None:
+    def _stages(self, group: StageGroup, threads: int, record: Json) -> None:
         """Load the contenders together and measure every stage."""
         with ExitStack() as stack:
             workers = []
@@ -119,11 +119,11 @@ class Bench:
                 record["samples"] += measure(stage, workers, threads, record["skipped"])
                 self.results.save()
 
-    def _start(self, name: str, threads: int, record: Json) -> Worker | None:
+    def _start(self, name: str, threads: int, record: Json) -> BenchWorker | None:
         """A loaded contender, or None and a note why not."""
         log = self.logs / f"{name.replace(' ', '-')}.log"
         try:
-            worker = Worker(self.workshop.contender(name), threads, log)
+            worker = BenchWorker(self.workshop.contender(name), threads, log)
         except Failed as reason:
             skip(record["skipped"], name, str(reason))
             return None
@@ -135,7 +135,7 @@ class Bench:
         return worker
 
 
-def measure(stage: Stage, workers: list[Worker], threads: int, skipped: list[Json]) -> list[Json]:
+def measure(stage: BenchStage, workers: list[BenchWorker], threads: int, skipped: list[Json]) -> list[Json]:
     """Ask every contender in turn, round after round; one record a contender that can do it.
 
     A contender that cannot is noted in `skipped`; one that fails is also taken from `workers`.
@@ -157,7 +157,9 @@ def measure(stage: Stage, workers: list[Worker], threads: int, skipped: list[Jso
     return [{"stage": stage.name, "args": stage.args, **record} for record in records.values()]
 
 
-def _round(stage: Stage, able: list[Worker], workers: list[Worker], skipped: list[Json]) -> list[tuple[str, Json]]:
+def _round(
+    stage: BenchStage, able: list[BenchWorker], workers: list[BenchWorker], skipped: list[Json]
+) -> list[tuple[str, Json]]:
     """One request to every contender that is able; those that turn out not to be are taken from the list."""
     answers = []
     for worker in list(able):
@@ -178,7 +180,7 @@ def _round(stage: Stage, able: list[Worker], workers: list[Worker], skipped: lis
     return answers
 
 
-def skip(skipped: list[Json], contender: str, reason: str, stage: Stage | None = None) -> None:
+def skip(skipped: list[Json], contender: str, reason: str, stage: BenchStage | None = None) -> None:
     """Note what was not measured, once, and say so."""
     note: dict[str, Any] = {"contender": contender, "reason": reason}
     if stage is not None:
@@ -188,13 +190,13 @@ def skip(skipped: list[Json], contender: str, reason: str, stage: Stage | None =
         say(f"  skipped: {contender}: {reason}")
 
 
-def quick(group: Group) -> Group:
+def quick(group: StageGroup) -> StageGroup:
     """The group with one sample of everything: shows that it works, not how fast."""
     stages = tuple(replace(stage, calls=1, seconds=0.0, rounds=1, warm=False) for stage in group.stages)
     return replace(group, stages=stages, starts=min(group.starts, 1))
 
 
-def chosen_groups(names: Sequence[str]) -> list[Group]:
+def chosen_groups(names: Sequence[str]) -> list[StageGroup]:
     """The groups of those names; all without any."""
     known = {group.name: group for group in GROUPS}
     unknown = [name for name in names if name not in known]
@@ -241,7 +243,7 @@ def main(words: Sequence[str] | None = None) -> None:
     workshop = Workshop(work, args.family, args.precisions, dict(args.bundle), python)
     out = args.out or work / f"results-{args.family}.json"
     settings = {"family": args.family, "threads": [int(n) for n in args.threads], "quick": args.quick}
-    bench = Bench(workshop, Results(out, settings), work / "logs")
+    bench = Bench(workshop, BenchResults(out, settings), work / "logs")
     for group in groups:
         bench.group(quick(group) if args.quick else group, settings["threads"])
     print(tables(bench.results.content))

@@ -58,7 +58,7 @@ def held_out() -> list[Clip]:
 
 def evaluated() -> list[Clip]:
     """The 610 clips that Pebble's evaluation hears words in, in a quiet room; made when they are not there yet."""
-    sys.path.insert(0, str(ROOT / "examples" / "pebble"))
+    sys.path.insert(0, str(ROOT / "pebble"))
     from augment import quiet_room  # type: ignore[import-not-found]
     from data import evaluation_jobs  # type: ignore[import-not-found]
     from synthesise import make_clips  # type: ignore[import-not-found]

@@ -1,6 +1,6 @@
 """The benchmark's side of a contender: start its process, ask it, end it.
 
-In: a `Contender` and a number of threads. Out: its answers, or a `Failed` that says in words what went wrong.
+In: a `MeasuredContender` and a number of threads. Out: its answers, or a `Failed` that says in words what went wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True)
-class Contender:
+class MeasuredContender:
     """How to start one: the command less its `--threads N`, and the most memory it takes, in GB."""
 
     name: str
@@ -47,7 +47,7 @@ class Contender:
             raise Failed(f"needs about {self.memory_gb:.1f} GB of memory, and {free:.1f} GB are free")
 
 
-class Worker:
+class BenchWorker:
     """One running contender.
 
     Args:
@@ -59,7 +59,7 @@ class Worker:
         Failed: it did not load.
     """
 
-    def __init__(self, contender: Contender, threads: int, log: Path) -> None:
+    def __init__(self, contender: MeasuredContender, threads: int, log: Path) -> None:
         contender.check_memory()
         self.contender = contender
         self._log = log
@@ -129,7 +129,7 @@ class Worker:
             self._process.kill()
             self._process.wait()
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> BenchWorker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

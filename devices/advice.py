@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from voxrill.devices.planner import TASKS, Plan, Task, best, plan
 from voxrill.devices.profile import NO_DOT_PRODUCT, Profile, read_profile, shipped_profiles
-from voxrill.devices.stages import Model
+from voxrill.devices.stages import ModelShape
 
 _TARGET_ONLY = "only a bundle is made for it: this runtime does not run there"
 _FALLBACK = "its processor has no dot product, and computes 4-bit products in float32"
 
 
-def plans(profile: Profile, models: list[Model], threads: int, memory_gb: float | None = None) -> list[Plan]:
+def plans(profile: Profile, models: list[ModelShape], threads: int, memory_gb: float | None = None) -> list[Plan]:
     """Every task with every model, by task; models in the order of their bits, most first."""
     machine = profile.machine(memory_gb)
     found = [plan(task, model, machine, threads) for task in TASKS for model in models]
@@ -33,7 +33,7 @@ class Holding:
     precisions: tuple[str, ...]
 
 
-def holdings(profile: Profile, models: list[Model]) -> list[Holding]:
+def holdings(profile: Profile, models: list[ModelShape]) -> list[Holding]:
     """What each size of a device holds, smallest first; models in the order of their bits."""
     found = []
     for size in profile.memory_sizes_gb or (profile.memory_gb.value,):
@@ -42,7 +42,7 @@ def holdings(profile: Profile, models: list[Model]) -> list[Holding]:
     return found
 
 
-def advise(profile: Profile, models: list[Model], threads: int) -> dict[Task, str]:
+def advise(profile: Profile, models: list[ModelShape], threads: int) -> dict[Task, str]:
     """One sentence for each task: which precision to take, or what would fit instead."""
     found = plans(profile, models, threads)
     return {task: _advice(profile, models, threads, task, _of(found, task)) for task in TASKS}
@@ -52,7 +52,7 @@ def _of(found: list[Plan], task: Task) -> list[Plan]:
     return [entry for entry in found if entry.task == task]
 
 
-def _advice(profile: Profile, models: list[Model], threads: int, task: Task, found: list[Plan]) -> str:
+def _advice(profile: Profile, models: list[ModelShape], threads: int, task: Task, found: list[Plan]) -> str:
     chosen = best(found)
     if chosen:
         why = f"; {_FALLBACK}" if _suffers(profile, found) else ""
@@ -69,7 +69,7 @@ def _suffers(profile: Profile, found: list[Plan]) -> bool:
     return profile.instruction_set.value in NO_DOT_PRODUCT and any(e.precision in ("int4", "mixed") for e in found)
 
 
-def _elsewhere(models: list[Model], task: Task) -> str:
+def _elsewhere(models: list[ModelShape], task: Task) -> str:
     """The slowest memory, of the devices that come with Voxrill, on which this task runs."""
     fitting = []
     for name in shipped_profiles():

@@ -6,7 +6,7 @@ spoken turn took (`benchmarks/results-lfm2.5.json`); that of float32 was not mea
 
 from __future__ import annotations
 
-from voxrill.devices.stages import CONTEXT, Model, frame_part, part
+from voxrill.devices.stages import CONTEXT, ModelShape, frame_part, part
 
 _ENCODER, _HEAD, _CODEC = ("audio_encoder", 117111230), ("text_head", 134480281), ("audio_detokenizer", 45366660)
 _SMALL = {name: (size, "int8") for name, size in (_ENCODER, _HEAD, _CODEC)}
@@ -34,10 +34,10 @@ CODECS = ("audio_detokenizer", "mimi_decoder")
 
 def model(
     precision: str, graphs: dict[str, tuple[int, str]], kv_bytes: float, memory: float, context: int = CONTEXT
-) -> Model:
+) -> ModelShape:
     """A model from its graphs' bytes and precisions, and a conversation of so many positions in so much memory."""
     parts = {name: part(name, *entry) for name, entry in graphs.items()}
-    return Model(
+    return ModelShape(
         precision,
         parts["decoder"],
         parts["text_head"],
@@ -51,7 +51,7 @@ def model(
     )
 
 
-def known_model(precision: str, context: int = CONTEXT) -> Model:
+def known_model(precision: str, context: int = CONTEXT) -> ModelShape:
     """The 1.5 B model at one of the precisions of `SIZES`; positions beyond those of the turn add keys and values."""
     memory = MEMORY[precision] + KV_BYTES * max(0, context - CONTEXT)
     return model(precision, SIZES[precision], KV_BYTES, memory, context)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from voxrill.devices.memory import gigabytes
-from voxrill.devices.stages import FRAMES, PROMPT, QUESTION, Machine, Model, Stages
+from voxrill.devices.stages import FRAMES, PROMPT, QUESTION, Machine, ModelShape, StageSeconds
 
 Task = Literal["transcribe", "speak", "talk"]
 TASKS: tuple[Task, ...] = ("transcribe", "speak", "talk")
@@ -52,9 +52,9 @@ class Plan:
     reason: str = ""
 
 
-def plan(task: Task, model: Model, machine: Machine, threads: int) -> Plan:
+def plan(task: Task, model: ModelShape, machine: Machine, threads: int) -> Plan:
     """Predict one task."""
-    stages = Stages(model, machine, threads)
+    stages = StageSeconds(model, machine, threads)
     step = stages.step(head=True)
     if task == "talk":
         factor, first = stages.speech(), stages.first_audio()
@@ -67,7 +67,7 @@ def plan(task: Task, model: Model, machine: Machine, threads: int) -> Plan:
     return Plan(task, model.precision, threads, step, factor, first, model.memory, verdict, delay, reason)
 
 
-def margin(model: Model) -> float:
+def margin(model: ModelShape) -> float:
     """How many times longer than predicted a model may take."""
     return SMALL_MARGIN if model.decoder.count < SMALL else MARGIN
 

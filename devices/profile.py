@@ -34,7 +34,7 @@ NO_DOT_PRODUCT: tuple[InstructionSet, ...] = ("neon", "scalar")
 T = TypeVar("T")
 
 
-class Figure(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=True):
+class ProfileValue(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=True):
     """A value, how it is known, and where from."""
 
     value: T
@@ -54,27 +54,27 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """
 
     name: str
-    memory_gb: Figure[float]
+    memory_gb: ProfileValue[float]
     memory_sizes_gb: tuple[float, ...] = ()
-    reserved_gb: Figure[float]
-    theoretical_gbps: Figure[float] | None = None
-    bandwidth_gbps: Figure[float]
-    core_bandwidth_gbps: Figure[float]
-    cores: Figure[int]
-    clock_ghz: Figure[float]
-    instruction_set: Figure[InstructionSet]
-    int8_macs_per_cycle: Figure[float]
-    float_macs_per_cycle: Figure[float]
-    npu: Figure[str] | None = None
-    providers: Figure[tuple[str, ...]]
+    reserved_gb: ProfileValue[float]
+    theoretical_gbps: ProfileValue[float] | None = None
+    bandwidth_gbps: ProfileValue[float]
+    core_bandwidth_gbps: ProfileValue[float]
+    cores: ProfileValue[int]
+    clock_ghz: ProfileValue[float]
+    instruction_set: ProfileValue[InstructionSet]
+    int8_macs_per_cycle: ProfileValue[float]
+    float_macs_per_cycle: ProfileValue[float]
+    npu: ProfileValue[str] | None = None
+    providers: ProfileValue[tuple[str, ...]]
     runnable: bool = True
     provider: dict[str, str] = {}
 
     @property
-    def figures(self) -> dict[str, Figure[object]]:
+    def figures(self) -> dict[str, ProfileValue[object]]:
         """Every figure by its name."""
         values = {name: getattr(self, name) for name in self.__struct_fields__}
-        return {name: value for name, value in values.items() if isinstance(value, Figure)}
+        return {name: value for name, value in values.items() if isinstance(value, ProfileValue)}
 
     @property
     def evidence(self) -> str:
@@ -125,7 +125,7 @@ def read_profile(name: str) -> Profile:
 
 def _valid_keys(error: str) -> str:
     """The keys that may stand where the error is: in a figure, or in the profile."""
-    kind = Figure if "`$." in error else Profile
+    kind = ProfileValue if "`$." in error else Profile
     return f"Valid keys here: {', '.join(kind.__struct_fields__)}"
 
 

@@ -153,7 +153,7 @@ def frame_part(size: float, precision: str, codes: int = 8) -> Part:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelShape:
     """A model at one precision: its graphs' parts, bytes of keys and values a position, and memory of a conversation.
 
     context: positions of that conversation, which its steps look back on.
@@ -171,10 +171,10 @@ class Model:
     context: int = CONTEXT
 
 
-class Stages:
+class StageSeconds:
     """Predicted seconds of each stage of a model on a machine with so many threads."""
 
-    def __init__(self, model: Model, machine: Machine, threads: int) -> None:
+    def __init__(self, model: ModelShape, machine: Machine, threads: int) -> None:
         self.model, self.machine, self.threads = model, machine, threads
         self._speedup = machine.speedup(threads)
         self._overhead = STEP_OVERHEAD * REFERENCE_GHZ / machine.clock_ghz

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from voxrill.devices.bandwidth import MemoryReader
 from voxrill.devices.memory import available_memory
 from voxrill.devices.processor import CPUINFO, cores, described
-from voxrill.devices.profile import HERE, Figure, InstructionSet, Profile
+from voxrill.devices.profile import HERE, InstructionSet, Profile, ProfileValue
 from voxrill.runtime.errors import ProfileError
 
 CLOCK = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
@@ -67,16 +67,16 @@ def this_machine() -> Profile:
     every = max(one, read_bandwidth(cores()))  # all can read what one can, whatever else runs meanwhile
     return Profile(
         name=HERE,
-        memory_gb=Figure(memory / 1e9, "measured", "available now, by the kernel and the control groups"),
-        reserved_gb=Figure(0.0, "measured", "available memory is what the others have left"),
-        bandwidth_gbps=Figure(every, "measured", probe),
-        core_bandwidth_gbps=Figure(one, "measured", probe),
-        cores=Figure(cores(), "measured", "those this process may use"),
+        memory_gb=ProfileValue(memory / 1e9, "measured", "available now, by the kernel and the control groups"),
+        reserved_gb=ProfileValue(0.0, "measured", "available memory is what the others have left"),
+        bandwidth_gbps=ProfileValue(every, "measured", probe),
+        core_bandwidth_gbps=ProfileValue(one, "measured", probe),
+        cores=ProfileValue(cores(), "measured", "those this process may use"),
         clock_ghz=clock,
-        instruction_set=Figure(kind, "measured", str(CPUINFO)),
-        int8_macs_per_cycle=Figure(float(_MACS[kind][0]), "assumed", f"usual with {kind}"),
-        float_macs_per_cycle=Figure(float(_MACS[kind][1]), "assumed", f"usual with {kind}"),
-        providers=Figure(tuple(ort.get_available_providers()), "measured", "the installed onnxruntime"),
+        instruction_set=ProfileValue(kind, "measured", str(CPUINFO)),
+        int8_macs_per_cycle=ProfileValue(float(_MACS[kind][0]), "assumed", f"usual with {kind}"),
+        float_macs_per_cycle=ProfileValue(float(_MACS[kind][1]), "assumed", f"usual with {kind}"),
+        providers=ProfileValue(tuple(ort.get_available_providers()), "measured", "the installed onnxruntime"),
     )
 
 
@@ -92,15 +92,15 @@ def features(cpuinfo: Path = CPUINFO) -> list[str]:
     return [name for name in (*(mark for mark, _ in _MARKS), *_ALSO_NAMED) if name in words]
 
 
-def clock_ghz(cpuinfo: Path = CPUINFO, highest: Path = CLOCK) -> Figure[float]:
+def clock_ghz(cpuinfo: Path = CPUINFO, highest: Path = CLOCK) -> ProfileValue[float]:
     """The highest clock the kernel knows, else the present one, else a guess."""
     try:
-        return Figure(int(highest.read_text(encoding="ascii")) / 1e6, "measured", str(highest))
+        return ProfileValue(int(highest.read_text(encoding="ascii")) / 1e6, "measured", str(highest))
     except (OSError, ValueError):
         present = _first(cpuinfo, "cpu MHz")
     if present:
-        return Figure(float(present.split()[0]) / 1e3, "measured", str(cpuinfo))
-    return Figure(_UNKNOWN_CLOCK, "assumed", "the kernel does not say")
+        return ProfileValue(float(present.split()[0]) / 1e3, "measured", str(cpuinfo))
+    return ProfileValue(_UNKNOWN_CLOCK, "assumed", "the kernel does not say")
 
 
 def read_bandwidth(threads: int) -> float:

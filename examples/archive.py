@@ -19,7 +19,7 @@ from typing import Any
 from distributed import Client, LocalCluster, as_completed
 
 import voxrill
-from voxrill.runtime.apps.batch import Record, Results, hashed, made_with, record_of, short_hash, sound_files
+from voxrill.runtime.apps.batch import Record, ResultsFile, hashed, made_with, record_of, short_hash, sound_files
 
 WISHED: dict[str, Any] = {}
 """Options of `Model.transcribe_stream`."""
@@ -49,7 +49,7 @@ def main() -> None:
     wish = parser.parse_args()
     made = short_hash(made_with(model(wish.bundle).bundle, WISHED))
     cluster = wish.scheduler or LocalCluster(n_workers=wish.workers, threads_per_worker=1, dashboard_address=None)
-    with Client(cluster) as client, Results(wish.out, made) as results:
+    with Client(cluster) as client, ResultsFile(wish.out, made) as results:
         asked = [one for one in hashed(sound_files(wish.folder.absolute())) if not results.has(*one)]
         futures = client.map(transcribed, *zip(*asked, strict=True), made=made, bundle=wish.bundle) if asked else []
         for _, record in as_completed(futures, with_results=True):

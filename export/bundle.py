@@ -33,12 +33,12 @@ from voxrill.runtime.bundle.manifest import (
     TOKENIZER_FILE,
     GraphFile,
     Manifest,
-    Source,
     Table,
+    WeightsSource,
 )
 from voxrill.runtime.engine.tokenizer import Tokenizer
 from voxrill.runtime.errors import CheckpointError, ExportError, UsageError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 AUDIO_TABLE_FILE = "audio_embeddings.f32"
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "optimum", "transformers", "numpy")
@@ -57,7 +57,7 @@ class ExportOptions:
 
 
 def export_bundle(
-    checkpoint: Checkpoint, target: Path, options: ExportOptions | None = None, progress: Progress = quiet
+    checkpoint: Checkpoint, target: Path, options: ExportOptions | None = None, progress: Progress = no_progress
 ) -> Bundle:
     """Export `checkpoint` to the bundle folder `target`.
 
@@ -120,12 +120,12 @@ class _Export:
     def _file(self, graph: str) -> Path:
         return self.directory / f"{graph}.onnx"
 
-    def _source(self) -> Source:
+    def _source(self) -> WeightsSource:
         """Name, revision, hash and licence of the weights; the codec's weights count among them."""
         checkpoint = self.checkpoint
         codec = checkpoint.detokenizer if checkpoint.has_detokenizer else checkpoint.mimi
         weights = Tensors(*checkpoint.weights.files, *codec.files)
-        return Source(
+        return WeightsSource(
             name=checkpoint.name,
             revision=checkpoint.revision,
             weights_sha256=weights.sha256(),
@@ -133,7 +133,7 @@ class _Export:
             licence_url=self.family.licence_url,
         )
 
-    def _keep(self, kept: Bundle, source: Source) -> None:
+    def _keep(self, kept: Bundle, source: WeightsSource) -> None:
         if kept.manifest.source.weights_sha256 != source.weights_sha256:
             raise UsageError(
                 f"{kept.directory} was exported from other weights", "Leave --graphs out to export all of it"
@@ -191,7 +191,7 @@ class _Export:
         table.numpy().tofile(path)
         return Table(AUDIO_TABLE_FILE, 0, (table.shape[0], table.shape[1]))
 
-    def _manifest(self, source: Source, tables: dict[str, Table]) -> None:
+    def _manifest(self, source: WeightsSource, tables: dict[str, Table]) -> None:
         manifest = Manifest(
             format=FORMAT_VERSION,
             name=self.checkpoint.name.split("/")[-1],

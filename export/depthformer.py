@@ -70,7 +70,7 @@ class _Norms(nn.Module):
         self.k_layernorm = RMSNorm(config.head_dim, EPS)
 
 
-class _Attention(nn.Module):
+class _DepthAttention(nn.Module):
     def __init__(self, config: DepthformerConfig) -> None:
         super().__init__()
         self.config = config
@@ -100,10 +100,10 @@ class _Attention(nn.Module):
         return y
 
 
-class _Layer(nn.Module):
+class _DepthLayer(nn.Module):
     def __init__(self, config: DepthformerConfig) -> None:
         super().__init__()
-        self.operator = _Attention(config)
+        self.operator = _DepthAttention(config)
         self.feed_forward = SwiGLU(config.dim, config.inner)
         self.operator_norm = RMSNorm(config.dim, EPS)
         self.ffn_norm = RMSNorm(config.dim, EPS)
@@ -123,10 +123,10 @@ class _Layer(nn.Module):
 class _Stack(nn.Module):
     def __init__(self, config: DepthformerConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(_DepthLayer(config) for _ in range(config.layers))
 
 
-class _CodeEmbedding(nn.Module):
+class _DepthCodeEmbedding(nn.Module):
     def __init__(self, config: DepthformerConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocab, config.dim)
@@ -134,7 +134,7 @@ class _CodeEmbedding(nn.Module):
         self.to_logits = nn.Linear(config.dim, config.vocab, bias=False)
 
 
-class Depthformer(nn.Module):
+class TorchDepthformer(nn.Module):
     """Inputs and outputs as `contract.depthformer` lists them."""
 
     def __init__(self, config: DepthformerConfig) -> None:
@@ -142,7 +142,7 @@ class Depthformer(nn.Module):
         self.config = config
         self.depthformer = _Stack(config)
         self.depth_linear = nn.Linear(config.hidden, config.dim * config.codebooks)
-        self.depth_embeddings = nn.ModuleList(_CodeEmbedding(config) for _ in range(config.codebooks))
+        self.depth_embeddings = nn.ModuleList(_DepthCodeEmbedding(config) for _ in range(config.codebooks))
 
     def forward(
         self,
@@ -158,11 +158,11 @@ class Depthformer(nn.Module):
         codes: list[torch.Tensor] = []
         all_logits: list[torch.Tensor] = []
         for i, book in enumerate(self.depth_embeddings):
-            assert isinstance(book, _CodeEmbedding)
+            assert isinstance(book, _DepthCodeEmbedding)
             x = inputs[i]
             if i:
                 previous = self.depth_embeddings[i - 1]
-                assert isinstance(previous, _CodeEmbedding)
+                assert isinstance(previous, _DepthCodeEmbedding)
                 x = x + previous.embedding(codes[-1])[None]
             rotary = rotary_angles(torch.tensor([float(i)]), config.head_dim, THETA)
             for layer, cache in zip(self.depthformer.layers, caches, strict=True):

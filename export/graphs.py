@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from voxrill.export.audio_detokenizer import AudioDetokenizer, DetokenizerConfig
-from voxrill.export.audio_encoder import AudioEncoder, EncoderConfig
+from voxrill.export.audio_encoder import EncoderConfig, TorchAudioEncoder
 from voxrill.export.checkpoint import Checkpoint, Tensors
 from voxrill.export.decoder import Decoder, TextHead
-from voxrill.export.depthformer import Depthformer, DepthformerConfig
+from voxrill.export.depthformer import DepthformerConfig, TorchDepthformer
 from voxrill.export.layers import linears_to_matmuls
 from voxrill.export.lfm import LfmConfig
 from voxrill.export.mimi_decoder import MimiConfig, load_mimi
@@ -139,7 +139,7 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
     fixed = static is not None
 
     def encoder() -> nn.Module:
-        return linears_to_matmuls(_load(lambda: AudioEncoder(EncoderConfig.read(checkpoint)), weights))
+        return linears_to_matmuls(_load(lambda: TorchAudioEncoder(EncoderConfig.read(checkpoint)), weights))
 
     def decoder() -> nn.Module:
         return linears_to_matmuls(_load(lambda: Decoder(lfm, fixed), weights))
@@ -149,7 +149,7 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
         return _load(lambda: TextHead(vocab, hidden), weights, {"weight": TEXT_TABLE})
 
     def depthformer() -> nn.Module:
-        return linears_to_matmuls(_load(lambda: Depthformer(DepthformerConfig.read(checkpoint)), weights))
+        return linears_to_matmuls(_load(lambda: TorchDepthformer(DepthformerConfig.read(checkpoint)), weights))
 
     def codec() -> nn.Module:
         if checkpoint.has_detokenizer:

@@ -30,19 +30,19 @@ from voxrill.runtime.bundle.contract import AUDIO_ENCODER, DECODER, GraphSpec, i
 from voxrill.runtime.engine.codec import Codec
 from voxrill.runtime.engine.state import PaddedState
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 Array = NDArray[Any]
 
 
-class Session(Protocol):
+class GraphSession(Protocol):
     """What runs a graph: onnxruntime, or another that is asked as it is."""
 
     def run(self, names: list[str], feeds: dict[str, Array]) -> list[Array]:
         """The outputs that are named."""
 
 
-Loop = Callable[[Session], list[Array]]
+Loop = Callable[[GraphSession], list[Array]]
 """Runs a graph some steps, each on the state of the one before; what came out, and the state."""
 
 STEPS = 4
@@ -88,7 +88,7 @@ class GraphCheck:
 
 
 def check_bundle(
-    bundle: Bundle, socs: Sequence[Soc], only: Sequence[str] = (), progress: Progress = quiet
+    bundle: Bundle, socs: Sequence[Soc], only: Sequence[str] = (), progress: Progress = no_progress
 ) -> list[GraphCheck]:
     """Check every graph of `bundle` that an NPU would run, or those in `only`, for every chip.
 
@@ -176,7 +176,7 @@ def difference(expected: Array, found: Array) -> float:
 class Stepped:
     """A session as the runtime's stages see a graph."""
 
-    def __init__(self, spec: GraphSpec, session: Session) -> None:
+    def __init__(self, spec: GraphSpec, session: GraphSession) -> None:
         self.spec = spec
         self._session = session
 
@@ -186,7 +186,7 @@ class Stepped:
         return dict(zip(names, self._session.run(names, feeds), strict=True))
 
 
-def state_loop(bundle: Bundle, name: str, session: Session) -> list[Array]:
+def state_loop(bundle: Bundle, name: str, session: GraphSession) -> list[Array]:
     """What the runtime takes from a graph, and the state, over some steps that each feed on the state before."""
     graph, chance = Stepped(bundle.manifest.specs()[name], session), np.random.default_rng(0)
     if name == AUDIO_ENCODER:

@@ -18,14 +18,14 @@ from typing import Literal
 import onnxruntime as ort
 
 from voxrill.devices.providers import CPU, session_options
-from voxrill.export.npu_check import TOLERANCE, Array, Session, choose_graphs, largest_difference, state_loop
+from voxrill.export.npu_check import TOLERANCE, Array, GraphSession, choose_graphs, largest_difference, state_loop
 from voxrill.export.rknn_session import find_interpreter, simulated
 from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.bundle.compiled import npu_graphs
 from voxrill.runtime.bundle.contract import AUDIO_ENCODER
 from voxrill.runtime.bundle.manifest import FLOAT32
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 Precision = Literal["float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float16", "int8")
@@ -65,10 +65,10 @@ class RknnCheck:
         return any(form.good for form in self.forms)
 
 
-class _Overheard:
+class _RecordedFeeds:
     """A session whose feeds are kept."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: GraphSession) -> None:
         self._session = session
         self.feeds: list[dict[str, Array]] = []
 
@@ -95,7 +95,7 @@ def rknn_graphs(bundle: Bundle) -> list[str]:
 
 
 def check_for_rknn(
-    bundle: Bundle, python: Path, only: Sequence[str] = (), progress: Progress = quiet
+    bundle: Bundle, python: Path, only: Sequence[str] = (), progress: Progress = no_progress
 ) -> list[RknnCheck]:
     """Check the encoder and codec of `bundle`, or those in `only`.
 
@@ -109,7 +109,7 @@ def check_for_rknn(
     total = len(checks) * len(PRECISIONS)
     for index, check in enumerate(checks):
         path, loop = bundle.path(bundle.manifest.graphs[check.graph].file), partial(state_loop, bundle, check.graph)
-        on_cpu = _Overheard(ort.InferenceSession(str(path), session_options(), providers=[CPU]))
+        on_cpu = _RecordedFeeds(ort.InferenceSession(str(path), session_options(), providers=[CPU]))
         expected = loop(on_cpu)
         for done, precision in enumerate(PRECISIONS, index * len(PRECISIONS)):
             progress(f"{check.graph} in {precision}", done, total)

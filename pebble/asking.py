@@ -1,4 +1,4 @@
-"""Asks a bundle: `Question`s in, `Answer`s out, by the runtime, greedily, in as many processes as there are cores.
+"""Asks a bundle by the runtime, greedily, in as many processes as there are cores: questions in, answers out.
 
 In: a bundle, sets of clips, the reply voices. Out: answers in the order of the questions; what the judges hear in
 spoken codes; how high they sound; how far they are from the voice they encode.
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pitch import median_pitch
 from rich.console import Console
 from rich.progress import track
-from synthesise import Clips
+from synthesise import ClipStore
 
 import voxrill
 
@@ -53,7 +53,7 @@ def heard_in(condition: str, waveform: Floats, number: int) -> Floats:
 
 
 @dataclass(frozen=True)
-class Question:
+class PebbleQuestion:
     """One thing a bundle is asked, and the right answer.
 
     kind: hear (write it down, and answer it), reply (only answer it), label (write what `system` asks for) or speak;
@@ -75,7 +75,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PebbleAnswer:
     """What a bundle wrote down, what it answered, and the codes (BOOKS, frames) it spoke."""
 
     words: str = ""
@@ -106,7 +106,7 @@ class Desk:
     """Where one process answers. `sentences`: what its sentence judges pick from, by name."""
 
     def __init__(
-        self, bundle: Path, sets: dict[str, Clips], voices: dict[str, Voice], sentences: dict[str, list[str]]
+        self, bundle: Path, sets: dict[str, ClipStore], voices: dict[str, Voice], sentences: dict[str, list[str]]
     ) -> None:
         torch.set_num_threads(1)
         self.model = voxrill.load(bundle, threads=1)
@@ -120,23 +120,23 @@ class Desk:
     def _word_judge(self) -> Judge:
         return word_judge()
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: PebbleQuestion) -> PebbleAnswer:
         """The bundle's answer."""
         if question.kind == "speak":
             options = {**GREEDY, "max_new_tokens": SPOKEN_LIMIT}
-            return Answer(codes=self.model.speak(question.reply, voice=question.voice, **options).result.codes)
+            return PebbleAnswer(codes=self.model.speak(question.reply, voice=question.voice, **options).result.codes)
         waveform = self._waveform(question.clip, question.condition)
         words = ""
         if question.kind in ("hear", "label"):
             options = {**GREEDY, "max_new_tokens": WRITTEN_LIMIT}
             words = self.model.transcribe(waveform, system=question.system, **options).text.strip()
         if question.kind == "label":
-            return Answer(words)
+            return PebbleAnswer(words)
         conversation = self.model.conversation()
         if question.first:
             self._ask(conversation, self._waveform(question.first, question.condition), None)
         result = self._ask(conversation, waveform, question.typed)
-        return Answer(words, result.text.strip(), result.codes)
+        return PebbleAnswer(words, result.text.strip(), result.codes)
 
     def _waveform(self, clip: tuple[str, int], condition: str) -> Floats:
         name, number = clip

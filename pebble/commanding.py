@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from augment import noisy, quiet_room
 from data import evaluation_jobs
-from synthesise import EVALUATED_ONLY, Clips, Job, make_clips
+from synthesise import EVALUATED_ONLY, ClipStore, SynthesisJob, make_clips
 from world import SENTENCES, WORDS, outside_sentence
 
 import voxrill
 from voxrill.runtime.apps.control import THRESHOLD, Control, Understood
 from voxrill.runtime.apps.grammar import Call, read_grammar
 
-COMMANDS = Path(__file__).parent.parent / "commands.toml"
+COMMANDS = Path(__file__).parent.parent / "examples" / "commands.toml"
 CHOSEN_ON = 200
 """Commands, as many near misses, and as many outside sentences, that the threshold is chosen on."""
 LIMIT = 60
@@ -33,7 +33,7 @@ NO_COMMAND, NEAR_MISS = "outside sentences", "near misses, other sentences of th
 
 
 @dataclass(frozen=True)
-class Heard:
+class HeardClip:
     """One clip: its test, the call it means (None if none), and what each way of decoding made of it.
 
     free: of the unconstrained transcript, None where that is no sentence of the grammar; greedy: taking the likeliest
@@ -47,23 +47,23 @@ class Heard:
     best: Understood
 
 
-def choosing_jobs() -> Iterator[Job]:
+def choosing_jobs() -> Iterator[SynthesisJob]:
     """Trained voices in takes that were not trained on: known commands, near misses, sentences outside the world."""
     known = [s for s in SENTENCES if not s.held_out]
     chance = np.random.default_rng(17)
     for number in range(CHOSEN_ON):
         voice = ("espeak", "espeak", "flite:rms", "flite:slt")[number % 4]
-        yield Job(known[chance.integers(len(known))].command, voice, 20 * 10**6 + number)
-        yield Job(near_miss(chance), voice, 21 * 10**6 + number)
-        yield Job(outside_sentence(2 * 10**5 + number), voice, 22 * 10**6 + number)
+        yield SynthesisJob(known[chance.integers(len(known))].command, voice, 20 * 10**6 + number)
+        yield SynthesisJob(near_miss(chance), voice, 21 * 10**6 + number)
+        yield SynthesisJob(outside_sentence(2 * 10**5 + number), voice, 22 * 10**6 + number)
 
 
-def testing_jobs() -> Iterator[Job]:
+def testing_jobs() -> Iterator[SynthesisJob]:
     """Pebble's own evaluation clips, and near misses by voices it never heard."""
     yield from evaluation_jobs()
     chance = np.random.default_rng(19)
     for number in range(CHOSEN_ON):
-        yield Job(near_miss(chance), "espeak-held-out", 23 * 10**6 + number)
+        yield SynthesisJob(near_miss(chance), "espeak-held-out", 23 * 10**6 + number)
 
 
 def near_miss(chance: np.random.Generator) -> str:
@@ -76,7 +76,7 @@ def near_miss(chance: np.random.Generator) -> str:
             return missed
 
 
-def hear(bundle: Path | None, clips: Clips, condition: str, limit: int) -> Iterator[Heard]:
+def hear(bundle: Path | None, clips: ClipStore, condition: str, limit: int) -> Iterator[HeardClip]:
     """What is made of the first `limit` clips of each test."""
     model = voxrill.load(bundle, threads=1)
     grammar = read_grammar(COMMANDS)
@@ -94,10 +94,10 @@ def hear(bundle: Path | None, clips: Clips, condition: str, limit: int) -> Itera
         if condition != "clean":
             waveform = noisy(waveform, "pink", 10, [], chance)
         written = model.transcribe(waveform, max_new_tokens=LIMIT, text_sampling=voxrill.Sampling()).text.strip()
-        yield Heard(test, wanted, calls.get(written), greedy.hear(waveform).call, best.hear(waveform))
+        yield HeardClip(test, wanted, calls.get(written), greedy.hear(waveform).call, best.hear(waveform))
 
 
-def test_of(clips: Clips, number: int, wanted: Call | None) -> str:
+def test_of(clips: ClipStore, number: int, wanted: Call | None) -> str:
     """Which test a clip belongs to."""
     voice = clips.voices[number]
     if wanted is None and set(clips.texts[number].split()) <= set(WORDS):
@@ -110,7 +110,7 @@ def test_of(clips: Clips, number: int, wanted: Call | None) -> str:
     return "new sentences" if held_out[clips.texts[number]] else "known sentences"
 
 
-def rows(heard: list[Heard], threshold: float) -> Iterator[str]:
+def rows(heard: list[HeardClip], threshold: float) -> Iterator[str]:
     """A Markdown line a test; the three synthesisers that were never heard also together."""
     yield "| test | n | free | greedy | likeliest | done rightly | done wrongly | asked back |"
     yield "|---|---|---|---|---|---|---|---|"
@@ -129,7 +129,7 @@ def rows(heard: list[Heard], threshold: float) -> Iterator[str]:
             yield f"| {test} | {len(found)} | {' | '.join(shares)} |"
 
 
-def accepted(heard: Heard, threshold: float) -> bool:
+def accepted(heard: HeardClip, threshold: float) -> bool:
     """Whether the call would be done."""
     return heard.best.confidence >= threshold
 
@@ -139,7 +139,7 @@ def share(right: list[bool]) -> str:
     return f"{100 * sum(right) / len(right):.1f}"
 
 
-def thresholds(heard: list[Heard]) -> Iterator[str]:
+def thresholds(heard: list[HeardClip]) -> Iterator[str]:
     """A Markdown line a threshold: of the commands those done rightly and wrongly, of the rest those done at all."""
     yield "| threshold | done rightly | done wrongly | of no command, done |"
     yield "|---|---|---|---|"

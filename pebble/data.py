@@ -19,7 +19,7 @@ import numpy as np
 from augment import heard
 from numpy.typing import NDArray
 from rich.progress import track
-from synthesise import EVALUATED_ONLY, FLITE_TRAINED, Job, make_clips, style
+from synthesise import EVALUATED_ONLY, FLITE_TRAINED, SynthesisJob, make_clips, style
 from world import FOLLOW_UPS, OUTSIDE_WORDS, ROOMS, SENTENCES, WORDS, outside_sentence
 
 from voxrill.runtime.audio.log_mel import LogMel
@@ -69,35 +69,35 @@ class Features:
         return self.mel[self.ends[index] - self.frames(index) : self.ends[index]].astype(np.float32)
 
 
-def command_jobs() -> Iterator[Job]:
+def command_jobs() -> Iterator[SynthesisJob]:
     """Every trained sentence by many voices, strings of random words, and sentences outside the world."""
     for number, sentence in enumerate(s for s in SENTENCES if not s.held_out):
         for take in range(ESPEAK_TAKES):
-            yield Job(sentence.command, "espeak", number * 1009 + take)
+            yield SynthesisJob(sentence.command, "espeak", number * 1009 + take)
         for name in FLITE_TRAINED:
             for take in range(FLITE_TAKES):
-                yield Job(sentence.command, f"flite:{name}", number * 2003 + take)
+                yield SynthesisJob(sentence.command, f"flite:{name}", number * 2003 + take)
     chance = np.random.default_rng(7)
     for number in range(WORD_SALAD_CLIPS):
         words = " ".join(chance.choice(WORDS, chance.integers(2, 7)))
-        yield Job(words, _trained_voice(number), 10**6 + number)
+        yield SynthesisJob(words, _trained_voice(number), 10**6 + number)
     for number in range(OUTSIDE_CLIPS):
-        yield Job(outside_sentence(number), _trained_voice(number), 2 * 10**6 + number)
+        yield SynthesisJob(outside_sentence(number), _trained_voice(number), 2 * 10**6 + number)
 
 
-def around_jobs() -> Iterator[Job]:
+def around_jobs() -> Iterator[SynthesisJob]:
     """Second turns, and what is no command: up to half a minute of talk, music, silence."""
     for number, text in enumerate(FOLLOW_UPS):
         for take in range(FOLLOW_UP_TAKES):
-            yield Job(text, _trained_voice(take), 7 * 10**6 + 1009 * number + take)
+            yield SynthesisJob(text, _trained_voice(take), 7 * 10**6 + 1009 * number + take)
     for number in range(LONG_CLIPS):
-        yield Job(long_talk(number), _trained_voice(number), 8 * 10**6 + number)
+        yield SynthesisJob(long_talk(number), _trained_voice(number), 8 * 10**6 + number)
     for number in range(SOUND_CLIPS):
-        yield Job("", "silence", number)
-        yield Job(MUSIC, "music", number)
+        yield SynthesisJob("", "silence", number)
+        yield SynthesisJob(MUSIC, "music", number)
 
 
-def word_jobs() -> Iterator[Job]:
+def word_jobs() -> Iterator[SynthesisJob]:
     """Random words, and trained sentences with one or two words exchanged for any others."""
     chance = np.random.default_rng(13)
     known = [s.command.split() for s in SENTENCES if not s.held_out]
@@ -108,7 +108,7 @@ def word_jobs() -> Iterator[Job]:
                 words[place] = str(chance.choice(WORDS))
         else:
             words = [str(word) for word in chance.choice(WORDS, chance.integers(2, 8))]
-        yield Job(" ".join(words), _trained_voice(number // 2), 9 * 10**6 + number)
+        yield SynthesisJob(" ".join(words), _trained_voice(number // 2), 9 * 10**6 + number)
 
 
 def long_talk(pick: int) -> str:
@@ -120,35 +120,35 @@ def _trained_voice(number: int) -> str:
     return ("espeak", "espeak", "flite:rms", "flite:slt")[number % 4]
 
 
-def evaluation_jobs() -> Iterator[Job]:
+def evaluation_jobs() -> Iterator[SynthesisJob]:
     """Known and new sentences by voices never trained on, and outside sentences that were not trained on either."""
     known = [s for s in SENTENCES if not s.held_out]
     chance = np.random.default_rng(11)
     known = [known[i] for i in chance.permutation(len(known))[:200]]
     new = [s for s in SENTENCES if s.held_out]
     for number in range(200):
-        yield Job(known[number % len(known)].command, "espeak-held-out", 3 * 10**6 + number)
-        yield Job(new[number % len(new)].command, "espeak-held-out", 4 * 10**6 + number)
-        yield Job(outside_sentence(10**5 + number), "espeak-held-out", 5 * 10**6 + number)
+        yield SynthesisJob(known[number % len(known)].command, "espeak-held-out", 3 * 10**6 + number)
+        yield SynthesisJob(new[number % len(new)].command, "espeak-held-out", 4 * 10**6 + number)
+        yield SynthesisJob(outside_sentence(10**5 + number), "espeak-held-out", 5 * 10**6 + number)
     for voice in EVALUATED_ONLY:
         for number in range(70):
-            yield Job(known[number % len(known)].command, voice, 6 * 10**6 + number)
+            yield SynthesisJob(known[number % len(known)].command, voice, 6 * 10**6 + number)
 
 
-def around_evaluation_jobs() -> Iterator[Job]:
+def around_evaluation_jobs() -> Iterator[SynthesisJob]:
     """What `around_jobs` trains, of clips and voices never trained on; and commands for a typed addition."""
     for number in range(FOLLOW_UPS_EVALUATED):
-        yield Job(list(FOLLOW_UPS)[number % len(FOLLOW_UPS)], "espeak-held-out", 9 * 10**6 + number)
+        yield SynthesisJob(list(FOLLOW_UPS)[number % len(FOLLOW_UPS)], "espeak-held-out", 9 * 10**6 + number)
     commands = {s.command for s in SENTENCES if not s.held_out}
     short = [command for command in sorted(commands) if any(f"{command} in the {room}" in commands for room in ROOMS)]
     for number in range(TYPED_EVALUATED):
-        yield Job(short[number % len(short)], "espeak-held-out", 10 * 10**6 + number)
+        yield SynthesisJob(short[number % len(short)], "espeak-held-out", 10 * 10**6 + number)
     voices = ("espeak-held-out", "espeak-held-out", "espeak-held-out", "flite:awb")
     for number in range(LONG_EVALUATED):
-        yield Job(long_talk(LONG_CLIPS + number), voices[number % len(voices)], 11 * 10**6 + number)
+        yield SynthesisJob(long_talk(LONG_CLIPS + number), voices[number % len(voices)], 11 * 10**6 + number)
     for number in range(SOUNDS_EVALUATED):
-        yield Job("", "silence", SOUND_CLIPS + number)
-        yield Job(MUSIC, "music", SOUND_CLIPS + number)
+        yield SynthesisJob("", "silence", SOUND_CLIPS + number)
+        yield SynthesisJob(MUSIC, "music", SOUND_CLIPS + number)
 
 
 def training_features(cache: Path) -> list[Features]:
@@ -160,7 +160,7 @@ def training_features(cache: Path) -> list[Features]:
     ]
 
 
-def _features(cache: Path, name: str, jobs: Callable[[], Iterator[Job]], answered: bool) -> Features:
+def _features(cache: Path, name: str, jobs: Callable[[], Iterator[SynthesisJob]], answered: bool) -> Features:
     """Augmented log-mel of a set, `PASSES` versions of every clip; made once."""
     clips = make_clips(jobs(), cache / f"{name}.npz", f"speaking the set {name!r}")
     mel_path, about_path = cache / f"{name}-mel.f16", cache / f"{name}-mel.json"

@@ -19,12 +19,12 @@ from typing import Any
 
 import jiwer
 import numpy as np
-from asking import CONDITIONS, ERR, Answer, Desk, Desks, Question, Said, sound_of
+from asking import CONDITIONS, ERR, Desk, Desks, PebbleAnswer, PebbleQuestion, Said, sound_of
 from codec import Voice, make_voices
 from data import around_evaluation_jobs, evaluation_jobs
 from judge import as_heard, with_neighbours, world_sentences
 from report import PARTS, tables, write_rows
-from synthesise import EVALUATED_ONLY, RATE, Clips, make_clips, style
+from synthesise import EVALUATED_ONLY, RATE, ClipStore, make_clips, style
 from tasks import REPLY_VOICE, mixed
 from vocabulary import NAME_INTENT, NAME_STYLE, TO_GERMAN
 from world import FOLLOW_UPS, OUTSIDE, REFUSAL, REPLIES, SENTENCES, VOICES, WORDS, followed_up
@@ -47,7 +47,7 @@ PITCH_THRESHOLD = 120
 Row = dict[str, Any]
 
 
-def cell_of(clips: Clips, number: int) -> str:
+def cell_of(clips: ClipStore, number: int) -> str:
     """Which test a clip of the set `evaluate` belongs to."""
     text, voice = clips.texts[number], clips.voices[number]
     if text not in BY_COMMAND:
@@ -57,7 +57,7 @@ def cell_of(clips: Clips, number: int) -> str:
     return NEW if BY_COMMAND[text].held_out else KNOWN
 
 
-def by_cell(clips: Clips) -> dict[str, list[int]]:
+def by_cell(clips: ClipStore) -> dict[str, list[int]]:
     """The numbers of the clips of each test of the set `evaluate`."""
     cells: dict[str, list[int]] = {}
     for number in range(len(clips)):
@@ -65,7 +65,7 @@ def by_cell(clips: Clips) -> dict[str, list[int]]:
     return cells
 
 
-def hear_questions(sets: dict[str, Clips], limit: int) -> Iterator[Question]:
+def hear_questions(sets: dict[str, ClipStore], limit: int) -> Iterator[PebbleQuestion]:
     """Recognition and spoken dialogue, quiet, in noise and in a room."""
     clips = sets["evaluate"]
     for test, numbers in by_cell(clips).items():
@@ -73,12 +73,12 @@ def hear_questions(sets: dict[str, Clips], limit: int) -> Iterator[Question]:
             for number in numbers[:limit]:
                 text = clips.texts[number]
                 words, reply = ("", REFUSAL) if test == OUTSIDE else (text, BY_COMMAND[text].reply)
-                yield Question("hear", test, condition, words, reply, ("evaluate", number))
+                yield PebbleQuestion("hear", test, condition, words, reply, ("evaluate", number))
 
 
-def around_questions(sets: dict[str, Clips], limit: int) -> Iterator[Question]:
+def around_questions(sets: dict[str, ClipStore], limit: int) -> Iterator[PebbleQuestion]:
     """What is no command, second turns, typed additions, labels and German."""
-    cells: dict[str, list[Question]] = {}
+    cells: dict[str, list[PebbleQuestion]] = {}
     for questions in (nothing_to_do, second_turns, typed_additions, labels):
         for question in questions(sets):
             cells.setdefault(question.test, []).append(question)
@@ -86,20 +86,20 @@ def around_questions(sets: dict[str, Clips], limit: int) -> Iterator[Question]:
         yield from found[:limit]
 
 
-def nothing_to_do(sets: dict[str, Clips]) -> Iterator[Question]:
+def nothing_to_do(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
     """Music, silence, and talk that is not for Pebble."""
     clips = sets["around"]
     for number, (text, voice) in enumerate(zip(clips.texts, clips.voices, strict=True)):
         clip, talk = ("around", number), text not in FOLLOW_UPS and text not in BY_COMMAND
         if voice == "silence":
-            yield Question("hear", "silence and steady noise", clip=clip)
+            yield PebbleQuestion("hear", "silence and steady noise", clip=clip)
         elif voice == "music":
-            yield Question("hear", "music", reply=REFUSAL, clip=clip)
+            yield PebbleQuestion("hear", "music", reply=REFUSAL, clip=clip)
         elif talk and LONG_SECONDS[0] <= len(clips.waveform(number)) / RATE <= LONG_SECONDS[1]:
-            yield Question("hear", "long talk", reply=REFUSAL, clip=clip)
+            yield PebbleQuestion("hear", "long talk", reply=REFUSAL, clip=clip)
 
 
-def second_turns(sets: dict[str, Clips]) -> Iterator[Question]:
+def second_turns(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
     """Another room for the command that was just given."""
     chance = np.random.default_rng(17)
     commands = sets["evaluate"].texts
@@ -109,27 +109,29 @@ def second_turns(sets: dict[str, Clips]) -> Iterator[Question]:
             changed = {first: followed_up(commands[first], FOLLOW_UPS[text]) for first in known}
             first = int(chance.choice([first for first, command in changed.items() if command]))
             reply = BY_COMMAND[changed[first]].reply
-            yield Question("reply", "second turns", reply=reply, clip=("around", number), first=("evaluate", first))
+            yield PebbleQuestion(
+                "reply", "second turns", reply=reply, clip=("around", number), first=("evaluate", first)
+            )
 
 
-def typed_additions(sets: dict[str, Clips]) -> Iterator[Question]:
+def typed_additions(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
     """Half of a command is spoken, and a room is typed."""
     random.seed(17)  # what `mixed` chooses with
     for number, text in enumerate(sets["around"].texts):
         addition = mixed(text) if text in BY_COMMAND else None
         if addition:
             typed, reply = addition
-            yield Question("reply", "spoken and typed", reply=reply, clip=("around", number), typed=typed)
+            yield PebbleQuestion("reply", "spoken and typed", reply=reply, clip=("around", number), typed=typed)
 
 
-def labels(sets: dict[str, Clips]) -> Iterator[Question]:
+def labels(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
     """Intent, style and German of what espeak's voices said."""
     clips = sets["evaluate"]
     for number, job in enumerate(evaluation_jobs()):
         test, sentence = cell_of(clips, number), BY_COMMAND.get(job.text)
         if test in EVALUATED_ONLY:
             continue
-        ask = Question("label", "", clip=("evaluate", number))
+        ask = PebbleQuestion("label", "", clip=("evaluate", number))
         intent, manner = sentence.intent if sentence else OUTSIDE, style(job.voice, job.seed)
         yield replace(ask, test=f"intent, {test}", words=intent, system=NAME_INTENT)
         if sentence:
@@ -149,15 +151,15 @@ def said_texts(limit: int) -> dict[str, list[str]]:
     return {test: found[: max(1, limit // len(VOICES))] for test, found in texts.items()}
 
 
-def speak_questions(sets: dict[str, Clips], limit: int) -> Iterator[Question]:
+def speak_questions(sets: dict[str, ClipStore], limit: int) -> Iterator[PebbleQuestion]:
     """Text to speech by all four voices."""
     for test, texts in said_texts(limit).items():
         for text in texts:
             for voice in VOICES:
-                yield Question("speak", test, "", reply=text, voice=voice)
+                yield PebbleQuestion("speak", test, "", reply=text, voice=voice)
 
 
-QUESTIONS: dict[str, Callable[[dict[str, Clips], int], Iterator[Question]]] = {
+QUESTIONS: dict[str, Callable[[dict[str, ClipStore], int], Iterator[PebbleQuestion]]] = {
     "hear": hear_questions,
     "around": around_questions,
     "speak": speak_questions,
@@ -168,9 +170,9 @@ QUESTIONS: dict[str, Callable[[dict[str, Clips], int], Iterator[Question]]] = {
 class Asked:
     """A question, its answer, and the reference bundle's answer."""
 
-    question: Question
-    answer: Answer
-    reference: Answer | None
+    question: PebbleQuestion
+    answer: PebbleAnswer
+    reference: PebbleAnswer | None
 
     @property
     def original(self) -> Said:
@@ -183,7 +185,7 @@ class Asked:
         return RANDOM if self.question.test == RANDOM else "world"
 
 
-def speaker(question: Question) -> str:
+def speaker(question: PebbleQuestion) -> str:
     """Which of the two speakers answers."""
     return question.voice.split()[1] if question.voice else REPLY_VOICE
 
@@ -204,7 +206,7 @@ def share(flags: Iterable[bool]) -> float:
     return float(np.mean(list(flags)))
 
 
-def spoken_exactly(answer: Answer, text: str, voice: Voice) -> bool:
+def spoken_exactly(answer: PebbleAnswer, text: str, voice: Voice) -> bool:
     """Whether the first codebook says exactly the words' own codes."""
     return np.array_equal(answer.codes[0], voice.say(text)[:, 0])
 
@@ -232,17 +234,17 @@ def precision(bundle: Path) -> str:
     return "+".join(sorted(found - {FLOAT32})) or FLOAT32
 
 
-class Evaluation:
+class PebbleEvaluation:
     """One bundle, part by part. `about` goes into every row; `reference` is the first bundle's evaluation, if any."""
 
-    def __init__(self, about: Row, desks: Desks, voices: dict[str, Voice], reference: Evaluation | None) -> None:
+    def __init__(self, about: Row, desks: Desks, voices: dict[str, Voice], reference: PebbleEvaluation | None) -> None:
         self._about = about
         self._desks, self._voices, self._reference = desks, voices, reference
-        self._answers: dict[str, list[Answer]] = {}
+        self._answers: dict[str, list[PebbleAnswer]] = {}
         self._sentences: dict[tuple[Said, str], str] = {}
         self._words: dict[Said, str] = {}
 
-    def rows(self, part: str, sets: dict[str, Clips], limit: int) -> Iterator[Row]:
+    def rows(self, part: str, sets: dict[str, ClipStore], limit: int) -> Iterator[Row]:
         """The rows of a part."""
         for row in self._codec(limit) if part == "codec" else self._answered(part, sets, limit):
             rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
@@ -251,7 +253,7 @@ class Evaluation:
     def _map(self, work: Callable[[Desk, Any], Any], items: Sequence[Any], what: str) -> list[Any]:
         return self._desks.map(work, items, f"{self._about['bundle']}: {what}")
 
-    def _answered(self, part: str, sets: dict[str, Clips], limit: int) -> Iterator[Row]:
+    def _answered(self, part: str, sets: dict[str, ClipStore], limit: int) -> Iterator[Row]:
         questions = list(QUESTIONS[part](sets, limit))
         answers = self._answers[part] = self._map(Desk.answer, questions, part)
         references = self._reference._answers[part] if self._reference else [None] * len(answers)
@@ -382,7 +384,7 @@ def evaluate(bundles: Sequence[Path], parts: Sequence[str], cache: Path, limit: 
     reference = None
     for bundle, named in zip(bundles, about, strict=True):
         with Desks(processes, bundle, sets, voices, sentences) as desks:
-            evaluation = Evaluation(named, desks, voices, reference)
+            evaluation = PebbleEvaluation(named, desks, voices, reference)
             for part in parts:
                 started = time.monotonic()
                 yield from evaluation.rows(part, sets, limit)

@@ -18,10 +18,10 @@ import soundfile
 from augment import quiet_room
 from data import around_evaluation_jobs, evaluation_jobs
 from rich.progress import track
-from synthesise import EVALUATED_ONLY, RATE, SOUNDS, Job, clip
+from synthesise import EVALUATED_ONLY, RATE, SOUNDS, SynthesisJob, clip
 from world import OUTSIDE, REFUSAL, SENTENCES
 
-FOLDER = Path(__file__).parent.parent.parent / "tests" / "pebble"
+FOLDER = Path(__file__).parent.parent / "tests" / "pebble"
 COUNTS = {"known": 10, "new": 10, **dict.fromkeys(EVALUATED_ONLY, 2), OUTSIDE: 6, "music": 4, "silence": 4, "typed": 4}
 LONGEST_SOUND = 4.0
 """Seconds of music or noise, which packs badly; longer clips are passed over."""
@@ -32,7 +32,7 @@ class Chosen:
     """A clip: its kind, its job, and its number in its set."""
 
     kind: str
-    job: Job
+    job: SynthesisJob
     number: int
 
 
@@ -61,7 +61,7 @@ def chosen() -> list[Chosen]:
     return [one for same in found.values() for one in same]
 
 
-def _too_long(job: Job) -> bool:
+def _too_long(job: SynthesisJob) -> bool:
     return job.voice in SOUNDS and len(SOUNDS[job.voice](job.seed)) > LONGEST_SOUND * RATE
 
 

@@ -18,8 +18,8 @@ from torch import nn
 from vocabulary import build_tokenizer, write_tokenizer
 from world import WORDS
 
-from voxrill.export.audio_encoder import AudioEncoder, EncoderConfig
-from voxrill.export.depthformer import THETA, Depthformer, DepthformerConfig
+from voxrill.export.audio_encoder import EncoderConfig, TorchAudioEncoder
+from voxrill.export.depthformer import THETA, DepthformerConfig, TorchDepthformer
 from voxrill.export.layers import MASKED, rotary_angles, swiglu_width
 from voxrill.export.lfm import LfmConfig, LfmStack, attend_all
 
@@ -118,7 +118,7 @@ class Pebble(nn.Module):
         sizes = config()
         lfm, encoder = sizes["lfm"], sizes["encoder"]
         assert isinstance(lfm, dict) and isinstance(encoder, dict)
-        self.encoder = AudioEncoder(
+        self.encoder = TorchAudioEncoder(
             EncoderConfig(
                 mel_bins=128,
                 layers=encoder["n_layers"],
@@ -136,7 +136,7 @@ class Pebble(nn.Module):
         self.text = nn.Embedding(lfm["vocab_size"], HIDDEN)
         self.audio = nn.Embedding(BOOKS * BOOK_ROWS, HIDDEN)
         dim = 96
-        self.depth = Depthformer(
+        self.depth = TorchDepthformer(
             DepthformerConfig(
                 layers=1,
                 dim=dim,

@@ -23,7 +23,7 @@ from voxrill.runtime.bundle.bundle import Bundle
 
 HERE = Path(__file__).resolve().parent
 CHECKPOINT = HERE / "checkpoint"
-SHIPPED = HERE.parents[1] / "voxrill" / "pebble"
+SHIPPED = HERE.parent / "src" / "voxrill" / "pebble"
 
 
 def world_json() -> str:

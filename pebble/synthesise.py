@@ -1,6 +1,6 @@
 """Text to speech, many voices: the only source of Pebble's training and evaluation sound.
 
-In: sentences of `world`. Out: `Clips` (int16 waveforms at 16 kHz with their text and voice) in one .npz a set, made
+In: sentences of `world`. Out: `ClipStore` (int16 waveforms at 16 kHz with their text and voice) in one .npz a set, made
 once. espeak-ng's variants and three flite voices are trained on; other espeak variants, flite's awb and festival are
 only ever evaluated on. Needs Debian's espeak-ng, flite, festival, festvox-kallpc16k, festvox-us-slt-hts.
 """
@@ -44,7 +44,7 @@ Waveform = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Job:
+class SynthesisJob:
     """One clip to make: `voice` is espeak, espeak-held-out, flite:NAME, festival:NAME, or a name of `SOUNDS`."""
 
     text: str
@@ -53,7 +53,7 @@ class Job:
 
 
 @dataclass
-class Clips:
+class ClipStore:
     """A set of clips. sound: int16, all clips joined; ends: sample where each ends."""
 
     texts: list[str]
@@ -76,7 +76,7 @@ class Clips:
         partial.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Clips:
+    def load(cls, path: Path) -> ClipStore:
         """Read what `save` wrote."""
         data = np.load(path)
         return cls(data["texts"].tolist(), data["voices"].tolist(), data["sound"], data["ends"])
@@ -132,7 +132,7 @@ def trimmed(waveform: Waveform, rate: int, floor: float = 0.01) -> Waveform:
     return waveform[max(0, loud[0] - rate // 100) : loud[-1] + 3 * rate // 100]
 
 
-def clip(job: Job) -> NDArray[np.int16]:
+def clip(job: SynthesisJob) -> NDArray[np.int16]:
     """One clip at 16 kHz, trimmed, peak 0.7."""
     if job.voice in SOUNDS:
         return (SOUNDS[job.voice](job.seed) * 0.7 * 32767).astype(np.int16)
@@ -142,15 +142,15 @@ def clip(job: Job) -> NDArray[np.int16]:
     return (waveform * 32767).astype(np.int16)
 
 
-def make_clips(jobs: Iterable[Job], path: Path, what: str) -> Clips:
+def make_clips(jobs: Iterable[SynthesisJob], path: Path, what: str) -> ClipStore:
     """The clips of `jobs`, from `path` if they were made before."""
     if path.is_file():
-        return Clips.load(path)
+        return ClipStore.load(path)
     jobs = list(jobs)
     with ThreadPoolExecutor(2) as pool:
         sounds = list(track(pool.map(clip, jobs), what, total=len(jobs)))
     ends = np.cumsum([len(sound) for sound in sounds])
-    clips = Clips([j.text for j in jobs], [j.voice for j in jobs], np.concatenate(sounds), ends)
+    clips = ClipStore([j.text for j in jobs], [j.voice for j in jobs], np.concatenate(sounds), ends)
     path.parent.mkdir(parents=True, exist_ok=True)
     clips.save(path)
     return clips

@@ -59,7 +59,7 @@ FROZEN = 0.35
 """Share of the joint stage in which the encoder stands still while the backbone learns to listen."""
 
 
-class Clips:
+class TrainingClips:
     """The training features in batches of like length. A clip's number counts through all sets."""
 
     def __init__(self, sets: list[Features]) -> None:
@@ -182,7 +182,7 @@ def train_speech(cache: Path, seconds: float) -> None:
 
 def train_encoder(cache: Path, seconds: float) -> None:
     """The encoder alone, by word CTC."""
-    model, clips = Pebble(), Clips(training_features(cache))
+    model, clips = Pebble(), TrainingClips(training_features(cache))
     run = Run(cache / "encoder.pt", model, RATE["encoder"])
     random.seed(run.step)
     until = time.monotonic() + seconds
@@ -214,7 +214,7 @@ def train_further(cache: Path, seconds: float) -> None:
 
 def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, frozen: float) -> None:
     """Every lesson in turn; for a share `frozen` of the steps the encoder stands still."""
-    voices, clips = make_voices(cache), Clips(training_features(cache))
+    voices, clips = make_voices(cache), TrainingClips(training_features(cache))
     run = Run(cache / f"{stage}.pt", model, RATE[stage])
     ears = Ears(model, clips, voices)
     random.seed(run.step)
@@ -237,7 +237,7 @@ def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, frozen: f
 
 def _learn_heads(model: Pebble, cache: Path) -> None:
     """The word CTC and current-word heads, everything else standing still."""
-    voices, clips = make_voices(cache), Clips(training_features(cache))
+    voices, clips = make_voices(cache), TrainingClips(training_features(cache))
     optimizer = torch.optim.AdamW([*model.ctc.parameters(), *model.current_word.parameters()], 5e-3)
     for step in range(HEADS_STEPS):
         numbers = clips.next()
@@ -257,7 +257,7 @@ def _learn_heads(model: Pebble, cache: Path) -> None:
 class Ears:
     """The lessons that begin with sound. frozen: whether the encoder stands still."""
 
-    def __init__(self, model: Pebble, clips: Clips, voices: dict[str, Voice]) -> None:
+    def __init__(self, model: Pebble, clips: TrainingClips, voices: dict[str, Voice]) -> None:
         self.model, self.clips, self.voices = model, clips, voices
         self.frozen = False
         self._second: dict[str, list[int]] = {}

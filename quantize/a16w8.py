@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize
 from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
-from voxrill.quantize.turns import Turn, record
+from voxrill.quantize.turns import CapturedTurn, record
 from voxrill.runtime.bundle import contract
 from voxrill.runtime.bundle.contract import GraphSpec
 from voxrill.runtime.engine.audio_encoder import AudioEncoder
@@ -91,7 +91,7 @@ def overhear(model: Engine, sounds: Sequence[Floats]) -> dict[str, Feeds]:
     return feeds
 
 
-def _live_again(turn: Turn, backbones: Sequence[Backbone], codec: Codec) -> None:
+def _live_again(turn: CapturedTurn, backbones: Sequence[Backbone], codec: Codec) -> None:
     """The prompt by each prefill graph, and after the last of them the rest."""
     for backbone in backbones:
         state = backbone.new_state()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from voxrill.export.shared_weights import share_weights
 from voxrill.quantize.a16w8 import A16W8, overhear, to_a16w8
 from voxrill.quantize.calibration import Calibration
-from voxrill.quantize.graph import Moments, Report, Weight, external_place, large_weights, quantize_graph
+from voxrill.quantize.graph import Moments, QuantizeReport, Weight, external_place, large_weights, quantize_graph
 from voxrill.quantize.recipe import GPTQ, Recipe, read_recipe
 from voxrill.quantize.turns import record
 from voxrill.quantize.weights import to_int8
@@ -29,7 +29,7 @@ from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, TEXT_HEAD,
 from voxrill.runtime.bundle.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 AUDIO_EMBEDDINGS = "audio_embeddings"
 """The table of spoken frames, by the name a recipe gives it."""
@@ -40,7 +40,7 @@ def quantize_bundle(
     bundle: Bundle,
     target: Path,
     recipe: Recipe,
-    progress: Progress = quiet,
+    progress: Progress = no_progress,
     fast_prefill: bool = False,
     sounds: Sequence[NDArray[np.float32]] = (),
 ) -> Bundle:
@@ -75,7 +75,7 @@ def quantize_bundle(
     moments = _calibrate(bundle, recipe, weights, sounds)
     overheard = _overhear(bundle, recipe, sounds)
     replaced = {manifest.audio_embeddings.file}
-    reports: dict[str, Report] = {}
+    reports: dict[str, QuantizeReport] = {}
     graphs: dict[str, GraphFile] = {}
     with replacing_bundle(target) as partial:
         for done, (name, graph) in enumerate(manifest.graphs.items()):
@@ -140,7 +140,7 @@ def _overhear(
     return {graph: feeds for graph, feeds in heard.items() if recipe.is_static(graph)}
 
 
-def _prefill(bundle: Bundle, partial: Path) -> tuple[GraphFile, Report]:
+def _prefill(bundle: Bundle, partial: Path) -> tuple[GraphFile, QuantizeReport]:
     """The decoder once more, in 8 bits."""
     file = f"{DECODER_PREFILL}.onnx"
     source = bundle.path(bundle.manifest.graphs[DECODER].file)
@@ -148,7 +148,7 @@ def _prefill(bundle: Bundle, partial: Path) -> tuple[GraphFile, Report]:
     return GraphFile(file, report.precision), report
 
 
-def _text_table(bundle: Bundle, partial: Path, report: Report) -> Table:
+def _text_table(bundle: Bundle, partial: Path, report: QuantizeReport) -> Table:
     """Where the text head's weight lies in its data file: its columns are the text embeddings."""
     old = bundle.manifest.text_embeddings
     name = next(iter(report.bits))
@@ -177,7 +177,7 @@ def _audio_table(bundle: Bundle, partial: Path, recipe: Recipe) -> Table:
     return Table(AUDIO_TABLE_FILE, 0, old.shape, dtype="int8", scales=matrix.values.nbytes)
 
 
-def _write_report(partial: Path, recipe: Recipe, reports: dict[str, Report]) -> None:
+def _write_report(partial: Path, recipe: Recipe, reports: dict[str, QuantizeReport]) -> None:
     content: dict[str, Any] = {
         "recipe": msgspec.to_builtins(recipe),
         "graphs": {name: asdict(report) for name, report in reports.items()},

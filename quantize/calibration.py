@@ -19,7 +19,7 @@ from onnx import helper
 
 from voxrill.devices.providers import CPU, data_file, session_options
 from voxrill.quantize.graph import Weight, load_graph
-from voxrill.quantize.turns import Turn
+from voxrill.quantize.turns import CapturedTurn
 from voxrill.runtime.bundle.bundle import Bundle, link_file
 from voxrill.runtime.bundle.contract import DECODER, DEPTHFORMER, KV_CAPACITY
 from voxrill.runtime.engine.depthformer import forced_noise
@@ -52,7 +52,7 @@ class Calibration:
         UsageError: the graph cannot be calibrated, or no step of the turns runs it.
     """
 
-    def __init__(self, model: Engine, graph: str, weights: Sequence[Weight], turns: Sequence[Turn]) -> None:
+    def __init__(self, model: Engine, graph: str, weights: Sequence[Weight], turns: Sequence[CapturedTurn]) -> None:
         if graph not in CALIBRATED:
             raise UsageError(
                 f"the recipe asks for gptq in {graph}", f"It works in {', '.join(CALIBRATED)}; use k_quant there"
@@ -111,7 +111,7 @@ def _exposed(bundle: Bundle, graph: str, weights: set[str], folder: Path) -> tup
     return path, {name: weight for name, (_, weight) in inputs.items()}
 
 
-def _decoder_feeds(model: Engine, turns: Sequence[Turn]) -> Iterator[dict[str, Array]]:
+def _decoder_feeds(model: Engine, turns: Sequence[CapturedTurn]) -> Iterator[dict[str, Array]]:
     """Every turn whole, from an empty state."""
     for turn in turns:
         count = len(turn.rows)
@@ -125,7 +125,7 @@ def _decoder_feeds(model: Engine, turns: Sequence[Turn]) -> Iterator[dict[str, A
         yield feed
 
 
-def _depthformer_feeds(model: Engine, turns: Sequence[Turn]) -> Iterator[dict[str, Array]]:
+def _depthformer_feeds(model: Engine, turns: Sequence[CapturedTurn]) -> Iterator[dict[str, Array]]:
     """Every frame that was spoken, from the hidden state it came from."""
     backbone, codes = model.parts.backbone, model.manifest.model.codes
     for turn in turns:

@@ -59,7 +59,7 @@ class Weight:
 
 
 @dataclass
-class Report:
+class QuantizeReport:
     """What became of a graph. bits: of every large weight; kept: why a weight stayed float32; nodes: how many of each.
 
     nodes counts the quantised operators, so that a quantiser that silently skips nodes is seen. methods: how the
@@ -104,7 +104,7 @@ def quantize_graph(
     external: bool = False,
     data_stays: bool = False,
     moments: Moments | None = None,
-) -> Report:
+) -> QuantizeReport:
     """Write the quantised form of one graph.
 
     Args:
@@ -159,7 +159,7 @@ class _Work:
         self, graph: str, proto: onnx.ModelProto, folder: Path, recipe: Recipe, moments: Moments | None
     ) -> None:
         self.graph, self.proto, self.folder, self.recipe, self.moments = graph, proto, folder, recipe, moments
-        self.report = Report()
+        self.report = QuantizeReport()
         self._new: dict[str, onnx.TensorProto] = {}
 
     def run(self, data_stays: bool) -> None:

@@ -29,7 +29,7 @@ MANY = 200
 
 
 @dataclass(frozen=True)
-class Group:
+class WeightGroup:
     """Weights of one graph that get the same number of bits. pattern: their name in a recipe."""
 
     graph: str
@@ -48,7 +48,7 @@ class Inventory:
     size: bytes of the bundle with 8 bits wherever there is an 8-bit form.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[WeightGroup, ...]
     tables: tuple[tuple[str, str], ...]
     size: int
 
@@ -84,11 +84,11 @@ def take_inventory(bundle: Bundle, by: By | None = None, graphs: Sequence[str] =
     return Inventory(_groups(asked, by), tables, manifest.size - saved)
 
 
-def _groups(weights: Sequence[tuple[str, Weight]], by: By) -> tuple[Group, ...]:
+def _groups(weights: Sequence[tuple[str, Weight]], by: By) -> tuple[WeightGroup, ...]:
     found: dict[tuple[str, str], list[Weight]] = {}
     for graph, weight in weights:
         found.setdefault((graph, PATTERNS[by](weight.name)), []).append(weight)
-    return tuple(Group(graph, pattern, tuple(members)) for (graph, pattern), members in found.items())
+    return tuple(WeightGroup(graph, pattern, tuple(members)) for (graph, pattern), members in found.items())
 
 
 def stored_size(weight: Weight, bits: int, block: int) -> int:

@@ -23,9 +23,9 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from voxrill.quantize.graph import quantize_graph
-from voxrill.quantize.groups import Group
+from voxrill.quantize.groups import WeightGroup
 from voxrill.quantize.recipe import K_QUANT, Recipe, Rule
-from voxrill.quantize.turns import Turn, record
+from voxrill.quantize.turns import CapturedTurn, record
 from voxrill.runtime.bundle.bundle import Bundle, link_file
 from voxrill.runtime.bundle.contract import AUDIO_ENCODER, DECODER
 from voxrill.runtime.bundle.manifest import FLOAT32, Task
@@ -38,7 +38,7 @@ from voxrill.runtime.engine.generate import Frame, Token
 from voxrill.runtime.engine.session import Graph
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 Floats = NDArray[np.float32]
 
@@ -51,7 +51,7 @@ class Lived:
     (codebooks, vocab).
     """
 
-    turn: Turn
+    turn: CapturedTurn
     hidden: Floats
     logits: list[Floats]
 
@@ -76,7 +76,7 @@ class Cost:
 class Measured:
     """What a group costs in 4 bits and in 8, and the bytes that 4 bits save beside 8."""
 
-    group: Group
+    group: WeightGroup
     cost4: float
     cost8: float
     saved: int
@@ -94,12 +94,12 @@ class Measured:
 
 def measure(
     bundle: Bundle,
-    groups: Sequence[Group],
+    groups: Sequence[WeightGroup],
     sounds: Sequence[Floats],
     folder: Path,
     block: int = 128,
     threads: int = 0,
-    progress: Progress = quiet,
+    progress: Progress = no_progress,
 ) -> list[Measured]:
     """Measure every group; those that 4 bits cost most for each byte saved come first.
 
@@ -161,7 +161,7 @@ class _Trials:
             spec.codec.graph: self._codec,
         }
 
-    def cost(self, group: Group, rule: Rule) -> Cost:
+    def cost(self, group: WeightGroup, rule: Rule) -> Cost:
         """What `group` costs, stored as `rule` says, with everything else in float32."""
         rules = [replace(rule, name=weight.name) for weight in group.weights]
         source = self.bundle.path(self.bundle.manifest.graphs[group.graph].file)
@@ -224,7 +224,7 @@ def _live(model: Engine, sound: Floats, task: Task) -> Lived:
     return Lived(turn, hidden, logits)
 
 
-def _states(backbone: Backbone, rows: Floats, turn: Turn) -> Floats:
+def _states(backbone: Backbone, rows: Floats, turn: CapturedTurn) -> Floats:
     """The hidden state before each step of the answer: the prompt at once, then row by row, as when it was made."""
     state = backbone.new_state()
     hidden = [backbone.forward(rows[: turn.prompt], state)[-1:]]

@@ -1,6 +1,6 @@
 """Real turns, recorded: what the graphs are given when a model hears a sound and answers it.
 
-In: a loaded model and a sound. Out: a `Turn`. Greedy.
+In: a loaded model and a sound. Out: a `CapturedTurn`. Greedy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GREEDY = Sampling()
 
 
 @dataclass(frozen=True)
-class Turn:
+class CapturedTurn:
     """One turn as the first model lived it.
 
     sound: what it heard; rows (n, hidden): prompt and answer, of which `heard` are the sound's and the first `prompt`
@@ -39,7 +39,7 @@ class Turn:
         yield from zip(self.steps, hidden[self.prompt - 1 :], strict=False)
 
 
-def record(model: Engine, sound: Floats, task: Task) -> Turn:
+def record(model: Engine, sound: Floats, task: Task) -> CapturedTurn:
     """A sound (samples,) at 16 kHz and what the model makes of it."""
     context, parts = model.conversation(system=task.system).context, model.parts
     with context.turn("user"):
@@ -53,4 +53,4 @@ def record(model: Engine, sound: Floats, task: Task) -> Turn:
         parts.embed_tokens([step.id]) if isinstance(step, Token) else parts.embed_frames(step.codes[:, None])
         for step in steps
     ]
-    return Turn(sound, np.concatenate([prompt, *answer]), heard, len(prompt), steps)
+    return CapturedTurn(sound, np.concatenate([prompt, *answer]), heard, len(prompt), steps)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A hidden name beside `path` to write a file to; it takes the name when the block ends well, else it is gone."""
     part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:

@@ -25,7 +25,7 @@ def result_of(steps: Generator[Any, None, Result]) -> Result:
             return result
 
 
-def quiet(_stage: str, _done: int, _total: int) -> None:
+def no_progress(_stage: str, _done: int, _total: int) -> None:
     """The `Progress` that shows nothing."""
 
 

@@ -21,7 +21,8 @@ import pytest
 import voxrill
 from benchmarks.talk.sound_server import SoundServer, check_pulseaudio
 from tests.checkpoints import FAMILIES, make_checkpoint
-from tests.commands import CommandLine
+from tests.command_line import CommandLine
+from tests.places import ROOT
 from voxrill.runtime.audio.devices import portaudio
 from voxrill.runtime.bundle.contract import StaticShapes
 from voxrill.runtime.errors import VoxrillError
@@ -89,7 +90,7 @@ def import_exporter() -> Any:
 @pytest.fixture(scope="module")
 def recipe():
     """Modules of `pebble` by name: `recipe("world")`."""
-    folder = str(Path(__file__).parent.parent / "examples" / "pebble")
+    folder = str(ROOT / "pebble")
     sys.path.insert(0, folder)
     try:
         yield importlib.import_module

@@ -15,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 import voxrill
+from tests.places import ROOT
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.serve.guard import Admission
 from voxrill.runtime.serve.limits import Limits
@@ -22,7 +23,7 @@ from voxrill.runtime.serve.running import Address, config
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.door import Wyoming
 
-QUESTION = Path(__file__).parent.parent / "examples" / "question.wav"
+QUESTION = ROOT / "examples" / "question.wav"
 HEARD, ANSWER = "turn on the kitchen lights", "kitchen lights on"
 """What is said in `QUESTION`, and what the built-in model answers."""
 

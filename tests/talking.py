@@ -7,10 +7,10 @@ plays that much, the listener hears it, the mind does as many steps as it is giv
 import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from tests.places import ROOT
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Block
@@ -18,9 +18,9 @@ from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.talk.events import AssistantSaid, Notice, TurnEnded
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Listener
-from voxrill.runtime.talk.mind import Mind, MindOptions
+from voxrill.runtime.talk.responder import Responder, ResponderOptions
 
-CLIPS = Path(__file__).parent / "pebble"
+CLIPS = ROOT / "tests" / "pebble"
 HELD_OUT = json.loads((CLIPS / "held_out.json").read_text(encoding="utf-8"))
 SPOKEN = [clip for clip in HELD_OUT if clip["kind"] in ("known", "new")]
 
@@ -105,7 +105,7 @@ class Scene:
     """A talk with `model`; `steps` is how much the mind does while a block of 32 ms passes."""
 
     model: object
-    mind_options: MindOptions = field(default_factory=lambda: MindOptions(turns=0))
+    mind_options: ResponderOptions = field(default_factory=lambda: ResponderOptions(turns=0))
     endpointer: object = None
     barge_in: bool = False
     steps: int = 1000
@@ -121,7 +121,7 @@ class Scene:
         self.floor = Floor(self.player)
         self.conversation = self.model.conversation()
         self.signals = []
-        self.mind = Mind(
+        self.responder = Responder(
             self.conversation,
             self.player,
             self.floor,
@@ -144,7 +144,7 @@ class Scene:
 
     def _post(self, signal):
         self.signals.append(signal)
-        self.mind.inbox.put(signal)
+        self.responder.inbox.put(signal)
 
     def pass_block(self, samples):
         """32 ms pass."""
@@ -153,7 +153,7 @@ class Scene:
         block = Block(samples, BLOCK * len(self.blocks), self.now)
         self.blocks.extend(self.listener.hear(block))
         for _ in range(self.steps):
-            if not self.mind.step():
+            if not self.responder.step():
                 break
 
     def hear(self, *sounds):

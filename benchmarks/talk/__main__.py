@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks.talk.cli import app
+from benchmarks.talk.commands import app
 from voxrill.runtime.errors import VoxrillError
 
 try:

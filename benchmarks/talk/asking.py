@@ -31,7 +31,7 @@ _USER, _PROGRAM = 0, 1
 
 
 @dataclass(frozen=True)
-class Question:
+class SpokenQuestion:
     """What is asked: samples (n,) at the wire's rate; reply is what is to be said to it, None if that is not known."""
 
     name: str
@@ -40,7 +40,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedTurn:
     """A turn. wait: seconds from the question's last voiced sample to the answer's first, None if it was lost.
 
     early: whether the answer began before the question was over. told: what the program wrote about the turn.
@@ -54,7 +54,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Interrupted:
+class Interruption:
     """An interruption.
 
     stopped: seconds from its first voiced sample to the answer's last, None if the answer was over by itself before;
@@ -66,7 +66,7 @@ class Interrupted:
     answered: bool
 
 
-def ask(user: VirtualUser, subject: Subject, question: Question) -> Asked:
+def ask(user: VirtualUser, subject: Subject, question: SpokenQuestion) -> AskedTurn:
     """Ask, wait for the answer's end, and read the wait off the recording."""
     _drain(subject)
     user.listen()
@@ -76,12 +76,12 @@ def ask(user: VirtualUser, subject: Subject, question: Question) -> Asked:
     told = subject.told()
     right = None if question.reply is None else told.get("text", "").strip() == question.reply
     if asked is None or answered is None:
-        return Asked(question.name, None, False, right, told)
+        return AskedTurn(question.name, None, False, right, told)
     wait = (answered[0] - asked[1]) / WIRE_RATE
-    return Asked(question.name, None if wait < 0 else wait, wait < 0, right, told)
+    return AskedTurn(question.name, None if wait < 0 else wait, wait < 0, right, told)
 
 
-def interrupt(user: VirtualUser, subject: Subject, first: Question, second: Question) -> Interrupted:
+def interrupt(user: VirtualUser, subject: Subject, first: SpokenQuestion, second: SpokenQuestion) -> Interruption:
     """Ask `first`, and `second` into the answer."""
     _drain(subject)
     user.listen()
@@ -92,10 +92,10 @@ def interrupt(user: VirtualUser, subject: Subject, first: Question, second: Ques
     heard = _until(subject, user, lambda sound: _is_over(sound, second))
     asked, speech = voiced(heard[:, _USER], WIRE_RATE), heard[:, _PROGRAM]
     if asked is None:
-        return Interrupted(second.name, None, False)
+        return Interruption(second.name, None, False)
     rest, reply = voiced(speech[: asked[1]], WIRE_RATE), voiced(speech[asked[1] :], WIRE_RATE)
     stopped = None if rest is None or rest[1] <= asked[0] else (rest[1] - asked[0]) / WIRE_RATE
-    return Interrupted(second.name, stopped, reply is not None)
+    return Interruption(second.name, stopped, reply is not None)
 
 
 def _drain(subject: Subject) -> None:
@@ -118,7 +118,7 @@ def _has_begun(heard: Floats) -> bool:
     return answered is not None and len(heard) - answered[0] >= INTERRUPT_SECONDS * WIRE_RATE
 
 
-def _is_over(heard: Floats, question: Question) -> bool:
+def _is_over(heard: Floats, question: SpokenQuestion) -> bool:
     """Whether the answer after the whole question is over, or lost."""
     if len(heard) < len(question.samples):
         return False

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.talk.asking import Asked
+from benchmarks.talk.asking import AskedTurn
 from voxrill.runtime.apps.evaluation.figures import percentile
 
 SHARES = {"median": 0.5, "p90": 0.9, "max": 1.0}
@@ -77,7 +77,7 @@ class FirstSound:
         return self.hidden / self.work
 
 
-def first_sound(turn: Asked) -> FirstSound | None:
+def first_sound(turn: AskedTurn) -> FirstSound | None:
     """The turn's first sound, None if it never came."""
     at: dict[str, Any] = turn.told.get("trace", {})
     if any(at.get(name) is None for name in (*_NEEDED, *_WORK)):
@@ -115,7 +115,7 @@ def figures(sounds: Sequence[FirstSound]) -> dict[str, dict[str, float]]:
     }
 
 
-def group(name: str, turns: Sequence[Asked]) -> dict[str, Any]:
+def group(name: str, turns: Sequence[AskedTurn]) -> dict[str, Any]:
     """Turns of one kind of question: figures, what went wrong, and every turn."""
     sounds = [sound for sound in map(first_sound, turns) if sound is not None]
     return {

@@ -28,14 +28,14 @@ from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.bundle.contract import InterleaveSpec
 from voxrill.runtime.bundle.manifest import Sampling
-from voxrill.runtime.engine.context import Heard, Piece, Tokens
+from voxrill.runtime.engine.context import HeardSound, Piece, Tokens
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.sampling import Floats, Sampler
 from voxrill.runtime.talk.events import View
-from voxrill.runtime.talk.loop import Keepers, Talk, TalkOptions
-from voxrill.runtime.talk.mind import MindOptions
-from voxrill.runtime.talk.reply import Turn
+from voxrill.runtime.talk.loop import Talk, TalkOptions, TalkSinks
+from voxrill.runtime.talk.reply import TalkTurn
+from voxrill.runtime.talk.responder import ResponderOptions
 from voxrill.runtime.talk.view import make_view
 
 ENDINGS = ("im_end", "text_end", "audio_start")
@@ -89,13 +89,13 @@ def steps_of(seconds: float, frame_seconds: float, pattern: InterleaveSpec) -> i
 
 def asked_positions(pieces: list[Piece]) -> int:
     """Positions that were taken in between the last question's sound and its answer's first token."""
-    last = max(number for number, piece in enumerate(pieces) if isinstance(piece, Heard))
+    last = max(number for number, piece in enumerate(pieces) if isinstance(piece, HeardSound))
     sound, closing, opening = pieces[last : last + 3]
-    assert isinstance(sound, Heard) and isinstance(closing, Tokens) and isinstance(opening, Tokens)
+    assert isinstance(sound, HeardSound) and isinstance(closing, Tokens) and isinstance(opening, Tokens)
     return len(sound.rows) + len(closing.ids) + len(opening.ids)
 
 
-def described(turn: Turn, pieces: list[Piece]) -> dict[str, Any]:
+def described(turn: TalkTurn, pieces: list[Piece]) -> dict[str, Any]:
     """What is told of a turn."""
     return {
         "underruns": turn.trace.underruns,
@@ -114,9 +114,9 @@ def forced_talk(
     codec = model.codec.spec
     steps = steps_of(seconds, codec.frame_samples / codec.sample_rate, model.parts.spec.interleave)
     conversation = endless_conversation(model)
-    keepers = Keepers(turn=lambda turn: tell(described(turn, conversation.context.pieces)))
+    keepers = TalkSinks(turn=lambda turn: tell(described(turn, conversation.context.pieces)))
     system = AudioSystem()
-    talk_options = TalkOptions(MindOptions(max_new_tokens=steps), options, barge_in=True)
+    talk_options = TalkOptions(ResponderOptions(max_new_tokens=steps), options, barge_in=True)
     speaker = Speaker(system, model.sample_rate)
     return Talk(conversation, DeviceMicrophone(system), speaker, view, talk_options, keepers)
 

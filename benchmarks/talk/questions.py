@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from benchmarks.talk.asking import Question
+from benchmarks.talk.asking import SpokenQuestion
 from benchmarks.talk.measuring import voiced
 from benchmarks.talk.sound_server import WIRE_RATE
 from voxrill.runtime.audio.audio_file import SOUND_FILES, read_audio
@@ -21,7 +21,7 @@ from voxrill.runtime.errors import UsageError
 
 LIST = "held_out.json"
 
-HELD_OUT = Path(__file__).resolve().parents[3] / "tests" / "pebble"
+HELD_OUT = Path(__file__).resolve().parents[2] / "tests" / "pebble"
 
 SILENCE = 0.2
 """Seconds at the end of questions that were joined."""
@@ -29,13 +29,13 @@ SILENCE = 0.2
 _NOT_SPOKEN = ("music", "silence", "typed")
 
 
-class _Entry(msgspec.Struct):
+class _QuestionEntry(msgspec.Struct):
     file: str
     kind: str
     reply: str
 
 
-def read_questions(folder: Path | None, count: int) -> list[Question]:
+def read_questions(folder: Path | None, count: int) -> list[SpokenQuestion]:
     """So many questions, the folder's in turn.
 
     Raises:
@@ -46,22 +46,22 @@ def read_questions(folder: Path | None, count: int) -> list[Question]:
         raise UsageError("there are no questions to ask", "Give a folder of spoken questions: --questions FOLDER")
     folder = folder or HELD_OUT
     if (folder / LIST).is_file():
-        entries = msgspec.json.decode((folder / LIST).read_bytes(), type=list[_Entry])
+        entries = msgspec.json.decode((folder / LIST).read_bytes(), type=list[_QuestionEntry])
         replies: dict[str, str | None] = {one.file: one.reply for one in entries if one.kind not in _NOT_SPOKEN}
     else:
         replies = {path.name: None for path in sorted(folder.glob("*")) if path.suffix.lower() in SOUND_FILES}
     if not replies:
         raise UsageError(f"{folder} holds no sounds", f"Put spoken questions there, as {', '.join(SOUND_FILES)}")
-    questions = [Question(name, read_audio(folder / name, WIRE_RATE), reply) for name, reply in replies.items()]
+    questions = [SpokenQuestion(name, read_audio(folder / name, WIRE_RATE), reply) for name, reply in replies.items()]
     return list(islice(cycle(questions), count))
 
 
-def joined(questions: Sequence[Question], seconds: float) -> list[Question]:
+def joined(questions: Sequence[SpokenQuestion], seconds: float) -> list[SpokenQuestion]:
     """Questions of so many seconds of speech: each goes on with those after it, without a pause, and is cut there."""
     speech = [question.samples[slice(*(voiced(question.samples, WIRE_RATE) or (0, 0)))] for question in questions]
     length, silence = round(seconds * WIRE_RATE), np.zeros(round(SILENCE * WIRE_RATE), np.float32)
     found = []
     for number, question in enumerate(questions):
         whole = np.concatenate([*speech[number:], *speech[:number]])
-        found.append(Question(question.name, np.concatenate([whole[:length], silence])))
+        found.append(SpokenQuestion(question.name, np.concatenate([whole[:length], silence])))
     return found

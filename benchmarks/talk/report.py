@@ -13,19 +13,19 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.talk.asking import Asked, Interrupted
+from benchmarks.talk.asking import AskedTurn, Interruption
 from voxrill.runtime.apps.evaluation.figures import percentile
 
 SHARES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
 @dataclass
-class Result:
+class ProgramResult:
     """What one program did."""
 
     name: str
-    turns: list[Asked] = field(default_factory=list)
-    interruptions: list[Interrupted] = field(default_factory=list)
+    turns: list[AskedTurn] = field(default_factory=list)
+    interruptions: list[Interruption] = field(default_factory=list)
 
     @property
     def waits(self) -> list[float]:
@@ -55,7 +55,7 @@ class Result:
         }
 
 
-def growth(turns: Sequence[Asked]) -> dict[str, list[float]]:
+def growth(turns: Sequence[AskedTurn]) -> dict[str, list[float]]:
     """What may grow in a long talk, as its medians over the first and the last fifth of the turns.
 
     wait: seconds; private_memory: bytes that the program holds, if it tells.
@@ -78,7 +78,7 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {name: round(percentile(seconds, share), 4) for name, share in SHARES.items()} if seconds else {}
 
 
-def as_json(results: Sequence[Result], about: dict[str, Any]) -> dict[str, Any]:
+def as_json(results: Sequence[ProgramResult], about: dict[str, Any]) -> dict[str, Any]:
     """Everything: figures, and every turn."""
     programs = [
         {
@@ -91,7 +91,7 @@ def as_json(results: Sequence[Result], about: dict[str, Any]) -> dict[str, Any]:
     return {**about, "programs": programs}
 
 
-def table(results: Sequence[Result]) -> Table:
+def table(results: Sequence[ProgramResult]) -> Table:
     """Milliseconds, a row a program."""
     drawn = Table(title="from the question's last voiced sample to the answer's first, ms", title_justify="left")
     for column in (
@@ -119,7 +119,7 @@ def table(results: Sequence[Result]) -> Table:
     return drawn
 
 
-def growth_table(results: Sequence[Result]) -> Table:
+def growth_table(results: Sequence[ProgramResult]) -> Table:
     """Waits, ms, and memory, MB, at the beginning and the end, a row a program."""
     drawn = Table(title="medians over the first and the last fifth of the turns", title_justify="left")
     for column in ("", "wait, ms", "private memory, MB"):
@@ -138,7 +138,7 @@ def _ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{1000 * seconds:.0f}"
 
 
-def plot(results: Sequence[Result], path: Path, title: str) -> None:
+def plot(results: Sequence[ProgramResult], path: Path, title: str) -> None:
     """Draw the share of turns that were answered within each wait, a line a program, as a PNG."""
     from matplotlib.figure import Figure
 

@@ -42,7 +42,7 @@ master_channel_map=front-left channel_map=mono remix=no
 
 
 @dataclass(frozen=True)
-class Wire:
+class SoundWire:
     """A wire between user and program. server: what PulseAudio's own programs need to reach it."""
 
     name: str
@@ -113,11 +113,11 @@ class SoundServer:
         """End it: its devices vanish."""
         end(self._process)
 
-    def wire(self, name: str) -> Wire:
+    def wire(self, name: str) -> SoundWire:
         """One of the wires."""
-        return Wire(name, self._server)
+        return SoundWire(name, self._server)
 
-    def listeners(self, wire: Wire) -> int:
+    def listeners(self, wire: SoundWire) -> int:
         """How many programs have opened the wire's microphone."""
         listing = self._pactl("list", "short", "sources").stdout.splitlines()
         lines = [line.split("\t") for line in listing]

@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 
 import msgspec
 
-from benchmarks.talk.sound_server import SoundServer, Wire, end
+from benchmarks.talk.sound_server import SoundServer, SoundWire, end
 from voxrill.runtime.errors import VoxrillError
 
 _READY_SECONDS = 120.0
@@ -39,7 +39,7 @@ class Subject:
         wire: its devices.
     """
 
-    def __init__(self, name: str, command: Sequence[str], server: SoundServer, wire: Wire) -> None:
+    def __init__(self, name: str, command: Sequence[str], server: SoundServer, wire: SoundWire) -> None:
         self.name, self.wire = name, wire
         self._command, self._server = [sys.executable, *command], server
         self._lines: SimpleQueue[dict[str, Any]] = SimpleQueue()

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from benchmarks.talk.sound_server import WIRE_RATE, Wire
+from benchmarks.talk.sound_server import WIRE_RATE, SoundWire
 from voxrill.runtime.audio.protocols import Floats
 
 _FORMAT = ("--raw", "--format=float32le", f"--rate={WIRE_RATE}", "--latency-msec=20")
@@ -29,7 +29,7 @@ LONGEST = 60.0
 class VirtualUser:
     """A user at the near end of `wire`, for the length of a `with` block."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: SoundWire) -> None:
         self._wire = wire
         self._pieces: list[bytes] = []
         self._lock = Lock()

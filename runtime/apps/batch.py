@@ -22,7 +22,7 @@ import msgspec
 from voxrill.runtime.apps.subtitles import as_json
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.apps.transcription import transcribe_stream
-from voxrill.runtime.atomic_write import replacing
+from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, SOUND_FILES, read_pieces
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.bundle.bundle import Bundle, hash_file
@@ -59,7 +59,7 @@ def short_hash(made: Record) -> str:
     return hashlib.sha256(msgspec.json.encode(made, order="deterministic")).hexdigest()[:16]
 
 
-class Results:
+class ResultsFile:
     """The JSON Lines file of a batch, open within a `with` block.
 
     Args:
@@ -79,7 +79,7 @@ class Results:
             UsageError: it holds something else.
         """
         if self._out.exists():
-            with replacing(self._out) as part, open(part, "wb") as file:
+            with atomic_write(self._out) as part, open(part, "wb") as file:
                 for line in self._kept():
                     file.write(line)
         self._file = open(self._out, "ab")

@@ -14,10 +14,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from voxrill.runtime.apps.constrained import Prompt, search
+from voxrill.runtime.apps.constrained import PrefilledPrompt, search
 from voxrill.runtime.apps.control import THRESHOLD
 from voxrill.runtime.apps.functions import MOST_CALLS, MOST_FUNCTIONS, Function, spoken_calls, written_calls
-from voxrill.runtime.apps.grammar import Call, Sentence, distinct
+from voxrill.runtime.apps.grammar import Call, CommandSentence, distinct
 from voxrill.runtime.apps.token_tree import TokenTree
 from voxrill.runtime.apps.written import Written, as_transcribed
 from voxrill.runtime.engine.context import Context, Floats
@@ -89,7 +89,9 @@ class Functions:
             *([self._way(self.listing, False, called, lambda words: (words,))] if called else []),
         ]
 
-    def _way(self, system: str, aloud: bool, given: list[Sentence], forms: Callable[[str], tuple[str, ...]]) -> _Way:
+    def _way(
+        self, system: str, aloud: bool, given: list[CommandSentence], forms: Callable[[str], tuple[str, ...]]
+    ) -> _Way:
         written = Written(given, self._model.parts.tokenizer, forms, _parts)
         return _Way(system, aloud, written, written.tree, {_plain(sentence.words): sentence.call for sentence in given})
 
@@ -113,8 +115,8 @@ def _check(functions: Sequence[Function], only: str | None) -> None:
 
 
 def _counted(
-    functions: Iterable[Function], make: Callable[[Function, int], Iterator[Sentence]], most: int = MOST_CALLS
-) -> Iterator[Sentence]:
+    functions: Iterable[Function], make: Callable[[Function, int], Iterator[CommandSentence]], most: int = MOST_CALLS
+) -> Iterator[CommandSentence]:
     """The sentences of all functions, `most` of them together."""
     for function in functions:
         for sentence in make(function, most):
@@ -122,7 +124,7 @@ def _counted(
             yield sentence
 
 
-def _parts(sentence: Sentence) -> Iterator[str]:
+def _parts(sentence: CommandSentence) -> Iterator[str]:
     """What a sentence is the way to: its phrase, and the value of each parameter."""
     function = f"the function {sentence.call.command}"
     yield f"{sentence.phrase!r} of {function}"
@@ -146,7 +148,7 @@ class Caller:
     def __init__(self, model: Engine, threshold: float = THRESHOLD) -> None:
         self._model = model
         self._threshold = threshold
-        self._prompts: dict[str, Prompt] = {}
+        self._prompts: dict[str, PrefilledPrompt] = {}
 
     @property
     def contexts(self) -> list[Context]:
@@ -191,10 +193,10 @@ class Caller:
         self, way: _Way, audio: Floats | None, text: str | None, must: bool
     ) -> Generator[Context, None, FunctionCall]:
         if way.system not in self._prompts:
-            self._prompts[way.system] = Prompt(self._model, way.system)
+            self._prompts[way.system] = PrefilledPrompt(self._model, way.system)
         prompt = self._prompts[way.system]
         yield prompt.context
-        while prompt.take_in():
+        while prompt.prefill():
             yield prompt.context
         least = -math.inf if must or not self._threshold else math.log(self._threshold)
         looking = search(way.tree, prompt.ask(audio, text), least)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.runtime.apps.constrained import Prompt, log_probabilities
+from voxrill.runtime.apps.constrained import PrefilledPrompt, log_probabilities
 from voxrill.runtime.apps.token_tree import TokenTree
 from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
 from voxrill.runtime.bundle.builtin import LABELS, is_pebble
@@ -83,7 +83,7 @@ class Classifier:
                 same = self.labels[tokens.index(tokens[place])]
                 raise UsageError(f"{label!r} and {same!r} are the same label to this model", "Leave one out")
         self._tree = TokenTree(tokens, tokenizer.ids["im_end"])
-        self._prompt = Prompt(model, system)
+        self._prompt = PrefilledPrompt(model, system)
         own = _normalised(log_probabilities(self._tree, self._prompt.ask()))
         self._log_prior = np.log((1 - UNIFORM) * own + UNIFORM / len(own))
 

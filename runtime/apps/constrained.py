@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from voxrill.runtime.engine.engine import Engine
 
 
-class Prompt:
+class PrefilledPrompt:
     """A system prompt that is taken in once; any number of questions are put to it, each as though it were the first.
 
     Args:
@@ -46,7 +46,7 @@ class Prompt:
         self.context.open_turn("user")
         self._mark: ContextMark | None = None
 
-    def take_in(self) -> bool:
+    def prefill(self) -> bool:
         """Take in some of the prompt; whether more of it waits.
 
         Raises:
@@ -54,18 +54,18 @@ class Prompt:
         """
         if self._mark is not None:
             return False
-        more = self.context.take_in(PREFILL_CHUNK)
+        more = self.context.prefill(PREFILL_CHUNK)
         if not more:
             self._mark = self.context.mark()
         return more
 
-    def take_in_all(self) -> None:
+    def prefill_all(self) -> None:
         """Take in the prompt before the first question, for which `ask` would do it otherwise.
 
         Raises:
             ContextFull: it does not fit.
         """
-        while self.take_in():
+        while self.prefill():
             pass
 
     def ask(self, audio: Floats | None = None, text: str | None = None) -> Continuations:
@@ -77,7 +77,7 @@ class Prompt:
             ContextFull: it does not fit.
             UsageError: the model does not know the text's words.
         """
-        self.take_in_all()
+        self.prefill_all()
         assert self._mark is not None, "all was taken in"
         self.context.rewind(self._mark)
         if audio is not None:
@@ -138,19 +138,19 @@ def _log_softmax(logits: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Found:
+class BestSentence:
     """A sequence of the tree, by its number, and its log-probability."""
 
     number: int
     log_probability: float
 
 
-def likeliest(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Found:
+def likeliest(tree: TokenTree, text: Continuations, least: float = -math.inf) -> BestSentence:
     """What `search` finds."""
     return result_of(search(tree, text, least))
 
 
-def search(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Generator[None, None, Found]:
+def search(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Generator[None, None, BestSentence]:
     """The sequence of highest probability, found best first, in small steps: no other one has a higher.
 
     Args:
@@ -167,7 +167,7 @@ def search(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Ge
         cost, _, place = heappop(waiting)
         number = tree.complete(place)
         if number is not None:
-            return Found(number, -cost)
+            return BestSentence(number, -cost)
         if -cost < least:
             waiting.clear()
         for gain, child in _branches(tree, place, text):

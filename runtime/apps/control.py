@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from voxrill.runtime.apps.constrained import Prompt, likeliest
+from voxrill.runtime.apps.constrained import PrefilledPrompt, likeliest
 from voxrill.runtime.apps.grammar import Call, Grammar, spoken
 from voxrill.runtime.apps.hooks import find_hooks
 from voxrill.runtime.apps.written import Written
@@ -78,8 +78,8 @@ class Control:
         self._sentences = written.sentences
         self.written = written.tokens
         self._tree = written.tree
-        self._prompt = Prompt(model, model.manifest.tasks.transcribe.system)
-        self._prompt.take_in_all()
+        self._prompt = PrefilledPrompt(model, model.manifest.tasks.transcribe.system)
+        self._prompt.prefill_all()
         for text in {self.ask_back, *(self.confirmation(sentence.call) for sentence in self._sentences)}:
             tokenizer.encode(text)
 

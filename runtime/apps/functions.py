@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from voxrill.runtime.apps.grammar import Call, Command, Sentence, check_phrase, sentences, slots_in
+from voxrill.runtime.apps.grammar import Call, Command, CommandSentence, check_phrase, sentences, slots_in
 from voxrill.runtime.apps.slots import Forms, Value, said
 from voxrill.runtime.errors import UsageError
 
@@ -176,7 +176,7 @@ def _key(value: Value) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def spoken_calls(function: Function, most: int) -> Iterator[Sentence]:
+def spoken_calls(function: Function, most: int) -> Iterator[CommandSentence]:
     """Every way to say a call, `most` of them.
 
     Raises:
@@ -191,7 +191,7 @@ def spoken_calls(function: Function, most: int) -> Iterator[Sentence]:
     for sentence in sentences({function.name: Command(function.phrases)}, slots, most):
         values = always | dict(sentence.call.slots)
         arguments = {name: values[name] for name in parameters if name in values}
-        yield Sentence(sentence.words, Call(function.name, arguments), sentence.phrase)
+        yield CommandSentence(sentence.words, Call(function.name, arguments), sentence.phrase)
 
 
 def _check(
@@ -222,7 +222,7 @@ def _said(value: Value) -> list[str]:
     return [_key(value)] if isinstance(value, bool) else said(value)
 
 
-def written_calls(function: Function, most: int) -> Iterator[Sentence]:
+def written_calls(function: Function, most: int) -> Iterator[CommandSentence]:
     """Every call, `most` of them, as it is written.
 
     Raises:
@@ -240,7 +240,7 @@ def written_calls(function: Function, most: int) -> Iterator[Sentence]:
         )
     for chosen in product(*choices):
         call = Call(function.name, {name: one[0] for name, one in zip(parameters, chosen, strict=True) if one})
-        yield Sentence(written_call(call), call, f"{function.name}(...)")
+        yield CommandSentence(written_call(call), call, f"{function.name}(...)")
 
 
 def written_call(call: Call) -> str:

@@ -72,7 +72,7 @@ def _quoted(value: Value) -> str:
 
 
 @dataclass(frozen=True)
-class Sentence:
+class CommandSentence:
     """One thing that may be said, in words; the call it means; the phrase of the file it comes from."""
 
     words: str
@@ -84,7 +84,7 @@ class Sentence:
 class Grammar:
     """All that can be commanded. sentences: no two have the same words; folder: of the file, for what it runs."""
 
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[CommandSentence, ...]
     commands: Mapping[str, Command]
     folder: Path
     threshold: float | None = None
@@ -200,7 +200,7 @@ def check_phrase(name: str, phrase: str, slots: Mapping[str, Forms]) -> None:
 
 def sentences(
     commands: Mapping[str, Command], slots: Mapping[str, Forms], most: int = MOST_SENTENCES
-) -> Iterator[Sentence]:
+) -> Iterator[CommandSentence]:
     """Every sentence, in the file's order.
 
     Raises:
@@ -214,7 +214,7 @@ def sentences(
             for chosen in product(*choices):
                 words = filled(phrase, {slot: form for slot, (_, form) in zip(names, chosen, strict=True)})
                 call = Call(name, {slot: value for slot, (value, _) in zip(names, chosen, strict=True)})
-                yield Sentence(" ".join(words.split()), call, phrase)
+                yield CommandSentence(" ".join(words.split()), call, phrase)
 
 
 def _check_count(commands: Mapping[str, Command], slots: Mapping[str, Forms], limit: int) -> None:
@@ -232,13 +232,13 @@ def _check_count(commands: Mapping[str, Command], slots: Mapping[str, Forms], li
         )
 
 
-def distinct(made: Iterable[Sentence]) -> Iterator[Sentence]:
+def distinct(made: Iterable[CommandSentence]) -> Iterator[CommandSentence]:
     """Each sentence once.
 
     Raises:
         UsageError: one means two things.
     """
-    seen: dict[str, Sentence] = {}
+    seen: dict[str, CommandSentence] = {}
     for sentence in made:
         known = seen.setdefault(sentence.words.casefold(), sentence)
         if known is sentence:
@@ -247,7 +247,7 @@ def distinct(made: Iterable[Sentence]) -> Iterator[Sentence]:
             raise ambiguous(sentence.words, known, sentence)
 
 
-def ambiguous(words: str, one: Sentence, other: Sentence) -> UsageError:
+def ambiguous(words: str, one: CommandSentence, other: CommandSentence) -> UsageError:
     """The error of words that mean two things."""
     return UsageError(
         f"{words!r} is ambiguous: it means {one.call} (by {one.phrase!r}) and {other.call} (by {other.phrase!r})",

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import msgspec
 
-from voxrill.runtime.apps.subtitles import Form
+from voxrill.runtime.apps.subtitles import TranscriptFormat
 from voxrill.runtime.apps.transcript import SegmentEvent
-from voxrill.runtime.atomic_write import replacing
+from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.errors import UsageError
 
 FORMAT = 1
@@ -77,13 +77,13 @@ class Journal:
         self._write(segment)
         self.found += 1
 
-    def finish(self, form: Form) -> None:
+    def finish(self, form: TranscriptFormat) -> None:
         """The transcript is whole: write it, and remove the journal.
 
         Raises:
             OSError: it cannot be written; the journal is still there.
         """
-        with replacing(self._out) as part, open(part, "w", encoding="utf-8", newline="\n") as file:
+        with atomic_write(self._out) as part, open(part, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(form.render(self.segments()))
         self.found = 0
 

@@ -21,7 +21,7 @@ Render = Callable[[SegmentEvent], str]
 
 
 @dataclass(frozen=True)
-class Form:
+class TranscriptFormat:
     """One form: what it begins with, each segment's part, what lies between two parts, and what it ends with."""
 
     segment: Render
@@ -74,16 +74,16 @@ def _json(segment: SegmentEvent) -> str:
 
 
 FORMS = {
-    "plain": Form(_plain),
-    "srt": Form(_srt),
-    "vtt": Form(_vtt, begin="WEBVTT\n\n"),
-    "json": Form(_json, begin='{"segments":[\n', between=",\n", end="\n]}\n"),
+    "plain": TranscriptFormat(_plain),
+    "srt": TranscriptFormat(_srt),
+    "vtt": TranscriptFormat(_vtt, begin="WEBVTT\n\n"),
+    "json": TranscriptFormat(_json, begin='{"segments":[\n', between=",\n", end="\n]}\n"),
 }
 
 _SUFFIXES = {".srt": "srt", ".vtt": "vtt", ".json": "json"}
 
 
-def form_named(name: str | None, out: Path | None) -> Form:
+def form_named(name: str | None, out: Path | None) -> TranscriptFormat:
     """The form that was asked for, or else the one that the output file's name ends with, or plain lines.
 
     Raises:

@@ -92,7 +92,7 @@ class ModelRecogniser:
 
     def __init__(self, model: Engine, system: str | None = None, **options: Unpack[AnswerKeywords]) -> None:
         self._conversation = Conversation(model.parts, model.manifest.tasks.transcribe, system)
-        self._conversation.take_in_prompt()
+        self._conversation.prefill_prompt()
         self._tokenizer = model.parts.tokenizer
         AnswerOptions(**options)  # a wrong one is refused here, where it was given
         self._options = options

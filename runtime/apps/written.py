@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from voxrill.runtime.apps.grammar import Sentence, ambiguous
+from voxrill.runtime.apps.grammar import CommandSentence, ambiguous
 from voxrill.runtime.apps.token_tree import TokenTree
 from voxrill.runtime.engine.tokenizer import Tokenizer
 from voxrill.runtime.errors import UsageError
@@ -19,7 +19,7 @@ def as_transcribed(words: str) -> tuple[str, ...]:
     return words, f"{words[:1].upper()}{words[1:]}."
 
 
-def slots_of(sentence: Sentence) -> Iterator[str]:
+def slots_of(sentence: CommandSentence) -> Iterator[str]:
     """What of the file a sentence reaches: its phrase, and the value of each slot."""
     yield f"{sentence.phrase!r} of the command {sentence.call.command}"
     for name, value in sentence.call.slots.items():
@@ -42,15 +42,15 @@ class Written:
         UsageError: a phrase or a value cannot be written at all, or two sentences are written the same.
     """
 
-    given: Sequence[Sentence]
+    given: Sequence[CommandSentence]
     tokenizer: Tokenizer
     forms: Callable[[str], tuple[str, ...]] = as_transcribed
-    parts: Callable[[Sentence], Iterable[str]] = slots_of
-    sentences: list[Sentence] = field(default_factory=list)
+    parts: Callable[[CommandSentence], Iterable[str]] = slots_of
+    sentences: list[CommandSentence] = field(default_factory=list)
     tokens: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        known: dict[tuple[int, ...], Sentence] = {}
+        known: dict[tuple[int, ...], CommandSentence] = {}
         reason: dict[object, str] = {}
         for sentence in self.given:
             try:

@@ -17,7 +17,7 @@ import numpy as np
 
 from voxrill.runtime.audio.protocols import BLOCK, RATE, Block, Floats, Microphone
 from voxrill.runtime.audio.resampler import Resampler
-from voxrill.runtime.audio.ring_buffer import Handover
+from voxrill.runtime.audio.ring_buffer import RingBuffer
 from voxrill.runtime.errors import MissingDependency
 
 FRAME = RATE // 100
@@ -38,7 +38,7 @@ Cancel = Callable[[Floats, Floats], Floats]
 class Tapped(Protocol):
     """A loudspeaker whose sound can be had: at the tap, `rate` Hz."""
 
-    tap: Handover | None
+    tap: RingBuffer | None
 
     @property
     def rate(self) -> int:
@@ -64,7 +64,7 @@ class EchoCancellingMicrophone:
 
     def __init__(self, microphone: Microphone, speaker: Tapped, cancel: Cancel) -> None:
         self._microphone, self._speaker, self._cancel = microphone, speaker, cancel
-        self._tap: Handover | None = None
+        self._tap: RingBuffer | None = None
         self._resampler = Resampler(RATE, RATE)
         self._heard = _NOTHING
         self._played = _NOTHING

@@ -14,7 +14,7 @@ import numpy as np
 
 from voxrill.runtime.audio.protocols import BLOCK, RATE, Block
 from voxrill.runtime.audio.resampler import Resampler
-from voxrill.runtime.audio.ring_buffer import Chunk, Handover
+from voxrill.runtime.audio.ring_buffer import Chunk, RingBuffer
 from voxrill.runtime.audio.streams import AudioSystem, DeviceStream, Notify, OpenStream
 
 WAITING_CHUNKS = 1000
@@ -34,7 +34,7 @@ _NOTHING = np.empty(0, np.float32)
 class _Feed:
     """What the device gives from one opening to its end: at `rate` Hz, beginning with sample `origin` at 16 kHz."""
 
-    handover: Handover
+    handover: RingBuffer
     rate: int
     origin: int
 
@@ -92,7 +92,7 @@ class DeviceMicrophone(OpenStream):
         now = self._clock()
         self._opened = now if self._opened is None else self._opened
         origin = round((now - self._opened) * RATE)
-        self._feed = _Feed(Handover(frames, WAITING_CHUNKS, self._clock), rate, origin)
+        self._feed = _Feed(RingBuffer(frames, WAITING_CHUNKS, self._clock), rate, origin)
 
     def _take(self, feed: _Feed, chunk: Chunk) -> None:
         start = chunk.end - len(chunk.samples)

@@ -25,7 +25,7 @@ class Chunk:
     at: float
 
 
-class Handover:
+class RingBuffer:
     """A way for chunks of up to `size` samples, of which `places` may wait."""
 
     def __init__(self, size: int, places: int, clock: Callable[[], float]) -> None:

@@ -29,7 +29,7 @@ _READ_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Heard:
+class MicrophoneLevel:
     """What a microphone heard: loudness and loudest sample, dB of full scale; clipped samples."""
 
     level: float
@@ -46,7 +46,7 @@ class Heard:
         return ""
 
 
-def hear(microphone: Microphone, seconds: float = LISTEN_SECONDS) -> Heard:
+def hear(microphone: Microphone, seconds: float = LISTEN_SECONDS) -> MicrophoneLevel:
     """Listen.
 
     Raises:
@@ -62,7 +62,7 @@ def play(player: Player, samples: Floats) -> None:
     player.finish()
 
 
-def echo(microphone: Microphone, player: Player) -> tuple[Heard, Heard]:
+def echo(microphone: Microphone, player: Player) -> tuple[MicrophoneLevel, MicrophoneLevel]:
     """What the microphone hears of the room, and then while noise like speech is played."""
     room = hear(microphone)
     play(player, _babble(ECHO_SECONDS))
@@ -71,7 +71,7 @@ def echo(microphone: Microphone, player: Player) -> tuple[Heard, Heard]:
     return room, during
 
 
-def is_heard(room: Heard, during: Heard) -> bool:
+def is_heard(room: MicrophoneLevel, during: MicrophoneLevel) -> bool:
     """Whether the microphone hears the loudspeaker."""
     return during.level > max(room.level, DEAD) + ECHO_HEARD
 
@@ -96,9 +96,9 @@ def _samples(microphone: Microphone, seconds: float) -> Floats:
     return np.concatenate(blocks)
 
 
-def _heard(samples: Floats) -> Heard:
+def _heard(samples: Floats) -> MicrophoneLevel:
     sizes = np.abs(samples)
-    return Heard(
+    return MicrophoneLevel(
         level=level(samples),
         peak=_decibels(float(sizes.max())),
         clipped=int(np.count_nonzero(sizes >= CLIPPED)),

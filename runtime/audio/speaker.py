@@ -16,7 +16,7 @@ from voxrill.runtime.audio.onset import Onset
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.audio.reply_sound import ReplySound
 from voxrill.runtime.audio.resampler import Resampler
-from voxrill.runtime.audio.ring_buffer import Handover
+from voxrill.runtime.audio.ring_buffer import RingBuffer
 from voxrill.runtime.audio.streams import AudioSystem, DeviceStream, Notify, OpenStream
 
 PATIENCE = 10.0
@@ -57,7 +57,7 @@ class Speaker(OpenStream):
         self._onset = Onset(sample_rate)
         self._reply = ReplySound(sample_rate, JitterPolicy(None, 0.0))
         self._reply.finish(np.empty(0, np.float32))
-        self.tap: Handover | None = None
+        self.tap: RingBuffer | None = None
         self._tapped = tapped
 
     def begin(self, rate: float | None, expected_seconds: float) -> None:
@@ -127,7 +127,7 @@ class Speaker(OpenStream):
         if self._reply.rate != rate:
             self._reply.stopped = True
         if self._tapped:
-            self.tap = Handover(frames, TAPPED_CHUNKS, self._clock)
+            self.tap = RingBuffer(frames, TAPPED_CHUNKS, self._clock)
         self._fade_out = np.zeros(frames, np.float32)
         steps = round(FADE * rate)
         self._fade_out[:steps] = np.linspace(1.0, 0.0, steps)

@@ -38,7 +38,7 @@ class VoiceDetector(Protocol):
 @cache
 def _network() -> ort.InferenceSession:
     """The network, which all streams share: what one remembers is handed in and out with each block."""
-    path = Path(str(resources.files("voxrill.runtime.talk"))) / MODEL
+    path = Path(str(resources.files("voxrill.runtime.audio"))) / MODEL
     return ort.InferenceSession(str(path), sess_options=session_options(threads=1), providers=[CPU])
 
 

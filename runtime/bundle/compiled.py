@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 from voxrill.devices.qnn import Htp, context_file, sdk_version
-from voxrill.runtime.atomic_write import replacing
+from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.bundle.bundle import Bundle, file_entry, remove
 from voxrill.runtime.bundle.contract import is_for_npu
 from voxrill.runtime.bundle.manifest import FileEntry
 from voxrill.runtime.errors import BundleError, UsageError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 COMPILED_FOLDER = "compiled"
 COMPILED_FILE = "compiled.json"
@@ -65,7 +65,7 @@ def compiled_folder(bundle: Bundle, htp: Htp) -> Path:
     return bundle.directory / COMPILED_FOLDER / htp.soc.name
 
 
-def compile_bundle(bundle: Bundle, htp: Htp, progress: Progress = quiet) -> CompiledForm:
+def compile_bundle(bundle: Bundle, htp: Htp, progress: Progress = no_progress) -> CompiledForm:
     """Write the compiled form, or what is missing of it.
 
     Raises:
@@ -148,5 +148,5 @@ def _read(folder: Path) -> CompiledForm | None:
 
 
 def _write(folder: Path, form: CompiledForm) -> None:
-    with replacing(folder / COMPILED_FILE) as partial:
+    with atomic_write(folder / COMPILED_FILE) as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(form), indent=2) + b"\n")

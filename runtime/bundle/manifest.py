@@ -72,7 +72,7 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     write: Task
 
 
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WeightsSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the weights came from: a hub id or folder name, its revision, and the weights' own hash and licence."""
 
     name: str
@@ -123,7 +123,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     name: str
     family: str
-    source: Source
+    source: WeightsSource
     flavour: Flavour
     model: ModelSpec
     tasks: Tasks

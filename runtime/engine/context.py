@@ -86,7 +86,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Heard:
+class HeardSound:
     """Sound that was heard, as its embeddings (n, hidden): encoding it again would cost more than keeping them."""
 
     rows: Floats
@@ -99,7 +99,7 @@ class Spoken:
     codes: Codes
 
 
-Piece = Tokens | Heard | Spoken
+Piece = Tokens | HeardSound | Spoken
 """What a context was told, small enough to be kept: with it the context can be made again."""
 
 
@@ -161,7 +161,7 @@ class Context:
 
     def add_audio(self, waveform: Floats) -> None:
         """Append sound that is heard: `waveform` (samples,) at the encoder's rate."""
-        self.add(Heard(self._parts.encoder.encode(waveform)))
+        self.add(HeardSound(self._parts.encoder.encode(waveform)))
 
     def add_frames(self, codes: Codes) -> None:
         """Append frames (codebooks, n) that were spoken, end-of-audio frames included."""
@@ -175,7 +175,7 @@ class Context:
     def _rows(self, piece: Piece) -> Floats:
         if isinstance(piece, Tokens):
             return self._parts.embed_tokens(list(piece.ids))
-        return piece.rows if isinstance(piece, Heard) else self._parts.embed_frames(piece.codes)
+        return piece.rows if isinstance(piece, HeardSound) else self._parts.embed_frames(piece.codes)
 
     @contextmanager
     def turn(self, role: str) -> Iterator[None]:
@@ -203,7 +203,7 @@ class Context:
         assert self._hidden is not None, "nothing was taken in since the context was made or went back"
         return self._hidden
 
-    def take_in(self, most: int) -> bool:
+    def prefill(self, most: int) -> bool:
         """Take in the first `most` positions of what waits; whether more waits.
 
         The same content taken in by the same steps gives the same bits, whatever happens in between.
@@ -267,13 +267,13 @@ class Context:
         """Bytes of the backbone's state; 0 while it is given up."""
         return self._state.nbytes
 
-    def give_up(self) -> None:
-        """Give up the backbone's state, whose `content` was kept; nothing but `take_back` may follow."""
-        self._state.give_up()
+    def offload(self) -> None:
+        """Give up the backbone's state, whose `content` was kept; nothing but `reload` may follow."""
+        self._state.offload()
 
-    def take_back(self, content: Mapping[str, Floats]) -> None:
+    def reload(self, content: Mapping[str, Floats]) -> None:
         """Have the backbone's state again: `content` as it was when it was given up."""
-        self._state.take_back(content)
+        self._state.reload(content)
 
     def fork(self) -> Context:
         """Another context that starts where this one stands."""

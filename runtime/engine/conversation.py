@@ -138,11 +138,11 @@ class Conversation:
             ContextFull: it does not fit.
         """
         if len(self.context.pieces) == self._prompt.pieces:  # nothing but the system prompt, to which `forget` returns
-            if self.context.take_in(most):
+            if self.context.prefill(most):
                 return True
             self._prompt = self.context.mark()
         self._open_turn()
-        return self.context.take_in(most)
+        return self.context.prefill(most)
 
     def remember(
         self, answer: str | Sequence[Piece], *, audio: AudioSource | None = None, text: str | None = None
@@ -165,13 +165,13 @@ class Conversation:
             self.context.add(piece)
         self._close_turn()
 
-    def take_in_prompt(self) -> None:
+    def prefill_prompt(self) -> None:
         """Take in the system prompt and nothing else, before any turn.
 
         Raises:
             ContextFull: it does not fit.
         """
-        while self.context.take_in(PREFILL_CHUNK):
+        while self.context.prefill(PREFILL_CHUNK):
             pass
         self._prompt = self.context.mark()
 
@@ -254,7 +254,7 @@ class Conversation:
                 self.context.add_text(text)
             self.context.close_turn()
             self.context.open_turn("assistant")
-            answer = _Answer(self._parts, Generation(self.context, options), started)
+            answer = _AnswerEvents(self._parts, Generation(self.context, options), started)
             self.context.hidden_states()
             yield StageEvent("prefilled", time.perf_counter() - started)
             yield from answer
@@ -286,7 +286,7 @@ def _kind(event: Event) -> Output:
     return "text" if isinstance(event, TextEvent) else "audio"
 
 
-class _Answer:
+class _AnswerEvents:
     """Steps of a generation to events, and the result they add up to."""
 
     def __init__(self, parts: Parts, generation: Generation, started: float) -> None:

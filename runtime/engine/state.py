@@ -106,11 +106,11 @@ class BackboneState(ABC):
         """Bytes of the buffers; 0 once they were given up."""
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
-    def give_up(self) -> None:
-        """Give up the buffers: nothing but `take_back` may follow, with what `content` was."""
+    def offload(self) -> None:
+        """Give up the buffers: nothing but `reload` may follow, with what `content` was."""
         self._buffers = {}
 
-    def take_back(self, content: Mapping[str, Floats]) -> None:
+    def reload(self, content: Mapping[str, Floats]) -> None:
         """Have buffers again, with the content they had."""
         self._buffers = self._new_buffers()
         for name, buffer in self.content().items():
@@ -167,9 +167,9 @@ class InPlaceState(BackboneState):
             self._bindings[name] = graph.bind(self._buffers, presents)
         return self._bindings[name]
 
-    def give_up(self) -> None:
-        """Give up the buffers: nothing but `take_back` may follow, with what `content` was."""
-        super().give_up()
+    def offload(self) -> None:
+        """Give up the buffers: nothing but `reload` may follow, with what `content` was."""
+        super().offload()
         self._bindings = {}
 
     def reserve(self, positions: int) -> None:

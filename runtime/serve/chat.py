@@ -30,7 +30,7 @@ _FINISHES = {"stop": "stop", "audio_ended": "stop", "length": "length", "context
 
 
 @dataclass
-class _Answer:
+class _ChatAnswer:
     """One answer's names and numbers, as both forms of the response give them."""
 
     model: str
@@ -80,7 +80,7 @@ class ChatDoor:
         talked = await service.hear(partial(read_messages, asked.messages, output, service.limits.audio))
         for text in (talked.system, talked.question.text, *(turn.question.text for turn in talked.turns)):
             service.check_length(text or "", "messages")
-        answer = _Answer(service.model.manifest.name, output != "text")
+        answer = _ChatAnswer(service.model.manifest.name, output != "text")
         events = visit.work(lambda: self._steps(service, asked, talked, output, answer))
         await visit.wanted(anext(events))  # what is wrong with the question is said with a status of its own
         if asked.stream:
@@ -88,7 +88,7 @@ class ChatDoor:
         return as_json(await visit.wanted(_whole(events, answer, asked, service.model.sample_rate)))
 
     def _steps(
-        self, service: Service, asked: ChatRequest, talked: Talked, output: Output, answer: _Answer
+        self, service: Service, asked: ChatRequest, talked: Talked, output: Output, answer: _ChatAnswer
     ) -> Iterator[Event | StageEvent]:
         """The answer's events; the conversation is kept only when they are all."""
         conversation = self._chats.take(talked, output)
@@ -140,7 +140,7 @@ def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
 
 
 async def _whole(
-    events: AsyncIterator[Event | StageEvent], answer: _Answer, asked: ChatRequest, rate: int
+    events: AsyncIterator[Event | StageEvent], answer: _ChatAnswer, asked: ChatRequest, rate: int
 ) -> dict[str, Any]:
     text, sound = "", b""
     encoder = FORMATS[asked.audio.format.removesuffix("16")][1](rate) if asked.audio is not None else None
@@ -160,7 +160,7 @@ async def _whole(
 
 
 async def _chunks(
-    events: AsyncIterator[Event | StageEvent], answer: _Answer, asked: ChatRequest
+    events: AsyncIterator[Event | StageEvent], answer: _ChatAnswer, asked: ChatRequest
 ) -> AsyncIterator[bytes]:
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
@@ -182,7 +182,7 @@ async def _chunks(
     yield SSE_DONE
 
 
-def _named(answer: _Answer, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+def _named(answer: _ChatAnswer, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "id": answer.id,
         "object": kind,

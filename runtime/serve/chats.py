@@ -37,7 +37,7 @@ _ANSWERS = 256
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatQuestion:
     """A user's message: the sound in it (samples,) at 16 kHz, and the text."""
 
     audio: Waveform | None
@@ -45,10 +45,10 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ChatTurn:
     """A question and what was answered: a text, or the id of a spoken answer."""
 
-    question: Question
+    question: ChatQuestion
     answer: str
     spoken: bool
 
@@ -58,8 +58,8 @@ class Talked:
     """A request's messages: the system prompt, the turns before, the question, and the hash of what is before it."""
 
     system: str | None
-    turns: list[Turn]
-    question: Question
+    turns: list[ChatTurn]
+    question: ChatQuestion
     key: bytes
 
 
@@ -87,9 +87,9 @@ def read_messages(messages: list[Message], output: Output, longest: float) -> Ta
         if not isinstance(user, UserMessage) or not isinstance(assistant, AssistantMessage):
             raise wrong
         if assistant.audio is not None:
-            turns.append(Turn(_question(user, longest), assistant.audio.id, spoken=True))
+            turns.append(ChatTurn(_question(user, longest), assistant.audio.id, spoken=True))
         else:
-            turns.append(Turn(_question(user, longest), _text(assistant.content or ""), spoken=False))
+            turns.append(ChatTurn(_question(user, longest), _text(assistant.content or ""), spoken=False))
     if not isinstance(rest[-1], UserMessage):
         raise wrong
     return Talked(system, turns, _question(rest[-1], longest), key_of(output, messages[:-1]))
@@ -99,9 +99,9 @@ def _text(content: str | list[TextPart]) -> str:
     return content if isinstance(content, str) else "\n".join(part.text for part in content)
 
 
-def _question(message: UserMessage, longest: float) -> Question:
+def _question(message: UserMessage, longest: float) -> ChatQuestion:
     if isinstance(message.content, str):
-        return Question(None, message.content)
+        return ChatQuestion(None, message.content)
     sounds = [part.input_audio for part in message.content if isinstance(part, AudioPart)]
     text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
     if len(sounds) > 1:
@@ -109,7 +109,7 @@ def _question(message: UserMessage, longest: float) -> Question:
     audio = decode(from_base64(sounds[0].data, "messages"), longest, "messages") if sounds else None
     if audio is None and not text:
         raise ApiError(400, "A message is empty.", param="messages")
-    return Question(audio, text or None)
+    return ChatQuestion(audio, text or None)
 
 
 class Chats:

@@ -27,7 +27,7 @@ from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import Metrics
 from voxrill.runtime.serve.states import States
 from voxrill.runtime.serve.worker import Worker
-from voxrill.runtime.talk.mind import MindOptions
+from voxrill.runtime.talk.responder import ResponderOptions
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Service:
         self.states = States(limits.memory, self.metrics)
         self.ears = ThreadPoolExecutor(_EARS, "voxrill-ears")
         room = model.context_positions // 2  # the other half is for the next question and its answer
-        self.positions = min(MindOptions.budget, room)
+        self.positions = min(ResponderOptions.budget, room)
         self.turns = PEBBLE_TURNS if is_pebble(model.manifest) else None
         self.created = int(time.time())
 

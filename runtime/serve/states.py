@@ -79,7 +79,7 @@ def _write(context: Context) -> _Parked:
     content = context.content()
     for tensor in content.values():
         file.write(np.ascontiguousarray(tensor).tobytes())
-    context.give_up()
+    context.offload()
     return _Parked(file, {name: tensor.shape for name, tensor in content.items()})
 
 
@@ -90,4 +90,4 @@ def _read(context: Context, parked: _Parked) -> None:
             name: np.frombuffer(file.read(4 * int(np.prod(shape))), np.float32).reshape(shape)
             for name, shape in parked.shapes.items()
         }
-    context.take_back(content)
+    context.reload(content)

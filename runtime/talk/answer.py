@@ -28,7 +28,7 @@ class _Mark:
     context: ContextMark
 
 
-class Answer:
+class TalkAnswer:
     """One question's answer. `step` makes it; the rest is what it is so far.
 
     Args:

@@ -22,8 +22,8 @@ from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.hearing import hearing
 from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, WakeChange
-from voxrill.runtime.talk.mind import Mind, MindOptions
-from voxrill.runtime.talk.reply import Turn
+from voxrill.runtime.talk.reply import TalkTurn
+from voxrill.runtime.talk.responder import Responder, ResponderOptions
 
 _POLL = 0.02
 """Seconds after which an idle mind looks whether the answer was played to its end."""
@@ -33,19 +33,19 @@ _POLL = 0.02
 class TalkOptions:
     """How to talk. barge_in: listen while an answer is played."""
 
-    mind: MindOptions = field(default_factory=MindOptions)
+    responder: ResponderOptions = field(default_factory=ResponderOptions)
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
     barge_in: bool = False
     push_to_talk: bool = False
 
 
 @dataclass(frozen=True)
-class Keepers:
+class TalkSinks:
     """Who keeps what: blocks heard and signals (in the hearing thread), and turns that are over."""
 
     hear: Callable[[list[Floats]], None] = lambda _heard: None
     signal: Callable[[Signal | WakeChange], None] = lambda _signal: None
-    turn: Callable[[Turn], None] = lambda _turn: None
+    turn: Callable[[TalkTurn], None] = lambda _turn: None
 
 
 class Talk:
@@ -69,7 +69,7 @@ class Talk:
         player: Player,
         view: View,
         options: TalkOptions,
-        keepers: Keepers,
+        keepers: TalkSinks,
         voice_activity: VoiceDetector | None = None,
         waking: Waking | None = None,
     ) -> None:
@@ -79,7 +79,7 @@ class Talk:
         self._keepers = keepers
         self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
         floor = Floor(player)
-        self._mind = Mind(conversation, player, floor, self._show, keepers.turn, options.mind)
+        self._responder = Responder(conversation, player, floor, self._show, keepers.turn, options.responder)
         self._quiet = Flag()
         self._quiet.set()
         self._listener = Listener(
@@ -100,7 +100,7 @@ class Talk:
         """
         with ExitStack() as edges:
             edges.enter_context(self._view)
-            self._mind.warm_up()
+            self._responder.warm_up()
             edges.enter_context(self._player)
             if self._microphone is not None:
                 edges.enter_context(self._microphone)
@@ -110,7 +110,7 @@ class Talk:
             try:
                 closed = self._think()
             finally:
-                self._mind.close()
+                self._responder.close()
         if closed.error is not None:
             raise closed.error
 
@@ -135,7 +135,7 @@ class Talk:
     def _post(self, signal: Signal | WakeChange) -> None:
         self._keepers.signal(signal)
         if not isinstance(signal, WakeChange):  # who answers does not care
-            self._mind.inbox.put(signal)
+            self._responder.inbox.put(signal)
 
     def _show(self, event: TalkEvent) -> None:
         self._view.show(event)
@@ -143,10 +143,10 @@ class Talk:
             self._quiet.set()
 
     def _think(self) -> Closed:
-        while self._mind.closed is None:
-            if not self._mind.step():
+        while self._responder.closed is None:
+            if not self._responder.step():
                 try:
-                    self._mind.take(self._mind.inbox.get(timeout=_POLL))
+                    self._responder.take(self._responder.inbox.get(timeout=_POLL))
                 except Empty:
                     continue
-        return self._mind.closed
+        return self._responder.closed

@@ -24,8 +24,8 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.talk.events import Notice
 from voxrill.runtime.talk.listener import Ended, Paused, Signal, WakeChange
-from voxrill.runtime.talk.mind import MindOptions
-from voxrill.runtime.talk.reply import Turn
+from voxrill.runtime.talk.reply import TalkTurn
+from voxrill.runtime.talk.responder import ResponderOptions
 from voxrill.runtime.version import VERSION
 
 FORMAT = 1
@@ -52,7 +52,7 @@ def build(model: Engine) -> dict[str, Any]:
     }
 
 
-def describe(model: Engine, conversation: Conversation, options: MindOptions) -> dict[str, Any]:
+def describe(model: Engine, conversation: Conversation, options: ResponderOptions) -> dict[str, Any]:
     """The first line of a recording: what a replay must have alike, and what it must know."""
     known = {"system": conversation.system, "output": conversation.output, "options": asdict(options)}
     return {"format": FORMAT, **build(model), **known}
@@ -99,7 +99,7 @@ class Recorder:
             where = {"end": signal.end}
         self._line({"signal": type(signal).__name__, **where})
 
-    def keep(self, turn: Turn) -> None:
+    def keep(self, turn: TalkTurn) -> None:
         """Keep a turn that is over."""
         self._line(
             {

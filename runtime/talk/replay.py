@@ -17,9 +17,9 @@ from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
-from voxrill.runtime.talk.answer import Answer
-from voxrill.runtime.talk.mind import MindOptions
+from voxrill.runtime.talk.answer import TalkAnswer
 from voxrill.runtime.talk.recording import EVENTS, FORMAT, MICROPHONE, WAV_HEADER, build
+from voxrill.runtime.talk.responder import ResponderOptions
 
 
 class Header(msgspec.Struct):
@@ -33,7 +33,7 @@ class Header(msgspec.Struct):
     model: str
     threads: int
     system: str
-    options: MindOptions
+    options: ResponderOptions
     output: Output = "both"
     providers: list[str] = []
 
@@ -138,13 +138,13 @@ def _replay(conversation: Conversation, turn: RecordedTurn, recording: Recording
     while conversation.prepare():
         pass
     audio = None if turn.start is None else np.array(recording.microphone[turn.start : turn.end])
-    answer = Answer(conversation, audio, turn.typed, turn.seed, options.max_new_tokens)
+    answer = TalkAnswer(conversation, audio, turn.typed, turn.seed, options.max_new_tokens)
     error = _make(answer, turn)
     forgotten = conversation.forget(0 if isinstance(error, ContextFull) else options.budget, options.turns)
     return Replayed(turn, answer.text, answer.tokens, answer.codes, forgotten, str(error) if error else None)
 
 
-def _make(answer: Answer, turn: RecordedTurn) -> VoxrillError | None:
+def _make(answer: TalkAnswer, turn: RecordedTurn) -> VoxrillError | None:
     """Make the answer as far as it was made then, and cut it where it was cut."""
     try:
         while answer.finish_reason is None and (turn.heard is None or answer.made < turn.made):

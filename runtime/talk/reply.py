@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from voxrill.runtime.audio.protocols import Floats, Player
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, TextEvent
-from voxrill.runtime.talk.answer import Answer
+from voxrill.runtime.talk.answer import TalkAnswer
 from voxrill.runtime.talk.effort import Effort
 from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
 from voxrill.runtime.talk.floor import Floor
@@ -24,7 +24,7 @@ FIRST_REPLY_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Turn:
+class TalkTurn:
     """A turn that is over, for those who keep turns: question, answer, and how they came about.
 
     heard: samples of the answer that were played before the user interrupted, None if nobody did; forgotten: turns
@@ -35,7 +35,7 @@ class Turn:
     utterance: Utterance | None
     typed: str | None
     seed: int
-    answer: Answer
+    answer: TalkAnswer
     heard: int | None
     forgotten: int
     trace: TurnTrace
@@ -70,7 +70,7 @@ class Pace:
 class Reply:
     """The answer being made: unheard until it has a `ticket`."""
 
-    answer: Answer
+    answer: TalkAnswer
     utterance: Utterance | None
     typed: str | None
     seed: int

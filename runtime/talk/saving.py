@@ -16,7 +16,7 @@ from voxrill.runtime.audio.audio_file import write_wav
 from voxrill.runtime.audio.protocols import RATE
 from voxrill.runtime.errors import AudioFileError, UsageError
 from voxrill.runtime.talk.events import Notice
-from voxrill.runtime.talk.reply import Turn
+from voxrill.runtime.talk.reply import TalkTurn
 
 
 class Saver:
@@ -41,7 +41,7 @@ class Saver:
             raise UsageError(f"cannot save into {directory}: {error.strerror}", "Give another folder") from None
         self._before = len(list(directory.glob("turn-*.json")))
 
-    def keep(self, turn: Turn) -> None:
+    def keep(self, turn: TalkTurn) -> None:
         """Write a turn that is over."""
         name = f"turn-{self._before + turn.number:04d}"
         try:
@@ -49,7 +49,7 @@ class Saver:
         except (AudioFileError, OSError) as error:
             self._show(Notice(f"{name} could not be saved: {error}"))
 
-    def _write(self, turn: Turn, name: str) -> None:
+    def _write(self, turn: TalkTurn, name: str) -> None:
         answer = turn.answer.waveform()[: turn.heard]
         if turn.utterance is not None:
             write_wav(self._directory / f"{name}-question.wav", turn.utterance.samples, RATE)

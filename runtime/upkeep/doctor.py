@@ -28,7 +28,7 @@ from voxrill.runtime.audio.protocols import BLOCK
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.errors import DeviceError, VoxrillError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 PACKAGE = "voxrill"
 DEVELOPERS = "dev"
@@ -67,7 +67,7 @@ class Examination:
             self.sections[name] = {"not found out": str(error) or type(error).__name__}
 
 
-def examine(progress: Progress = quiet) -> Examination:
+def examine(progress: Progress = no_progress) -> Examination:
     """Probe everything."""
     found = Examination()
     probes: dict[str, Callable[[], Facts]] = {

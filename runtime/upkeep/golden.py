@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from voxrill.runtime.audio.audio_file import pcm16
 from voxrill.runtime.audio.log_mel import LogMel
 from voxrill.runtime.bundle.manifest import Sampling
-from voxrill.runtime.engine.context import Context, Heard, Piece
+from voxrill.runtime.engine.context import Context, HeardSound, Piece
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Step, Token
 from voxrill.runtime.engine.sampling import Sampler
@@ -83,7 +83,7 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class Difference:
+class GoldenDifference:
     """How far a stage is from its golden output, and how far it may be."""
 
     stage: str
@@ -131,7 +131,7 @@ def make_vectors(model: Engine, waveform: Floats) -> Vectors:
     return Vectors(rest, arrays)
 
 
-def differences(model: Engine, golden: Vectors) -> list[Difference]:
+def differences(model: Engine, golden: Vectors) -> list[GoldenDifference]:
     """How far `model` is from golden vectors of the same bundle, stage by stage.
 
     Raises:
@@ -160,7 +160,7 @@ def differences(model: Engine, golden: Vectors) -> list[Difference]:
     changed = int(_order(steps) != golden.rest.order)
     changed += sum(_differing(answer[name], arrays[name]) for name in ("tokens", "codes"))
     errors = {name: _error(name, array, arrays[name]) for name, array in found.items()} | {"answer": float(changed)}
-    return [Difference(name, errors[name], tolerance) for name, tolerance in golden.rest.tolerances.items()]
+    return [GoldenDifference(name, errors[name], tolerance) for name, tolerance in golden.rest.tolerances.items()]
 
 
 def save_vectors(golden: Vectors, folder: Path) -> int:
@@ -224,7 +224,7 @@ def _asked(model: Engine, heard: Floats) -> Context:
     context = Context(model.parts)
     with context.turn("system"):
         context.add_text(model.manifest.tasks.chat.system)
-    question: Piece = Heard(heard)
+    question: Piece = HeardSound(heard)
     with context.turn("user"):
         context.add(question)
     context.open_turn("assistant")

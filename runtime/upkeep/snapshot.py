@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.runtime.atomic_write import replacing
+from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.errors import UsageError
 
@@ -55,7 +55,7 @@ def save_snapshot(model: Engine, system: str | None, path: Path, attached: Any =
         UsageError: the file cannot be written.
     """
     conversation = model.conversation(system=system)
-    conversation.take_in_prompt()
+    conversation.prefill_prompt()
     content = {name: np.ascontiguousarray(tensor) for name, tensor in conversation.context.content().items()}
     positions = conversation.context.positions
     kept = msgspec.Raw(msgspec.json.encode(attached))
@@ -64,7 +64,7 @@ def save_snapshot(model: Engine, system: str | None, path: Path, attached: Any =
         header.tensors[name] = _Tensor(tensor.shape, 0)
     _place(header)
     try:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             _write(partial, header, content)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", "Give another file, or make room") from None

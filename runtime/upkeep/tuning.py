@@ -1,6 +1,6 @@
 """Tuning: write the tuned form of a bundle, for the processor this runs on.
 
-In: an opened bundle. Out: the folder `tuned` inside it, and a `Report` of what that gained. The form is taken only if
+In: an opened bundle. Out: the folder `tuned` inside it, and a `TuneReport` of the gain. The form is taken only if
 it gives the very bits that the bundle itself gives.
 """
 
@@ -39,7 +39,7 @@ from voxrill.runtime.bundle.tuned import (
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.errors import BundleError, VoxrillError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 from voxrill.runtime.upkeep.threads import TURNS, Timings, best, sweep
 
 _PER_WEIGHT = 2.3
@@ -55,7 +55,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Report:
+class TuneReport:
     """What tuning gained. graphs: those that were tuned; size: bytes written; loads before and after."""
 
     folder: Path
@@ -67,7 +67,7 @@ class Report:
     timings: Timings
 
 
-def tune(bundle: Bundle, progress: Progress = quiet) -> Report:
+def tune(bundle: Bundle, progress: Progress = no_progress) -> TuneReport:
     """Write the tuned form of `bundle` into its folder, in place of one that is there.
 
     Raises:
@@ -94,7 +94,7 @@ def tune(bundle: Bundle, progress: Progress = quiet) -> Report:
         timings = sweep(bundle, form, step)
         written = _finish(bundle, form, folder, timings)
     size = sum(file.size for file in written.files.values())
-    return Report(bundle.directory / TUNED_FOLDER, graphs, size, before, after, written.threads, timings)
+    return TuneReport(bundle.directory / TUNED_FOLDER, graphs, size, before, after, written.threads, timings)
 
 
 def _check_room(bundle: Bundle, graphs: list[str], folder: Path) -> None:

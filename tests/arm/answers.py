@@ -20,11 +20,12 @@ import numpy as np
 import onnxruntime as ort
 
 import voxrill
+from tests.places import ROOT
 from voxrill.devices.processor import described
 from voxrill.devices.this import instruction_set
 from voxrill.runtime.audio.audio_file import as_waveform
 
-QUESTION = Path(__file__).resolve().parents[2] / "examples" / "question.wav"
+QUESTION = ROOT / "examples" / "question.wav"
 COMMAND = "kitchen lights on"
 FRAMES = 12
 """Frames that the codec decodes: every processor the same, whatever it would say."""

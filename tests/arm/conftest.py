@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.arm.userland import ARM, ROOT, Unavailable, make_userland, run_inside
-from tests.commands import clean_environment
+from tests.arm.userland import ARM, Unavailable, make_userland, run_inside
+from tests.command_line import clean_environment
 from tests.conftest import import_exporter
+from tests.places import ROOT
 
 SECONDS = 1200  # for any one run inside, lest it hang: the slowest, `max`, takes 260 s where the cores are shared
-PEBBLE = ROOT / "voxrill" / "pebble" / "bundle"
-PEBBLE_CHECKPOINT, PEBBLE_INT4 = (ROOT / "examples" / "pebble" / name for name in ("checkpoint", "int4.toml"))
+PEBBLE = ROOT / "src" / "voxrill" / "pebble" / "bundle"
+PEBBLE_CHECKPOINT, PEBBLE_INT4 = (ROOT / "pebble" / name for name in ("checkpoint", "int4.toml"))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tomllib
 import pytest
 
 from tests.arm.userland import ROOT, wheel_tags
-from tests.test_packaging import HEAVY
+from tests.house.test_packaging import HEAVY
 
 pytestmark = pytest.mark.arm
 

@@ -32,7 +32,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
+
 ARM = ROOT / "build" / "arm"
 PYTHON = ARM / "python"
 

@@ -32,17 +32,16 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from liquid_audio import ChatState, LFM2AudioModel, LFM2AudioProcessor  # noqa: E402
-from liquid_audio.detokenizer import LFM2AudioDetokenizer  # noqa: E402
-from liquid_audio.model.conformer import encoder as conformer_encoder  # noqa: E402
-from liquid_audio.moshi.models import loaders  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from transformers import Lfm2Config  # noqa: E402
+from liquid_audio import ChatState, LFM2AudioModel, LFM2AudioProcessor
+from liquid_audio.detokenizer import LFM2AudioDetokenizer
+from liquid_audio.model.conformer import encoder as conformer_encoder
+from liquid_audio.moshi.models import loaders
+from safetensors.torch import load_file
+from transformers import Lfm2Config
 
-from tests import checkpoints, signals  # noqa: E402
+from tests import checkpoints, signals
 
 # liquid-audio 1.3.0 forgets this import, so that a checkpoint with xscaling (no published one) fails to load.
 conformer_encoder.math = math

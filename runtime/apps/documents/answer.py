@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from voxrill.runtime.apps.documents.citations import Citation, CitationFilter
-from voxrill.runtime.apps.documents.prompt import Source
+from voxrill.runtime.apps.documents.prompt import QuotedSource
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, EndEvent, FinishReason, TextEvent
 
@@ -29,7 +29,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
-class Question:
+class DocumentQuestion:
     """What is asked: `words` to search by (typed, or the transcript), and what the model is told of it.
 
     seconds: what its transcript took.
@@ -62,8 +62,8 @@ class Answer:
     """
 
     question: str
-    sources: tuple[Source, ...]
-    left_out: tuple[Source, ...] = ()
+    sources: tuple[QuotedSource, ...]
+    left_out: tuple[QuotedSource, ...] = ()
     text: str = ""
     citations: list[Citation] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -90,9 +90,9 @@ class Answer:
 
 def begin_answer(
     model: Engine,
-    question: Question,
-    sources: tuple[Source, ...],
-    left_out: tuple[Source, ...] = (),
+    question: DocumentQuestion,
+    sources: tuple[QuotedSource, ...],
+    left_out: tuple[QuotedSource, ...] = (),
     conversation: Conversation | None = None,
     voice: str | None = None,
     aloud: bool = False,
@@ -142,7 +142,7 @@ def _made(
 
 
 def _written(
-    answer: Answer, conversation: Conversation | None, question: Question, options: dict[str, Any]
+    answer: Answer, conversation: Conversation | None, question: DocumentQuestion, options: dict[str, Any]
 ) -> Iterator[str]:
     """The answer's text in pieces, with no citation but those that exist."""
     if conversation is None:

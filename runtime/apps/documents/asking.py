@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxrill.runtime.apps.documents.answer import Answer, Question, begin_answer
+from voxrill.runtime.apps.documents.answer import Answer, DocumentQuestion, begin_answer
 from voxrill.runtime.apps.documents.embeddings import Embedder
 from voxrill.runtime.apps.documents.index import BEST, Index
-from voxrill.runtime.apps.documents.prompt import Source, document_prompt, fitted, source
+from voxrill.runtime.apps.documents.prompt import QuotedSource, document_prompt, fitted, source
 from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
 from voxrill.runtime.errors import UsageError
@@ -38,7 +38,7 @@ def open_index(model: Engine, folder: Path, place: Path | None = None, embedding
     return Index(folder, model.parts.tokenizer.count, tokenizer, place, embedder)
 
 
-def heard(model: Engine, text: str | None, audio: AudioSource | None) -> Question:
+def heard(model: Engine, text: str | None, audio: AudioSource | None) -> DocumentQuestion:
     """A question as it was typed, spoken or both, with the words to search by.
 
     Raises:
@@ -47,14 +47,14 @@ def heard(model: Engine, text: str | None, audio: AudioSource | None) -> Questio
     """
     _check_asked(text, audio)
     if audio is None:
-        return Question(text or "", text)
+        return DocumentQuestion(text or "", text)
     started, waveform = time.perf_counter(), as_waveform(audio)
     transcript = model.transcribe(waveform).text.strip()
     words = f"{transcript} {text}" if text else transcript
-    return Question(words, text, waveform, time.perf_counter() - started)
+    return DocumentQuestion(words, text, waveform, time.perf_counter() - started)
 
 
-def ask(model: Engine, question: Question, index: Index, best: int | None = None, **options: Any) -> Answer:
+def ask(model: Engine, question: DocumentQuestion, index: Index, best: int | None = None, **options: Any) -> Answer:
     """An answer from the passages of an index, updated or not.
 
     Args:
@@ -86,10 +86,10 @@ def ask_snapshot(model: Engine, text: str | None, audio: AudioSource | None, sna
     """
     _check_asked(text, audio)
     conversation = open_snapshot(model, snapshot, "text")
-    sources = read_attached(snapshot, tuple[Source, ...])
+    sources = read_attached(snapshot, tuple[QuotedSource, ...])
     if not sources:
         raise UsageError(f"{snapshot} was not made for asking", "Make it with: voxrill snapshot --document FILE --ask")
-    question = Question(text or "", text, None if audio is None else as_waveform(audio))
+    question = DocumentQuestion(text or "", text, None if audio is None else as_waveform(audio))
     return begin_answer(model, question, sources, (), conversation, **options)
 
 
@@ -119,7 +119,7 @@ def _check_asked(text: str | None, audio: AudioSource | None) -> None:
         raise UsageError("there is no question", "Give a text, or --audio FILE")
 
 
-def prompt_positions(model: Engine, system: str, question: Question) -> int:
+def prompt_positions(model: Engine, system: str, question: DocumentQuestion) -> int:
     """Positions of a prompt up to where the answer begins."""
     context = model.conversation(system=system, output="text").context
     with context.turn("user"):

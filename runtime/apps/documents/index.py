@@ -31,7 +31,7 @@ from voxrill.runtime.apps.documents.passages import Passage
 from voxrill.runtime.apps.documents.questions import search_words
 from voxrill.runtime.apps.documents.reader import READABLE, Unreadable, read_blocks
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 RELEVANT = 0.45
 """How much of a question a passage must speak of: the part of its words that it holds, rare words counting for more.
@@ -59,7 +59,7 @@ _YOUNG = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPassage:
     """A passage that was found: lines `first` to `last` of `file` (its path within the folder).
 
     coverage: how much of the question it speaks of, 0 to 1 (see `RELEVANT`). similarity: how near to it it lies, at
@@ -153,7 +153,7 @@ class Index:
         """Let go of the file."""
         self._database.close()
 
-    def update(self, progress: Progress = quiet) -> Update:
+    def update(self, progress: Progress = no_progress) -> Update:
         """Take in new and changed files, forget those that are gone or cannot be read any more.
 
         Raises:
@@ -183,7 +183,7 @@ class Index:
 
     def search(
         self, question: str, best: int = BEST, relevant: float = RELEVANT, similar: float = SIMILAR
-    ) -> list[Found]:
+    ) -> list[FoundPassage]:
         """The passages that answer a question best, best first; none where no passage speaks of enough of it.
 
         By words, by vectors where there is a sentence model, or by both: each rank r adds 1 / (60 + r) to a passage's
@@ -221,14 +221,14 @@ class Index:
             passage: sum(weights[word] for word in words if passage in held[word]) / whole for passage in candidates
         }
 
-    def _found(self, passage: int, coverage: float, similarity: float) -> Found:
+    def _found(self, passage: int, coverage: float, similarity: float) -> FoundPassage:
         row = self._database.execute(
             "SELECT files.name, first, last, heading, text FROM words JOIN passages ON passages.id = words.rowid"
             " JOIN files ON files.id = passages.file WHERE words.rowid = ?",
             (passage,),
         ).fetchone()
         file, first, last, heading, text = row
-        return Found(file, first, last, heading, text, coverage, similarity)
+        return FoundPassage(file, first, last, heading, text, coverage, similarity)
 
     def _weight(self, word: str) -> float:
         """How much a word counts: the rarer in the folder, the more; one that is nowhere counts most.

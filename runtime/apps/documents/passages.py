@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from voxrill.runtime.apps.documents.reader import Block
+from voxrill.runtime.apps.documents.reader import TextBlock
 
 Count = Callable[[str], int]
 """Tokens of a text."""
@@ -34,11 +34,11 @@ class Passage:
 
 @dataclass(frozen=True)
 class _Sized:
-    block: Block
+    block: TextBlock
     tokens: int
 
 
-def split(blocks: Sequence[Block], count: Count, size: int = SIZE, overlap: int = OVERLAP) -> Iterator[Passage]:
+def split(blocks: Sequence[TextBlock], count: Count, size: int = SIZE, overlap: int = OVERLAP) -> Iterator[Passage]:
     """The passages of a document, in order."""
     heading = ""
     section: list[_Sized] = []
@@ -81,7 +81,7 @@ def _passage(taken: list[_Sized], heading: str) -> Passage:
     return Passage(blocks[0].first, blocks[-1].last, heading, "\n".join(block.text for block in blocks))
 
 
-def _fitting(block: Block, count: Count, size: int) -> Iterator[Block]:
+def _fitting(block: TextBlock, count: Count, size: int) -> Iterator[TextBlock]:
     """A block in parts that each fit: lines where it has as many as it stands on, and of a long line words.
 
     Pieces are counted by themselves, once: together they are at most that long.
@@ -89,7 +89,7 @@ def _fitting(block: Block, count: Count, size: int) -> Iterator[Block]:
     if count(block.text) <= size:
         yield block
         return
-    part: list[Block] = []
+    part: list[TextBlock] = []
     taken = 0
     for piece in _pieces(block, count, size):
         tokens = count(piece.text)
@@ -101,7 +101,7 @@ def _fitting(block: Block, count: Count, size: int) -> Iterator[Block]:
     yield _joined(part)
 
 
-def _pieces(block: Block, count: Count, size: int) -> Iterator[Block]:
+def _pieces(block: TextBlock, count: Count, size: int) -> Iterator[TextBlock]:
     """The lines of a block, and the words of the long ones, each with the white space after it."""
     lines = block.text.split("\n")
     placed = len(lines) == block.last - block.first + 1  # else HTML: which word is on which of its lines is not known
@@ -109,7 +109,7 @@ def _pieces(block: Block, count: Count, size: int) -> Iterator[Block]:
         first, last = (block.first + at, block.first + at) if placed else (block.first, block.last)
         pieces = [f"{line}\n"] if count(line) <= size else _words(f"{line}\n", max(1, size // 4))
         for piece in pieces:
-            yield Block(first, last, piece)
+            yield TextBlock(first, last, piece)
 
 
 def _words(line: str, longest: int) -> Iterator[str]:
@@ -119,5 +119,5 @@ def _words(line: str, longest: int) -> Iterator[str]:
             yield word[start : start + longest]
 
 
-def _joined(part: list[Block]) -> Block:
-    return Block(part[0].first, part[-1].last, "".join(piece.text for piece in part).rstrip())
+def _joined(part: list[TextBlock]) -> TextBlock:
+    return TextBlock(part[0].first, part[-1].last, "".join(piece.text for piece in part).rstrip())

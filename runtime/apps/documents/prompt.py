@@ -1,6 +1,6 @@
 """Passages into a system prompt, numbered, as many as the model's context has room for.
 
-In: passages, best first, and what else the context has to hold. Out: a `Prompt`. They go before the question, into the
+In: passages, best first, and what else the context holds. Out: a `DocumentPrompt`. They go before the question, in the
 system prompt, because a spoken question is then a turn of sound alone, as the model was trained on, and because a
 prompt that stays the same can be kept (`voxrill snapshot --ask`).
 """
@@ -15,7 +15,7 @@ import msgspec
 
 from voxrill.runtime.apps.documents import passages
 from voxrill.runtime.apps.documents.citations import Citation
-from voxrill.runtime.apps.documents.index import Found
+from voxrill.runtime.apps.documents.index import FoundPassage
 from voxrill.runtime.apps.documents.reader import Unreadable, read_blocks
 from voxrill.runtime.errors import ContextFull, UsageError
 
@@ -28,7 +28,7 @@ Room = Callable[[str], bool]
 """Whether a system prompt leaves room for the question and the answer."""
 
 
-class Source(msgspec.Struct, frozen=True):
+class QuotedSource(msgspec.Struct, frozen=True):
     """A passage that the model is given: where it stands, under which heading, and its text."""
 
     citation: Citation
@@ -37,20 +37,20 @@ class Source(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Prompt:
+class DocumentPrompt:
     """A system prompt, the passages in it by number, and those that had to be left out."""
 
     system: str
-    sources: tuple[Source, ...]
-    left_out: tuple[Source, ...] = ()
+    sources: tuple[QuotedSource, ...]
+    left_out: tuple[QuotedSource, ...] = ()
 
 
-def source(found: Found) -> Source:
+def source(found: FoundPassage) -> QuotedSource:
     """A passage that was found, as a source."""
-    return Source(Citation(found.file, found.first, found.last), found.heading, found.text)
+    return QuotedSource(Citation(found.file, found.first, found.last), found.heading, found.text)
 
 
-def fitted(sources: Sequence[Source], room: Room) -> Prompt:
+def fitted(sources: Sequence[QuotedSource], room: Room) -> DocumentPrompt:
     """A prompt of the first sources that there is room for, the last ones left out first.
 
     Raises:
@@ -59,14 +59,14 @@ def fitted(sources: Sequence[Source], room: Room) -> Prompt:
     for kept in range(len(sources), 0, -1):
         system = system_prompt(sources[:kept])
         if room(system):
-            return Prompt(system, tuple(sources[:kept]), tuple(sources[kept:]))
+            return DocumentPrompt(system, tuple(sources[:kept]), tuple(sources[kept:]))
     raise ContextFull(
         "the model's context has no room for a passage beside the question and the answer",
         "Ask for a shorter answer (--max-new-tokens), or a shorter question",
     )
 
 
-def system_prompt(sources: Sequence[Source]) -> str:
+def system_prompt(sources: Sequence[QuotedSource]) -> str:
     """Instructions, and the passages with their numbers, files and headings."""
     parts = [INSTRUCTIONS]
     for number, given in enumerate(sources, 1):
@@ -75,7 +75,7 @@ def system_prompt(sources: Sequence[Source]) -> str:
     return "\n\n".join(parts)
 
 
-def document_prompt(path: Path, count: passages.Count) -> Prompt:
+def document_prompt(path: Path, count: passages.Count) -> DocumentPrompt:
     """A prompt of one whole document, cut into numbered passages that do not overlap.
 
     Raises:
@@ -87,10 +87,10 @@ def document_prompt(path: Path, count: passages.Count) -> Prompt:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{path} cannot be read as text: {reason}", "Give a text file in UTF-8") from None
     cut = passages.split(blocks, count, overlap=0)
-    sources = tuple(Source(Citation(path.name, p.first, p.last), p.heading, p.text) for p in cut)
+    sources = tuple(QuotedSource(Citation(path.name, p.first, p.last), p.heading, p.text) for p in cut)
     if not sources:
         raise UsageError(f"{path} holds no text", "Give a document with words in it")
-    return Prompt(system_prompt(sources), sources)
+    return DocumentPrompt(system_prompt(sources), sources)
 
 
 def _plain(text: str) -> str:

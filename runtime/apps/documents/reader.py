@@ -1,6 +1,6 @@
 """A document to blocks: headings and paragraphs, each with the lines of the file it stands on.
 
-In: a text, Markdown, reStructuredText or HTML file. Out: `Block`s in order. Headings are marked, because passages are
+In: a text, Markdown, reST or HTML file. Out: `TextBlock`s in order. Headings are marked, because passages are
 split there and carry the one they stand under. Markup inside a paragraph is left as it is written, except HTML's.
 """
 
@@ -32,7 +32,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True)
-class Block:
+class TextBlock:
     """A heading or a paragraph: lines `first` to `last` of the file, from 1, and their text without the markup."""
 
     first: int
@@ -41,7 +41,7 @@ class Block:
     heading: bool = False
 
 
-def read_blocks(name: str, content: bytes) -> list[Block]:
+def read_blocks(name: str, content: bytes) -> list[TextBlock]:
     """The blocks of a file's content; its name says what kind it is.
 
     Raises:
@@ -64,14 +64,14 @@ def _decoded(content: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
 
 
-def _text_blocks(lines: list[str], ending: str) -> Iterator[Block]:
+def _text_blocks(lines: list[str], ending: str) -> Iterator[TextBlock]:
     """Paragraphs end at empty lines; Markdown's and reStructuredText's headings are blocks of their own."""
     paragraph: list[str] = []
     fenced = False
 
-    def ended(before: int) -> Iterator[Block]:
+    def ended(before: int) -> Iterator[TextBlock]:
         if paragraph:
-            yield Block(before - len(paragraph) + 1, before, "\n".join(paragraph))
+            yield TextBlock(before - len(paragraph) + 1, before, "\n".join(paragraph))
             paragraph.clear()
 
     for number, line in enumerate(lines, 1):
@@ -80,9 +80,9 @@ def _text_blocks(lines: list[str], ending: str) -> Iterator[Block]:
         heading = None if ending != ".md" or fenced else _MARKDOWN_HEADING.match(line)
         if heading:
             yield from ended(number - 1)
-            yield Block(number, number, heading[1], heading=True)
+            yield TextBlock(number, number, heading[1], heading=True)
         elif ending in _UNDERLINES and not fenced and _underlines(line, paragraph, _UNDERLINES[ending]):
-            yield Block(number - len(paragraph), number, paragraph[-1].strip(), heading=True)
+            yield TextBlock(number - len(paragraph), number, paragraph[-1].strip(), heading=True)
             paragraph.clear()
         elif line.strip():
             paragraph.append(line.rstrip())
@@ -97,7 +97,7 @@ def _underlines(line: str, paragraph: list[str], mark: re.Pattern[str]) -> bool:
     return len(above) <= 1 and all(map(mark.match, [line, *above])) and not mark.match(title)
 
 
-def _html_blocks(text: str) -> list[Block]:
+def _html_blocks(text: str) -> list[TextBlock]:
     parser = _HtmlReader()
     parser.feed(text)
     parser.close()
@@ -118,7 +118,7 @@ class _HtmlReader(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.blocks: list[Block] = []
+        self.blocks: list[TextBlock] = []
         self._words: list[str] = []
         self._lines: list[int] = []
         self._heading = False
@@ -153,5 +153,5 @@ class _HtmlReader(HTMLParser):
         """What was read since the last block becomes one."""
         text = " ".join("".join(self._words).split())
         if text:
-            self.blocks.append(Block(self._lines[0], self._lines[-1], text, self._heading))
+            self.blocks.append(TextBlock(self._lines[0], self._lines[-1], text, self._heading))
         self._words, self._lines, self._heading = [], [], False

@@ -23,7 +23,7 @@ from voxrill.runtime.apps.evaluation.words import Normaliser, normaliser
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 TaskName = Literal["asr", "tts", "chat", "voicebench"]
 
@@ -51,7 +51,7 @@ class Wish:
     name: str | None = None
     limit: int | None = None
     options: Mapping[str, Any] = field(default_factory=lambda: {"seed": SEED})
-    progress: Progress = quiet
+    progress: Progress = no_progress
 
 
 def asr(model: Engine, items: Sequence[Item], wish: Wish) -> Evaluation:

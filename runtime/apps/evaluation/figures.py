@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from voxrill.runtime.apps.evaluation.items import Item, Outcome
-from voxrill.runtime.apps.evaluation.tasks import Mark, Task
+from voxrill.runtime.apps.evaluation.tasks import EvaluationTask, Mark
 
 SHARES = {"median": 0.5, "p90": 0.9, "p99": 0.99}
 
@@ -54,7 +54,7 @@ class Row(msgspec.Struct, frozen=True):
         return found
 
 
-def rows_of(task: Task, name: str, outcomes: Mapping[str, Outcome]) -> list[Row]:
+def rows_of(task: EvaluationTask, name: str, outcomes: Mapping[str, Outcome]) -> list[Row]:
     """A contestant's rows, one a group."""
     groups: dict[str, list[Item]] = {}
     for item in task.items:
@@ -81,7 +81,7 @@ def percentiles(seconds: Sequence[float | None]) -> dict[str, float]:
     return {name: percentile(known, share) for name, share in SHARES.items()} if known else {}
 
 
-def _row(task: Task, name: str, group: str, items: list[Item], outcomes: Mapping[str, Outcome]) -> Row:
+def _row(task: EvaluationTask, name: str, group: str, items: list[Item], outcomes: Mapping[str, Outcome]) -> Row:
     given = [outcomes.get(item.id, Outcome(item.id, error="not answered")) for item in items]
     answered = [outcome for outcome in given if not outcome.error]
     found = {name: figure_of(marks) for name, marks in task.marks(items, given).items()}

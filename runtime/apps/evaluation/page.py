@@ -17,8 +17,8 @@ from voxrill.runtime.apps.evaluation.figures import Row
 from voxrill.runtime.apps.evaluation.items import Item, Outcome
 from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tables import CAPTION, cells_of, heads_of
-from voxrill.runtime.apps.evaluation.tasks import WER, Task
-from voxrill.runtime.atomic_write import replacing
+from voxrill.runtime.apps.evaluation.tasks import WER, EvaluationTask
+from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.version import VERSION
 
 WORST = 30
@@ -47,7 +47,7 @@ def write_page(file: Path, evaluation: Evaluation, data: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with replacing(file) as part:
+    with atomic_write(file) as part:
         part.write_text(page(evaluation, data), encoding="utf-8")
 
 
@@ -106,7 +106,7 @@ def _charts(rows: Sequence[Row], contestants: Mapping[str, Mapping[str, Outcome]
     return drawn
 
 
-def _worst(task: Task, contestants: Mapping[str, Mapping[str, Outcome]]) -> list[str]:
+def _worst(task: EvaluationTask, contestants: Mapping[str, Mapping[str, Outcome]]) -> list[str]:
     """Our wrong answers, the worst first, each beside the peers' answers."""
     ours, *_ = contestants.values()
     wrong = sorted(((_wrongness(task, item, ours), item) for item in task.items), key=lambda pair: -pair[0])
@@ -125,7 +125,7 @@ def _worst(task: Task, contestants: Mapping[str, Mapping[str, Outcome]]) -> list
     return [f'<h2>Wrong answers</h2><div class="scroll"><table class="text"><tr>{heads}</tr>{body}</table></div>']
 
 
-def _wrongness(task: Task, item: Item, outcomes: Mapping[str, Outcome]) -> float:
+def _wrongness(task: EvaluationTask, item: Item, outcomes: Mapping[str, Outcome]) -> float:
     """How wrong an answer is by the first figure of its task: errors a word, or 1 for what is not right."""
     marks = task.marks([item], [outcomes.get(item.id, Outcome(item.id))])
     if not marks:

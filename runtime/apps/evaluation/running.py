@@ -15,14 +15,14 @@ from typing import Any
 
 import msgspec
 
-from voxrill.runtime.apps.batch import Results, made_with, short_hash
+from voxrill.runtime.apps.batch import ResultsFile, made_with, short_hash
 from voxrill.runtime.apps.evaluation.figures import Row, rows_of
 from voxrill.runtime.apps.evaluation.items import Item, Outcome, read_json_lines
 from voxrill.runtime.apps.evaluation.peers import Peer
-from voxrill.runtime.apps.evaluation.tasks import Task
+from voxrill.runtime.apps.evaluation.tasks import EvaluationTask
 from voxrill.runtime.bundle.bundle import hash_file
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.progress import Progress, quiet
+from voxrill.runtime.progress import Progress, no_progress
 
 
 @dataclass
@@ -34,14 +34,14 @@ class Evaluation:
     outcomes' (an outside judge's).
     """
 
-    task: Task
+    task: EvaluationTask
     name: str
     normaliser: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     peers: Sequence[Peer] = ()
     out: Path | None = None
     heard: Mapping[str, Outcome] | None = None
-    progress: Progress = quiet
+    progress: Progress = no_progress
 
     def __post_init__(self) -> None:
         self._outcomes: dict[str, Outcome] = {}
@@ -51,7 +51,7 @@ class Evaluation:
         """Answer what is not answered yet, one item at a time."""
         made = short_hash(self._made())
         with ExitStack() as stack:
-            results = stack.enter_context(Results(self.out, made, "list of results")) if self.out else None
+            results = stack.enter_context(ResultsFile(self.out, made, "list of results")) if self.out else None
             hashes = {item.id: _hash(item) for item in self.task.items}
             if results is not None and self.out is not None:
                 self._take_over(self.out, [item for item in self.task.items if results.has(item.id, hashes[item.id])])

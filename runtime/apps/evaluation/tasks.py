@@ -34,7 +34,7 @@ RIGHT, SAID_RIGHT, UNREADABLE = "right", "said right", "unreadable"
 
 
 @dataclass
-class Task(ABC):
+class EvaluationTask(ABC):
     """What is asked of a model.
 
     name: as on the command line; model: who answers; items: what is asked; normalise: makes texts alike; options:
@@ -62,7 +62,7 @@ class Task(ABC):
 
 
 @dataclass
-class Hearing(Task):
+class Hearing(EvaluationTask):
     """asr: writing down what was said."""
 
     def answer(self, item: Item) -> Outcome:
@@ -101,7 +101,7 @@ class Hearing(Task):
 
 
 @dataclass
-class Speaking(Task):
+class Speaking(EvaluationTask):
     """tts: saying a text, which a judge hears.
 
     judged: whether anybody hears it, here or elsewhere; folder: where each sound is kept, if anywhere.
@@ -134,7 +134,7 @@ class Speaking(Task):
 
 
 @dataclass
-class Chatting(Task):
+class Chatting(EvaluationTask):
     """chat: answering a question, in text or aloud (output "both"), which a judge may hear."""
 
     output: Output
@@ -158,7 +158,7 @@ class Chatting(Task):
 
 
 @dataclass
-class VoiceBench(Task):
+class VoiceBench(EvaluationTask):
     """voicebench: answering, scored by each subset's rule where it has one. written: the prompt is asked."""
 
     output: Output

@@ -23,7 +23,7 @@ from voxrill.runtime.apps.evaluation.items import Item, Outcome, check_items, re
 from voxrill.runtime.apps.evaluation.prompts import question_of
 from voxrill.runtime.apps.evaluation.recordings import MANIFESTS
 from voxrill.runtime.apps.evaluation.words import Normaliser
-from voxrill.runtime.atomic_write import replacing
+from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.errors import UsageError
 
 Rule = Callable[[Item, str, Normaliser], bool | None]
@@ -137,7 +137,7 @@ def write_responses(
     written = []
     for group, members in groups.items():
         path = folder / f"{name}-{group.replace('/', '-')}-{modality}.jsonl"
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(b"".join(_response(item, outcomes) for item in members))
         written.append(path)
     return written

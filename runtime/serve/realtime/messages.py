@@ -86,7 +86,7 @@ class ChosenFunction(msgspec.Struct, frozen=True, tag_field="type", tag="functio
 ToolChoice = Literal["auto", "none", "required"] | ChosenFunction
 
 
-class Session(msgspec.Struct):
+class SessionConfig(msgspec.Struct):
     """The settings, in the present dialect and in the one of before; a session of settings uses one of them."""
 
     type: Literal["realtime"] = "realtime"
@@ -104,7 +104,7 @@ class Session(msgspec.Struct):
     turn_detection: TurnDetection | UnsetType | None = UNSET
     max_response_output_tokens: Tokens | UnsetType = UNSET
 
-    def present(self) -> Session:
+    def present(self) -> SessionConfig:
         """The same, with what was said in the dialect of before moved to its place."""
         audio = self.audio or Audio()
         heard, said = audio.input or AudioIn(), audio.output or AudioOut()
@@ -118,7 +118,7 @@ class Session(msgspec.Struct):
         if self.modalities is not UNSET:
             modalities = ["audio"] if "audio" in self.modalities else ["text"]
         most = self.max_response_output_tokens if self.max_output_tokens is UNSET else self.max_output_tokens
-        return Session(
+        return SessionConfig(
             instructions=self.instructions,
             output_modalities=modalities,
             audio=Audio(heard, said),
@@ -131,7 +131,7 @@ class Session(msgspec.Struct):
 class SessionUpdate(_Event, tag="session.update"):
     """Other settings."""
 
-    session: Session = msgspec.field(default_factory=Session)
+    session: SessionConfig = msgspec.field(default_factory=SessionConfig)
 
 
 class Append(_Event, tag="input_audio_buffer.append", kw_only=True):

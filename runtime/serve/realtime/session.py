@@ -26,7 +26,6 @@ from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.realtime.answering import Answering, Calling, Status, new_id
 from voxrill.runtime.serve.realtime.deciding import Deciding, Question, Wanted, wanted
-from voxrill.runtime.serve.realtime.ears import Ears
 from voxrill.runtime.serve.realtime.messages import (
     BETA_NAMES,
     BETA_UNKNOWN,
@@ -48,6 +47,7 @@ from voxrill.runtime.serve.realtime.playback import ClientPlayer
 from voxrill.runtime.serve.realtime.scribe import Scribe
 from voxrill.runtime.serve.realtime.settings import Settings, shown
 from voxrill.runtime.serve.realtime.telling import Teller
+from voxrill.runtime.serve.realtime.turn_detector import TurnDetector
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.uploads import from_base64
 from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
@@ -65,8 +65,8 @@ from voxrill.runtime.talk.listener import (
     WakeChange,
     Woke,
 )
-from voxrill.runtime.talk.mind import Mind, MindOptions
-from voxrill.runtime.talk.reply import Turn
+from voxrill.runtime.talk.reply import TalkTurn
+from voxrill.runtime.talk.responder import Responder, ResponderOptions
 
 BY_SPEECH, BY_CLIENT = "turn_detected", "client_cancelled"
 """Why an answer was cut short."""
@@ -108,8 +108,8 @@ class RealtimeSession:
         self._calls: dict[str, Question] = {}  # without output, and the turns that called them
         self._wanted: Wanted | None = None
         self._scribe = Scribe(service.model, self._emit)
-        self._ears = Ears(self._settings, self._floor, self._hear)
-        self._mind, self._conversation = self._new_mind(self._settings)
+        self._ears = TurnDetector(self._settings, self._floor, self._hear)
+        self._responder, self._conversation = self._new_responder(self._settings)
         self._teller: Teller | None = None
         self._caller = Caller(service.model)
         self._deciding = Deciding(self._caller, service.states, self._floor, self._pass_on, self._call, self._undecided)
@@ -169,7 +169,7 @@ class RealtimeSession:
         def apply() -> None:
             if prompt_changes:
                 self._drop([self._conversation.context])
-                self._mind, self._conversation = self._new_mind(new)
+                self._responder, self._conversation = self._new_responder(new)
             self._drop(self._caller.forget(may_call.functions if may_call is not None else None))
             self._emit("session.updated", session=self._shown())
 
@@ -347,13 +347,13 @@ class RealtimeSession:
 
     def _think(self, signalled: bool = False) -> bool:
         """Answer a little, or take a signal only; whether there was anything to do."""
-        thinking = [(self._mind, self._conversation)]
+        thinking = [(self._responder, self._conversation)]
         if self._teller is not None:
-            thinking.append((self._teller.mind, self._teller.conversation))
-        for mind, conversation in thinking:
-            if not mind.idle and not (signalled and mind.inbox.empty()):
+            thinking.append((self._teller.responder, self._teller.conversation))
+        for responder, conversation in thinking:
+            if not responder.idle and not (signalled and responder.inbox.empty()):
                 self._service.states.use(conversation.context)
-                if mind.step():
+                if responder.step():
                     return True
         return False
 
@@ -363,12 +363,12 @@ class RealtimeSession:
         self._error(error, None)
         self._send(b"")
 
-    def _new_mind(self, settings: Settings) -> tuple[Mind, Conversation]:
+    def _new_responder(self, settings: Settings) -> tuple[Responder, Conversation]:
         service = self._service
         conversation = service.model.conversation(system=settings.instructions, output=settings.output)
         most = min(settings.most or service.limits.answer, service.limits.answer)
-        options = MindOptions(budget=service.positions, turns=service.turns, max_new_tokens=most)
-        return Mind(conversation, self._player, self._floor, self._show, self._keep, options), conversation
+        options = ResponderOptions(budget=service.positions, turns=service.turns, max_new_tokens=most)
+        return Responder(conversation, self._player, self._floor, self._show, self._keep, options), conversation
 
     def _contexts(self) -> list[Context]:
         told = [self._teller.conversation.context] if self._teller is not None else []
@@ -384,8 +384,8 @@ class RealtimeSession:
             if isinstance(self._answer, Calling) and not self._answer.ended:
                 self._cut_short(None)
             if self._teller is not None:
-                self._teller.mind.inbox.put(signal)
-        self._mind.inbox.put(signal)
+                self._teller.responder.inbox.put(signal)
+        self._responder.inbox.put(signal)
 
     def _call(self, turn: Question, ticket: int, call: FunctionCall) -> None:
         """A turn calls a function."""
@@ -418,9 +418,9 @@ class RealtimeSession:
     def _remember(self, question: Question, answer: str) -> None:
         """The turn that called, and what came of it, belong to what is talked about."""
         self._service.states.use(self._conversation.context)
-        self._mind.inbox.put(Resumed())  # nothing is begun on suspicion
-        while not self._mind.inbox.empty():
-            self._mind.step()
+        self._responder.inbox.put(Resumed())  # nothing is begun on suspicion
+        while not self._responder.inbox.empty():
+            self._responder.step()
         if isinstance(question, Typed):
             self._conversation.remember(answer, text=question.text)
         else:
@@ -444,7 +444,7 @@ class RealtimeSession:
         self._answer.end("completed")
         self._service.metrics.turns.labels("completed").inc()
 
-    def _keep(self, turn: Turn) -> None:
+    def _keep(self, turn: TalkTurn) -> None:
         """A turn is over: if its answer was not told to be whole, it never will be."""
         self._cut_short(turn.error)
 

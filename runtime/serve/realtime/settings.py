@@ -15,7 +15,7 @@ from voxrill.runtime.serve.realtime.messages import (
     IN_RATES,
     AudioIn,
     AudioOut,
-    Session,
+    SessionConfig,
     Tool,
     ToolChoice,
     TurnDetection,
@@ -36,7 +36,7 @@ class Settings:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = "auto"
 
-    def changed(self, session: Session, chat: Task) -> Settings:
+    def changed(self, session: SessionConfig, chat: Task) -> Settings:
         """These settings with what a client wants of them.
 
         Raises:

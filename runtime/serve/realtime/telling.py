@@ -15,8 +15,8 @@ from voxrill.runtime.serve.service import Service
 from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Typed
-from voxrill.runtime.talk.mind import Mind, MindOptions
-from voxrill.runtime.talk.reply import Turn
+from voxrill.runtime.talk.reply import TalkTurn
+from voxrill.runtime.talk.responder import Responder, ResponderOptions
 
 
 class Teller:
@@ -24,7 +24,7 @@ class Teller:
 
     Args:
         service: whose model speaks.
-        player, floor, show, keep: see `Mind`.
+        player, floor, show, keep: see `Responder`.
     """
 
     def __init__(
@@ -33,19 +33,19 @@ class Teller:
         player: Player,
         floor: Floor,
         show: Callable[[TalkEvent], None],
-        keep: Callable[[Turn], None],
+        keep: Callable[[TalkTurn], None],
     ) -> None:
         task = service.model.manifest.tasks.speak
         self.conversation = Conversation(service.model.parts, task, task.system.replace("{voice}", task.voice))
         self._show = show
         self._text = ""
-        options = MindOptions(turns=0, max_new_tokens=service.limits.answer)
-        self.mind = Mind(self.conversation, player, floor, self._tell, keep, options)
+        options = ResponderOptions(turns=0, max_new_tokens=service.limits.answer)
+        self.responder = Responder(self.conversation, player, floor, self._tell, keep, options)
 
     def say(self, text: str) -> None:
         """Say a text whose words the model knows."""
         self._text = text
-        self.mind.inbox.put(Typed(text, time.perf_counter()))
+        self.responder.inbox.put(Typed(text, time.perf_counter()))
 
     def _tell(self, event: TalkEvent) -> None:
         self._show(event)

@@ -29,7 +29,7 @@ from voxrill.runtime.serve.service import DEFAULT_VOICE, Service, check_voice
 from voxrill.runtime.serve.speech import say
 from voxrill.runtime.serve.transcriptions import spans, write_down
 from voxrill.runtime.serve.wyoming.about import LANGUAGES, about
-from voxrill.runtime.serve.wyoming.sound import Form, Incoming
+from voxrill.runtime.serve.wyoming.sound import Incoming, PcmFormat
 from voxrill.runtime.serve.wyoming.wire import data_of
 
 _REQUESTS = ("audio-stop", "synthesize", "synthesize-stop", "transcript")
@@ -136,14 +136,14 @@ class Client:
     # Sound to text
 
     async def _begin_sound(self, event: Event) -> None:
-        form = data_of(event, Form)
+        form = data_of(event, PcmFormat)
         self._begin()
         self._sound = Incoming(form, self._service.limits.audio)
         self._begun = time.monotonic()
 
     async def _hear(self, event: Event) -> None:
         if self._sound is not None:
-            await self._service.hear(self._sound.add, data_of(event, Form), event.payload or b"")
+            await self._service.hear(self._sound.add, data_of(event, PcmFormat), event.payload or b"")
 
     async def _transcribe(self, _event: Event) -> None:
         sound, self._sound = self._sound, None

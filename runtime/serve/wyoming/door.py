@@ -22,7 +22,7 @@ from voxrill.runtime.serve.guard import Rates
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.client import Client
 from voxrill.runtime.serve.wyoming.following import follow
-from voxrill.runtime.serve.wyoming.wire import Wire
+from voxrill.runtime.serve.wyoming.wire import EventStream
 
 _AHEAD = 16
 """Events that are read before the one at hand is worked out."""
@@ -71,7 +71,7 @@ class WyomingDoor:
 
     async def _come_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         limits = self._service.limits
-        wire = Wire(reader, writer, limits.message, limits.stall)
+        wire = EventStream(reader, writer, limits.message, limits.stall)
         address = str((writer.get_extra_info("peername") or ("",))[0])
         self.clients += 1
         try:
@@ -84,7 +84,7 @@ class WyomingDoor:
             self.clients -= 1
             wire.close()
 
-    async def _serve(self, wire: Wire, address: str) -> None:
+    async def _serve(self, wire: EventStream, address: str) -> None:
         client = Client(self._service, wire.write, lambda: self._rates.check(address))
         events: asyncio.Queue[Event] = asyncio.Queue(_AHEAD)
         sides = {
@@ -110,7 +110,7 @@ class WyomingDoor:
             client.end()
 
 
-async def _read(wire: Wire, events: asyncio.Queue[Event]) -> None:
+async def _read(wire: EventStream, events: asyncio.Queue[Event]) -> None:
     """Read until the client leaves."""
     while event := await wire.read():
         await events.put(event)

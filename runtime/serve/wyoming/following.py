@@ -11,7 +11,7 @@ from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.addresses import connect
 from voxrill.runtime.serve.wyoming.satellites import GONE, Satellite
-from voxrill.runtime.serve.wyoming.wire import Wire
+from voxrill.runtime.serve.wyoming.wire import EventStream
 
 RETRY = 5.0
 """Seconds after which a satellite that is not there is looked for again."""
@@ -30,7 +30,7 @@ async def follow(service: Service, uri: str, say: Callable[[str], None]) -> None
         try:
             async with asyncio.timeout(GONE):
                 reader, writer = await connect(uri)
-            wire = Wire(reader, writer, service.limits.message, service.limits.stall)
+            wire = EventStream(reader, writer, service.limits.message, service.limits.stall)
             try:
                 await Satellite(service, wire, met).talk()
             finally:

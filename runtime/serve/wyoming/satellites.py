@@ -31,8 +31,8 @@ from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.serve.realtime.door import open_session
 from voxrill.runtime.serve.realtime.session import RealtimeSession
 from voxrill.runtime.serve.service import Service
-from voxrill.runtime.serve.wyoming.sound import Form
-from voxrill.runtime.serve.wyoming.wire import Wire, data_of
+from voxrill.runtime.serve.wyoming.sound import PcmFormat
+from voxrill.runtime.serve.wyoming.wire import EventStream, data_of
 
 PING = 5.0
 """Seconds between two questions whether it is still there."""
@@ -68,7 +68,7 @@ class Satellite:
         met: called once it says something: one that talks with another server takes a connection and ends it.
     """
 
-    def __init__(self, service: Service, wire: Wire, met: Callable[[], None]) -> None:
+    def __init__(self, service: Service, wire: EventStream, met: Callable[[], None]) -> None:
         self._service = service
         self._wire = wire
         self._met = met
@@ -79,7 +79,7 @@ class Satellite:
         self._unasked = False  # nobody says a wake word, so that its own loudspeaker could be taken for a question
         self._played = 0.0  # when its answer was played
         self._unspoken: float | None = None  # when a run is over in which nothing was said
-        self._form: Form | None = None
+        self._form: PcmFormat | None = None
         self._playing = False
 
     async def talk(self) -> None:
@@ -169,7 +169,7 @@ class Satellite:
         await self._service.hear(self._session.take, msgspec.json.encode({"type": kind, **fields}).decode())
 
     async def _hear_sound(self, event: Event) -> None:
-        form = data_of(event, Form)
+        form = data_of(event, PcmFormat)
         samples = form.samples(event.payload or b"")
         if not self._listening or (self._unasked and time.monotonic() < self._played):
             return

@@ -16,7 +16,7 @@ from voxrill.runtime.serve.api_errors import ApiError
 _TYPES = {2: "<i2", 4: "<i4"}
 
 
-class Form(msgspec.Struct, frozen=True):
+class PcmFormat(msgspec.Struct, frozen=True):
     """How sound is sent. rate: Hz. width: bytes of a sample, which is a signed integer."""
 
     rate: Annotated[int, Meta(ge=8_000, le=192_000)]
@@ -44,7 +44,7 @@ class Incoming:
         longest: seconds it may last.
     """
 
-    def __init__(self, form: Form, longest: float) -> None:
+    def __init__(self, form: PcmFormat, longest: float) -> None:
         self._form = form
         self._longest = longest
         self._resampler = Resampler(form.rate, SAMPLE_RATE)
@@ -56,7 +56,7 @@ class Incoming:
         """How much there is."""
         return self._sent / self._form.rate
 
-    def add(self, form: Form, pcm: bytes) -> None:
+    def add(self, form: PcmFormat, pcm: bytes) -> None:
         """More of it.
 
         Raises:

@@ -30,7 +30,7 @@ _LINES = msgspec.json.Decoder(_Line)
 _MORE = msgspec.json.Decoder(dict[str, Any])
 
 
-class Wire:
+class EventStream:
     """One connection.
 
     Args:

@@ -31,7 +31,7 @@ from voxrill.model import Model
 from voxrill.runtime.apps.documents import asking
 from voxrill.runtime.apps.documents.answer import NOTHING_FOUND, Answer, AnswerText
 from voxrill.runtime.apps.documents.index import BEST, Update, refusals
-from voxrill.runtime.apps.documents.prompt import Source, source
+from voxrill.runtime.apps.documents.prompt import QuotedSource, source
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.printable import printable
 from voxrill.runtime.progress import step_progress
@@ -158,7 +158,7 @@ def _report(answer: Answer, out: str | None, update: Update, json: bool) -> None
         err.print(f"wrote {out} ({answer.audio_seconds:.2f} s of sound)", style="dim", soft_wrap=True)
 
 
-def _show(sources: list[Source], question: str, update: Update, json: bool) -> None:
+def _show(sources: list[QuotedSource], question: str, update: Update, json: bool) -> None:
     """The passages as they stand in the documents."""
     if json:
         found = {"question": question, "found": bool(sources), "sources": _listed(sources)}

@@ -41,7 +41,7 @@ def sustained(
     json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
 ) -> None:
-    """Measure on this machine."""
+    """Speak for minutes, and see whether heat slows this machine."""
     if context.invoked_subcommand is not None:
         return
     if minutes is None:

@@ -24,7 +24,7 @@ from voxrill.runtime.audio.devices import THING, AudioDevice, Direction, choose
 from voxrill.runtime.audio.echo import canceller
 from voxrill.runtime.audio.microphone import DeviceMicrophone
 from voxrill.runtime.audio.protocols import RATE
-from voxrill.runtime.audio.sound_checks import Heard
+from voxrill.runtime.audio.sound_checks import MicrophoneLevel
 from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.tone import tone
@@ -105,7 +105,7 @@ class Findings:
             self._listen(system, microphone, speaker)
 
     def _listen(self, system: AudioSystem, microphone: str | None, speaker: str | None) -> None:
-        def listen() -> tuple[Heard, Heard]:
+        def listen() -> tuple[MicrophoneLevel, MicrophoneLevel]:
             err.print("Listening, and playing two seconds of noise ...", style="dim")
             with DeviceMicrophone(system, microphone) as ear, Speaker(system, RATE, speaker) as mouth:
                 return sound_checks.echo(ear, mouth)
@@ -144,7 +144,7 @@ def _advice_on_echo() -> str:
     return f"{heard}: voxrill talk --echo-cancel"
 
 
-def _listen(system: AudioSystem, wanted: str | None) -> Heard:
+def _listen(system: AudioSystem, wanted: str | None) -> MicrophoneLevel:
     with DeviceMicrophone(system, wanted) as microphone:
         err.print(f"Listening to {microphone.name} ...", style="dim")
         return sound_checks.hear(microphone)
@@ -175,12 +175,12 @@ def _device(device: AudioDevice) -> str:
     return f"{device.name}, {device.rate} Hz"
 
 
-def _described(heard: Heard) -> str:
+def _described(heard: MicrophoneLevel) -> str:
     clipped = f", {heard.clipped} samples clipped" if heard.clipped else ""
     return f"{_dbfs(heard)}{clipped}"
 
 
-def _dbfs(heard: Heard) -> str:
+def _dbfs(heard: MicrophoneLevel) -> str:
     if heard.peak == -math.inf:
         return "digital silence"
     return f"{heard.level:.0f} dB of full scale, loudest {heard.peak:.0f} dB"

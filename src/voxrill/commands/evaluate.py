@@ -57,7 +57,12 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only so
 SeedOption = Annotated[int, typer.Option("--seed", help="The same seed gives the same answers.")]
 
 
-group = typer.Typer(name="eval", no_args_is_help=True, rich_markup_mode=None, help="Score answers and their times.")
+group = typer.Typer(
+    name="eval",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Score answers and their times beside other programs'.",
+)
 """The command eval: one command a kind of evaluation."""
 
 

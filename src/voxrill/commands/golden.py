@@ -15,7 +15,7 @@ from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, S
 from voxrill.commands.output import print_json
 from voxrill.runtime.audio.audio_file import as_waveform
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.upkeep.golden import Difference, differences, make_vectors, read_vectors, save_vectors
+from voxrill.runtime.upkeep.golden import GoldenDifference, differences, make_vectors, read_vectors, save_vectors
 
 
 def golden(
@@ -45,7 +45,7 @@ def golden(
         raise VoxrillError(f"{names}: further from the golden vectors than may be", "Compare versions and processor")
 
 
-def _tell(difference: Difference, json: bool) -> None:
+def _tell(difference: GoldenDifference, json: bool) -> None:
     if json:
         print_json({**asdict(difference), "passes": difference.passes})
     else:

@@ -19,7 +19,7 @@ from voxrill.devices.advice import Holding, advise, describe, holdings, plans
 from voxrill.devices.known import SIZES, known_model, model
 from voxrill.devices.planner import SMALL_MARGIN, Plan, margin
 from voxrill.devices.profile import Profile, read_profile, shipped_profiles
-from voxrill.devices.stages import CONTEXT, Model
+from voxrill.devices.stages import CONTEXT, ModelShape
 from voxrill.devices.this import this_machine
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.contract import DECODER, KV_CAPACITY
@@ -77,7 +77,7 @@ def plan(
         print("\n".join(f"{task}: {words}" for task, words in advice.items()))
 
 
-def _models(bundle: Path | None, precision: str | None, context: int | None) -> list[Model]:
+def _models(bundle: Path | None, precision: str | None, context: int | None) -> list[ModelShape]:
     """The bundle's model, or the 1.5 B one, most bits first."""
     if bundle is not None:
         if precision is not None:
@@ -88,7 +88,7 @@ def _models(bundle: Path | None, precision: str | None, context: int | None) -> 
     return [known_model(name, context or CONTEXT) for name in SIZES if precision in (None, name)]
 
 
-def bundle_model(manifest: Manifest, context: int | None = None) -> Model:
+def bundle_model(manifest: Manifest, context: int | None = None) -> ModelShape:
     """What the planner wants to know of a bundle, for a conversation of so many positions; without, of a usual one.
 
     Raises:

@@ -26,7 +26,7 @@ from voxrill.commands.options import (
     open_model,
 )
 from voxrill.commands.output import err, print_json
-from voxrill.commands.talk_keepers import keepers
+from voxrill.commands.talk_sinks import keepers
 from voxrill.model import Model
 from voxrill.runtime.apps.documents.asking import snapshot_document
 from voxrill.runtime.audio.echo import EchoCancellingMicrophone, canceller
@@ -44,7 +44,7 @@ from voxrill.runtime.talk import replay as replaying
 from voxrill.runtime.talk.events import Notice
 from voxrill.runtime.talk.keyboard import keyboard
 from voxrill.runtime.talk.loop import Talk, TalkOptions
-from voxrill.runtime.talk.mind import MindOptions
+from voxrill.runtime.talk.responder import ResponderOptions
 from voxrill.runtime.talk.trace import TurnTrace, chrome_trace
 from voxrill.runtime.talk.view import make_view, trace_table
 from voxrill.runtime.upkeep.snapshot import open_snapshot, save_snapshot
@@ -76,7 +76,7 @@ def talk(
     speculate: Annotated[bool, typer.Option(help="Begin answers at a short silence, on suspicion.")] = True,
     remember: Annotated[
         int, typer.Option(min=0, help="Positions of prompt and turns that are remembered (12.5 are a second).")
-    ] = MindOptions.budget,
+    ] = ResponderOptions.budget,
     turns: Annotated[
         int | None, typer.Option(min=0, help="Turns that are remembered at most; the built-in model: none.")
     ] = None,
@@ -107,7 +107,7 @@ def talk(
     system_audio = None if text and mute else AudioSystem()
     model = open_model(bundle, threads, provider, strict)
     conversation = _conversation(model, system, snapshot, "text" if mute else "both")
-    mind = MindOptions(
+    responder = ResponderOptions(
         speculate=speculate,
         budget=min(remember, model.context_positions // 2),  # the other half is for the next question and its answer
         turns=PEBBLE_TURNS if turns is None and is_pebble(model.manifest) else turns,
@@ -128,9 +128,9 @@ def talk(
             player = loudspeaker = Speaker(system_audio, model.sample_rate, speaker, notify, tapped=echo_cancel)
             if heard is not None and canceller_made is not None:
                 heard = EchoCancellingMicrophone(heard, loudspeaker, canceller_made)
-    options = TalkOptions(mind, endpoints, barge_in or echo_cancel, push_to_talk)
+    options = TalkOptions(responder, endpoints, barge_in or echo_cancel, push_to_talk)
     traces: list[TurnTrace] = []
-    with keepers(model, conversation, mind, view, record, save, traces, json) as kept:
+    with keepers(model, conversation, responder, view, record, save, traces, json) as kept:
         talking = Talk(conversation, heard, player, view, options, kept, waking=waking)
         with keyboard(talking, text, push_to_talk):
             talking.run()

@@ -36,7 +36,7 @@ from voxrill.devices.choice import choose
 from voxrill.devices.processor import cores
 from voxrill.model import Model
 from voxrill.runtime.apps.batch import (
-    Results,
+    ResultsFile,
     hashed,
     made_with,
     short_hash,
@@ -147,7 +147,7 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
     failures = Failures(len(files))
     with ExitStack() as stack:
         progress = stack.enter_context(step_progress(err, "transcribing"))
-        results = stack.enter_context(Results(wish.out, made)) if wish.out is not None else None
+        results = stack.enter_context(ResultsFile(wish.out, made)) if wish.out is not None else None
         asked = _unfinished(files, results, progress)
         if not asked:
             return
@@ -161,7 +161,7 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
     failures.check()
 
 
-def _unfinished(files: list[Path], results: Results | None, progress: Progress) -> list[tuple[Path, str]]:
+def _unfinished(files: list[Path], results: ResultsFile | None, progress: Progress) -> list[tuple[Path, str]]:
     """The files that no earlier run finished, with their hashes."""
     asked = []
     for number, one in enumerate(hashed(files)):

@@ -20,7 +20,7 @@ from voxrill.commands.output import err, print_json, summary
 from voxrill.runtime.apps.batch import made_with
 from voxrill.runtime.apps.journal import STARTED, Journal
 from voxrill.runtime.apps.live_sound import LiveSound
-from voxrill.runtime.apps.subtitles import Form, as_json, clock
+from voxrill.runtime.apps.subtitles import TranscriptFormat, as_json, clock
 from voxrill.runtime.apps.transcript import SegmentEvent, TranscriptEvent
 from voxrill.runtime.apps.transcript_view import TranscriptView
 from voxrill.runtime.apps.transcription import WHOLE_SECONDS, ModelRecogniser, Transcriber, hearing_span, options_for
@@ -41,7 +41,7 @@ class Writing:
 
     model: Engine
     wished: dict[str, Any]
-    form: Form
+    form: TranscriptFormat
     out: Path | None
     json: bool
 

@@ -1,0 +1,133 @@
+"""The user's sound: bytes as the client sends them in, what the user does out.
+
+With turn detection a listener follows the sound block by block, as in the live loop; without, the sound is kept until
+the client says that the turn is over. Belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from voxrill.runtime.audio.endpointing import Endpointer
+from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Block, Floats
+from voxrill.runtime.audio.resampler import Resampler
+from voxrill.runtime.audio.voice_activity import VoiceActivity
+from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.realtime.settings import Settings
+from voxrill.runtime.talk.floor import Floor
+from voxrill.runtime.talk.listener import Listener, Signal, Utterance, WakeChange
+
+_LEAST = 0.1
+"""Seconds of sound that a turn must have, as OpenAI's server wants it."""
+
+_NOTHING = np.zeros(0, np.float32)
+
+
+class TurnDetector:
+    """Hears one client.
+
+    Args:
+        settings: how its sound comes, and who finds out when a turn is over.
+        floor: see `Listener`.
+        post: takes each signal.
+    """
+
+    def __init__(self, settings: Settings, floor: Floor, post: Callable[[Signal | WakeChange], None]) -> None:
+        self._floor = floor
+        self._post = post
+        self._at = 0  # samples that went to the listener since the session began
+        self._settings: Settings | None = None
+        self.change(settings)
+
+    @property
+    def first(self) -> int:
+        """The turn's first voiced block."""
+        return self._since + self._endpointer.first
+
+    @property
+    def last(self) -> int:
+        """The turn's last voiced block."""
+        return self._since + self._endpointer.last
+
+    def milliseconds(self, block: int) -> int:
+        """When a block began, since the session did."""
+        return round(1000 * block * BLOCK_SECONDS)
+
+    def change(self, settings: Settings) -> None:
+        """Hear in another way from now on; what is the same goes on undisturbed."""
+        old, self._settings = self._settings, settings
+        if old is None or old.rate != settings.rate:
+            self._resampler = Resampler(settings.rate, RATE)
+        if old is None or old.detection != settings.detection:
+            self._listen(settings)
+
+    def _listen(self, settings: Settings) -> None:
+        detection = settings.detection
+        self._by_hand = detection is None
+        self._since = self._at // BLOCK
+        self._endpointer = Endpointer(settings.endpoint)
+        interrupt = detection is None or detection.interrupt_response
+        self._listener = Listener(VoiceActivity(), self._endpointer, self._floor, self._post, barge_in=interrupt)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the sound of the open turn."""
+        self._left = _NOTHING
+        self._kept: list[Floats] = []
+        self._endpointer.reset()
+
+    def hear(self, pcm: bytes) -> None:
+        """Take the next sound.
+
+        Raises:
+            ApiError: it is not 16-bit samples, or the turn grows too long.
+        """
+        samples = self._resampler(_samples(pcm))
+        if self._by_hand:
+            longest = self._endpointer.options.longest
+            if sum(map(len, self._kept)) + len(samples) > longest * RATE:
+                raise ApiError(400, f"A turn lasts {longest:g} seconds at most. Commit or clear it.", "audio_too_long")
+            self._kept.append(samples)
+            return
+        waiting = np.concatenate([self._left, samples])
+        whole = len(waiting) // BLOCK * BLOCK
+        self._left = waiting[whole:]
+        for block in waiting[:whole].reshape(-1, BLOCK):
+            self._listener.hear(Block(block, self._at, time.perf_counter()))
+            self._at += BLOCK
+
+    def commit(self) -> Utterance:
+        """The sound so far, as a turn.
+
+        Raises:
+            ApiError: there is none, or the server ends turns by itself.
+        """
+        if not self._by_hand:
+            raise ApiError(400, "The server finds out when a turn is over.", "server_vad")
+        kept, self._kept = self._kept, []
+        return self._utterance(np.concatenate([_NOTHING, *kept]))
+
+    def whole(self, pcm: bytes) -> Utterance:
+        """A turn that comes in one piece.
+
+        Raises:
+            ApiError: as for `hear`, or it is too short.
+        """
+        assert self._settings is not None
+        resampler = Resampler(self._settings.rate, RATE)
+        return self._utterance(np.concatenate([resampler(_samples(pcm)), resampler.rest()]))
+
+    def _utterance(self, samples: Floats) -> Utterance:
+        if len(samples) < _LEAST * RATE:
+            raise ApiError(400, f"A turn has {_LEAST:g} seconds of sound at least.", "input_audio_buffer_commit_empty")
+        return Utterance(samples, 0, len(samples), time.perf_counter())
+
+
+def _samples(pcm: bytes) -> Floats:
+    if len(pcm) % 2:
+        raise ApiError(400, "Sound is 16-bit samples; these bytes are odd in number.", "invalid_audio", "audio")
+    samples: Floats = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
+    return samples

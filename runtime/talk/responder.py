@@ -1,0 +1,275 @@
+"""Thinking: what the user does in, sound and events out. The only part of the live loop that touches the model.
+
+The work is done in small steps, and between any two of them what was heard meanwhile is looked at: a pause begins an
+answer on suspicion, the user's going on throws it away unheard, the end of the turn lets it out, an interruption cuts
+it at what was heard of it. Nothing here waits, sleeps or knows of threads, so a test can walk it step by step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from voxrill.runtime.audio.protocols import RATE, Player
+from voxrill.runtime.audio.tone import tone
+from voxrill.runtime.engine.conversation import Conversation
+from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
+from voxrill.runtime.talk.answer import TalkAnswer
+from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, TurnEnded, UserSaid
+from voxrill.runtime.talk.floor import Floor
+from voxrill.runtime.talk.listener import Began, Closed, Ended, Interrupted, Paused, Resumed, Signal, Typed, Utterance
+from voxrill.runtime.talk.reply import Pace, Reply, TalkTurn
+from voxrill.runtime.talk.trace import Tracer
+
+WARM_UP = 20
+"""Text tokens and frames of the answer that warms up: both kinds, in either family's pattern."""
+
+
+@dataclass(frozen=True)
+class ResponderOptions:
+    """How the mind works.
+
+    speculate: begin answers at a pause. ahead: frames of sound that are made on suspicion, at most. budget: positions
+    of system prompt and turns that are remembered. turns: turns that are remembered at most, None for any number.
+    seed: that of the first turn; the others count up from it. max_new_tokens: see `Conversation.ask`.
+    """
+
+    speculate: bool = True
+    ahead: int = 4
+    budget: int = 4096
+    turns: int | None = None
+    seed: int = 0
+    max_new_tokens: int | None = None
+
+
+class Responder:
+    """Answers questions.
+
+    Args:
+        conversation: what is talked about; used by nobody else.
+        player: plays answers; handed over through `floor` only.
+        floor: knows whether an answer may still be heard.
+        show: takes what the user should see.
+        keep: called with every turn that is over.
+        options: how to work.
+        clock, cpu: seconds that pass, and seconds that this process computes.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        player: Player,
+        floor: Floor,
+        show: Callable[[TalkEvent], None] = lambda _event: None,
+        keep: Callable[[TalkTurn], None] = lambda _turn: None,
+        options: ResponderOptions = ResponderOptions(),
+        clock: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.inbox: SimpleQueue[Signal] = SimpleQueue()
+        self._closed: Closed | None = None
+        self._conversation = conversation
+        self._sample_rate = conversation.sample_rate
+        self._player = player
+        self._floor = floor
+        self._show = show
+        self._keep = keep
+        self._options = options
+        self._clock = clock
+        self._cpu = cpu
+        self._reply: Reply | None = None
+        self._turn = 0
+        self._tracer: Tracer | None = None
+        self._unprepared = True
+        self._pace = Pace()
+
+    def warm_up(self) -> None:
+        """Answer a tone unheard: first runs are slow, and the player is to be told how fast this machine is."""
+        while self._prepare():
+            pass
+        answer = TalkAnswer(self._conversation, tone(), None, self._options.seed, WARM_UP)
+        tracer = Tracer(0, self._cpu)
+        with suppress(VoxrillError):  # the first question meets it too, and says so
+            while answer.finish_reason is None:
+                started = self._clock()
+                tracer.made(answer.step(), started, self._clock())
+        self._conversation.retract()
+        self._pace.measure(tracer.making, answer.samples / self._sample_rate)
+
+    @property
+    def closed(self) -> Closed | None:
+        """The signal that ended the talk, once nothing is left to be done before."""
+        ready = self._closed is not None and (self._reply is None or not self._closed.finish)
+        return self._closed if ready else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to be done until there is a signal: the conversation will not be touched."""
+        return self._reply is None and not self._unprepared and self.inbox.empty()
+
+    def close(self) -> None:
+        """The talk is over: an answer that was being heard is cut, and its turn kept."""
+        heard = self._floor.interrupt()
+        if heard is not None:
+            self._interrupted(heard)
+        self._settle()
+        self._withdraw()
+
+    def step(self) -> bool:
+        """Do one thing: take a signal, or work a little. Whether there was anything to do."""
+        try:
+            signal = self.inbox.get_nowait()
+        except Empty:
+            return self._work()
+        self.take(signal)
+        return True
+
+    def take(self, signal: Signal) -> None:
+        """Take a signal."""
+        if isinstance(signal, Began):
+            self._settle()
+        elif isinstance(signal, Paused):
+            if self._options.speculate:
+                self._begin(signal.utterance, None, signal.at)
+        elif isinstance(signal, Resumed):
+            self._withdraw()
+        elif isinstance(signal, Ended):
+            self._end_question(signal)
+        elif isinstance(signal, Interrupted):
+            self._interrupted(signal.heard)
+        elif isinstance(signal, Typed):
+            self._typed(signal)
+        else:
+            self._closed = signal
+
+    def _work(self) -> bool:
+        reply = self._reply
+        if reply is None:
+            return self._prepare()
+        if reply.ticket is not None:
+            reply.deliver(reply.ticket, self._floor, self._player, self._pace, self._show)
+        if reply.made:
+            return reply.ticket is not None and self._end_if_played(reply, reply.ticket)
+        if reply.ticket is None and len(reply.answer.codes) >= self._options.ahead:
+            return False
+        reply.advance(self._clock)
+        if reply.answer.finish_reason is not None:
+            self._pace.replied(reply.tracer.making, reply.answer.samples / self._sample_rate)
+        return True
+
+    def _prepare(self) -> bool:
+        """Take in what is known before the next question."""
+        if self._unprepared:
+            self._unprepared = self._conversation.prepare()
+            return True
+        return False
+
+    def _begin(self, utterance: Utterance | None, typed: str | None, paused: float | None) -> None:
+        while self._prepare():
+            pass
+        if self._tracer is None:
+            self._turn += 1
+            self._tracer = Tracer(self._turn, self._cpu)
+        if utterance is None:
+            self._tracer.begin(None, None, 0.0)
+        else:
+            self._tracer.begin(utterance.voice_end, paused, len(utterance.samples) / RATE, utterance.woke)
+        seed = self._options.seed + self._turn
+        samples = utterance.samples if utterance else None
+        answer = TalkAnswer(self._conversation, samples, typed, seed, self._options.max_new_tokens)
+        self._reply = Reply(answer, utterance, typed, seed, self._tracer)
+
+    def _withdraw(self) -> None:
+        """The user went on: the answer begun on suspicion was never there."""
+        if self._reply is not None and self._reply.ticket is None:
+            self._reply.tracer.false_start()
+            self._conversation.retract()
+            self._reply = None
+
+    def _settle(self) -> None:
+        """The user begins; an answer that is still there was not interrupted, so it was heard to its end."""
+        if self._reply is not None and self._reply.ticket is not None:
+            self._end(self._reply, None)
+
+    def _end_question(self, signal: Ended) -> None:
+        if signal.cut_off:
+            seconds = len(signal.utterance.samples) / RATE
+            self._show(Notice(f"You spoke for {seconds:.0f} seconds without a pause: answering what was said so far"))
+        if self._reply is None:
+            self._begin(signal.utterance, None, None)
+        self._show(UserSaid(""))
+        self._let_out(signal.ticket, signal.at)
+
+    def _typed(self, signal: Typed) -> None:
+        heard = self._floor.interrupt()
+        if heard is not None:
+            self._interrupted(heard)
+        self._settle()
+        self._withdraw()
+        try:
+            self._begin(None, signal.text, None)
+        except UsageError as error:  # a word that the model does not know
+            self._show(Notice(str(error)))
+            self._show(StateChanged("listening"))
+            return
+        self._show(UserSaid(signal.text))
+        self._let_out(self._floor.question(), signal.at)
+
+    def _let_out(self, ticket: int, at: float) -> None:
+        """The question is over: what was made of its answer is heard now, and the rest as it comes."""
+        assert self._reply is not None
+        self._reply.ticket = ticket
+        self._reply.tracer.endpoint(at)
+        given_up = self._pace.effort.adapt(self._pace.rate, self._pace.seconds)
+        if given_up:
+            self._show(Notice(given_up))
+        self._show(StateChanged("thinking"))
+
+    def _interrupted(self, heard: int) -> None:
+        """The user took the floor: keep of the answer what was heard."""
+        reply = self._reply
+        if reply is None or reply.ticket is None:
+            return
+        reply.cut(heard)
+        self._end(reply, heard)
+
+    def _end_if_played(self, reply: Reply, ticket: int) -> bool:
+        if not self._floor.over(ticket):
+            return False
+        self._end(reply, None)
+        return True
+
+    def _end(self, reply: Reply, heard: int | None) -> None:
+        """The turn is over."""
+        options = self._options
+        if reply.error is not None:
+            self._show(Notice(f"This could not be answered: {reply.error}"))
+        full = isinstance(reply.error, ContextFull)
+        forgotten = self._conversation.forget(0 if full else options.budget, options.turns)
+        if forgotten and options.turns is None:
+            self._show(Notice(f"The conversation is long: its oldest {forgotten} turns are forgotten"))
+        self._unprepared, self._reply, self._tracer = True, None, None
+        answer, rate = reply.answer, self._sample_rate
+        barge_in = None if heard is None else heard / rate
+        player = self._player if reply.playing else None
+        trace = reply.tracer.ended(self._clock(), player, answer.samples / rate, barge_in)
+        if player is not None:
+            self._pace.effort.played(trace.underruns)
+        self._keep(
+            TalkTurn(
+                number=trace.number,
+                utterance=reply.utterance,
+                typed=reply.typed,
+                seed=reply.seed,
+                answer=answer,
+                heard=heard,
+                forgotten=forgotten,
+                trace=trace,
+                error=reply.error,
+            )
+        )
+        self._show(TurnEnded(trace))
+        self._show(StateChanged("listening"))

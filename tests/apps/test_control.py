@@ -1,0 +1,260 @@
+"""Voice control: what is heard becomes a call of the grammar, runs what it should, and never a shell."""
+
+import json
+import stat
+import sys
+
+import numpy as np
+import pytest
+
+import voxrill
+from tests.places import ROOT
+from tests.signals import SAMPLE_RATE, speech_like
+from tests.talking import CLIPS, HELD_OUT, SPOKEN, spoken
+from voxrill.runtime.apps.control import Control
+from voxrill.runtime.apps.grammar import Call, parse_grammar, read_grammar
+from voxrill.runtime.errors import UsageError
+
+COMMANDS = ROOT / "examples" / "commands.toml"
+LIGHT = next(CLIPS / clip["file"] for clip in SPOKEN if clip["words"] == "bathroom lights on")
+OUTSIDE = next(CLIPS / clip["file"] for clip in HELD_OUT if clip["kind"] == "outside")
+SMALL = """
+[slots]
+room = ["kitchen", "bathroom"]
+state = ["on", "off"]
+[commands.lights]
+say = ["{room} lights {state}"]
+confirm = "{room} lights {state}"
+"""
+
+
+@pytest.fixture(scope="module")
+def pebble():
+    return voxrill.load(threads=1)
+
+
+@pytest.fixture(scope="module")
+def house(pebble):
+    return pebble.control(COMMANDS)
+
+
+def small(pebble, folder, more=""):
+    return Control(pebble, parse_grammar(SMALL + more, folder))
+
+
+# Understanding
+
+
+def test_held_out_commands_are_understood(house):
+    calls = {sentence.words: sentence.call for sentence in house.grammar.sentences}
+    asked = [clip for clip in HELD_OUT if clip["words"] in calls]
+    assert len(asked) >= 25
+    right = 0
+    for clip in asked:
+        understood = house.hear(spoken(clip))
+        right += understood.accepted and understood.call == calls[clip["words"]]
+    assert right >= len(asked) - 1
+
+
+def test_what_is_no_command_is_asked_again(house):
+    for clip in HELD_OUT:
+        if clip["kind"] in ("outside", "music", "silence") or clip["words"].startswith("what is"):
+            understood = house.hear(spoken(clip))
+            assert not understood.accepted and house.answer(understood) == house.ask_back
+            assert understood.call in [sentence.call for sentence in house.grammar.sentences]
+
+
+def test_every_command_of_the_example_can_be_said_and_confirmed(house):
+    world = voxrill.pebble_world()
+    for sentence in house.grammar.sentences:
+        assert sentence.words in world or any(word.isdigit() for word in sentence.words.split())
+        assert house.confirmation(sentence.call) in (*world.values(), "calling mom", "timer cancelled")
+
+
+def test_the_threshold_decides(pebble):
+    grammar = read_grammar(COMMANDS)
+    confidence = Control(pebble, grammar).hear(LIGHT).confidence
+    assert 0.5 < confidence < 1
+    for threshold, accepted in ((0.0, True), (confidence - 0.01, True), (confidence + 0.01, False), (1.0, False)):
+        understood = Control(pebble, grammar, threshold).hear(LIGHT)
+        assert understood.accepted == accepted
+        assert understood.call == Call("lights", {"room": "bathroom", "state": "on"})
+
+
+def test_a_threshold_is_a_probability(pebble, tmp_path):
+    for threshold in (-0.1, 2.0):
+        with pytest.raises(UsageError, match=f"threshold is {threshold}"):
+            Control(pebble, parse_grammar(SMALL, tmp_path), threshold)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_weights_still_make_valid_calls(model, seed, tmp_path):
+    """Whatever a model would like to write, and whatever it hears: by construction nothing but the grammar's calls."""
+    wait = '[commands.wait]\nsay = ["wait {n} hours"]\n[slots.n]\nfrom = 1\nto = 30'
+    grammar = parse_grammar(SMALL + wait, tmp_path)
+    control = Control(model, grammar, threshold=[0.0, 0.5, 1.0][seed % 3])
+    calls = [sentence.call for sentence in grammar.sentences]
+    for sound in (speech_like(SAMPLE_RATE, seed), np.zeros(400, np.float32) + seed / 10):
+        understood = control.hear(sound)
+        assert understood.call in calls and 0 <= understood.confidence <= 1
+
+
+def test_numbers_and_capitals_are_written_as_the_model_may(model, tmp_path):
+    grammar = parse_grammar('[commands.w]\nsay = ["wait {n}"]\n[slots]\nn = [3]', tmp_path)
+    control = Control(model, grammar)
+    written = {model.parts.tokenizer.decode(tokens) for tokens in control.written}
+    assert written == {"wait three", "Wait three.", "wait 3", "Wait 3."}
+
+
+@pytest.mark.parametrize(
+    ("more", "saying"),
+    [
+        ('[commands.a]\nsay = ["feed the elephant"]', "of the command a is unreachable: this model does not know"),
+        (
+            '[commands.a]\nsay = ["open the {b}"]\n[slots.b]\ndoor = ["door"]\nhatch = ["hatch"]',
+            "'hatch' of the slot b",
+        ),
+        ('[commands.a]\nsay = ["open the door"]\nconfirm = "sesame"', "does not know sesame"),
+        ('[commands.a]\nsay = ["kitchen lights on!"]', "'kitchen lights on!' is ambiguous"),
+    ],
+)
+def test_words_the_model_lacks_are_refused(pebble, tmp_path, more, saying):
+    with pytest.raises(UsageError) as refused:
+        small(pebble, tmp_path, more)
+    assert saying in str(refused.value)
+
+
+def test_the_measurement_counts_calls(recipe):
+    commanding, synthesise = recipe("commanding"), recipe("synthesise")
+    wanted = [clip for clip in HELD_OUT if clip["file"][:2] in ("02", "04", "10", "20", "26")]
+    sounds = [(spoken(clip) * 32767).astype(np.int16) for clip in wanted]
+    texts, voices = [clip["text"] for clip in wanted], [clip["voice"] for clip in wanted]
+    clips = synthesise.Clips(texts, voices, np.concatenate(sounds), np.cumsum([len(sound) for sound in sounds]))
+    found = list(commanding.hear(None, clips, "clean", limit=5))
+    assert [one.test for one in found] == [
+        commanding.NEAR_MISS, "known sentences", "new sentences", "flite:awb", commanding.NO_COMMAND
+    ]  # fmt: skip
+    assert [one.free == one.wanted == one.greedy == one.best.call for one in found] == [False, True, True, True, False]
+    assert "| new sentences | 1 | 100.0 | 100.0 | 100.0 | 100.0 | 0.0 | 0.0 |" in list(commanding.rows(found, 0.5))
+    assert "| 0.5 | 100.0 | 0.0 | 0.0 |" in list(commanding.thresholds(found))
+    commands = {sentence.command for sentence in recipe("world").SENTENCES}
+    assert not commands & {commanding.near_miss(np.random.default_rng(seed)) for seed in range(50)}
+
+
+# Hooks
+
+
+def test_a_function_is_called_with_the_slots(pebble, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_house.py").write_text("called = []\ndef lights(room, state):\n    called.append((room, state))\n")
+    control = small(pebble, tmp_path, 'call = "my_house:lights"')
+    control.run(control.hear(LIGHT).call)
+    assert sys.modules.pop("my_house").called == [("bathroom", "on")]
+
+
+def program(folder, text):
+    path = folder / "hook"
+    path.write_text(f"#!{sys.executable}\n{text}")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_a_program_gets_each_value_as_one_argument_and_no_shell_sees_it(pebble, tmp_path):
+    program(tmp_path, "import json, sys\njson.dump(sys.argv[1:], open('got', 'w'))\n")
+    control = small(pebble, tmp_path, 'run = ["./hook", "--room", "{room}", "{state}"]')
+    for value in ("living room", "$(touch hurt); `touch hurt` && touch hurt | *", "--help", '"'):
+        control.run(Call("lights", {"room": value, "state": "on"}))
+        assert json.loads((tmp_path / "got").read_text()) == ["--room", value, "on"]
+    assert not (tmp_path / "hurt").exists()
+
+
+def test_a_hook_that_fails_says_how(pebble, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    call = Call("lights", {"room": "kitchen", "state": "on"})
+    program(tmp_path, "import sys\nsys.exit('no bulb')\n")
+    with pytest.raises(UsageError, match="status 1: no bulb"):
+        small(pebble, tmp_path, 'run = ["./hook"]').run(call)
+    (tmp_path / "bad_house.py").write_text("def lights(room, state):\n    raise OSError('no bulb')\n")
+    with pytest.raises(UsageError, match="raised OSError: no bulb"):
+        small(pebble, tmp_path, 'call = "bad_house:lights"').run(call)
+
+
+def test_a_hook_that_hangs_is_ended(pebble, tmp_path, monkeypatch):
+    monkeypatch.setattr("voxrill.runtime.apps.hooks.PATIENCE", 0.2)
+    program(tmp_path, "import time\ntime.sleep(60)\n")
+    with pytest.raises(UsageError, match="took more than"):
+        small(pebble, tmp_path, 'run = ["./hook"]').run(Call("lights", {}))
+
+
+@pytest.mark.parametrize(
+    ("hook", "saying"),
+    [
+        ('run = ["./none"]', "'./none', which is no program"),
+        ('run = ["no-such-program-7"]', "which is no program"),
+        ('call = "no_module_7:f"', "cannot be had"),
+        ('call = "json:no_such"', "cannot be had"),
+        ('call = ":f"', "cannot be had"),
+        ('call = "json:__name__"', "is no function"),
+        ('call = "json:loads"', "does not take its slots (room, state)"),
+    ],
+)
+def test_a_hook_that_is_not_there_is_refused_at_once(pebble, tmp_path, monkeypatch, hook, saying):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(UsageError) as refused:
+        small(pebble, tmp_path, hook)
+    assert saying in str(refused.value)
+
+
+# The command
+
+
+def test_a_command_is_printed_run_and_confirmed(cli, tmp_path):
+    program(tmp_path, "import sys\nopen('got', 'w').write(' '.join(sys.argv[1:]))\n")
+    (tmp_path / "c.toml").write_text(SMALL + 'run = ["./hook", "{room}"]')
+    ran = cli("control", "c.toml", LIGHT, "-o", "a.wav")
+    assert ran.status == 0 and ran.out == "lights room=bathroom state=on\n"
+    assert (tmp_path / "got").read_text() == "bathroom"
+    assert voxrill.load(threads=1).transcribe("a.wav").text.strip() == "bathroom lights on"
+
+
+def test_a_dry_run_runs_nothing(cli, tmp_path):
+    program(tmp_path, "open('got', 'w')\n")
+    (tmp_path / "c.toml").write_text(SMALL + 'run = ["./hook"]')
+    assert cli("control", "c.toml", LIGHT, "--dry-run").out == "lights room=bathroom state=on\n"
+    assert not (tmp_path / "got").exists()
+
+
+def test_commands_for_machines(cli):
+    ran = cli("control", COMMANDS, LIGHT, OUTSIDE, "--json")
+    light, outside = map(json.loads, ran.out.splitlines())
+    assert light["command"] == "lights" and light["slots"] == {"room": "bathroom", "state": "on"}
+    assert light["accepted"] and light["answer"] == "bathroom lights on" and light["error"] is None
+    assert not outside["accepted"] and outside["answer"] == "sorry i only know the house"
+    assert outside["confidence"] < 0.01 and outside["seconds"] > 0 and outside["cpu_seconds"] > 0
+
+
+def test_what_is_not_understood_leaves_stdout_empty(cli):
+    ran = cli("control", COMMANDS, OUTSIDE)
+    assert ran.status == 0 and ran.out == "" and "not understood" in ran.err
+
+
+def test_a_failing_hook_is_the_command_s_error(cli, tmp_path):
+    program(tmp_path, "import sys\nsys.exit('no bulb')\n")
+    (tmp_path / "c.toml").write_text(SMALL + 'run = ["./hook"]')
+    ran = cli("control", "c.toml", LIGHT)
+    assert ran.status == 2 and "no bulb" in ran.err.splitlines()[-1]
+
+
+def test_one_bad_file_does_not_stop_the_others(cli, tmp_path):
+    (tmp_path / "bad.wav").write_text("no sound")
+    ran = cli("control", COMMANDS, "bad.wav", LIGHT)
+    assert ran.status == 2 and "bad.wav is not a sound file" in ran.err and "1 of 2 files" in ran.err
+    assert ran.out == f"{LIGHT}\tlights room=bathroom state=on\n"
+
+
+def test_bad_uses_are_refused(cli, tmp_path):
+    (tmp_path / "c.toml").write_text('[slots]\na = ["b"]\n[commands.c]\nsay = ["d"]')
+    cli.refuses("control", "c.toml", LIGHT, saying=("c.toml", "the slot a is unreachable"))
+    cli.refuses("control", COMMANDS, saying="nothing to listen to")
+    cli.refuses("control", COMMANDS, LIGHT, "--live", saying="not live")
+    cli.refuses("control", COMMANDS, LIGHT, OUTSIDE, "-o", "a.wav", saying="one answer's file")
+    cli.refuses("control", "none.toml", LIGHT, saying="none.toml cannot be read")

@@ -1,0 +1,80 @@
+"""`voxrill serve` as a command: when it may start, what it says, how it ends."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+
+pytest.importorskip("starlette", reason="the serve extra is not installed")
+
+import httpx
+
+from tests.command_line import clean_environment
+
+KEY = "a-key-of-24-characters-x"
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "message"),
+    [
+        (["--host", "0.0.0.0"], {}, "no API key"),
+        (["--host", "0.0.0.0"], {"VOXRILL_API_KEY": "short"}, "fewer than 16"),
+        (["--api-key-file", "nowhere"], {}, "cannot be read"),
+        (["--host", "192.0.2.1"], {"VOXRILL_API_KEY": KEY}, "cannot listen at 192.0.2.1"),
+    ],
+)
+def test_it_does_not_start(cli, monkeypatch, options, environment, message):
+    monkeypatch.delenv("VOXRILL_API_KEY", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ran = cli("serve", *options)
+    assert ran.status == 2 and message in ran.err
+
+
+def test_a_port_that_is_taken(cli):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ran = cli("serve", "--port", str(taken.getsockname()[1]))
+    assert ran.status == 2 and "Give another --host or --port" in ran.err
+
+
+def test_without_the_extra(cli, monkeypatch):
+    monkeypatch.setattr("voxrill.commands.serve.PACKAGES", ("no_such_package",))
+    ran = cli("serve")
+    assert ran.status == 2
+    assert "no_such_package is not installed" in ran.err and 'pip install "voxrill[serve]"' in ran.err
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_told_to_end(tmp_path, ending):
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    command = [sys.executable, "-m", "voxrill", "serve", "--port", "0", "--api-key-file", "key", "--json"]
+    command += ["--wyoming", "tcp://127.0.0.1:0", "--satellite", "tcp://127.0.0.1:1"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        ready = json.loads(process.stdout.readline())
+        assert ready["model"] == "pebble" and ready["key"]
+        assert "<title>Voxrill</title>" in httpx.get(ready["page"]).text
+        assert httpx.get(f"{ready['url']}/models").status_code == 401
+        models = httpx.get(f"{ready['url']}/models", headers={"Authorization": f"Bearer {KEY}"})
+        assert models.json()["data"][0]["id"] == "pebble"
+        assert b'"asr"' in describe(ready["wyoming"])
+        process.send_signal(ending)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == (0 if ending == signal.SIGINT else -signal.SIGTERM)
+    assert "Traceback" not in errors and "satellite tcp://127.0.0.1:1 is not there" in errors
+
+
+def describe(uri):
+    """What is said there of the services for Home Assistant."""
+    address = urlsplit(uri)
+    with socket.create_connection((address.hostname, address.port)) as connection, connection.makefile("rwb") as stream:
+        stream.write(b'{"type": "describe"}\n')
+        stream.flush()
+        return stream.read(json.loads(stream.readline())["data_length"])

@@ -1,0 +1,276 @@
+"""The planner: verdicts that follow from the figures, and predictions held against what the benchmark recorded."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.prediction import RESULTS, points
+from tests.command_line import check_refusal
+from tests.places import ROOT
+from voxrill.devices.advice import advise, holdings, plans
+from voxrill.devices.known import SIZES, known_model
+from voxrill.devices.planner import TASKS, best, judge, plan
+from voxrill.devices.profile import PROFILES, read_profile, shipped_profiles
+from voxrill.devices.stages import SHARE, Part, StageSeconds, part
+
+PEBBLE = ROOT / "src" / "voxrill" / "pebble" / "bundle"
+VERDICTS = ("not on this device", "buffered", "real time")
+GOALS = {"decode": 0.20, "prefill": 0.30, "encoder": 0.30}
+EVIDENCED = (
+    "memory_gb",
+    "theoretical_gbps",
+    "bandwidth_gbps",
+    "core_bandwidth_gbps",
+    "cores",
+    "clock_ghz",
+    "instruction_set",
+    "int8_macs_per_cycle",
+    "float_macs_per_cycle",
+    "npu",
+)
+"""The columns of docs/devices.md."""
+DISTURBED = ("speech", "int4", 2)
+"""Half of its recorded samples took three times as long as the other half: something else ran."""
+
+
+@pytest.fixture(scope="module")
+def predicted():
+    return [point for point in points(json.loads(RESULTS.read_text(encoding="utf-8"))) if not point.fitted]
+
+
+@pytest.fixture
+def models():
+    return [known_model(name) for name in SIZES]
+
+
+def pi5(**changes):
+    return replace(read_profile("pi5").machine(8), **changes)
+
+
+# Against the record
+
+
+@pytest.mark.parametrize("stage", GOALS)
+def test_predictions_keep_to_the_goals(predicted, stage):
+    errors = {(p.row.label, p.precision, p.threads): p.error for p in predicted if p.row.stage == stage}
+    assert len(errors) > 20
+    assert {what: error for what, error in errors.items() if abs(error) > GOALS[stage]} == {}
+
+
+@pytest.mark.parametrize("stage", ["first_audio", "speech"])
+def test_whole_turns_are_predicted_too(predicted, stage):
+    found = [p for p in predicted if p.row.stage == stage and (stage, p.precision, p.threads) != DISTURBED]
+    assert len(found) >= 7
+    assert max(abs(point.error) for point in found) < 0.2
+
+
+def test_every_precision_and_number_of_threads_is_tested(predicted):
+    tested = {(point.precision, point.threads) for point in predicted if point.row.stage == "decode"}
+    assert {(name, threads) for name in SIZES for threads in (1, 2)} - tested == {("float32", 1)}  # fitted on
+
+
+# What follows from the figures
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("precision", SIZES)
+def test_more_bandwidth_is_never_worse(task, precision):
+    rates = [1e9 * rate for rate in (1, 2, 5, 10, 20, 50, 100)]
+    model = replace(known_model(precision), memory=0)
+    found = [plan(task, model, pi5(bandwidth=rate, core_bandwidth=rate), 4) for rate in rates]
+    factors = [entry.real_time_factor for entry in found]
+    verdicts = [VERDICTS.index(entry.verdict) for entry in found]
+    assert factors == sorted(factors, reverse=True) and factors[0] > 1.5 * factors[-1]
+    assert verdicts == sorted(verdicts)
+
+
+def test_a_step_is_as_slow_as_the_slower_of_reading_and_computing():
+    model = known_model("int8")
+    reading = StageSeconds(model, pi5(int8_macs=1e6), 4).first(model.decoder)
+    assert reading == pytest.approx(model.decoder.size / (11.6e9 * SHARE))
+    assert StageSeconds(model, pi5(bandwidth=1e15, core_bandwidth=1e15), 4).first(model.decoder) > 0.5 * reading
+    assert StageSeconds(model, pi5(), 4).first(model.decoder) >= reading
+
+
+def test_more_threads_longer_contexts_and_more_positions_tell():
+    model = known_model("int4")
+    one, four = (StageSeconds(model, pi5(), threads) for threads in (1, 4))
+    assert 1.2 * four.step() < one.step() < 4 * four.step()
+    assert four.step(4096) > four.step(200)
+    assert four.prefill(500) > 4 * four.prefill(100) > 4 * four.step()
+    assert four.encoder(30) > 7 * four.encoder(4)
+
+
+def test_a_second_decoder_takes_the_prompt():
+    model = known_model("int4")
+    fast = replace(model, prefill=known_model("int8").decoder)
+    with_it, without = (StageSeconds(some, pi5(), 4) for some in (fast, model))
+    assert with_it.prefill(100) < without.prefill(100)
+    assert with_it.step() == without.step()
+
+
+def test_parts_keep_their_bytes():
+    for precision in ("float32", "int8", "int4", "mixed"):
+        assert part("decoder", 1e6, precision).size == pytest.approx(1e6)
+    mixed, int8 = part("decoder", 650978264, "mixed"), part("decoder", 1038233347, "int8")
+    assert mixed.count == pytest.approx(int8.count, rel=0.01)
+    assert Part({4: 2.0, 8: 1.0}).count == 3
+
+
+@pytest.mark.parametrize(
+    ("factor", "needed", "verdict", "delay"),
+    [
+        (0.5, 1, "real time", 0),
+        (0.95, 1, "buffered", 0.45),
+        (2.0, 1, "buffered", 12),
+        (3.1, 1, "not on this device", 0),
+        (0.5, 3, "not on this device", 0),
+    ],
+)
+def test_verdicts(factor, needed, verdict, delay):
+    found, seconds, reason = judge(factor, needed * 1e9, 2e9)
+    assert (found, bool(reason)) == (verdict, verdict == VERDICTS[0])
+    assert seconds == pytest.approx(delay)
+
+
+def test_too_little_memory_is_said(models):
+    found = plans(read_profile("pi-zero-2w"), models, 4)
+    assert {entry.verdict for entry in found} == {"not on this device"}
+    assert all(re.fullmatch(r"needs \d\.\d GB of memory, 300 MB are free", entry.reason) for entry in found)
+
+
+def test_a_larger_one_of_the_same_device_is_named():
+    advice = advise(read_profile("pi5"), [replace(known_model("int4"), memory=6e9)], 4)
+    assert advice["talk"].startswith("not with 4 GB; with 8 GB int4: buffered")
+
+
+def test_every_size_of_a_device_says_what_it_holds(models):
+    found = holdings(read_profile("pi5"), models)
+    assert [(entry.memory_gb, entry.free_gb) for entry in found] == [(4, 3.5), (8, 7.5), (16, 15.5)]
+    assert [entry.precisions for entry in found] == [tuple(SIZES)[1:], tuple(SIZES), tuple(SIZES)]
+    assert [entry.precisions for entry in holdings(read_profile("pi-zero-2w"), models)] == [()]
+
+
+def test_a_conversation_too_long_for_the_memory_is_refused():
+    short, long = known_model("int8"), known_model("int8", 60_000)
+    assert long.memory - short.memory == pytest.approx(1.47e9, rel=0.01)
+    verdicts = {name: plan("transcribe", model, pi5(memory=3.5e9), 4) for name, model in (("s", short), ("l", long))}
+    assert verdicts["s"].verdict == "real time"
+    assert verdicts["l"].reason == "needs 3.8 GB of memory, 3.5 GB are free"
+    assert verdicts["l"].step > 2 * verdicts["s"].step  # it looks back on all of them
+
+
+def test_another_device_is_named(models):
+    assert re.match(r"not on this device; \S+ would do \(", advise(read_profile("pi-zero-2w"), models, 4)["talk"])
+
+
+def test_without_dot_product_int8_is_advised(models):
+    profile = read_profile("pi4")
+    advice = advise(profile, models, 4)["transcribe"]
+    assert advice.startswith("take int8: ") and "no dot product" in advice
+    int8, int4 = (StageSeconds(known_model(name), profile.machine(), 4).step() for name in ("int8", "int4"))
+    assert int4 > 2 * int8
+
+
+def test_the_most_bits_that_do_are_taken(models):
+    found = [entry for entry in plans(read_profile("x-elite"), models, 8) if entry.task == "speak"]
+    fitting = [entry.precision for entry in found if entry.verdict == "real time"]
+    assert len(fitting) > 1 and best(found).precision == fitting[0]
+
+
+def test_nothing_runs_where_only_a_bundle_is_made(models):
+    found = plans(read_profile("iphone16"), models, 2)
+    assert {(entry.verdict, "only a bundle" in entry.reason) for entry in found} == {("not on this device", True)}
+
+
+# The command
+
+
+def test_plan_without_a_bundle(cli):
+    ran = cli("plan", "--device", "pi5")
+    assert ran.status == 0 and ran.err == ""
+    head, columns, *rest = ran.out.splitlines()
+    assert "Raspberry Pi 5" in head and "11.6 GB/s (cited)" in head and "Predicted" in head
+    assert columns.split()[:2] == ["task", "precision"]
+    assert [tuple(line.split()[:2]) for line in rest[:-4]] == [(task, name) for task in TASKS for name in SIZES]
+    assert [line.split(":")[0] for line in rest[-4:]] == ["memory", *TASKS]
+    assert "; 8 GB (7.5 free) hold float32, int8" in rest[-4]
+
+
+def test_plan_for_machines(cli):
+    ran = cli("plan", PEBBLE, "--device", "pi5", "--json")
+    assert ran.status == 0
+    found = json.loads(ran.out)
+    assert found["device"]["bandwidth_gbps"]["evidence"] == found["evidence"] == "cited"
+    assert [entry["task"] for entry in found["plans"]] == list(TASKS) == list(found["advice"])
+    assert {entry["precision"] for entry in found["plans"]} == {"int8"}
+    assert {entry["verdict"] for entry in found["plans"]} == {"real time"}
+    assert [(entry["memory_gb"], entry["precisions"]) for entry in found["fits"]] == [(n, ["int8"]) for n in (4, 8, 16)]
+
+
+def test_a_bundle_and_a_context_that_do_not_fit_are_told(cli, tmp_path):
+    text = (PROFILES / "pi5.toml").read_text(encoding="utf-8").replace("value = 4,", "value = 0.75,", 1)
+    (tmp_path / "small.toml").write_text(text.replace("[4, 8, 16]", "[0.75]"), encoding="utf-8")
+    plans = [
+        json.loads(cli("plan", PEBBLE, "--device", tmp_path / "small.toml", "--json", "--context", length).out)["plans"]
+        for length in (100, 100_000)
+    ]
+    assert {entry["verdict"] for entry in plans[0]} == {"real time"}
+    assert {entry["verdict"] for entry in plans[1]} == {"not on this device"}
+    assert re.fullmatch(r"needs \d+ MB of memory, 250 MB are free", plans[1][0]["reason"])
+
+
+def test_a_small_model_s_plan_allows_for_what_it_does_not_know(cli):
+    ran = cli("plan", PEBBLE, "--device", "pi-zero-2w", "--json")
+    assert "lower bounds" in ran.err and ran.err.count("\n") == 1
+    talk = json.loads(ran.out)["plans"][-1]
+    assert talk["real_time_factor"] < 1 and talk["verdict"] != "real time"
+
+
+def test_plan_for_this_machine(cli):
+    found = json.loads(cli("plan", "--json", "--precision", "int4", "--threads", "1").out)
+    assert found["device"]["bandwidth_gbps"]["evidence"] == "measured"
+    assert {(entry["precision"], entry["threads"]) for entry in found["plans"]} == {("int4", 1)}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--precision", "int3"), ("int3", *SIZES)),
+        (("--threads", "9"), ("9 threads", "1 to 4")),
+        ((PEBBLE, "--precision", "int4"), ("a bundle", "--precision")),
+        (("nothing",), ("nothing", "voxrill export")),
+        ((PEBBLE, "--context", "200000"), ("200000", "at most 128000")),
+    ],
+)
+def test_wrong_plans_are_refused(cli, words, named):
+    check_refusal(cli("plan", *words, "--device", "pi5"), named)
+
+
+def test_the_page_of_devices_is_what_the_profiles_say():
+    """How each figure is known, and what the rate of reading predicts beside what llama.cpp was measured at."""
+    page = [line.split(" | ") for line in (ROOT / "docs" / "devices.md").read_text(encoding="utf-8").splitlines()]
+    known = {row[0].strip("| `"): [cell.strip(" |") for cell in row[1:]] for row in page if len(row) == 11}
+    for name in shipped_profiles():
+        figures = read_profile(name).figures
+        assert known[name] == [figures[key].evidence if key in figures else "" for key in EVIDENCED]
+    compared = [row for row in page if len(row) == 8 and row[4][0].isdigit()]
+    for device, _, size, rate, measured, predicted, off, _ in compared:
+        name = device.split("`")[1] if "`" in device else ""
+        assert not name or float(rate) == read_profile(name).bandwidth_gbps.value
+        tokens = float(rate) * SHARE / float(size)
+        assert (predicted, off) == (f"{tokens:.2f}", f"{100 * (tokens / float(measured) - 1):+.0f} %")
+    assert len(compared) > 10
+
+
+def test_the_readme_s_table_is_what_the_planner_says(models):
+    """Every shipped device, each cell from its advice."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in shipped_profiles():
+        profile = read_profile(name)
+        found = plans(profile, models, profile.cores.value)
+        chosen = [best([entry for entry in found if entry.task == task]) for task in TASKS]
+        cells = [f"{c.verdict}, {c.precision}, {c.real_time_factor:.1f}" if c else "no" for c in chosen]
+        assert f"| {profile.name} (`{name}`) | {' | '.join(cells)} |" in readme

@@ -1,0 +1,203 @@
+"""What is shipped, that it can be imported from anywhere, and what a device installs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import voxrill
+from tests.command_line import clean_environment
+from tests.places import ROOT
+from voxrill.runtime.version import VERSION
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+HEAVY = ("torch", "onnx", "onnxscript", "transformers", "optimum")
+PACKAGE = ROOT / "src" / "voxrill"
+
+
+def run(*command, **options):
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+
+
+def test_the_device_side_depends_on_no_heavy_package():
+    names = {re.split(r"[^A-Za-z0-9_-]", line)[0] for line in PROJECT["project"]["dependencies"]}
+    assert names.isdisjoint({*HEAVY, "optimum-onnx"})
+
+
+def test_the_version_is_written_once():
+    assert "version" in PROJECT["project"]["dynamic"]
+    assert voxrill.__version__ == VERSION
+    pattern = re.compile(rf'[vV]ersion.{{0,6}}"{re.escape(VERSION)}"|VERSION = "{re.escape(VERSION)}"')
+    places = [path for path in python_files(PACKAGE) if pattern.search(path.read_text(encoding="utf-8"))]
+    assert [path.name for path in places] == ["version.py"]
+
+
+# What is installed
+
+
+def python_files(folder):
+    """Files under a folder, through its symbolic links."""
+    return [
+        Path(place) / name
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name[-3:] == ".py"
+    ]
+
+
+def copy_source(folder):
+    """A clone, with its symbolic links, to build from: building leaves files in the tree."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for part in ("src", "export", "runtime", "quantize", "devices"):
+        shutil.copytree(ROOT / part, folder / part, ignore=ignored, symlinks=True)
+    for part in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / part, folder / part)
+    return folder
+
+
+def build(kind, source, folder):
+    """What pip would build of `source`, without an index: a wheel, an sdist, or the wheel of an editable install."""
+    script = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(folder)!r}))"
+    done = run(sys.executable, "-c", script, cwd=source)
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.splitlines()[-1]
+
+
+def unpacked_sdist(source, folder):
+    """The one folder of an sdist that is built of `source`."""
+    with tarfile.open(build("sdist", source, folder)) as sdist:
+        sdist.extractall(folder, filter="data")
+    (unpacked,) = folder.glob("voxrill-*/")
+    return unpacked
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A clone in a folder called `voxrill`, as git names it."""
+    return copy_source(tmp_path_factory.mktemp("home") / "voxrill")
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable", "sdist"])
+def installed(request, clone, tmp_path_factory):
+    """The Python of a fresh environment with nothing in it but voxrill, installed in one of three ways."""
+    folder = tmp_path_factory.mktemp(request.param)
+    source = unpacked_sdist(clone, folder) if request.param == "sdist" else clone
+    built = build("editable" if request.param == "editable" else "wheel", source, folder)
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
+    with zipfile.ZipFile(built) as wheel:
+        wheel.extractall(packages)
+    return python
+
+
+@pytest.mark.parametrize("place", ["the root", "the parent folder", "elsewhere"])
+def test_it_can_be_imported_from_anywhere(installed, clone, place, tmp_path):
+    """A folder of the name `voxrill` beside the caller, or the rooms themselves, must not hide the package."""
+    folder = {"the root": clone, "the parent folder": clone.parent, "elsewhere": tmp_path}[place]
+    script = "import voxrill, voxrill.runtime.errors, voxrill.devices, voxrill.commands; print(voxrill.__version__)"
+    done = run(installed, "-c", script, cwd=folder)
+    assert (done.stdout.strip(), done.stderr) == (VERSION, "")
+
+
+def builtin_model():
+    """Every file of the built-in model, by its path in the package."""
+    return {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "pebble").rglob("*") if path.is_file()}
+
+
+def test_wheel_and_sdist_hold_all_that_is_shipped(clone, tmp_path):
+    """The wheel is built from the sdist, so that what one lacks, both lack."""
+    assert {"pebble/world.json", "pebble/bundle/manifest.json"} <= builtin_model()
+    with zipfile.ZipFile(build("wheel", unpacked_sdist(clone, tmp_path), tmp_path)) as wheel:
+        for name in builtin_model():
+            assert wheel.read(f"voxrill/{name}") == (PACKAGE / name).read_bytes()
+        for path in python_files(PACKAGE):
+            assert wheel.read(f"voxrill/{path.relative_to(PACKAGE).as_posix()}") == path.read_bytes()
+        for folder in ("devices/profiles", "quantize/recipes", "runtime/serve/page", "runtime/audio/silero"):
+            for path in (PACKAGE / folder).iterdir():
+                assert wheel.read(f"voxrill/{folder}/{path.name}") == path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    """The Python of a fresh environment with voxrill and what it depends on; skipped without an index."""
+    folder = tmp_path_factory.mktemp("device")
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    index = run(python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, "msgspec")
+    if index.returncode:
+        pytest.skip(f"pip reaches no package index: {index.stderr.strip().splitlines()[-1:]}")
+    done = run(python, "-m", "pip", "install", "--quiet", copy_source(folder / "source"))
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+@pytest.mark.packaging
+def test_a_device_installs_no_heavy_package(device):
+    script = "from importlib.metadata import distributions; print(*{d.name.lower() for d in distributions()})"
+    installed = set(run(device, "-c", script).stdout.split())
+    assert "voxrill" in installed
+    assert installed.isdisjoint({*HEAVY, "optimum-onnx"})
+
+
+@pytest.mark.packaging
+def test_the_installed_package_is_complete_and_runs(device, tmp_path):
+    script = "import voxrill; print(voxrill.__file__)"
+    package = Path(run(device, "-c", script, cwd=tmp_path).stdout.strip()).parent
+    shipped = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    assert shipped == {str(path.relative_to(PACKAGE)) for path in python_files(PACKAGE)}
+    assert (package / "py.typed").exists()
+    assert all((package / name).is_file() for name in builtin_model())
+    done = run(device, "-m", "voxrill", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.packaging
+def test_a_device_runs_the_builtin_model(device, tmp_path):
+    question = ROOT / "examples" / "question.wav"
+    environment = clean_environment()
+    for command in (
+        ("transcribe", question),
+        ("speak", "kitchen lights on", "-o", "a.wav"),
+        ("chat", "--audio", question, "-o", "b.wav"),
+        ("pebble", "--json"),
+    ):
+        done = run(device, "-m", "voxrill", *command, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.wav").is_file() and (tmp_path / "b.wav").is_file()
+
+
+@pytest.mark.packaging
+def test_a_device_runs_a_bundle(device, bundles, tmp_path):
+    question = ROOT / "examples" / "question.wav"
+    for family, bundle in bundles.items():
+        for command in (
+            ("verify", bundle),
+            ("transcribe", question, "--bundle", bundle, "--max-new-tokens", "4"),
+            ("speak", "Hi.", "--bundle", bundle, "-o", tmp_path / f"{family}.wav", "--max-new-tokens", "30"),
+        ):
+            done = run(device, "-m", "voxrill", *command, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"{family}.wav").is_file()
+
+
+@pytest.mark.packaging
+def test_the_size_on_a_device_is_told(device):
+    site = run(device, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
+    pip_itself = ("pip", "setuptools", "wheel")
+    sizes = {
+        entry.name: sum(file.stat().st_size for file in [entry, *entry.rglob("*")] if file.is_file())
+        for entry in Path(site).iterdir()
+        if not entry.name.startswith(pip_itself)
+    }
+    largest = ", ".join(f"{name} {sizes[name] / 1e6:.1f}" for name in sorted(sizes, key=sizes.get)[:-6:-1])
+    print(f"\ninstalled on a device: {sum(sizes.values()) / 1e6:.1f} MB (largest: {largest})")
+    assert sum(sizes.values()) < 500e6

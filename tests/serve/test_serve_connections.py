@@ -1,0 +1,87 @@
+"""Connections beyond the limit, and such as never ask for anything."""
+
+import asyncio
+import json
+import socket
+import time
+from contextlib import ExitStack, closing
+from urllib.parse import urlsplit
+
+import pytest
+
+pytest.importorskip("starlette", reason="the serve extra is not installed")
+
+import httpx
+import websockets
+
+from tests.serve.test_serve_realtime import plain
+from tests.serving import HEARD, QUESTION, serving
+from voxrill.runtime.serve.limits import Limits
+
+REQUEST = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+def connect(server):
+    address = urlsplit(server.url)
+    return closing(socket.create_connection((address.hostname, address.port), timeout=10))
+
+
+def is_answered(opened):
+    opened.sendall(REQUEST)
+    received = b""
+    while not received.endswith(b"}"):
+        received += opened.recv(4096)
+    return received.startswith(b"HTTP/1.1 200")
+
+
+def test_no_more_connections_than_allowed():
+    """What is too many is told so; those that were there go on, and there is room again when one has gone."""
+    with serving(Limits(connections=3)) as small:
+        with ExitStack() as held:
+            idle = [held.enter_context(connect(small)) for _ in range(3)]
+            for one in idle:
+                assert is_answered(one)
+            refused = httpx.get(f"{small.url}/models")
+            assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
+            assert refused.json()["error"]["code"] == "too_many_connections"
+
+            async def knock():
+                async with plain(small):
+                    pass
+
+            with pytest.raises(websockets.InvalidStatus) as denied:
+                asyncio.run(knock())
+            assert json.loads(denied.value.response.body)["error"]["code"] == "too_many_connections"
+            assert is_answered(idle[0])
+        while httpx.get(f"{small.url}/models").status_code != 200:
+            time.sleep(0.01)
+        with small.client() as client:
+            assert client.audio.transcriptions.create(model="pebble", file=QUESTION).text == HEARD
+        assert small.metric("voxrill_shed_total") >= 2
+
+
+def test_a_websocket_is_a_connection():
+    with serving(Limits(connections=1)) as small:
+
+        async def talk():
+            async with plain(small), httpx.AsyncClient() as client:
+                return (await client.get(f"{small.url}/models")).status_code
+
+        assert asyncio.run(talk()) == 503
+
+
+@pytest.mark.parametrize("sent", [b"", REQUEST[:20], REQUEST + REQUEST[:20]], ids=["nothing", "half", "one and a half"])
+def test_a_connection_without_a_request_is_closed(sent):
+    with serving(Limits(upload=0.2)) as impatient, connect(impatient) as opened:
+        opened.sendall(sent)
+        received = b""
+        while piece := opened.recv(4096):
+            received += piece
+        assert received.startswith(b"HTTP/1.1 200") == sent.startswith(REQUEST)
+
+
+def test_a_refused_client_that_says_nothing_is_dropped(monkeypatch):
+    monkeypatch.setattr("voxrill.runtime.serve.connections._LINGER", 0.1)
+    with serving(Limits(connections=1)) as small, connect(small) as first, connect(small) as second:
+        assert second.recv(4096) == b""
+        assert is_answered(first)

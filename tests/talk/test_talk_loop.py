@@ -1,0 +1,156 @@
+"""The live loop with its two threads: it answers, and however it ends nothing hangs and no turn is lost."""
+
+import numpy as np
+import pytest
+
+import voxrill
+from tests.talking import SPOKEN, ClipMicrophone, InstantPlayer, Watcher, spoken
+from voxrill.runtime.errors import AudioDeviceLost
+from voxrill.runtime.talk.events import Notice, StateChanged, UserSpeaking
+from voxrill.runtime.talk.loop import Talk, TalkOptions, TalkSinks
+from voxrill.runtime.talk.responder import ResponderOptions
+
+ASKED = [SPOKEN[0], SPOKEN[2]]
+CLIPS = [spoken(clip) for clip in ASKED]
+ALONE = ResponderOptions(turns=0)
+
+
+@pytest.fixture(scope="module")
+def pebble():
+    return voxrill.load(threads=1)
+
+
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
+
+
+class Held:
+    """A talk that is set up; `turns` are those that ended."""
+
+    def __init__(
+        self, model, *clips, on=lambda _event: None, then=None, options=None, voice_activity=None, player=None
+    ):
+        self.turns = []
+        self.watcher = Watcher(on)
+        self.player = player or InstantPlayer(model.sample_rate)
+        self.microphone = ClipMicrophone(self.watcher, *clips, then=then or self.close) if clips else None
+        self.talk = Talk(
+            model.conversation(),
+            self.microphone,
+            self.player,
+            self.watcher,
+            options or TalkOptions(ALONE),
+            TalkSinks(turn=self.turns.append),
+            voice_activity,
+        )
+
+    def close(self):
+        self.talk.close()
+
+
+def test_questions_are_answered(pebble):
+    held = Held(pebble, *CLIPS)
+    held.talk.run()
+    assert [turn.answer.text.strip() for turn in held.turns] == [clip["reply"] for clip in ASKED]
+    assert held.player.begun[0][0] is not None  # warming up measured how fast this machine is
+    assert max(held.watcher.levels) > -40
+    assert not held.microphone.open
+
+
+@pytest.mark.parametrize("state", ["thinking", "speaking", "listening"])
+def test_closing_in_every_state_keeps_the_turn(pebble, state):
+    held = Held(pebble, *CLIPS, on=lambda event: event == StateChanged(state) and held.talk.close())
+    held.talk.run()
+    assert len(held.turns) == 1
+    assert not held.microphone.open
+
+
+def test_closing_while_the_user_speaks(pebble):
+    held = Held(pebble, *CLIPS, on=lambda event: isinstance(event, UserSpeaking) and held.talk.close())
+    held.talk.run()
+    assert held.turns == []
+
+
+def test_closing_before_anything_was_heard(pebble):
+    held = Held(pebble)
+    held.talk.close()
+    held.talk.run()
+    assert held.turns == []
+
+
+def test_a_microphone_that_is_gone_for_good_ends_the_talk(pebble):
+    def lose():
+        raise AudioDeviceLost("the microphone is gone", "Plug it in")
+
+    held = Held(pebble, CLIPS[0], then=lose)
+    with pytest.raises(AudioDeviceLost, match="the microphone is gone"):
+        held.talk.run()
+    assert len(held.turns) == 1
+
+
+def test_a_loudspeaker_that_is_gone_for_good_keeps_the_turn(pebble):
+    class Leaving(InstantPlayer):
+        """Is gone once it has played half a second."""
+
+        def ensure(self):
+            if self.played() > 12_000:
+                raise AudioDeviceLost("the loudspeaker is gone", "Plug it in")
+
+    held = Held(pebble, *CLIPS, player=Leaving(pebble.sample_rate))
+    with pytest.raises(AudioDeviceLost, match="the loudspeaker is gone"):
+        held.talk.run()
+    (turn,) = held.turns
+    assert 12_000 < turn.heard == len(held.player.heard[0])
+    assert not held.microphone.open
+
+
+def test_an_error_in_the_hearing_thread_is_not_swallowed(pebble):
+    class Broken:
+        def __call__(self, _samples):
+            raise RuntimeError("broken on purpose")
+
+        def reset(self):
+            pass
+
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        Held(pebble, CLIPS[0], voice_activity=Broken()).talk.run()
+
+
+def test_typed_questions_need_no_microphone(pebble):
+    held = Held(pebble)
+    held.talk.type("kitchen lights on")
+    held.talk.close(finish=True)
+    held.talk.run()
+    assert [turn.answer.text.strip() for turn in held.turns] == ["kitchen lights on"]
+    assert np.array_equal(held.player.heard[0], held.turns[0].answer.waveform())
+
+
+def test_a_question_that_cannot_be_answered_is_said_to_be(npu_models):
+    model = npu_models["lfm2.5"]
+    held = Held(model, options=TalkOptions(ResponderOptions(budget=128, max_new_tokens=4)))
+    held.talk.type("word " * 300)
+    held.talk.close(finish=True)
+    held.talk.run()
+    assert held.turns[0].answer.tokens == []
+    assert "128" not in str(held.turns[0].error) and "256" in str(held.turns[0].error)
+    notices = [event.text for event in held.watcher.shown if isinstance(event, Notice)]
+    assert notices[0].startswith("This could not be answered")
+
+
+def test_push_to_talk_needs_no_silence(pebble):
+    class Pressing:
+        """Presses at the first block of the clip and at the last."""
+
+        blocks = 0
+
+        def __call__(self, _samples):
+            self.blocks += 1
+            if self.blocks in (1, 100):
+                held.talk.press()
+            return 0.0
+
+        def reset(self):
+            pass
+
+    held = Held(pebble, CLIPS[0], options=TalkOptions(ALONE, push_to_talk=True), voice_activity=Pressing())
+    held.talk.run()
+    assert [turn.answer.text.strip() for turn in held.turns] == [SPOKEN[0]["reply"]]
