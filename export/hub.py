@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from voxrill.export.checkpoint import Checkpoint, open_checkpoint
-from voxrill.runtime.errors import CheckpointError, MissingDependency
+from voxrill.runtime.errors import CheckpointError, needs_extra
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "LICENSE*", "audio_detokenizer/*"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -37,7 +37,7 @@ def find_checkpoint(where: str, revision: str | None = None, offline: bool = Fal
 
 
 def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
-    try:
+    with needs_extra("hub"):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
             HfHubHTTPError,
@@ -45,8 +45,6 @@ def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
-    except ImportError:
-        raise MissingDependency("hub", "huggingface_hub") from None
     try:
         return Path(snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=WANTED))
     except LocalEntryNotFoundError:

@@ -9,7 +9,9 @@
     │   ├── HashMismatch     a file differs from the hash in its manifest
     │   └── NewerFormat      the bundle was made by a newer Voxrill
     ├── ExportError          a graph that could not be written, or does not match the model
-    ├── UsageError           arguments that do not go together
+    ├── UsageError           a caller's mistake: arguments that do not go together, or are out of range
+    ├── UnknownText          a text holds words that the model does not know
+    ├── DataError            a file of commands, questions, settings or results that is not what it should be
     ├── DeviceError          a device, profile, chip or provider that is not known or cannot be used
     │   ├── ProviderError    an execution provider that is not installed, or finds nothing to run on
     │   ├── ProfileError     a device profile that cannot be read or does not hold together
@@ -23,6 +25,12 @@
 never sees a traceback for something a user can mend.
 """
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "AudioDeviceError",
     "AudioDeviceLost",
@@ -31,6 +39,7 @@ __all__ = [
     "CheckpointError",
     "ChipError",
     "ContextFull",
+    "DataError",
     "DeviceError",
     "ExportError",
     "HashMismatch",
@@ -40,9 +49,11 @@ __all__ = [
     "ProfileError",
     "ProviderError",
     "ProviderRefused",
+    "UnknownText",
     "UsageError",
     "VoxrillError",
     "VoxrillWarning",
+    "needs_extra",
 ]
 
 
@@ -109,6 +120,14 @@ class UsageError(VoxrillError):
     """Arguments that are each well formed but do not go together, or are out of range."""
 
 
+class UnknownText(VoxrillError):
+    """A text that the model cannot read or say: it knows a list of words, and this holds others."""
+
+
+class DataError(VoxrillError):
+    """A file that was named as input and is not what it should be: commands, questions, recipes, results, documents."""
+
+
 class DeviceError(VoxrillError):
     """A device, profile, chip or provider that is not known or cannot be used."""
 
@@ -151,3 +170,26 @@ class MissingDependency(VoxrillError):
         self.args = (extra, package)
         self.extra = extra
         self.package = package
+
+
+@contextmanager
+def needs_extra(extra: str, package: str = "") -> Iterator[None]:
+    """Import what an optional extra brings, in the `with` block.
+
+    Only a package that is not installed is the extra's. A missing module of ours or of Python's own (Windows has no
+    `resource`), and a package that is there but broken, raise what they raise.
+
+    Args:
+        extra: the extra, such as `"export"`.
+        package: what pip calls the package, where it differs from the name that is imported.
+
+    Raises:
+        MissingDependency: a package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if not missing or missing == "voxrill" or missing in sys.stdlib_module_names:
+            raise
+        raise MissingDependency(extra, package or missing) from None

@@ -32,7 +32,7 @@ from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.bundle.builtin import REFUSAL, pebble_world
-from voxrill.runtime.errors import MissingDependency, UsageError
+from voxrill.runtime.errors import UsageError, needs_extra
 from voxrill.runtime.talk.listener import BEFORE
 
 SYNTHESISERS = ("espeak-ng", "flite")
@@ -45,10 +45,8 @@ class Recogniser:
     """Picks one of `sentences` while they are spoken."""
 
     def __init__(self, sentences: Iterable[str]) -> None:
-        try:
+        with needs_extra("pebble"):
             from pocketsphinx import Decoder, get_model_path
-        except ImportError:
-            raise MissingDependency("pebble", "pocketsphinx") from None
         folder = Path(get_model_path("en-us"))
         paths = {"hmm": str(folder / "en-us"), "dict": str(folder / "cmudict-en-us.dict")}
         self._decoder: Any = Decoder(lm=None, samprate=RATE, loglevel="FATAL", **paths)
@@ -116,10 +114,8 @@ def check_cascade(synthesiser: str) -> None:
         raise UsageError(f"there is no synthesiser {synthesiser!r}", f"Give one of: {', '.join(SYNTHESISERS)}")
     if shutil.which(synthesiser) is None:
         raise UsageError(f"the cascade needs {synthesiser}", f"Run: apt-get install {synthesiser}")
-    try:
+    with needs_extra("pebble"):
         import pocketsphinx  # noqa: F401
-    except ImportError:
-        raise MissingDependency("pebble", "pocketsphinx") from None
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from voxrill.runtime.audio.protocols import BLOCK, RATE, Block, Floats, Microphone
 from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.audio.ring_buffer import RingBuffer
-from voxrill.runtime.errors import MissingDependency
+from voxrill.runtime.errors import needs_extra
 
 FRAME = RATE // 100
 """Samples that the canceller takes at once: 10 ms, of which a block of 512 is no multiple."""
@@ -51,10 +51,8 @@ def canceller() -> Cancel:
     Raises:
         MissingDependency: the extra `echo` is not installed.
     """
-    try:
+    with needs_extra("echo", "pywebrtc-audio"):
         from pywebrtc_audio import AudioProcessor
-    except ImportError:
-        raise MissingDependency("echo", "pywebrtc-audio") from None
     processor: Any = AudioProcessor(RATE, 1, echo_cancellation=True, high_pass_filter=True)
     return lambda heard, played: np.asarray(processor.process(heard, played), np.float32).reshape(-1)
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from voxrill.runtime.audio.endpointing import blocks
 from voxrill.runtime.audio.protocols import Block, Floats
-from voxrill.runtime.errors import MissingDependency, UsageError
+from voxrill.runtime.errors import UsageError, needs_extra
 
 FOLLOW_UP = 8.0
 """Seconds after the word, and after each answer, in which a question may begin without the word."""
@@ -104,10 +104,8 @@ def wake_words() -> tuple[str, ...]:
 
 
 def _package() -> Any:
-    try:
+    with needs_extra("wake", "pymicro-wakeword"):
         import pymicro_wakeword
-    except ImportError:
-        raise MissingDependency("wake", "pymicro-wakeword") from None
     return pymicro_wakeword
 
 

@@ -11,10 +11,16 @@ for event in model.chat(audio="question.wav"):
 A name is imported when it is first used, so that `import voxrill` alone loads neither numpy nor onnxruntime.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from voxrill.runtime.version import VERSION as __version__
+
+# From 1.29 on onnxruntime tells its maker that it ran: it writes an id under the user's home, and looks up a host. Only
+# this stops both, and only before onnxruntime is imported. This line runs before any module of ours does, and processes
+# that are started from here inherit it.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from voxrill.model import Model, load
@@ -29,7 +35,29 @@ if TYPE_CHECKING:
     from voxrill.runtime.engine.conversation import Conversation
     from voxrill.runtime.engine.engine import Speech
     from voxrill.runtime.engine.options import AnswerOptions
-    from voxrill.runtime.errors import VoxrillError
+    from voxrill.runtime.errors import (
+        AudioDeviceError,
+        AudioDeviceLost,
+        AudioFileError,
+        BundleError,
+        CheckpointError,
+        ChipError,
+        ContextFull,
+        DataError,
+        DeviceError,
+        ExportError,
+        HashMismatch,
+        MissingDependency,
+        NewerFormat,
+        NotEnoughMemory,
+        ProfileError,
+        ProviderError,
+        ProviderRefused,
+        UnknownText,
+        UsageError,
+        VoxrillError,
+        VoxrillWarning,
+    )
     from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
 
 _HOMES = {
@@ -45,7 +73,29 @@ _HOMES = {
     "voxrill.runtime.engine.conversation": ("Conversation",),
     "voxrill.runtime.engine.engine": ("Speech",),
     "voxrill.runtime.engine.options": ("AnswerOptions",),
-    "voxrill.runtime.errors": ("VoxrillError",),
+    "voxrill.runtime.errors": (
+        "AudioDeviceError",
+        "AudioDeviceLost",
+        "AudioFileError",
+        "BundleError",
+        "CheckpointError",
+        "ChipError",
+        "ContextFull",
+        "DataError",
+        "DeviceError",
+        "ExportError",
+        "HashMismatch",
+        "MissingDependency",
+        "NewerFormat",
+        "NotEnoughMemory",
+        "ProfileError",
+        "ProviderError",
+        "ProviderRefused",
+        "UnknownText",
+        "UsageError",
+        "VoxrillError",
+        "VoxrillWarning",
+    ),
     "voxrill.runtime.events": ("AudioEvent", "EndEvent", "Event", "Result", "TextEvent"),
 }
 """Public names by the module that defines them."""
@@ -54,14 +104,31 @@ __all__ = [
     "Answer",
     "AnswerOptions",
     "AnswerText",
+    "AudioDeviceError",
+    "AudioDeviceLost",
     "AudioEvent",
+    "AudioFileError",
+    "BundleError",
     "Call",
+    "CheckpointError",
+    "ChipError",
     "Citation",
     "Classification",
+    "ContextFull",
     "Conversation",
+    "DataError",
+    "DeviceError",
     "EndEvent",
     "Event",
+    "ExportError",
+    "HashMismatch",
+    "MissingDependency",
     "Model",
+    "NewerFormat",
+    "NotEnoughMemory",
+    "ProfileError",
+    "ProviderError",
+    "ProviderRefused",
     "Result",
     "Sampling",
     "SegmentEvent",
@@ -70,7 +137,10 @@ __all__ = [
     "TextEvent",
     "TranscriptEvent",
     "Understood",
+    "UnknownText",
+    "UsageError",
     "VoxrillError",
+    "VoxrillWarning",
     "__version__",
     "load",
     "pebble_world",

@@ -111,8 +111,8 @@ def test_the_report_says_how_close_each_graph_is(bundles, family):
         assert len(set(sizes)) == len(sizes) >= (3 if symbolic else 1)
         for tried in graph["tried"]:
             assert set(tried["outputs"]) == {tensor.name for tensor in specs[name].outputs}
-            for output in tried["outputs"].values():
-                assert output["max_difference"] <= 1e-4 * output["scale"]
+            for made in tried["outputs"].values():
+                assert made["max_difference"] <= 1e-4 * made["scale"]
         assert max(graph["max_relative_difference"].values()) < 1e-4
         assert graph["seconds"] > 0 and graph["peak_memory_mb"] > 0
 

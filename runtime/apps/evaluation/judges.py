@@ -17,7 +17,7 @@ import soxr
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.errors import MissingDependency, UsageError
+from voxrill.runtime.errors import UsageError, needs_extra
 
 JudgeName = Literal["pocketsphinx", "pocketsphinx-texts", "bundle", "none"]
 """pocketsphinx-texts picks one of the data's texts; none: nobody, or --judge-file says what was heard."""
@@ -58,10 +58,8 @@ class Sphinx:
     """
 
     def __init__(self, texts: Sequence[str] | None = None) -> None:
-        try:
+        with needs_extra("pebble"):
             from pocketsphinx import Decoder, get_model_path
-        except ImportError:
-            raise MissingDependency("pebble", "pocketsphinx") from None
         folder = Path(get_model_path("en-us"))
         language = str(folder / "en-us.lm.bin") if texts is None else None
         paths = {"hmm": str(folder / "en-us"), "dict": str(folder / "cmudict-en-us.dict"), "lm": language}

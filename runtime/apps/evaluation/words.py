@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
-from voxrill.runtime.errors import MissingDependency, UsageError
+from voxrill.runtime.errors import UsageError, needs_extra
 
 NormaliserName = Literal["english", "basic", "none"]
 """english: Whisper's for English (numbers as digits, contractions written out, American spelling), from which the Open
@@ -26,12 +26,10 @@ def normaliser(name: str) -> Normaliser:
     """
     if name not in get_args(NormaliserName):
         raise UsageError(f"there is no normaliser {name!r}", f"Give one of: {', '.join(get_args(NormaliserName))}")
-    try:
+    with needs_extra("eval"):
         import jiwer  # noqa: F401
         from whisper_normalizer.basic import BasicTextNormalizer
         from whisper_normalizer.english import EnglishTextNormalizer
-    except ImportError as error:
-        raise MissingDependency("eval", error.name or "") from None
     if name == "none":
         return _as_it_is
     make: Normaliser = EnglishTextNormalizer() if name == "english" else BasicTextNormalizer()

@@ -17,7 +17,7 @@ from voxrill.commands.quantize import quantiser
 from voxrill.runtime.bundle.bundle import check_replaceable, remove
 from voxrill.runtime.bundle.contract import StaticShapes
 from voxrill.runtime.bundle.manifest import FLOAT32
-from voxrill.runtime.errors import BundleError, MissingDependency, UsageError
+from voxrill.runtime.errors import BundleError, UsageError, needs_extra
 from voxrill.runtime.progress import step_progress
 
 _SHAPES = StaticShapes()
@@ -59,11 +59,9 @@ def export(
             "Leave one of the two out, or run voxrill quantize on the float32 bundle afterwards",
         )
     check_replaceable(out)
-    try:
+    with needs_extra("export"):
         from voxrill.export.bundle import ExportOptions, export_bundle
         from voxrill.export.hub import find_checkpoint
-    except ImportError as error:
-        raise MissingDependency("export", error.name or "") from None
     static = _static(mel_frames, prefill, context) if flavour == "npu" else None
     opened = find_checkpoint(checkpoint, revision, offline)
     with _float32_folder(out) if quantise else nullcontext(out) as folder:

@@ -20,7 +20,7 @@ from voxrill.devices.qnn import Htp
 from voxrill.devices.socs import CHECKED, Soc, find_soc
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.compiled import compile_bundle, compiled_folder
-from voxrill.runtime.errors import MissingDependency, UsageError
+from voxrill.runtime.errors import UsageError, needs_extra
 from voxrill.runtime.progress import step_progress
 
 if TYPE_CHECKING:
@@ -57,11 +57,9 @@ def npu_check(
     if rknn and soc:
         raise UsageError("--rknn is for the RK3588, --soc for Qualcomm's chips", "Run the command once for each")
     socs = [_soc(name) for name in soc or CHECKED]
-    try:
+    with needs_extra("npu"):
         from voxrill.export.npu_check import check_bundle
         from voxrill.export.rknn_check import check_for_rknn
-    except ImportError as error:
-        raise MissingDependency("npu", error.name or "") from None
     if rknn:
         with step_progress(err, "npu-check") as progress:
             built = check_for_rknn(open_bundle(bundle), rknn, graph or (), progress)

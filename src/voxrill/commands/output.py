@@ -14,7 +14,7 @@ from rich.table import Table
 
 from voxrill.runtime.audio.audio_file import WavWriter, pcm16
 from voxrill.runtime.bundle import bundle as bundles
-from voxrill.runtime.errors import MissingDependency
+from voxrill.runtime.errors import needs_extra
 from voxrill.runtime.events import AudioEvent, Result
 
 # No markup or emoji: file names and prompts may hold [brackets] and :colons:.
@@ -103,7 +103,5 @@ def file_progress(verb: str, total: int) -> Iterator[bundles.Progress]:
 
 def check_plot() -> None:
     """Raises MissingDependency if there is nothing to plot with."""
-    try:
+    with needs_extra("demo"):
         import matplotlib  # noqa: F401
-    except ImportError:
-        raise MissingDependency("demo", "matplotlib") from None

@@ -23,7 +23,7 @@ from voxrill.model import load
 from voxrill.quantize.recipe import By, check_block, read_recipe
 from voxrill.runtime.audio.audio_file import SOUND_FILES, as_waveform
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
-from voxrill.runtime.errors import AudioFileError, MissingDependency, UsageError
+from voxrill.runtime.errors import AudioFileError, UsageError, needs_extra
 from voxrill.runtime.progress import Progress, step_progress
 
 if TYPE_CHECKING:
@@ -65,10 +65,8 @@ def quantiser(
         MissingDependency: the extra `quantize` is not installed.
         UsageError: there is no such recipe, or it is not a valid one, or it wants sounds.
     """
-    try:
+    with needs_extra("quantize"):
         from voxrill.quantize.bundle import quantize_bundle
-    except ImportError as error:
-        raise MissingDependency("quantize", error.name or "") from None
     chosen = read_recipe(recipe)
     if chosen.wants_sounds and not sounds:
         raise UsageError(
@@ -100,12 +98,10 @@ def sensitivity(
     threads: Annotated[int, typer.Option(min=0, help="Threads per graph; 0: one per physical core.")] = 0,
 ) -> None:
     """Measure which weights need 8 bits, and write a recipe."""
-    try:
+    with needs_extra("quantize"):
         from voxrill.quantize.choose import as_toml, choose
         from voxrill.quantize.groups import take_inventory
         from voxrill.quantize.sensitivity import measure
-    except ImportError as error:
-        raise MissingDependency("quantize", error.name or "") from None
     opened = open_bundle(bundle)
     check_block(block, "--block")
     sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]]
@@ -156,13 +152,11 @@ def compare(
     threads: Annotated[int, typer.Option(min=0, help="Threads per graph; 0: one per physical core.")] = 0,
 ) -> None:
     """Show what quantising changed, graph by graph and in the answers."""
-    try:
+    with needs_extra("quantize"):
         from voxrill.quantize import compare as comparing
 
         if plot is not None:
             from voxrill.quantize.plot import draw
-    except ImportError as error:
-        raise MissingDependency("quantize", error.name or "") from None
     files = _sound_files(audio)[: limit or None]
     sounds = [as_waveform(file) for file in files]
     texts = [file.with_suffix(".txt") for file in files]
