@@ -16,9 +16,13 @@ SOUND = signals.speech_like(20_000, 0)  # the random models answer this one alou
 
 def test_public_names_are_pinned():
     assert set(voxrill.__all__) == {
-        "Answer", "AnswerText", "AudioEvent", "Call", "Citation", "Classification", "Conversation", "EndEvent", "Event",
-        "Model", "Result", "Sampling", "SegmentEvent", "Speech", "TentativeEvent", "TextEvent", "TranscriptEvent",
-        "Understood", "VoxrillError", "__version__", "load", "pebble_world",
+        "Answer", "AnswerOptions", "AnswerText", "AudioDeviceError", "AudioDeviceLost", "AudioEvent",
+        "AudioFileError", "BundleError", "Call", "CheckpointError", "ChipError", "Citation", "Classification",
+        "ContextFull", "Conversation", "DataError", "DeviceError", "EndEvent", "Event", "ExportError", "HashMismatch",
+        "MissingDependency", "Model", "NewerFormat", "NotEnoughMemory", "ProfileError", "ProviderError",
+        "ProviderRefused", "Result", "Sampling", "SegmentEvent", "Speech", "TentativeEvent", "TextEvent",
+        "TranscriptEvent", "Understood", "UnknownText", "UsageError", "VoxrillError", "VoxrillWarning", "__version__",
+        "load", "pebble_world",
     }  # fmt: skip
 
 
