@@ -1,6 +1,6 @@
-"""Execution providers that are packages of their own: found, and registered with the installed onnxruntime.
+"""Execution providers that are packages of their own: they are found and registered with the installed onnxruntime.
 
-In: a provider's short name. Out: the devices it finds here, for `SessionOptions.add_provider_for_devices`.
+In: a provider's short name. Out: the devices that it finds here, for `SessionOptions.add_provider_for_devices`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,24 @@ from voxrill.runtime.errors import ProviderError
 class Plugin:
     """A provider in a package.
 
-    provider: what onnxruntime calls it, and what it is registered as (QNN's devices bear the name of its registration);
-    package: what pip calls it; module: which must have `get_library_path()`; evidence: what of it was executed, and
-    what is untested; options: what a session of so many threads (0: its own choice) needs to be told; settings: what a
-    user may set, by its name, and what onnxruntime is told of a value; greets: whether its library writes to stdout;
-    may_be_built_in: whether there are onnxruntimes that it is a part of, where it needs no options.
+    Attributes:
+        provider: its name in onnxruntime. It is registered under this name too, because QNN gives its devices the name
+            of the registration.
+        package: its name for pip.
+        module: its name for Python; the module must have `get_library_path()`.
+        evidence: what of it was executed, and what is untested.
+        runs_on: the hardware that it looks for.
+        options: makes the options of a session from the module and a number of threads (0: the provider's choice).
+        settings: what a user may set, by name; each function turns a value into onnxruntime's options.
+        greets: whether its library writes to stdout.
+        may_be_built_in: whether some builds of onnxruntime contain it. There it needs no options.
     """
 
     provider: str
     package: str
     module: str
     evidence: str
+    runs_on: str
     options: Callable[[ModuleType, int], dict[str, str]] = lambda _module, _threads: {}
     settings: Mapping[str, Callable[[str], dict[str, str]]] = field(default_factory=dict)
     greets: bool = False
@@ -45,11 +52,24 @@ class Plugin:
         return f"pip install {self.package}"
 
     def load(self) -> ModuleType | None:
-        """Its module; None where the package is not installed."""
+        """Its module; None where the package is not installed.
+
+        Raises:
+            ProviderError: it is installed, but importing it fails.
+        """
         try:
             return importlib.import_module(self.module)
-        except ImportError:
-            return None
+        except ImportError as error:
+            if error.name == self.module:
+                return None
+            raise self.does_not_load(error) from None
+
+    def does_not_load(self, error: Exception) -> ProviderError:
+        """What to raise when its module or its library fails with `error`."""
+        return ProviderError(
+            f"{self.package} does not load: {' '.join(str(error).split())}",
+            f"Its version may not fit the version of onnxruntime. Run: {self.pip} --upgrade onnxruntime",
+        )
 
 
 def _openvino(_module: ModuleType, threads: int) -> dict[str, str]:
@@ -73,7 +93,8 @@ PLUGINS = {
         "OpenVINOExecutionProvider",
         "onnxruntime-ep-openvino",
         "onnxruntime_ep_openvino",
-        "executed on an x86-64 CPU; untested on Intel GPUs and NPUs",
+        "executed on an Intel CPU (x86-64); untested on Intel GPUs and NPUs",
+        "Intel's CPUs, GPUs and NPUs",
         _openvino,
     ),
     "qnn": Plugin(
@@ -81,6 +102,7 @@ PLUGINS = {
         "onnxruntime-qnn",
         "onnxruntime_qnn",
         "compiled and simulated on x86-64; untested on Snapdragon",
+        "Qualcomm's NPUs, and their simulator on x86-64",
         _qnn,
         settings={"soc": _soc},
         greets=True,
@@ -90,17 +112,21 @@ PLUGINS = {
         "onnxruntime-ep-webgpu",
         "onnxruntime_ep_webgpu",
         "executed in onnxruntime-webgpu on a GPU in software; its plugin found none; untested on a GPU",
+        "GPUs with a driver for Vulkan, Direct3D 12 or Metal",
         may_be_built_in=True,
     ),
 }
 """By short name."""
 
 _REGISTERING = Lock()
-"""Graphs are loaded by several threads, and onnxruntime refuses a library that it has."""
+"""Graphs are loaded by several threads, and onnxruntime refuses a library that it has already."""
+
+_registered: set[str] = set()
+"""The plugins whose libraries onnxruntime has, by short name. A library that found no device stays registered."""
 
 
 def register(name: str) -> list[Any]:
-    """Register a plugin, once a process, and list its devices (`onnxruntime.OrtEpDevice`), at least one.
+    """Register a plugin, once in a process, and list its devices (`onnxruntime.OrtEpDevice`), at least one.
 
     Raises:
         ProviderError: there is no such plugin, its package is missing or does not load, or it finds no device.
@@ -109,12 +135,14 @@ def register(name: str) -> list[Any]:
     if not hasattr(ort, "get_ep_devices"):
         raise ProviderError(f"onnxruntime {ort.__version__} takes no plugins", "Run: pip install --upgrade onnxruntime")
     with _REGISTERING:
-        if not _devices(plugin):
+        if name not in _registered and not _devices(plugin):
             _register(plugin)
+            _registered.add(name)
     devices = _devices(plugin)
     if not devices:
         raise ProviderError(
-            f"{plugin.package} finds nothing here that it could run on", "Choose another provider: voxrill devices"
+            f"{plugin.package} finds no device on this machine: it runs on {plugin.runs_on}",
+            f"Leave out --provider {name}, and the CPU computes; to see the other providers, run: voxrill devices",
         )
     return devices
 
@@ -131,7 +159,7 @@ def find_plugin(name: str) -> Plugin:
 
 
 def give(options: ort.SessionOptions, name: str, threads: int, more: Mapping[str, str]) -> None:
-    """Have a session of these options run on the first device of a plugin, which is told `more` beside its own.
+    """Let a session with these options run on the first device of a plugin. `more` is added to the plugin's options.
 
     Raises:
         ProviderError: see `register`.
@@ -152,8 +180,5 @@ def _register(plugin: Plugin) -> None:
         raise ProviderError(f"{plugin.package} is not installed", f"Run: {plugin.pip}")
     try:
         ort.register_execution_provider_library(plugin.provider, module.get_library_path())
-    except Exception as error:  # its package and onnxruntime raise classes of their own
-        raise ProviderError(
-            f"{plugin.package} does not load: {' '.join(str(error).split())}",
-            f"Versions may not fit: {plugin.pip} --upgrade onnxruntime",
-        ) from None
+    except Exception as error:  # the package and onnxruntime raise classes of their own
+        raise plugin.does_not_load(error) from None

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import voxrill
 from tests.command_line import run_alone
 from tests.places import ROOT
 from voxrill.devices.choice import choose
-from voxrill.devices.plugins import PLUGINS, register
+from voxrill.devices.plugins import PLUGINS, Plugin, register
 from voxrill.devices.profile import PROFILES, read_profile
 from voxrill.devices.providers import CPU, PROVIDERS, Provider, find_provider
 from voxrill.runtime.engine.engine import Fallback
@@ -28,7 +29,11 @@ SOFTWARE_GPU = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
 
 @pytest.fixture
 def openvino():
-    pytest.importorskip(OPENVINO.module, reason=f"{OPENVINO.package} is not installed")
+    """Skips, with the reason, where the plugin is missing or finds no device, as on processors that are not Intel's."""
+    try:
+        register("openvino")
+    except ProviderError as error:
+        pytest.skip(error.message)
 
 
 @pytest.fixture
@@ -80,6 +85,42 @@ def test_a_library_that_does_not_load(monkeypatch, tmp_path):
     with pytest.raises(ProviderError, match=r"none\.so") as refused:
         register("openvino")
     assert OPENVINO.pip in refused.value.remedy
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """A plugin `idle` in a module of its own whose library finds no device; it counts how often it is registered."""
+    registered = []
+
+    def take(name, path):
+        if name in registered:
+            raise RuntimeError(f"EP library is already registered under {name}")
+        registered.append(name)
+
+    module = types.ModuleType("idle_plugin")
+    module.get_library_path = lambda: "idle.so"
+    monkeypatch.setitem(sys.modules, "idle_plugin", module)
+    monkeypatch.setitem(PLUGINS, "idle", Plugin("IdleProvider", "idle-plugin", "idle_plugin", "untested", "no machine"))
+    monkeypatch.setattr("voxrill.devices.plugins._registered", set())
+    monkeypatch.setattr("voxrill.devices.plugins.ort.get_ep_devices", list)
+    monkeypatch.setattr("voxrill.devices.plugins.ort.register_execution_provider_library", take)
+    return registered
+
+
+def test_a_plugin_without_a_device_is_registered_once_and_refused_every_time(library):
+    for _ in range(3):
+        with pytest.raises(ProviderError, match=r"idle-plugin finds no device .*: it runs on no machine") as refused:
+            register("idle")
+        assert "Leave out --provider idle" in refused.value.remedy
+    assert library == ["IdleProvider"]
+
+
+def test_a_package_that_is_there_but_broken_is_not_called_missing(monkeypatch, tmp_path):
+    (tmp_path / "broken_plugin.py").write_text("import no_such_module_of_its_own", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(PLUGINS, "broken", Plugin("Broken", "broken-plugin", "broken_plugin", "untested", "anything"))
+    with pytest.raises(ProviderError, match=r"broken-plugin does not load: .*no_such_module_of_its_own"):
+        register("broken")
 
 
 def test_what_was_not_executed_says_so():
