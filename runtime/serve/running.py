@@ -15,6 +15,7 @@ from voxrill.runtime.serve.app import make_app
 from voxrill.runtime.serve.connections import limited
 from voxrill.runtime.serve.guard import Admission
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.sockets import tcp_socket
 from voxrill.runtime.serve.wyoming.door import Wyoming
 
 _GRACE = 3
@@ -34,9 +35,7 @@ class Address:
         Raises:
             UsageError: the address is not of this machine, or taken.
         """
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_STREAM)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened = tcp_socket(self.host)
         try:
             opened.bind((self.host, self.port))
         except OSError as error:

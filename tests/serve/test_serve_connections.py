@@ -17,6 +17,8 @@ import websockets
 from tests.serve.test_serve_realtime import plain
 from tests.serving import HEARD, QUESTION, serving
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.running import Address
+from voxrill.runtime.serve.wyoming.addresses import bind
 
 REQUEST = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
@@ -32,6 +34,32 @@ def is_answered(opened):
     while not received.endswith(b"}"):
         received += opened.recv(4096)
     return received.startswith(b"HTTP/1.1 200")
+
+
+LISTENING = {
+    "HTTP": lambda: Address("127.0.0.1", 0).bind(),
+    "Wyoming": lambda: bind("tcp://127.0.0.1:0", anyone=False),
+}
+
+
+@pytest.mark.parametrize("listen", LISTENING.values(), ids=LISTENING)
+def test_small_packets_are_sent_at_once(listen):
+    """Nagle's algorithm is off on every accepted connection: with it, an answer's last packet waits 40 ms."""
+
+    async def accepted_option():
+        option = asyncio.get_running_loop().create_future()
+
+        async def accepted(_reader, writer):
+            option.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        bound = listen()
+        async with await asyncio.start_server(accepted, sock=bound):
+            _, writer = await asyncio.open_connection(*bound.getsockname())
+            writer.close()
+            return await option
+
+    assert asyncio.run(accepted_option())
 
 
 def test_no_more_connections_than_allowed():

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.guard import LOOPBACK
+from voxrill.runtime.serve.sockets import tcp_socket
 
 _FORMS = "Give tcp://ADDRESS:PORT or unix:///PATH"
 
@@ -39,10 +40,7 @@ def bind(uri: str, anyone: bool) -> socket.socket:
             f"{host} can be reached by others, and Wyoming knows no keys",
             "Give --wyoming-anyone to let everybody in who can reach it, or an address of this machine alone",
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return _bound(opened, (host, port), uri)
+    return _bound(tcp_socket(host), (host, port), uri)
 
 
 def split(uri: str) -> SplitResult:
