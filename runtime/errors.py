@@ -31,6 +31,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from voxrill.runtime.printable import printable
+
 __all__ = [
     "AudioDeviceError",
     "AudioDeviceLost",
@@ -71,9 +73,9 @@ class VoxrillError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        """Message and remedy as sentences on one line, however many lines they came with."""
+        """Message and remedy as sentences on one line, however many lines they came with, safe for a terminal."""
         parts = [" ".join(part.split()) for part in (self.message, self.remedy)]
-        return " ".join(_sentence(part) for part in parts if part)
+        return printable(" ".join(_sentence(part) for part in parts if part))
 
 
 def _sentence(text: str) -> str:

@@ -28,7 +28,7 @@ from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.bundle.bundle import Bundle, hash_file
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.printable import printable
+from voxrill.runtime.printable import as_unicode
 from voxrill.runtime.version import VERSION
 
 Record = dict[str, Any]
@@ -92,7 +92,7 @@ class ResultsFile:
 
     def has(self, path: Path | str, sha256: str) -> bool:
         """Whether this sound was finished, and has not changed."""
-        return self._done.get(printable(path)) == sha256
+        return self._done.get(as_unicode(path)) == sha256
 
     def add(self, record: Record) -> None:
         """Append a record: it is on the disk when this returns."""
@@ -125,7 +125,7 @@ def record_of(
     model: Engine, path: Path, sha256: str, made: str, wished: Mapping[str, Any], stop: Flag
 ) -> Record | None:
     """One sound's record; None if it was stopped."""
-    record: Record = {"file": printable(path), "sha256": sha256, "made_with": made}
+    record: Record = {"file": as_unicode(path), "sha256": sha256, "made_with": made}
     heard = 0
 
     def counted() -> Iterator[Floats]:

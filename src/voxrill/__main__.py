@@ -11,6 +11,7 @@ import typer
 
 from voxrill.commands.index import COMMANDS, GROUPS, load_command
 from voxrill.runtime.errors import VoxrillError, VoxrillWarning
+from voxrill.runtime.printable import printable
 from voxrill.runtime.version import VERSION
 
 USER_ERROR = 2
@@ -85,7 +86,7 @@ def _tell(text: str, style: str) -> None:
     from rich.console import Console  # 30 ms, which help and most commands need not take
 
     Console(stderr=True, highlight=False, markup=False, emoji=False).print(
-        f"voxrill: {text}", style=style, soft_wrap=True
+        f"voxrill: {printable(text)}", style=style, soft_wrap=True
     )
 
 

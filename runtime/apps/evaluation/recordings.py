@@ -17,7 +17,7 @@ from pathlib import Path
 from voxrill.runtime.apps.batch import sound_files
 from voxrill.runtime.apps.evaluation.items import Item, check_items, name_of, number_of, read_json_lines, text_of
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.printable import printable
+from voxrill.runtime.printable import as_unicode
 
 MANIFESTS = ("manifest.jsonl", "manifest.json", "metadata.jsonl")
 """What a folder's manifest may be called."""
@@ -77,10 +77,8 @@ def _from_folder(folder: Path) -> Iterator[Item]:
         beside = sound.with_suffix(".txt")
         words = listed.get(sound.with_suffix("")) if listed else _text(beside) if beside.is_file() else None
         if words is None:
-            raise UsageError(
-                f"{printable(sound)} has no words", f"Put them into {beside.name} beside it, or give a manifest"
-            )
-        yield Item(printable(sound.relative_to(folder)), words.strip(), sound)
+            raise UsageError(f"{sound} has no words", f"Put them into {beside.name} beside it, or give a manifest")
+        yield Item(as_unicode(sound.relative_to(folder)), words.strip(), sound)
 
 
 def _listed(file: Path) -> Iterator[tuple[Path, str]]:

@@ -33,7 +33,7 @@ from voxrill.runtime.bundle import builtin
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
-from voxrill.runtime.printable import printable
+from voxrill.runtime.printable import as_unicode
 
 
 def speak(
@@ -162,7 +162,7 @@ def _play(events: Iterator[Event], write: Callable[[AudioEvent], None], show_tex
 
 def _report(result: Result, out: str | None, json: bool) -> None:
     if json:
-        print_json({**summary(result), "out": out and printable(out)})
+        print_json({**summary(result), "out": out and as_unicode(out)})
         return
     parts = [f"{result.seconds:.2f} s"]
     if result.first_audio is not None:

@@ -33,7 +33,7 @@ from voxrill.runtime.apps.documents.answer import NOTHING_FOUND, Answer, AnswerT
 from voxrill.runtime.apps.documents.index import BEST, Update, refusals
 from voxrill.runtime.apps.documents.prompt import QuotedSource, source
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.printable import printable
+from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.progress import step_progress
 
 
@@ -137,14 +137,14 @@ def _report(answer: Answer, out: str | None, update: Update, json: bool) -> None
                 "first_text_seconds": answer.first_text,
                 "audio_seconds": round(answer.audio_seconds, 4),
                 "seconds": round(answer.seconds, 4),
-                "out": out and printable(out),
+                "out": out and as_unicode(out),
             }
         )
         return
     if answer.sources:
         print("\nSources:")
         for number, given in enumerate(answer.sources, 1):
-            print(f"[{number}] {given.citation}")
+            print(f"[{number}] {printable(str(given.citation))}")
     if answer.left_out:
         left = ", ".join(str(left.citation) for left in answer.left_out)
         err.print(f"no room in the model's context for: {left}", style="yellow", soft_wrap=True)
@@ -167,7 +167,7 @@ def _show(sources: list[QuotedSource], question: str, update: Update, json: bool
     if not sources:
         print(NOTHING_FOUND)
     for number, given in enumerate(sources, 1):
-        print(f"[{number}] {given.citation}\n{given.text}\n")
+        print(f"[{number}] {printable(str(given.citation))}\n{given.text}\n")
 
 
 def _listed(sources: Any) -> list[dict[str, Any]]:
@@ -185,4 +185,4 @@ def _listed(sources: Any) -> list[dict[str, Any]]:
 
 
 def _refused(update: Update) -> list[dict[str, str]]:
-    return [{"file": printable(name), "reason": reason} for name, reason in update.refused.items()]
+    return [{"file": as_unicode(name), "reason": reason} for name, reason in update.refused.items()]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 
@@ -16,7 +14,7 @@ from voxrill.commands.output import err, file_progress, new_table, print_json, s
 from voxrill.commands.output import out as stdout
 from voxrill.runtime.bundle import bundle as bundles
 from voxrill.runtime.bundle.manifest import Manifest, Sampling, Task
-from voxrill.runtime.printable import printable
+from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.upkeep.smoke import smoke_run
 
 
@@ -24,7 +22,7 @@ def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Show what a bundle is: family, source, licence, graphs, files."""
     manifest = open_named(bundle).manifest
     if json:
-        sys.stdout.buffer.write(msgspec.json.encode(manifest) + b"\n")
+        print_json(manifest)
         return
     for table in _tables(manifest):
         stdout.print(table)
@@ -33,14 +31,13 @@ def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
 def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Check a bundle: hashes, contracts, and a short run of all graphs."""
     opened = open_named(bundle)
-    name = printable(opened.directory)
     with file_progress("checking", opened.manifest.size) as progress:
         bundles.verify_files(opened, progress)
-    stages = smoke_run(opened)
+    stages, files = smoke_run(opened), len(opened.manifest.files)
     if json:
-        print_json({"bundle": name, "ok": True, "files": len(opened.manifest.files), "smoke_run_ms": stages})
+        print_json({"bundle": as_unicode(opened.directory), "ok": True, "files": files, "smoke_run_ms": stages})
         return
-    print(f"{name}: {len(opened.manifest.files)} files, {len(stages)} stages: all as the manifest says")
+    print(f"{printable(opened.directory)}: {files} files, {len(stages)} stages: all as the manifest says")
 
 
 def pack(

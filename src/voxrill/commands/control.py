@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from voxrill.commands.devices import FollowUpOption, MicrophoneOption, SpeakerOption, WakeWordOption
 from voxrill.commands.failures import Failures
@@ -23,6 +22,7 @@ from voxrill.commands.options import (
     open_model,
 )
 from voxrill.commands.output import err, print_json
+from voxrill.commands.output import out as stdout
 from voxrill.model import Model
 from voxrill.runtime.apps.classify import TASK, Classifier
 from voxrill.runtime.apps.control import THRESHOLD, Control, Understood
@@ -36,12 +36,10 @@ from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
 from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.printable import printable
+from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.talk.events import Notice
 from voxrill.runtime.talk.keyboard import closed_by_signals
 from voxrill.runtime.talk.view import make_view
-
-_out = Console(highlight=False, markup=False, emoji=False)
 
 
 def classify(
@@ -65,10 +63,10 @@ def classify(
         with failures.of_one():
             found = classifier.classify(file)
             if json:
-                print_json({"file": printable(file), "label": found.label, "probabilities": found.probabilities,
+                print_json({"file": as_unicode(file), "label": found.label, "probabilities": found.probabilities,
                             "uncalibrated": found.uncalibrated, "mass": found.mass})  # fmt: skip
             elif len(files) > 1:
-                print(f"{file}\t{found.label}\t{found.probabilities[found.label]:.3f}", flush=True)
+                print(f"{printable(file)}\t{found.label}\t{found.probabilities[found.label]:.3f}", flush=True)
             else:
                 print("\n".join(f"{label}\t{probability:.3f}" for label, probability in found.probabilities.items()))
     failures.check()
@@ -120,7 +118,7 @@ def control(
     if system is None:
         _control_files(model, controls, files or [], not dry_run, out, json)
         return
-    view = make_view(err, _out)
+    view = make_view(err, stdout)
 
     def notify(sentence: str) -> None:
         view.show(Notice(sentence))
@@ -146,7 +144,7 @@ def _control_files(model: Model, controls: Control, files: list[Path], run: bool
             understood = controls.hear(file)
             error = _ran(controls, understood) if run else None
             answer = controls.answer(understood) if error is None else ""
-            _show(understood, answer, json, error, {"file": printable(file)} if len(files) > 1 or json else {})
+            _show(understood, answer, json, error, {"file": as_unicode(file)} if len(files) > 1 or json else {})
             if error is not None:
                 raise error
             if out is not None and answer:
@@ -173,7 +171,7 @@ def _show(understood: Understood, answer: str, json: bool, error: VoxrillError |
                     "error": str(error) if error else None, "seconds": understood.seconds,
                     "cpu_seconds": understood.cpu_seconds})  # fmt: skip
         return
-    where = f"{more['file']}\t" if "file" in more else ""
+    where = f"{printable(more['file'])}\t" if "file" in more else ""
     timing = f", {more['latency_ms']:.0f} ms after the endpoint" if "latency_ms" in more else ""
     sure = f"{100 * understood.confidence:.0f} % sure, {1000 * understood.seconds:.0f} ms{timing}"
     if understood.accepted:

@@ -12,11 +12,11 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from voxrill.commands.options import JsonOption
 from voxrill.commands.output import err, print_columns, print_json
+from voxrill.commands.output import out as stdout
 from voxrill.devices.profile import read_profile, shipped_profiles
 from voxrill.devices.providers import PROVIDERS
 from voxrill.runtime.audio import sound_checks
@@ -46,8 +46,6 @@ TEST_HZ = 440.0  # small loudspeakers play it
 AFTER_TONE = 0.2
 """Seconds that a tone's last samples may need from PortAudio to the loudspeaker."""
 
-_out = Console(highlight=False, markup=False, emoji=False)
-
 
 def devices(
     audio: AudioFlag = False,
@@ -69,7 +67,7 @@ def devices(
     if json:
         print_json({"devices": [asdict(device) for device in found], "heard": heard and _finite(asdict(heard))})
         return
-    _out.print(_table(found))
+    stdout.print(_table(found))
     if heard is not None:
         found_there = "; ".join(filter(None, (_described(heard), heard.problem)))
         print(f"the microphone {choose(found, 'input', microphone).name}: {found_there}")

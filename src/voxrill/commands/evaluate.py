@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 
 from voxrill.commands.failures import Failures
 from voxrill.commands.options import (
@@ -27,6 +26,7 @@ from voxrill.commands.options import (
     open_model,
 )
 from voxrill.commands.output import err, print_json
+from voxrill.commands.output import out as stdout
 from voxrill.runtime.apps.evaluation import evaluating
 from voxrill.runtime.apps.evaluation.evaluating import SEED, Wish
 from voxrill.runtime.apps.evaluation.page import write_page
@@ -37,8 +37,6 @@ from voxrill.runtime.apps.evaluation.tables import CAPTION, table
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench, unscored, write_responses
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.progress import step_progress
-
-_out = Console(highlight=False, markup=False, emoji=False)
 
 DataOption = Annotated[Path, typer.Option("--data", help="File or folder; docs/evaluation.md says what it may hold.")]
 PeerOption = Annotated[
@@ -229,7 +227,7 @@ def _show(evaluation: Evaluation, data: Path, shown: Shown) -> None:
     if shown.json:
         print_json({"event": "rows", "task": evaluation.task.name, "rows": [row.as_json() for row in rows]})
     else:
-        _out.print(table(rows, f"{evaluation.task.name}: {data}"))
+        stdout.print(table(rows, f"{evaluation.task.name}: {data}"))
         err.print(CAPTION, style="dim")
     if shown.report is not None:
         write_page(shown.report, evaluation, data)

@@ -15,6 +15,7 @@ from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, S
 from voxrill.commands.output import print_json
 from voxrill.runtime.audio.audio_file import as_waveform
 from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.printable import printable
 from voxrill.runtime.upkeep.golden import GoldenDifference, differences, make_vectors, read_vectors, save_vectors
 
 
@@ -34,7 +35,7 @@ def golden(
         if json:
             print_json({"folder": str(folder), "bytes": size, "text": made.rest.text})
         else:
-            print(f"{folder}: {size / 1000:.0f} kB, {made.rest.text!r}")
+            print(f"{printable(folder)}: {size / 1000:.0f} kB, {made.rest.text!r}")
         return
     vectors = read_vectors(folder)
     found = differences(open_model(bundle, threads, provider, strict), vectors)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from voxrill.commands.options import JsonOption
 from voxrill.commands.output import err, print_json
+from voxrill.commands.output import out as stdout
 from voxrill.devices.qnn import Htp
 from voxrill.devices.socs import CHECKED, Soc, find_soc
 from voxrill.runtime.bundle.bundle import open_bundle
@@ -32,7 +32,6 @@ NOT_READY = 1
 
 _TITLE = "Simulated on this machine; the seconds are the compiler's"
 _RKNN_TITLE = "RK3588, simulated on this machine; the seconds are the toolkit's"
-_out = Console(highlight=False, markup=False, emoji=False)
 
 NpuBundle = Annotated[Path, typer.Argument(help="Bundle folder of the npu flavour.")]
 
@@ -76,8 +75,8 @@ def _tell(checks: Sequence[GraphCheck] | Sequence[RknnCheck], table: Table, json
     if json:
         print_json({"ready": ready, "graphs": [{**asdict(check), "ready": check.ready} for check in checks]})
     else:
-        _out.print(table)
-        _out.print("ready, by simulation" if ready else "not ready")
+        stdout.print(table)
+        stdout.print("ready, by simulation" if ready else "not ready")
     if not ready:
         raise typer.Exit(NOT_READY)
 

@@ -11,15 +11,28 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from voxrill.runtime.audio.audio_file import WavWriter, pcm16
 from voxrill.runtime.bundle import bundle as bundles
 from voxrill.runtime.errors import needs_extra
 from voxrill.runtime.events import AudioEvent, Result
+from voxrill.runtime.printable import printable, printable_text, safe_json
 
-# No markup or emoji: file names and prompts may hold [brackets] and :colons:.
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
-out = Console(highlight=False, markup=False, emoji=False)
+
+class SafeConsole(Console):
+    """A console that shows every text as it is: no escape code in it acts, no [bracket] or :colon: is markup."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """What rich makes of each string that is printed, by itself or in a table."""
+        return super().render_str(printable_text(text), **options)
+
+
+err = SafeConsole(stderr=True)
+out = SafeConsole()
 
 STDOUT = "-"
 """As an output file: raw 16-bit little-endian mono samples on stdout (a WAV header cannot be streamed)."""
@@ -61,12 +74,13 @@ def summary(result: Result) -> dict[str, Any]:
 
 def print_json(value: Any) -> None:
     """One line of JSON on stdout."""
-    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.write(safe_json(msgspec.json.encode(value)) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns on stdout, the first row their heads."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

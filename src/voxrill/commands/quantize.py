@@ -5,20 +5,18 @@ What they need beyond the runtime (onnx, jiwer, matplotlib) is imported when the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
-from voxrill.commands.output import err
+from voxrill.commands.output import err, print_json
+from voxrill.commands.output import out as stdout
 from voxrill.model import load
 from voxrill.quantize.recipe import By, check_block, read_recipe
 from voxrill.runtime.audio.audio_file import SOUND_FILES, as_waveform
@@ -29,9 +27,6 @@ from voxrill.runtime.progress import Progress, step_progress
 if TYPE_CHECKING:
     from voxrill.quantize.compare import Comparison
     from voxrill.quantize.sensitivity import Measured
-
-
-_out = Console(highlight=False, markup=False, emoji=False)
 
 
 def quantize(
@@ -110,9 +105,9 @@ def sensitivity(
         found = measure(opened, inventory.groups, sounds, bundle.absolute().parent, block, threads, progress)
     chosen = choose(found, inventory, None if size is None else round(1e6 * size))
     if json:
-        sys.stdout.buffer.write(msgspec.json.encode([_row(one, one in chosen) for one in found]) + b"\n")
+        print_json([_row(one, one in chosen) for one in found])
     else:
-        _out.print(_sensitivity_table(found, chosen))
+        stdout.print(_sensitivity_table(found, chosen))
     if out is not None:
         about = f"Chosen by measurement on {bundle.absolute().name}, {len(sounds)} sounds; the rest in 8 bits."
         out.write_text(as_toml(chosen, about, block), encoding="utf-8")
@@ -166,10 +161,10 @@ def compare(
             load(first, threads), load(second, threads), sounds, references, lambda n: progress("", n, len(sounds))
         )
     if json:
-        sys.stdout.buffer.write(msgspec.json.encode(asdict(found)) + b"\n")
+        print_json(asdict(found))
     else:
         for table in _tables(found):
-            _out.print(table)
+            stdout.print(table)
     if plot is not None:
         draw(found, plot)
         err.print(f"wrote {plot}")

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
 from voxrill.commands.devices import FollowUpOption, MicrophoneOption, SpeakerOption, WakeWordOption
 from voxrill.commands.options import (
@@ -26,6 +25,7 @@ from voxrill.commands.options import (
     open_model,
 )
 from voxrill.commands.output import err, print_json
+from voxrill.commands.output import out as stdout
 from voxrill.commands.talk_sinks import keepers
 from voxrill.model import Model
 from voxrill.runtime.apps.documents.asking import snapshot_document
@@ -40,6 +40,7 @@ from voxrill.runtime.audio.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, w
 from voxrill.runtime.bundle.builtin import PEBBLE_TURNS, is_pebble
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.printable import printable
 from voxrill.runtime.talk import replay as replaying
 from voxrill.runtime.talk.events import Notice
 from voxrill.runtime.talk.keyboard import keyboard
@@ -50,8 +51,6 @@ from voxrill.runtime.talk.view import make_view, trace_table
 from voxrill.runtime.upkeep.snapshot import open_snapshot, save_snapshot
 
 SEEDS = 1 << 31
-
-_out = Console(highlight=False, markup=False, emoji=False)
 
 
 def talk(
@@ -114,7 +113,7 @@ def talk(
         seed=secrets.randbelow(SEEDS) if seed is None else seed,
         max_new_tokens=max_new_tokens,
     )
-    view = make_view(err, err if json else _out)
+    view = make_view(err, err if json else stdout)
 
     def notify(sentence: str) -> None:
         view.show(Notice(sentence))
@@ -189,7 +188,7 @@ def snapshot(
     if json:
         print_json({"file": str(file), "positions": positions, "bytes": size})
     else:
-        print(f"{file}: {positions} positions, {size / 1e6:.1f} MB")
+        print(f"{printable(file)}: {positions} positions, {size / 1e6:.1f} MB")
 
 
 def _document(path: Path) -> str:

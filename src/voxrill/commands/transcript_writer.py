@@ -28,7 +28,7 @@ from voxrill.runtime.audio.audio_file import SAMPLE_RATE, promised_seconds, read
 from voxrill.runtime.audio.protocols import Floats, Microphone
 from voxrill.runtime.bundle.bundle import hash_file
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.printable import printable
+from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.talk.keyboard import closed_by_signals
 
 MICROPHONE = "microphone"
@@ -105,9 +105,9 @@ class Writing:
     def _whole(self, file: Path, sound: Floats, name: Path | None) -> None:
         result = self.model.transcribe(sound, **self.wished)
         if self.json:
-            print_json({"file": printable(file), **summary(result)})
+            print_json({"file": as_unicode(file), **summary(result)})
         else:
-            print(result.text if name is None else f"{name}\t{result.text}", flush=True)
+            print(result.text if name is None else f"{printable(name)}\t{result.text}", flush=True)
 
     def _write(
         self,
@@ -131,7 +131,7 @@ class Writing:
             return
         for text in self.form.render(segments):
             if not self.json:
-                print(text if name is None or not text else f"{name}\t{text}", end="", flush=True)
+                print(text if name is None or not text else f"{printable(name)}\t{text}", end="", flush=True)
 
     def _shown(
         self, events: Iterable[TranscriptEvent], view: TranscriptView, name: Path | None
@@ -140,7 +140,7 @@ class Writing:
         for event in events:
             view.show(event)
             if self.json:
-                print_json(({} if name is None else {"file": printable(name)}) | event_json(event))
+                print_json(({} if name is None else {"file": as_unicode(name)}) | event_json(event))
             if isinstance(event, SegmentEvent):
                 yield event
 

@@ -11,6 +11,7 @@ from voxrill.commands.options import BundleArgument, JsonOption
 from voxrill.commands.output import err, print_json
 from voxrill.runtime.bundle.builtin import open_builtin
 from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.printable import printable
 from voxrill.runtime.progress import step_progress
 from voxrill.runtime.upkeep.tuning import Load, TuneReport
 from voxrill.runtime.upkeep.tuning import tune as tune_bundle
@@ -28,7 +29,8 @@ def tune(bundle: BundleArgument = None, json: JsonOption = False) -> None:
 
 
 def _show(report: TuneReport) -> None:
-    print(f"wrote {report.folder}: {report.size / 1e6:.1f} MB; {len(report.graphs)} graphs, the same bits as before")
+    wrote = f"{report.size / 1e6:.1f} MB; {len(report.graphs)} graphs, the same bits as before"
+    print(f"wrote {printable(report.folder)}: {wrote}")
     print(f"loading: {_load(report.before)} before, {_load(report.after)} now")
     for threads, stages in report.timings.items():
         times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in stages.items())
