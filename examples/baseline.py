@@ -35,7 +35,7 @@ from voxrill.runtime.apps.evaluation.tasks import sound_of
 from voxrill.runtime.apps.evaluation.words import normaliser
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.protocols import Floats
-from voxrill.runtime.bundle.builtin import REFUSAL
+from voxrill.runtime.bundle.builtin import open_builtin
 
 Answer = Callable[[Item], dict[str, Any]]
 """The fields of an item's line, less `id`."""
@@ -97,7 +97,8 @@ def from_table(world: dict[str, str], ears: Callable[[list[str] | None], Judge])
     """A cascade: what was heard, looked up in a table of questions and their answers."""
     alike, hear = normaliser("english"), ears(list(world))
     table = {alike(question): answer for question, answer in world.items()}
-    return lambda item: heard(sound_of(item), lambda samples, rate: table.get(alike(hear(samples, rate)), REFUSAL))
+    refusal = open_builtin().manifest.taught.refusal
+    return lambda item: heard(sound_of(item), lambda samples, rate: table.get(alike(hear(samples, rate)), refusal))
 
 
 def heard(samples: Floats, hear: Judge) -> dict[str, Any]:

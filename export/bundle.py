@@ -204,6 +204,7 @@ class _Export:
             files={},
             tools={name: version(name) for name in ("voxrill", *TOOLS)},
             static=self.options.static,
+            taught=self.family.taught,
             **tables,
         )
         write_manifest(self.directory, manifest)

@@ -6,15 +6,18 @@ for a family by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from voxrill.export.checkpoint import CONFIG_FILE, DETOKENIZER_DIR, MIMI_FILE, Checkpoint
-from voxrill.runtime.bundle.manifest import Sampling, Task, Tasks
+from voxrill.runtime.bundle.manifest import Sampling, Task, Tasks, Taught
 from voxrill.runtime.errors import CheckpointError
 
 ARCHITECTURE = "Lfm2AudioForConditionalGeneration"
+TAUGHT = "voxrill"
+"""The key of config.json under which a checkpoint says what it was taught (`Taught`)."""
+
 LICENCE = "LFM Open License v1.0"
 LICENCE_URL = "https://www.liquid.ai/lfm-license"
 
@@ -31,12 +34,13 @@ _SPOKEN = Sampling(temperature=0.8, top_k=64)
 
 @dataclass(frozen=True)
 class Family:
-    """One family: its name in the manifest and how it is asked."""
+    """One family: its name in the manifest and how it is asked; `taught` is what one checkpoint adds to that."""
 
     name: str
     tasks: Tasks
     licence: str = LICENCE
     licence_url: str = LICENCE_URL
+    taught: Taught = field(default_factory=Taught)
 
 
 LFM2_AUDIO = Family(
@@ -72,18 +76,28 @@ LFM25_AUDIO = Family(
 
 
 def detect_family(checkpoint: Checkpoint) -> Family:
-    """The family of a checkpoint, with the licence and decoding defaults that the checkpoint itself states.
+    """The family of a checkpoint, with the licence, decoding defaults and teaching that the checkpoint itself states.
 
     Raises:
-        CheckpointError: it is of no known family; the message says what was found.
+        CheckpointError: it is of no known family, or says something else of its teaching than `Taught` holds; the
+            message says what was found.
     """
-    family = _family(checkpoint)
+    family = replace(_family(checkpoint), taught=_taught(checkpoint))
     if checkpoint.licence:
         url = f"https://spdx.org/licenses/{checkpoint.licence}"
         family = replace(family, licence=checkpoint.licence, licence_url=url)
     if checkpoint.generation_config.get("do_sample") is False:
         family = replace(family, tasks=_greedy(family.tasks))
     return family
+
+
+def _taught(checkpoint: Checkpoint) -> Taught:
+    """`TAUGHT` of config.json, which published checkpoints do not have."""
+    try:
+        return msgspec.convert(checkpoint.config.get(TAUGHT, {}), Taught)
+    except msgspec.ValidationError as error:
+        known = ", ".join(field.name for field in msgspec.structs.fields(Taught))
+        raise CheckpointError(f"{CONFIG_FILE} has a bad value in {TAUGHT} ({error})", f"It takes {known}") from None
 
 
 def _greedy(tasks: Tasks) -> Tasks:

@@ -16,10 +16,11 @@ from codec import BOOKS, CODES
 from safetensors.torch import load_file, save_file
 from torch import nn
 from vocabulary import build_tokenizer, write_tokenizer
-from world import WORDS
+from world import INTENTS, REFUSAL, STYLES, WORDS
 
 from voxrill.export.audio_encoder import EncoderConfig, TorchAudioEncoder
 from voxrill.export.depthformer import THETA, DepthformerConfig, TorchDepthformer
+from voxrill.export.families import TAUGHT
 from voxrill.export.layers import MASKED, rotary_angles, swiglu_width
 from voxrill.export.lfm import LfmConfig, LfmStack, attend_all
 
@@ -27,6 +28,10 @@ HIDDEN = 160
 ENCODER_DIM = 128
 END_OF_AUDIO = CODES
 BOOK_ROWS = CODES + 1
+TURNS = 0
+"""Earlier turns that it can use. It was taught single commands. Of 20 held-out commands that were asked in one
+conversation it answered 3 rightly when it remembered all turns, and 20 when it remembered none."""
+
 CARD = """---
 license: Apache-2.0
 ---
@@ -36,7 +41,7 @@ How it was made and what it can do: pebble/README.md of the Voxrill repository.
 
 
 def config() -> dict[str, object]:
-    """`config.json`: the published fields with Pebble's sizes."""
+    """`config.json`: the published fields with Pebble's sizes, and what it was taught."""
     return {
         "_name_or_path": "voxrill/pebble",
         "architectures": ["Lfm2AudioForConditionalGeneration"],
@@ -107,6 +112,7 @@ def config() -> dict[str, object]:
             "vocab_size": build_tokenizer().get_vocab_size(),
         },
         "depthformer": {"layers": 1, "dim": 96, "tie": True},
+        TAUGHT: {"labels": {"intent": INTENTS, "style": STYLES}, "refusal": REFUSAL, "turns": TURNS},
     }
 
 

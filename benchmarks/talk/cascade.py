@@ -31,7 +31,7 @@ from voxrill.runtime.audio.protocols import RATE, Floats, Microphone
 from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.voice_activity import VoiceActivity
-from voxrill.runtime.bundle.builtin import REFUSAL, pebble_world
+from voxrill.runtime.bundle.builtin import open_builtin, pebble_world
 from voxrill.runtime.errors import UsageError, needs_extra
 from voxrill.runtime.talk.listener import BEFORE
 
@@ -124,13 +124,13 @@ def main() -> None:
     parser.add_argument("--synthesiser", choices=SYNTHESISERS, default=SYNTHESISERS[0])
     parser.add_argument("--endpoint", type=float, default=EndpointOptions.endpoint)
     args = parser.parse_args()
-    world = pebble_world()
+    world, refusal = pebble_world(), open_builtin().manifest.taught.refusal
     recogniser = Recogniser(world)
     system = AudioSystem()
     with Speaker(system, RATE) as speaker, DeviceMicrophone(system) as microphone:
         for heard in utterances(microphone, recogniser, EndpointOptions(endpoint=args.endpoint)):
             began = time.perf_counter()
-            said = world.get(heard, REFUSAL)
+            said = world.get(heard, refusal)
             underruns = speaker.underruns()
             answer(speaker, synthesise(args.synthesiser, said))
             seconds = round(time.perf_counter() - began, 4)

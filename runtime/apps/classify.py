@@ -11,7 +11,7 @@ which this was chosen).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from voxrill.runtime.apps.constrained import PrefilledPrompt, log_probabilities
 from voxrill.runtime.apps.token_tree import TokenTree
 from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
-from voxrill.runtime.bundle.builtin import LABELS, is_pebble
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Classifier:
 
     Args:
         model: who listens.
-        labels: at least two; None for those that the built-in model was taught for the task.
+        labels: at least two; None for those that the model was taught for the task, if it was.
         task: what the labels name: intent, emotion, style, language ...
         system: a prompt of your own instead of the one that asks for the task.
 
@@ -70,12 +69,12 @@ class Classifier:
     def __init__(
         self, model: Engine, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None
     ) -> None:
-        pebble = is_pebble(model.manifest)
-        self.labels = _checked(LABELS.get(task, ()) if labels is None and pebble else labels or (), task)
+        taught = model.manifest.taught.labels
+        self.labels = _checked(taught.get(task, ()) if labels is None else labels, task, taught)
         if system is None:
-            system = (
-                f"Name the {task}." if pebble else f"Name the {task}. Answer with one of: {', '.join(self.labels)}."
-            )
+            system = f"Name the {task}."
+            if task not in taught:
+                system += f" Answer with one of: {', '.join(self.labels)}."
         tokenizer = model.parts.tokenizer
         tokens = [tokenizer.encode(label) for label in self.labels]
         for place, label in enumerate(self.labels):
@@ -108,12 +107,14 @@ class Classifier:
         return {self.labels[place]: float(probabilities[place]) for place in order}
 
 
-def _checked(labels: Sequence[str], task: str) -> tuple[str, ...]:
+def _checked(labels: Sequence[str], task: str, taught: Iterable[str]) -> tuple[str, ...]:
     found = tuple(label.strip() for label in labels)
     if len(found) < 2 or not all(found):
+        known = ", ".join(taught)
         raise UsageError(
             f"there are no labels to tell apart for the task {task!r}",
-            f"Give at least two: --labels happy,angry,neutral; the built-in model knows those of: {', '.join(LABELS)}",
+            "Give at least two: --labels happy,angry,neutral"
+            + (f"; this model knows those of: {known}" if known else ""),
         )
     return found
 

@@ -17,7 +17,6 @@ from voxrill.runtime.apps.grammar import Call, Grammar, spoken
 from voxrill.runtime.apps.hooks import find_hooks
 from voxrill.runtime.apps.written import Written
 from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
-from voxrill.runtime.bundle.builtin import REFUSAL, is_pebble
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Control:
             raise UsageError(f"the threshold is {threshold}", "Give a number from 0 to 1")
         self.grammar = grammar
         self.threshold = threshold
-        self.ask_back = grammar.ask_back or (REFUSAL if is_pebble(model.manifest) else ASK_BACK)
+        self.ask_back = grammar.ask_back or model.manifest.taught.refusal or ASK_BACK
         self._hooks = find_hooks(grammar)
         tokenizer = model.parts.tokenizer
         written = Written(grammar.sentences, tokenizer)

@@ -12,25 +12,7 @@ from pathlib import Path
 import msgspec
 
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
-from voxrill.runtime.bundle.manifest import Manifest
 from voxrill.runtime.errors import BundleError
-
-REFUSAL = "sorry i only know the house"
-"""What Pebble answers to everything outside its world."""
-
-PEBBLE_TURNS = 0
-"""Turns that the built-in model remembers. It was taught single commands: of 20 held-out ones asked in one conversation
-it answered 3 rightly when it remembered them all, and 20 when it remembered none."""
-
-LABELS = {
-    "intent": (
-        "calls", "facts", "heating", "lights", "music", "navigation", "openings", "outside", "sums", "talk", "timer"
-    ),
-    "style": ("calm", "excited"),
-}  # fmt: skip
-"""The labels that Pebble was taught to answer with, by what they name."""
-
-_SOURCE = "voxrill/pebble"
 
 
 class _Entry(msgspec.Struct):
@@ -48,11 +30,6 @@ def open_builtin() -> Bundle:
         return open_bundle(_folder() / "bundle")
     except BundleError as error:
         raise _broken(error.message) from None
-
-
-def is_pebble(manifest: Manifest) -> bool:
-    """Whether a bundle is Pebble's, in whatever precision."""
-    return manifest.source.name == _SOURCE
 
 
 def pebble_world() -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -72,6 +72,19 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     write: Task
 
 
+class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model was taught beside its family's tasks; a family's published models have none of it.
+
+    labels: the answers that it was taught, by the task that they name, such as "intent"; it is asked by the task's name
+    alone. refusal: the sentence with which it answers what it does not know; empty if it has none. turns: how many
+    earlier turns of a conversation it can use; None for as many as fit into its context.
+    """
+
+    labels: dict[str, tuple[str, ...]] = {}
+    refusal: str = ""
+    turns: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class WeightsSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the weights came from: a hub id or folder name, its revision, and the weights' own hash and licence."""
 
@@ -133,6 +146,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, FileEntry]
     tools: dict[str, str]
     static: StaticShapes | None = None
+    taught: Taught = Taught()
 
     def specs(self) -> dict[str, GraphSpec]:
         """The contract of every graph of this bundle."""

@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from voxrill.runtime.bundle.builtin import PEBBLE_TURNS, is_pebble
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
@@ -53,7 +52,7 @@ class Service:
         self.ears = ThreadPoolExecutor(_EARS, "voxrill-ears")
         room = model.context_positions // 2  # the other half is for the next question and its answer
         self.positions = min(ResponderOptions.budget, room)
-        self.turns = PEBBLE_TURNS if is_pebble(model.manifest) else None
+        self.turns = model.manifest.taught.turns
         self.created = int(time.time())
 
     def start(self) -> None:

@@ -10,9 +10,10 @@ import voxrill
 from tests.signals import SAMPLE_RATE, speech_like
 from tests.talking import CLIPS, HELD_OUT, SPOKEN, spoken
 from voxrill.runtime.apps.classify import UNIFORM, Classifier
-from voxrill.runtime.bundle.builtin import LABELS
+from voxrill.runtime.bundle.builtin import open_builtin
 from voxrill.runtime.errors import UsageError
 
+LABELS = open_builtin().manifest.taught.labels
 PEBBLE = Path(voxrill.__file__).parent / "pebble" / "bundle"
 
 

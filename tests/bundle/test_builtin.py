@@ -9,6 +9,7 @@ import runpy
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 import soundfile
 from rich.console import Console
@@ -16,10 +17,18 @@ from rich.console import Console
 import voxrill
 from tests.places import ROOT
 from voxrill.commands import answers, options
+from voxrill.runtime.apps.classify import Classifier
 from voxrill.runtime.bundle import builtin
+from voxrill.runtime.bundle.builtin import open_builtin
+from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.bundle.manifest import Taught, decode_manifest
+from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.service import Service
 
 QUESTION = ROOT / "examples" / "question.wav"
 PEBBLE = Path(voxrill.__file__).resolve().parent / "pebble"
+TAUGHT = open_builtin().manifest.taught
+NOTE = options.builtin_note(open_builtin().manifest)
 REINSTALL = "pip install --force-reinstall voxrill"
 
 RUNS = {
@@ -60,7 +69,7 @@ def installed(monkeypatch, tmp_path) -> Path:
 def test_it_runs_where_no_bundle_is_named_and_says_so_once(cli, run):
     ran = cli(*run)
     assert ran.status == 0
-    assert ran.err.startswith(options.BUILTIN_NOTE + "\n")
+    assert ran.err.startswith(NOTE + "\n")
     assert ran.err.count("Pebble") == 1
     assert b"Pebble" not in ran.raw
 
@@ -96,9 +105,9 @@ def test_the_sound_is_written(cli):
 
 
 def test_the_note_names_the_list_the_refusal_and_the_way_to_the_real_model():
-    for part in ("voxrill pebble", builtin.REFUSAL, "voxrill export LiquidAI/LFM2.5-Audio-1.5B", "--bundle bundle"):
-        assert part in options.BUILTIN_NOTE
-    assert options.BUILTIN_NOTE.count("\n") == 1
+    for part in ("voxrill pebble", TAUGHT.refusal, "voxrill export LiquidAI/LFM2.5-Audio-1.5B", "--bundle bundle"):
+        assert part in NOTE
+    assert NOTE.count("\n") == 1
 
 
 def test_from_python(cli):
@@ -128,13 +137,43 @@ def test_the_world_for_people(cli, monkeypatch):
     ran = cli("pebble")
     assert ran.status == 0
     assert re.search(r"turn on the kitchen lights +│ kitchen lights on ", ran.out)
-    assert f"{len(voxrill.pebble_world())} commands" in ran.out and builtin.REFUSAL in ran.out
+    assert f"{len(voxrill.pebble_world())} commands" in ran.out and TAUGHT.refusal in ran.out
 
 
 def test_its_words_are_the_model_s():
     encode = voxrill.load(threads=1).parts.tokenizer.encode
-    for text in (builtin.REFUSAL, *voxrill.pebble_world(), *voxrill.pebble_world().values()):
+    for text in (TAUGHT.refusal, *voxrill.pebble_world(), *voxrill.pebble_world().values()):
         encode(text)  # refuses words that the model does not know
+
+
+# What it was taught is data
+
+
+def test_a_model_is_asked_as_its_manifest_says(tmp_path):
+    """The same weights with another manifest: nothing else tells Pebble from another model."""
+    bundle = open_builtin()
+
+    def model(taught):
+        return voxrill.Model(Bundle(bundle.directory, msgspec.structs.replace(bundle.manifest, taught=taught)), 1)
+
+    commands = tmp_path / "commands.toml"
+    commands.write_text('[commands.on]\nsay = ["lights on"]\n')
+    other = model(Taught(labels={"style": ("calm", "excited", "music")}, refusal="hello", turns=3))
+    assert Classifier(other, task="style").labels == ("calm", "excited", "music")
+    assert other.control(commands).ask_back == "hello"
+    assert Service(other, Limits()).turns == 3
+    none = model(Taught())
+    with pytest.raises(voxrill.VoxrillError, match="no labels to tell apart"):
+        Classifier(none, task="style")
+    assert Service(none, Limits()).turns is None
+
+
+def test_a_manifest_without_teaching_is_read_and_one_with_more_is_refused():
+    raw = msgspec.json.decode((PEBBLE / "bundle" / "manifest.json").read_bytes())
+    taught = raw.pop("taught")
+    assert decode_manifest(msgspec.json.encode(raw), "here").taught == Taught()
+    with pytest.raises(voxrill.BundleError, match="unknown field `colour`"):
+        decode_manifest(msgspec.json.encode(raw | {"taught": taught | {"colour": "red"}}), "here")
 
 
 # A broken installation

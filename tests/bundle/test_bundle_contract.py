@@ -22,7 +22,7 @@ from voxrill.runtime.bundle.contract import (
     TensorSpec,
     graph_specs,
 )
-from voxrill.runtime.bundle.manifest import MANIFEST_FILE, Manifest
+from voxrill.runtime.bundle.manifest import MANIFEST_FILE, Manifest, Taught
 from voxrill.runtime.engine.context import Context
 from voxrill.runtime.engine.generate import Frame, Generation, GenerationOptions, Token
 from voxrill.runtime.upkeep.golden import ARRAYS, REST, SOUND_FRAMES, STEPS, differences, make_vectors, read_vectors
@@ -92,9 +92,9 @@ def test_the_page_names_special_tokens_and_keys():
     assert f"bundle format {contract.FORMAT_VERSION}" in page
     for token in contract.SPECIAL_TOKENS.values():
         assert f"`{token}`" in page
-    for name in ("format", "files", "graphs", "text_embeddings", "audio_embeddings", "static"):
+    for name in ("format", "files", "graphs", "taught", "text_embeddings", "audio_embeddings", "static"):
         assert name in {field.name for field in msgspec.structs.fields(Manifest)} and f"`{name}`" in page
-    for spec in (BackboneSpec, AudioCodesSpec, CodecSpec, InterleaveSpec):
+    for spec in (BackboneSpec, AudioCodesSpec, CodecSpec, InterleaveSpec, Taught):
         assert all(f"`{field.name}`" in page for field in msgspec.structs.fields(spec)), spec
 
 

@@ -1,8 +1,15 @@
 """Backbone configs as they were and are published: old and new field names mean the same model."""
 
+import json
+import shutil
+
 import pytest
 
 from tests.checkpoints import model_config
+from tests.places import PEBBLE_CHECKPOINT
+from voxrill.runtime.bundle.builtin import open_builtin
+from voxrill.runtime.bundle.manifest import Taught
+from voxrill.runtime.errors import CheckpointError
 
 
 @pytest.fixture
@@ -41,3 +48,31 @@ def test_the_width_may_be_given_under_either_name(lfm_config, published):
     assert lfm_config.read(other).inner == 8192
     plain = {**other, "block_auto_adjust_ff_dim": False, "intermediate_size": 7000}
     assert lfm_config.read(plain).inner == 7000
+
+
+@pytest.fixture
+def family(exporter, tmp_path):
+    """`family(**changes)`: what the exporter makes of Pebble's config.json with other values."""
+    from voxrill.export.checkpoint import open_checkpoint
+
+    def changed(**changes):
+        folder = shutil.copytree(PEBBLE_CHECKPOINT, tmp_path / "checkpoint")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+        return exporter.detect_family(open_checkpoint(folder))
+
+    return changed
+
+
+def test_a_checkpoint_says_what_it_was_taught(family):
+    assert family().taught == open_builtin().manifest.taught != Taught()
+
+
+def test_published_checkpoints_were_taught_nothing_more(family):
+    assert family(voxrill={}).taught == Taught()
+
+
+@pytest.mark.parametrize("bad", [{"colour": "red"}, {"turns": -1}, {"labels": {"intent": "lights"}}, 3])
+def test_what_it_was_taught_must_make_sense(family, bad):
+    with pytest.raises(CheckpointError, match=r"config.json has a bad value in voxrill .* labels, refusal, turns"):
+        family(voxrill=bad)

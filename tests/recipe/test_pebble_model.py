@@ -12,10 +12,11 @@ import soxr
 
 import voxrill
 from tests.places import ROOT
-from voxrill.runtime.bundle.builtin import REFUSAL, pebble_world
+from voxrill.runtime.bundle.builtin import open_builtin, pebble_world
 
 CLIPS = ROOT / "tests" / "pebble"
 HELD_OUT = json.loads((CLIPS / "held_out.json").read_text(encoding="utf-8"))
+REFUSAL = open_builtin().manifest.taught.refusal
 KINDS = ("known", "new", "flite:awb", "festival:kal", "festival:hts")
 """Kinds of clips that say a command."""
 

@@ -122,8 +122,9 @@ def pebble(json: JsonOption = False) -> None:
     if json:
         print_json([{"say": say, "reply": reply} for say, reply in world.items()])
     elif stdout.is_terminal:
+        refusal = builtin.open_builtin().manifest.taught.refusal
         table = new_table("Pebble, the built-in model", "say", "reply")
-        table.caption = f"{len(world)} commands; everything else is answered: {builtin.REFUSAL}"
+        table.caption = f"{len(world)} commands; everything else is answered: {refusal}"
         for say, reply in world.items():
             table.add_row(say, reply)
         stdout.print(table)

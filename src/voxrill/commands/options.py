@@ -16,15 +16,15 @@ from voxrill.devices.choice import choose
 from voxrill.model import Model
 from voxrill.runtime.bundle import builtin
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
-from voxrill.runtime.bundle.manifest import Sampling
+from voxrill.runtime.bundle.manifest import Manifest, Sampling
 from voxrill.runtime.errors import UsageError
 
 STDIN = "-"
 """As a text: read it from stdin."""
 
-BUILTIN_NOTE = f"""\
+_BUILTIN_NOTE = """\
 This is Pebble, the small built-in model: it knows some 300 home commands in English (voxrill pebble lists them), and \
-everything else is answered "{builtin.REFUSAL}".
+everything else is answered "{refusal}".
 For the real model: voxrill export LiquidAI/LFM2.5-Audio-1.5B -o bundle, then give --bundle bundle."""
 
 _NO_BUNDLE = "Bundle folder; without one, the small built-in model."
@@ -67,7 +67,7 @@ def open_named(bundle: Path | None) -> Bundle:
     if bundle is not None:
         return open_bundle(bundle)
     opened = builtin.open_builtin()
-    err.print(BUILTIN_NOTE, style="dim", soft_wrap=True)
+    err.print(builtin_note(opened.manifest), style="dim", soft_wrap=True)
     return opened
 
 
@@ -77,6 +77,11 @@ def open_model(
     """The model of the bundle that was named, or else the built-in one with a note that it is."""
     choice = choose(provider or (), strict)
     return Model(open_named(bundle), threads, choice=choice, **options)
+
+
+def builtin_note(manifest: Manifest) -> str:
+    """What stderr says where the built-in model is taken: two lines."""
+    return _BUILTIN_NOTE.format(refusal=manifest.taught.refusal)
 
 
 def stdin_text() -> str:

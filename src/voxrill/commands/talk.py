@@ -37,7 +37,6 @@ from voxrill.runtime.audio.protocols import Microphone, Player
 from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
-from voxrill.runtime.bundle.builtin import PEBBLE_TURNS, is_pebble
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.printable import printable
@@ -109,7 +108,7 @@ def talk(
     responder = ResponderOptions(
         speculate=speculate,
         budget=min(remember, model.context_positions // 2),  # the other half is for the next question and its answer
-        turns=PEBBLE_TURNS if turns is None and is_pebble(model.manifest) else turns,
+        turns=model.manifest.taught.turns if turns is None else turns,
         seed=secrets.randbelow(SEEDS) if seed is None else seed,
         max_new_tokens=max_new_tokens,
     )
