@@ -129,7 +129,7 @@ def test_the_measurement_counts_calls(recipe):
     wanted = [clip for clip in HELD_OUT if clip["file"][:2] in ("02", "04", "10", "20", "26")]
     sounds = [(spoken(clip) * 32767).astype(np.int16) for clip in wanted]
     texts, voices = [clip["text"] for clip in wanted], [clip["voice"] for clip in wanted]
-    clips = synthesise.Clips(texts, voices, np.concatenate(sounds), np.cumsum([len(sound) for sound in sounds]))
+    clips = synthesise.ClipStore(texts, voices, np.concatenate(sounds), np.cumsum([len(sound) for sound in sounds]))
     found = list(commanding.hear(None, clips, "clean", limit=5))
     assert [one.test for one in found] == [
         commanding.NEAR_MISS, "known sentences", "new sentences", "flite:awb", commanding.NO_COMMAND

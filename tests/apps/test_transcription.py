@@ -386,7 +386,7 @@ def test_pieces_that_are_no_sound_are_refused(pebble):
 LONG = """
 import sys
 import numpy as np, psutil
-from tests.test_transcription import Ears, Loudness, quiet, said
+from tests.apps.test_transcription import Ears, Loudness, quiet, said
 from voxrill.runtime.apps.transcript_view import TranscriptView
 from voxrill.runtime.apps.transcription import Transcriber
 

@@ -91,8 +91,8 @@ def test_long_questions_are_joined_without_pauses():
 
 
 def test_the_command_asks_a_bundle_of_random_weights(sound_system, bundles, tmp_path):
-    arguments = ("bench", "first-sound", "--bundle", bundles["lfm2.5"], "-n", "2", "--seconds", "1", "--json")
-    ran = run_alone(*arguments, cwd=tmp_path)
+    arguments = ("first-sound", "--bundle", bundles["lfm2.5"], "-n", "2", "--seconds", "1", "--json")
+    ran = run_alone(*arguments, cwd=tmp_path, module="benchmarks.talk")
     assert ran.status == 0, ran.err
     assert "nothing about quality" in ran.err
     short, long = json.loads(ran.out)["groups"]

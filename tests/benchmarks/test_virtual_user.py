@@ -29,7 +29,7 @@ from tests.command_line import run_alone
 from tests.signals import speech_like
 from voxrill.runtime.apps.evaluation.figures import percentile
 from voxrill.runtime.audio.protocols import RATE
-from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.errors import AudioDeviceError, UsageError, VoxrillError
 
 LIMIT = 60  # seconds, for whatever runs over PulseAudio
 
@@ -218,9 +218,14 @@ def test_what_the_cascade_lacks_is_said(monkeypatch):
         check_cascade("flite")
 
 
-def test_the_command_says_what_to_install_for_the_virtual_user(cli, monkeypatch):
+def test_the_command_says_what_to_install_for_the_virtual_user(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    cli.refuses("bench", "talk", saying="apt-get install pulseaudio pulseaudio-utils")
+    with pytest.raises(AudioDeviceError, match="apt-get install pulseaudio pulseaudio-utils"):
+        bench_commands.talk()
+
+
+def test_the_installed_command_says_where_the_virtual_user_is(cli):
+    cli.refuses("bench", "talk", "--turns", "3", saying="python -m benchmarks.talk talk")
 
 
 # Over PulseAudio

@@ -2,7 +2,7 @@
 
 A command may make no socket that reaches beyond this machine, may look up no name, and may write only where it was told
 to, in its temporary folder, and in the places that docs/security.md names. The server may listen on the address it was
-given, and nothing else. What onnxruntime does by itself counts too: from 1.29 on it has telemetry that is on by default.
+given, and nothing else. What onnxruntime does by itself counts too: from 1.29 on its telemetry is on by default.
 """
 
 import json
@@ -90,19 +90,24 @@ def watched(strace, workshop, tmp_path):
 
 def told(log, allowed):
     """Lines of a trace that must not be there."""
-    wrong = []
-    for line in log.read_text(errors="replace").splitlines():
-        call = re.sub(r"^\d+ +", "", line)
-        path = re.search(r'"([^"]*)"', call)
-        name = path[1] if path else ""
-        writes = re.search(r"O_(WRONLY|RDWR|CREAT)", call) or call.startswith(("creat", "mkdir", "rename", "symlink"))
-        if (
-            "AF_INET" in call
-            or name.startswith(RESOLVING)
-            or (writes and name.startswith("/") and not name.startswith(allowed) and " = -1 E" not in call)
-        ):
-            wrong.append(call)
-    return wrong
+    return [
+        call for call in map(without_number, log.read_text(errors="replace").splitlines()) if forbidden(call, allowed)
+    ]
+
+
+def without_number(line):
+    """A line of a trace without the number of its process."""
+    return re.sub(r"^\d+ +", "", line)
+
+
+def forbidden(call, allowed):
+    """Whether a system call reaches out, looks a name up, or writes where it may not; what failed did not happen."""
+    path = re.search(r'"([^"]*)"', call)
+    name = path[1] if path else ""
+    if "AF_INET" in call or name.startswith(RESOLVING):
+        return True
+    writes = re.search(r"O_(WRONLY|RDWR|CREAT)", call) or call.startswith(("creat", "mkdir", "rename", "symlink"))
+    return bool(writes) and name.startswith("/") and not name.startswith(allowed) and " = -1 E" not in call
 
 
 def files_in(home):
@@ -176,8 +181,8 @@ def test_the_index_of_documents_is_kept_in_the_user_s_cache_and_nowhere_else(wat
 def test_the_server_listens_where_it_was_told_and_nowhere_else(watched, strace, workshop):
     pytest.importorskip("starlette", reason="the serve extra is not installed")
     ready = watched.home / "ready.json"
-    command = [*strace, "-o", watched.log, sys.executable, "-m", "voxrill", "serve", "--port", "0"]
-    with subprocess.Popen(
+    command = [*strace, "-D", "-o", watched.log, sys.executable, "-m", "voxrill", "serve", "--port", "0"]
+    with subprocess.Popen(  # -D: strace stands aside, so that Ctrl-C reaches the server itself
         [*map(str, command)], cwd=workshop, env=watched.environment(), stderr=subprocess.PIPE, text=True
     ) as process:
         said = ""

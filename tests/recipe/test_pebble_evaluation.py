@@ -140,7 +140,7 @@ class Oracle:
         if question.reply and question.kind != "label":
             codes = np.ascontiguousarray(self.voices[self.evaluate.speaker(question)].say(question.reply).T)
         self.meant[codes.tobytes()] = question.reply
-        return self.evaluate.Answer(question.words, question.reply, codes)
+        return self.evaluate.PebbleAnswer(question.words, question.reply, codes)
 
     def sentence_in(self, judged):
         return self.words_in(judged[0])
@@ -160,7 +160,7 @@ def rows_of(evaluate, recipe, sets, right, reference=None, precision="float32"):
     codes = {word: signals.codes(3 + i % 4, i).T.astype(np.int64) % codec.CODES for i, word in enumerate(world.WORDS)}
     voices = {name: codec.Voice({}, codes) for name in codec.SPEAKERS}
     oracle = Oracle(evaluate, voices, right)
-    evaluation = evaluate.Evaluation({"bundle": precision, "precision": precision}, oracle, voices, reference)
+    evaluation = evaluate.PebbleEvaluation({"bundle": precision, "precision": precision}, oracle, voices, reference)
     return evaluation, [row for part in evaluate.QUESTIONS for row in evaluation.rows(part, sets, 200)]
 
 

@@ -67,13 +67,17 @@ def sustained(
         print(describe(verdict))
 
 
-@group.command("talk", hidden=True)
+_ANY = {"ignore_unknown_options": True, "allow_extra_args": True}
+"""Of a command that only says where to find the real one: whatever options it was given."""
+
+
+@group.command("talk", hidden=True, context_settings=_ANY)
 def talk() -> None:
     """Time answers to recorded questions: `python -m benchmarks.talk talk` in a clone of the repository."""
     raise _in_the_repository("talk")
 
 
-@group.command("first-sound", hidden=True)
+@group.command("first-sound", hidden=True, context_settings=_ANY)
 def first_sound() -> None:
     """Time the first sound, stage by stage: `python -m benchmarks.talk first-sound` in a clone of the repository."""
     raise _in_the_repository("first-sound")

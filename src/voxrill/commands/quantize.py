@@ -186,7 +186,7 @@ def _tables(found: Comparison) -> Iterator[Table]:
             name,
             f"{summary['cosine']:.6f}",
             f"{summary['worst_cosine']:.6f}",
-            f"{100 * summary['largesterror']:.2f} %",
+            f"{100 * summary['largest_error']:.2f} %",
         )
     yield graphs
     ends = Table("end to end", "", show_header=False)
