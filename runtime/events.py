@@ -21,9 +21,9 @@ model went on without saying so; the reference would loop here. context_full: th
 
 @dataclass(frozen=True)
 class StageEvent:
-    """A step before the answer is done: the sound was encoded, or the question was taken in."""
+    """A step before the answer is done: the sound was encoded, a part of a long prompt was prefilled, or all of it."""
 
-    stage: Literal["encoded", "prefilled"]
+    stage: Literal["encoded", "prefilling", "prefilled"]
     at: float
 
 

@@ -255,7 +255,8 @@ class Conversation:
             self.context.close_turn()
             self.context.open_turn("assistant")
             answer = _AnswerEvents(self._parts, Generation(self.context, options), started)
-            self.context.hidden_states()
+            while self.context.prefill(PREFILL_CHUNK):
+                yield StageEvent("prefilling", time.perf_counter() - started)
             yield StageEvent("prefilled", time.perf_counter() - started)
             yield from answer
         except VoxrillError:

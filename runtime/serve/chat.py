@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -17,13 +16,15 @@ from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
 from voxrill.runtime.serve.api_errors import ApiError
-from voxrill.runtime.serve.chats import Chats, Talked, key_of, read_messages
+from voxrill.runtime.serve.chats import Chats, SoundBudget, Talked, key_of, read_messages
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Service, Visit, as_json, check_voice, sse
 from voxrill.runtime.serve.sound_formats import FORMATS
 
 KEPT_SECONDS = 3600
 """Seconds for which a spoken answer is said to be remembered; it may be forgotten sooner, for newer ones."""
+
+Events = AsyncIterator[Event | StageEvent]
 
 _FINISHES = {"stop": "stop", "audio_ended": "stop", "length": "length", "context_full": "length"}
 """OpenAI's name for each way an answer ends."""
@@ -77,11 +78,11 @@ class ChatDoor:
         output = _output(asked)
         if asked.audio is not None:
             check_voice(service.model.manifest.tasks.chat, asked.audio.voice, "audio.voice")
-        talked = await service.hear(partial(read_messages, asked.messages, output, service.limits.audio))
+        talked = await service.decode(read_messages, asked.messages, output, SoundBudget(service.model, service.limits))
         for text in (talked.system, talked.question.text, *(turn.question.text for turn in talked.turns)):
             service.check_length(text or "", "messages")
         answer = _ChatAnswer(service.model.manifest.name, output != "text")
-        events = visit.work(lambda: self._steps(service, asked, talked, output, answer))
+        events: Events = visit.work(lambda: self._steps(service, asked, talked, output, answer))
         await visit.wanted(anext(events))  # what is wrong with the question is said with a status of its own
         if asked.stream:
             return StreamingResponse(_chunks(events, answer, asked), media_type=EVENT_STREAM)
@@ -89,9 +90,12 @@ class ChatDoor:
 
     def _steps(
         self, service: Service, asked: ChatRequest, talked: Talked, output: Output, answer: _ChatAnswer
-    ) -> Iterator[Event | StageEvent]:
-        """The answer's events; the conversation is kept only when they are all."""
-        conversation = self._chats.take(talked, output)
+    ) -> Iterator[Event | StageEvent | None]:
+        """The answer's events; the conversation is kept only when all of them were taken.
+
+        The first event is the prefilled prompt: until then a question can still be refused with a status of its own.
+        """
+        conversation = yield from self._chats.take(talked, output)
         context, begun, whole = conversation.context, 0, False
         try:
             service.states.use(context)
@@ -114,7 +118,8 @@ class ChatDoor:
                     )
                     key = key_of(output, [*asked.messages, reply])
                     whole = True
-                yield event
+                early = isinstance(event, StageEvent) and event.stage != "prefilled"
+                yield None if early else event
                 service.states.use(context)
         finally:
             if whole:
@@ -139,9 +144,7 @@ def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
     return {"max_new_tokens": most, "seed": asked.seed, "text_sampling": sampling}
 
 
-async def _whole(
-    events: AsyncIterator[Event | StageEvent], answer: _ChatAnswer, asked: ChatRequest, rate: int
-) -> dict[str, Any]:
+async def _whole(events: Events, answer: _ChatAnswer, asked: ChatRequest, rate: int) -> dict[str, Any]:
     text, sound = "", b""
     encoder = FORMATS[asked.audio.format.removesuffix("16")][1](rate) if asked.audio is not None else None
     async for event in events:
@@ -159,9 +162,7 @@ async def _whole(
     return _named(answer, "chat.completion", [choice]) | {"usage": answer.usage()}
 
 
-async def _chunks(
-    events: AsyncIterator[Event | StageEvent], answer: _ChatAnswer, asked: ChatRequest
-) -> AsyncIterator[bytes]:
+async def _chunks(events: Events, answer: _ChatAnswer, asked: ChatRequest) -> AsyncIterator[bytes]:
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         return sse(_named(answer, "chat.completion.chunk", [choice]))

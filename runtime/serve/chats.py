@@ -1,25 +1,27 @@
-"""Conversations of the chat interface, which says the whole of it with every request: kept for the next one.
+"""Conversations of the chat interface. A client sends all messages with every request; the server keeps the state.
 
-In: messages. Out: a conversation that has had all but the last, and the question that the last is. What was kept is
-found by the messages' hash, and has nothing to take in again; anything else is told from the beginning. Spoken answers
-are remembered by their id, as OpenAI's are, until newer ones take their place. All but `questions` belongs to the
-worker's thread.
+In: messages. Out: a conversation that knows all of them but the last, and the question that the last one asks. A kept
+conversation is found by the hash of its messages and goes on at once; any other is told from the beginning. A spoken
+answer is remembered by its id, as OpenAI does, until newer ones replace it. `read_messages` runs in a decoder's thread;
+everything else belongs to the worker's thread.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from voxrill.runtime.audio.audio_file import Waveform
+from voxrill.runtime.apps.transcription import hearing_span
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, Waveform
 from voxrill.runtime.engine.context import Piece
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.requests import (
     AssistantMessage,
     AudioPart,
@@ -34,6 +36,9 @@ from voxrill.runtime.serve.uploads import decode, from_base64
 
 _ANSWERS = 256
 """Spoken answers that are remembered: some kB each."""
+
+_FRAMES = 8
+"""Log-mel frames of one position in the context."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,38 @@ def key_of(output: Output, messages: Sequence[Message]) -> bytes:
     return hashlib.sha256(output.encode() + msgspec.json.encode(messages)).digest()
 
 
-def read_messages(messages: list[Message], output: Output, longest: float) -> Talked:
+class SoundBudget:
+    """Decodes the sounds of one request within what the model holds.
+
+    The encoder limits each of them (its memory grows with the square of the length), the context all of them together.
+    """
+
+    def __init__(self, model: Engine, limits: Limits) -> None:
+        position = _FRAMES * model.manifest.model.log_mel.window_stride
+        self._samples = limits.samples
+        self._each = min(limits.question, hearing_span(model))
+        self._all = min(limits.audio, model.context_positions * position)
+        self._decoded = 0.0
+
+    def decode(self, part: AudioPart) -> Waveform:
+        """The sound (samples,) at 16 kHz of a message.
+
+        Raises:
+            ApiError: it is not usable sound, or longer than the model holds; or all so far are.
+        """
+        waveform = decode(from_base64(part.input_audio.data, "messages"), self._each, self._samples, "messages")
+        self._decoded += len(waveform) / SAMPLE_RATE
+        if self._decoded > self._all:
+            raise ApiError(
+                400,
+                f"The sounds of this request last more than {self._all:g} seconds together. Send fewer of them.",
+                "sounds_too_long",
+                "messages",
+            )
+        return waveform
+
+
+def read_messages(messages: list[Message], output: Output, sounds: SoundBudget) -> Talked:
     """What the messages say: a system prompt at first, then questions and answers in turn, a question last.
 
     Raises:
@@ -87,26 +123,26 @@ def read_messages(messages: list[Message], output: Output, longest: float) -> Ta
         if not isinstance(user, UserMessage) or not isinstance(assistant, AssistantMessage):
             raise wrong
         if assistant.audio is not None:
-            turns.append(ChatTurn(_question(user, longest), assistant.audio.id, spoken=True))
+            turns.append(ChatTurn(_question(user, sounds), assistant.audio.id, spoken=True))
         else:
-            turns.append(ChatTurn(_question(user, longest), _text(assistant.content or ""), spoken=False))
+            turns.append(ChatTurn(_question(user, sounds), _text(assistant.content or ""), spoken=False))
     if not isinstance(rest[-1], UserMessage):
         raise wrong
-    return Talked(system, turns, _question(rest[-1], longest), key_of(output, messages[:-1]))
+    return Talked(system, turns, _question(rest[-1], sounds), key_of(output, messages[:-1]))
 
 
 def _text(content: str | list[TextPart]) -> str:
     return content if isinstance(content, str) else "\n".join(part.text for part in content)
 
 
-def _question(message: UserMessage, longest: float) -> ChatQuestion:
+def _question(message: UserMessage, budget: SoundBudget) -> ChatQuestion:
     if isinstance(message.content, str):
         return ChatQuestion(None, message.content)
-    sounds = [part.input_audio for part in message.content if isinstance(part, AudioPart)]
+    sounds = [part for part in message.content if isinstance(part, AudioPart)]
     text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
     if len(sounds) > 1:
         raise ApiError(400, "A message holds one sound at most.", param="messages")
-    audio = decode(from_base64(sounds[0].data, "messages"), longest, "messages") if sounds else None
+    audio = budget.decode(sounds[0]) if sounds else None
     if audio is None and not text:
         raise ApiError(400, "A message is empty.", param="messages")
     return ChatQuestion(audio, text or None)
@@ -122,8 +158,10 @@ class Chats:
         self._kept: OrderedDict[bytes, Conversation] = OrderedDict()
         self._answers: OrderedDict[str, list[Piece]] = OrderedDict()
 
-    def take(self, talked: Talked, output: Output) -> Conversation:
-        """The conversation that has had all before the question; nobody else has it until `keep`.
+    def take(self, talked: Talked, output: Output) -> Generator[None, None, Conversation]:
+        """Return the conversation that knows all before the question; nobody else has it until `keep`.
+
+        Telling it a turn encodes that turn's sound: one step each, so that others take their turns in between.
 
         Raises:
             ApiError: a spoken answer is not remembered any more.
@@ -135,6 +173,7 @@ class Chats:
         for turn in talked.turns:
             answer = self._spoken(turn.answer) if turn.spoken else turn.answer
             conversation.remember(answer, audio=turn.question.audio, text=turn.question.text)
+            yield
         return conversation
 
     def _spoken(self, name: str) -> list[Piece]:

@@ -29,15 +29,15 @@ class Job(Generic[Item]):
     """One request's work. It holds at most one answer's items, whose number `Limits.answer` bounds.
 
     Args:
-        make: makes the steps; called by the first step.
+        make: makes the steps; called by the first step. A step may make no item: None.
         worker: whose turns it takes.
     """
 
-    def __init__(self, make: Callable[[], Iterator[Item]], worker: Worker) -> None:
+    def __init__(self, make: Callable[[], Iterator[Item | None]], worker: Worker) -> None:
         self.over = False
         self._make = make
         self._worker = worker
-        self._steps: Iterator[Item] | None = None
+        self._steps: Iterator[Item | None] | None = None
         self._seconds = 0.0
         self._unwanted = False
         self._loop = asyncio.get_running_loop()
@@ -52,7 +52,9 @@ class Job(Generic[Item]):
                 return True
             if self._steps is None:
                 self._steps = self._make()
-            self._put(next(self._steps))
+            item = next(self._steps)
+            if item is not None:
+                self._put(item)
         except StopIteration:
             self._end(None)
         except (ApiError, VoxrillError) as error:  # what the client did wrong is told to the client only

@@ -1,4 +1,4 @@
-"""What one client may ask for, and all of them together. Every limit of the server is here, with its default."""
+"""What one client may ask for, and what all clients may ask for together. Every limit of the server is here."""
 
 from __future__ import annotations
 
@@ -7,30 +7,58 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes, seconds and numbers above which a request is refused.
-
-    connections: that are open at once, WebSockets included. body: bytes of a request (OpenAI's own limit). upload:
-    seconds that its arrival may take, and that a connection may be open before one begins. audio: seconds of one
-    sound. text: characters of one text. active: requests worked on in turn; queue: that wait for it. rate: requests of
-    one address in a minute. sessions: realtime ones at once. message: bytes of one WebSocket message (8 s of sound).
-    idle: seconds after which a realtime session without a message is closed. memory: bytes of the states of
-    conversations that go on (those of a single request come on top, `active` at most); the rest are moved to disk.
-    chats: conversations that are kept for their next request. stall: seconds that a client may leave what it was sent
-    unread. answer: text tokens and frames of one answer.
-    """
+    """Bytes, seconds and numbers above which a request is refused."""
 
     connections: int = 128
+    """Connections that are open at once, WebSockets included."""
+
     body: int = 25 << 20
+    """Bytes of a request. OpenAI has the same limit."""
+
     upload: float = 60.0
+    """Seconds in which a request must arrive."""
+
     audio: float = 600.0
+    """Seconds of one sound to transcribe, and of all sounds of one chat request together."""
+
+    question: float = 60.0
+    """Seconds of one sound in a chat: the encoder hears it at once, and its memory grows with the square."""
+
+    samples: int = 600 * 48_000 * 2
+    """Samples of one sound before it is resampled, all channels counted: 10 minutes of 48 kHz stereo."""
+
     text: int = 4096
+    """Characters of one text."""
+
     active: int = 4
+    """Requests that take turns with the model."""
+
     queue: int = 8
+    """Requests that wait until one of the active ones is done."""
+
     rate: int = 600
+    """Requests of one address in a minute."""
+
     sessions: int = 8
+    """Realtime sessions at once."""
+
     message: int = 512 << 10
+    """Bytes of one WebSocket message: 8 s of sound."""
+
     idle: float = 900.0
+    """Seconds after which a realtime session that gets no message is closed."""
+
     memory: int = 256 << 20
+    """Bytes of the states of kept conversations; the rest are moved to disk.
+
+    The states of single requests come on top: at most `active`.
+    """
+
     chats: int = 16
+    """Conversations that are kept for their next request."""
+
     stall: float = 30.0
+    """Seconds for which a client may leave unread what it was sent."""
+
     answer: int = 2048
+    """Text tokens and audio frames of one answer."""

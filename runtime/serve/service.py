@@ -34,7 +34,10 @@ DEFAULT_VOICE = "default"
 """The name by which the model's own voice is meant: OpenAI's interface wants one."""
 
 _EARS = 2
-"""Threads that decode sound and look for speech in it, beside the model's."""
+"""Threads that take the messages of realtime sessions and look for speech in their sound, beside the model's."""
+
+_DECODERS = 2
+"""Threads that decode uploads. They are not the ears, so that no upload holds up a realtime session."""
 
 
 class Service:
@@ -50,6 +53,7 @@ class Service:
         self.worker = Worker(limits, self.metrics)
         self.states = States(limits.memory, self.metrics)
         self.ears = ThreadPoolExecutor(_EARS, "voxrill-ears")
+        self.decoders = ThreadPoolExecutor(_DECODERS, "voxrill-decoders")
         room = model.context_positions // 2  # the other half is for the next question and its answer
         self.positions = min(ResponderOptions.budget, room)
         self.turns = model.manifest.taught.turns
@@ -64,6 +68,7 @@ class Service:
         self.worker.stop()
         self.states.close()
         self.ears.shutdown(cancel_futures=True)
+        self.decoders.shutdown(cancel_futures=True)
 
     def check_model(self, name: str) -> None:
         """Raise ApiError if the model is not called so."""
@@ -87,8 +92,12 @@ class Service:
             raise ApiError(400, f"The text is longer than {self.limits.text} characters.", "text_too_long", param)
 
     async def hear(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Do something with sound in a thread that is for that."""
+        """Run `work` in a thread for realtime sound."""
         return await asyncio.get_running_loop().run_in_executor(self.ears, work, *arguments)
+
+    async def decode(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run `work` in a thread for uploads."""
+        return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *arguments)
 
 
 def check_voice(task: Task, voice: str, param: str) -> str:
@@ -116,7 +125,7 @@ class Visit:
         self.request = request
         self._jobs: list[Job[Any]] = []
 
-    def work(self, make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+    def work(self, make: Callable[[], Iterator[T | None]]) -> AsyncIterator[T]:
         """The items of steps that the worker makes; they end with the visit."""
         job = Job(make, self.service.worker)
         self._jobs.append(job)

@@ -23,7 +23,7 @@ async def speech(visit: Visit) -> Response:
     task = model.manifest.tasks.speak
     voice = check_voice(task, asked.voice, "voice")
     media_type, new_encoder = FORMATS[asked.response_format]
-    events = visit.work(lambda: say(service, asked.input, voice, asked.seed))
+    events: AsyncIterator[Event | StageEvent] = visit.work(lambda: say(service, asked.input, voice, asked.seed))
     await visit.wanted(anext(events))  # what is wrong with the text is said with a status of its own
     sound = _encoded(events, new_encoder(model.sample_rate))
     if asked.stream_format == "sse":

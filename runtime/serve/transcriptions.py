@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -22,6 +21,9 @@ from voxrill.runtime.serve.requests import read_form
 from voxrill.runtime.serve.service import EVENT_STREAM, Visit, as_json, sse
 from voxrill.runtime.serve.uploads import decode
 
+Pieces = AsyncIterator[str | SegmentEvent]
+"""Text as it becomes certain, and every segment after its own."""
+
 _LANGUAGE = "english"
 """What the published models hear."""
 
@@ -33,10 +35,10 @@ async def transcriptions(visit: Visit) -> Response:
     service.check_model(asked.model)
     if asked.stream and asked.response_format not in ("json", "text"):
         raise ApiError(400, "Only json and text can be streamed.", "invalid_format", "response_format")
-    waveform = await service.hear(partial(decode, file, service.limits.audio, "file"))
-    found = await service.hear(spans, waveform)
+    waveform = await service.decode(decode, file, service.limits.audio, service.limits.samples, "file")
+    found = await service.decode(spans, waveform)
     sampling = None if asked.temperature is None else Sampling(asked.temperature)
-    pieces = visit.work(lambda: write_down(service.model, found, sampling, asked.seed))
+    pieces: Pieces = visit.work(lambda: write_down(service.model, found, sampling, asked.seed))
     if asked.stream:
         return StreamingResponse(_stream(pieces), media_type=EVENT_STREAM)
     segments = await visit.wanted(_segments(pieces))
@@ -75,11 +77,11 @@ def write_down(
             yield SegmentEvent(number, span.start, span.end, words)
 
 
-async def _segments(pieces: AsyncIterator[str | SegmentEvent]) -> list[SegmentEvent]:
+async def _segments(pieces: Pieces) -> list[SegmentEvent]:
     return [piece async for piece in pieces if isinstance(piece, SegmentEvent)]
 
 
-async def _stream(pieces: AsyncIterator[str | SegmentEvent]) -> AsyncIterator[bytes]:
+async def _stream(pieces: Pieces) -> AsyncIterator[bytes]:
     text = ""
     async for piece in pieces:
         if isinstance(piece, str) and piece:

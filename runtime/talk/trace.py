@@ -98,10 +98,11 @@ class Tracer:
     def made(self, event: Event | StageEvent, started: float, ended: float) -> None:
         """A part of the answer was made between two times."""
         self._known.setdefault("encoding", started)
-        if isinstance(event, StageEvent) and event.stage == "prefilled":
+        if isinstance(event, StageEvent) and event.stage != "encoded":
             self._known.setdefault("encoded", started)  # what is typed is not encoded
         if isinstance(event, StageEvent):
-            self._known[event.stage] = ended
+            if event.stage != "prefilling":
+                self._known[event.stage] = ended
             return
         self.making += ended - started
         if isinstance(event, TextEvent) and "first_frame" not in self._known:

@@ -159,7 +159,7 @@ def test_broken_sounds(container):
     before = psutil.Process().memory_info().rss
     for _ in range(COUNT):
         try:
-            waveform = decode(broken(random_, file.getvalue()), 30.0, "file")
+            waveform = decode(broken(random_, file.getvalue()), 30.0, 3_000_000, "file")
         except ApiError as error:
             assert error.status == 400
             refused += 1

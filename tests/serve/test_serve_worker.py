@@ -10,8 +10,10 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 
 import voxrill
 from tests.serving import QUESTION
-from voxrill.runtime.events import EndEvent
+from voxrill.runtime.engine.backbone import PREFILL_CHUNK
+from voxrill.runtime.events import EndEvent, StageEvent
 from voxrill.runtime.serve.api_errors import Busy
+from voxrill.runtime.serve.chats import ChatQuestion, Chats, ChatTurn, Talked
 from voxrill.runtime.serve.job import Job
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import Metrics
@@ -174,3 +176,29 @@ def test_slots_are_bounded_and_say_when_to_ask_again(worker):
         assert int(refused.value.headers["Retry-After"]) >= 1
         with worker.slot():
             pass
+
+
+def test_others_take_turns_while_a_long_conversation_is_told(pebble, monkeypatch):
+    """Each turn that is told is a step: no step encodes two sounds."""
+    encoded = []
+    encode = pebble.parts.encoder.encode
+    monkeypatch.setattr(pebble.parts.encoder, "encode", lambda sound: encoded.append(1) or encode(sound))
+    turn = ChatTurn(ChatQuestion(np.zeros(16_000, np.float32), None), "kitchen lights on", spoken=False)
+    steps = Chats(pebble, States(1 << 30, Metrics()), 1).take(Talked(None, [turn] * 3, turn.question, b""), "text")
+    assert [len(encoded) for _ in steps] == [1, 2, 3]
+
+
+def test_others_take_turns_while_a_long_prompt_is_prefilled(pebble, monkeypatch):
+    """No step prefills more than one chunk."""
+    text = "turn on the kitchen lights " * 300
+    sizes = []
+    forward = pebble.parts.backbone.forward
+    monkeypatch.setattr(
+        pebble.parts.backbone, "forward", lambda rows, state: sizes.append(len(rows)) or forward(rows, state)
+    )
+    made = []
+    for event in pebble.conversation(output="text").steps(text=text):
+        made.append((event, len(sizes)))
+    stages = [(event.stage, count) for event, count in made if isinstance(event, StageEvent)]
+    assert len(stages) > 2 and [count for _, count in stages] == list(range(1, len(stages) + 1))
+    assert max(sizes) <= PREFILL_CHUNK
