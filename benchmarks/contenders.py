@@ -17,9 +17,10 @@ from pathlib import Path
 from benchmarks.llama import FORMATS
 from benchmarks.protocol import Json
 from benchmarks.worker import ROOT, Failed, MeasuredContender, last_line, say
-from voxrill.runtime.bundle.bundle import link_file, remove
+from voxrill.runtime.bundle.atomic_folder import remove
+from voxrill.runtime.bundle.bundle import link_file
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE
-from voxrill.runtime.bundle.tuned import TUNED_FILE, TUNED_FOLDER
+from voxrill.runtime.bundle.replacing import TUNED_FILE, TUNED_FOLDER
 
 BANDWIDTH = "read bandwidth"
 PRODUCTS = "kernels"

@@ -25,7 +25,8 @@ from voxrill.export.graphs import AUDIO_TABLE, GraphPlan, plan_graphs, read_mode
 from voxrill.export.onnx_config import largest_differences
 from voxrill.export.shared_weights import share_weights
 from voxrill.export.write import write_graph
-from voxrill.runtime.bundle.bundle import Bundle, link_file, open_bundle, remove, replacing_bundle, write_manifest
+from voxrill.runtime.bundle.atomic_folder import remove
+from voxrill.runtime.bundle.bundle import Bundle, link_file, open_bundle, write_manifest
 from voxrill.runtime.bundle.contract import DECODER, FORMAT_VERSION, TEXT_HEAD, ModelSpec, StaticShapes, is_prefill
 from voxrill.runtime.bundle.manifest import (
     LICENCE_FILE,
@@ -36,6 +37,7 @@ from voxrill.runtime.bundle.manifest import (
     Table,
     WeightsSource,
 )
+from voxrill.runtime.bundle.replacing import check_replaceable, replacing_bundle
 from voxrill.runtime.engine.tokenizer import Tokenizer
 from voxrill.runtime.errors import CheckpointError, ExportError, UsageError
 from voxrill.runtime.progress import Progress, no_progress
@@ -49,11 +51,17 @@ class ExportOptions:
     """What to export.
 
     static: shapes of the npu flavour, None for cpu; graphs: only these are exported, the others are kept from the
-    bundle that is there.
+    bundle that is there; force: a bundle that is there is replaced.
     """
 
     static: StaticShapes | None = None
     graphs: Sequence[str] = ()
+    force: bool = False
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a bundle that is there is replaced: also where some of its graphs are kept."""
+        return self.force or bool(self.graphs)
 
 
 def export_bundle(
@@ -65,9 +73,11 @@ def export_bundle(
         CheckpointError: the checkpoint is incomplete or not of a known family.
         ExportError: a graph did not match its module; `target` is as it was.
         BundleError: the disk is full, or Ctrl-C; `target` is as it was.
-        UsageError: `target` is something else than a bundle, or `graphs` names an unknown graph.
+        UsageError: `target` is something else than a bundle, or is one and is not to be replaced; or `graphs` names an
+            unknown graph.
     """
     options = options or ExportOptions()
+    check_replaceable(target, options.replaces)
     family = detect_family(checkpoint)
     with sensible_config():
         model = read_model_spec(checkpoint)
@@ -75,7 +85,7 @@ def export_bundle(
     _check_tokenizer(checkpoint)
     kept = _kept_bundle(target, options, plans)
     _check_space(checkpoint, target)
-    with replacing_bundle(target) as partial:
+    with replacing_bundle(target, options.replaces) as partial:
         _Export(checkpoint, family, model, plans, options, partial, kept, progress).run()
     return open_bundle(target)
 

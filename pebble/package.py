@@ -36,7 +36,7 @@ def make_bundle(checkpoint: Path, target: Path) -> Bundle:
     """The bundle that ships, in the folder `target`: export, then INT8."""
     with tempfile.TemporaryDirectory() as folder:
         exported = export_bundle(open_checkpoint(checkpoint), Path(folder) / "float32")
-        return quantize_bundle(exported, target, read_recipe("int8"))
+        return quantize_bundle(exported, target, read_recipe("int8"), force=True)
 
 
 def main() -> None:

@@ -41,9 +41,9 @@ def main() -> None:
         print(f"stage {name}", flush=True)
         train(args.cache, 60 * args.scale * MINUTES[name])
     build(args.cache, args.cache / "checkpoint", args.further)
-    _voxrill("export", args.cache / "checkpoint", "-o", args.cache / "float32")
+    _voxrill("export", args.cache / "checkpoint", "-o", args.cache / "float32", "--force")
     for name, recipe in {"int8": "int8", "int4": Path(__file__).with_name("int4.toml")}.items():
-        _voxrill("quantize", args.cache / "float32", "-o", args.cache / name, "--recipe", recipe)
+        _voxrill("quantize", args.cache / "float32", "-o", args.cache / name, "--recipe", recipe, "--force")
 
 
 def _voxrill(*arguments: object) -> None:

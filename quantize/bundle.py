@@ -24,9 +24,10 @@ from voxrill.quantize.graph import Moments, QuantizeReport, Weight, external_pla
 from voxrill.quantize.recipe import GPTQ, Recipe, read_recipe
 from voxrill.quantize.turns import record
 from voxrill.quantize.weights import to_int8
-from voxrill.runtime.bundle.bundle import Bundle, link_file, open_bundle, replacing_bundle, write_manifest
+from voxrill.runtime.bundle.bundle import Bundle, link_file, open_bundle, write_manifest
 from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, TEXT_HEAD, is_prefill
 from voxrill.runtime.bundle.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
+from voxrill.runtime.bundle.replacing import check_replaceable, replacing_bundle
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.progress import Progress, no_progress
@@ -43,6 +44,7 @@ def quantize_bundle(
     progress: Progress = no_progress,
     fast_prefill: bool = False,
     sounds: Sequence[NDArray[np.float32]] = (),
+    force: bool = False,
 ) -> Bundle:
     """Quantise `bundle` into the bundle folder `target`.
 
@@ -54,9 +56,10 @@ def quantize_bundle(
         fast_prefill: add a second decoder for prefill, in 8 bits whatever the recipe says: with many positions its
             products take half the time of 4-bit ones, for a second copy of the decoder's weights.
         sounds: questions (samples,) at 16 kHz, for gptq to see what the weights are multiplied with; a few dozen.
+        force: replace a bundle that is there.
 
     Raises:
-        UsageError: the bundle is quantised already, or the recipe does not fit it.
+        UsageError: the bundle is quantised already, the recipe does not fit it, or `target` may not be replaced.
         BundleError: a graph cannot be read, the disk is full, or Ctrl-C; `target` is as it was.
     """
     manifest = bundle.manifest
@@ -65,6 +68,7 @@ def quantize_bundle(
             raise UsageError(f"{bundle.directory} holds {name} in {graph.precision}", "Start from the float32 bundle")
     if target.exists() and target.resolve() == bundle.directory.resolve():
         raise UsageError(f"{target} is the bundle to quantise", "Give -o another folder")
+    check_replaceable(target, force)
     if fast_prefill and DECODER_PREFILL in manifest.graphs:
         raise UsageError(f"{bundle.directory} has a prefill graph of its own", "Leave --fast-prefill out")
     weights = {name: large_weights(bundle.path(graph.file)) for name, graph in manifest.graphs.items()}
@@ -77,7 +81,7 @@ def quantize_bundle(
     replaced = {manifest.audio_embeddings.file}
     reports: dict[str, QuantizeReport] = {}
     graphs: dict[str, GraphFile] = {}
-    with replacing_bundle(target) as partial:
+    with replacing_bundle(target, force) as partial:
         for done, (name, graph) in enumerate(manifest.graphs.items()):
             progress(name, done, total)
             external = name == TEXT_HEAD

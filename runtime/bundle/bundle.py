@@ -1,19 +1,17 @@
-"""A bundle on disk: open it, check it, make one file of it and take that apart again.
+"""A bundle on disk: open it and check it.
 
-In: a folder with `manifest.json`. Out: a `Bundle` whose files are known to be there and whole. A packed bundle is an
-uncompressed zip with the manifest first.
+In: a folder with `manifest.json`. Out: a `Bundle` whose files are known to be there and whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
@@ -24,11 +22,10 @@ from voxrill.runtime.bundle.manifest import (
     FileEntry,
     Manifest,
     Table,
-    decode_manifest,
     encode_manifest,
     read_manifest,
 )
-from voxrill.runtime.errors import BundleError, HashMismatch, UsageError, VoxrillError
+from voxrill.runtime.errors import BundleError, HashMismatch
 
 Progress = Callable[[str, int], None]
 """Called with a file's name and the bytes done since the last call."""
@@ -38,9 +35,16 @@ HASHED_ON_OPEN = 16 << 20
 
 _BLOCK = 4 << 20
 
+_PART_OF_A_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.+-]{0,98}[A-Za-z0-9_+-])?")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Names that Windows gives to devices, whatever follows the first dot."""
 
-def _no_progress(_file: str, _done: int) -> None:
-    pass
+_DEEPEST = 4
+"""Folders in folders that a bundle may have."""
+
+
+def no_progress(_file: str, _done: int) -> None:
+    """The `Progress` that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,24 @@ def open_bundle(directory: Path) -> Bundle:
         NewerFormat: a newer Voxrill wrote it.
     """
     manifest = read_manifest(directory)
-    _check_names(manifest, directory / MANIFEST_FILE)
+    check_names(manifest, str(directory / MANIFEST_FILE))
     for name, entry in manifest.files.items():
-        _check_size(directory / _safe(name), entry)
+        _check_size(directory / name, entry)
         if entry.size <= HASHED_ON_OPEN:
             check_file(directory / name, entry)
     return Bundle(directory, manifest)
 
 
-def _check_names(manifest: Manifest, where: Path) -> None:
-    """Every graph of the model, and every file the manifest speaks of, must be among its files."""
+def check_names(manifest: Manifest, where: str) -> None:
+    """Every graph of the model, and every file the manifest speaks of, must be among its files; `where` names it.
+
+    Raises:
+        BundleError: one is not, or a file has a name that a bundle's file may not have.
+    """
+    for name in manifest.files:
+        _check_name(name, where)
+    if len({name.casefold() for name in manifest.files}) < len(manifest.files):
+        raise BundleError(f"{where} lists two files whose names differ only in capitals", "Do not use this bundle")
     remedy = "Export the bundle again"
     for graph in manifest.specs():
         if graph not in manifest.graphs:
@@ -98,6 +110,17 @@ def _check_names(manifest: Manifest, where: Path) -> None:
             raise BundleError(f"{where} has a table that reaches beyond {table.file}", remedy)
 
 
+def _check_name(name: str, where: str) -> None:
+    """A file's name must mean the same file, inside the bundle, on every system: no `..`, no `:`, no device's name."""
+    parts = name.split("/")
+    plain = all(_PART_OF_A_NAME.fullmatch(part) and not _RESERVED.fullmatch(part) for part in parts)
+    if not plain or len(parts) > _DEEPEST or name.casefold() == MANIFEST_FILE:
+        raise BundleError(
+            f"{where} lists a file by a name that no file of a bundle may have: {name[:200]!r}",
+            "Do not use this bundle",
+        )
+
+
 def _check_size(path: Path, entry: FileEntry) -> None:
     if not path.is_file():
         raise BundleError(f"{path.name} is missing from {path.parent}", "Copy or export the bundle again")
@@ -108,7 +131,7 @@ def _check_size(path: Path, entry: FileEntry) -> None:
         )
 
 
-def check_file(path: Path, entry: FileEntry, progress: Progress = _no_progress) -> None:
+def check_file(path: Path, entry: FileEntry, progress: Progress = no_progress) -> None:
     """Hash one file.
 
     Raises:
@@ -120,7 +143,7 @@ def check_file(path: Path, entry: FileEntry, progress: Progress = _no_progress) 
         )
 
 
-def hash_file(path: Path, progress: Progress = _no_progress) -> str:
+def hash_file(path: Path, progress: Progress = no_progress) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
@@ -135,7 +158,7 @@ def file_entry(path: Path) -> FileEntry:
     return FileEntry(path.stat().st_size, hash_file(path))
 
 
-def verify_files(bundle: Bundle, progress: Progress = _no_progress) -> None:
+def verify_files(bundle: Bundle, progress: Progress = no_progress) -> None:
     """Hash every file of the bundle.
 
     Raises:
@@ -143,145 +166,6 @@ def verify_files(bundle: Bundle, progress: Progress = _no_progress) -> None:
     """
     for name, entry in bundle.manifest.files.items():
         check_file(bundle.path(name), entry, progress)
-
-
-def pack(bundle: Bundle, target: Path, progress: Progress = _no_progress) -> None:
-    """Write the bundle into one file, `target`, which appears only when it is whole.
-
-    Raises:
-        BundleError: it cannot be written (a full disk, no permission).
-        HashMismatch: a file's content is not the manifest's.
-    """
-    if target.is_dir():
-        raise BundleError(f"{target} is a folder", "Give the name of a file to write")
-    with _replacing(target) as partial:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            archive.write(bundle.path(MANIFEST_FILE), MANIFEST_FILE)
-            for name, entry in bundle.manifest.files.items():
-                with bundle.path(name).open("rb") as source, _entry(archive, name) as sink:
-                    _copy_checked(source, sink, name, entry, progress)
-        partial.replace(target)
-
-
-def unpack(packed: Path, target: Path, progress: Progress = _no_progress) -> Bundle:
-    """Take a packed bundle apart into the folder `target`, checking every hash on the way.
-
-    Raises:
-        BundleError: `packed` is missing or not a packed bundle, or `target` exists or cannot be written.
-        HashMismatch: a file's content is not the manifest's.
-    """
-    if target.exists():
-        raise BundleError(f"{target} exists already", "Choose another folder, or remove it first")
-    if not packed.is_file():
-        raise BundleError(f"there is no packed bundle at {packed}", "Make one with: voxrill pack BUNDLE -o FILE")
-    with _replacing(target) as partial:
-        partial.mkdir(parents=True)
-        try:
-            with zipfile.ZipFile(packed) as archive:
-                raw = archive.read(MANIFEST_FILE)
-                manifest = decode_manifest(raw, f"{packed}'s {MANIFEST_FILE}")
-                for name, entry in manifest.files.items():
-                    path = partial / _safe(name)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(name) as source, path.open("wb") as sink:
-                        _copy_checked(source, sink, name, entry, progress)
-        except (zipfile.BadZipFile, KeyError, EOFError) as error:
-            raise BundleError(f"{packed} is not a whole packed bundle ({error})", "Copy or pack it again") from None
-        (partial / MANIFEST_FILE).write_bytes(raw)
-        partial.replace(target)
-    return open_bundle(target)
-
-
-def _entry(archive: zipfile.ZipFile, name: str):  # type: ignore[no-untyped-def]  # zipfile's own type is private
-    return archive.open(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True)
-
-
-def _safe(name: str) -> str:
-    """A file name that stays inside the bundle."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise BundleError(f"the manifest names a file outside the bundle: {name}", "Do not use this bundle")
-    return name
-
-
-def _copy_checked(source, sink, name: str, entry: FileEntry, progress: Progress) -> None:  # type: ignore[no-untyped-def]
-    digest = hashlib.sha256()
-    while block := source.read(_BLOCK):
-        digest.update(block)
-        sink.write(block)
-        progress(name, len(block))
-    if digest.hexdigest() != entry.sha256:
-        raise HashMismatch(f"{name} does not have the SHA-256 its manifest states", "Copy or export the bundle again")
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A partial name beside `target`, removed again whatever happens."""
-    partial = target.with_name(f".{target.name}.partial")
-    remove(partial)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-    except OSError as error:
-        raise BundleError(
-            f"{target} cannot be written ({error.strerror or error})",
-            "Free some space or choose another place",
-        ) from None
-    finally:
-        remove(partial)
-
-
-@contextmanager
-def replacing_bundle(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place if the block succeeds, and vanishes if not.
-
-    Raises:
-        UsageError: `target` is something else than a bundle.
-        BundleError: it cannot be written (a full disk), or Ctrl-C; what was there before is untouched.
-    """
-    check_replaceable(target)
-    partial = target.with_name(f".{target.name}.partial")
-    old = target.with_name(f".{target.name}.old")
-    _put_back(old, target)
-    remove(partial)
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        remove(old)
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-        remove(old)
-    except KeyboardInterrupt:
-        raise BundleError("interrupted: nothing was written", "Run the same command again") from None
-    except VoxrillError:
-        raise
-    except OSError as error:
-        raise BundleError(
-            f"{target} cannot be written ({error.strerror or error})",
-            "Free some space or choose another place; what was there before is untouched",
-        ) from None
-    finally:
-        remove(partial)
-        _put_back(old, target)
-
-
-def check_replaceable(target: Path) -> None:
-    """Refuse a place where no bundle may be written.
-
-    Raises:
-        UsageError: `target` has no name of its own, or is something else than a bundle or an empty folder.
-    """
-    if not target.name:
-        raise UsageError(f"{target} is not a name for a bundle", "Give -o a folder of its own")
-    if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists and is not a bundle", "Choose another place for -o")
-
-
-def _put_back(old: Path, target: Path) -> None:
-    """What was left by a run that was stopped between its two renames."""
-    if old.exists() and not target.exists():
-        old.rename(target)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -298,12 +182,3 @@ def link_file(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or folder if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            path.unlink()

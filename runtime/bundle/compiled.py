@@ -8,20 +8,21 @@ after every graph, so that a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from voxrill.devices.qnn import Htp, context_file, sdk_version
 from voxrill.runtime.atomic_write import atomic_write
-from voxrill.runtime.bundle.bundle import Bundle, file_entry, remove
+from voxrill.runtime.bundle.atomic_folder import flush, lock_folder, remove, unlock
+from voxrill.runtime.bundle.bundle import Bundle, file_entry
 from voxrill.runtime.bundle.contract import is_for_npu
 from voxrill.runtime.bundle.manifest import FileEntry
+from voxrill.runtime.bundle.replacing import COMPILED_FILE, COMPILED_FOLDER, check_only, form_files
 from voxrill.runtime.errors import BundleError, UsageError
 from voxrill.runtime.progress import Progress, no_progress
-
-COMPILED_FOLDER = "compiled"
-COMPILED_FILE = "compiled.json"
 
 
 class CompiledGraph(msgspec.Struct, frozen=True):
@@ -69,12 +70,14 @@ def compile_bundle(bundle: Bundle, htp: Htp, progress: Progress = no_progress) -
     """Write the compiled form, or what is missing of it.
 
     Raises:
-        UsageError: the bundle is of the cpu flavour.
+        UsageError: the bundle is of the cpu flavour, its folder for this chip holds other files, or another process is
+            writing it.
         DeviceError: the NPU's package is missing, or a graph is refused.
         BundleError: Ctrl-C: what was compiled is kept.
     """
     names, folder = npu_graphs(bundle), compiled_folder(bundle, htp)
-    try:
+    check_only(folder, [COMPILED_FILE, *form_files(bundle.manifest)])
+    with _written_alone(folder):
         wanted = CompiledForm(htp.soc.name, htp.soc.arch, sdk_version(), bundle.sha256)
         form = _continued(folder, wanted)
         for done, name in enumerate(names):
@@ -83,11 +86,25 @@ def compile_bundle(bundle: Bundle, htp: Htp, progress: Progress = no_progress) -
                 form.graphs[name] = _compile(bundle, name, htp, folder)
                 _write(folder, form)
         progress("done", len(names), len(names))
+    return form
+
+
+@contextmanager
+def _written_alone(folder: Path) -> Iterator[None]:
+    """While the block runs, no other process compiles into this folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(folder)
+        try:
+            yield
+        finally:
+            unlock(lock)
+    except BlockingIOError:
+        raise UsageError(f"another process is writing {folder}", "Wait until it has ended") from None
     except OSError as error:
         raise BundleError(f"{folder} cannot be written ({error.strerror})", "Free some space") from None
     except KeyboardInterrupt:
         raise BundleError("interrupted: the graphs compiled so far are kept", "Run the same command again") from None
-    return form
 
 
 def open_compiled(bundle: Bundle, htp: Htp) -> dict[str, Path]:
@@ -121,8 +138,8 @@ def _continued(folder: Path, wanted: CompiledForm) -> CompiledForm:
     if found is not None and msgspec.structs.replace(found, graphs={}) == wanted:
         whole = {name: graph for name, graph in found.graphs.items() if _is_whole(folder, graph)}
         return msgspec.structs.replace(wanted, graphs=whole)
-    remove(folder)
-    folder.mkdir(parents=True)
+    for path in folder.iterdir():  # not the folder itself, which is locked
+        remove(path)
     return msgspec.structs.replace(wanted, graphs={})
 
 
@@ -132,6 +149,8 @@ def _compile(bundle: Bundle, name: str, htp: Htp, folder: Path) -> CompiledGraph
     for file in made:  # of a run that was stopped
         remove(file)
     htp.session(bundle.path(bundle.manifest.graphs[name].file), context=target)
+    for file in made:
+        flush(file)
     seconds = round(time.perf_counter() - start, 2)
     return CompiledGraph(target.name, {path.name: file_entry(path) for path in made}, seconds)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from voxrill.runtime.bundle.atomic_folder import aside_of
 from voxrill.runtime.bundle.contract import (
     DECODER_PREFILL,
     FORMAT_VERSION,
@@ -28,6 +29,9 @@ TOKENIZER_FILE = "tokenizer.json"
 REPORT_FILE = "export_report.json"
 QUANTIZE_REPORT_FILE = "quantize_report.json"
 LICENCE_FILE = "WEIGHTS_LICENCE"
+
+MANIFEST_LIMIT = 1 << 20
+"""Bytes that a manifest may have; the built-in bundle's has 12 thousand."""
 
 FLOAT32 = "float32"
 
@@ -177,13 +181,15 @@ def read_manifest(bundle: Path) -> Manifest:
     """
     path = bundle / MANIFEST_FILE
     if not bundle.exists():
+        _tell_of_aside(bundle)
         raise BundleError(f"there is no bundle at {bundle}", "Make one with: voxrill export CHECKPOINT -o BUNDLE")
     if bundle.is_file():
         raise BundleError(
             f"{bundle} is a file, not a bundle folder", f"If it is a packed bundle: voxrill unpack {bundle}"
         )
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MANIFEST_LIMIT + 1)
     except OSError:
         raise BundleError(
             f"{bundle} has no readable {MANIFEST_FILE}", "Point at a folder that voxrill export wrote"
@@ -191,8 +197,24 @@ def read_manifest(bundle: Path) -> Manifest:
     return decode_manifest(raw, str(path))
 
 
+def _tell_of_aside(bundle: Path) -> None:
+    aside = aside_of(bundle)
+    if aside.is_dir():
+        raise BundleError(
+            f"there is no bundle at {bundle}: a command that was replacing it was stopped",
+            f"Give the old one its name again: mv {aside} {bundle}",
+        )
+
+
 def decode_manifest(raw: bytes, where: str) -> Manifest:
-    """Parse manifest bytes; `where` names them in errors."""
+    """Parse manifest bytes; `where` names them in errors.
+
+    Raises:
+        BundleError: they are not valid.
+        NewerFormat: a newer Voxrill wrote them.
+    """
+    if len(raw) > MANIFEST_LIMIT:
+        raise BundleError(f"{where} has more than {MANIFEST_LIMIT} bytes", "Do not use this bundle")
     try:
         version = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["format"]
         found = int(bytes(version))

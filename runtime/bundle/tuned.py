@@ -22,10 +22,8 @@ from voxrill.devices.processor import processor
 from voxrill.runtime.bundle.bundle import HASHED_ON_OPEN, Bundle, hash_file
 from voxrill.runtime.bundle.contract import AUDIO_ENCODER
 from voxrill.runtime.bundle.manifest import FLOAT32, MANIFEST_FILE, Manifest
+from voxrill.runtime.bundle.replacing import TUNED_FILE, TUNED_FOLDER
 from voxrill.runtime.errors import VoxrillWarning
-
-TUNED_FOLDER = "tuned"
-TUNED_FILE = "tuned.json"
 
 _SAMPLES = 64
 _SAMPLE_BYTES = 16 << 10

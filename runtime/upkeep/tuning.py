@@ -7,11 +7,8 @@ it gives the very bits that the bundle itself gives.
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +21,12 @@ from numpy.typing import NDArray
 from voxrill.devices.memory import private_memory
 from voxrill.devices.providers import CPU, data_file, tuning_options
 from voxrill.runtime.audio.tone import tone
-from voxrill.runtime.bundle.bundle import Bundle, remove
+from voxrill.runtime.bundle.atomic_folder import atomic_folder, flush, write_errors
+from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.bundle.memory import check_memory
+from voxrill.runtime.bundle.replacing import TUNED_FILE, TUNED_FOLDER, check_only, form_files
 from voxrill.runtime.bundle.tuned import (
     PLAIN,
-    TUNED_FILE,
-    TUNED_FOLDER,
     TunedFile,
     TunedForm,
     fingerprint,
@@ -38,7 +35,7 @@ from voxrill.runtime.bundle.tuned import (
 )
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.sampling import Sampler
-from voxrill.runtime.errors import BundleError, VoxrillError
+from voxrill.runtime.errors import BundleError
 from voxrill.runtime.progress import Progress, no_progress
 from voxrill.runtime.upkeep.threads import TURNS, Timings, best, sweep
 
@@ -76,6 +73,7 @@ def tune(bundle: Bundle, progress: Progress = no_progress) -> TuneReport:
         NotEnoughMemory: the model would not fit.
     """
     check_memory(bundle)
+    names = [TUNED_FILE, *form_files(bundle.manifest)]
     graphs = [name for name in bundle.manifest.graphs if is_repacked(bundle.manifest, name)]
     total = len(graphs) + 1 + TURNS
     steps = iter(range(total))
@@ -83,7 +81,9 @@ def tune(bundle: Bundle, progress: Progress = no_progress) -> TuneReport:
     def step(what: str) -> None:
         progress(what, next(steps), total)
 
-    with _replacing(bundle.directory / TUNED_FOLDER) as folder:
+    target = bundle.directory / TUNED_FOLDER
+    check_only(target, names)
+    with write_errors(target, "the bundle works without it"), atomic_folder(target) as folder:
         _check_room(bundle, graphs, folder)
         for name in graphs:
             step(name)
@@ -154,9 +154,8 @@ def outputs(model: Engine) -> list[NDArray[Any]]:
 
 def _finish(bundle: Bundle, form: TunedForm, folder: Path, timings: Timings) -> TunedFile:
     """Write the JSON file, last of all, when everything else is on the disk."""
+    flush(folder)
     files = sorted(folder.iterdir())
-    for file in files:
-        _flush(file)
     written = TunedFile(
         key_of(bundle),
         {name: path.name for name, path in form.graphs.items()},
@@ -165,33 +164,4 @@ def _finish(bundle: Bundle, form: TunedForm, folder: Path, timings: Timings) -> 
         timings,
     )
     (folder / TUNED_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
-    _flush(folder / TUNED_FILE)
     return written
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A folder that takes the place of `target` when the block is done, and vanishes if it fails."""
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        remove(partial)
-        partial.mkdir()
-        yield partial
-        remove(target)
-        partial.rename(target)
-    except KeyboardInterrupt:
-        raise BundleError("interrupted: nothing was tuned", "The bundle works without it") from None
-    except VoxrillError:
-        raise
-    except OSError as error:
-        raise BundleError(
-            f"{target} cannot be written ({error.strerror or error})",
-            "Make the bundle's folder writable, with enough free space; the bundle works without it",
-        ) from None
-    finally:
-        remove(partial)

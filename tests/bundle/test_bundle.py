@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import zipfile
 from pathlib import Path
 
 import msgspec
@@ -24,14 +23,6 @@ CODECS = {"lfm2": "mimi_decoder", "lfm2.5": "audio_detokenizer"}
 def bundle(bundles, tmp_path):
     """A bundle to damage."""
     return Path(shutil.copytree(bundles["lfm2"], tmp_path / "bundle"))
-
-
-@pytest.fixture
-def packed(cli, bundles):
-    """A packed bundle, `b.voxrill`."""
-    ran = cli("pack", bundles["lfm2"], "-o", "b.voxrill")
-    assert ran.status == 0 and "wrote b.voxrill" in ran.err
-    return Path("b.voxrill")
 
 
 def flip_a_byte(path, at):
@@ -162,104 +153,6 @@ def test_every_file_counts(cli, bundle, monkeypatch):
         cli.refuses("verify", bundle, saying=f"{name} does not have the SHA-256")
         flip_a_byte(bundle / name, -1)
     assert cli("verify", bundle).status == 0
-
-
-# Packing and unpacking
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_was_packed_comes_out_the_same(cli, bundles, family):
-    assert cli("pack", bundles[family], "-o", "b.voxrill").status == 0
-    ran = cli("unpack", "b.voxrill", "-o", "out/there")
-    assert ran.status == 0 and "wrote out/there" in ran.err
-    assert contents(Path("out/there")) == contents(bundles[family])
-    assert [path.name for path in Path("out").iterdir()] == ["there"]
-
-
-def test_a_packed_bundle_is_a_plain_zip_with_the_manifest_first(packed):
-    with zipfile.ZipFile(packed) as archive:
-        entries = archive.infolist()
-    assert entries[0].filename == MANIFEST_FILE
-    assert {entry.compress_type for entry in entries} == {zipfile.ZIP_STORED}
-
-
-def test_packing_replaces_an_older_file(cli, bundles, packed):
-    whole = packed.read_bytes()
-    packed.write_bytes(b"old")
-    assert cli("pack", bundles["lfm2"], "-o", packed).status == 0
-    assert packed.read_bytes() == whole
-
-
-def cut_short(packed):
-    packed.write_bytes(packed.read_bytes()[:-100_000])
-
-
-def flip_a_weight(packed):
-    flip_a_byte(packed, packed.stat().st_size // 2)
-
-
-def rewrite(packed, name, change):
-    """The archive again, whole, but for one file."""
-    with zipfile.ZipFile(packed) as archive:
-        files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    files[name] = change(files[name])
-    with zipfile.ZipFile(packed, "w") as archive:
-        for file, data in files.items():
-            if data is not None:
-                archive.writestr(file, data)
-
-
-def change_a_file(packed):
-    rewrite(packed, "decoder.onnx", lambda data: data[:-1] + b"x")
-
-
-def lose_a_file(packed):
-    rewrite(packed, "decoder.onnx", lambda data: None)
-
-
-def name_a_file_outside(packed):
-    rewrite(packed, MANIFEST_FILE, lambda data: data.replace(b'"tokenizer.json"', b'"../evil"'))
-    rewrite(packed, "tokenizer.json", lambda data: data)
-    with zipfile.ZipFile(packed, "a") as archive:
-        archive.writestr("../evil", "x")
-
-
-def be_newer(packed):
-    rewrite(packed, MANIFEST_FILE, lambda data: data.replace(b'"format": 2', b'"format": 3'))
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (cut_short, "b.voxrill is not a whole packed bundle"),
-        (flip_a_weight, "b.voxrill is not a whole packed bundle"),
-        (change_a_file, "decoder.onnx does not have the SHA-256"),
-        (lose_a_file, "b.voxrill is not a whole packed bundle"),
-        (name_a_file_outside, "a file outside the bundle: ../evil"),
-        (be_newer, "bundle format 3"),
-        (lambda packed: packed.write_bytes(b"no zip at all"), "b.voxrill is not a whole packed bundle"),
-        (Path.unlink, "there is no packed bundle at b.voxrill"),
-    ],
-    ids=["cut", "flipped-byte", "changed-file", "lost-file", "outside", "newer", "no-zip", "missing"],
-)
-def test_a_damaged_pack_leaves_nothing(cli, packed, damage, says):
-    damage(packed)
-    cli.refuses("unpack", packed, "-o", "new", saying=says)
-
-
-def test_unpacking_over_something_is_refused(cli, packed, tmp_path):
-    (tmp_path / "there").mkdir()
-    cli.refuses("unpack", packed, "-o", "there", saying="there exists already")
-
-
-def test_a_full_disk_while_packing(cli, bundles, packed, monkeypatch):
-    def full(*_arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(bundles_module, "_copy_checked", full)
-    says = ("cannot be written", "No space left on device")
-    cli.refuses("pack", bundles["lfm2"], "-o", packed, saying=says)
-    cli.refuses("unpack", packed, "-o", "new", saying=says)
 
 
 # Exporting some graphs again

@@ -17,8 +17,9 @@ from tests.places import ROOT
 from voxrill.devices.qnn import Htp, sdk_version
 from voxrill.devices.socs import CHECKED, SOCS
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
-from voxrill.runtime.bundle.compiled import COMPILED_FILE, compile_bundle, compiled_folder, npu_graphs, open_compiled
+from voxrill.runtime.bundle.compiled import compile_bundle, compiled_folder, npu_graphs, open_compiled
 from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, StaticShapes, is_for_npu
+from voxrill.runtime.bundle.replacing import COMPILED_FILE
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import BundleError, ChipError, UsageError
 

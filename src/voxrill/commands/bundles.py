@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from voxrill.commands.options import BundleArgument, JsonOption, open_named
+from voxrill.commands.options import BundleArgument, ForceOption, JsonOption, open_named
 from voxrill.commands.output import err, file_progress, new_table, print_json, size
 from voxrill.commands.output import out as stdout
-from voxrill.runtime.bundle import bundle as bundles
+from voxrill.runtime.bundle import pack as packing
+from voxrill.runtime.bundle.bundle import verify_files
 from voxrill.runtime.bundle.manifest import Manifest, Sampling, Task
 from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.upkeep.smoke import smoke_run
@@ -32,7 +33,7 @@ def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Check a bundle: hashes, contracts, and a short run of all graphs."""
     opened = open_named(bundle)
     with file_progress("checking", opened.manifest.size) as progress:
-        bundles.verify_files(opened, progress)
+        verify_files(opened, progress)
     stages, files = smoke_run(opened), len(opened.manifest.files)
     if json:
         print_json({"bundle": as_unicode(opened.directory), "ok": True, "files": files, "smoke_run_ms": stages})
@@ -47,17 +48,18 @@ def pack(
     """Make one file of a bundle, to carry to a device that is offline."""
     opened = open_named(bundle)
     with file_progress("packing", opened.manifest.size) as progress:
-        bundles.pack(opened, out, progress)
+        packing.pack(opened, out, progress)
     err.print(f"wrote {out} ({size(out.stat().st_size)})")
 
 
 def unpack(
     packed: Annotated[Path, typer.Argument(help="A file that voxrill pack wrote.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The bundle folder to write.")],
+    force: ForceOption = False,
 ) -> None:
     """Take a packed bundle apart, checking every hash."""
     with file_progress("unpacking", packed.stat().st_size if packed.is_file() else 0) as progress:
-        bundles.unpack(packed, out, progress)
+        packing.unpack(packed, out, progress, force)
     err.print(f"wrote {out}")
 
 

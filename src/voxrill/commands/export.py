@@ -12,12 +12,14 @@ from typing import Annotated
 
 import typer
 
+from voxrill.commands.options import ForceOption
 from voxrill.commands.output import err
 from voxrill.commands.quantize import quantiser
-from voxrill.runtime.bundle.bundle import check_replaceable, remove
+from voxrill.runtime.bundle.atomic_folder import hidden_folder, write_errors
 from voxrill.runtime.bundle.contract import StaticShapes
 from voxrill.runtime.bundle.manifest import FLOAT32
-from voxrill.runtime.errors import BundleError, UsageError, needs_extra
+from voxrill.runtime.bundle.replacing import check_replaceable
+from voxrill.runtime.errors import UsageError, needs_extra
 from voxrill.runtime.progress import step_progress
 
 _SHAPES = StaticShapes()
@@ -47,18 +49,19 @@ def export(
     context: Annotated[int, typer.Option(help="npu: positions of the KV cache.", min=8)] = _SHAPES.context,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use the hub's local cache only.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Turn a checkpoint into a bundle of ONNX graphs."""
     if flavour not in ("cpu", "npu"):
         raise UsageError(f"--flavour is {flavour!r}", "Give cpu or npu")
     chosen = tuple(name.strip() for name in graphs.split(",") if name.strip())
-    quantise = None if precision == FLOAT32 else quantiser(precision)
+    quantise = None if precision == FLOAT32 else quantiser(precision, force=force)
     if quantise and chosen:
         raise UsageError(
             "--graphs exports only some graphs, and --precision quantises all of them",
             "Leave one of the two out, or run voxrill quantize on the float32 bundle afterwards",
         )
-    check_replaceable(out)
+    check_replaceable(out, force or bool(chosen))
     with needs_extra("export"):
         from voxrill.export.bundle import ExportOptions, export_bundle
         from voxrill.export.hub import find_checkpoint
@@ -66,7 +69,7 @@ def export(
     opened = find_checkpoint(checkpoint, revision, offline)
     with _float32_folder(out) if quantise else nullcontext(out) as folder:
         with step_progress(err, "export") as progress:
-            bundle = export_bundle(opened, folder, ExportOptions(static, chosen), progress)
+            bundle = export_bundle(opened, folder, ExportOptions(static, chosen, force), progress)
         smaller = ""
         if quantise:
             exported = bundle.manifest.size
@@ -87,11 +90,5 @@ def _static(mel_frames: int, prefill: Sequence[int] | None, context: int) -> Sta
 @contextmanager
 def _float32_folder(target: Path) -> Iterator[Path]:
     """A place for the float32 bundle, beside `target` so that files can be linked; removed whatever happens."""
-    folder = target.with_name(f".{target.name}.{FLOAT32}")
-    remove(folder)
-    try:
-        yield folder
-    except KeyboardInterrupt:  # between the two steps; each says the same of its own
-        raise BundleError("interrupted: nothing was written", "Run the same command again") from None
-    finally:
-        remove(folder)
+    with write_errors(target, "nothing was written"), hidden_folder(target) as folder:
+        yield folder / FLOAT32

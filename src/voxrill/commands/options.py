@@ -57,6 +57,7 @@ StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse a graph of which the provider would leave nodes to the CPU.")
 ]
 SystemOption = Annotated[str | None, typer.Option(help="Another system prompt than the model family's own.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what -o names, if it is there already.")]
 OutOption = Annotated[
     str | None, typer.Option("-o", "--out", help="WAV file to write; - for raw 16-bit samples on stdout.")
 ]

@@ -15,6 +15,7 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
+from voxrill.commands.options import ForceOption
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
 from voxrill.model import load
@@ -40,10 +41,11 @@ def quantize(
         Path | None, typer.Option(help="Folder of spoken questions, for a recipe with gptq or static.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Only so many files of --audio; 0 takes all.")] = 32,
+    force: ForceOption = False,
 ) -> None:
     """Make a smaller bundle: 8-bit or 4-bit weights."""
     sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]] if audio else []
-    write = quantiser(recipe, fast_prefill, sounds)
+    write = quantiser(recipe, fast_prefill, sounds, force)
     opened = open_bundle(bundle)
     with step_progress(err, "quantize") as progress:
         made = write(opened, out, progress)
@@ -52,7 +54,7 @@ def quantize(
 
 
 def quantiser(
-    recipe: str, fast_prefill: bool = False, sounds: Sequence[NDArray[np.float32]] = ()
+    recipe: str, fast_prefill: bool = False, sounds: Sequence[NDArray[np.float32]] = (), force: bool = False
 ) -> Callable[[Bundle, Path, Progress], Bundle]:
     """What quantises a float32 bundle into a folder, by a recipe that is read now; see `quantize_bundle`.
 
@@ -70,7 +72,7 @@ def quantiser(
         )
 
     def write(bundle: Bundle, target: Path, progress: Progress) -> Bundle:
-        return quantize_bundle(bundle, target, chosen, progress, fast_prefill, sounds)
+        return quantize_bundle(bundle, target, chosen, progress, fast_prefill, sounds, force)
 
     return write
 
