@@ -201,6 +201,10 @@ class Conversation:
             self.context.rewind(self._question)
             self._open = True
 
+    def close(self) -> None:
+        """No more is asked. An answer in the making ends, so that nothing refers to the conversation any more."""
+        self._end_answer()
+
     def forget(self, positions: int, turns: int | None = None) -> int:
         """Between turns, forget whole oldest ones until at most `positions` are left, and at most `turns` turns.
 

@@ -18,6 +18,9 @@ from voxrill.runtime.errors import AudioFileError, ContextFull, UsageError, Voxr
 
 INVALID = "invalid_request_error"
 
+_LONGEST = 1000
+"""Characters of a message: some quote what the client sent."""
+
 
 class ApiError(Exception):
     """A request that is refused.
@@ -40,6 +43,8 @@ class ApiError(Exception):
         kind: str = INVALID,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        if len(message) > _LONGEST:
+            message = f"{message[:_LONGEST]} ..."
         super().__init__(message)
         self.status, self.message, self.code, self.param, self.kind = status, message, code, param, kind
         self.headers = dict(headers or {})

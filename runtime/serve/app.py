@@ -30,7 +30,7 @@ from voxrill.runtime.serve.guard import Admission, Guard
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import CONTENT_TYPE
 from voxrill.runtime.serve.openapi import document
-from voxrill.runtime.serve.realtime.door import RealtimeDoor
+from voxrill.runtime.serve.realtime.endpoint import RealtimeEndpoint
 from voxrill.runtime.serve.service import Door, Service, as_json
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions
@@ -73,7 +73,7 @@ def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyomi
 
 def _routes(service: Service) -> list[BaseRoute]:
     name = service.model.manifest.name
-    realtime = RealtimeDoor(service)
+    realtime = RealtimeEndpoint(service)
     entry = {"id": name, "object": "model", "created": service.created, "owned_by": OWNER}
 
     def get(path: str, answer: Callable[[Request], Any]) -> Route:

@@ -60,5 +60,8 @@ class Limits:
     stall: float = 30.0
     """Seconds for which a client may leave unread what it was sent."""
 
+    unread: int = 4 << 20
+    """Bytes of events that may wait for a realtime client to read them."""
+
     answer: int = 2048
     """Text tokens and audio frames of one answer."""

@@ -15,6 +15,7 @@ from voxrill.runtime.serve.app import make_app
 from voxrill.runtime.serve.connections import limited
 from voxrill.runtime.serve.guard import Admission
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.realtime.websocket import bounded_websocket
 from voxrill.runtime.serve.sockets import tcp_socket
 from voxrill.runtime.serve.wyoming.door import Wyoming
 
@@ -74,7 +75,7 @@ def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming
     return uvicorn.Config(
         app,
         http=limited(limits, app.state.service.metrics),
-        ws="websockets-sansio",
+        ws=bounded_websocket(limits.stall),
         ws_max_size=limits.message,
         ws_per_message_deflate=False,  # sound does not get smaller, and a small message could unfold into a large one
         log_level="warning",

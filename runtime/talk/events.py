@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.talk.trace import TurnTrace
 
 State = Literal["asleep", "listening", "thinking", "speaking"]
@@ -51,6 +52,13 @@ class Notice:
     """Something the user should know: one sentence."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class AnswerFailed(Notice):
+    """The answer cannot be made, or not to its end, because of `error`."""
+
+    error: VoxrillError
 
 
 TalkEvent = StateChanged | UserSpeaking | UserSaid | AssistantSaid | TurnEnded | Notice

@@ -14,7 +14,7 @@ from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, TextEvent
 from voxrill.runtime.talk.answer import TalkAnswer
 from voxrill.runtime.talk.effort import Effort
-from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
+from voxrill.runtime.talk.events import AnswerFailed, AssistantSaid, StateChanged, TalkEvent
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Utterance
 from voxrill.runtime.talk.trace import Tracer, TurnTrace
@@ -79,7 +79,7 @@ class Reply:
     playing: bool = False
     made: bool = False
     error: VoxrillError | None = None
-    _finished: bool = False
+    finished: bool = False
     _unplayed: list[Floats] = field(default_factory=list)
     _unsaid: list[str] = field(default_factory=list)
 
@@ -89,7 +89,7 @@ class Reply:
         try:
             event = self.answer.step()
         except VoxrillError as error:
-            self.made, self.error = True, error
+            self.made, self.error = True, error.with_traceback(None)  # its frames would keep this reply in memory
             return
         self.tracer.made(event, started, clock())
         if isinstance(event, TextEvent):
@@ -115,9 +115,10 @@ class Reply:
             floor.push(ticket, samples)
         self._unsaid.clear()
         self._unplayed.clear()
-        if self.made and not self._finished:
+        if self.made and not self.finished:
+            self.tell_error(show)
             floor.finish(ticket)
-            self._finished = True
+            self.finished = True
         if self.playing:
             player.ensure()
         self.answer.heard(player.played() if self.playing else 0)
@@ -128,4 +129,9 @@ class Reply:
             try:
                 self.answer.cut(heard)
             except VoxrillError as error:
-                self.error = error
+                self.error = error.with_traceback(None)
+
+    def tell_error(self, show: Callable[[TalkEvent], None]) -> None:
+        """Say why there is no answer, or not all of it, if that is so."""
+        if self.error is not None:
+            show(AnswerFailed(f"This could not be answered: {self.error}", self.error))

@@ -245,8 +245,8 @@ class Responder:
     def _end(self, reply: Reply, heard: int | None) -> None:
         """The turn is over."""
         options = self._options
-        if reply.error is not None:
-            self._show(Notice(f"This could not be answered: {reply.error}"))
+        if not reply.finished:
+            reply.tell_error(self._show)
         full = isinstance(reply.error, ContextFull)
         forgotten = self._conversation.forget(0 if full else options.budget, options.turns)
         if forgotten and options.turns is None:

@@ -14,7 +14,7 @@ from voxrill.runtime.apps.calling import Caller
 from voxrill.runtime.audio.audio_file import wav_header
 from voxrill.runtime.errors import ContextFull
 from voxrill.runtime.serve.limits import Limits
-from voxrill.runtime.serve.realtime.deciding import Deciding
+from voxrill.runtime.serve.realtime.call_decider import CallDecider
 
 ROOMS = ["kitchen", "bedroom", "bathroom", "garage", "hall", "office", "garden", "living room"]
 
@@ -243,7 +243,7 @@ def test_states_of_tools_go_to_disk_and_come_back():
 @pytest.mark.parametrize("typed", [True, False])
 def test_the_user_does_not_wait_for_the_decision(server, monkeypatch, typed):
     """Speech while it is decided what a turn calls ends its response; the next turn calls as ever."""
-    decide = Deciding.step
+    decide = CallDecider.step
     waiting = []
 
     def never(deciding):
@@ -251,7 +251,7 @@ def test_the_user_does_not_wait_for_the_decision(server, monkeypatch, typed):
             return False
         return decide(deciding)
 
-    monkeypatch.setattr(Deciding, "step", never)
+    monkeypatch.setattr(CallDecider, "step", never)
 
     async def talk():
         async with connected(server) as client:

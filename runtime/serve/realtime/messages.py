@@ -17,10 +17,14 @@ IN_RATES = (24_000, 16_000)
 """Hz at which sound may be sent; the first is OpenAI's."""
 
 
-class _Event(msgspec.Struct, tag_field="type"):
-    """Something the client wants. event_id: by which an error says which event it is about."""
+Id = Annotated[str, Meta(max_length=512)]
+"""An id that the client chose. It is sent back, so that its length is limited (OpenAI's limit)."""
 
-    event_id: str | None = None
+
+class _Event(msgspec.Struct, tag_field="type"):
+    """Something the client wants. event_id: an error about this event names it."""
+
+    event_id: Id | None = None
 
 
 class TurnDetection(msgspec.Struct):
@@ -165,15 +169,15 @@ class UserItem(msgspec.Struct, kw_only=True, tag_field="type", tag="message"):
 
     role: Literal["user"]
     content: Annotated[list[TextContent | AudioContent], Meta(min_length=1, max_length=1)]
-    id: str | None = None
+    id: Id | None = None
 
 
 class OutputItem(msgspec.Struct, kw_only=True, tag_field="type", tag="function_call_output"):
     """What came of a function call."""
 
-    call_id: str
+    call_id: Id
     output: str
-    id: str | None = None
+    id: Id | None = None
 
 
 class ItemCreate(_Event, tag="conversation.item.create", kw_only=True):
@@ -185,7 +189,7 @@ class ItemCreate(_Event, tag="conversation.item.create", kw_only=True):
 class Truncate(_Event, tag="conversation.item.truncate", kw_only=True):
     """The user heard no more of an answer than its first `audio_end_ms`."""
 
-    item_id: str
+    item_id: Id
     audio_end_ms: Annotated[int, Meta(ge=0)]
     content_index: int = 0
 

@@ -28,8 +28,8 @@ from wyoming.vad import VoiceStarted, VoiceStopped
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, pcm16
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.audio.resampler import Resampler
-from voxrill.runtime.serve.realtime.door import open_session
-from voxrill.runtime.serve.realtime.session import RealtimeSession
+from voxrill.runtime.serve.realtime.endpoint import SessionLink, open_link
+from voxrill.runtime.serve.realtime.outbox import Outbox
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.sound import PcmFormat
 from voxrill.runtime.serve.wyoming.wire import EventStream, data_of
@@ -72,7 +72,7 @@ class Satellite:
         self._service = service
         self._wire = wire
         self._met = met
-        self._session: RealtimeSession | None = None
+        self._link: SessionLink | None = None
         self._telling: asyncio.Task[None] | None = None
         self._spoken = False
         self._listening = self._restart = False
@@ -139,7 +139,7 @@ class Satellite:
             await self._wire.write(Error(f"Runs begin with wake or asr here, not {run.start_stage.value}.", "stage"))
             return
         spoken = run.end_stage == PipelineStage.TTS
-        if self._session is None or spoken != self._spoken:
+        if self._link is None or spoken != self._spoken:
             await self._begin(spoken)
         self._listening, self._restart = True, run.restart_on_end
         self._unasked = run.start_stage == PipelineStage.WAKE
@@ -147,8 +147,8 @@ class Satellite:
 
     async def _begin(self, spoken: bool) -> None:
         self._leave()
-        self._session, out = await open_session(self._service)
-        self._telling = asyncio.ensure_future(self._tell(out))
+        self._link = await open_link(self._service)
+        self._telling = asyncio.ensure_future(self._tell(self._link.outbox))
         self._spoken = spoken
         heard = {
             "format": {"type": "audio/pcm", "rate": SAMPLE_RATE},
@@ -159,14 +159,14 @@ class Satellite:
         await self._send("session.update", session={"audio": {"input": heard}, "output_modalities": modalities})
 
     def _leave(self) -> None:
-        if self._session is not None and self._telling is not None:
-            self._session.leave()
+        if self._link is not None and self._telling is not None:
+            self._link.session.leave()
             self._telling.cancel()
-        self._session = self._telling = None
+        self._link = self._telling = None
 
     async def _send(self, kind: str, **fields: Any) -> None:
-        assert self._session is not None, "events are sent to a session that was begun"
-        await self._service.hear(self._session.take, msgspec.json.encode({"type": kind, **fields}).decode())
+        assert self._link is not None, "events are sent to a session that was begun"
+        await self._link.send(msgspec.json.encode({"type": kind, **fields}).decode())
 
     async def _hear_sound(self, event: Event) -> None:
         form = data_of(event, PcmFormat)
@@ -187,10 +187,10 @@ class Satellite:
             await self._append(np.zeros(round(STOPPED * SAMPLE_RATE), np.float32))
             self._listening, self._unspoken = self._restart, None
 
-    async def _tell(self, out: asyncio.Queue[bytes]) -> None:
+    async def _tell(self, outbox: Outbox) -> None:
         """The session's events in the satellite's words."""
         with suppress(OSError, TimeoutError):  # the other side of the talk notices it as well
-            while event := await out.get():
+            while (event := await outbox.get()) is not None:
                 for told in self._told(msgspec.json.decode(event)):
                     await self._wire.write(told)
         self._wire.close()  # the session cannot go on: another connection, another session

@@ -1,7 +1,7 @@
-"""What the user said, written down for the client that wants it: after all answers, a step at a time.
+"""Transcripts of what the user said, for clients that ask for them. Answers come first, transcripts when there is time.
 
-In: turns of sound. Out: OpenAI's events of their transcripts. `add` may be called by the ear's thread, `step` belongs
-to the worker's.
+In: turns of sound. Out: OpenAI's events of their transcripts. `add` may be called by the listening thread, `step`
+belongs to the worker's.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from voxrill.runtime.audio.protocols import RATE, Floats
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import Busy
-from voxrill.runtime.serve.realtime.answering import Emit
+from voxrill.runtime.serve.realtime.responses import Emit
 
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 _MOST = 8
-"""Turns that wait to be written down; answers come first."""
+"""Turns that may wait for their transcript."""
 
 
-class Scribe:
-    """Writes down one session's turns.
+class InputTranscriber:
+    """Transcribes one session's turns, a small step at a time.
 
     Args:
-        model: who writes.
+        model: what transcribes.
         emit: takes the events.
     """
 
@@ -36,15 +36,15 @@ class Scribe:
         self._writing: Iterator[None] | None = None
 
     def add(self, item: str, samples: Floats) -> None:
-        """Write down an item's sound, (n,) at 16 kHz, or tell that there is too much to write."""
+        """Transcribe an item's sound, (n,) at 16 kHz; if too many wait, tell the client that this one fails."""
         if len(self._waiting) >= _MOST:
-            error = Busy(1, "More is said than can be written down").body()
+            error = Busy(1, "More is said than can be transcribed in time").body()
             self._emit(f"{_TRANSCRIPTION}.failed", item_id=item, content_index=0, error=error)
             return
         self._waiting.append((item, samples))
 
     def step(self) -> bool:
-        """Write a little; whether there was anything to write."""
+        """Write the next piece; whether there was anything to write."""
         if self._writing is None:
             if not self._waiting:
                 return False
@@ -61,3 +61,8 @@ class Scribe:
             yield
         usage = {"type": "duration", "seconds": round(len(samples) / RATE, 3)}
         self._emit(f"{_TRANSCRIPTION}.completed", item_id=item, content_index=0, transcript=text, usage=usage)
+
+    def close(self) -> None:
+        """Nothing more is wanted: a generator in the making refers to its maker, and keeps it in memory."""
+        self._waiting.clear()
+        self._writing = None

@@ -1,8 +1,8 @@
-"""Between what the user does and the mind: whether a turn calls a function, or is to be answered.
+"""Between the user and the responder: whether a turn calls a function, or is to be answered.
 
-In: signals, with the functions that may be called. Out: calls; and to the mind all signals but those of turns that
-call. A turn is decided at the first short silence, while its end is still waited for; what calls nothing is then begun
-to be answered, as without functions. Belongs to the worker's thread.
+In: signals, each turn with the functions that it may call. Out: function calls; and to the responder all signals,
+except those of turns that call. A turn is decided at the first short silence, while the server still waits for its end.
+If it calls nothing, its answer is begun then, as without functions. Belongs to the worker's thread.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ Question = Ended | Typed
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What may be called, and whether something must be."""
+class AllowedCalls:
+    """The functions that a turn may call. required: it must call one of them."""
 
     functions: Functions
-    must: bool
+    required: bool
 
 
-def wanted(model: Engine, tools: tuple[Tool, ...], choice: ToolChoice) -> Wanted | None:
-    """What a client's settings ask for; None for nothing.
+def allowed_calls(model: Engine, tools: tuple[Tool, ...], choice: ToolChoice) -> AllowedCalls | None:
+    """The calls that a client's settings allow; None for none.
 
     Raises:
-        UsageError: see `Functions`; or a call is required, and there is nothing to call.
+        UsageError: see `Functions`; or a call is required, and there are no functions.
     """
     functions = Functions(model, tools)
     if isinstance(choice, str):
         if choice == "required" and not tools:
             raise UsageError("a call is required, and there are no functions", "Give tools, or another tool_choice")
-        return Wanted(functions, choice == "required") if tools and choice != "none" else None
-    return Wanted(functions.only(choice.name), must=True)
+        return AllowedCalls(functions, choice == "required") if tools and choice != "none" else None
+    return AllowedCalls(functions.only(choice.name), required=True)
 
 
-class Deciding:
+class CallDecider:
     """Decides one session's turns.
 
     Args:
-        caller: finds out what is called.
-        states: has its contexts in memory.
-        floor: for whose ticket a call is made.
-        pass_on: takes the signals that the mind is to take.
-        call: takes a turn, its ticket, and the call it means.
-        fail: is told why a turn could not be decided; it is answered then.
+        caller: finds out which function a turn calls.
+        states: loads the contexts that the caller works on into memory.
+        floor: gives each turn its ticket.
+        pass_on: takes the signals that are for the responder.
+        call: takes a turn, its ticket, and the function call.
+        fail: takes the error of a turn that could not be decided; the turn is answered then.
     """
 
     def __init__(
@@ -68,29 +68,30 @@ class Deciding:
     ) -> None:
         self._caller, self._states, self._floor = caller, states, floor
         self._pass_on, self._call, self._fail = pass_on, call, fail
-        self._reset()
+        self.reset()
 
-    def _reset(self) -> None:
-        self._wanted: Wanted | None = None  # for which it is decided
+    def reset(self) -> None:
+        """Forget the turn that is being decided."""
+        self._allowed: AllowedCalls | None = None  # the calls between which is decided
         self._steps: Generator[Context, None, FunctionCall | None] | None = None
-        self._context: Context | None = None  # on which the next step works
+        self._context: Context | None = None  # the next step works on it
         self._found: FunctionCall | None = None
-        self._paused: Paused | None = None  # the pause at which it was begun to be decided
-        self._turn: Question | None = None  # waits for the decision
+        self._paused: Paused | None = None  # the pause at which the decision was begun
+        self._turn: Question | None = None  # it waits for the decision
         self._ticket = 0
 
-    def take(self, signal: Signal, wanted: Wanted | None) -> None:
-        """Take a signal; of a turn, with what it may call."""
+    def take(self, signal: Signal, allowed: AllowedCalls | None) -> None:
+        """Take a signal; if it is a turn, with the calls that are allowed."""
         if self._turn is not None:
-            self._give_up(signal)
+            self._abandon(signal)
         if isinstance(signal, Typed):
-            self._pass_on(Began())  # what was answered before is over
-        if wanted is None or not isinstance(signal, Paused | Ended | Typed):
-            self._reset()
+            self._pass_on(Began())  # the answer before is over
+        if allowed is None or not isinstance(signal, Paused | Ended | Typed):
+            self.reset()
             self._pass_on(signal)
             return
-        if wanted is not self._wanted or isinstance(signal, Typed):
-            self._begin(signal, wanted)
+        if allowed is not self._allowed or isinstance(signal, Typed):
+            self._begin(signal, allowed)
         if isinstance(signal, Paused):
             self._paused = signal
             return
@@ -99,20 +100,20 @@ class Deciding:
         if self._steps is None:
             self._settle()
 
-    def _begin(self, signal: Paused | Ended | Typed, wanted: Wanted) -> None:
-        self._reset()
-        self._wanted = wanted
+    def _begin(self, signal: Paused | Ended | Typed, allowed: AllowedCalls) -> None:
+        self.reset()
+        self._allowed = allowed
         audio, text = (None, signal.text) if isinstance(signal, Typed) else (signal.utterance.samples, None)
-        self._steps = self._caller.steps(wanted.functions, audio, text, wanted.must)
+        self._steps = self._caller.steps(allowed.functions, audio, text, allowed.required)
 
-    def _give_up(self, signal: Signal) -> None:
-        """The user did not wait for the decision: the turn is answered, and the answer cut as any other."""
+    def _abandon(self, signal: Signal) -> None:
+        """The user did not wait for the decision: the turn is answered, and its answer cut short like any other."""
         turn = self._turn
         assert turn is not None
-        self._reset()
+        self.reset()
         self._pass_on(turn)
         if isinstance(signal, Interrupted) and isinstance(turn, Typed):
-            self._floor.interrupt()  # the mind has just given it another ticket
+            self._floor.interrupt()  # the responder has just given the turn another ticket
 
     def step(self) -> bool:
         """Work a little on the decision; whether there was one to make."""
@@ -140,9 +141,9 @@ class Deciding:
         """The turn is over and decided."""
         turn, ticket, found = self._turn, self._ticket, self._found
         assert turn is not None
-        self._reset()
+        self.reset()
         if found is None:
             self._pass_on(turn)
             return
-        self._pass_on(Resumed())  # an answer that was begun on suspicion, for other functions, is not wanted
+        self._pass_on(Resumed())  # an answer that was begun early, for other functions, is withdrawn
         self._call(turn, ticket, found)

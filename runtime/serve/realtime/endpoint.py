@@ -1,31 +1,35 @@
 """GET /v1/realtime: a WebSocket for each session.
 
-The event loop moves messages only: what they mean is worked out in an ear's thread, one message of a session at a time.
+The event loop only moves messages. Their content is worked out in a listening thread, one message of a session at a
+time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from voxrill.runtime.serve.api_errors import ApiError, Busy, response
 from voxrill.runtime.serve.realtime.messages import BETA, BETA_HEADER
+from voxrill.runtime.serve.realtime.outbox import SLOW, Close, Outbox
 from voxrill.runtime.serve.realtime.session import RealtimeSession
 from voxrill.runtime.serve.service import Service
+from voxrill.runtime.serve.worker import POLL
 
 PROTOCOL = "realtime"
 """The subprotocol that OpenAI's browser clients ask for."""
 
 _FULL_FOR = 10
-"""Seconds after which to ask again when all sessions are taken."""
+"""Seconds after which a client is told to ask again when all sessions are taken."""
 
-_CLOSED, _IDLE = 1011, 1000
+_IDLE = Close(1000, "idle")
 
 
-class RealtimeDoor:
-    """The door. `sessions` says how many are inside."""
+class RealtimeEndpoint:
+    """The route. `sessions` is how many are open."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -46,7 +50,7 @@ class RealtimeDoor:
         try:
             offered = websocket.headers.get("sec-websocket-protocol", "").split(",")
             await websocket.accept(PROTOCOL if PROTOCOL in [name.strip() for name in offered] else None)
-            await self._hold(websocket)
+            await self._serve(websocket)
         finally:
             self._count(-1)
 
@@ -54,50 +58,65 @@ class RealtimeDoor:
         self.sessions += change
         self._service.metrics.sessions.set(self.sessions)
 
-    async def _hold(self, websocket: WebSocket) -> None:
-        session, out = await open_session(self._service, beta=websocket.headers.get(BETA_HEADER) == BETA)
-        sides = {asyncio.ensure_future(_send(websocket, out)), asyncio.ensure_future(self._receive(websocket, session))}
+    async def _serve(self, websocket: WebSocket) -> None:
+        link = await open_link(self._service, beta=websocket.headers.get(BETA_HEADER) == BETA)
+        sides = {
+            asyncio.ensure_future(_send(websocket, link.outbox)),
+            asyncio.ensure_future(self._receive(websocket, link)),
+        }
         try:
             done, _ = await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
             for side in done:
                 side.result()
         finally:
-            session.leave()
+            link.session.leave()
             for side in sides:
                 side.cancel()
+        why = link.outbox.closed
+        if why is not None:
+            with suppress(WebSocketDisconnect, RuntimeError):  # the client has closed it already
+                await websocket.close(why.code, why.reason)
 
-    async def _receive(self, websocket: WebSocket, session: RealtimeSession) -> None:
+    async def _receive(self, websocket: WebSocket, link: SessionLink) -> None:
         with suppress(WebSocketDisconnect):
-            while True:
+            while link.outbox.closed is not SLOW:
                 try:
                     async with asyncio.timeout(self._service.limits.idle):
                         message = await websocket.receive()
                 except TimeoutError:
-                    await websocket.close(_IDLE, "idle")
+                    link.outbox.close(_IDLE)
                     return
                 if message["type"] == "websocket.disconnect":
                     return
                 raw = message.get("text")
-                await self._service.hear(session.take, message["bytes"] if raw is None else raw)
+                await link.send(message["bytes"] if raw is None else raw)
 
 
-async def open_session(service: Service, beta: bool = False) -> tuple[RealtimeSession, asyncio.Queue[bytes]]:
-    """A session that takes its turns, and the events that it sends; an empty one is its last."""
-    loop = asyncio.get_running_loop()
-    out: asyncio.Queue[bytes] = asyncio.Queue()
+@dataclass(frozen=True)
+class SessionLink:
+    """A session that takes its turns at the worker, and the events that it sends."""
 
-    def send(event: bytes) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the server ends
-            loop.call_soon_threadsafe(out.put_nowait, event)
+    session: RealtimeSession
+    outbox: Outbox
+    service: Service
 
-    session = await service.hear(RealtimeSession, service, beta, send)
+    async def send(self, raw: str | bytes) -> None:
+        """Hand over a message, once the session has worked off enough of those before."""
+        while self.session.behind:
+            await asyncio.sleep(POLL)
+        await self.service.hear(self.session.receive, raw)
+
+
+async def open_link(service: Service, beta: bool = False) -> SessionLink:
+    """Begin a session."""
+    outbox = Outbox(service.limits.unread)
+    session = await service.hear(RealtimeSession, service, beta, outbox)
     service.worker.join(session)
-    return session, out
+    return SessionLink(session, outbox, service)
 
 
-async def _send(websocket: WebSocket, out: asyncio.Queue[bytes]) -> None:
-    """Send events as they come; an empty one ends the session."""
+async def _send(websocket: WebSocket, outbox: Outbox) -> None:
+    """Send events as they come, until the last."""
     with suppress(WebSocketDisconnect, RuntimeError):  # it is closed already
-        while event := await out.get():
+        while (event := await outbox.get()) is not None:
             await websocket.send_text(event.decode())
-        await websocket.close(_CLOSED, "the server made a mistake")

@@ -1,7 +1,7 @@
-"""What came of a function call, told to the user: the client's text, said aloud in the model's voice, word for word.
+"""The output of a function call, told to the user: the client's text, spoken in the model's voice, word for word.
 
-No model here was taught to make an answer of a function's output, so that the output is the answer. It is made by a
-mind of its own, which shares the floor, so that the user can interrupt it as any other answer.
+No model here was trained to turn a function's output into an answer, so the output is the answer. It has a responder of
+its own, which shares the floor with the session's, so that the user can interrupt it like any other answer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from voxrill.runtime.audio.protocols import Player
 from voxrill.runtime.engine.conversation import Conversation
+from voxrill.runtime.serve.realtime.weak_callback import weak_callback
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
 from voxrill.runtime.talk.floor import Floor
@@ -19,8 +20,8 @@ from voxrill.runtime.talk.reply import TalkTurn
 from voxrill.runtime.talk.responder import Responder, ResponderOptions
 
 
-class Teller:
-    """Says texts.
+class OutputSpeaker:
+    """Speaks texts.
 
     Args:
         service: whose model speaks.
@@ -40,14 +41,15 @@ class Teller:
         self._show = show
         self._text = ""
         options = ResponderOptions(turns=0, max_new_tokens=service.limits.answer)
-        self.responder = Responder(self.conversation, player, floor, self._tell, keep, options)
+        show_text = weak_callback(self._show_text)
+        self.responder = Responder(self.conversation, player, floor, show_text, keep, options)
 
-    def say(self, text: str) -> None:
-        """Say a text whose words the model knows."""
+    def speak(self, text: str) -> None:
+        """Speak a text whose words the model knows."""
         self._text = text
         self.responder.inbox.put(Typed(text, time.perf_counter()))
 
-    def _tell(self, event: TalkEvent) -> None:
+    def _show_text(self, event: TalkEvent) -> None:
         self._show(event)
         if event == StateChanged("thinking"):
             self._show(AssistantSaid(self._text))

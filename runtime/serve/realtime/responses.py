@@ -1,19 +1,23 @@
-"""One answer as the realtime client is told of it: begun, made piece by piece, ended.
+"""One response as the realtime client sees it: begun, made piece by piece, ended.
 
-In: pieces of text and sound, or a function call. Out: OpenAI's events, in the order its own server sends them.
+In: pieces of text and sound, or a function call. Out: OpenAI's events, in the order of OpenAI's own server.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import secrets
 from collections.abc import Callable
 from typing import Any, Literal
+
+import msgspec
 
 from voxrill.runtime.apps.calling import FunctionCall
 from voxrill.runtime.audio.audio_file import pcm16
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.engine.conversation import Output
+from voxrill.runtime.serve.realtime.messages import BETA_NAMES, BETA_UNKNOWN
 
 Emit = Callable[..., None]
 """Sends an event: its type, and its fields by name."""
@@ -22,12 +26,34 @@ Status = Literal["completed", "cancelled", "failed"]
 
 
 def new_id(kind: str) -> str:
-    """A name that nothing else has."""
+    """An id that nothing else has, such as `item_1f0e...`."""
     return f"{kind}_{secrets.token_hex(10)}"
 
 
+class Emitter:
+    """Sends events of one session, in the client's dialect. May be called from any thread.
+
+    Args:
+        beta: use OpenAI's names from before 2025.
+        put: takes an encoded event.
+    """
+
+    def __init__(self, beta: bool, put: Callable[[bytes], None]) -> None:
+        self._beta = beta
+        self._put = put
+        self._numbers = itertools.count(1)
+
+    def __call__(self, kind: str, **fields: Any) -> None:
+        """Send an event: its type by its present name, and its fields."""
+        if self._beta:
+            if kind in BETA_UNKNOWN:
+                return
+            kind = BETA_NAMES.get(kind, kind)
+        self._put(msgspec.json.encode({"type": kind, "event_id": f"event_{next(self._numbers)}", **fields}))
+
+
 class Response:
-    """Tells the client of one response, which is one item. Made by its kinds.
+    """Tells the client of one response, which holds one item. Its subclasses say what kind of item.
 
     Args:
         emit: takes the events.
@@ -39,11 +65,11 @@ class Response:
         self._emit = emit
 
     def end(self, status: Status, reason: str | None = None) -> None:
-        """It is whole, or will not be."""
+        """The response is complete, or was cut short."""
         raise NotImplementedError
 
     def _content(self) -> dict[str, Any]:
-        """What its item holds, as far as it was made."""
+        """The item's content so far."""
         raise NotImplementedError
 
     def _begin(self) -> None:
@@ -74,13 +100,13 @@ class Response:
         }
 
 
-class Answering(Response):
+class MessageResponse(Response):
     """An answer in words.
 
     Args:
         emit: takes the events.
         output: whether there is sound.
-        beta: in the dialect of before.
+        beta: use OpenAI's names from before 2025.
     """
 
     def __init__(self, emit: Emit, output: Output, beta: bool) -> None:
@@ -92,18 +118,18 @@ class Answering(Response):
         self._begin()
         self._of_part("response.content_part.added", part=self._part())
 
-    def say(self, piece: str) -> None:
-        """More of its text."""
+    def add_text(self, piece: str) -> None:
+        """Send more of its text."""
         self._text += piece
         name = "output_audio_transcript" if self._spoken else "output_text"
         self._of_part(f"response.{name}.delta", delta=piece)
 
-    def sound(self, samples: Floats) -> None:
-        """More of its sound, (n,)."""
+    def add_sound(self, samples: Floats) -> None:
+        """Send more of its sound, (n,)."""
         self._of_part("response.output_audio.delta", delta=base64.b64encode(pcm16(samples).tobytes()).decode())
 
     def end(self, status: Status, reason: str | None = None) -> None:
-        """It is whole, or will not be."""
+        """The answer is complete, or was cut short."""
         if self._spoken:
             self._of_part("response.output_audio.done")
             self._of_part("response.output_audio_transcript.done", transcript=self._text)
@@ -123,12 +149,12 @@ class Answering(Response):
         return {"type": "message", "role": "assistant", "content": content}
 
 
-class Calling(Response):
-    """A function call instead of an answer. Its arguments are told when it is whole: they are decided at once.
+class CallResponse(Response):
+    """A function call instead of an answer. Its arguments are decided at once, and sent when it is complete.
 
     Args:
         emit: takes the events.
-        call: what is called.
+        call: the function and its arguments.
     """
 
     def __init__(self, emit: Emit, call: FunctionCall) -> None:
@@ -139,7 +165,7 @@ class Calling(Response):
         self._begin()
 
     def end(self, status: Status, reason: str | None = None) -> None:
-        """It is to be carried out, or it is not."""
+        """The client is to carry out the call, or it is withdrawn."""
         if status == "completed":
             self._arguments = self._call.arguments
             names = {"item_id": self.item_id, "call_id": self.call_id}
