@@ -128,7 +128,7 @@ class Desk:
         waveform = self._waveform(question.clip, question.condition)
         words = ""
         if question.kind in ("hear", "label"):
-            options = {**GREEDY, "max_new_tokens": WRITTEN_LIMIT}
+            options = {"text_sampling": voxrill.Sampling(), "max_new_tokens": WRITTEN_LIMIT}
             words = self.model.transcribe(waveform, system=question.system, **options).text.strip()
         if question.kind == "label":
             return PebbleAnswer(words)

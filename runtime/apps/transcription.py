@@ -23,7 +23,7 @@ from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Floats
 from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.engine.options import AnswerKeywords, AnswerOptions
+from voxrill.runtime.engine.options import TextKeywords, answer_options
 from voxrill.runtime.events import TextEvent
 from voxrill.runtime.progress import result_of
 
@@ -74,9 +74,10 @@ def options_for(model: Engine, tentative: bool) -> TranscribeOptions:
 
 
 def transcribe_stream(
-    model: Engine, sound: Sound, system: str | None = None, tentative: bool = True, **options: Unpack[AnswerKeywords]
+    model: Engine, sound: Sound, system: str | None = None, tentative: bool = True, **options: Unpack[TextKeywords]
 ) -> Iterator[TranscriptEvent]:
     """The words of a sound of any length, segment by segment; see `Model.transcribe_stream`."""
+    answer_options("transcribe_stream", options, TextKeywords)
     recognise = ModelRecogniser(model, system, **options)
     return Transcriber(recognise, options_for(model, tentative)).stream(pieces_of(sound))
 
@@ -87,14 +88,14 @@ class ModelRecogniser:
     Args:
         model: nobody else may use it meanwhile.
         system: another system prompt than the family's own.
-        options: see `AnswerOptions`.
+        options: `max_new_tokens`, `seed` and `text_sampling`; see `AnswerOptions`.
     """
 
-    def __init__(self, model: Engine, system: str | None = None, **options: Unpack[AnswerKeywords]) -> None:
+    def __init__(self, model: Engine, system: str | None = None, **options: Unpack[TextKeywords]) -> None:
+        answer_options("ModelRecogniser", options, TextKeywords)
         self._conversation = Conversation(model.parts, model.manifest.tasks.transcribe, system)
         self._conversation.prefill_prompt()
         self._tokenizer = model.parts.tokenizer
-        AnswerOptions(**options)  # a wrong one is refused here, where it was given
         self._options = options
 
     def __call__(self, samples: Floats) -> Words:

@@ -20,7 +20,7 @@ from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.engine.context import Context, ContextMark, Floats, Parts, Piece, Tokens
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
-from voxrill.runtime.engine.options import AnswerKeywords, AnswerOptions
+from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEvent, TextEvent
@@ -96,6 +96,7 @@ class Conversation:
             AudioFileError: the audio cannot be read, or is not usable sound.
             ContextFull: the question does not fit into the model's context.
         """
+        answer_options("ask", options)
         output = output or self.output
         return _only(self.steps(audio=audio, text=text, output=output, **options), output)
 
@@ -108,7 +109,7 @@ class Conversation:
         **options: Unpack[AnswerKeywords],
     ) -> Steps:
         """As `ask`, with every event there is: text and sound whatever the output, and the stages before them."""
-        wished = AnswerOptions(**options)
+        wished = answer_options("steps", options)
         if audio is None and text is None:
             raise UsageError("there is no question", "Give audio, text or both")
         if text is not None:

@@ -30,7 +30,7 @@ from voxrill.runtime.engine.codec import Codec
 from voxrill.runtime.engine.context import Parts
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.engine.depthformer import Depthformer
-from voxrill.runtime.engine.options import AnswerKeywords
+from voxrill.runtime.engine.options import AnswerKeywords, TextKeywords, answer_options
 from voxrill.runtime.engine.session import Graph
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.tokenizer import Tokenizer
@@ -129,17 +129,18 @@ class Engine:
         """Hz of the sound this model speaks."""
         return self.manifest.model.codec.sample_rate
 
-    def transcribe(self, audio: AudioSource, *, system: str | None = None, **options: Unpack[AnswerKeywords]) -> Result:
+    def transcribe(self, audio: AudioSource, *, system: str | None = None, **options: Unpack[TextKeywords]) -> Result:
         """The words of a sound: a file of any kind and rate, or an array (see `as_waveform`).
 
         Args:
             audio: what to listen to.
             system: another system prompt than the family's own.
-            options: see `AnswerOptions`.
+            options: `max_new_tokens`, `seed` and `text_sampling`; see `AnswerOptions`.
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
         """
+        answer_options("transcribe", options, TextKeywords)
         task = self.manifest.tasks.transcribe
         conversation = Conversation(self.parts, task, system)
         *_, end = conversation.ask(audio=audio, output="text", **options)
@@ -160,6 +161,7 @@ class Engine:
         Raises:
             UsageError: the text is empty, or the voice unknown.
         """
+        answer_options("speak", options)
         task = self.manifest.tasks.speak
         if not text.strip():
             raise UsageError("there is nothing to say: the text is empty", "Give some text")
@@ -189,6 +191,7 @@ class Engine:
             UsageError: neither audio nor text was given.
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
+        answer_options("chat", options)
         return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from voxrill.devices.choice import choose
 from voxrill.devices.providers import CPU_NAME
@@ -24,13 +24,13 @@ from voxrill.runtime.bundle.builtin import open_builtin
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.engine.options import AnswerKeywords
+from voxrill.runtime.engine.options import AnswerKeywords, TextKeywords, answer_options
 from voxrill.runtime.events import Event
 
 if TYPE_CHECKING:
     from voxrill.runtime.apps.documents.answer import Answer
     from voxrill.runtime.apps.documents.index import Index
-    from voxrill.runtime.apps.evaluation.evaluating import TaskName
+    from voxrill.runtime.apps.evaluation.evaluating import EvaluationKeywords, TaskName
     from voxrill.runtime.apps.evaluation.running import Evaluation
 
 
@@ -62,7 +62,7 @@ class Model(Engine):
     """A loaded model and its applications. See `Engine` for the arguments, `load` for the usual way to make one."""
 
     def transcribe_stream(
-        self, sound: Sound, *, system: str | None = None, tentative: bool = True, **options: Unpack[AnswerKeywords]
+        self, sound: Sound, *, system: str | None = None, tentative: bool = True, **options: Unpack[TextKeywords]
     ) -> Iterator[TranscriptEvent]:
         """The words of a sound of any length, segment by segment as they are spoken. See `Transcriber`.
 
@@ -92,6 +92,7 @@ class Model(Engine):
             UsageError: the language has no name.
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
+        answer_options("translate", options)
         return self.chat(audio=audio, system=translation_prompt(to), output=output, **options)
 
     def documents(
@@ -151,6 +152,7 @@ class Model(Engine):
         from voxrill.runtime.apps.documents import asking
         from voxrill.runtime.apps.documents.index import Index
 
+        answer_options("ask", options)
         asking.check_reader(self)
         asked = asking.heard(self, question, audio)
         if isinstance(documents, Index):
@@ -182,7 +184,9 @@ class Model(Engine):
         grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
         return Control(self, grammar, threshold)
 
-    def evaluate(self, task: TaskName, data: str | os.PathLike[str], **wishes: Any) -> Evaluation:
+    def evaluate(
+        self, task: TaskName, data: str | os.PathLike[str], **wishes: Unpack[EvaluationKeywords]
+    ) -> Evaluation:
         """Score the model's answers and their times, beside those of other programs; see docs/evaluation.md.
 
         Nothing is asked until the evaluation is iterated, for outcomes as they are made, or asked for its `rows`.
@@ -190,9 +194,7 @@ class Model(Engine):
         Args:
             task: "asr", "tts", "chat" or "voicebench".
             data: file or folder.
-            wishes: `peers` (name to file), `out`, `normaliser`, `name`, `limit`, `system`, `seed`, `max_new_tokens`; of
-                tts `voice`, `judge`, `judge_file`, `sounds`; of chat `output`, `judge`; of voicebench `output`,
-                `modality`.
+            wishes: see `EvaluationKeywords`; what another task takes is refused.
 
         Raises:
             UsageError: something in the data or in a peer's file cannot be read.

@@ -207,6 +207,32 @@ def test_misuse_is_answered_at_once(model):
         model.chat(audio=np.zeros(0, np.float32))
 
 
+CALLS = {
+    "transcribe": lambda model, **wrong: model.transcribe(SOUND, **wrong),
+    "transcribe_stream": lambda model, **wrong: model.transcribe_stream([SOUND], **wrong),
+    "speak": lambda model, **wrong: model.speak("Hi.", **wrong),
+    "chat": lambda model, **wrong: model.chat(text="Hi.", **wrong),
+    "translate": lambda model, **wrong: model.translate(SOUND, "German", **wrong),
+    "ask": lambda model, **wrong: model.conversation().ask(text="Hi.", **wrong),
+    "ask documents": lambda model, **wrong: model.ask("Why?", documents="nowhere", **wrong),
+    "steps": lambda model, **wrong: model.conversation().steps(text="Hi.", **wrong),
+    "evaluate": lambda model, **wrong: model.evaluate("asr", "nowhere", **wrong),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_wrong_keyword_is_refused_at_the_call_by_its_own_name(models, call):
+    name = call.partition(" ")[0]
+    with pytest.raises(TypeError, match=rf"^{name}\(\) got an unexpected keyword argument 'max_new_tokns'; it takes "):
+        CALLS[call](models["lfm2"], max_new_tokns=3)
+
+
+@pytest.mark.parametrize("call", ["transcribe", "transcribe_stream"])
+def test_text_has_no_sampling_of_sound(models, call):
+    with pytest.raises(TypeError, match="audio_sampling"):
+        CALLS[call](models["lfm2"], audio_sampling=voxrill.Sampling())
+
+
 def test_voices(models):
     known, free = models["lfm2.5"], models["lfm2"]
     with pytest.raises(UsageError, match="US male, US female, UK male, UK female"):

@@ -11,11 +11,12 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from voxrill.runtime.apps.documents.citations import Citation, CitationFilter
 from voxrill.runtime.apps.documents.prompt import QuotedSource
 from voxrill.runtime.engine.conversation import Conversation
+from voxrill.runtime.engine.options import AnswerKeywords
 from voxrill.runtime.events import AudioEvent, EndEvent, FinishReason, TextEvent
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ def begin_answer(
     model: Engine,
     question: DocumentQuestion,
     sources: tuple[QuotedSource, ...],
-    left_out: tuple[QuotedSource, ...] = (),
-    conversation: Conversation | None = None,
-    voice: str | None = None,
-    aloud: bool = False,
-    **options: Any,
+    left_out: tuple[QuotedSource, ...],
+    conversation: Conversation | None,
+    voice: str | None,
+    aloud: bool,
+    options: AnswerKeywords,
 ) -> Answer:
     """An answer of `conversation`, which was told of the sources; without one it is `NOTHING_FOUND`.
 
@@ -108,7 +109,7 @@ def begin_answer(
         conversation: who answers.
         voice: as in `Model.speak`.
         aloud: whether it is spoken too.
-        options: as of `Conversation.ask`.
+        options: see `AnswerOptions`.
 
     Raises:
         UsageError: the voice is unknown, or the question cannot be asked.
@@ -126,7 +127,7 @@ def _made(
     model: Engine,
     voice: str | None,
     aloud: bool,
-    options: dict[str, Any],
+    options: AnswerKeywords,
 ) -> Iterator[AnswerText | AudioEvent]:
     started = time.perf_counter()
     for piece in written:
@@ -135,14 +136,15 @@ def _made(
         answer.text += piece
         yield AnswerText(piece, at)
     for sentence in _sentences(answer) if aloud else ():
-        for event in model.speak(sentence, voice=voice, seed=options.get("seed")):
+        seed, drawn = options.get("seed"), options.get("audio_sampling")
+        for event in model.speak(sentence, voice=voice, seed=seed, audio_sampling=drawn):
             answer.audio_seconds += len(event.samples) / event.sample_rate
             yield event
     answer.seconds = time.perf_counter() - started
 
 
 def _written(
-    answer: Answer, conversation: Conversation | None, question: DocumentQuestion, options: dict[str, Any]
+    answer: Answer, conversation: Conversation | None, question: DocumentQuestion, options: AnswerKeywords
 ) -> Iterator[str]:
     """The answer's text in pieces, with no citation but those that exist."""
     if conversation is None:

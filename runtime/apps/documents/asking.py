@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from voxrill.runtime.apps.documents.answer import Answer, DocumentQuestion, begin_answer
 from voxrill.runtime.apps.documents.embeddings import Embedder
@@ -17,6 +17,7 @@ from voxrill.runtime.apps.documents.index import BEST, Index
 from voxrill.runtime.apps.documents.prompt import QuotedSource, document_prompt, fitted, source
 from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
+from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.upkeep.snapshot import open_snapshot, read_attached, save_snapshot
 
@@ -54,7 +55,16 @@ def heard(model: Engine, text: str | None, audio: AudioSource | None) -> Documen
     return DocumentQuestion(words, text, waveform, time.perf_counter() - started)
 
 
-def ask(model: Engine, question: DocumentQuestion, index: Index, best: int | None = None, **options: Any) -> Answer:
+def ask(
+    model: Engine,
+    question: DocumentQuestion,
+    index: Index,
+    best: int | None = None,
+    *,
+    voice: str | None = None,
+    aloud: bool = False,
+    **options: Unpack[AnswerKeywords],
+) -> Answer:
     """An answer from the passages of an index, updated or not.
 
     Args:
@@ -62,35 +72,48 @@ def ask(model: Engine, question: DocumentQuestion, index: Index, best: int | Non
         question: what is asked.
         index: where passages are searched.
         best: passages to give at most; None for `BEST`.
-        options: `aloud`, `voice`, and those of `Conversation.ask`.
+        voice: as in `Model.speak`.
+        aloud: whether the answer is spoken too.
+        options: see `AnswerOptions`.
 
     Raises:
         UsageError: the model cannot read documents.
         ContextFull: not even one passage fits.
     """
+    answer_options("ask", options)
     check_reader(model)
     sources = [source(found) for found in index.search(question.words, best or BEST)]
     if not sources:
-        return begin_answer(model, question, (), **options)
+        return begin_answer(model, question, (), (), None, voice, aloud, options)
     wanted = options.get("max_new_tokens")
     prompt = fitted(sources, lambda system: prompt_positions(model, system, question) <= _room(model, wanted))
     conversation = model.conversation(system=prompt.system, output="text")
-    return begin_answer(model, question, prompt.sources, prompt.left_out, conversation, **options)
+    return begin_answer(model, question, prompt.sources, prompt.left_out, conversation, voice, aloud, options)
 
 
-def ask_snapshot(model: Engine, text: str | None, audio: AudioSource | None, snapshot: Path, **options: Any) -> Answer:
+def ask_snapshot(
+    model: Engine,
+    text: str | None,
+    audio: AudioSource | None,
+    snapshot: Path,
+    *,
+    voice: str | None = None,
+    aloud: bool = False,
+    **options: Unpack[AnswerKeywords],
+) -> Answer:
     """An answer from the document of a snapshot, which the model has read already: nothing is searched.
 
     Raises:
         UsageError: there is no question, or the snapshot is none of a document for asking.
     """
+    answer_options("ask_snapshot", options)
     _check_asked(text, audio)
     conversation = open_snapshot(model, snapshot, "text")
     sources = read_attached(snapshot, tuple[QuotedSource, ...])
     if not sources:
         raise UsageError(f"{snapshot} was not made for asking", "Make it with: voxrill snapshot --document FILE --ask")
     question = DocumentQuestion(text or "", text, None if audio is None else as_waveform(audio))
-    return begin_answer(model, question, sources, (), conversation, **options)
+    return begin_answer(model, question, sources, (), conversation, voice, aloud, options)
 
 
 def snapshot_document(model: Engine, document: Path, path: Path) -> int:

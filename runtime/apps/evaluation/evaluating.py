@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 from voxrill.runtime.apps.evaluation.items import Item
 from voxrill.runtime.apps.evaluation.judges import Judge, judge_named
@@ -17,11 +17,12 @@ from voxrill.runtime.apps.evaluation.peers import read_peer
 from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
 from voxrill.runtime.apps.evaluation.recordings import read_recordings
 from voxrill.runtime.apps.evaluation.running import Evaluation
-from voxrill.runtime.apps.evaluation.tasks import Chatting, Hearing, Speaking, VoiceBench, judged_file
+from voxrill.runtime.apps.evaluation.tasks import Chatting, Hearing, ModelKeywords, Speaking, VoiceBench, judged_file
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench
 from voxrill.runtime.apps.evaluation.words import Normaliser, normaliser
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.options import check_keywords
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.progress import Progress, no_progress
 
@@ -30,10 +31,33 @@ TaskName = Literal["asr", "tts", "chat", "voicebench"]
 SEED = 0
 """What sampling begins with unless told: a second run is to give the same figures."""
 
-OPTIONS = ("system", "max_new_tokens", "seed")
-"""What the model can be told."""
-
 PATHS = ("out", "judge_file", "sounds")
+
+
+class EvaluationKeywords(TypedDict, total=False):
+    """Keyword arguments of an evaluation.
+
+    peers: results of other programs, name to file; out: JSON Lines of results, to go on from; normaliser: what makes
+    texts alike; name: what our rows are called; limit: only so many items of each group; system, max_new_tokens, seed:
+    for the model. Of tts: voice; judge, who hears it (see `JudgeName`); judge_file: what another recogniser heard in
+    `sounds`; sounds: a folder to keep every sound in. Of chat: output, "both" or "text"; judge. Of voicebench: output;
+    modality, "audio" or "text".
+    """
+
+    peers: Mapping[str, str | os.PathLike[str]]
+    out: str | os.PathLike[str] | None
+    normaliser: str
+    name: str | None
+    limit: int | None
+    system: str | None
+    max_new_tokens: int | None
+    seed: int
+    voice: str | None
+    judge: str
+    judge_file: str | os.PathLike[str] | None
+    sounds: str | os.PathLike[str] | None
+    output: str
+    modality: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +66,7 @@ class Wish:
 
     peers: `NAME=FILE` each; out: JSON Lines of results, to go on from; normaliser: what makes texts alike; name: what
     our rows are called, None for the bundle's name; limit: only so many items of each group;
-    options: for the model, see `OPTIONS`.
+    options: for the model.
     """
 
     peers: Sequence[str] = ()
@@ -50,7 +74,7 @@ class Wish:
     normaliser: str = "english"
     name: str | None = None
     limit: int | None = None
-    options: Mapping[str, Any] = field(default_factory=lambda: {"seed": SEED})
+    options: ModelKeywords = field(default_factory=lambda: ModelKeywords(seed=SEED))
     progress: Progress = no_progress
 
 
@@ -113,38 +137,48 @@ def voicebench(
 
 @dataclass(frozen=True)
 class Kind:
-    """A task: how its data is read, and its evaluation made."""
+    """A task: how its data is read, its evaluation made, and which keywords it alone takes."""
 
     read: Callable[..., list[Item]]
     make: Callable[..., Evaluation]
+    takes: tuple[str, ...] = ()
 
 
 KINDS: Mapping[TaskName, Kind] = {
     "asr": Kind(read_recordings, asr),
-    "tts": Kind(read_texts, tts),
-    "chat": Kind(read_questions, chat),
-    "voicebench": Kind(read_voicebench, voicebench),
+    "tts": Kind(read_texts, tts, ("voice", "judge", "judge_file", "sounds")),
+    "chat": Kind(read_questions, chat, ("output", "judge")),
+    "voicebench": Kind(read_voicebench, voicebench, ("output", "modality")),
 }
 
+_OF_ALL = ("peers", "out", "normaliser", "name", "limit", *ModelKeywords.__annotations__)
+"""Keywords that every task takes."""
 
-def evaluate(model: Engine, task: TaskName, data: str | os.PathLike[str], **wishes: Any) -> Evaluation:
+
+def evaluate(
+    model: Engine, task: TaskName, data: str | os.PathLike[str], **wishes: Unpack[EvaluationKeywords]
+) -> Evaluation:
     """The evaluation of `model` that `Model.evaluate` describes.
 
     Raises:
         UsageError: there is no such task.
+        TypeError: the task does not take a keyword.
     """
     if task not in KINDS:
         raise UsageError(f"there is no evaluation {task!r}", f"Give one of: {', '.join(KINDS)}")
-    wishes |= {name: Path(wishes[name]) for name in PATHS if wishes.get(name) is not None}
-    wishes["peers"] = [f"{name}={file}" for name, file in wishes.get("peers", {}).items()]
-    common = {name: wishes.pop(name) for name in Wish.__dataclass_fields__ if name in wishes}
-    options = {"seed": SEED} | {name: wishes.pop(name) for name in OPTIONS if name in wishes}
-    items = KINDS[task].read(Path(data), **{name: wishes[name] for name in ("modality",) if name in wishes})
-    return KINDS[task].make(model, items, Wish(options=options, **common), **wishes)
+    kind = KINDS[task]
+    check_keywords("evaluate", wishes, (*_OF_ALL, *kind.takes))
+    given: dict[str, Any] = {**wishes}
+    given |= {name: Path(given[name]) for name in PATHS if given.get(name) is not None}
+    given["peers"] = [f"{name}={file}" for name, file in given.get("peers", {}).items()]
+    common = {name: given.pop(name) for name in Wish.__dataclass_fields__ if name in given}
+    options: Any = {"seed": SEED} | {name: given.pop(name) for name in ModelKeywords.__annotations__ if name in given}
+    items = kind.read(Path(data), **{name: given[name] for name in ("modality",) if name in given})
+    return kind.make(model, items, Wish(options=options, **common), **given)
 
 
-def _common(items: Sequence[Item], wish: Wish) -> tuple[Sequence[Item], Normaliser, dict[str, Any]]:
-    return _first_of_each(items, wish.limit), normaliser(wish.normaliser), dict(wish.options)
+def _common(items: Sequence[Item], wish: Wish) -> tuple[Sequence[Item], Normaliser, ModelKeywords]:
+    return _first_of_each(items, wish.limit), normaliser(wish.normaliser), wish.options
 
 
 def _evaluation(

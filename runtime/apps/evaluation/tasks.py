@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from voxrill.runtime.apps.evaluation.items import Item, Outcome
 from voxrill.runtime.apps.evaluation.judges import Judge
@@ -33,6 +33,14 @@ RIGHT, SAID_RIGHT, UNREADABLE = "right", "said right", "unreadable"
 """The figures."""
 
 
+class ModelKeywords(TypedDict, total=False):
+    """What a model is told with every item: a system prompt of the user's own, and options of `AnswerOptions`."""
+
+    system: str | None
+    max_new_tokens: int | None
+    seed: int
+
+
 @dataclass
 class EvaluationTask(ABC):
     """What is asked of a model.
@@ -45,7 +53,7 @@ class EvaluationTask(ABC):
     model: Engine
     items: Sequence[Item]
     normalise: Normaliser
-    options: dict[str, Any]
+    options: ModelKeywords
 
     @abstractmethod
     def answer(self, item: Item) -> Outcome:
@@ -189,11 +197,11 @@ def sound_of(item: Item) -> Floats:
     return samples[begin:end]
 
 
-def asked(model: Engine, item: Item, output: Output, options: dict[str, Any], written: bool = False) -> Result:
+def asked(model: Engine, item: Item, output: Output, options: ModelKeywords, written: bool = False) -> Result:
     """What the model answers to an item's sound, or to its prompt if it has none, or is to be asked in writing."""
     spoken = item.audio is not None and not written
-    question: dict[str, Any] = {"audio": sound_of(item)} if spoken else {"text": item.prompt}
-    *_, end = model.chat(**question, output=output, **options)
+    audio, text = (sound_of(item), None) if spoken else (None, item.prompt)
+    *_, end = model.chat(audio=audio, text=text, output=output, **options)
     assert isinstance(end, EndEvent)
     return end.result
 

@@ -32,6 +32,7 @@ from voxrill.runtime.apps.documents import asking
 from voxrill.runtime.apps.documents.answer import NOTHING_FOUND, Answer, AnswerText
 from voxrill.runtime.apps.documents.index import BEST, Update, refusals
 from voxrill.runtime.apps.documents.prompt import QuotedSource, source
+from voxrill.runtime.engine.options import AnswerKeywords
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.progress import step_progress
@@ -77,15 +78,17 @@ def ask(
         raise UsageError("stdout is taken by the answer's text", "Give -o the name of a file")
     model = open_model(bundle, threads, provider, strict)
     text = stdin_text() if question == STDIN else question
-    options = {
-        "aloud": out is not None,
-        "voice": voice,
+    aloud = out is not None
+    options: AnswerKeywords = {
         "max_new_tokens": max_new_tokens,
         "seed": seed,
         "text_sampling": sampling(model.manifest.tasks.write.text, text_temperature, text_top_k),
     }
     if snapshot is not None:
-        answer, update = asking.ask_snapshot(model, text, audio, snapshot, **options), Update()
+        answer, update = (
+            asking.ask_snapshot(model, text, audio, snapshot, voice=voice, aloud=aloud, **options),
+            Update(),
+        )
     else:
         assert docs is not None
         if not quote:
@@ -99,7 +102,7 @@ def ask(
             if quote:
                 _show([source(found) for found in opened.search(asked.words, passages)], asked.words, update, json)
                 return
-            answer = asking.ask(model, asked, opened, passages, **options)
+            answer = asking.ask(model, asked, opened, passages, voice=voice, aloud=aloud, **options)
     _play(answer, model, out, json)
     _report(answer, out, update, json)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -34,6 +34,7 @@ from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
 from voxrill.runtime.apps.evaluation.recordings import read_recordings
 from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tables import CAPTION, table
+from voxrill.runtime.apps.evaluation.tasks import ModelKeywords
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench, unscored, write_responses
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.progress import step_progress
@@ -193,7 +194,7 @@ def voicebench(
     _run(made, data, Shown(json, report, lambda: _responses(made, responses, modality)))
 
 
-def _options(system: str | None, max_new_tokens: int | None, seed: int) -> dict[str, Any]:
+def _options(system: str | None, max_new_tokens: int | None, seed: int) -> ModelKeywords:
     return {"system": system, "max_new_tokens": max_new_tokens, "seed": seed}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -73,11 +73,18 @@ def open_named(bundle: Path | None) -> Bundle:
 
 
 def open_model(
-    bundle: Path | None, threads: int, provider: list[str] | None = None, strict: bool = False, **options: Any
+    bundle: Path | None,
+    threads: int,
+    provider: list[str] | None = None,
+    strict: bool = False,
+    profile: Path | None = None,
 ) -> Model:
-    """The model of the bundle that was named, or else the built-in one with a note that it is."""
+    """The model of the bundle that was named, or else the built-in one with a note that it is.
+
+    profile: as of `Engine`.
+    """
     choice = choose(provider or (), strict)
-    return Model(open_named(bundle), threads, choice=choice, **options)
+    return Model(open_named(bundle), threads, choice=choice, profile=profile)
 
 
 def builtin_note(manifest: Manifest) -> str:

@@ -1,0 +1,60 @@
+"""Calls of the public interface, for the type checker only: nothing here is run.
+
+`make types` reads them. A good call must be accepted. Every bad call carries the error that it must get; the checker
+reports a comment that suppresses nothing, so a bad call that is accepted fails too.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import assert_type
+
+import numpy as np
+
+import voxrill
+
+model = voxrill.load()
+conversation = model.conversation(system="Be brief.", output="text")
+noise = np.zeros(16_000, np.float32)
+greedy = voxrill.Sampling(temperature=0.0)
+
+# Good calls
+
+assert_type(model, voxrill.Model)
+assert_type(model.transcribe(Path("q.wav"), max_new_tokens=3, seed=1, text_sampling=greedy), voxrill.Result)
+assert_type(model.transcribe((noise, 16_000)).text, str)
+assert_type(model.speak("Hello.", voice="US male", seed=None, audio_sampling=greedy), voxrill.Speech)
+assert_type(model.chat(audio=noise, text="Why?", output="both", max_new_tokens=9), Iterator[voxrill.Event])
+assert_type(model.translate("q.wav", "German", output="text", seed=1), Iterator[voxrill.Event])
+assert_type(conversation.ask(text="Why?", output="audio", text_sampling=None), Iterator[voxrill.Event])
+assert_type(model.ask("Why?", documents="papers", aloud=True, voice=None, passages=3, seed=1), voxrill.Answer)
+assert_type(model.classify(noise, labels=["on", "off"], task="mood").probabilities, dict[str, float])
+assert_type(model.control("commands.toml", threshold=0.5).hear(noise), voxrill.Understood)
+assert_type(voxrill.pebble_world(), dict[str, str])
+for event in model.transcribe_stream([noise], tentative=False, max_new_tokens=3):
+    assert_type(event, voxrill.TranscriptEvent)
+for event in model.chat(text="Hello."):
+    if isinstance(event, voxrill.EndEvent):
+        assert_type(event.result, voxrill.Result)
+rows = model.evaluate("asr", "recordings", peers={"whisper": "w.jsonl"}, limit=2, seed=1).rows
+voxrill.AnswerOptions(max_new_tokens=3, seed=1, text_sampling=greedy, audio_sampling=greedy)
+
+# Bad calls
+
+voxrill.load("bundle", thread=1)  # pyright: ignore[reportCallIssue]
+model.transcribe("q.wav", max_new_tokns=3)  # pyright: ignore[reportCallIssue]
+model.transcribe("q.wav", audio_sampling=greedy)  # pyright: ignore[reportCallIssue]
+model.transcribe("q.wav", max_new_tokens="3")  # pyright: ignore[reportArgumentType]
+model.transcribe_stream("q.wav", max_new_tokns=3)  # pyright: ignore[reportCallIssue]
+model.transcribe_stream("q.wav", None)  # pyright: ignore[reportCallIssue]
+model.speak("Hello.", sampling=greedy)  # pyright: ignore[reportCallIssue]
+model.speak(b"Hello.")  # pyright: ignore[reportArgumentType]
+model.chat(audio="q.wav", output="sound")  # pyright: ignore[reportArgumentType]
+model.chat(audio="q.wav", temperature=0.5)  # pyright: ignore[reportCallIssue]
+model.translate("q.wav", to="German", max_tokens=3)  # pyright: ignore[reportCallIssue]
+conversation.ask(text="Why?", seeds=1)  # pyright: ignore[reportCallIssue]
+model.ask("Why?", documents="papers", loud=True)  # pyright: ignore[reportCallIssue]
+model.ask("Why?", documents="papers", seed="1")  # pyright: ignore[reportArgumentType]
+model.evaluate("asr", "recordings", judges="bundle")  # pyright: ignore[reportCallIssue]
+model.evaluate("smell", "recordings")  # pyright: ignore[reportArgumentType]
+voxrill.AnswerOptions(temperature=0.5)  # pyright: ignore[reportCallIssue]
+voxrill.AnswerOptions(seed=1).seed = 2  # pyright: ignore[reportAttributeAccessIssue]
