@@ -1,4 +1,4 @@
-# Everything here works on a clean clone with make and Python 3.11 to 3.13; the rest is installed on demand
+# Everything here works on a clean clone with make and Python 3.11 to 3.14; the rest is installed on demand
 # into .venv. Choose the interpreter with: make PYTHON=/path/to/python3.12 test
 
 SHELL := /bin/bash
@@ -83,7 +83,7 @@ clean: ## remove what was built; the environments stay
 
 .venv/.created:
 	@$(FIND_PYTHON); \
-	python=$$(find_python 3,11 3,13 $(or $(PYTHON),python3.11 python3.12 python3.13 python3)); \
+	python=$$(find_python 3,11 3,14 $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3)); \
 	echo "Making .venv with $$("$$python" --version)"; \
 	"$$python" -m venv --clear .venv
 	@touch $@
@@ -94,11 +94,13 @@ clean: ## remove what was built; the environments stay
 	@touch $@
 
 # torch first and alone: pip then takes the build its configuration prefers (CPU, where an index offers one), and
-# nothing after it asks for another.
+# nothing after it asks for another. --group needs pip 25.1; the environments of Python 3.11 to 3.13 begin with an older.
+EXTRAS := export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive
 .venv/.installed-dev: .venv/.created pyproject.toml
-	@echo "Installing voxrill[export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive,dev] into .venv"
+	@echo "Installing voxrill[$(EXTRAS)] and the dependency group dev into .venv"
+	@$(BIN)/$(PIP_INSTALL) "pip>=25.1"
 	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
-	@$(BIN)/$(PIP_INSTALL) -e ".[export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive,dev]"
+	@$(BIN)/$(PIP_INSTALL) -e ".[$(EXTRAS)]" --group dev
 	@touch .venv/.installed-demo $@
 
 # The reference needs Python 3.12 and packages older than ours, hence an environment of its own.

@@ -158,6 +158,10 @@ class NotEnoughMemory(VoxrillError):
     """The model needs more memory than this machine, or its control group, has left; nothing was loaded."""
 
 
+_LAST_PYTHON = {"pocketsphinx": (3, 13)}
+"""Packages that do not exist for the newest Python, and the last that has them. pyproject.toml knows them, too."""
+
+
 class MissingDependency(VoxrillError):
     """A package that belongs to an optional extra is not installed.
 
@@ -168,7 +172,11 @@ class MissingDependency(VoxrillError):
 
     def __init__(self, extra: str, package: str = "") -> None:
         missing = f"{package} is not installed" if package else f"The {extra} extra is not installed"
-        super().__init__(missing, f'Run: pip install "voxrill[{extra}]"')
+        last = _LAST_PYTHON.get(package, sys.version_info[:2])
+        remedy = f'Run: pip install "voxrill[{extra}]"'
+        if sys.version_info[:2] > last:
+            remedy = f"There is no package of it for this Python: use Python {last[0]}.{last[1]}"
+        super().__init__(missing, remedy)
         self.args = (extra, package)
         self.extra = extra
         self.package = package

@@ -28,7 +28,7 @@ from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tasks import Hearing
 from voxrill.runtime.apps.evaluation.voicebench import SUBSETS, chooses, contains, reasons, refuses
 from voxrill.runtime.apps.evaluation.words import normaliser, word_errors
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import MissingDependency, UsageError
 
 pytest.importorskip("jiwer", reason="the eval extra is not installed")
 pytest.importorskip("whisper_normalizer", reason="the eval extra is not installed")
@@ -389,7 +389,7 @@ def as_question(clip):
 
 def test_a_cascade_is_a_row(cli, here):
     """pocketsphinx and Pebble's table of answers, timed on this machine, beside Pebble."""
-    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
+    pytest.importorskip("pocketsphinx", reason=str(MissingDependency("pebble", "pocketsphinx")))
     write_lines(here / "q.jsonl", map(as_question, CLIPPED))
     baseline("chat", "q.jsonl", "-o", "cascade.jsonl", cwd=here)
     ran = cli("eval", "chat", "--data", "q.jsonl", "--peer", "cascade=cascade.jsonl", "--judge", "bundle", "--json")
@@ -424,7 +424,7 @@ def test_whisper_and_its_cascade_are_rows(cli, here, whisper):
 
 
 def test_a_recogniser_is_a_row(cli, recordings, here):
-    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
+    pytest.importorskip("pocketsphinx", reason=str(MissingDependency("pebble", "pocketsphinx")))
     baseline("asr", "recordings", "-o", "p.jsonl", cwd=here)
     row = rows_of(cli("eval", "asr", "--data", "recordings", "--peer", "p=p.jsonl", "--json"))["p", ""]
     assert row["answered"] == 6 and row["rtf"] > 0 and 0 < row["figures"]["WER"]["value"] < 2
@@ -442,7 +442,7 @@ def texts(here):
 
 
 def test_speech_is_judged(cli, texts, here):
-    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
+    pytest.importorskip("pocketsphinx", reason=str(MissingDependency("pebble", "pocketsphinx")))
     if shutil.which("flite") is None:
         pytest.skip("flite is not installed")
     baseline("tts", "texts.txt", "-o", "flite.jsonl", cwd=here)
@@ -466,7 +466,7 @@ def test_sounds_are_kept_for_a_judge_elsewhere(cli, texts):
 
 
 def test_another_recogniser_hears_the_sounds(cli, texts, here):
-    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
+    pytest.importorskip("pocketsphinx", reason=str(MissingDependency("pebble", "pocketsphinx")))
     command = ("eval", "tts", "--data", "texts.txt", "--judge", "none", "--sounds", "wavs", "-o", "r.jsonl")
     assert cli(*command).status == 0
     baseline("hear", "wavs", "-o", "heard.jsonl", cwd=here)
@@ -484,7 +484,7 @@ def test_a_judge_must_hear_something(cli, texts):
 
 
 def test_pocketsphinx_says_what_it_cannot_pronounce(cli, here):
-    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
+    pytest.importorskip("pocketsphinx", reason=str(MissingDependency("pebble", "pocketsphinx")))
     Path("t.txt").write_text("kitchen xyzzyq on\n")
     ran = cli("eval", "tts", "--data", "t.txt", "--judge", "pocketsphinx-texts")
     assert ran.status == 2 and "cannot pronounce 'xyzzyq'" in ran.err

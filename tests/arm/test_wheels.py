@@ -1,4 +1,7 @@
-"""A Raspberry Pi installs wheels only: both releases of its system find all that a device needs there, and no torch."""
+"""A Raspberry Pi installs wheels only: each of its Pythons finds all that a device and its server need, and no torch.
+
+An ARM64 host finds the wheels of the export, too.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from tests.house.test_packaging import HEAVY
 
 pytestmark = pytest.mark.arm
 
-NEEDED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+NEEDED, EXTRAS = PROJECT["dependencies"], PROJECT["optional-dependencies"]
 
 
 def resolve(python, glibc, folder, *requirements):
@@ -33,15 +37,28 @@ def index(tmp_path_factory):
         pytest.skip(f"pip reaches no package index: {reached.stderr.strip().splitlines()[-1:]}")
 
 
-@pytest.mark.parametrize(("python", "glibc"), [("3.11", 36), ("3.13", 41)], ids=["bookworm", "trixie"])
+def wheels(folder):
+    """The names of the wheels that `resolve` found."""
+    found = json.loads((folder / "report.json").read_bytes())["install"]
+    return [entry["download_info"]["url"].rsplit("/", 1)[1] for entry in found]
+
+
+@pytest.mark.parametrize(
+    ("python", "glibc"), [("3.11", 36), ("3.13", 41), ("3.14", 41)], ids=["bookworm", "trixie", "trixie-3.14"]
+)
 def test_raspberry_pi_os_has_every_wheel(index, python, glibc, tmp_path):
-    done = resolve(python, glibc, tmp_path, *NEEDED)
+    done = resolve(python, glibc, tmp_path, *NEEDED, *EXTRAS["serve"])
     assert done.returncode == 0, done.stderr
-    wheels = [
-        entry["download_info"]["url"].rsplit("/", 1)[1]
-        for entry in json.loads((tmp_path / "report.json").read_bytes())["install"]
-    ]
-    names = {wheel.split("-")[0].lower().replace("_", "-") for wheel in wheels}
-    assert {"numpy", "onnxruntime", "soundfile", "soxr", "tokenizers", "msgspec"} <= names
+    found = wheels(tmp_path)
+    names = {wheel.split("-")[0].lower().replace("_", "-") for wheel in found}
+    assert {"numpy", "onnxruntime", "soundfile", "soxr", "tokenizers", "msgspec", "uvicorn", "wyoming"} <= names
     assert names.isdisjoint(HEAVY)
-    assert all(wheel.endswith(("aarch64.whl", "-none-any.whl")) for wheel in wheels)
+    assert all(wheel.endswith(("aarch64.whl", "-none-any.whl")) for wheel in found)
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.14"])
+def test_an_arm_host_has_the_wheels_of_the_export(index, python, tmp_path):
+    """Without what they require: pip would look at this machine, not at the host, to choose torch's CUDA packages."""
+    done = resolve(python, 41, tmp_path, "--no-deps", *EXTRAS["export"])
+    assert done.returncode == 0, done.stderr
+    assert len(wheels(tmp_path)) == len(EXTRAS["export"])

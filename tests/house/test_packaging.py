@@ -16,9 +16,11 @@ import pytest
 import voxrill
 from tests.command_line import clean_environment
 from tests.places import ROOT
+from voxrill.runtime.errors import MissingDependency
 from voxrill.runtime.version import VERSION
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 HEAVY = ("torch", "onnx", "onnxscript", "transformers", "optimum")
 PACKAGE = ROOT / "src" / "voxrill"
 
@@ -30,6 +32,37 @@ def run(*command, **options):
 def test_the_device_side_depends_on_no_heavy_package():
     names = {re.split(r"[^A-Za-z0-9_-]", line)[0] for line in PROJECT["project"]["dependencies"]}
     assert names.isdisjoint({*HEAVY, "optimum-onnx"})
+
+
+def test_every_python_that_is_supported_is_named_everywhere():
+    """Its range, the classifiers, and what `make` looks for."""
+    low, high = map(int, re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["project"]["requires-python"]).groups())
+    minors = range(low, high)
+    prefix = "Programming Language :: Python :: 3."
+    classifiers = [line.removeprefix(prefix) for line in PROJECT["project"]["classifiers"] if line.startswith(prefix)]
+    assert classifiers == [str(minor) for minor in minors]
+    names = " ".join(f"python3.{minor}" for minor in minors)
+    assert f"find_python 3,{low} 3,{high - 1} $(or $(PYTHON),{names} python3)" in MAKEFILE
+    assert f"Python 3.{low} to 3.{high - 1}" in MAKEFILE
+
+
+def test_every_extra_is_installed_for_the_tests():
+    """Except those of development, which are dependency groups and not in the wheel."""
+    extras = re.search(r"^EXTRAS := (.*)$", MAKEFILE, re.MULTILINE)[1].split(",")
+    assert sorted(extras) == sorted(PROJECT["project"]["optional-dependencies"])
+    assert {"dev", "test", "lint"} <= set(PROJECT["dependency-groups"])
+
+
+def test_what_an_extra_does_not_bring_here_is_not_said_to_come_with_it(monkeypatch):
+    """Every requirement that is left out from some Python on has an error that names the last Python with it."""
+    lines = [line for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra]
+    until = dict(re.findall(r"^([\w-]+).*python_version < '3\.(\d+)'$", "\n".join(lines), re.MULTILINE))
+    assert until == {"pocketsphinx": "14"}
+    for package, minor in until.items():
+        monkeypatch.setattr("voxrill.runtime.errors.sys.version_info", (3, int(minor) - 1, 0))
+        assert "pip install" in MissingDependency("pebble", package).remedy
+        monkeypatch.setattr("voxrill.runtime.errors.sys.version_info", (3, int(minor), 0))
+        assert f"use Python 3.{int(minor) - 1}" in MissingDependency("pebble", package).remedy
 
 
 def test_the_version_is_written_once():

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests import signals
+from voxrill.runtime.errors import MissingDependency
 
 
 @pytest.fixture(scope="module")
 def judge(recipe):
-    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
+    pytest.importorskip("pocketsphinx", reason=str(MissingDependency("pebble", "pocketsphinx")))
     return recipe("judge")
 
 

@@ -13,6 +13,7 @@ import soxr
 import voxrill
 from tests.places import ROOT
 from voxrill.runtime.bundle.builtin import open_builtin, pebble_world
+from voxrill.runtime.errors import MissingDependency
 
 CLIPS = ROOT / "tests" / "pebble"
 HELD_OUT = json.loads((CLIPS / "held_out.json").read_text(encoding="utf-8"))
@@ -58,7 +59,7 @@ def test_it_answers_in_words(heard):
 @pytest.fixture(scope="module")
 def judge(recipe):
     """An independent recogniser: samples at 24 kHz to the sentence of the world they say."""
-    pytest.importorskip("pocketsphinx", reason="the pebble extra is not installed")
+    pytest.importorskip("pocketsphinx", reason=str(MissingDependency("pebble", "pocketsphinx")))
     judging = recipe("judge")
     hears = judging.sentence_judge(judging.world_sentences())
     return lambda samples: hears(samples, 24_000)
