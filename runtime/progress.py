@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from voxrill.runtime.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -36,7 +38,7 @@ def step_progress(console: Console, what: str) -> Iterator[Progress]:
 
     columns = (
         bars.SpinnerColumn(),
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),  # it may be a file's name
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
         bars.TimeElapsedColumn(),
@@ -45,6 +47,6 @@ def step_progress(console: Console, what: str) -> Iterator[Progress]:
         task = bar.add_task(what, total=None)
 
         def step(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
+            bar.update(task, description=printable(stage), completed=done, total=total)
 
         yield step

@@ -22,7 +22,7 @@ from voxrill.runtime.apps.documents.citations import LONGEST, Citation, Citation
 from voxrill.runtime.apps.documents.index import Index, default_place
 from voxrill.runtime.apps.documents.passages import OVERLAP, SIZE, split
 from voxrill.runtime.apps.documents.reader import Unreadable, read_blocks
-from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.errors import DataError, UsageError, VoxrillError
 
 
 def count(text):
@@ -190,7 +190,7 @@ def test_only_what_changed_is_read(docs, opened, monkeypatch):
         os.utime(docs / name, (1, 1))
     assert opened.update().read == ["a.txt", "b.txt", "c.txt"]
     read = []
-    monkeypatch.setattr(indexing, "content", lambda path: read.append(path.name) or folder.content(path))
+    monkeypatch.setattr(indexing, "content", lambda docs, name: read.append(name) or folder.content(docs, name))
     assert opened.update().unchanged == ["a.txt", "b.txt", "c.txt"] and read == []
     (docs / "b.txt").write_text("other words")
     os.utime(docs / "c.txt", (2, 2))  # touched only
@@ -236,6 +236,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(docs, opened):
     assert update.refused == {
         "binary.txt": "binary, not text",
         "gone.txt": "No such file or directory",
+        "loop": "a link to a folder",
         "photo.jpg": "not .txt, .md, .rst, .html, .htm",
         "pipe.txt": "not a regular file",
     }
@@ -281,7 +282,7 @@ def test_the_index_of_a_folder_lies_in_the_cache(docs, tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [b"years of work" * 100, b"SQLite format 3\0 and nothing"], ids=["text", "cut"])
 def test_a_file_that_is_no_index_is_left_alone(docs, tmp_path, content):
     (tmp_path / "thesis").write_bytes(content)
-    with pytest.raises(UsageError, match="thesis is not an index"):
+    with pytest.raises(DataError, match="thesis is not an index"):
         Index(docs, count, "words", tmp_path / "thesis")
     assert (tmp_path / "thesis").read_bytes() == content
 
@@ -290,7 +291,7 @@ def test_another_program_s_database_is_left_alone(docs, tmp_path):
     other = sqlite3.connect(tmp_path / "mail.sqlite3")
     other.execute("CREATE TABLE mails (text)")
     other.close()
-    with pytest.raises(UsageError, match="another program's database"):
+    with pytest.raises(DataError, match="another program's database"):
         Index(docs, count, "words", tmp_path / "mail.sqlite3")
 
 

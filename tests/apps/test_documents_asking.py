@@ -338,7 +338,7 @@ def test_the_built_in_model_shows_passages_and_does_not_pretend_to_read(cli):
         (("x", "--docs", "good", "-o", "-"), ("stdout is taken",)),
         (("x", "--docs", "good", "--quote", "-o", "a.wav"), ("--quote",)),
         (("x", "--docs", "good", "-o", "a.wav", "--voice", "nobody"), ("no voice",)),
-        (("x", "--docs", "good", "--index", "good"), ("cannot be used",)),
+        (("x", "--docs", "good", "--index", "good"), ("not a regular file",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -165,5 +165,5 @@ def _sentences(answer: Answer) -> list[str]:
     """What is said aloud: each sentence by itself, since one speech has a limit, and citations are for the eye."""
     text = answer.text
     for citation in answer.citations:
-        text = re.sub(rf"\s*\[{re.escape(str(citation))}\]", "", text)
+        text = re.sub(rf"(?<!\s)\s*+\[{re.escape(str(citation))}\]", "", text)
     return [sentence for sentence in _SENTENCE_END.split(text.strip()) if any(map(str.isalnum, sentence))]

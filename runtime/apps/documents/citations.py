@@ -1,4 +1,4 @@
-"""Citations: what the model writes in brackets, held to the passages that it was given.
+"""Citations: what the model writes in brackets, compared with the passages that it was given.
 
 In: an answer's text, in pieces as it is made, and the sources. Out: the same text in which every citation is of a file
 and lines that the model was given. It writes a passage's number, `[2]` or `[1, 3]`, and that becomes
@@ -16,13 +16,13 @@ from collections.abc import Sequence
 import msgspec
 
 from voxrill.runtime.apps.documents.reader import READABLE
+from voxrill.runtime.printable import printable
 
 LONGEST = 200
 """Characters within which a bracket has to be closed; the text after an open one waits for that."""
 
-_BRACKET = re.compile(r"\s*\[")
 _NUMBERS = re.compile(r"\s*(\d{1,6})(?:\s*[,;]\s*\d{1,6})*\s*")
-_LINES = re.compile(r"\s*(.+?)\s*,?\s*lines?\s*(\d{1,9})(?:\s*[-–]\s*(\d{1,9}))?\s*", re.DOTALL)
+_LINES = re.compile(r"lines?\s*+(\d{1,9})(?:\s*+[-–]\s*+(\d{1,9}))?\s*+$")
 
 
 class Citation(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class Citation(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         lines = f"line {self.first}" if self.first == self.last else f"lines {self.first}-{self.last}"
-        return f"{self.file}, {lines}"
+        return f"{printable(self.file)}, {lines}"
 
 
 class CitationFilter:
@@ -60,48 +60,45 @@ class CitationFilter:
 
     def flush(self) -> str:
         """What is left when the answer has ended."""
-        bracket = _BRACKET.match(self._held)
-        rest = self._held if bracket is None else self._unclosed(bracket[0], self._held[bracket.end() :])
+        space, bracket, within = self._held.partition("[")
         self._held = ""
-        return rest
+        return self._unclosed(space, within) if bracket else space
 
     def _step(self) -> str | None:
         """The next certain part of what is held; None where the next characters decide."""
-        bracket = _BRACKET.search(self._held)
-        if bracket is None:
-            certain = self._held.rstrip()
-            self._held = self._held[len(certain) :]
-            return certain or None
-        if bracket.start():
-            return self._take(bracket.start())
-        furthest = bracket.end() + LONGEST
-        end = re.search(r"[\[\]]", self._held[bracket.end() : furthest])
+        text, bracket, _ = self._held.partition("[")
+        certain = text.rstrip()  # the space in front of a citation goes with it if the citation does not exist
+        if certain or not bracket:
+            return self._take(len(certain)) or None
+        begin = len(text) + 1
+        furthest = begin + LONGEST
+        end = re.search(r"[\[\]]", self._held[begin:furthest])
         if end is None:
             if len(self._held) < furthest:
                 return None
-            return self._unclosed(bracket[0], self._take(furthest)[bracket.end() :])
-        whole = self._take(bracket.end() + end.start())
+            return self._unclosed(text, self._take(furthest)[begin:])
+        within = self._take(begin + end.start())[begin:]
         if end[0] == "[":
-            return self._unclosed(bracket[0], whole[bracket.end() :])
+            return self._unclosed(text, within)
         self._take(1)
-        return self._closed(bracket[0], whole[bracket.end() :])
+        return self._closed(text, within)
 
     def _take(self, length: int) -> str:
         taken, self._held = self._held[:length], self._held[length:]
         return taken
 
-    def _closed(self, bracket: str, within: str) -> str:
-        """A bracket and what is within it, as it is to stand in the text; "" for a citation that does not exist."""
+    def _closed(self, space: str, within: str) -> str:
+        """A bracket as it appears in the text, with the space in front; "" for a citation that does not exist."""
         if not _reads_as_citation(within):
-            return f"{bracket}{within}]"
+            return f"{space}[{within}]"
         cited = self._cited(within)
         self.citations += [citation for citation in cited if citation not in self.citations]
-        return bracket[:-1] + " ".join(f"[{citation}]" for citation in cited) if cited else ""
+        return space + " ".join(f"[{citation}]" for citation in cited) if cited else ""
 
-    def _unclosed(self, bracket: str, within: str) -> str:
+    def _unclosed(self, space: str, within: str) -> str:
         """A bracket that nothing closes is left out, and with it what would read as a citation."""
         if not _reads_as_citation(within):
-            return bracket[:-1] + within
+            return space + within
         self.removed.append(f"[{within}")
         return ""
 
@@ -111,11 +108,10 @@ class CitationFilter:
             numbers = [int(number) for number in re.findall(r"\d+", within)]
             self.removed += [f"[{number}]" for number in numbers if not 1 <= number <= len(self._sources)]
             return [self._sources[number - 1] for number in numbers if 1 <= number <= len(self._sources)]
-        named = _LINES.fullmatch(within)
-        if named:
-            wanted = Citation(named[1], int(named[2]), int(named[3] or named[2]))
-            if any(_holds(source, wanted) for source in self._sources):
-                return [wanted]
+        wanted = _named(within)
+        for source in self._sources:
+            if wanted is not None and _holds(source, wanted):
+                return [Citation(source.file, wanted.first, wanted.last)]
         self.removed.append(f"[{within}]")
         return []
 
@@ -124,6 +120,15 @@ def _reads_as_citation(within: str) -> bool:
     return any(character.isnumeric() for character in within) or any(ending in within.lower() for ending in READABLE)
 
 
+def _named(within: str) -> Citation | None:
+    """A file and its lines, as `kettle.md, lines 3-9`; None for anything else."""
+    lines = _LINES.search(within)
+    if lines is None:
+        return None
+    file = within[: lines.start()].strip().removesuffix(",").rstrip()
+    return Citation(file, int(lines[1]), int(lines[2] or lines[1])) if file else None
+
+
 def _holds(source: Citation, wanted: Citation) -> bool:
-    """Whether lines are among those of a source."""
-    return source.file == wanted.file and source.first <= wanted.first <= wanted.last <= source.last
+    """Whether lines are among those of a source. Its file is named as the model was shown it."""
+    return printable(source.file) == wanted.file and source.first <= wanted.first <= wanted.last <= source.last

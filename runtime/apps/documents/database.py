@@ -1,18 +1,32 @@
-"""The index's file: an SQLite database with a write-ahead log, and its errors as ours."""
+"""The index's file: an SQLite database with a write-ahead log, and its errors as ours.
+
+A file may be damaged, or made to look like an index: its tables have to be ours to the letter, without triggers and
+views, and what is read from them has to be of its type.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
-from voxrill.runtime.errors import UsageError, VoxrillError
+import msgspec
+
+from voxrill.runtime.errors import DataError, UsageError, VoxrillError
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
 
 APPLICATION = 0x766F7864  # "voxd", so that another program's database is not taken for an index
 PATIENCE = 60.0  # seconds to wait for another process that is writing
 RETRY = 0.01  # seconds between two attempts where SQLite does not wait by itself
+
+LARGEST_NUMBER = 2**63 - 1  # that SQLite keeps
+
+_ELSEWHERE = "Give another place: --index FILE"
+_AGAIN = "Remove it if it was an index: it is made again"
 
 SCHEMA = """
 CREATE TABLE files (
@@ -38,14 +52,17 @@ def open_database(place: Path) -> sqlite3.Connection:
     """Open an index's file, or make it; only its owner may read it, since it holds the documents' text.
 
     Raises:
-        UsageError: it is something else, or cannot be written.
+        DataError: it is something else.
+        UsageError: it cannot be written.
         VoxrillError: this Python's SQLite lacks FTS5.
     """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.touch(mode=0o600)
     except OSError as error:
-        raise UsageError(f"{place} cannot be written: {error.strerror}", "Give another place: --index FILE") from None
+        raise UsageError(f"{place} cannot be written: {error.strerror}", _ELSEWHERE) from None
+    if not place.is_file():
+        raise UsageError(f"{place} is not a regular file", _ELSEWHERE)
     with told(place):
         database = sqlite3.connect(place, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
         try:
@@ -57,18 +74,34 @@ def open_database(place: Path) -> sqlite3.Connection:
 
 
 def _prepare(database: sqlite3.Connection, place: Path) -> None:
+    database.execute("PRAGMA trusted_schema = OFF")
     _write_ahead(database)
     database.execute("PRAGMA synchronous = NORMAL")  # with WAL a power cut may lose the last files, never the index
     with transaction(database):
         (application,) = database.execute("PRAGMA application_id").fetchone()
         (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application != APPLICATION and tables:
-            raise UsageError(f"{place} is another program's database", "Give another place: --index FILE")
+            raise DataError(f"{place} is another program's database", _ELSEWHERE)
         if not tables:
             for statement in SCHEMA.split(";\n"):
                 database.execute(statement)
             database.execute(f"PRAGMA application_id = {APPLICATION}")
         database.execute(VECTORS)
+        if _tables(database) != _our_tables():
+            raise DataError(f"{place} is not an index as this Voxrill makes it", _AGAIN)
+
+
+def _our_tables() -> set[tuple[str, str, str]]:
+    with closing(sqlite3.connect(":memory:")) as database:
+        for statement in (*SCHEMA.split(";\n"), VECTORS):
+            database.execute(statement)
+        return _tables(database)
+
+
+def _tables(database: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """Kind, name and SQL of all that a database holds, but for the tables that FTS5 makes for itself."""
+    rows = database.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master").fetchall()
+    return {(kind, name, sql) for kind, name, sql in rows if kind != "table" or not str(name).startswith("words_")}
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:
@@ -107,11 +140,20 @@ def told(place: Path) -> Iterator[None]:
                 "this Python's SQLite was built without FTS5, its search by words",
                 "Use a Python that has it: those of python.org, Debian, Homebrew, conda and uv do",
             ) from None
-        raise UsageError(f"the index {place} cannot be used: {error}", "Give another place: --index FILE") from None
-    except sqlite3.DatabaseError as error:
-        raise UsageError(
-            f"{place} is not an index that can be read ({error})", "Remove it, if it was one: it is made again"
-        ) from None
+        raise UsageError(f"the index {place} cannot be used: {error}", _ELSEWHERE) from None
+    except (sqlite3.DatabaseError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        # UnicodeDecodeError: SQLite's own message quoted the bytes of a damaged name.
+        raise DataError(f"{place} is not an index that can be read ({error})", _AGAIN) from None
+
+
+def checked_row(row: Any, kind: type[Row]) -> Row:
+    """A row of the index, whose columns SQLite would let be of any type.
+
+    Raises:
+        msgspec.ValidationError: one is of another type, which `told` takes for a damaged index.
+    """
+    found: Row = msgspec.convert(row, kind)
+    return found
 
 
 def quoted(word: str) -> str:

@@ -23,9 +23,16 @@ from types import TracebackType
 import platformdirs
 
 from voxrill.runtime.apps.documents import passages
-from voxrill.runtime.apps.documents.database import open_database, quoted, told, transaction
+from voxrill.runtime.apps.documents.database import (
+    LARGEST_NUMBER,
+    checked_row,
+    open_database,
+    quoted,
+    told,
+    transaction,
+)
 from voxrill.runtime.apps.documents.embeddings import Embedder
-from voxrill.runtime.apps.documents.folder import content, file_names, status
+from voxrill.runtime.apps.documents.folder import content, list_files, status
 from voxrill.runtime.apps.documents.nearest import Nearest
 from voxrill.runtime.apps.documents.passages import Passage
 from voxrill.runtime.apps.documents.questions import search_words
@@ -159,17 +166,18 @@ class Index:
         Raises:
             UsageError: no file of the folder can be read (the message says why), or the index cannot be written.
         """
-        self.updated = update = Update()
-        present = list(file_names(self.folder))
+        found = list_files(self.folder)
+        self.updated = update = Update(refused=found.refused)
         with told(self.place):
-            for done, name in enumerate(present):
-                progress(name, done, len(present))
+            for done, name in enumerate(found.files):
+                progress(name, done, len(found.files))
                 try:
                     (update.read if self._take_in(name) else update.unchanged).append(name)
                 except Unreadable as reason:
                     update.refused[name] = str(reason)
             kept = {*update.read, *update.unchanged}
-            for (name,) in self._database.execute("SELECT name FROM files").fetchall():
+            for row in self._database.execute("SELECT name FROM files").fetchall():
+                (name,) = checked_row(row, tuple[str])
                 if name not in kept:
                     with transaction(self._database):
                         self._forget(name)
@@ -227,8 +235,7 @@ class Index:
             " JOIN files ON files.id = passages.file WHERE words.rowid = ?",
             (passage,),
         ).fetchone()
-        file, first, last, heading, text = row
-        return FoundPassage(file, first, last, heading, text, coverage, similarity)
+        return FoundPassage(*checked_row(row, tuple[str, int, int, str, str]), coverage, similarity)
 
     def _weight(self, word: str) -> float:
         """How much a word counts: the rarer in the folder, the more; one that is nowhere counts most.
@@ -253,13 +260,13 @@ class Index:
         Raises:
             Unreadable: it cannot be taken in.
         """
-        path, read_ns = self.folder / name, time.time_ns()
-        now, before = status(path), self._stamp(name)
+        read_ns = time.time_ns()
+        now, before = status(self.folder, name), self._stamp(name)
         made = before is not None and before.made_by == self._made_by
         if made and before and _untouched(before, now):
             return False
-        whole = content(path)
-        stamp = _Stamp(now.st_size, now.st_mtime_ns, read_ns, hashlib.sha256(whole).hexdigest(), self._made_by)
+        whole = content(self.folder, name)
+        stamp = _Stamp(now.st_size, _kept_time(now), read_ns, hashlib.sha256(whole).hexdigest(), self._made_by)
         same = made and before is not None and before.hash == stamp.hash
         cut = [] if same else list(passages.split(read_blocks(name, whole), self._count))
         with transaction(self._database):
@@ -276,7 +283,7 @@ class Index:
     def _stamp(self, name: str) -> _Stamp | None:
         query = "SELECT size, mtime_ns, read_ns, hash, made_by FROM files WHERE name = ?"
         row = self._database.execute(query, (name,)).fetchone()
-        return row and _Stamp(*row)
+        return None if row is None else _Stamp(*checked_row(row, tuple[int, int, int, str, str]))
 
     def _add(self, name: str, stamp: _Stamp, cut: Sequence[Passage]) -> None:
         file = self._database.execute(
@@ -302,8 +309,13 @@ class Index:
 
 def _untouched(before: _Stamp, now: os.stat_result) -> bool:
     """Whether size and time say that a file is as it was, and were old enough to tell when it was read."""
-    same = (before.size, before.mtime_ns) == (now.st_size, now.st_mtime_ns)
+    same = (before.size, before.mtime_ns) == (now.st_size, _kept_time(now))
     return same and before.mtime_ns + _YOUNG < before.read_ns
+
+
+def _kept_time(now: os.stat_result) -> int:
+    """When a file changed, in ns; a date that SQLite has no room for (after 2262) is as near to it as can be."""
+    return max(-LARGEST_NUMBER, min(now.st_mtime_ns, LARGEST_NUMBER))
 
 
 def _nothing(folder: Path, refused: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from voxrill.runtime.apps.documents.database import transaction
-from voxrill.runtime.apps.documents.embeddings import Embedder
+from voxrill.runtime.apps.documents.embeddings import Embedder, Floats
 from voxrill.runtime.progress import Progress
 
 TOGETHER = 64
@@ -63,9 +63,16 @@ class Nearest:
         rows = self._database.execute("SELECT passage, vector FROM vectors WHERE model = ?", (self._embedder.identity,))
         best: list[tuple[float, int]] = []
         while piece := rows.fetchmany(_PIECE):
-            vectors = np.frombuffer(b"".join(row[1] for row in piece), _STORED).reshape(len(piece), -1)
-            nearness = vectors.astype(np.float32) @ asked
+            nearness = _vectors([row[1] for row in piece], asked.size) @ asked
             largest = np.argsort(-nearness, kind="stable")[:most]
             best += [(float(nearness[at]), piece[at][0]) for at in largest]
             best = sorted(best, key=lambda one: (-one[0], one[1]))[:most]
         return {passage: cosine for cosine, passage in best}
+
+
+def _vectors(stored: Sequence[object], size: int) -> Floats:
+    """Vectors of `size` numbers as they are kept, (vectors, size); a damaged index holds others."""
+    whole = [vector for vector in stored if isinstance(vector, bytes) and len(vector) == size * _STORED().itemsize]
+    if len(whole) < len(stored):
+        raise sqlite3.DatabaseError("a passage's vector is not one")
+    return np.frombuffer(b"".join(whole), _STORED).reshape(len(whole), size).astype(np.float32)

@@ -8,7 +8,7 @@ share is in one of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from voxrill.runtime.apps.documents.reader import TextBlock
@@ -20,6 +20,13 @@ SIZE = 200
 """Tokens of a passage at most: five of them are 1,000 positions."""
 OVERLAP = 40
 """Tokens of a passage's end that the next one may begin with."""
+
+LONGEST_HEADING = 200
+"""Characters of a heading that the passages under it carry: each of them carries it."""
+
+_LONGEST_TOKEN = 64
+"""Characters that one token may stand for. A text with more than that for each token allowed is cut without counting:
+a tokenizer takes gigabytes for a word of 30 MB."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +45,50 @@ class _Sized:
     tokens: int
 
 
-def split(blocks: Sequence[TextBlock], count: Count, size: int = SIZE, overlap: int = OVERLAP) -> Iterator[Passage]:
+def split(blocks: Iterable[TextBlock], count: Count, size: int = SIZE, overlap: int = OVERLAP) -> Iterator[Passage]:
     """The passages of a document, in order."""
-    heading = ""
-    section: list[_Sized] = []
+    packing = _Packing(size, overlap)
     for block in blocks:
         if block.heading:
-            yield from _packed(section, heading, size, overlap)
-            heading, section = block.text, []
-        section += [_Sized(part, count(part.text)) for part in _fitting(block, count, size)]
-    yield from _packed(section, heading, size, overlap)
+            yield from packing.ended()
+            packing.heading = block.text[:LONGEST_HEADING].rstrip()
+        for part in _fitting(block, count, size):
+            yield from packing.add(_Sized(part, count(part.text)))
+    yield from packing.ended()
 
 
-def _packed(section: list[_Sized], heading: str, size: int, overlap: int) -> Iterator[Passage]:
-    """A section's blocks in passages of at most `size` tokens."""
-    taken: list[_Sized] = []
-    for sized in section:
-        if taken and _tokens(taken) + sized.tokens > size:
-            yield _passage(taken, heading)
-            taken = _tail(taken, min(overlap, size - sized.tokens))
-        taken.append(sized)
-    if any(not sized.block.heading for sized in taken):  # a heading with nothing under it answers no question
-        yield _passage(taken, heading)
+class _Packing:
+    """The blocks of a section that are not yet in a passage of at most `size` tokens."""
+
+    def __init__(self, size: int, overlap: int) -> None:
+        self.heading = ""
+        self._size, self._overlap = size, overlap
+        self._taken: list[_Sized] = []
+        self._tokens = 0
+
+    def add(self, sized: _Sized) -> Iterator[Passage]:
+        """Take one more block, after the passage that it has no room in."""
+        if self._taken and self._tokens + sized.tokens > self._size:
+            yield _passage(self._taken, self.heading)
+            self._taken = _tail(self._taken, min(self._overlap, self._size - sized.tokens))
+            self._tokens = sum(kept.tokens for kept in self._taken)
+        self._taken.append(sized)
+        self._tokens += sized.tokens
+
+    def ended(self) -> Iterator[Passage]:
+        """The rest of the section, unless it is a heading with nothing under it, which answers no question."""
+        if any(not sized.block.heading for sized in self._taken):
+            yield _passage(self._taken, self.heading)
+        self._taken, self._tokens = [], 0
 
 
 def _tail(taken: list[_Sized], most: int) -> list[_Sized]:
-    """The last blocks that are at most so many tokens together."""
-    kept: list[_Sized] = []
-    for sized in reversed(taken):
-        if _tokens(kept) + sized.tokens > most:
-            break
-        kept.insert(0, sized)
-    return kept
-
-
-def _tokens(taken: list[_Sized]) -> int:
-    return sum(sized.tokens for sized in taken)
+    """The last blocks that are at most `most` tokens together."""
+    start, tokens = len(taken), 0
+    while start and tokens + taken[start - 1].tokens <= most:
+        start -= 1
+        tokens += taken[start].tokens
+    return taken[start:]
 
 
 def _passage(taken: list[_Sized], heading: str) -> Passage:
@@ -82,11 +97,11 @@ def _passage(taken: list[_Sized], heading: str) -> Passage:
 
 
 def _fitting(block: TextBlock, count: Count, size: int) -> Iterator[TextBlock]:
-    """A block in parts that each fit: lines where it has as many as it stands on, and of a long line words.
+    """A block in parts that each fit: its lines, or the words of a long line.
 
-    Pieces are counted by themselves, once: together they are at most that long.
+    Each piece is counted by itself, once: together they have at most the sum of their tokens.
     """
-    if count(block.text) <= size:
+    if _fits(block.text, count, size):
         yield block
         return
     part: list[TextBlock] = []
@@ -101,22 +116,26 @@ def _fitting(block: TextBlock, count: Count, size: int) -> Iterator[TextBlock]:
     yield _joined(part)
 
 
+def _fits(text: str, count: Count, size: int) -> bool:
+    return len(text) <= size * _LONGEST_TOKEN and count(text) <= size
+
+
 def _pieces(block: TextBlock, count: Count, size: int) -> Iterator[TextBlock]:
     """The lines of a block, and the words of the long ones, each with the white space after it."""
     lines = block.text.split("\n")
-    placed = len(lines) == block.last - block.first + 1  # else HTML: which word is on which of its lines is not known
+    placed = len(lines) == block.last - block.first + 1  # not in HTML: which word is on which of its lines is not known
     for at, line in enumerate(lines):
         first, last = (block.first + at, block.first + at) if placed else (block.first, block.last)
-        pieces = [f"{line}\n"] if count(line) <= size else _words(f"{line}\n", max(1, size // 4))
+        pieces = [f"{line}\n"] if _fits(line, count, size) else _words(f"{line}\n", max(1, size // 4))
         for piece in pieces:
             yield TextBlock(first, last, piece)
 
 
 def _words(line: str, longest: int) -> Iterator[str]:
-    """Words with what follows them, cut to so many characters: Chinese has no spaces, and data no words."""
-    for word in re.findall(r"\S+\s*|\s+", line):
-        for start in range(0, len(word), longest):
-            yield word[start : start + longest]
+    """Words with the space after them, cut to `longest` characters: Chinese has no spaces, and data no words."""
+    for word in re.finditer(r"\S+\s*|\s+", line):
+        for start in range(word.start(), word.end(), longest):
+            yield line[start : min(start + longest, word.end())]
 
 
 def _joined(part: list[TextBlock]) -> TextBlock:

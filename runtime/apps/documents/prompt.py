@@ -16,8 +16,9 @@ import msgspec
 from voxrill.runtime.apps.documents import passages
 from voxrill.runtime.apps.documents.citations import Citation
 from voxrill.runtime.apps.documents.index import FoundPassage
-from voxrill.runtime.apps.documents.reader import Unreadable, read_blocks
-from voxrill.runtime.errors import ContextFull, UsageError
+from voxrill.runtime.apps.documents.reader import LARGEST, Unreadable, read_blocks
+from voxrill.runtime.bounded_read import read_bytes
+from voxrill.runtime.errors import ContextFull, DataError
 
 INSTRUCTIONS = (
     "Answer the question from the numbered passages below, and from nothing else. After each statement put the number "
@@ -79,17 +80,16 @@ def document_prompt(path: Path, count: passages.Count) -> DocumentPrompt:
     """A prompt of one whole document, cut into numbered passages that do not overlap.
 
     Raises:
-        UsageError: it cannot be read as a document, or nothing is in it.
+        DataError: it cannot be read as a document, or nothing is in it.
     """
     try:
-        blocks = read_blocks(path.name, path.read_bytes())
-    except (OSError, Unreadable) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{path} cannot be read as text: {reason}", "Give a text file in UTF-8") from None
+        blocks = read_blocks(path.name, read_bytes(path, LARGEST))
+    except Unreadable as reason:
+        raise DataError(f"{path} cannot be read as text: {reason}", "Give a text file in UTF-8") from None
     cut = passages.split(blocks, count, overlap=0)
     sources = tuple(QuotedSource(Citation(path.name, p.first, p.last), p.heading, p.text) for p in cut)
     if not sources:
-        raise UsageError(f"{path} holds no text", "Give a document with words in it")
+        raise DataError(f"{path} holds no text", "Give a document with words in it")
     return DocumentPrompt(system_prompt(sources), sources)
 
 

@@ -1,7 +1,8 @@
 """A document to blocks: headings and paragraphs, each with the lines of the file it stands on.
 
-In: a text, Markdown, reST or HTML file. Out: `TextBlock`s in order. Headings are marked, because passages are
-split there and carry the one they stand under. Markup inside a paragraph is left as it is written, except HTML's.
+In: a text, Markdown, reST or HTML file. Out: `TextBlock`s in order, each made when it is asked for. Headings are
+marked, because passages are split there and carry the one they stand under. Markup inside a paragraph is left as it is
+written, except HTML's. A file may hold anything, so time and memory grow with its length and no faster.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
+
+from voxrill.runtime.apps.documents.html import html_parts, plain
 
 READABLE = (".txt", ".md", ".rst", ".html", ".htm")
 """Endings of the files that are read; everything else is refused by name."""
@@ -18,20 +20,22 @@ READABLE = (".txt", ".md", ".rst", ".html", ".htm")
 LARGEST = 32 << 20
 """Bytes of the largest file that is read: some ten times the text of a thick handbook."""
 
-_MARKDOWN_HEADING = re.compile(r" {0,3}#{1,6}\s+(.*?)\s*#*\s*$")
+LONGEST_PARAGRAPH = 1000
+"""Lines of a block at most: a longer one is a table or a log, and is cut."""
+
+_MARKDOWN_HEADING = re.compile(r" {0,3}#{1,6}(?=\s)")
 _UNDERLINES = {".md": re.compile(r"([=-])\1{2,}\s*$"), ".rst": re.compile(r"([=\-~^\"'`#*+])\1{2,}\s*$")}
 _FENCE = re.compile(r"\s*(```|~~~)")
 
-
 _CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
-"""Read as spaces: a form feed is no new line to an editor, and an escape must not reach the terminal."""
+"""Read as spaces: a form feed is no new line to an editor, and an escape code must not reach the terminal."""
 
 
 class Unreadable(Exception):
     """A file that is not taken in; its text says why, to be put after the file's name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TextBlock:
     """A heading or a paragraph: lines `first` to `last` of the file, from 1, and their text without the markup."""
 
@@ -41,16 +45,15 @@ class TextBlock:
     heading: bool = False
 
 
-def read_blocks(name: str, content: bytes) -> list[TextBlock]:
+def read_blocks(name: str, content: bytes) -> Iterator[TextBlock]:
     """The blocks of a file's content; its name says what kind it is.
 
     Raises:
         Unreadable: it holds something else than text, or text that is not Unicode.
     """
     text = _decoded(content)
-    if Path(name).suffix.lower() in (".html", ".htm"):
-        return _html_blocks(text)
-    return list(_text_blocks(text.split("\n"), Path(name).suffix.lower()))
+    ending = Path(name).suffix.lower()
+    return _html_blocks(text) if ending in (".html", ".htm") else _text_blocks(_lines(text), ending)
 
 
 def _decoded(content: bytes) -> str:
@@ -64,10 +67,19 @@ def _decoded(content: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
 
 
-def _text_blocks(lines: list[str], ending: str) -> Iterator[TextBlock]:
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text, one at a time: a list of them takes many times the text's memory."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
+
+
+def _text_blocks(lines: Iterator[str], ending: str) -> Iterator[TextBlock]:
     """Paragraphs end at empty lines; Markdown's and reStructuredText's headings are blocks of their own."""
     paragraph: list[str] = []
-    fenced = False
+    fenced, number = False, 0
 
     def ended(before: int) -> Iterator[TextBlock]:
         if paragraph:
@@ -77,32 +89,37 @@ def _text_blocks(lines: list[str], ending: str) -> Iterator[TextBlock]:
     for number, line in enumerate(lines, 1):
         if ending == ".md" and _FENCE.match(line):
             fenced = not fenced
-        heading = None if ending != ".md" or fenced else _MARKDOWN_HEADING.match(line)
-        if heading:
+        heading = None if ending != ".md" or fenced else _markdown_heading(line)
+        if heading is not None:
             yield from ended(number - 1)
-            yield TextBlock(number, number, heading[1], heading=True)
+            yield TextBlock(number, number, heading, heading=True)
         elif ending in _UNDERLINES and not fenced and _underlines(line, paragraph, _UNDERLINES[ending]):
             yield TextBlock(number - len(paragraph), number, paragraph[-1].strip(), heading=True)
             paragraph.clear()
         elif line.strip():
             paragraph.append(line.rstrip())
+            if len(paragraph) == LONGEST_PARAGRAPH:
+                yield from ended(number)
         else:
             yield from ended(number - 1)
-    yield from ended(len(lines))
+    yield from ended(number)
+
+
+def _markdown_heading(line: str) -> str | None:
+    """The text of a heading, without the number signs around it; None for another line."""
+    begin = _MARKDOWN_HEADING.match(line)
+    if begin is None:
+        return None
+    text = line[begin.end() :].strip()
+    return text.rstrip("#").rstrip()
 
 
 def _underlines(line: str, paragraph: list[str], mark: re.Pattern[str]) -> bool:
     """Whether a line makes a heading of the one above, as both kinds of markup write it; some have a line above too."""
-    *above, title = paragraph or [line]
-    return len(above) <= 1 and all(map(mark.match, [line, *above])) and not mark.match(title)
-
-
-def _html_blocks(text: str) -> list[TextBlock]:
-    parser = _HtmlReader()
-    parser.feed(text)
-    parser.close()
-    parser.end_block()
-    return parser.blocks
+    if not 1 <= len(paragraph) <= 2:
+        return False
+    *above, title = paragraph
+    return all(map(mark.match, [line, *above])) and not mark.match(title)
 
 
 _HEADINGS = frozenset({"title", "h1", "h2", "h3", "h4", "h5", "h6"})
@@ -113,45 +130,47 @@ _INLINE = frozenset(
 _UNSEEN = frozenset({"script", "style", "template", "noscript"})
 
 
-class _HtmlReader(HTMLParser):
-    """HTML to blocks: every tag that is not one of a running line's ends a block."""
+def _html_blocks(page: str) -> Iterator[TextBlock]:
+    """HTML to blocks: every tag ends one, except those that stand inside a line."""
+    reader = _HtmlReader()
+    line, counted = 1, 0
+    for part in html_parts(page):
+        if part.kind == "text":
+            line, counted = line + page.count("\n", counted, part.at), part.at
+            reader.read_text(part.value, line)
+        elif part.value in _UNSEEN:
+            reader.unseen = max(0, reader.unseen + (1 if part.kind == "start" else -1))
+        elif part.value not in _INLINE:
+            yield from reader.ended()
+            reader.heading = part.kind == "start" and part.value in _HEADINGS
+    yield from reader.ended()
+
+
+class _HtmlReader:
+    """The block that is being read: its words, and the lines they stand on.
+
+    unseen: elements that are open and that nobody sees; heading: whether it is one.
+    """
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.blocks: list[TextBlock] = []
+        self.unseen = 0
+        self.heading = False
         self._words: list[str] = []
-        self._lines: list[int] = []
-        self._heading = False
-        self._unseen = 0
+        self._first = self._last = 0
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        """A tag begins."""
-        if tag in _UNSEEN:
-            self._unseen += 1
-        elif tag not in _INLINE:
-            self.end_block()
-            self._heading = tag in _HEADINGS
-
-    def handle_endtag(self, tag: str) -> None:
-        """A tag ends."""
-        if tag in _UNSEEN:
-            self._unseen = max(0, self._unseen - 1)
-        elif tag not in _INLINE:
-            self.end_block()
-
-    def handle_data(self, data: str) -> None:
-        """Text between tags; its first line is where the parser stands."""
-        if self._unseen:
+    def read_text(self, text: str, line: int) -> None:
+        """Take in a text that begins on a line of the page."""
+        if self.unseen:
             return
-        line = self.getpos()[0]
-        for at, part in enumerate(data.split("\n")):
-            if part.strip():
-                self._lines.append(line + at)
-        self._words.append(data)
+        lines = [plain(raw) for raw in _lines(text)]
+        for number, words in enumerate(lines, line):
+            if words.strip():
+                self._first, self._last = self._first or number, number
+        self._words.append("\n".join(lines))
 
-    def end_block(self) -> None:
-        """What was read since the last block becomes one."""
+    def ended(self) -> Iterator[TextBlock]:
+        """What was read since the last block, as one."""
         text = " ".join("".join(self._words).split())
         if text:
-            self.blocks.append(TextBlock(self._lines[0], self._lines[-1], text, self._heading))
-        self._words, self._lines, self._heading = [], [], False
+            yield TextBlock(self._first, self._last, text, self.heading)
+        self._words, self._first, self._last, self.heading = [], 0, 0, False

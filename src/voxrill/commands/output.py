@@ -105,12 +105,12 @@ def size(count: int) -> str:
 @contextmanager
 def file_progress(verb: str, total: int) -> Iterator[bundles.Progress]:
     """A progress bar on stderr over the bytes of files."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(verb, total=total)
 
         def advance(file: str, done: int) -> None:
-            bar.update(task, advance=done, description=f"{verb} {file}")
+            bar.update(task, advance=done, description=printable(f"{verb} {file}"))
 
         yield advance
 
