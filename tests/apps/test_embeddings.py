@@ -16,7 +16,7 @@ import voxrill
 from voxrill.runtime.apps.documents import nearest
 from voxrill.runtime.apps.documents.embeddings import Embedder
 from voxrill.runtime.apps.documents.index import Index
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError
 
 MEANINGS = (("[PAD]", "[UNK]"), ("kettle", "teapot"), ("dog", "hound"), ("rent", "lease"), ("red", "crimson"))
 """Words that have one vector: those of a group; unknown ones and padding have another."""
@@ -175,7 +175,7 @@ def test_the_model_s_own_settings(sentences):
     assert np.allclose(asking.question("dog"), first.question("kettle"))
     assert np.allclose(asking.passages(["dog"]), first.passages(["dog"])) and asking.identity != first.identity
     pooling.write_text(json.dumps({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": False}))
-    with pytest.raises(UsageError, match="pools tokens"):
+    with pytest.raises(DataError, match="pools tokens"):
         Embedder(sentences)
 
 
@@ -212,16 +212,78 @@ def cut(folder, name):
 )
 def test_a_model_that_is_not_whole(sentences, change, name, words):
     change(sentences, name)
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(DataError, match=words):
         Embedder(sentences)
 
 
 def test_graphs_that_are_no_sentence_models(tmp_path, sentences):
-    with pytest.raises(UsageError, match="it wants pixels"):
+    with pytest.raises(DataError, match="it wants pixels"):
         Embedder(write_model(tmp_path / "pixels", inputs=("input_ids", "pixels")))
     (sentences / "sentence_bert_config.json").write_text("{")
-    with pytest.raises(UsageError, match=r"sentence_bert_config\.json cannot be read"):
+    with pytest.raises(DataError, match=r"sentence_bert_config\.json cannot be read"):
         Embedder(sentences)
+
+
+SETTINGS = ("sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json", "tokenizer.json")
+LIES = (
+    "[]", "null", "3", '"x"', "{", "", "\ufeff{}", "[" * 100_000, '{"a":' * 100_000, '{"prompts": ["x"]}',
+    '{"prompts": {"query": 3}}', '{"max_seq_length": -1}', '{"max_seq_length": 1e99}', '{"max_seq_length": "8"}',
+    f'{{"max_seq_length": {2**70}}}', '{"pooling_mode_cls_token": "yes"}', '{"padding": {"pad_id": -1}}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_folder_that_lies_about_its_settings(docs, sentences, name):
+    (sentences / "1_Pooling").mkdir()
+    for lie in LIES:
+        (sentences / name).write_text(lie)
+        try:
+            with opened(docs, sentences) as index:
+                index.update()
+                index.search("hound")
+        except DataError as error:
+            assert name in str(error)
+
+
+def test_a_tokenizer_of_other_tokens(docs, sentences):
+    known = json.loads((sentences / "tokenizer.json").read_text())
+    known["model"]["vocab"] = {"[PAD]": 0, "kettle": 999}
+    (sentences / "tokenizer.json").write_text(json.dumps(known))
+    with opened(docs, sentences) as index, pytest.raises(DataError, match="tokenizer beside"):
+        index.update()
+    known["model"]["vocab"]["[UNK]"] = 1000
+    (sentences / "tokenizer.json").write_text(json.dumps(known))
+    with opened(docs, sentences) as index, pytest.raises(DataError, match="cannot be run"):
+        index.update()
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "attributes", "words"),
+    [
+        ("Log", ["zero"], {}, "hold no numbers"),
+        ("Shape", ["input_ids"], {}, "no vectors"),
+        ("Transpose", ["zero"], {"perm": [1, 0, 2]}, "for"),
+        ("Slice", ["zero", "none", "none", "last"], {}, "no vectors"),
+        ("ReduceSum", ["zero"], {"keepdims": 0}, "no vectors"),
+    ],
+)
+def test_a_graph_that_gives_other_than_it_declares(docs, sentences, operator, inputs, attributes, words):
+    path = sentences / "onnx" / "model.onnx"
+    proto = onnx.load(path)
+    proto.graph.node[0].output[0] = "known"
+    proto.graph.node.append(helper.make_node("Sub", ["known", "known"], ["zero"]))
+    proto.graph.node.append(helper.make_node(operator, inputs, ["states"], **attributes))
+    for name, value in (("none", 0), ("last", 2)):
+        proto.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+    del proto.graph.output[0]
+    proto.graph.output.append(helper.make_tensor_value_info("states", _kind(operator), ("x", "y", "z")))
+    onnx.save_model(proto, str(path))
+    with pytest.raises(DataError, match=words), opened(docs, sentences) as index:
+        index.update()
+
+
+def _kind(operator):
+    return TensorProto.INT64 if operator == "Shape" else TensorProto.FLOAT
 
 
 def test_from_python_and_on_the_command_line(cli, docs, sentences, tmp_path):

@@ -32,7 +32,8 @@ def open_index(model: Engine, folder: Path, place: Path | None = None, embedding
     """The index of a folder, in passages that fit this model's tokenizer; `update` reads the documents.
 
     Raises:
-        UsageError: there is no such folder, or no sentence model in `embeddings`.
+        UsageError: there is no such folder.
+        DataError: `embeddings` is no sentence model, or the index's file no index.
     """
     embedder = None if embeddings is None else Embedder(embeddings, model.threads)
     tokenizer = model.manifest.files[TOKENIZER_FILE].sha256
