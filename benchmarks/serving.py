@@ -29,7 +29,8 @@ import psutil
 import websockets
 
 from benchmarks.machine import load_average, machine
-from voxrill.runtime.audio.audio_file import pcm16, read_audio
+from voxrill.runtime.audio.audio_file import read_audio
+from voxrill.runtime.audio.pcm import pcm16
 
 QUESTION = Path(__file__).parent.parent / "examples" / "question.wav"
 HEARD = "turn on the kitchen lights"

@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks.talk.asking import SpokenQuestion
 from benchmarks.talk.measuring import voiced
 from benchmarks.talk.sound_server import WIRE_RATE
-from voxrill.runtime.audio.audio_file import SOUND_FILES, read_audio
+from voxrill.runtime.audio.audio_file import read_audio
+from voxrill.runtime.audio.sound_kinds import SOUND_FILES
 from voxrill.runtime.errors import UsageError
 
 LIST = "held_out.json"

@@ -23,8 +23,9 @@ from voxrill.runtime.apps.subtitles import as_json
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.apps.transcription import transcribe_stream
 from voxrill.runtime.atomic_write import atomic_write
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, SOUND_FILES, read_pieces
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, read_pieces
 from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.audio.sound_kinds import SOUND_FILES
 from voxrill.runtime.bundle.bundle import Bundle, hash_file
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError, VoxrillError

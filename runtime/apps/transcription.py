@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from os import PathLike
-from typing import Unpack
+from typing import Unpack, cast
 
 import numpy as np
 
 from voxrill.runtime.apps.loops import before_loop
 from voxrill.runtime.apps.segments import AROUND, SEGMENT_SECONDS, Change, Segmenter, Span, in_blocks, without_overlap
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
-from voxrill.runtime.audio.audio_file import AudioSource, as_waveform, read_pieces
+from voxrill.runtime.audio.audio_file import AudioSource, as_waveform, is_file, read_pieces
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Floats
 from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
@@ -215,9 +214,10 @@ def pieces_of(sound: Sound) -> Iterator[Floats]:
     Raises:
         AudioFileError: it cannot be read, or is not usable sound.
     """
-    if isinstance(sound, str | PathLike):
+    if is_file(sound):
         yield from read_pieces(sound)
     elif isinstance(sound, np.ndarray | tuple):
         yield as_waveform(sound)
     else:
-        yield from (as_waveform(piece) for piece in sound if len(piece))
+        pieces = cast("Iterable[Floats]", sound)
+        yield from (as_waveform(piece) for piece in pieces if len(piece))

@@ -1,59 +1,366 @@
-"""Sound files and arrays in, mono float32 waveforms out; and waveforms back into WAV files.
+"""Sound files and arrays in, mono float32 waveforms out.
 
-Everything a user may hand to Voxrill as sound passes `read_audio` or `as_waveform`, so that the rest of the
-runtime meets one kind of array only: float32, mono, `[samples]`, finite, not empty. Files are decoded and
-resampled block by block: a three-hour recording never holds more than its own 16 kHz copy. WAV files are
-written beside their final name and renamed once whole, so no reader ever finds half a file.
+Everything a user may hand to Voxrill as sound passes `open_sound`, `read_audio` or `as_waveform`, so that the rest of
+the runtime meets one kind of array only: float32, mono, `[samples]`, finite, not empty. A file is opened once, decoded
+and resampled block by block: a three-hour recording never holds more than its own 16 kHz copy.
+
+A header may promise another length than the file has. What is there is read, and a `VoxrillWarning` says what is
+missing.
 """
 
+from __future__ import annotations
+
+import hashlib
 import math
 import os
-import secrets
-import struct
+import shutil
+import stat
+import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from contextlib import ExitStack, contextmanager
+from typing import Any, BinaryIO, Protocol, TypeGuard
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from voxrill.runtime.errors import AudioFileError, UsageError
+from voxrill.runtime.audio.ffmpeg import FfmpegFailed, ffmpeg_sound, has_ffmpeg
+from voxrill.runtime.audio.mixing import ChannelMixer
+from voxrill.runtime.audio.sound_headers import Checked, repaired
+from voxrill.runtime.audio.sound_kinds import BY_FFMPEG, FLAC, HEAD_BYTES, READABLE, SoundKind, kind_of, sniff
+from voxrill.runtime.errors import AudioFileError, UsageError, VoxrillWarning
 
 __all__ = [
     "SAMPLE_RATE",
-    "SOUND_FILES",
     "AudioSource",
-    "WavWriter",
+    "OpenSound",
     "as_waveform",
-    "pcm16",
+    "check_finite",
+    "check_rate",
+    "is_file",
+    "open_sound",
     "promised_seconds",
     "read_audio",
     "read_pieces",
     "resample",
-    "wav_header",
-    "write_wav",
 ]
 
 SAMPLE_RATE = 16000  # Hz: what the audio encoder hears
-SOUND_FILES = (".wav", ".flac", ".ogg", ".mp3")  # what is looked for in a folder
 
 AudioPath = str | os.PathLike[str]
-AudioSource = AudioPath | NDArray[Any] | tuple[NDArray[Any], int]
+AudioSource = AudioPath | BinaryIO | NDArray[Any] | tuple[NDArray[Any], int]
 Waveform = NDArray[np.float32]
 
 _BLOCK_FRAMES = 1 << 16  # frames decoded at once: 1.4 s at 48 kHz
+_FLAC_FRAMES = 1 << 12  # the same of FLAC: where a file is damaged, the whole block is lost
 _MAX_HINT_SECONDS = 24 * 3600  # a header that claims more is not believed when room is reserved
 _MAX_CHANNELS = 32  # an array with more "channels" is taken to be transposed
-_NO_LENGTH = 2**32 - 1  # what programs write into a WAV header that goes into a pipe
-_MAX_WAV_BYTES = _NO_LENGTH - 36  # RIFF counts its bytes in 32 bits
+_HASHED_AT_ONCE = 1 << 20
+_IN_MEMORY = 64 << 20  # bytes of a pipe that are kept in memory; the rest goes to a file without a name
+CANCELLED = "its channels cancel each other, so the louder one is heard"
 
-_REMEDY_FORMAT = "Give a WAV, FLAC, OGG or MP3 file, or convert it first: ffmpeg -i INPUT output.wav"
+_ROUNDING = 0.1  # seconds by which a decoded MP3 or FLAC may differ from what its header says
+
+_REMEDY_FORMAT = (
+    f"Give a {READABLE} file, with ffmpeg on PATH also {BY_FFMPEG}; or convert it first: ffmpeg -i INPUT output.wav"
+)
 _REMEDY_EMPTY = "Record or choose a sound that is not empty"
 _REMEDY_NOT_FINITE = "Re-record or repair it"
+
+
+class OpenSound:
+    """A sound that was opened with `open_sound`. It can be read once.
+
+    name: for messages. rate: Hz of the file itself; channels: of it. seconds: how long its header says it is, 0 if it
+    does not say.
+    After reading also: missing: seconds that its header promises and that are not there. damaged: decoding failed on
+    the way. notices: sentences about what is wrong with it although it can be read.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, decoder: SoundDecoder, checked: Checked, longest: float) -> None:
+        self.name = name
+        self.rate, self.channels = decoder.rate, decoder.channels
+        self.missing = 0.0
+        self.notices: list[str] = []
+        self._file, self._decoder, self._checked = file, decoder, checked
+        self._frames = 0  # decoded so far
+        self.damaged = False
+        self._told = 0  # notices that were given as warnings
+        believable = 0 < decoder.frames < _MAX_HINT_SECONDS * decoder.rate
+        self.seconds = decoder.frames / decoder.rate if believable else 0.0
+        self.limit(longest)
+
+    def limit(self, longest: float) -> None:
+        """Allow no more than `longest` seconds.
+
+        Raises:
+            AudioFileError: its header says that it is longer.
+        """
+        self._longest = longest
+        if self.seconds > longest:
+            raise _too_long(self.name, longest)
+
+    def pieces(self, sample_rate: int = SAMPLE_RATE) -> Iterator[Waveform]:
+        """The sound, mono and resampled, in pieces `[samples]` of about a second. Joined they are the whole sound.
+
+        Raises:
+            AudioFileError: it is damaged, too long, or holds no samples or NaN or infinite ones.
+        """
+        empty = True
+        for piece in _resampled(self._mono_blocks(), self.rate, sample_rate):
+            empty = empty and piece.size == 0
+            yield piece
+        if empty:
+            raise AudioFileError(f"{self.name} holds no samples", _REMEDY_EMPTY)
+
+    def waveform(self, sample_rate: int = SAMPLE_RATE) -> Waveform:
+        """The whole sound, mono and resampled, `[samples]`.
+
+        Raises:
+            AudioFileError: as for `pieces`, or it is too long for this device's memory.
+        """
+        return _collect(self.pieces(sample_rate), math.ceil(self.seconds * sample_rate) + 1, self.name)
+
+    def sha256(self) -> str:
+        """The hash of the file's bytes, in hexadecimal. May be called while the sound is being read."""
+        where = self._file.tell()
+        self._file.seek(0)
+        digest = hashlib.sha256()
+        while block := self._file.read(_HASHED_AT_ONCE):
+            digest.update(block)
+        self._file.seek(where)
+        return digest.hexdigest()
+
+    def warn(self) -> None:
+        """Give the notices that were not given yet as warnings."""
+        for notice in self.notices[self._told :]:
+            warnings.warn(notice, VoxrillWarning, stacklevel=2)
+        self._told = len(self.notices)
+
+    def _mono_blocks(self) -> Iterator[Waveform]:
+        """The file's blocks `[frames]` as one channel, each checked for NaN."""
+        mix = ChannelMixer()
+        for block in self._decoded():
+            self._frames += len(block)
+            if self._frames > self._longest * self.rate:
+                raise _too_long(self.name, self._longest)
+            mono = mix(block)
+            check_finite(mono, self.name)
+            yield mono
+        if mix.cancelled:
+            self.notices.append(f"{self.name}: {CANCELLED}")
+        self._compare()
+
+    def _decoded(self) -> Iterator[Waveform]:
+        """The decoder's blocks; damage ends the sound, and is an error only if nothing was decoded before it."""
+        try:
+            yield from self._decoder.blocks()
+        except soundfile.SoundFileError as error:
+            if not self._frames:
+                raise AudioFileError(f"{self.name} is damaged: {error}", _REMEDY_FORMAT) from error
+            self.damaged = True
+        self.damaged = self.damaged or self._decoder.failed
+
+    @property
+    def _now(self) -> float:
+        return self._frames / self.rate
+
+    def _compare(self) -> None:
+        """Compare what was decoded with what the header promises."""
+        checked = self._checked
+        if checked.missing:
+            self.missing = self._now * checked.missing / max(1, checked.present)
+        elif checked.counted and self._now < self.seconds - _ROUNDING:
+            self.missing = self.seconds - self._now
+        if self.missing:
+            whole = self._now + self.missing
+            self.notices.append(
+                f"{self.name} is cut off: {self.missing:.3f} s of the {whole:.3f} s that its header promises are "
+                "missing. The rest is read."
+            )
+        elif self.damaged:
+            self.notices.append(f"{self.name} is damaged after {self._now:.1f} s: what follows is not read.")
+        elif checked.cut:
+            self.notices.append(f"{self.name} has no end: it may have been cut off. What is there is read.")
+        elif checked.wrong:
+            self.notices.append(f"{self.name} holds more sound than its header says. All of it is read.")
+
+
+class SoundDecoder(Protocol):
+    """What decodes a file: libsndfile or ffmpeg. rate: Hz. frames: that the header promises. failed: it is damaged."""
+
+    rate: int
+    channels: int
+    frames: int
+    failed: bool
+
+    def blocks(self) -> Iterator[Waveform]:
+        """`[frames, channels]`, full scale ±1."""
+
+
+class LibrarySound:
+    """A file that libsndfile decodes, in blocks of `frames_at_once`."""
+
+    failed = False
+
+    def __init__(self, file: BinaryIO, frames_at_once: int) -> None:
+        self._file = GuardedFile(file)
+        self._sound = soundfile.SoundFile(self._file)
+        self.rate: int = self._sound.samplerate
+        self.channels: int = self._sound.channels
+        self.frames: int = self._sound.frames
+        self._block = frames_at_once
+        if self.frames > _MAX_HINT_SECONDS * self.rate:
+            self._sound.seekable = lambda: False  # a FLAC stream without a length: soundfile would seek to its end
+
+    def blocks(self) -> Iterator[Waveform]:
+        """`[frames, channels]`, full scale ±1."""
+        while len(block := self._sound.read(self._block, dtype="float32", always_2d=True)):
+            yield block
+        if self._file.error is not None:
+            raise self._file.error
+
+    def close(self) -> None:
+        """Let libsndfile go. The file stays open."""
+        self._sound.close()
+
+
+class GuardedFile:
+    """A file as libsndfile's callbacks read it: an error cannot pass through C, so it ends the file and is kept."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def read(self, size: int) -> bytes:
+        """As of a file; nothing after an error."""
+        try:
+            return b"" if self.error is not None else self._file.read(size)
+        except OSError as error:
+            self.error = error
+            return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of a file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._file.tell()
+
+
+@contextmanager
+def open_sound(path_or_file: AudioPath | BinaryIO, longest: float = math.inf) -> Iterator[OpenSound]:
+    """Open a sound of any kind, once. Its kind is known by how its bytes begin.
+
+    Args:
+        path_or_file: a path, which may be a pipe; or a file open for reading bytes, such as `sys.stdin.buffer`.
+        longest: seconds above which a sound is refused, before it is decoded or as soon as it turns out so.
+
+    Raises:
+        AudioFileError: the file is missing, a directory, empty, not a sound file, damaged or too long.
+    """
+    with ExitStack() as stack:
+        file, name = stack.enter_context(_opened(path_or_file))
+        kind = sniff(file)
+        if kind is None:
+            raise _unreadable(name)
+        checked = repaired(file, kind)
+        file.seek(0)
+        decoder = _decoder(file, name, kind, checked, longest, stack)
+        yield OpenSound(file, name, decoder, checked, longest)
+
+
+def _decoder(
+    file: BinaryIO, name: str, kind: SoundKind, checked: Checked, longest: float, stack: ExitStack
+) -> SoundDecoder:
+    """What decodes a file, to be closed by `stack`: libsndfile if it can, else ffmpeg."""
+    if kind.by_library:
+        try:
+            sound = LibrarySound(checked.file, _FLAC_FRAMES if kind is FLAC else _BLOCK_FRAMES)
+        except soundfile.SoundFileError:
+            if not kind.demuxer:
+                raise _unreadable(name) from None
+        else:
+            stack.callback(sound.close)
+            return sound
+    elif not has_ffmpeg():
+        raise AudioFileError(
+            f"{name} is {kind.name}, which ffmpeg decodes, and there is no ffmpeg on PATH",
+            "Install ffmpeg, or convert the file on another machine: ffmpeg -i INPUT output.wav",
+        )
+    try:
+        return stack.enter_context(ffmpeg_sound(file, kind, longest))
+    except FfmpegFailed:
+        raise _unreadable(name) from None
+
+
+def _unreadable(name: str) -> AudioFileError:
+    return AudioFileError(f"{name} is not a sound file we can read", _REMEDY_FORMAT)
+
+
+@contextmanager
+def _opened(path_or_file: AudioPath | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
+    """The open file, at whose beginning and end can be looked, and its name for messages."""
+    with ExitStack() as stack:
+        if isinstance(path_or_file, str | os.PathLike):
+            name = os.fspath(path_or_file)
+            file = stack.enter_context(_open(name))
+        else:
+            name, file = name_of(path_or_file), path_or_file
+        yield file if file.seekable() else stack.enter_context(_spooled(file, name)), name
+
+
+def name_of(file: object) -> str:
+    """What an open file is called in messages."""
+    name = getattr(file, "name", None)
+    if name == "<stdin>":
+        return "stdin"
+    return name if isinstance(name, str) else "the open file"
+
+
+def _open(name: str) -> BinaryIO:
+    if os.path.isdir(name):
+        raise AudioFileError(f"{name} is a folder, not a sound file", "Give one of the files within it")
+    try:
+        file = open(name, "rb")  # noqa: SIM115 - the caller closes it
+    except FileNotFoundError as error:
+        raise AudioFileError(f"There is no file {name}", "Check the path") from error
+    except PermissionError as error:
+        raise AudioFileError(f"{name} may not be read by this user", f"Run: chmod u+r {name}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise AudioFileError(f"Cannot open {name!r}: {error}", "Check the path") from error
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+        file.close()
+        raise _empty(name)
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        file.close()
+        raise AudioFileError(f"{name} is a device, not a sound file", "Give a file, or a pipe")
+    return file
+
+
+def _empty(name: str) -> AudioFileError:
+    return AudioFileError(f"{name} is empty (0 bytes)", _REMEDY_EMPTY)
+
+
+@contextmanager
+def _spooled(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """All that a pipe brings, in memory or, if it is long, in a file without a name."""
+    head = file.read(HEAD_BYTES)
+    if not head:
+        raise _empty(name)
+    if kind_of(head) is None:  # it may never end
+        raise _unreadable(name)
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+        try:
+            spool.write(head)
+            shutil.copyfileobj(file, spool)
+        except OSError as error:
+            raise AudioFileError(f"{name} cannot be read to its end: {error}", "Give a file instead") from error
+        yield spool  # type: ignore[misc]
 
 
 def read_audio(
@@ -62,8 +369,7 @@ def read_audio(
     """Decode a sound file, average its channels and resample it.
 
     Args:
-        path_or_file: a path, or a seekable file open for reading bytes; WAV, FLAC, OGG, MP3 and whatever else
-            the installed libsndfile knows.
+        path_or_file: a path, or a file open for reading bytes; of the kinds in `sound_kinds`.
         sample_rate: Hz of the waveform returned.
         longest: seconds above which a sound is refused, before it is decoded or as soon as it turns out so.
 
@@ -75,12 +381,10 @@ def read_audio(
             no samples or NaN or infinite ones.
         UsageError: a sample rate that is not a positive whole number.
     """
-    _check_rate(sample_rate)
-    with _opened(path_or_file) as (sound, name):
-        blocks = _no_longer(_mono_blocks(sound, name), sound, longest, name)
-        waveform = _collect(blocks, sound.samplerate, sample_rate, sound.frames, name)
-    if waveform.size == 0:
-        raise AudioFileError(f"{name} holds no samples", _REMEDY_EMPTY)
+    check_rate(sample_rate)
+    with open_sound(path_or_file, longest) as sound:
+        waveform = sound.waveform(sample_rate)
+        sound.warn()
     return waveform
 
 
@@ -90,33 +394,34 @@ def read_pieces(path_or_file: AudioPath | BinaryIO, sample_rate: int = SAMPLE_RA
     Yields:
         `[samples]` float32, about a second each, which joined together are what `read_audio` returns.
     """
-    _check_rate(sample_rate)
-    with _opened(path_or_file) as (sound, name):
-        empty = True
-        for piece in _resampled(_mono_blocks(sound, name), sound.samplerate, sample_rate):
-            empty = empty and piece.size == 0
-            yield piece
-    if empty:
-        raise AudioFileError(f"{name} holds no samples", _REMEDY_EMPTY)
+    check_rate(sample_rate)
+    with open_sound(path_or_file) as sound:
+        yield from sound.pieces(sample_rate)
+        sound.warn()
 
 
 def promised_seconds(path: AudioPath) -> float:
-    """How long a sound file's header says it is; it may lie.
+    """How long a sound file's header says it is, 0 if it does not say; it may lie.
 
     Raises:
         AudioFileError: as for `read_audio`.
     """
-    with _opened(path) as (sound, _name):
-        return float(sound.frames / sound.samplerate)
+    with open_sound(path) as sound:
+        return sound.seconds
+
+
+def is_file(audio: object) -> TypeGuard[AudioPath | BinaryIO]:
+    """Whether a sound is a path or an open file, and not an array."""
+    return isinstance(audio, str | os.PathLike) or hasattr(audio, "read")
 
 
 def as_waveform(audio: AudioSource, sample_rate: int | None = None) -> Waveform:
     """Bring whatever a user calls sound to 16 kHz mono.
 
     Args:
-        audio: a path; or an array `[samples]` or `[samples, channels]`, floating (full scale ±1), int16 or
-            int32; or such an array with its sample rate in Hz, `(array, rate)`.
-        sample_rate: Hz of a bare array, 16000 when left out. A path or a pair brings its own.
+        audio: a path or an open file; or an array `[samples]` or `[samples, channels]`, floating (full scale ±1),
+            int16 or int32; or such an array with its sample rate in Hz, `(array, rate)`.
+        sample_rate: Hz of a bare array, 16000 when left out. A file or a pair brings its own.
 
     Returns:
         `[samples]` float32 at 16 kHz; may share memory with the array handed in.
@@ -126,14 +431,14 @@ def as_waveform(audio: AudioSource, sample_rate: int | None = None) -> Waveform:
         UsageError: a sample rate that is not a positive whole number, or one beside a source that has its
             own.
     """
-    if isinstance(audio, str | os.PathLike | tuple) and sample_rate is not None:
+    if sample_rate is not None and (is_file(audio) or isinstance(audio, tuple)):
         raise UsageError("This sound brings its own sample rate", "Leave sample_rate out")
-    if isinstance(audio, str | os.PathLike):
+    if is_file(audio):
         return read_audio(audio)
     bare_rate = SAMPLE_RATE if sample_rate is None else sample_rate
     samples, rate = audio if isinstance(audio, tuple) and len(audio) == 2 else (audio, bare_rate)
     mono = _mono(_as_float(samples))
-    _check_rate(rate)
+    check_rate(rate)
     _check_samples(mono, "The array")
     waveform = resample(mono, rate, SAMPLE_RATE)
     if waveform.size == 0:
@@ -157,233 +462,31 @@ def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
     return np.asarray(soxr.resample(waveform, from_rate, to_rate), dtype=np.float32)
 
 
-def pcm16(waveform: Waveform) -> NDArray[np.int16]:
-    """Little-endian 16-bit samples; ±1 becomes ±32767, rounded to the nearest; beyond it is clipped."""
-    return np.asarray(np.rint(np.clip(waveform, -1.0, 1.0) * 32767.0), dtype="<i2")
-
-
-def wav_header(sample_rate: int, data_bytes: int | None) -> bytes:
-    """The 44 bytes before mono 16-bit PCM; None where its length is not known yet.
-
-    `wave` cannot complete a header without owning the file.
-    """
-    riff_bytes = _NO_LENGTH if data_bytes is None else 36 + data_bytes
-    return struct.pack(
-        "<4sI8sIHHIIHH4sI",
-        *(b"RIFF", riff_bytes, b"WAVEfmt "),
-        *(16, 1, 1, sample_rate, 2 * sample_rate, 2, 16),  # PCM, mono, bytes per second and sample, bits
-        *(b"data", _NO_LENGTH if data_bytes is None else data_bytes),
-    )
-
-
-def write_wav(path: AudioPath, waveform: Waveform, sample_rate: int) -> None:
-    """Write a mono waveform as a 16-bit PCM WAV file: whole, or not at all.
-
-    Args:
-        path: where to; replaced if it exists. Its folder must exist.
-        waveform: `[samples]` float32; beyond ±1 it is clipped.
-        sample_rate: Hz.
+def check_rate(rate: object) -> None:
+    """Refuse what is not a positive whole number of hertz.
 
     Raises:
-        AudioFileError: the file cannot be written (a missing folder, a full disk), or the waveform holds NaN.
+        UsageError: it is none.
     """
-    with WavWriter(path, sample_rate) as wav:
-        wav.write(waveform)
-
-
-class WavWriter:
-    """A mono 16-bit WAV file that is written as the samples come.
-
-        with WavWriter("answer.wav", 24000) as wav:
-            for frame in speech:
-                wav.write(frame)
-
-    The samples go to a hidden file beside `path`, which takes the name when the block ends; when it ends with
-    an exception, nothing is left behind and an older file of that name stays as it was.
-    """
-
-    def __init__(self, path: AudioPath, sample_rate: int) -> None:
-        _check_rate(sample_rate)
-        self.path = Path(path)
-        self.sample_rate = sample_rate
-        self.samples_written = 0
-        self._part = self.path.parent / f".{self.path.name}.{secrets.token_hex(4)}.part"
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> Self:
-        """Open the hidden file.
-
-        Raises:
-            AudioFileError: the folder is missing or cannot be written to, or `path` is a folder.
-        """
-        if self.path.is_dir():
-            raise AudioFileError(f"{self.path} is a folder", "Give the name of a file within it")
-        try:
-            self._file = open(self._part, "xb")
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        with self._removed_on_error():
-            self._file.write(wav_header(self.sample_rate, 0))
-        return self
-
-    def write(self, waveform: Waveform) -> None:
-        """Append samples.
-
-        Args:
-            waveform: `[samples]` float32; beyond ±1 it is clipped.
-
-        Raises:
-            AudioFileError: the disk is full or gone, the samples are not finite, or the file would pass 4 GB.
-            UsageError: the writer is not open.
-        """
-        if self._file is None:
-            raise UsageError("This WAV file is not open", "Write within `with WavWriter(...) as wav:`")
-        if waveform.ndim != 1:
-            raise AudioFileError(f"A WAV file of shape {waveform.shape} is not supported", "Give mono [samples]")
-        _check_finite(waveform, "The waveform")
-        pcm = pcm16(waveform)
-        if (self.samples_written + pcm.size) * pcm.itemsize > _MAX_WAV_BYTES:
-            raise AudioFileError(f"{self.path} would grow past 4 GB", "Go on in a new WAV file")
-        with self._removed_on_error():
-            self._file.write(pcm.tobytes())
-        self.samples_written += pcm.size
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Complete the header and take the final name; after an error, remove what was written.
-
-        Raises:
-            AudioFileError: the disk turned out to be full.
-        """
-        if error_type is not None or self._file is None:
-            self._discard()
-            return
-        with self._removed_on_error():
-            self._file.seek(0)
-            self._file.write(wav_header(self.sample_rate, 2 * self.samples_written))
-            self._file.close()
-            os.replace(self._part, self.path)
-        self._file = None
-
-    @contextmanager
-    def _removed_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self._discard()
-            raise self._cannot_write(error) from error
-
-    def _discard(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # closing flushes, which fails again on a full disk
-                self._file.close()
-            self._file = None
-        self._part.unlink(missing_ok=True)
-
-    def _cannot_write(self, error: OSError) -> AudioFileError:
-        reason = error.strerror or str(error)
-        return AudioFileError(
-            f"Cannot write {self.path}: {reason}",
-            "Choose a folder that exists, may be written to and has room",
-        )
-
-
-def _check_rate(rate: object) -> None:
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate < 1:
         raise UsageError(f"A sample rate of {rate!r} makes no sense", "Give whole hertz, such as 16000")
-
-
-def _check_path(path: Path, name: str) -> None:
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise AudioFileError(f"There is no file {name}", "Check the path") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise AudioFileError(f"Cannot open {name!r}: {error}", "Check the path") from error
-    if path.is_dir():
-        raise AudioFileError(f"{name} is a folder, not a sound file", "Give one of the files within it")
-    if path.is_file() and status.st_size == 0:
-        raise AudioFileError(f"{name} is empty (0 bytes)", _REMEDY_EMPTY)
-    if not os.access(path, os.R_OK):
-        raise AudioFileError(f"{name} may not be read by this user", f"Run: chmod u+r {name}")
-
-
-@contextmanager
-def _opened(path_or_file: AudioPath | BinaryIO) -> Iterator[tuple[soundfile.SoundFile, str]]:
-    """The open sound file, and its name for errors."""
-    if isinstance(path_or_file, str | os.PathLike):
-        name = os.fspath(path_or_file)
-        _check_path(Path(name), name)
-        # As bytes, or soundfile refuses names that are not UTF-8; Windows has no such names, and wants text.
-        source: str | bytes | BinaryIO = name if os.name == "nt" else os.fsencode(name)
-    else:
-        name = str(getattr(path_or_file, "name", "the open file"))
-        source = path_or_file
-    with _open_sound(source, name) as sound:
-        yield sound, name
-
-
-def _open_sound(source: str | bytes | BinaryIO, name: str) -> soundfile.SoundFile:
-    try:
-        sound = soundfile.SoundFile(source)
-        if sound.frames > _MAX_HINT_SECONDS * sound.samplerate:
-            sound.seekable = lambda: False  # a FLAC stream without a length: soundfile would seek to its end, and fail
-        return sound
-    # TypeError: soundfile asks for the sample rate of a headerless file (.raw).
-    except (soundfile.SoundFileError, TypeError) as error:
-        raise AudioFileError(f"{name} is not a sound file we can read", _REMEDY_FORMAT) from error
-
-
-def _mono_blocks(sound: soundfile.SoundFile, name: str) -> Iterator[Waveform]:
-    """The file's blocks `[frames]`, channels averaged, each checked for NaN."""
-    while True:
-        try:
-            block = sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise AudioFileError(f"{name} is damaged: {error}", _REMEDY_FORMAT) from error
-        if len(block) == 0:
-            return
-        mono = _mono(block)
-        _check_finite(mono, name)
-        yield mono
-
-
-def _no_longer(blocks: Iterator[Waveform], sound: soundfile.SoundFile, longest: float, name: str) -> Iterator[Waveform]:
-    """The blocks, until they are longer than `longest` seconds; a header that says so is believed at once."""
-    most, decoded = longest * sound.samplerate, 0
-    known = (
-        sound.frames if sound.frames < _MAX_HINT_SECONDS * sound.samplerate else 0
-    )  # a stream's header has no length
-    if known > most:
-        raise _too_long(name, longest)
-    for block in blocks:
-        decoded += len(block)
-        if decoded > most:
-            raise _too_long(name, longest)
-        yield block
 
 
 def _too_long(name: str, longest: float) -> AudioFileError:
     return AudioFileError(f"{name} is longer than {longest:g} seconds", "Split it into shorter files")
 
 
-def _collect(blocks: Iterator[Waveform], from_rate: int, to_rate: int, frames: int, name: str) -> Waveform:
-    """Resample the blocks into one array; `frames` is the header's promise, only used to reserve room."""
-    expected = math.ceil(frames * to_rate / from_rate) + 1
-    believable = 0 < expected <= _MAX_HINT_SECONDS * to_rate
+def _collect(pieces: Iterator[Waveform], expected: int, name: str) -> Waveform:
+    """Join pieces into one array; `expected` is the header's promise of samples, only used to reserve room."""
     filled = 0
     try:
-        collected = np.empty(expected if believable else _BLOCK_FRAMES, dtype=np.float32)
-        for block in _resampled(blocks, from_rate, to_rate):
-            if filled + block.size > collected.size:  # the header promised less
+        collected = np.empty(expected, dtype=np.float32)
+        for piece in pieces:
+            if filled + piece.size > collected.size:  # the header promised less
                 # refcheck: a debugger's reference would fail it, and no view of the array exists here
-                collected.resize(filled + block.size + collected.size // 2, refcheck=False)
-            collected[filled : filled + block.size] = block
-            filled += block.size
+                collected.resize(filled + piece.size + collected.size // 2, refcheck=False)
+            collected[filled : filled + piece.size] = piece
+            filled += piece.size
         collected.resize(filled, refcheck=False)
     except MemoryError as error:
         raise AudioFileError(f"{name} is too long for this device's memory", "Split it into shorter files") from error
@@ -416,7 +519,7 @@ def _as_float(samples: object) -> Waveform:
 
 
 def _mono(samples: Waveform) -> Waveform:
-    """`[samples]` or `[samples, channels]` to `[samples]`, channels averaged."""
+    """`[samples]` or `[samples, channels]` to `[samples]`."""
     if samples.ndim == 1:
         return samples
     if samples.ndim != 2:
@@ -425,17 +528,24 @@ def _mono(samples: Waveform) -> Waveform:
         )
     if samples.shape[1] > _MAX_CHANNELS:
         raise AudioFileError(f"Sound of shape {samples.shape} looks like [channels, samples]", "Transpose it: audio.T")
-    if samples.shape[1] <= 1:
-        return samples.reshape(-1)
-    return np.asarray(samples.mean(axis=1), dtype=np.float32)
+    mix = ChannelMixer()
+    mono = mix(samples)
+    if mix.cancelled:
+        warnings.warn(f"The array: {CANCELLED}", VoxrillWarning, stacklevel=3)
+    return mono
 
 
 def _check_samples(waveform: Waveform, name: str) -> None:
     if waveform.size == 0:
         raise AudioFileError(f"{name} holds no samples", _REMEDY_EMPTY)
-    _check_finite(waveform, name)
+    check_finite(waveform, name)
 
 
-def _check_finite(waveform: Waveform, name: str) -> None:
+def check_finite(waveform: Waveform, name: str) -> None:
+    """Refuse a sound with NaN or infinite samples.
+
+    Raises:
+        AudioFileError: it holds some.
+    """
     if not np.isfinite(waveform).all():
         raise AudioFileError(f"{name} holds NaN or infinite samples", _REMEDY_NOT_FINITE)

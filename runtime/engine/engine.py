@@ -17,7 +17,8 @@ from voxrill.devices.choice import ALL, CPU_ONLY, Choice
 from voxrill.devices.processor import cores
 from voxrill.devices.providers import CPU, CPU_NAME
 from voxrill.devices.qnn import Htp
-from voxrill.runtime.audio.audio_file import AudioSource, WavWriter
+from voxrill.runtime.audio.audio_file import AudioSource
+from voxrill.runtime.audio.sound_writer import SoundWriter
 from voxrill.runtime.bundle import contract
 from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.bundle.compiled import open_compiled
@@ -279,6 +280,6 @@ class Speech:
 
 def save_audio(events: Iterable[AudioEvent], path: str | os.PathLike[str], sample_rate: int) -> None:
     """Write the sound of `events` to a 16-bit WAV as it comes."""
-    with WavWriter(path, sample_rate) as writer:
+    with SoundWriter(path, sample_rate) as writer:
         for event in events:
             writer.write(event.samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 import time
@@ -11,7 +12,8 @@ from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
-from voxrill.runtime.audio.audio_file import pcm16
+from voxrill.runtime.audio.pcm import pcm16
+from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
@@ -19,7 +21,7 @@ from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.chats import Chats, SoundBudget, Talked, key_of, read_messages
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Service, Visit, as_json, check_voice, sse
-from voxrill.runtime.serve.sound_formats import FORMATS
+from voxrill.runtime.serve.sound_formats import whole_sound
 
 KEPT_SECONDS = 3600
 """Seconds for which a spoken answer is said to be remembered; it may be forgotten sooner, for newer ones."""
@@ -145,18 +147,19 @@ def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
 
 
 async def _whole(events: Events, answer: _ChatAnswer, asked: ChatRequest, rate: int) -> dict[str, Any]:
-    text, sound = "", b""
-    encoder = FORMATS[asked.audio.format.removesuffix("16")][1](rate) if asked.audio is not None else None
+    text, sound = "", list[Floats]()
     async for event in events:
         answer.take(event)
         if isinstance(event, TextEvent):
             text += event.text
-        elif isinstance(event, AudioEvent) and encoder is not None:
-            sound += encoder.push(event.samples)
+        elif isinstance(event, AudioEvent):
+            sound.append(event.samples)
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-    if answer.spoken and encoder is not None:
-        data = base64.b64encode(sound + encoder.finish()).decode()
-        spoken = {"id": answer.audio_id, "data": data, "transcript": text, "expires_at": answer.expires()}
+    if answer.spoken and asked.audio is not None:
+        # In a thread: the other requests go on meanwhile.
+        data = await asyncio.to_thread(whole_sound, asked.audio.format.removesuffix("16"), sound, rate)
+        encoded = base64.b64encode(data).decode()
+        spoken = {"id": answer.audio_id, "data": encoded, "transcript": text, "expires_at": answer.expires()}
         message |= {"content": None, "audio": spoken}
     choice = {"index": 0, "message": message, "finish_reason": answer.finish, "logprobs": None}
     return _named(answer, "chat.completion", [choice]) | {"usage": answer.usage()}

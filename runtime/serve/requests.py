@@ -49,10 +49,10 @@ class TranscriptionRequest(msgspec.Struct):
 
 
 class InputAudio(msgspec.Struct):
-    """A spoken part of a message: a file in base64."""
+    """A spoken part of a message: a file in base64. Its kind is known by its bytes, whatever the format says."""
 
     data: str
-    format: Literal["wav", "mp3", "flac", "ogg"]
+    format: Literal["wav", "mp3", "flac", "ogg", "opus", "aiff", "au", "caf", "w64", "m4a", "webm", "aac", "amr"]
 
 
 class AudioPart(msgspec.Struct, tag_field="type", tag="input_audio"):

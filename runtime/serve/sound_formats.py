@@ -1,7 +1,7 @@
 """Sound that a client asked for: samples in as they are made, bytes of a file out as soon as they are certain.
 
-What is written here can be played while it comes: a WAV header without a length, and FLAC, MP3 and Opus as libsndfile
-writes them. A format's name is OpenAI's.
+What is streamed can be played while it comes: a WAV header without a length, and FLAC, MP3 and Opus as libsndfile
+writes them. What is sent whole has a header with its true length. A format's name is OpenAI's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from voxrill.runtime.audio.audio_file import pcm16, wav_header
+from voxrill.runtime.audio.pcm import pcm16
+from voxrill.runtime.audio.sound_writer import ENCODINGS, encoded_sound, wav_header
 
 Floats = NDArray[np.float32]
 
@@ -45,7 +46,8 @@ class _Raw:
 class _Compressed:
     """What libsndfile writes, without what it would go back to write again: the length in the header stays unknown."""
 
-    def __init__(self, rate: int, container: str, subtype: str, **how: Any) -> None:
+    def __init__(self, rate: int, form: str, **how: Any) -> None:
+        container, subtype = ENCODINGS[form]
         self._bytes = io.BytesIO()
         self._sound = soundfile.SoundFile(self._bytes, "w", rate, 1, format=container, subtype=subtype, **how)
         self._sent = 0
@@ -74,7 +76,13 @@ Format = tuple[str, Callable[[int], Encoder]]
 FORMATS: dict[str, Format] = {
     "wav": ("audio/wav", lambda rate: _Raw(wav_header(rate, None))),
     "pcm": ("audio/pcm", lambda _rate: _Raw()),
-    "flac": ("audio/flac", lambda rate: _Compressed(rate, "FLAC", "PCM_16")),
-    "mp3": ("audio/mpeg", lambda rate: _Compressed(rate, "MP3", "MPEG_LAYER_III", **_MP3)),
-    "opus": ("audio/ogg", lambda rate: _Compressed(rate, "OGG", "OPUS")),
+    "flac": ("audio/flac", lambda rate: _Compressed(rate, "flac")),
+    "mp3": ("audio/mpeg", lambda rate: _Compressed(rate, "mp3", **_MP3)),
+    "opus": ("audio/ogg", lambda rate: _Compressed(rate, "opus")),
 }
+
+
+def whole_sound(name: str, pieces: list[Floats], rate: int) -> bytes:
+    """All of a sound at once in one of `FORMATS`. It may take long: a minute of MP3 is encoded in some 0.3 s."""
+    samples = np.concatenate(pieces) if pieces else np.empty(0, np.float32)
+    return pcm16(samples).tobytes() if name == "pcm" else encoded_sound(name, samples, rate)

@@ -1,7 +1,8 @@
-"""POST /v1/audio/speech: text to sound, sent as it is made."""
+"""POST /v1/audio/speech: text to sound, sent as it is made; only a WAV file is sent whole, with its true length."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,7 +12,7 @@ from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, Event, StageEvent
 from voxrill.runtime.serve.requests import SpeechRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, Service, Visit, check_voice, sse
-from voxrill.runtime.serve.sound_formats import FORMATS, Encoder
+from voxrill.runtime.serve.sound_formats import FORMATS, Encoder, whole_sound
 
 
 async def speech(visit: Visit) -> Response:
@@ -25,6 +26,10 @@ async def speech(visit: Visit) -> Response:
     media_type, new_encoder = FORMATS[asked.response_format]
     events: AsyncIterator[Event | StageEvent] = visit.work(lambda: say(service, asked.input, voice, asked.seed))
     await visit.wanted(anext(events))  # what is wrong with the text is said with a status of its own
+    if asked.response_format == "wav" and asked.stream_format == "audio":
+        # The header gives the length, so that it can only be written last. The other formats need no length.
+        body = await visit.wanted(_whole(events, asked.response_format, model.sample_rate))
+        return Response(body, media_type=media_type)
     sound = _encoded(events, new_encoder(model.sample_rate))
     if asked.stream_format == "sse":
         return StreamingResponse(_as_events(sound), media_type=EVENT_STREAM)
@@ -36,6 +41,11 @@ def say(service: Service, text: str, voice: str, seed: int | None = None) -> Ite
     task = service.model.manifest.tasks.speak
     conversation = Conversation(service.model.parts, task, task.system.replace("{voice}", voice))
     yield from conversation.steps(text=text, seed=seed, max_new_tokens=service.limits.answer)
+
+
+async def _whole(events: AsyncIterator[Event | StageEvent], name: str, rate: int) -> bytes:
+    pieces = [event.samples async for event in events if isinstance(event, AudioEvent)]
+    return await asyncio.to_thread(whole_sound, name, pieces, rate)
 
 
 async def _encoded(events: AsyncIterator[Event | StageEvent], encoder: Encoder) -> AsyncIterator[bytes]:

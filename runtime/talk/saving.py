@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from voxrill.runtime.audio.audio_file import write_wav
 from voxrill.runtime.audio.protocols import RATE
+from voxrill.runtime.audio.sound_writer import write_sound
 from voxrill.runtime.errors import AudioFileError, UsageError
 from voxrill.runtime.talk.events import Notice
 from voxrill.runtime.talk.reply import TalkTurn
@@ -52,9 +52,9 @@ class Saver:
     def _write(self, turn: TalkTurn, name: str) -> None:
         answer = turn.answer.waveform()[: turn.heard]
         if turn.utterance is not None:
-            write_wav(self._directory / f"{name}-question.wav", turn.utterance.samples, RATE)
+            write_sound(self._directory / f"{name}-question.wav", turn.utterance.samples, RATE)
         if len(answer):
-            write_wav(self._directory / f"{name}-answer.wav", answer, self._sample_rate)
+            write_sound(self._directory / f"{name}-answer.wav", answer, self._sample_rate)
         about = {
             "typed": turn.typed,
             "answer": turn.answer.text,

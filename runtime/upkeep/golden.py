@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.runtime.audio.audio_file import pcm16
 from voxrill.runtime.audio.log_mel import LogMel
+from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.context import Context, HeardSound, Piece
 from voxrill.runtime.engine.engine import Engine

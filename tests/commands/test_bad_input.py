@@ -19,7 +19,7 @@ import soundfile
 
 from tests.checkpoints import make_checkpoint
 from tests.command_line import Ran, check_refusal, clean_environment, contents, run_alone
-from voxrill.runtime.audio import audio_file
+from voxrill.runtime.audio import sound_writer
 from voxrill.runtime.bundle.bundle import file_entry, open_bundle, verify_files
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE, encode_manifest, read_manifest
 
@@ -522,7 +522,7 @@ def test_a_disk_that_fills_while_sound_is_written(cli, bundles, tmp_path, monkey
             return super().write(data)
 
     (tmp_path / "a.wav").write_text("the old one")
-    monkeypatch.setattr(audio_file, "open", lambda path, _mode: FullDisk(path, "x"), raising=False)
+    monkeypatch.setattr(sound_writer, "open", lambda path, _mode: FullDisk(path, "x"), raising=False)
     question = [SPOKEN] if command == "speak" else ["--text", SPOKEN, "--output", "audio"]
     options = ("-o", "a.wav", "--seed", "0", "--max-new-tokens", "60", "--bundle", bundles["lfm2"])
     cli.refuses(command, *question, *options, saying=("a.wav", "No space left on device"))

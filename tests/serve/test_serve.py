@@ -5,8 +5,10 @@ import base64
 import io
 import socket
 import struct
+import subprocess
 import threading
 import time
+import wave
 
 import httpx
 import numpy as np
@@ -18,6 +20,7 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 import openai
 
 from tests.serving import ANSWER, HEARD, QUESTION, in_base64, serving
+from tests.sound_files import by_ffmpeg, encoded, needs_ffmpeg, wav_bytes
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.serve.guard import Admission
 from voxrill.runtime.serve.limits import Limits
@@ -233,8 +236,8 @@ def test_an_answer_goes_on_from_the_one_before(server, client):
         ({"messages": [{"role": "assistant", "content": "kitchen"}]}, "user last"),
         ({"messages": [{"role": "user", "content": []}]}, "empty"),
         ({"messages": [question("no base64!")]}, "base64"),
-        ({"messages": [question(in_base64(b"RIFF and no more"))]}, "cut off"),
-        ({"messages": [question(in_base64(b"<html>"))]}, "WAV, FLAC, OGG or MP3"),
+        ({"messages": [question(in_base64(b"RIFF and no more"))]}, "not a sound file we can read"),
+        ({"messages": [question(in_base64(b"<html>"))]}, "Give a WAV, FLAC, OGG, MP3"),
         ({"messages": [{"role": "user", "content": "zyzzyva"}]}, "does not know zyzzyva"),
         ({"messages": [{"role": "user", "content": "kitchen " * 1000}]}, "longer than 4096"),
         ({"modalities": ["text", "audio"]}, "needs audio"),
@@ -260,8 +263,8 @@ def test_chat_that_cannot_be(http, change, message):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (b"", "WAV, FLAC, OGG or MP3"),
-        (b"\x7fELF" + bytes(1000), "WAV, FLAC, OGG or MP3"),
+        (b"", "Give a WAV, FLAC, OGG, MP3"),
+        (b"\x7fELF" + bytes(1000), "Give a WAV, FLAC, OGG, MP3"),
         (wav(0.03, promised=36_000 * 32_000), "cut off"),
         (wav()[:20_000], "cut off"),
         (wav(0), "no samples"),
@@ -273,6 +276,43 @@ def test_chat_that_cannot_be(http, change, message):
 def test_sound_that_cannot_be(http, file, message):
     response = http.post("/v1/audio/transcriptions", data={"model": "pebble"}, files={"file": ("a.wav", file)})
     assert message in refused(response, 400)
+
+
+KINDS = {
+    "RIFX": encoded(read_audio(QUESTION), "WAV", "PCM_16", endian="BIG"),
+    **{form: encoded(read_audio(QUESTION), form, "PCM_16") for form in ("RF64", "AIFF", "AU", "CAF", "W64", "FLAC")},
+    "MPEG 2.5": encoded(read_audio(QUESTION, 8000), "MP3", rate=8000),
+    "two bytes too many": wav_bytes(read_audio(QUESTION), 2 * len(read_audio(QUESTION)) + 2),
+    "no size": wav_bytes(read_audio(QUESTION), 0),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_that_a_command_reads_is_heard(client, kind):
+    heard = client.audio.transcriptions.create(model="pebble", file=("a", KINDS[kind])).text
+    assert heard == HEARD or (kind == "MPEG 2.5" and heard)  # at 8 kHz the model may hear otherwise
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["memo.m4a", "memo.webm"])
+def test_a_phones_memo_and_a_browsers_recording_are_heard(client, tmp_path, name):
+    options = ("-c:a", "aac") if name.endswith("m4a") else ("-c:a", "libopus")
+    try:
+        memo = by_ffmpeg(read_audio(QUESTION), tmp_path / name, *options)
+    except subprocess.CalledProcessError:
+        pytest.skip(f"this ffmpeg cannot write {name}")
+    assert client.audio.transcriptions.create(model="pebble", file=(name, memo.read_bytes())).text == HEARD
+
+
+def test_a_wav_answer_that_is_sent_whole_gives_its_true_length(client, http):
+    body = {"model": "pebble", "voice": "default", "input": ANSWER, "response_format": "wav"}
+    response = http.post("/v1/audio/speech", json=body)
+    found = client.chat.completions.create(model="pebble", messages=[question()], **SPOKEN)
+    for sound in (response.content, base64.b64decode(found.choices[0].message.audio.data)):
+        with wave.open(io.BytesIO(sound)) as file:
+            assert len(file.readframes(1 << 31)) == 2 * file.getnframes() > 24_000
+        assert int.from_bytes(sound[4:8], "little") == len(sound) - 8
+    assert int(response.headers["content-length"]) == len(response.content)
 
 
 def test_truncated_flac(http):

@@ -11,7 +11,7 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 from tests.serve.test_serve_realtime import connected, plain, slowly, sound_of, text_of
 from tests.serving import ANSWER, HEARD, serving, spoken
 from voxrill.runtime.apps.calling import Caller
-from voxrill.runtime.audio.audio_file import wav_header
+from voxrill.runtime.audio.sound_writer import wav_header
 from voxrill.runtime.errors import ContextFull
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.realtime.call_decider import CallDecider

@@ -19,8 +19,9 @@ from voxrill.runtime.apps.evaluation.voicebench import SUBSETS
 from voxrill.runtime.apps.evaluation.words import Normaliser, word_errors
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.apps.transcription import WHOLE_SECONDS, hearing_span, transcribe_stream
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, promised_seconds, read_audio, write_wav
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, promised_seconds, read_audio
 from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.audio.sound_writer import write_sound
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.events import EndEvent, Result
@@ -124,7 +125,7 @@ class Speaking(EvaluationTask):
         """What the judge hears, outside the time."""
         result = self.model.speak(item.prompt, voice=self.voice, **self.options).result
         if self.folder is not None:
-            write_wav(self.folder / f"{_file_name(item.id)}.wav", result.samples, result.sample_rate)
+            write_sound(self.folder / f"{_file_name(item.id)}.wav", result.samples, result.sample_rate)
         heard = self.judge(result.samples, result.sample_rate) if self.judge else ""
         return Outcome(
             id=item.id,

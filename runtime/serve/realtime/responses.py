@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from voxrill.runtime.apps.calling import FunctionCall
-from voxrill.runtime.audio.audio_file import pcm16
+from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.serve.realtime.messages import BETA_NAMES, BETA_UNKNOWN

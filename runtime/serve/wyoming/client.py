@@ -20,7 +20,7 @@ from wyoming.handle import Handled, HandledChunk, HandledStart, HandledStop, Not
 from wyoming.ping import Pong
 from wyoming.tts import SynthesizeStopped
 
-from voxrill.runtime.audio.audio_file import pcm16
+from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent, TextEvent
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error

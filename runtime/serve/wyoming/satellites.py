@@ -25,7 +25,8 @@ from wyoming.pipeline import PipelineStage
 from wyoming.satellite import RunSatellite
 from wyoming.vad import VoiceStarted, VoiceStopped
 
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, pcm16
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE
+from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.serve.realtime.endpoint import SessionLink, open_link

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
-from voxrill.runtime.audio.audio_file import WavWriter, pcm16
+from voxrill.runtime.audio.pcm import pcm16
+from voxrill.runtime.audio.sound_writer import SoundWriter
 from voxrill.runtime.bundle import bundle as bundles
 from voxrill.runtime.errors import needs_extra
 from voxrill.runtime.events import AudioEvent, Result
@@ -47,7 +48,7 @@ def sound_sink(out: str | None, sample_rate: int) -> Iterator[Callable[[AudioEve
         err.print(f"raw samples: 16-bit little-endian, mono, {sample_rate} Hz", style="dim")
         yield _write_raw
     else:
-        with WavWriter(out, sample_rate) as writer:
+        with SoundWriter(out, sample_rate) as writer:
             yield lambda event: writer.write(event.samples)
 
 

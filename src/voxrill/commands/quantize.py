@@ -20,7 +20,8 @@ from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
 from voxrill.model import load
 from voxrill.quantize.recipe import By, check_block, read_recipe
-from voxrill.runtime.audio.audio_file import SOUND_FILES, as_waveform
+from voxrill.runtime.audio.audio_file import as_waveform
+from voxrill.runtime.audio.sound_kinds import SOUND_FILES
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
 from voxrill.runtime.errors import AudioFileError, UsageError, needs_extra
 from voxrill.runtime.progress import Progress, step_progress
