@@ -20,7 +20,7 @@ from benchmarks.worker import ROOT, Failed, MeasuredContender, last_line, say
 from voxrill.runtime.bundle.atomic_folder import remove
 from voxrill.runtime.bundle.bundle import link_file
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE
-from voxrill.runtime.bundle.replacing import TUNED_FILE, TUNED_FOLDER
+from voxrill.runtime.bundle.tuned import TUNED_FILE, tuned_folder
 
 BANDWIDTH = "read bandwidth"
 PRODUCTS = "kernels"
@@ -144,7 +144,7 @@ class Workshop:
         bundle = exported if precision == FLOAT32 else exported.with_name(f"{exported.name}-{precision}")
         voxrill = [sys.executable, "-m", "voxrill"]
         if precision.endswith(TUNED):
-            if not (bundle / TUNED_FOLDER / TUNED_FILE).is_file():
+            if not (tuned_folder(bundle) / TUNED_FILE).is_file():
                 _link(self._bundle(precision.removesuffix(TUNED)), bundle)
                 self._make(f"the {precision} form", [*voxrill, "tune", bundle])
         elif not (bundle / MANIFEST_FILE).is_file():
@@ -179,7 +179,7 @@ class Workshop:
 
 
 def _link(bundle: Path, target: Path) -> None:
-    """The same bundle in another folder, without a tuned form."""
+    """The same bundle in another folder, which is tuned without the first."""
     remove(target)
     for path in bundle.iterdir():
         if path.is_file():

@@ -48,7 +48,8 @@ class Ours(Contender):
         graphs = {name: manifest.graph_size(name) for name in manifest.graphs}
         step = graphs["decoder"]
         return {
-            "bytes": sum(file.stat().st_size for file in self._bundle.rglob("*") if file.is_file()),
+            "bytes": sum(file.stat().st_size for file in self._bundle.rglob("*") if file.is_file())
+            + self._model.tuned.size,
             "graphs": graphs,
             "read_per_step": {"step": step, "step_with_head": step + graphs["text_head"]},
             "tuned": sorted(self._model.tuned.graphs),

@@ -18,9 +18,6 @@ from voxrill.runtime.errors import BundleError, UsageError
 COMPILED_FOLDER, COMPILED_FILE = "compiled", "compiled.json"
 """The compiled form inside a bundle's folder (`voxrill.runtime.bundle.compiled`), which no manifest lists."""
 
-TUNED_FOLDER, TUNED_FILE = "tuned", "tuned.json"
-"""The same of the tuned form, as Voxrill 0.1 wrote it."""
-
 
 @contextmanager
 def replacing_bundle(target: Path, force: bool = False) -> Iterator[Path]:
@@ -87,6 +84,11 @@ def _stranger(target: Path) -> str:
     return f"holds {found}, which its manifest does not list" if found else ""
 
 
+def unlisted(directory: Path, manifest: Manifest) -> list[str]:
+    """Files in a bundle's folder that its manifest does not list, and so says nothing of."""
+    return sorted(str(file) for file in _files(directory) if str(file) not in (MANIFEST_FILE, *manifest.files))
+
+
 def _files(folder: Path) -> Iterator[PurePosixPath]:
     """Everything below a folder but folders, by its path there; links are not followed."""
     for place, folders, files in os.walk(folder):
@@ -96,8 +98,8 @@ def _files(folder: Path) -> Iterator[PurePosixPath]:
 
 
 def _is_ours(file: PurePosixPath, manifest: Manifest) -> bool:
-    if file.parts[0] in (COMPILED_FOLDER, TUNED_FOLDER):
-        return file.name in (COMPILED_FILE, TUNED_FILE, *form_files(manifest))
+    if file.parts[0] == COMPILED_FOLDER:
+        return file.name in (COMPILED_FILE, *form_files(manifest))
     return str(file) in (MANIFEST_FILE, *manifest.files)
 
 

@@ -1,15 +1,22 @@
 """The tuned form of a bundle: repacked weights that are mapped, not copied, and how many threads are best here.
 
-In: the folder `tuned` inside a bundle's, which `voxrill tune` writes and no manifest lists. Out: a `TunedForm`. It is
-of one processor, one onnxruntime and one bundle, and is never trusted: what does not fit, or was changed, is not used.
+In: a folder in the user's cache, which `voxrill tune` writes. Out: a `TunedForm`. It belongs to one processor, one
+onnxruntime, one bundle and the folder that bundle lies in. A form that does not fit, or was changed, is not used.
 
-Its data files are as large as the bundle's, so they are not hashed whole at every load. Any program that writes to
-one changes its size or its time of change; what a disk forgets after a power cut is caught by hashing 64 samples.
+It does not lie in the bundle's folder, because its graphs run instead of the bundle's, and no hash in the manifest says
+what they compute. Who can write the bundle's folder, or send somebody a bundle, must not be able to bring one along. So
+only this user's own folder counts, and only if no other user may enter it.
+
+Its data files are as large as the bundle's, so they are not hashed whole at every load: that is what `voxrill verify`
+does. At a load size and time of change tell that a program wrote to a file, and 64 hashed samples what a disk forgot
+after a power cut.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,13 +24,15 @@ from pathlib import Path
 
 import msgspec
 import onnxruntime as ort
+import platformdirs
 
 from voxrill.devices.processor import processor
-from voxrill.runtime.bundle.bundle import HASHED_ON_OPEN, Bundle, hash_file
+from voxrill.runtime.bundle.bundle import HASHED_ON_OPEN, Bundle, Progress, hash_file, no_progress
 from voxrill.runtime.bundle.contract import AUDIO_ENCODER
 from voxrill.runtime.bundle.manifest import FLOAT32, MANIFEST_FILE, Manifest
-from voxrill.runtime.bundle.replacing import TUNED_FILE, TUNED_FOLDER
-from voxrill.runtime.errors import VoxrillWarning
+from voxrill.runtime.errors import BundleError, HashMismatch, VoxrillWarning
+
+TUNED_FILE = "tuned.json"
 
 _SAMPLES = 64
 _SAMPLE_BYTES = 16 << 10
@@ -41,6 +50,13 @@ class Fingerprint(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class WrittenFile(msgspec.Struct, frozen=True):
+    """A file of the form: what every load compares, and the SHA-256 of all of it."""
+
+    fingerprint: Fingerprint
+    sha256: str
+
+
 class Key(msgspec.Struct, frozen=True):
     """What a tuned form was made for: the processor, onnxruntime's version, and the SHA-256 of the manifest."""
 
@@ -52,23 +68,33 @@ class Key(msgspec.Struct, frozen=True):
 class TunedFile(msgspec.Struct, frozen=True):
     """What `tuned.json` holds.
 
-    graphs: file of each tuned graph; files: every file's fingerprint; threads: the best number, 0 if not known;
+    graphs: file of each tuned graph; files: every file as it was written; threads: the best number, 0 if not known;
     timings: milliseconds by number of threads and stage.
     """
 
     key: Key
     graphs: dict[str, str]
-    files: dict[str, Fingerprint]
+    files: dict[str, WrittenFile]
     threads: int = 0
     timings: dict[int, dict[str, float]] = {}
 
 
 @dataclass(frozen=True)
 class TunedForm:
-    """A tuned form that may be used: where its graphs lie, and the best number of threads (0 if not known)."""
+    """A tuned form that may be used: where its graphs lie, and the best number of threads (0 if not known).
+
+    folder and files say what `verify_tuned` compares; None and empty for a form that is being made.
+    """
 
     graphs: Mapping[str, Path] = field(default_factory=dict)
     threads: int = 0
+    folder: Path | None = None
+    files: Mapping[str, WrittenFile] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(written.fingerprint.size for written in self.files.values())
 
     def path(self, graph: str) -> Path | None:
         """The file of a tuned graph; None for one that is loaded from the bundle."""
@@ -105,21 +131,67 @@ def _hash_samples(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
+def tuned_folder(directory: Path) -> Path:
+    """Where the tuned form of the bundle in a folder lies: in the cache of the user who runs this.
+
+    Raises:
+        BundleError: this user has no home.
+    """
+    cache = Path(platformdirs.user_cache_dir("voxrill", appauthor=False))
+    if not cache.is_absolute():
+        raise BundleError("this user has no home folder for a tuned form", "Name a cache folder in XDG_CACHE_HOME")
+    return cache / "tuned" / hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
+
+
 def open_tuned(bundle: Bundle) -> TunedForm:
     """The tuned form of a bundle, or `PLAIN`; where one is there and cannot be used, a warning says why."""
-    folder = bundle.directory / TUNED_FOLDER
-    if not folder.is_dir():
-        return PLAIN
     try:
-        found = read_tuned_file(folder)
-        wrong = _wrong_key(found.key, key_of(bundle)) or _wrong_file(folder, found, bundle.manifest)
-    except (OSError, msgspec.MsgspecError):
-        wrong = "a file of it is missing or unreadable"
-    if not wrong:
-        return TunedForm({graph: folder / file for graph, file in found.graphs.items()}, found.threads)
+        folder = tuned_folder(bundle.directory)
+    except BundleError:  # without a home there is no form to look for
+        return PLAIN
+    if not os.path.isdir(folder):
+        return PLAIN
+    found, wrong = _read(folder, bundle)
+    if found is not None and not wrong:
+        graphs = {graph: folder / file for graph, file in found.graphs.items()}
+        return TunedForm(graphs, found.threads, folder, found.files)
     remedy = f"Make it anew with: voxrill tune {bundle.directory}"
     warnings.warn(f"the tuned form of {bundle.directory} is not used: {wrong}. {remedy}", NotTuned, stacklevel=3)
     return PLAIN
+
+
+def verify_tuned(form: TunedForm, progress: Progress = no_progress) -> None:
+    """Hash every file of a tuned form.
+
+    Raises:
+        HashMismatch: one is not as `tune` wrote it.
+    """
+    for name, written in form.files.items():
+        assert form.folder is not None  # it has files
+        if hash_file(form.folder / name, progress) != written.sha256:
+            raise HashMismatch(f"{name} in {form.folder} is not as voxrill tune wrote it", "Run voxrill tune again")
+
+
+def _read(folder: Path, bundle: Bundle) -> tuple[TunedFile | None, str]:
+    """What a form says of itself, and why it cannot be used; empty if it can."""
+    try:
+        wrong = _wrong_owner(folder)
+        if wrong:
+            return None, wrong
+        found = read_tuned_file(folder)
+        return found, _wrong_key(found.key, key_of(bundle)) or _wrong_file(folder, found, bundle.manifest)
+    except (OSError, msgspec.MsgspecError):
+        return None, "a file of it is missing or unreadable"
+
+
+def _wrong_owner(folder: Path) -> str:
+    """Why others may have written this folder; empty if they cannot have."""
+    if os.name == "nt":  # a user's folder there has its own list of who may enter
+        return ""
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
+        return f"{folder} is another user's"
+    return f"other users may enter {folder}" if facts.st_mode & 0o077 else ""
 
 
 def read_tuned_file(folder: Path) -> TunedFile:
@@ -140,6 +212,6 @@ def _wrong_file(folder: Path, found: TunedFile, manifest: Manifest) -> str:
         if graph not in manifest.graphs or file not in found.files:
             return f"its {TUNED_FILE} was changed"
     for name, wanted in found.files.items():
-        if Path(name).name != name or fingerprint(folder / name) != wanted:
+        if Path(name).name != name or fingerprint(folder / name) != wanted.fingerprint:
             return f"{name} was changed"
     return ""

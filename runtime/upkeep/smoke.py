@@ -1,6 +1,7 @@
 """A short run through every graph of a bundle, to see that it runs at all on this machine.
 
-In: a bundle. Out: milliseconds by stage. The words mean nothing: the sound is a tone and the sampling greedy.
+In: a bundle, and its tuned form if it has one. Out: milliseconds by stage. The words mean nothing: the sound is a tone
+and the sampling greedy.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import numpy as np
 
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.bundle.memory import check_memory
+from voxrill.runtime.bundle.tuned import TunedForm
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Generation, GenerationOptions
 from voxrill.runtime.engine.sampling import Sampler
@@ -17,13 +20,15 @@ from voxrill.runtime.errors import BundleError
 TONE_SECONDS = 0.5
 
 
-def smoke_run(bundle: Bundle) -> dict[str, float]:
-    """Load the bundle, hear a tone, generate text, sample and decode frames.
+def smoke_run(bundle: Bundle, tuned: TunedForm | None = None) -> dict[str, float]:
+    """Load the bundle with its tuned form (None: see `Engine`), hear a tone, generate text, sample and decode frames.
 
     Raises:
         BundleError: a graph cannot be loaded, departs from its contract, or gives numbers that are not finite.
+        NotEnoughMemory: it would not fit.
     """
-    model = Engine(bundle)
+    check_memory(bundle)
+    model = Engine(bundle, tuned=tuned)
     context = model.conversation().context
     with context.turn("user"):
         context.add_audio(tone(TONE_SECONDS))

@@ -1,7 +1,7 @@
 """Tuning: write the tuned form of a bundle, for the processor this runs on.
 
-In: an opened bundle. Out: the folder `tuned` inside it, and a `TuneReport` of the gain. The form is taken only if
-it gives the very bits that the bundle itself gives.
+In: an opened bundle. Out: a folder in the user's cache, and a `TuneReport` of the gain. It is made only of files that
+have the manifest's hashes, and kept only if it gives the very bits that the bundle itself gives.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from voxrill.devices.memory import private_memory
 from voxrill.devices.providers import CPU, data_file, tuning_options
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.bundle.atomic_folder import atomic_folder, flush, write_errors
-from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.bundle.bundle import Bundle, hash_file, verify_files
 from voxrill.runtime.bundle.memory import check_memory
-from voxrill.runtime.bundle.replacing import TUNED_FILE, TUNED_FOLDER, check_only, form_files
 from voxrill.runtime.bundle.tuned import (
     PLAIN,
+    TUNED_FILE,
     TunedFile,
     TunedForm,
+    WrittenFile,
     fingerprint,
     is_repacked,
     key_of,
+    tuned_folder,
 )
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.sampling import Sampler
@@ -65,36 +67,37 @@ class TuneReport:
 
 
 def tune(bundle: Bundle, progress: Progress = no_progress) -> TuneReport:
-    """Write the tuned form of `bundle` into its folder, in place of one that is there.
+    """Write the tuned form of `bundle`, in place of one that is there.
 
     Raises:
-        BundleError: it cannot be written (no permission, a full disk), gives other numbers, or Ctrl-C; the bundle
-            works as before.
+        BundleError: a file of the bundle was changed; or the form cannot be written (no home, no permission, a full
+            disk), gives other numbers, or Ctrl-C, and the bundle works as before.
         NotEnoughMemory: the model would not fit.
     """
     check_memory(bundle)
-    names = [TUNED_FILE, *form_files(bundle.manifest)]
     graphs = [name for name in bundle.manifest.graphs if is_repacked(bundle.manifest, name)]
-    total = len(graphs) + 1 + TURNS
+    total = 1 + len(graphs) + 1 + TURNS
     steps = iter(range(total))
 
     def step(what: str) -> None:
         progress(what, next(steps), total)
 
-    target = bundle.directory / TUNED_FOLDER
-    check_only(target, names)
+    target = tuned_folder(bundle.directory)
+    step("checking")
+    verify_files(bundle)
     with write_errors(target, "the bundle works without it"), atomic_folder(target) as folder:
+        folder.chmod(0o700)  # what others could write would not be used
         _check_room(bundle, graphs, folder)
         for name in graphs:
             step(name)
             _write(bundle.path(bundle.manifest.graphs[name].file), folder)
-        form = TunedForm({name: folder / bundle.manifest.graphs[name].file for name in graphs})
+        form = TunedForm({name: folder / bundle.path(bundle.manifest.graphs[name].file).name for name in graphs})
         step("comparing")
         before, after = _compared(bundle, form)
         timings = sweep(bundle, form, step)
         written = _finish(bundle, form, folder, timings)
-    size = sum(file.size for file in written.files.values())
-    return TuneReport(bundle.directory / TUNED_FOLDER, graphs, size, before, after, written.threads, timings)
+    size = sum(file.fingerprint.size for file in written.files.values())
+    return TuneReport(target, graphs, size, before, after, written.threads, timings)
 
 
 def _check_room(bundle: Bundle, graphs: list[str], folder: Path) -> None:
@@ -102,7 +105,7 @@ def _check_room(bundle: Bundle, graphs: list[str], folder: Path) -> None:
     needed, free = round(_PER_WEIGHT * size), shutil.disk_usage(folder).free
     if free < needed:
         raise BundleError(
-            f"tuning writes about {needed / 1e9:.1f} GB into {bundle.directory}, and {free / 1e9:.1f} GB are free",
+            f"tuning writes about {needed / 1e9:.1f} GB into {folder.parent}, and {free / 1e9:.1f} GB are free",
             "Free some space; the bundle works without it",
         )
 
@@ -159,7 +162,7 @@ def _finish(bundle: Bundle, form: TunedForm, folder: Path, timings: Timings) -> 
     written = TunedFile(
         key_of(bundle),
         {name: path.name for name, path in form.graphs.items()},
-        {file.name: fingerprint(file) for file in files},
+        {file.name: WrittenFile(fingerprint(file), hash_file(file)) for file in files},
         best(timings),
         timings,
     )

@@ -15,6 +15,7 @@ from benchmarks.report import ReportGroup, ratio, table, tables
 from tests.places import ROOT
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.contract import InterleaveSpec
+from voxrill.runtime.bundle.tuned import tuned_folder
 
 PEBBLE = ROOT / "src" / "voxrill" / "pebble" / "bundle"
 
@@ -243,10 +244,13 @@ def test_every_shipped_recipe_is_measured():
 def variants(bundles, tmp_path_factory):
     """A quick run with two forms of the tiny model, made on the way; its folder."""
     work = tmp_path_factory.mktemp("variants")
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     (work / "bundle-lfm2").symlink_to(bundles["lfm2"])
     words = ["--work", str(work), "--family", "lfm2", "--quick", "--threads", "1", "--only", "load,speech"]
     run.main([*words, "--precisions", "int8-fast-prefill,int8-tuned"])
-    return work
+    yield work
+    monkeypatch.undo()
 
 
 def test_forms_of_a_bundle_are_made_and_measured(variants):
@@ -259,7 +263,7 @@ def test_forms_of_a_bundle_are_made_and_measured(variants):
         assert {"frame", "codec", "encoder", "first_audio"} <= set(samples(content["groups"]["speech"], name))
     plain, linked = variants / "bundle-lfm2-int8", variants / "bundle-lfm2-int8-tuned"
     assert (plain / "decoder.onnx").samefile(linked / "decoder.onnx")
-    assert not (plain / "tuned").exists()
+    assert not tuned_folder(plain).exists() and tuned_folder(linked).is_dir()
 
 
 def test_what_making_took_is_kept(variants):
@@ -276,7 +280,8 @@ def test_what_making_took_is_kept(variants):
 
 def test_a_tuned_form_that_is_not_used_is_not_measured(variants, tmp_path):
     bundle = Path(shutil.copytree(variants / "bundle-lfm2-int8-tuned", tmp_path / "bundle"))
-    path = bundle / "tuned" / "tuned.json"
+    shutil.copytree(tuned_folder(variants / "bundle-lfm2-int8-tuned"), tuned_folder(bundle))
+    path = tuned_folder(bundle) / "tuned.json"
     found = json.loads(path.read_text())
     path.write_text(json.dumps(found | {"key": found["key"] | {"onnxruntime": "0.1"}}))
     stale = contenders.Workshop(tmp_path, "lfm2", (), {"stale": bundle}).contender("voxrill stale")

@@ -28,7 +28,7 @@ WEB = {"name": "My page", "start_url": "/", "format": 2, "icons": []}
 @pytest.fixture
 def bundle(tmp_path) -> Path:
     """The built-in bundle, in a folder where nothing else is."""
-    shutil.copytree(PEBBLE, tmp_path / "place" / "bundle", ignore=shutil.ignore_patterns("tuned"))
+    shutil.copytree(PEBBLE, tmp_path / "place" / "bundle")
     return tmp_path / "place" / "bundle"
 
 
@@ -57,10 +57,10 @@ def a_bundle_with_a_link(folder):
     (folder / "photos").symlink_to(folder.parent)
 
 
-def a_bundle_with_a_recording_beside_its_tuned_form(folder):
-    (folder / "tuned").mkdir()
-    (folder / "tuned" / "tuned.json").write_text("{}")
-    (folder / "tuned" / "song.wav").write_text("years")
+def a_bundle_with_a_recording_beside_its_compiled_form(folder):
+    (folder / "compiled" / "SM8650").mkdir(parents=True)
+    for name in ("compiled.json", "decoder.onnx", "decoder_qnn.bin", "song.wav"):
+        (folder / "compiled" / "SM8650" / name).write_text("{}")
 
 
 def an_older_bundle(folder):
@@ -82,7 +82,7 @@ STRANGERS = {
     "web-application": (web_application, "is not a bundle that this Voxrill knows"),
     "notes": (a_bundle_with_a_file_of_the_user, "holds notes.txt, which its manifest does not list"),
     "link": (a_bundle_with_a_link, "holds photos"),
-    "recording": (a_bundle_with_a_recording_beside_its_tuned_form, "holds tuned/song.wav"),
+    "recording": (a_bundle_with_a_recording_beside_its_compiled_form, "holds compiled/SM8650/song.wav"),
     "older": (an_older_bundle, "bundle format 1"),
     "file": (a_file, "is not a bundle"),
     "broken-link": (a_broken_link, "is not a bundle"),

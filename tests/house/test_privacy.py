@@ -52,7 +52,7 @@ def workshop(tmp_path_factory, bundles, tiny_checkpoints):
     (folder / "data").mkdir()
     shutil.copy(CLIPS / "00-known.flac", folder / "data" / "a.flac")
     (folder / "data" / "a.txt").write_text("lights on")
-    shutil.copytree(PEBBLE, folder / "pebble", ignore=shutil.ignore_patterns("tuned"))
+    shutil.copytree(PEBBLE, folder / "pebble")
     shutil.copytree(bundles["lfm2.5"], folder / "tiny")
     (folder / "checkpoint").symlink_to(tiny_checkpoints["lfm2.5"])
     return folder
@@ -130,7 +130,6 @@ COMMAND_LINES = {
     "quantize": ("quantize", "tiny", "-o", "small", "--recipe", "int8"),
     "compare": ("compare", "tiny", "tiny", "--audio", "data", "--limit", "1"),
     "sensitivity": ("sensitivity", "tiny", "--audio", "data", "-o", "r.toml", "--graph", "text_head", "--limit", "1"),
-    "tune": ("tune", "pebble"),
     "pack": ("pack", "pebble", "-o", "p.voxrill"),
     "doctor": ("doctor",),
     "plan": ("plan", "--device", "pi5"),
@@ -144,12 +143,18 @@ COMMAND_LINES = {
     "bench": ("bench", "--minutes", "0.01"),
 }
 
+CACHED = {
+    "ask": ("ask", "what does the lamp cost", "--docs", "documents", "--quote"),
+    "tune": ("tune", "pebble"),
+}
+"""Commands that keep something in the user's cache: the index of a folder's documents, a bundle's tuned form."""
+
 NEEDS = {"replay": "talk --record", "unpack": "pack", "npu-check": "an NPU's compiler", "compile": "an NPU's compiler"}
 """Commands that another test below runs, or that want what most machines lack."""
 
 
 def test_every_command_is_watched():
-    watched = {words[0] for words in COMMAND_LINES.values() if words} | {"serve", "ask", *NEEDS}
+    watched = {words[0] for words in COMMAND_LINES.values() if words} | {"serve", *CACHED, *NEEDS}
     assert watched == set(COMMANDS)
 
 
@@ -171,9 +176,10 @@ def test_unpack_and_replay(watched, workshop):
         assert wrong == [] and files_in(home) == []
 
 
-def test_the_index_of_documents_is_kept_in_the_user_s_cache_and_nowhere_else(watched):
-    watched.allowed = (*watched.allowed, str(watched.home / ".cache" / "voxrill"))
-    wrong, home = watched("ask", "what does the lamp cost", "--docs", "documents", "--quote", allowed=watched.allowed)
+@pytest.mark.parametrize("words", CACHED.values(), ids=CACHED)
+def test_what_is_kept_in_the_user_s_cache_is_kept_nowhere_else(watched, words):
+    watched.allowed = (*watched.allowed, str(watched.home / ".cache"))
+    wrong, home = watched(*words, allowed=watched.allowed)
     assert wrong == []
     assert {Path(name).parts[:2] for name in files_in(home)} == {(".cache", "voxrill")}
 

@@ -9,23 +9,33 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import platformdirs
 import pytest
 
 import voxrill
+from tests.command_line import contents
 from voxrill.devices import memory as machine
 from voxrill.devices.processor import processor
 from voxrill.runtime.bundle import memory, tuned
 from voxrill.runtime.bundle.builtin import open_builtin
-from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.bundle.bundle import hash_file, open_bundle
 from voxrill.runtime.bundle.contract import AUDIO_ENCODER
 from voxrill.runtime.bundle.manifest import FLOAT32, read_manifest
 from voxrill.runtime.bundle.memory import memory_needed
-from voxrill.runtime.bundle.tuned import PLAIN, NotTuned, fingerprint, open_tuned, read_tuned_file
+from voxrill.runtime.bundle.tuned import PLAIN, NotTuned, fingerprint, open_tuned, read_tuned_file, tuned_folder
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import BundleError, NotEnoughMemory
 from voxrill.runtime.upkeep import threads, tuning
 
 TIMINGS = {1: {"prefill": 90.0, "step": 3.0, "frame": 2.0}, 2: {"prefill": 50.0, "step": 2.0, "frame": 1.5}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """The user's cache, in which tuned forms lie: a folder of this module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +47,7 @@ def quick_sweep(monkeypatch):
 @pytest.fixture
 def pebble(tmp_path) -> Path:
     """The built-in bundle in a folder of its own."""
-    shutil.copytree(open_builtin().directory, tmp_path / "pebble", ignore=shutil.ignore_patterns("tuned"))
+    shutil.copytree(open_builtin().directory, tmp_path / "pebble")
     return tmp_path / "pebble"
 
 
@@ -47,7 +57,7 @@ def made(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "sweep", lambda *_: TIMINGS)
         folder = tmp_path_factory.mktemp("tuned") / "pebble"
-        shutil.copytree(open_builtin().directory, folder, ignore=shutil.ignore_patterns("tuned"))
+        shutil.copytree(open_builtin().directory, folder)
         tuning.tune(open_bundle(folder))
     return folder
 
@@ -55,7 +65,9 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture
 def ready(made, tmp_path) -> Path:
     """A tuned bundle to damage."""
-    return Path(shutil.copytree(made, tmp_path / "bundle"))
+    folder = Path(shutil.copytree(made, tmp_path / "bundle"))
+    shutil.copytree(tuned_folder(made), tuned_folder(folder))
+    return folder
 
 
 def flip_a_byte(path, at):
@@ -68,7 +80,7 @@ def flip_a_byte(path, at):
 
 def rewrite(folder, **changes):
     """Change what tuned.json says."""
-    path = folder / "tuned" / "tuned.json"
+    path = tuned_folder(folder) / "tuned.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -121,13 +133,13 @@ def recipe_file(tmp_path):
 def test_shared_weights_stay_one_copy(made):
     """The depthformer uses each of its weights eight times; as it was and repacked make two."""
     weights = (made / "depthformer.onnx").stat().st_size
-    assert (made / "tuned" / "depthformer.onnx.data").stat().st_size < 2.5 * weights
+    assert (tuned_folder(made) / "depthformer.onnx.data").stat().st_size < 2.5 * weights
 
 
 def test_the_other_commands_are_not_disturbed(cli, ready):
     with_it = [cli("inspect", "bundle", "--json").raw, cli("pack", "bundle", "-o", "a.voxrill").status]
-    assert cli("verify", "bundle").out.endswith("all as the manifest says\n")
-    shutil.rmtree(ready / "tuned")
+    assert contents(ready) == contents(open_builtin().directory)
+    shutil.rmtree(tuned_folder(ready))
     assert with_it == [cli("inspect", "bundle", "--json").raw, cli("pack", "bundle", "-o", "b.voxrill").status]
     assert Path("a.voxrill").read_bytes() == Path("b.voxrill").read_bytes()
 
@@ -137,7 +149,7 @@ def test_the_command(cli, pebble):
     assert ran.status == 0 and ran.err == ""
     for wanted in ("5 graphs, the same bits as before", "loading:", "2 threads: prefill 50.0 ms", "(the best)"):
         assert wanted in ran.out
-    assert not [path for path in pebble.iterdir() if path.name.startswith(".")]
+    assert contents(pebble) == contents(open_builtin().directory)
 
 
 def test_the_command_for_machines(cli, pebble):
@@ -175,7 +187,7 @@ def test_the_sweep(pebble, monkeypatch):
 
 @pytest.mark.parametrize("part", ["processor", "onnxruntime", "manifest"])
 def test_a_stale_form_is_not_used(ready, part):
-    key = msgspec.to_builtins(read_tuned_file(ready / "tuned").key)
+    key = msgspec.to_builtins(read_tuned_file(tuned_folder(ready)).key)
     rewrite(ready, key={**key, part: "another"})
     with pytest.warns(NotTuned, match=f"another .*{'bundle' if part == 'manifest' else part}.*voxrill tune"):
         model = voxrill.load(ready)
@@ -202,7 +214,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("file", ["decoder.onnx", "decoder.onnx.data"])
 def test_a_damaged_form_is_not_used_and_made_anew(ready, file, damage):
-    damage(ready / "tuned" / file)
+    damage(tuned_folder(ready) / file)
     with pytest.warns(NotTuned, match="voxrill tune"):
         assert open_tuned(open_bundle(ready)) == PLAIN
 
@@ -211,7 +223,7 @@ def test_a_damaged_form_is_not_used_and_made_anew(ready, file, damage):
     "content", [b"", b"{}", b"\xff", b'{"key": 3}'], ids=["empty", "no-fields", "no-text", "wrong-type"]
 )
 def test_an_unreadable_tuned_json(ready, content):
-    (ready / "tuned" / "tuned.json").write_bytes(content)
+    (tuned_folder(ready) / "tuned.json").write_bytes(content)
     with pytest.warns(NotTuned):
         assert open_tuned(open_bundle(ready)) == PLAIN
 
@@ -224,7 +236,7 @@ def test_a_changed_tuned_json(ready, graphs):
 
 
 def test_tuning_again_repairs(ready):
-    truncate(ready / "tuned" / "decoder.onnx.data")
+    truncate(tuned_folder(ready) / "decoder.onnx.data")
     tuning.tune(open_bundle(ready))
     same_bits(ready)
 
@@ -243,6 +255,108 @@ def test_samples_of_a_large_file(tmp_path, monkeypatch):
     data[1 << 20 : 2 << 20] = bytes(1 << 20)  # pages that a power cut lost
     path.write_bytes(data)
     assert fingerprint(path).sha256 != wanted.sha256
+
+
+# Forged
+
+
+def speaks_of(folder):
+    """What a bundle answers to a command."""
+    *_, end = voxrill.load(folder, threads=1).chat(text="kitchen lights on", output="text")
+    return end.result.text
+
+
+@pytest.fixture
+def forged(ready) -> Path:
+    """Another model's tuned form, with a matching tuned.json: the text head says other words."""
+    import onnx
+
+    folder = tuned_folder(ready)
+    graph = onnx.load(str(folder / "text_head.onnx"), load_external_data=False)
+    place = next(
+        {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in graph.graph.initializer
+        if tensor.name.endswith("_scales") and tensor.external_data
+    )
+    data = folder / "text_head.onnx.data"
+    content = bytearray(data.read_bytes())
+    start, length = int(place["offset"]), int(place["length"])
+    content[start : start + length] = bytes(length)
+    data.write_bytes(content)
+    found = read_tuned_file(folder)
+    files = {name: tuned.WrittenFile(fingerprint(folder / name), hash_file(folder / name)) for name in found.files}
+    (folder / "tuned.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(found, files=files)))
+    return ready
+
+
+def test_a_forged_form_would_change_the_answer(forged, made):
+    assert speaks_of(forged) != speaks_of(made)
+
+
+def test_a_form_that_comes_with_the_bundle_is_not_used(forged, made, tmp_path):
+    """As somebody sends it who can write the bundle's folder, and not this user's."""
+    sent = Path(shutil.copytree(made, tmp_path / "sent"))
+    shutil.copytree(tuned_folder(forged), sent / "tuned")
+    (sent / "compiled").mkdir()
+    assert voxrill.load(sent).tuned == PLAIN
+    assert speaks_of(sent) == speaks_of(made)
+
+
+def enterable(folder, monkeypatch):
+    folder.chmod(0o755)
+
+
+def another_user_s(folder, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+
+
+def a_link(folder, monkeypatch):
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+@pytest.mark.parametrize("change", [enterable, another_user_s, a_link])
+def test_a_form_that_others_can_write_is_not_used(ready, monkeypatch, change):
+    change(tuned_folder(ready), monkeypatch)
+    with pytest.warns(NotTuned, match="other users may enter|another user's"):
+        assert open_tuned(open_bundle(ready)) == PLAIN
+
+
+def test_only_the_user_may_enter_what_tune_writes(made):
+    if os.name != "nt":
+        assert tuned_folder(made).stat().st_mode & 0o777 == 0o700
+
+
+def test_what_was_changed_is_not_tuned(cli, pebble, monkeypatch):
+    """Else a form of other weights would outlive the bundle they stood in."""
+    monkeypatch.setattr("voxrill.runtime.bundle.bundle.HASHED_ON_OPEN", 0)
+    flip_a_byte(pebble / "decoder.onnx", -1000)
+    cli.refuses("tune", "pebble", saying="decoder.onnx does not have the SHA-256")
+    assert not tuned_folder(pebble).exists()
+
+
+def test_verify_compares_all_of_the_form(cli, ready, monkeypatch):
+    monkeypatch.setattr(tuned, "_SAMPLES", 2)
+    monkeypatch.setattr(tuned, "HASHED_ON_OPEN", 1 << 18)
+    folder = tuned_folder(ready)
+    found = read_tuned_file(folder)
+    files = {
+        name: msgspec.structs.replace(f, fingerprint=fingerprint(folder / name)) for name, f in found.files.items()
+    }
+    (folder / "tuned.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(found, files=files)))
+    ran = cli("verify", "bundle")
+    assert f"{folder}: {len(files)} files of the tuned form: all as voxrill tune wrote them" in ran.out
+    assert json.loads(cli("verify", "bundle", "--json").out)["tuned"] == len(files)
+    flip_a_byte(folder / "decoder.onnx.data", (folder / "decoder.onnx.data").stat().st_size // 3)
+    assert open_tuned(open_bundle(ready)).graphs  # what a load compares has not changed
+    cli.refuses("verify", "bundle", saying=("decoder.onnx.data", "is not as voxrill tune wrote it"))
+
+
+def test_verify_names_what_the_manifest_does_not_list(cli, ready):
+    (ready / "notes.txt").write_text("years")
+    assert "1 further files, which the manifest does not list: notes.txt" in cli("verify", "bundle").out
+    assert json.loads(cli("verify", "bundle", "--json").out)["unlisted"] == ["notes.txt"]
 
 
 def test_the_command_line_warns_in_one_line(cli, ready):
@@ -286,21 +400,37 @@ def test_other_numbers_are_not_kept(cli, pebble, monkeypatch):
     cli.refuses("tune", "pebble", saying="other numbers than the bundle")
 
 
-def test_a_folder_that_cannot_be_written(cli, pebble, monkeypatch):
+def test_a_home_that_cannot_be_written(cli, pebble, monkeypatch):
     """By what mkdir raises: the tests may run as root, whom no permission stops."""
 
     def refuse(path, *_args, **_options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    cli.refuses("tune", "pebble", saying=("pebble/tuned cannot be written (Permission denied)", "writable"))
+    says = (f"{tuned_folder(pebble)} cannot be written (Permission denied)", "the bundle works without it")
+    cli.refuses("tune", "pebble", saying=says)
+
+
+def test_a_user_without_a_home(cli, pebble, monkeypatch):
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_args, **_options: "~/.cache/voxrill")
+    cli.refuses("tune", "pebble", saying=("no home folder", "XDG_CACHE_HOME"))
+    assert voxrill.load(pebble, threads=1).tuned == PLAIN
+
+
+@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid"), reason="Windows has other permissions")
+def test_a_bundle_that_nobody_may_write_is_tuned(pebble):
+    for path in (pebble, *pebble.iterdir()):
+        path.chmod(path.stat().st_mode & ~0o222)
+    tuning.tune(open_bundle(pebble))
+    assert voxrill.load(pebble, threads=1).tuned.graphs
+    pebble.chmod(0o755)
 
 
 def test_what_onnxruntime_cannot_write(pebble, monkeypatch):
     monkeypatch.setattr(tuning, "tuning_options", lambda target: original(target / "no" / "such"))
     with pytest.raises(BundleError, match="cannot be written"):
         tuning.tune(open_bundle(pebble))
-    assert not [path for path in pebble.iterdir() if "tuned" in path.name]
+    assert not tuned_folder(pebble).exists()
 
 
 original = tuning.tuning_options

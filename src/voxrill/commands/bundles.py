@@ -15,8 +15,13 @@ from voxrill.commands.output import out as stdout
 from voxrill.runtime.bundle import pack as packing
 from voxrill.runtime.bundle.bundle import verify_files
 from voxrill.runtime.bundle.manifest import Manifest, Sampling, Task
+from voxrill.runtime.bundle.replacing import unlisted
+from voxrill.runtime.bundle.tuned import open_tuned, verify_tuned
 from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.upkeep.smoke import smoke_run
+
+_NAMED = 5
+"""Files beside the bundle's that `verify` names; JSON has all."""
 
 
 def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
@@ -32,13 +37,22 @@ def inspect(bundle: BundleArgument = None, json: JsonOption = False) -> None:
 def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Check a bundle: hashes, contracts, and a short run of all graphs."""
     opened = open_named(bundle)
-    with file_progress("checking", opened.manifest.size) as progress:
+    tuned = open_tuned(opened)
+    with file_progress("checking", opened.manifest.size + tuned.size) as progress:
         verify_files(opened, progress)
-    stages, files = smoke_run(opened), len(opened.manifest.files)
+        verify_tuned(tuned, progress)
+    stages, files = smoke_run(opened, tuned), len(opened.manifest.files)
+    further = unlisted(opened.directory, opened.manifest)
     if json:
-        print_json({"bundle": as_unicode(opened.directory), "ok": True, "files": files, "smoke_run_ms": stages})
+        about = {"bundle": as_unicode(opened.directory), "sha256": opened.sha256, "tuned": len(tuned.files)}
+        print_json({**about, "ok": True, "files": files, "unlisted": further, "smoke_run_ms": stages})
         return
     print(f"{printable(opened.directory)}: {files} files, {len(stages)} stages: all as the manifest says")
+    if tuned.files:
+        print(f"{tuned.folder}: {len(tuned.files)} files of the tuned form: all as voxrill tune wrote them")
+    if further:
+        names = ", ".join(map(printable, further[:_NAMED]))
+        print(f"{len(further)} further files, which the manifest does not list: {names}")
 
 
 def pack(
