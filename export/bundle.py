@@ -7,8 +7,8 @@ its place only when every graph has passed its gate, so an older bundle survives
 from __future__ import annotations
 
 import json
-import resource
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -168,7 +168,7 @@ class _Export:
             "max_relative_difference": dict(largest_differences(tried)),
             "tried": tried,
             "seconds": round(time.perf_counter() - start, 2),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            **_peak_memory(),
         }
 
     def _tokenizer_and_licence(self) -> None:
@@ -218,6 +218,16 @@ class _Export:
             **tables,
         )
         write_manifest(self.directory, manifest)
+
+
+def _peak_memory() -> dict[str, int]:
+    """The most memory that this process has taken so far, MB; empty on Windows, where Python does not know."""
+    try:
+        import resource
+    except ImportError:
+        return {}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_memory_mb": peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)}  # macOS counts bytes
 
 
 def _fresh_copy(source: Path, target: Path) -> None:

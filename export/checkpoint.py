@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from voxrill.export.recognise import hub_source, not_a_folder, other_format, quantised, without_commit
 from voxrill.runtime.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
@@ -32,10 +33,11 @@ CARD_FILE = "README.md"
 
 
 class Tensors:
-    """Named tensors of one safetensors file, or of the shards an index lists; read lazily.
+    """Named tensors of one safetensors file, or of the shards that an index lists; read lazily.
 
     Raises:
-        CheckpointError: a file is missing or not a safetensors file, or a tensor is not in it.
+        CheckpointError: a file is missing or is not a safetensors file, a tensor is missing, or it holds NaN or
+            infinity.
     """
 
     def __init__(self, *files: Path) -> None:
@@ -66,7 +68,11 @@ class Tensors:
     def read(self, name: str) -> torch.Tensor:
         """One tensor; floating dtypes become float32."""
         tensor: torch.Tensor = self._handle(name).get_tensor(name)
-        return tensor.float() if tensor.is_floating_point() else tensor
+        if not tensor.is_floating_point():
+            return tensor
+        wide = tensor.float()
+        _check_finite(name, wide, tensor.dtype)
+        return wide
 
     def _handle(self, name: str) -> Any:
         if name not in self._where:
@@ -116,6 +122,17 @@ class Tensors:
         return digest.hexdigest()
 
 
+def _check_finite(name: str, values: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse NaN and infinity in the float32 `values` of a file's `dtype`, and say where they usually come from."""
+    if not values.numel() or all(torch.isfinite(end) for end in torch.aminmax(values)):  # both are NaN where one is
+        return
+    nan, infinite = int(torch.isnan(values).sum()), int(torch.isinf(values).sum())
+    cause = "The training that wrote it has probably diverged: take an earlier checkpoint, or download this one again"
+    if infinite and not nan and dtype == torch.float16:
+        cause = "Float16 has no numbers above 65504: convert the original weights to bfloat16 or float32 instead"
+    raise CheckpointError(f"tensor {name} holds {nan} NaN and {infinite} infinite among {values.numel()} values", cause)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """An opened checkpoint. `name` and `revision` go into the manifest as its source."""
@@ -127,9 +144,12 @@ class Checkpoint:
 
     @cached_property
     def weights(self) -> Tensors:
-        """Encoder, adapter, backbone, depthformer and embedding tables."""
+        """Encoder, adapter, backbone, depthformer and embedding tables.
+
+        The whole file counts where there are both: an index beside it was left there by an older download.
+        """
         index = self.directory / INDEX_FILE
-        if index.is_file():
+        if index.is_file() and not (self.directory / WEIGHTS_FILE).is_file():
             with sensible_config(INDEX_FILE):
                 shards = sorted(set(read_json(index)["weight_map"].values()))
             return Tensors(*(self.directory / shard for shard in shards))
@@ -212,7 +232,7 @@ def sensible_config(file: str = CONFIG_FILE) -> Iterator[None]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of the checkpoint."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a BOM
     except FileNotFoundError:
         raise CheckpointError(
             f"{path} is missing", "Point at a folder with config.json, model.safetensors and tokenizer.json"
@@ -224,23 +244,43 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def open_checkpoint(directory: Path, name: str = "", revision: str = "local") -> Checkpoint:
+def open_checkpoint(directory: Path, name: str = "", revision: str = "") -> Checkpoint:
     """Open a checkpoint folder; only `config.json` is read yet.
 
     Args:
         directory: the folder.
-        name: where it came from; else the config's `_name_or_path`, else the folder's own name.
-        revision: of that source.
+        name: where it came from. Without it: the hub id of a snapshot in the hub's cache, else the config's
+            `_name_or_path`, else the folder's own name.
+        revision: of that source. Without it: the snapshot's commit, or `local`.
 
     Raises:
-        CheckpointError: the folder or its `config.json` is missing or unreadable.
+        CheckpointError: the folder or its `config.json` is missing or unreadable, or its weights are of another format.
     """
+    if directory.is_file():
+        raise not_a_folder(directory)
     if not directory.is_dir():
         raise CheckpointError(
             f"there is no checkpoint folder at {directory}",
             "Give a folder, or a hub id such as LiquidAI/LFM2.5-Audio-1.5B",
         )
+    _check_format(directory)
     config = read_json(directory / CONFIG_FILE)
+    refused = quantised(config)
+    if refused:
+        raise refused
     given = config.get("_name_or_path")
+    hub_id, commit = hub_source(directory)
     own = given if isinstance(given, str) and given else directory.resolve().name
-    return Checkpoint(directory, config, name or own, revision)
+    return Checkpoint(directory, config, name or hub_id or own, revision or commit or "local")
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether a folder has weights in safetensors."""
+    return any((directory / name).is_file() for name in (WEIGHTS_FILE, INDEX_FILE))
+
+
+def _check_format(directory: Path) -> None:
+    if not has_weights(directory):
+        refused = without_commit(directory) or other_format(directory, (path.name for path in directory.iterdir()))
+        if refused:
+            raise refused

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from voxrill.export.checkpoint import Checkpoint, open_checkpoint
+from voxrill.export.checkpoint import Checkpoint, has_weights, open_checkpoint
+from voxrill.export.recognise import other_format
 from voxrill.runtime.errors import CheckpointError, needs_extra
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "LICENSE*", "audio_detokenizer/*"]
@@ -28,12 +29,32 @@ def find_checkpoint(where: str, revision: str | None = None, offline: bool = Fal
         MissingDependency: a hub id without the `hub` extra.
     """
     folder = Path(where)
-    if folder.is_dir() or not _HUB_ID.fullmatch(where):
+    if folder.exists() or not _HUB_ID.fullmatch(where):
         if revision:
             raise CheckpointError(f"{where} is a folder: it has no revision {revision}", "Leave --revision out")
         return open_checkpoint(folder)
     directory = _download(where, revision, offline)
+    if not has_weights(directory):
+        _refuse_other_format(where, directory, offline)
     return open_checkpoint(directory, name=where, revision=directory.name)
+
+
+def _refuse_other_format(hub_id: str, directory: Path, offline: bool) -> None:
+    """Say what the repository holds in the place of weights: only what is `WANTED` was downloaded."""
+    names = {path.name for path in directory.iterdir()} | (set() if offline else _files_on_hub(hub_id, directory.name))
+    refused = other_format(Path(hub_id), names)
+    if refused:
+        raise refused
+
+
+def _files_on_hub(hub_id: str, commit: str) -> set[str]:
+    """The names of a repository's files; none where the hub does not say, for they only make an error clearer."""
+    from huggingface_hub import HfApi
+
+    try:
+        return {sibling.rfilename for sibling in HfApi().model_info(hub_id, revision=commit).siblings or []}
+    except Exception:  # the hub's client raises classes of several packages
+        return set()
 
 
 def _download(hub_id: str, revision: str | None, offline: bool) -> Path:

@@ -281,6 +281,7 @@ def cut_the_weights(checkpoint):
 
 
 def write_an_index(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
     (checkpoint / "model.safetensors.index.json").write_text('{"metadata": {}}')
 
 

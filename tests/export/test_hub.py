@@ -213,6 +213,18 @@ def test_what_the_hub_does_not_have(hub, tmp_path, arguments, says):
     check_refusal(export(hub, tmp_path, *arguments), (says,))
 
 
+@pytest.mark.parametrize("name", ["model-Q4.gguf", "pytorch_model.bin"])
+def test_a_repository_of_another_format(hub, tmp_path, name):
+    """Such files are not downloaded, so the hub is asked what there is."""
+    hub.folder = tmp_path / "repository"
+    hub.folder.mkdir()
+    for file in (name, "config.json"):
+        (hub.folder / file).write_text("{}", encoding="utf-8")
+    ran = export(hub, tmp_path, REPOSITORY)
+    check_refusal(ran, (f"{REPOSITORY} holds no model.safetensors, but {name}",))
+    assert not hub.downloads(name)
+
+
 def test_no_network(hub, tmp_path):
     hub.stop()
     ran = export(hub, tmp_path, REPOSITORY)
