@@ -106,14 +106,14 @@ class Control:
             cpu_seconds=time.process_time() - cpu,
         )
 
-    def run(self, call: Call) -> None:
-        """Run the call's hook, if it has one.
+    def run(self, call: Call) -> str:
+        """Run the call's hook, if it has one; the end of what its program wrote.
 
         Raises:
             UsageError: it failed; the message says how.
         """
-        if call.command in self._hooks:
-            self._hooks[call.command](call)
+        hook = self._hooks.get(call.command)
+        return "" if hook is None else hook(call)
 
     def answer(self, understood: Understood) -> str:
         """What is said to what was understood: that it is done, or to say it again; empty if nothing is."""

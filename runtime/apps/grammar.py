@@ -4,6 +4,7 @@ In: a file like this one. Out: a `Grammar`, whose sentences are all that may be 
 
     threshold = 0.5                          # optional: confidence below which the user is asked to say it again
     ask_back = "please say that again"       # what is said then
+    environment = ["MQTT_HOST"]              # optional: variables that the programs need, besides PATH, HOME and so on
 
     [slots]
     room = ["kitchen", "living room"]        # values, said as they are written ...
@@ -54,6 +55,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     slots: dict[str, Declared] = {}
     threshold: float | None = None
     ask_back: str = ""
+    environment: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,18 @@ class CommandSentence:
 
 @dataclass(frozen=True)
 class Grammar:
-    """All that can be commanded. sentences: no two have the same words; folder: of the file, for what it runs."""
+    """All that can be commanded.
+
+    sentences: no two have the same words; folder: of the file, for what it runs; environment: variables that the
+    programs are given, besides those of `programs.PASSED`.
+    """
 
     sentences: tuple[CommandSentence, ...]
     commands: Mapping[str, Command]
     folder: Path
     threshold: float | None = None
     ask_back: str = ""
+    environment: tuple[str, ...] = ()
 
 
 def read_grammar(path: Path) -> Grammar:
@@ -121,8 +128,16 @@ def parse_grammar(text: str, folder: Path) -> Grammar:
         raise UsageError("there are no commands", 'Add one: [commands.NAME] with say = ["..."]')
     slots = {name: slot_forms(name, slot) for name, slot in file.slots.items()}
     _check_slots(file.commands, slots)
+    for variable in file.environment:
+        if variable.startswith("VOXRILL_"):
+            raise UsageError(f"the variable {variable} is ours, and may be a key", "Leave it out of environment")
     return Grammar(
-        tuple(distinct(sentences(file.commands, slots))), file.commands, folder, file.threshold, file.ask_back
+        tuple(distinct(sentences(file.commands, slots))),
+        file.commands,
+        folder,
+        file.threshold,
+        file.ask_back,
+        tuple(file.environment),
     )
 
 

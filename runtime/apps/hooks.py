@@ -1,7 +1,8 @@
 """What a command does: a Python function, or a program with the slots' values as arguments. Never a shell.
 
-In: a grammar. Out: a `Hook` for every command, found before anything is heard, so that a file that names what is not
-there is refused at once. A hook that fails, or takes too long, is an error of its own, and the next command is heard.
+In: a grammar. Out: a `Hook` for every command, found before anything is heard, so that a file that names something that
+is not there is refused at once. A hook that fails, or takes too long, is an error by itself, and the next command is
+heard.
 """
 
 from __future__ import annotations
@@ -9,26 +10,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from voxrill.runtime.apps.grammar import Call, Command, Grammar, filled, slots_in
+from voxrill.runtime.apps.programs import clean_environment, run_program
 from voxrill.runtime.apps.slots import Value
 from voxrill.runtime.errors import UsageError
 
-Hook = Callable[[Call], None]
-
-PATIENCE = 30.0
-"""Seconds that a program may take."""
-
-_STDERR = 2
-"""Where a program's own output goes: stdout is for data."""
-
-_STDERR_KEPT = 200
-"""Characters of a program's last words that its error quotes."""
+Hook = Callable[[Call], str]
+"""Does what a call means; what it wrote, empty for a function."""
 
 
 def find_hooks(grammar: Grammar) -> dict[str, Hook]:
@@ -42,36 +35,26 @@ def find_hooks(grammar: Grammar) -> dict[str, Hook]:
         if command.call:
             hooks[name] = _function_hook(name, command, grammar.folder)
         elif command.run:
-            hooks[name] = _program_hook(name, command.run, grammar.folder)
+            hooks[name] = _program_hook(name, command.run, grammar)
     return hooks
 
 
-def _program_hook(name: str, arguments: list[str], folder: Path) -> Hook:
-    program = arguments[0]
+def _program_hook(name: str, arguments: list[str], grammar: Grammar) -> Hook:
+    program, folder = arguments[0], grammar.folder
     found = shutil.which(folder / program if "/" in program else program)
     if found is None:
         raise UsageError(
-            f"the command {name} runs {program!r}, which is no program here",
+            f"the command {name} runs {program!r}, and there is no such program",
             f"Install it, or give its path; paths begin in {folder}",
         )
     program_path: str = found
 
-    def run(call: Call) -> None:
+    def run(call: Call) -> str:
         command = [program_path, *(filled(argument, call.slots) for argument in arguments[1:])]
         try:
-            done = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=_STDERR, stderr=subprocess.PIPE,
-                timeout=PATIENCE, check=False, errors="replace", text=True,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise UsageError(
-                f"{program} ({call}) took more than {PATIENCE:g} s and was ended", "Let it return"
-            ) from None
-        except OSError as error:
-            raise UsageError(f"{program} ({call}) cannot be run: {error.strerror}", "Try it by hand") from None
-        if done.returncode:
-            said = done.stderr.strip()[-_STDERR_KEPT:]
-            raise UsageError(f"{program} ({call}) ended with status {done.returncode}: {said}", "Try it by hand")
+            return run_program(command, folder, clean_environment(grammar.environment))
+        except UsageError as error:
+            raise UsageError(f"{call}: {error.message}", error.remedy) from None
 
     return run
 
@@ -81,11 +64,12 @@ def _function_hook(name: str, command: Command, folder: Path) -> Hook:
     for phrase in command.say:
         _check_takes(name, command.call, function, slots_in(phrase))
 
-    def run(call: Call) -> None:
+    def run(call: Call) -> str:
         try:
             function(**call.slots)
-        except Exception as error:  # whatever it is, the next command must be heard
+        except (Exception, SystemExit) as error:  # whatever it is, the next command must be heard
             raise UsageError(f"{command.call} ({call}) raised {type(error).__name__}: {error}", "Mend it") from error
+        return ""
 
     return run
 
@@ -97,13 +81,13 @@ def _function(name: str, reference: str, folder: Path) -> Callable[..., Any]:
         sys.path.append(str(folder))
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # importing a module runs it
         raise UsageError(
-            f"the command {name} calls {reference!r}, which cannot be had: {error}",
+            f"the command {name} calls {reference!r}, which cannot be imported: {error}",
             f'Give "module:function" of a module that is installed, or lies in {folder}',
         ) from None
     if not callable(function):
-        raise UsageError(f"the command {name} calls {reference!r}, which is no function", "Name a function")
+        raise UsageError(f"the command {name} calls {reference!r}, which is not a function", "Name a function")
     result: Callable[..., Any] = function
     return result
 

@@ -189,7 +189,8 @@ class LiveControl:
         """Do what was commanded, if it is certain enough; what is to be said then."""
         if understood.accepted and self._options.run:
             try:
-                self._control.run(understood.call)
+                if written := self._control.run(understood.call):
+                    self._view.show(Notice(written))
             except VoxrillError as error:
                 return "", error
         return self._control.answer(understood), None

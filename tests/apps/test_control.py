@@ -1,18 +1,27 @@
 """Voice control: what is heard becomes a call of the grammar, runs what it should, and never a shell."""
 
 import json
+import os
+import signal
 import stat
+import subprocess
 import sys
+import time
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import voxrill
+from tests.command_line import run_alone
 from tests.places import ROOT
 from tests.signals import SAMPLE_RATE, speech_like
 from tests.talking import CLIPS, HELD_OUT, SPOKEN, spoken
+from voxrill.runtime.apps import programs
 from voxrill.runtime.apps.control import Control
 from voxrill.runtime.apps.grammar import Call, parse_grammar, read_grammar
+from voxrill.runtime.apps.programs import clean_environment, run_program
 from voxrill.runtime.errors import UsageError
 
 COMMANDS = ROOT / "examples" / "commands.toml"
@@ -178,22 +187,167 @@ def test_a_hook_that_fails_says_how(pebble, tmp_path, monkeypatch):
         small(pebble, tmp_path, 'call = "bad_house:lights"').run(call)
 
 
-def test_a_hook_that_hangs_is_ended(pebble, tmp_path, monkeypatch):
-    monkeypatch.setattr("voxrill.runtime.apps.hooks.PATIENCE", 0.2)
-    program(tmp_path, "import time\ntime.sleep(60)\n")
-    with pytest.raises(UsageError, match="took more than"):
-        small(pebble, tmp_path, 'run = ["./hook"]').run(Call("lights", {}))
+def run(folder, text, **options):
+    """Run a Python program as a hook; what it wrote."""
+    program(folder, text)
+    return run_program([str(folder / "hook")], folder, clean_environment(), **options)
+
+
+def gone(process):
+    """Whether a process has ended, waited for or not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def eventually(true):
+    """Whether something becomes true within a generous time."""
+    until = time.monotonic() + 60
+    while not true() and time.monotonic() < until:
+        time.sleep(0.01)
+    return true()
+
+
+LEAVES_TWO = """
+import os, subprocess, sys, time
+children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) for _ in range(2)]
+open("children.part", "w").write(" ".join(str(child.pid) for child in children))
+os.rename("children.part", "children")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_hook_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "PATIENCE", 5.0)
+    with pytest.raises(UsageError, match=r"took more than 5 s and was ended.*in the background"):
+        run(tmp_path, LEAVES_TWO + "time.sleep(600)\n")
+    for child in (tmp_path / "children").read_text().split():
+        assert eventually(lambda child=child: gone(child))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_ctrl_c_ends_a_hook_with_all_that_it_started(tmp_path, monkeypatch):
+    def interrupted(self, timeout):
+        assert eventually((tmp_path / "children").exists)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, LEAVES_TWO + "time.sleep(600)\n")
+    for child in (tmp_path / "children").read_text().split():
+        assert eventually(lambda child=child: gone(child))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_what_a_hook_leaves_in_the_background_is_not_waited_for(tmp_path):
+    """It holds the pipe for ten minutes. Its own writing neither stops nor kills it."""
+    (tmp_path / "talker.py").write_text(
+        "import time\nfor _ in range(1000):\n    print('x' * 10000, flush=True)\nopen('wrote', 'w')\ntime.sleep(600)\n"
+    )
+    run(
+        tmp_path,
+        "import subprocess, sys\nopen('child', 'w').write(str(subprocess.Popen([sys.executable, 'talker.py']).pid))",
+    )
+    child = int((tmp_path / "child").read_text())
+    try:
+        assert eventually((tmp_path / "wrote").exists) and not gone(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_background_process_does_not_block_control(tmp_path):
+    """The issue's own: a hook of a shell that ends at once, through the real command line, with its output in pipes."""
+    (tmp_path / "hook").write_text("#!/bin/sh\nsleep 600 &\necho $! > child\n")
+    (tmp_path / "hook").chmod(0o755)
+    (tmp_path / "c.toml").write_text(SMALL + 'run = ["./hook"]')
+    try:
+        ran = run_alone("control", "c.toml", LIGHT, cwd=tmp_path)  # it ends when all have let go of its output
+        assert (ran.status, ran.out) == (0, "lights room=bathroom state=on\n")
+    finally:
+        os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+
+
+def test_endless_output_is_bounded(tmp_path):
+    said = run(tmp_path, "import os\nfor _ in range(3000):\n    os.write(1, bytes(65536))\nos.write(2, b'the end')")
+    assert len(said) <= programs.KEPT and said.endswith("the end")
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="status 3") as failed:
+        run(tmp_path, "import os\nfor _ in range(3000):\n    os.write(2, b'x' * 65536)\nos._exit(3)")
+    assert len(str(failed.value)) < programs.KEPT + 1000
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+def test_a_hook_inherits_no_keys(pebble, tmp_path, monkeypatch):
+    for name in (
+        "VOXRILL_API_KEY",
+        "OPENAI_API_KEY",
+        "HASS_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "MQTT_HOST",
+        "LD_PRELOAD_X",
+    ):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("LC_ALL", "C")
+    program(tmp_path, "import json, os, sys\njson.dump([dict(os.environ), sys.stdin.read()], open('got', 'w'))\n")
+    small(pebble, tmp_path, 'run = ["./hook"]').run(Call("lights", {}))
+    environment, stdin = json.loads((tmp_path / "got").read_text())
+    assert "secret" not in environment.values() and stdin == ""
+    assert environment["PATH"] == os.environ["PATH"] and environment["LC_ALL"] == "C"
+    grammar = parse_grammar('environment = ["MQTT_HOST"]\n' + SMALL + 'run = ["./hook"]', tmp_path)
+    Control(pebble, grammar).run(Call("lights", {}))
+    environment, _ = json.loads((tmp_path / "got").read_text())
+    assert [name for name, value in environment.items() if value == "secret"] == ["MQTT_HOST"]
+    with pytest.raises(UsageError, match="the variable VOXRILL_API_KEY is ours"):
+        parse_grammar('environment = ["VOXRILL_API_KEY"]\n' + SMALL, tmp_path)
+
+
+def test_a_hook_has_a_session_of_its_own(tmp_path):
+    said = run(tmp_path, "import os\nprint(os.getsid(0), os.getpgid(0), os.getpid())")
+    assert len(set(said.split())) == 1 and said.split()[0] != str(os.getsid(0))
+
+
+def test_what_a_hook_writes_is_shown(cli, tmp_path):
+    program(tmp_path, "print('the lamp is \\x1b[31mred')\n")
+    (tmp_path / "c.toml").write_text(SMALL + 'run = ["./hook"]')
+    ran = cli("control", "c.toml", LIGHT)
+    assert ran.out == "lights room=bathroom state=on\n" and r"the lamp is \x1b[31mred" in ran.err
+
+
+def test_a_program_that_cannot_be_started_is_one_line(tmp_path):
+    (tmp_path / "hook").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "hook").chmod(0o755)
+    for arguments in ([], ["null\0character"], ["x" * (4 << 20)]):
+        with pytest.raises(UsageError, match="hook cannot be run"):
+            run_program([str(tmp_path / "hook"), *arguments], tmp_path, clean_environment())
+
+
+@pytest.mark.parametrize("text", ["def f(:", "raise SystemExit(3)", "import sys\nsys.exit()", "1 / 0", "x = {}['y']"])
+def test_a_module_that_fails_when_it_is_imported(pebble, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "failing_house.py").write_text(text)
+    with pytest.raises(UsageError, match="cannot be imported"):
+        small(pebble, tmp_path, 'call = "failing_house:f"')
+
+
+def test_a_function_that_exits_does_not_end_control(pebble, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "exiting_house.py").write_text("def lights(room, state):\n    raise SystemExit(3)\n")
+    with pytest.raises(UsageError, match="raised SystemExit"):
+        small(pebble, tmp_path, 'call = "exiting_house:lights"').run(Call("lights", {"room": "hall", "state": "on"}))
 
 
 @pytest.mark.parametrize(
     ("hook", "saying"),
     [
-        ('run = ["./none"]', "'./none', which is no program"),
-        ('run = ["no-such-program-7"]', "which is no program"),
-        ('call = "no_module_7:f"', "cannot be had"),
-        ('call = "json:no_such"', "cannot be had"),
-        ('call = ":f"', "cannot be had"),
-        ('call = "json:__name__"', "is no function"),
+        ('run = ["./none"]', "runs './none', and there is no such program"),
+        ('run = ["no-such-program-7"]', "there is no such program"),
+        ('call = "no_module_7:f"', "cannot be imported"),
+        ('call = "json:no_such"', "cannot be imported"),
+        ('call = ":f"', "cannot be imported"),
+        ('call = "json:__name__"', "is not a function"),
         ('call = "json:loads"', "does not take its slots (room, state)"),
     ],
 )

@@ -155,8 +155,8 @@ def _control_files(model: Model, controls: Control, files: list[Path], run: bool
 def _ran(controls: Control, understood: Understood) -> VoxrillError | None:
     """Runs what a command calls, if it is certain enough; what went wrong."""
     try:
-        if understood.accepted:
-            controls.run(understood.call)
+        if understood.accepted and (written := controls.run(understood.call)):
+            err.print(written, style="dim", soft_wrap=True)
     except VoxrillError as error:
         return error
     return None
