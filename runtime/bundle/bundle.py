@@ -11,11 +11,12 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from voxrill.runtime.bundle.embedding_table import EmbeddingTable
+from voxrill.runtime.bundle.external_data import external_locations
 from voxrill.runtime.bundle.manifest import (
     MANIFEST_FILE,
     TOKENIZER_FILE,
@@ -72,7 +73,8 @@ def open_bundle(directory: Path) -> Bundle:
     """Open a bundle folder; every file must have the manifest's size, and small files its hash.
 
     Raises:
-        BundleError: the folder, its manifest or a file is missing or cut short.
+        BundleError: the folder, its manifest or a file is missing or cut short, or a graph keeps weights in a file that
+            the manifest does not list.
         HashMismatch: a small file was changed.
         NewerFormat: a newer Voxrill wrote it.
     """
@@ -82,6 +84,8 @@ def open_bundle(directory: Path) -> Bundle:
         _check_size(directory / name, entry)
         if entry.size <= HASHED_ON_OPEN:
             check_file(directory / name, entry)
+    for graph in manifest.graphs.values():
+        _check_locations(directory / graph.file, graph.file, manifest)
     return Bundle(directory, manifest)
 
 
@@ -119,6 +123,20 @@ def _check_name(name: str, where: str) -> None:
             f"{where} lists a file by a name that no file of a bundle may have: {name[:200]!r}",
             "Do not use this bundle",
         )
+
+
+def _check_locations(path: Path, file: str, manifest: Manifest) -> None:
+    """Whatever file a graph keeps weights in must be one that the manifest lists."""
+    try:
+        locations = external_locations(path)
+    except ValueError as error:
+        raise BundleError(f"{file} is not an ONNX graph ({error})", "Copy or export the bundle again") from None
+    folder = PurePosixPath(file).parent
+    for location in sorted(locations):
+        if str(folder / location) not in manifest.files:
+            raise BundleError(
+                f"{file} keeps weights in {location!r}, which the manifest does not list", "Do not use this bundle"
+            )
 
 
 def _check_size(path: Path, entry: FileEntry) -> None:
