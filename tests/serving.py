@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 import voxrill
 from tests.places import ROOT
 from voxrill.runtime.audio.audio_file import read_audio
-from voxrill.runtime.serve.guard import Admission
+from voxrill.runtime.serve.access import Admission
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.running import Address, config
 from voxrill.runtime.serve.service import Service

@@ -1,4 +1,4 @@
-"""The server's routes, and who guards them.
+"""The server's routes, and the access checks around them.
 
 In: a loaded model. Out: an ASGI application, for uvicorn or a test. A door of another kind is a module beside these,
 which adds its route here.
@@ -23,10 +23,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.serve import web_page
+from voxrill.runtime.serve.access import AccessMiddleware, Admission
 from voxrill.runtime.serve.api_errors import ApiError, refuse
 from voxrill.runtime.serve.chat import ChatDoor
 from voxrill.runtime.serve.device import device
-from voxrill.runtime.serve.guard import Admission, Guard
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import CONTENT_TYPE
 from voxrill.runtime.serve.openapi import document
@@ -55,7 +55,7 @@ def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyomi
         finally:
             service.stop()
 
-    middleware = [Middleware(Guard, admission=admission, limits=limits)]
+    middleware = [Middleware(AccessMiddleware, admission=admission, limits=limits)]
     if admission.origins:
         cors = Middleware(
             CORSMiddleware, allow_origins=admission.origins, allow_methods=["GET", "POST"], allow_headers=["*"]

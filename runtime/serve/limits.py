@@ -12,11 +12,20 @@ class Limits:
     connections: int = 128
     """Connections that are open at once, WebSockets included."""
 
+    address_connections: int = 32
+    """Connections of one address: a quarter of all, and more than `sessions`, `active` and `queue` together need."""
+
+    headers: float = 10.0
+    """Seconds in which a connection must bring the headers of a request."""
+
+    wrong_keys: int = 10
+    """Wrong API keys that one address may send in a minute."""
+
     body: int = 25 << 20
     """Bytes of a request. OpenAI has the same limit."""
 
     upload: float = 60.0
-    """Seconds in which a request must arrive."""
+    """Seconds in which the body of a request must arrive."""
 
     audio: float = 600.0
     """Seconds of one sound to transcribe, and of all sounds of one chat request together."""

@@ -1,26 +1,28 @@
-"""The server as a process: a socket, uvicorn, and a clean end."""
+"""The server as a process: its socket, uvicorn, its log, and a clean end."""
 
 from __future__ import annotations
 
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import uvicorn
 
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
+from voxrill.runtime.serve.access import Admission
 from voxrill.runtime.serve.app import make_app
-from voxrill.runtime.serve.connections import limited
-from voxrill.runtime.serve.guard import Admission
+from voxrill.runtime.serve.connections import BACKLOG, limited
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.log import bound_log
 from voxrill.runtime.serve.realtime.websocket import bounded_websocket
 from voxrill.runtime.serve.sockets import tcp_socket
 from voxrill.runtime.serve.wyoming.door import Wyoming
 
 _GRACE = 3
-"""Seconds in which open answers may end, once the server is to end."""
+"""Seconds in which open answers may end after the server was told to end."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Address:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which says when it is ready."""
+    """uvicorn, which says when it is ready, and ends as cleanly when its terminal is closed as at Ctrl-C."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -68,6 +70,20 @@ class _Server(uvicorn.Server):
         if self.started:
             self._ready()
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Catch SIGHUP as well, unless it is ignored: under nohup the server goes on."""
+        with super().capture_signals():
+            if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
+                yield
+                return
+            signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                # uvicorn raises the signals that it caught once more, to the handlers that were there before.
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming) -> uvicorn.Config:
     """How uvicorn is to serve a model."""
@@ -76,6 +92,7 @@ def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming
         app,
         http=limited(limits, app.state.service.metrics),
         ws=bounded_websocket(limits.stall),
+        backlog=BACKLOG,
         ws_max_size=limits.message,
         ws_per_message_deflate=False,  # sound does not get smaller, and a small message could unfold into a large one
         log_level="warning",
@@ -105,5 +122,6 @@ def run(
         ready: called as soon as there are answers.
     """
     server = _Server(config(model, limits, admission, wyoming), ready)
-    with suppress(KeyboardInterrupt):  # uvicorn ends well, and raises it then
+    bound_log()  # after uvicorn has configured its loggers
+    with suppress(KeyboardInterrupt):  # uvicorn ends cleanly, and raises it then
         server.run([bound])

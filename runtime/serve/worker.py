@@ -7,9 +7,7 @@ all of its state, so that conversations which alternate step by step say to the 
 from __future__ import annotations
 
 import math
-import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import Protocol
 
 from voxrill.runtime.serve.api_errors import Busy
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.log import LOG
 from voxrill.runtime.serve.metrics import Metrics
 
 POLL = 0.02
@@ -134,7 +133,7 @@ class Worker:
         try:
             worked = member.step()
         except Exception as error:  # whatever it is, the others go on
-            traceback.print_exception(error, file=sys.stderr)
+            LOG.error("A step of the model failed", exc_info=error)
             member.over = True
             member.fail(error)
             return True

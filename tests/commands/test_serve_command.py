@@ -12,10 +12,13 @@ import pytest
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 
 import httpx
+import websockets
+from websockets.sync.client import connect
 
 from tests.command_line import clean_environment
 
 KEY = "a-key-of-24-characters-x"
+SERVE = ["voxrill", "serve", "--port", "0", "--json"]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def test_without_the_extra(cli, monkeypatch):
     assert "no_such_package is not installed" in ran.err and 'pip install "voxrill[serve]"' in ran.err
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_serves_until_it_is_told_to_end(tmp_path, ending):
     (tmp_path / "key").write_text(f"{KEY}\n")
     command = [sys.executable, "-m", "voxrill", "serve", "--port", "0", "--api-key-file", "key", "--json"]
@@ -65,10 +68,22 @@ def test_it_serves_until_it_is_told_to_end(tmp_path, ending):
         models = httpx.get(f"{ready['url']}/models", headers={"Authorization": f"Bearer {KEY}"})
         assert models.json()["data"][0]["id"] == "pebble"
         assert b'"asr"' in describe(ready["wyoming"])
-        process.send_signal(ending)
+        with session(ready["url"]) as open_session:
+            process.send_signal(ending)
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                open_session.recv(30)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == (0 if ending == signal.SIGINT else -signal.SIGTERM)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == websockets.CloseCode.SERVICE_RESTART
+    assert process.returncode == (0 if ending == signal.SIGINT else -ending)
     assert "Traceback" not in errors and "satellite tcp://127.0.0.1:1 is not there" in errors
+
+
+def session(url):
+    """A realtime session that has begun."""
+    key = [f"openai-insecure-api-key.{KEY}"]
+    opened = connect(url.replace("http:", "ws:") + "/realtime", subprotocols=["realtime", *key])
+    assert json.loads(opened.recv(30))["type"] == "session.created"
+    return opened
 
 
 def describe(uri):
@@ -78,3 +93,40 @@ def describe(uri):
         stream.write(b'{"type": "describe"}\n')
         stream.flush()
         return stream.read(json.loads(stream.readline())["data_length"])
+
+
+def test_nohup_keeps_it_alive():
+    command = ["nohup", sys.executable, "-m", "voxrill", "serve", "--port", "0", "--json"]
+    with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        url = json.loads(process.stdout.readline())["url"]
+        process.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{url}/models").status_code == 200
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def flood(url, count):
+    """So many connections of another address, the newest of them still open."""
+    address = urlsplit(url)
+    opened = [socket.create_connection((address.hostname, address.port), 10, ("127.0.0.2", 0)) for _ in range(count)]
+    for one in opened[: count - 100]:
+        one.close()
+    return opened[count - 100 :]
+
+
+def test_a_flood_of_connections_fills_neither_the_files_nor_the_log():
+    """With as few files as a shell allows, others are answered while it goes on, and the log has one line of a kind."""
+    start = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); sys.argv = {SERVE}; "
+    command = [sys.executable, "-c", f"import sys; {start}runpy.run_module('voxrill', run_name='__main__')"]
+    with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        url = json.loads(process.stdout.readline())["url"]
+        held = [one for _ in range(5) for one in flood(url, 300)]
+        try:
+            for _ in range(10):
+                assert httpx.get(f"{url}/models").status_code == 200
+        finally:
+            for one in held:
+                one.close()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors.decode() and errors.count(b"system resource") <= 2

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from tests.browser import Tab, chromium
 from tests.serving import ANSWER, HEARD, in_base64, serving
 from voxrill.runtime.serve import web_page
-from voxrill.runtime.serve.guard import Admission
+from voxrill.runtime.serve.access import Admission
 from voxrill.runtime.serve.limits import Limits
 
 KEY = "a-key-of-24-characters-x"

@@ -22,7 +22,7 @@ import openai
 from tests.serving import ANSWER, HEARD, QUESTION, in_base64, serving
 from tests.sound_files import by_ffmpeg, encoded, needs_ffmpeg, wav_bytes
 from voxrill.runtime.audio.audio_file import read_audio
-from voxrill.runtime.serve.guard import Admission
+from voxrill.runtime.serve.access import Admission
 from voxrill.runtime.serve.limits import Limits
 
 KEY = "a-key-of-24-characters-x"
@@ -410,10 +410,38 @@ def test_a_key_is_asked_for():
             locked.client("wrong").models.list()
 
 
-def test_other_sites_pages_may_not_ask(server, http):
+def test_keys_cannot_be_guessed_without_end():
+    """After too many wrong ones the address is refused, even with the right key: or a guess could still be right."""
+    with serving(Limits(wrong_keys=3), Admission(KEY, ())) as locked, locked.http() as http:
+        guesses = [http.get("/v1/models", headers={"Authorization": f"Bearer {guess}"}) for guess in range(5)]
+        assert [guess.status_code for guess in guesses] == [401, 401, 401, 429, 429]
+        assert int(guesses[-1].headers["Retry-After"]) == 20
+        assert "wrong keys" in refused(http.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"}), 429)
+        assert refused(http.get("/v1/models"), 401)  # no key is no guess
+        elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(transport=elsewhere, base_url=locked.url) as other:
+            assert other.get("models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["no route reads it", "no key"])
+def test_a_refused_body_is_not_read(key):
+    """The connection is closed with the refusal; otherwise the server would read the rest, however long it is."""
+    with serving(admission=Admission(key)) as server, server.http() as http:
+        with socket.create_connection(("127.0.0.1", http.base_url.port), 10) as sender:
+            sender.sendall(b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n{")
+            received = b""
+            while piece := sender.recv(4096):
+                received += piece
+        assert received.startswith(b"HTTP/1.1 404" if key is None else b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize("origin", ["https://example.org", "null", "http://[", "http://]/", "http://\u2100", "http://"])
+def test_other_sites_pages_may_not_ask(server, http, origin):
+    assert refused(http.get("/v1/models", headers={"Origin": origin.encode()}), 403)
+
+
+def test_the_own_page_may_ask(server, http):
     own = str(http.base_url).rstrip("/")
-    assert refused(http.get("/v1/models", headers={"Origin": "https://example.org"}), 403)
-    assert refused(http.get("/v1/models", headers={"Origin": "null"}), 403)
     assert refused(http.get("/v1/models", headers={"Host": "rebound.example.org"}), 403)
     allowed = http.get("/v1/models", headers={"Origin": own})
     assert allowed.status_code == 200 and "access-control-allow-origin" not in allowed.headers

@@ -17,15 +17,31 @@ import websockets
 from tests.serve.test_serve_realtime import plain
 from tests.serving import HEARD, QUESTION, serving
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.rates import network_of
 from voxrill.runtime.serve.running import Address
 from voxrill.runtime.serve.wyoming.addresses import bind
 
 REQUEST = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
-def connect(server):
+@pytest.fixture(scope="module")
+def server():
+    with serving() as started:
+        yield started
+
+
+def connect(server, source="127.0.0.1"):
+    """A connection from a loopback address."""
     address = urlsplit(server.url)
-    return closing(socket.create_connection((address.hostname, address.port), timeout=10))
+    return closing(socket.create_connection((address.hostname, address.port), 10, (source, 0)))
+
+
+def whole(opened):
+    """Everything that the server sends until it closes the connection."""
+    received = b""
+    while piece := opened.recv(4096):
+        received += piece
+    return received
 
 
 def is_answered(opened):
@@ -100,16 +116,40 @@ def test_a_websocket_is_a_connection():
 
 @pytest.mark.parametrize("sent", [b"", REQUEST[:20], REQUEST + REQUEST[:20]], ids=["nothing", "half", "one and a half"])
 def test_a_connection_without_a_request_is_closed(sent):
-    with serving(Limits(upload=0.2)) as impatient, connect(impatient) as opened:
+    with serving(Limits(headers=0.2)) as impatient, connect(impatient) as opened:
         opened.sendall(sent)
-        received = b""
-        while piece := opened.recv(4096):
-            received += piece
-        assert received.startswith(b"HTTP/1.1 200") == sent.startswith(REQUEST)
+        assert whole(opened).startswith(b"HTTP/1.1 200") == sent.startswith(REQUEST)
 
 
-def test_a_refused_client_that_says_nothing_is_dropped(monkeypatch):
-    monkeypatch.setattr("voxrill.runtime.serve.connections._LINGER", 0.1)
+def test_a_refused_client_is_dropped_at_once():
+    """It need not send anything: a refused connection that stays open would use up the files of the process."""
     with serving(Limits(connections=1)) as small, connect(small) as first, connect(small) as second:
-        assert second.recv(4096) == b""
+        assert b"too_many_connections" in whole(second)
         assert is_answered(first)
+
+
+def test_one_address_does_not_lock_out_the_others(server):
+    """While it holds all the connections that it can get, without a request, every other address is answered."""
+    with ExitStack() as flood:
+        for _ in range(150):
+            flood.enter_context(connect(server, "127.0.0.2"))
+        with connect(server, "127.0.0.2") as refused:
+            assert b"too_many_connections" in whole(refused)
+        for _ in range(25):
+            with connect(server) as honest:
+                assert is_answered(honest)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_customer_is_one_address(address, network):
+    """A customer has 2^64 IPv6 addresses."""
+    assert network_of(address) == network

@@ -15,7 +15,7 @@ import openai
 import websockets
 
 from tests.serving import ANSWER, HEARD, in_base64, serving, spoken
-from voxrill.runtime.serve.guard import KEY_PROTOCOL, Admission
+from voxrill.runtime.serve.access import KEY_PROTOCOL, Admission
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.realtime.playback import ClientPlayer
 

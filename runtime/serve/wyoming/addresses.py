@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.serve.guard import LOOPBACK
+from voxrill.runtime.serve.access import LOOPBACK
 from voxrill.runtime.serve.sockets import tcp_socket
 
 _FORMS = "Give tcp://ADDRESS:PORT or unix:///PATH"

@@ -18,7 +18,7 @@ from wyoming.error import Error
 from wyoming.event import Event
 
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error
-from voxrill.runtime.serve.guard import Rates
+from voxrill.runtime.serve.rates import RateLimit
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.client import Client
 from voxrill.runtime.serve.wyoming.following import follow
@@ -49,7 +49,7 @@ class WyomingDoor:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._rates = Rates(service.limits.rate)
+        self._rates = RateLimit(service.limits.rate)
         self.clients = 0
 
     @asynccontextmanager

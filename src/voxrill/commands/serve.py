@@ -60,7 +60,7 @@ def serve(
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(EXTRA, package)
     # The extra's packages are not there for everyone.
-    from voxrill.runtime.serve.guard import LOOPBACK, Admission
+    from voxrill.runtime.serve.access import LOOPBACK, Admission
     from voxrill.runtime.serve.limits import Limits
     from voxrill.runtime.serve.running import Address, run
     from voxrill.runtime.serve.wyoming.addresses import bind, split, uri_of
