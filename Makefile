@@ -47,8 +47,8 @@ lint: .venv/.installed-dev ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/.installed-dev ## mypy, strict, over the whole package; pyright over calls of its public interface
-	$(BIN)/mypy src/voxrill
+types: .venv/.installed-dev ## mypy, strict, over package, benchmarks, examples and recipe; pyright over calls of its public interface
+	$(BIN)/mypy src/voxrill benchmarks examples pebble
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 dist: .venv/.installed-dev ## build wheel and sdist, and prove that a device can install them

@@ -24,7 +24,7 @@ import torch
 
 from voxrill.devices.qnn import sdk_version
 from voxrill.devices.socs import SOCS, Soc
-from voxrill.export.decoder import Decoder
+from voxrill.export.decoder import DecoderModule
 from voxrill.export.graphs import GraphPlan
 from voxrill.export.layers import linears_to_matmuls
 from voxrill.export.lfm import CONV, LfmConfig
@@ -74,7 +74,7 @@ def contract_of(layer: LfmConfig) -> GraphSpec:
 def random_decoder(layer: LfmConfig) -> torch.nn.Module:
     """Weights that keep the size of what they multiply."""
     torch.manual_seed(0)
-    module = Decoder(layer, fixed=True)
+    module = DecoderModule(layer, fixed=True)
     for weight in module.parameters():
         if weight.dim() > 1:
             torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)

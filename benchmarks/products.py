@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -56,7 +57,8 @@ class Products(Contender):
             names = [f"{part}{index}" for part in ("values", "scales", "zero_points")[: len(arrays)]]
             weights += [numpy_helper.from_array(array, name) for array, name in zip(arrays, names, strict=True)]
             sizes = {"K": rows, "N": columns, "bits": bits, "block_size": block, "accuracy_level": ACCURACY_LEVEL}
-            operator, attributes = ("DynamicQuantizeMatMul", {}) if bits == 8 else ("MatMulNBits", sizes)
+            attributes: dict[str, Any] = {} if bits == 8 else sizes
+            operator = "DynamicQuantizeMatMul" if bits == 8 else "MatMulNBits"
             ends = [f"x{index}", *names], [f"x{index + 1}"]
             nodes.append(helper.make_node(operator, *ends, domain=CONTRIB, **attributes))
         x, y = (

@@ -59,10 +59,10 @@ def held_out() -> list[Clip]:
 def evaluated() -> list[Clip]:
     """The 610 clips that Pebble's evaluation hears words in, in a quiet room; made when they are not there yet."""
     sys.path.insert(0, str(ROOT / "pebble"))
-    from augment import quiet_room  # type: ignore[import-not-found]
-    from data import evaluation_jobs  # type: ignore[import-not-found]
-    from synthesise import make_clips  # type: ignore[import-not-found]
-    from world import SENTENCES  # type: ignore[import-not-found]
+    from augment import quiet_room
+    from data import evaluation_jobs
+    from synthesise import make_clips
+    from world import SENTENCES
 
     known = {sentence.command for sentence in SENTENCES}
     jobs = (job for job in evaluation_jobs() if job.text in known)

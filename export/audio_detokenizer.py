@@ -83,7 +83,7 @@ class _CodeEmbedding(nn.Module):
         self.emb = nn.Embedding(config.codebooks * config.vocab, config.lfm.hidden)
 
 
-class AudioDetokenizer(nn.Module):
+class AudioDetokenizerModule(nn.Module):
     """Inputs and outputs as `contract.codec` lists them.
 
     Args:

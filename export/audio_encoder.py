@@ -237,7 +237,7 @@ class _Adapter(nn.Module):
         return y
 
 
-class TorchAudioEncoder(nn.Module):
+class AudioEncoderModule(nn.Module):
     """Inputs and outputs as `contract.audio_encoder` lists them."""
 
     def __init__(self, config: EncoderConfig) -> None:

@@ -15,7 +15,7 @@ from voxrill.export.lfm import Attend, LfmConfig, LfmStack, Past, attend_all
 GROUPED = "com.microsoft::GroupQueryAttention"
 
 
-class Decoder(nn.Module):
+class DecoderModule(nn.Module):
     """Inputs and outputs as `contract.decoder` lists them.
 
     Args:
@@ -100,7 +100,7 @@ def _written(
     return mixed, (keys, values)
 
 
-class TextHead(nn.Module):
+class TextHeadModule(nn.Module):
     """The `text_head` graph: logits of one position, the head tied to the token embeddings.
 
     The weight stays (vocab, hidden): rows of the same bytes are the embeddings the runtime gathers from the file.

@@ -126,7 +126,9 @@ class _Stack(nn.Module):
         self.layers = nn.ModuleList(_DepthLayer(config) for _ in range(config.layers))
 
 
-class _DepthCodeEmbedding(nn.Module):
+class CodebookHead(nn.Module):
+    """One codebook: the embedding of its codes, and the head that tells the next code."""
+
     def __init__(self, config: DepthformerConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocab, config.dim)
@@ -134,7 +136,7 @@ class _DepthCodeEmbedding(nn.Module):
         self.to_logits = nn.Linear(config.dim, config.vocab, bias=False)
 
 
-class TorchDepthformer(nn.Module):
+class DepthformerModule(nn.Module):
     """Inputs and outputs as `contract.depthformer` lists them."""
 
     def __init__(self, config: DepthformerConfig) -> None:
@@ -142,7 +144,7 @@ class TorchDepthformer(nn.Module):
         self.config = config
         self.depthformer = _Stack(config)
         self.depth_linear = nn.Linear(config.hidden, config.dim * config.codebooks)
-        self.depth_embeddings = nn.ModuleList(_DepthCodeEmbedding(config) for _ in range(config.codebooks))
+        self.depth_embeddings = nn.ModuleList(CodebookHead(config) for _ in range(config.codebooks))
 
     def forward(
         self,
@@ -158,11 +160,11 @@ class TorchDepthformer(nn.Module):
         codes: list[torch.Tensor] = []
         all_logits: list[torch.Tensor] = []
         for i, book in enumerate(self.depth_embeddings):
-            assert isinstance(book, _DepthCodeEmbedding)
+            assert isinstance(book, CodebookHead)
             x = inputs[i]
             if i:
                 previous = self.depth_embeddings[i - 1]
-                assert isinstance(previous, _DepthCodeEmbedding)
+                assert isinstance(previous, CodebookHead)
                 x = x + previous.embedding(codes[-1])[None]
             rotary = rotary_angles(torch.tensor([float(i)]), config.head_dim, THETA)
             for layer, cache in zip(self.depthformer.layers, caches, strict=True):

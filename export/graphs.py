@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from voxrill.export.audio_detokenizer import AudioDetokenizer, DetokenizerConfig
-from voxrill.export.audio_encoder import EncoderConfig, TorchAudioEncoder
+from voxrill.export.audio_detokenizer import AudioDetokenizerModule, DetokenizerConfig
+from voxrill.export.audio_encoder import AudioEncoderModule, EncoderConfig
 from voxrill.export.checkpoint import Checkpoint, Tensors
-from voxrill.export.decoder import Decoder, TextHead
-from voxrill.export.depthformer import DepthformerConfig, TorchDepthformer
+from voxrill.export.decoder import DecoderModule, TextHeadModule
+from voxrill.export.depthformer import DepthformerConfig, DepthformerModule
 from voxrill.export.layers import linears_to_matmuls
 from voxrill.export.lfm import LfmConfig
 from voxrill.export.mimi_decoder import MimiConfig, load_mimi
@@ -139,22 +139,22 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
     fixed = static is not None
 
     def encoder() -> nn.Module:
-        return linears_to_matmuls(_load(lambda: TorchAudioEncoder(EncoderConfig.read(checkpoint)), weights))
+        return linears_to_matmuls(_load(lambda: AudioEncoderModule(EncoderConfig.read(checkpoint)), weights))
 
     def decoder() -> nn.Module:
-        return linears_to_matmuls(_load(lambda: Decoder(lfm, fixed), weights))
+        return linears_to_matmuls(_load(lambda: DecoderModule(lfm, fixed), weights))
 
     def text_head() -> nn.Module:
         vocab, hidden = model.backbone.vocab_size, model.backbone.hidden_size
-        return _load(lambda: TextHead(vocab, hidden), weights, {"weight": TEXT_TABLE})
+        return _load(lambda: TextHeadModule(vocab, hidden), weights, {"weight": TEXT_TABLE})
 
     def depthformer() -> nn.Module:
-        return linears_to_matmuls(_load(lambda: TorchDepthformer(DepthformerConfig.read(checkpoint)), weights))
+        return linears_to_matmuls(_load(lambda: DepthformerModule(DepthformerConfig.read(checkpoint)), weights))
 
     def codec() -> nn.Module:
         if checkpoint.has_detokenizer:
             config = DetokenizerConfig.read(checkpoint)
-            return linears_to_matmuls(_load(lambda: AudioDetokenizer(config, fixed), checkpoint.detokenizer))
+            return linears_to_matmuls(_load(lambda: AudioDetokenizerModule(config, fixed), checkpoint.detokenizer))
         mimi = MimiConfig.read(checkpoint.mimi, model.codes.codebooks)
         return linears_to_matmuls(load_mimi(checkpoint.mimi, mimi, fixed))
 

@@ -177,7 +177,9 @@ class _Attention(nn.Module):
         return x.reshape(x.shape[0], x.shape[1], x.shape[2] // self.head_dim, self.head_dim)
 
 
-class _Layer(nn.Module):
+class LfmLayer(nn.Module):
+    """A gated short convolution or an attention, then a SwiGLU, each after a norm."""
+
     def __init__(self, config: LfmConfig, kind: str) -> None:
         super().__init__()
         self.kind = kind
@@ -196,7 +198,7 @@ class LfmStack(nn.Module):
     def __init__(self, config: LfmConfig) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(_Layer(config, kind) for kind in config.layer_types)
+        self.layers = nn.ModuleList(LfmLayer(config, kind) for kind in config.layer_types)
         self.embedding_norm = RMSNorm(config.hidden, config.eps)
 
     def forward(
@@ -221,7 +223,7 @@ class LfmStack(nn.Module):
         """
         state, present = iter(past), []
         for layer in self.layers:
-            assert isinstance(layer, _Layer)
+            assert isinstance(layer, LfmLayer)
             normed = layer.operator_norm(x)
             if layer.kind == CONV:
                 y, conv = layer.conv(normed, next(state), keep_conv)

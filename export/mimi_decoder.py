@@ -183,7 +183,7 @@ class _Residual(nn.Module):
         return y
 
 
-class MimiDecoder(nn.Module):
+class MimiDecoderModule(nn.Module):
     """Inputs and outputs as `contract.codec` lists them. Fill it with `load_mimi`.
 
     Args:
@@ -237,7 +237,7 @@ class MimiDecoder(nn.Module):
         return rotary_angles(torch.arange(length).float(), dim, THETA), further
 
 
-def load_mimi(tensors: Tensors, config: MimiConfig, fixed: bool = False) -> MimiDecoder:
+def load_mimi(tensors: Tensors, config: MimiConfig, fixed: bool = False) -> MimiDecoderModule:
     """Build the decoder from Mimi's published tensors.
 
     Each codebook is `embedding_sum / cluster_usage`, folded with its group's output projection into one table.
@@ -246,7 +246,7 @@ def load_mimi(tensors: Tensors, config: MimiConfig, fixed: bool = False) -> Mimi
         CheckpointError: a tensor is missing or misshapen.
     """
     with torch.device("meta"):
-        module = MimiDecoder(config, fixed)
+        module = MimiDecoderModule(config, fixed)
     tensors.load(module, _published_names(config), {"codes.weight": _folded_codebooks(tensors, config)})
     return module
 

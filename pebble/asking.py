@@ -30,7 +30,8 @@ import voxrill
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
 
-GREEDY = {"text_sampling": voxrill.Sampling(), "audio_sampling": voxrill.Sampling()}
+GREEDY = voxrill.Sampling()
+"""Without chance."""
 WRITTEN_LIMIT, SPOKEN_LIMIT = 60, 120
 """Most tokens and frames of an answer; the longest right ones have 20 and 75."""
 
@@ -123,13 +124,21 @@ class Desk:
     def answer(self, question: PebbleQuestion) -> PebbleAnswer:
         """The bundle's answer."""
         if question.kind == "speak":
-            options = {**GREEDY, "max_new_tokens": SPOKEN_LIMIT}
-            return PebbleAnswer(codes=self.model.speak(question.reply, voice=question.voice, **options).result.codes)
+            said = self.model.speak(
+                question.reply,
+                voice=question.voice,
+                text_sampling=GREEDY,
+                audio_sampling=GREEDY,
+                max_new_tokens=SPOKEN_LIMIT,
+            )
+            return PebbleAnswer(codes=said.result.codes)
         waveform = self._waveform(question.clip, question.condition)
         words = ""
         if question.kind in ("hear", "label"):
-            options = {"text_sampling": voxrill.Sampling(), "max_new_tokens": WRITTEN_LIMIT}
-            words = self.model.transcribe(waveform, system=question.system, **options).text.strip()
+            found = self.model.transcribe(
+                waveform, system=question.system, text_sampling=GREEDY, max_new_tokens=WRITTEN_LIMIT
+            )
+            words = found.text.strip()
         if question.kind == "label":
             return PebbleAnswer(words)
         conversation = self.model.conversation()
@@ -143,7 +152,9 @@ class Desk:
         return heard_in(condition, self.sets[name].waveform(number), number)
 
     def _ask(self, conversation: voxrill.Conversation, waveform: Floats, typed: str | None) -> voxrill.Result:
-        *_, end = conversation.ask(audio=waveform, text=typed, max_new_tokens=SPOKEN_LIMIT, **GREEDY)
+        *_, end = conversation.ask(
+            audio=waveform, text=typed, max_new_tokens=SPOKEN_LIMIT, text_sampling=GREEDY, audio_sampling=GREEDY
+        )
         assert isinstance(end, voxrill.EndEvent)
         return end.result
 

@@ -18,7 +18,7 @@ def heard(waveform: Waveform, babble: list[Waveform], chance: Random) -> Wavefor
     """A training version of a clip: silence around it, and each effect with some probability."""
     if chance.random() < 0.3:
         waveform = soxr.resample(waveform, RATE, int(RATE * chance.uniform(0.9, 1.1)))
-    waveform = padded(waveform, chance.integers(0, 4800), chance.integers(800, 4800))
+    waveform = padded(waveform, int(chance.integers(0, 4800)), int(chance.integers(800, 4800)))
     if chance.random() < 0.35:
         waveform = reverberated(waveform, chance.uniform(0.1, 0.4), chance.uniform(0.05, 0.3), chance)
     if chance.random() < 0.1:
@@ -27,7 +27,8 @@ def heard(waveform: Waveform, babble: list[Waveform], chance: Random) -> Wavefor
         kind = ("white", "pink", "babble")[chance.integers(3)]
         waveform = noisy(waveform, kind, chance.uniform(5, 30), babble, chance)
     else:
-        waveform = waveform + chance.standard_normal(len(waveform)) * chance.uniform(1e-5, 1e-3)
+        hiss = chance.standard_normal(len(waveform)) * chance.uniform(1e-5, 1e-3)
+        return ((waveform + hiss) * chance.uniform(0.2, 1.0)).astype(np.float32)
     return (waveform * chance.uniform(0.2, 1.0)).astype(np.float32)
 
 
@@ -39,7 +40,7 @@ def quiet_room(waveform: Waveform, chance: Random) -> Waveform:
 
 def padded(waveform: Waveform, before: int, after: int) -> Waveform:
     """Silence of so many samples around the clip."""
-    return np.pad(waveform, (int(before), int(after)))
+    return np.pad(waveform, (before, after))
 
 
 def reverberated(waveform: Waveform, seconds: float, wet: float, chance: Random) -> Waveform:
@@ -68,6 +69,7 @@ def noisy(waveform: Waveform, kind: str, snr_db: float, babble: list[Waveform], 
         noise = np.fft.irfft(spectrum / np.sqrt(np.arange(len(spectrum)) + 1), len(noise))
     elif kind == "babble":
         voices = [np.resize(babble[chance.integers(len(babble))], len(waveform)) for _ in range(4)]
-        noise = sum(np.roll(voice, chance.integers(len(waveform))) for voice in voices)
+        noise = np.sum([np.roll(voice, chance.integers(len(waveform))) for voice in voices], 0)
     gain = np.sqrt(np.mean(waveform**2) / (np.mean(noise**2) + 1e-9)) * 10 ** (-snr_db / 20)
-    return (waveform + noise * gain).astype(np.float32)
+    mixed: Waveform = (waveform + noise * gain).astype(np.float32)
+    return mixed

@@ -22,7 +22,7 @@ from torch import nn
 from training import Run, cosine
 from world import REPLIES, WORDS
 
-from voxrill.export.audio_detokenizer import REPEAT, AudioDetokenizer, DetokenizerConfig
+from voxrill.export.audio_detokenizer import REPEAT, AudioDetokenizerModule, DetokenizerConfig
 from voxrill.export.lfm import LfmConfig, attend_all
 from voxrill.export.windowed import window_geometry
 from voxrill.runtime.audio.log_mel import mel_filterbank
@@ -55,7 +55,7 @@ class Voice:
         return np.concatenate([self.codes[word] for word in text.split()])
 
 
-def fitted(waveform: Floats) -> Floats:
+def fitted(waveform: NDArray[np.floating]) -> Floats:
     """A word in whole frames, centred, squeezed a little where that saves a long gap."""
     length = len(waveform)
     frames = -(-(length + 480) // FRAME)
@@ -85,7 +85,8 @@ def log_mel_frames(sound: Floats) -> Floats:
     starts = np.arange(len(sound) // HOP) * HOP
     windows = padded[starts[:, None] + np.arange(N_FFT)] * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT))
     mel = np.abs(np.fft.rfft(windows)) @ mel_filterbank(RATE, N_FFT, MELS).T
-    return np.log(mel + 1e-3).reshape(-1, REPEAT * MELS).astype(np.float32)
+    frames: Floats = np.log(mel + 1e-3).reshape(-1, REPEAT * MELS).astype(np.float32)
+    return frames
 
 
 def _nearest(rows: torch.Tensor, book: torch.Tensor) -> torch.Tensor:
@@ -128,7 +129,7 @@ def make_voices(cache: Path) -> dict[str, Voice]:
         units = _units()
         keys = [(name, word) for name in SPEAKERS for word in WORDS]
         mels = [torch.from_numpy(log_mel_frames(units[name][word])) for name, word in keys]
-        codes = _residual_codes(torch.cat(mels)).split([len(mel) for mel in mels])
+        codes = _residual_codes(torch.cat(mels)).split([len(mel) for mel in mels])  # type: ignore[no-untyped-call]
         voices = {name: Voice(units[name], {}) for name in SPEAKERS}
         for (name, word), code in zip(keys, codes, strict=True):
             voices[name].codes[word] = code.numpy()
@@ -163,7 +164,7 @@ def detokenizer_config() -> dict[str, object]:
     }
 
 
-class Detokenizer(AudioDetokenizer):
+class Detokenizer(AudioDetokenizerModule):
     """The exported module, with a batched forward for training."""
 
     def __init__(self) -> None:

@@ -175,10 +175,10 @@ def _features(cache: Path, name: str, jobs: Callable[[], Iterator[SynthesisJob]]
                 total += len(mel)
                 ends.append(total)
         about_path.write_text(json.dumps({"ends": ends}))
-    ends = np.array(json.loads(about_path.read_text())["ends"])
-    mel = np.memmap(mel_path, np.float16, "r", shape=(int(ends[-1]), 128))
+    frames = np.array(json.loads(about_path.read_text())["ends"])
+    mel = np.memmap(mel_path, np.float16, "r", shape=(int(frames[-1]), 128))
     styles = [style(job.voice, job.seed) for job in jobs()]
-    return Features(clips.texts * PASSES, clips.voices * PASSES, styles * PASSES, answered, mel, ends)
+    return Features(clips.texts * PASSES, clips.voices * PASSES, styles * PASSES, answered, mel, frames)
 
 
 _work: dict[str, Any] = {}

@@ -106,8 +106,9 @@ def second_turns(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
     known = by_cell(sets["evaluate"])[KNOWN]
     for number, text in enumerate(sets["around"].texts):
         if text in FOLLOW_UPS:
-            changed = {first: followed_up(commands[first], FOLLOW_UPS[text]) for first in known}
-            first = int(chance.choice([first for first, command in changed.items() if command]))
+            followed = ((first, followed_up(commands[first], FOLLOW_UPS[text])) for first in known)
+            changed = {first: command for first, command in followed if command}
+            first = int(chance.choice(list(changed)))
             reply = BY_COMMAND[changed[first]].reply
             yield PebbleQuestion(
                 "reply", "second turns", reply=reply, clip=("around", number), first=("evaluate", first)
@@ -358,8 +359,9 @@ class PebbleEvaluation:
             originals = [(text, name) for text in texts]
             sounds = [sound_of(voice.say(text).T) for text in texts]
             distances = self._map(Desk.mel_distance, list(zip(sounds, originals, strict=True)), f"codec, {name}")
-            self._judge((said, "world") for said in [*originals, *sounds])
-            self._judge_words([*originals, *sounds])
+            said: list[Said] = [*originals, *sounds]
+            self._judge((sound, "world") for sound in said)
+            self._judge_words(said)
             yield {
                 "test": f"{name} voice",
                 "condition": "",

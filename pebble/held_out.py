@@ -84,7 +84,7 @@ def main() -> None:
     entries = []
     for place, one in enumerate(track(chosen(), "speaking")):
         file = f"{place:02}-{one.kind.replace(':', '-')}.flac"
-        waveform = clip(one.job).astype(np.float32) / 32768
+        waveform = clip(one.job).astype(np.float32) / np.float32(32768)
         heard = quiet_room(waveform, np.random.default_rng(one.number))
         soundfile.write(folder / file, heard, RATE, "PCM_16")
         entries.append(described(one, file))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,11 @@ from torch import nn
 from vocabulary import build_tokenizer, write_tokenizer
 from world import INTENTS, REFUSAL, STYLES, WORDS
 
-from voxrill.export.audio_encoder import EncoderConfig, TorchAudioEncoder
-from voxrill.export.depthformer import THETA, DepthformerConfig, TorchDepthformer
+from voxrill.export.audio_encoder import AudioEncoderModule, EncoderConfig
+from voxrill.export.depthformer import THETA, CodebookHead, DepthformerConfig, DepthformerModule
 from voxrill.export.families import TAUGHT
 from voxrill.export.layers import MASKED, rotary_angles, swiglu_width
-from voxrill.export.lfm import LfmConfig, LfmStack, attend_all
+from voxrill.export.lfm import LfmConfig, LfmLayer, LfmStack, attend_all
 
 HIDDEN = 160
 ENCODER_DIM = 128
@@ -40,7 +41,7 @@ How it was made and what it can do: pebble/README.md of the Voxrill repository.
 """
 
 
-def config() -> dict[str, object]:
+def config() -> dict[str, Any]:
     """`config.json`: the published fields with Pebble's sizes, and what it was taught."""
     return {
         "_name_or_path": "voxrill/pebble",
@@ -123,8 +124,7 @@ class Pebble(nn.Module):
         super().__init__()
         sizes = config()
         lfm, encoder = sizes["lfm"], sizes["encoder"]
-        assert isinstance(lfm, dict) and isinstance(encoder, dict)
-        self.encoder = TorchAudioEncoder(
+        self.encoder = AudioEncoderModule(
             EncoderConfig(
                 mel_bins=128,
                 layers=encoder["n_layers"],
@@ -142,7 +142,7 @@ class Pebble(nn.Module):
         self.text = nn.Embedding(lfm["vocab_size"], HIDDEN)
         self.audio = nn.Embedding(BOOKS * BOOK_ROWS, HIDDEN)
         dim = 96
-        self.depth = TorchDepthformer(
+        self.depth = DepthformerModule(
             DepthformerConfig(
                 layers=1,
                 dim=dim,
@@ -154,7 +154,7 @@ class Pebble(nn.Module):
                 vocab=BOOK_ROWS,
             )
         )
-        for book in self.depth.depth_embeddings:
+        for book in self._books:
             book.to_logits.weight = book.embedding.weight
             nn.init.normal_(book.embedding.weight, std=dim**-0.5)
         self.ctc = nn.Linear(ENCODER_DIM, len(WORDS) + 1)
@@ -162,13 +162,18 @@ class Pebble(nn.Module):
         nn.init.normal_(self.text.weight, std=HIDDEN**-0.5)
         nn.init.normal_(self.audio.weight, std=0.6 * HIDDEN**-0.5)
         scale = 1 / math.sqrt(2 * len(self.lfm.layers))
-        for layer in self.lfm.layers:
+        for layer in cast(list[LfmLayer], list(self.lfm.layers)):
             for linear in (
                 layer.feed_forward.w2,
                 layer.conv.out_proj if layer.kind == "conv" else layer.self_attn.out_proj,
             ):
                 with torch.no_grad():
                     linear.weight.mul_(scale)
+
+    @property
+    def _books(self) -> list[CodebookHead]:
+        """The embedding and the head of each codebook."""
+        return cast(list[CodebookHead], list(self.depth.depth_embeddings))
 
     def hear(
         self, mel: torch.Tensor, lengths: torch.Tensor, frozen: bool = False
@@ -183,7 +188,8 @@ class Pebble(nn.Module):
 
     def embed_frames(self, codes: torch.Tensor) -> torch.Tensor:
         """Embeddings (..., HIDDEN) of codes (..., BOOKS)."""
-        return self.audio(codes + torch.arange(BOOKS) * BOOK_ROWS).sum(-2)
+        summed: torch.Tensor = self.audio(codes + torch.arange(BOOKS) * BOOK_ROWS).sum(-2)
+        return summed
 
     def think(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Hidden states (B, S, HIDDEN) of whole, right-padded sequences (B, S, HIDDEN)."""
@@ -208,7 +214,7 @@ class Pebble(nn.Module):
         """Logits (N, BOOKS, BOOK_ROWS) of hidden (N, HIDDEN), each codebook given the true codes before it."""
         depth = self.depth
         x = depth.depth_linear(hidden).reshape(len(hidden), BOOKS, -1)
-        books = list(depth.depth_embeddings)
+        books = self._books
         before = [books[i].embedding(codes[:, i]) for i in range(BOOKS - 1)]
         x = x + torch.stack([torch.zeros_like(x[:, 0]), *before], 1)
         rotary = rotary_angles(torch.arange(BOOKS).float(), depth.config.head_dim, THETA)

@@ -53,7 +53,8 @@ def music(seed: int) -> Waveform:
         if seed % 2:
             hit = chance.standard_normal(RATE // 10) * np.exp(-np.arange(RATE // 10) / (RATE * 0.015))
             _add(played, start, hit, 0.3)
-    return (played[:length] / np.abs(played[:length]).max()).astype(np.float32)
+    loudest: np.float64 = np.abs(played[:length]).max()
+    return (played[:length] / loudest).astype(np.float32)
 
 
 def _tone(frequency: float, length: int, bright: float, chance: np.random.Generator) -> NDArray[np.float64]:

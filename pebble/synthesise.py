@@ -67,7 +67,7 @@ class ClipStore:
     def waveform(self, index: int) -> Waveform:
         """One clip, float32."""
         start = self.ends[index - 1] if index else 0
-        return self.sound[start : self.ends[index]].astype(np.float32) / 32768
+        return self.sound[start : self.ends[index]].astype(np.float32) / np.float32(32768)
 
     def save(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
@@ -139,7 +139,8 @@ def clip(job: SynthesisJob) -> NDArray[np.int16]:
     waveform, rate = speak(job.text, job.voice, job.seed)
     waveform = trimmed(soxr.resample(waveform, rate, RATE), RATE)
     waveform = waveform / max(np.abs(waveform).max(initial=0.0), 1e-4) * 0.7
-    return (waveform * 32767).astype(np.int16)
+    samples: NDArray[np.int16] = (waveform * 32767).astype(np.int16)
+    return samples
 
 
 def make_clips(jobs: Iterable[SynthesisJob], path: Path, what: str) -> ClipStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ class Run:
         self._sums: dict[str, list[float]] = defaultdict(list)
         self._last = self._saved = time.monotonic()
 
-    def update(self, loss: torch.Tensor, factor: float, shown: dict[str, torch.Tensor | float]) -> None:
+    def update(self, loss: torch.Tensor, factor: float, shown: Mapping[str, torch.Tensor | float]) -> None:
         """One optimiser step at `factor` of the peak rate; `shown` goes into the learning curve."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor * min(1.0, (self.step + 1) / WARM_UP)

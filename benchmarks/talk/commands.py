@@ -24,7 +24,7 @@ from benchmarks.talk.sound_server import SoundServer, check_pulseaudio
 from benchmarks.talk.subject import Subject
 from benchmarks.talk.virtual_user import VirtualUser
 from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, ThreadsOption
-from voxrill.commands.output import err, print_json
+from voxrill.commands.output import check_plot, err, print_json
 from voxrill.devices.processor import processor
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.progress import Progress, step_progress
@@ -67,7 +67,7 @@ def talk(
     if cascade:
         check_cascade(synthesiser)
     if plot is not None:
-        report.check_plot()
+        check_plot()
     asked = read_questions(questions, count)
     options = ("--endpoint", str(endpoint))
     chosen = [part for word in provider or () for part in ("--provider", word)]

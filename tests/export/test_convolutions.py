@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: E402
 
 from voxrill.export.convolutions import CausalConv, CausalTransposedConv, CausalUpsampling  # noqa: E402
 from voxrill.export.layers import ConvProduct, MatMul, TransposedConvProduct, linears_to_matmuls  # noqa: E402
-from voxrill.export.mimi_decoder import MimiConfig, MimiDecoder  # noqa: E402
+from voxrill.export.mimi_decoder import MimiConfig, MimiDecoderModule  # noqa: E402
 from voxrill.quantize.bundle import quantize_bundle  # noqa: E402
 from voxrill.quantize.exclude import FEW_NUMBERS  # noqa: E402
 from voxrill.quantize.recipe import read_recipe  # noqa: E402
@@ -101,7 +101,7 @@ def test_a_product_keeps_its_numbers(layer):
 def test_nearly_all_of_mimi_is_quantised():
     """At the published size: 48.3 million numbers in products and the code table, 0.02 million elsewhere."""
     with torch.device("meta"):
-        module = linears_to_matmuls(MimiDecoder(PUBLISHED_MIMI))
+        module = linears_to_matmuls(MimiDecoderModule(PUBLISHED_MIMI))
     products = {f"{name}.weight" for name, child in module.named_modules() if isinstance(child, MatMul)}
     sizes = {name: weight.numel() for name, weight in module.state_dict().items()}
     quantised = sum(n for name, n in sizes.items() if name in products | {"codes.weight"} and n >= FEW_NUMBERS)
@@ -115,7 +115,7 @@ def test_no_convolution_is_left_in_mimi(bundles):
     assert not {node.op_type for node in graph.node} & {"Conv", "ConvTranspose"}
     config = MimiConfig(**{**vars(PUBLISHED_MIMI), "layers": 2})  # as the tiny checkpoint has it
     with torch.device("meta"):
-        module = linears_to_matmuls(MimiDecoder(config))
+        module = linears_to_matmuls(MimiDecoderModule(config))
     names = {tensor.name for tensor in graph.initializer}
     products = [n for n in graph.node if n.op_type == "MatMul" and names & set(n.input)]
     assert len(products) == sum(isinstance(child, MatMul) for child in module.modules())
