@@ -29,7 +29,7 @@ from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, TEXT_HEAD,
 from voxrill.runtime.bundle.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
 from voxrill.runtime.bundle.replacing import check_replaceable, replacing_bundle
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 from voxrill.runtime.progress import Progress, no_progress
 
 AUDIO_EMBEDDINGS = "audio_embeddings"
@@ -59,7 +59,8 @@ def quantize_bundle(
         force: replace a bundle that is there.
 
     Raises:
-        UsageError: the bundle is quantised already, the recipe does not fit it, or `target` may not be replaced.
+        UsageError: the bundle is quantised already or of another flavour, or `target` may not be replaced.
+        DataError: the recipe does not fit the bundle.
         BundleError: a graph cannot be read, the disk is full, or Ctrl-C; `target` is as it was.
     """
     manifest = bundle.manifest
@@ -172,7 +173,7 @@ def _audio_table(bundle: Bundle, partial: Path, recipe: Recipe) -> Table:
         link_file(bundle.path(old.file), partial / old.file)
         return old
     if bits != 8:
-        raise UsageError(f"the recipe gives {AUDIO_EMBEDDINGS} {bits} bits", "Give it 8 or 32")
+        raise DataError(f"the recipe gives {AUDIO_EMBEDDINGS} {bits} bits", "Give it 8 or 32")
     rows = np.arange(old.shape[0])
     matrix = to_int8(bundle.table(old).rows(rows), axis=0)
     with (partial / AUDIO_TABLE_FILE).open("wb") as stream:

@@ -25,7 +25,7 @@ from voxrill.runtime.bundle.contract import DECODER, DEPTHFORMER, KV_CAPACITY
 from voxrill.runtime.engine.depthformer import forced_noise
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Frame
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -49,12 +49,13 @@ class Calibration:
         turns: what the graph is run on.
 
     Raises:
-        UsageError: the graph cannot be calibrated, or no step of the turns runs it.
+        DataError: the recipe names a graph that cannot be calibrated.
+        UsageError: no step of the turns runs the graph.
     """
 
     def __init__(self, model: Engine, graph: str, weights: Sequence[Weight], turns: Sequence[CapturedTurn]) -> None:
         if graph not in CALIBRATED:
-            raise UsageError(
+            raise DataError(
                 f"the recipe asks for gptq in {graph}", f"It works in {', '.join(CALIBRATED)}; use k_quant there"
             )
         self._bundle, self._graph, self._weights = model.bundle, graph, list(weights)

@@ -28,7 +28,7 @@ from voxrill.quantize.recipe import BLOCKS, GPTQ, K_QUANT, Recipe, Rule
 from voxrill.quantize.weights import Int4Matrix, to_int4, to_int8
 from voxrill.runtime.bundle.contract import EXTERNAL_ABOVE
 from voxrill.runtime.bundle.manifest import FLOAT32
-from voxrill.runtime.errors import BundleError, UsageError
+from voxrill.runtime.errors import BundleError, DataError
 
 Floats = NDArray[np.float32]
 Moments = Callable[[str], Floats]
@@ -117,7 +117,7 @@ def quantize_graph(
         moments: what gptq asks for each of its weights.
 
     Raises:
-        UsageError: the recipe asks for what cannot be (4 bits for an embedding table).
+        DataError: the recipe asks for what cannot be (4 bits for an embedding table).
         BundleError: the file is not a readable graph.
     """
     proto = load_graph(source)
@@ -203,7 +203,7 @@ class _Work:
     def _gemm(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
         """X @ weight.T without bias, as the text head has it. Its weight is an embedding table too: never 4 bits."""
         if rule.bits != 8:
-            raise UsageError(
+            raise DataError(
                 f"the recipe gives {self.graph} {rule.bits} bits; its weight is the text embedding table too",
                 "Give it 8 or 32",
             )
@@ -213,7 +213,7 @@ class _Work:
         """Rows of an embedding table: 8-bit rows and their scales are gathered and multiplied."""
         name = weight.name
         if rule.bits != 8:
-            raise UsageError(
+            raise DataError(
                 f"the recipe gives {name} of {self.graph} {rule.bits} bits; rows are gathered from it",
                 "Add an entry at the end that gives this name 8 or 32",
             )
@@ -251,7 +251,7 @@ class _Work:
         rows, columns = weight.dims
         block = fitting_block(rule.block, rows)
         if not block:
-            raise UsageError(
+            raise DataError(
                 f"{name} of {self.graph} has {rows} rows, fewer than the smallest block, {BLOCKS[0]}",
                 "Give that weight 8 bits in the recipe",
             )

@@ -35,7 +35,7 @@ from voxrill.runtime.bundle.contract import (
     MIMI_DECODER,
     TEXT_HEAD,
 )
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 By = Literal["weight", "layer", "kind"]
 """How the weights that one entry names belong together."""
@@ -94,17 +94,17 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse rules that match none of the `known` weights (by graph): a misspelt name must not pass silently.
 
         Raises:
-            UsageError: a rule matches nothing, and is not of another family's graph.
+            DataError: a rule matches nothing, and is not of another family's graph.
         """
         for rule in self.weights:
             graphs = [graph for graph in known if fnmatchcase(graph, rule.graph)]
             if not graphs:
                 if any(fnmatchcase(graph, rule.graph) for graph in GRAPHS):
                     continue
-                raise UsageError(f"the recipe names the graph {rule.graph!r}", f"This bundle has: {', '.join(known)}")
+                raise DataError(f"the recipe names the graph {rule.graph!r}", f"This bundle has: {', '.join(known)}")
             if not any(rule.matches(graph, name) for graph in graphs for name in known[graph]):
                 some = ", ".join(known[graphs[0]][:3])
-                raise UsageError(
+                raise DataError(
                     f"the recipe names weights {rule.name!r} of {rule.graph!r}, and there are none",
                     f"Names look like: {some}",
                 )
@@ -119,7 +119,8 @@ def read_recipe(name: str) -> Recipe:
     """A shipped recipe by its name, or a recipe file by its path.
 
     Raises:
-        UsageError: there is none, or it is not a valid recipe.
+        UsageError: there is none.
+        DataError: it is not a valid recipe.
     """
     path = RECIPES / f"{name}.toml" if name in shipped_recipes() else Path(name)
     try:
@@ -129,11 +130,11 @@ def read_recipe(name: str) -> Recipe:
             f"there is no recipe {name!r}", f"Give a file, or one of: {', '.join(shipped_recipes())}"
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a recipe: {error}", f"Copy and edit one of those in {RECIPES}") from None
+        raise DataError(f"{path} is not a recipe: {error}", f"Copy and edit one of those in {RECIPES}") from None
     for rule in recipe.weights:
         check_block(rule.block, f"{path}: block")
         if rule.method != ROUND and rule.bits != 4:
-            raise UsageError(f"{path} has method = {rule.method!r} with {rule.bits} bits", "Methods are for 4 bits")
+            raise DataError(f"{path} has method = {rule.method!r} with {rule.bits} bits", "Methods are for 4 bits")
     return recipe
 
 

@@ -11,6 +11,7 @@
     ├── ExportError          a graph that could not be written, or does not match the model
     ├── UsageError           a caller's mistake: arguments that do not go together, or are out of range
     ├── UnknownText          a text holds words that the model does not know
+    ├── HookError            a program or function that a command runs, and that failed
     ├── DataError            a file of commands, questions, settings or results that is not what it should be
     ├── DeviceError          a device, profile, chip or provider that is not known or cannot be used
     │   ├── ProviderError    an execution provider that is not installed, or finds nothing to run on
@@ -45,6 +46,7 @@ __all__ = [
     "DeviceError",
     "ExportError",
     "HashMismatch",
+    "HookError",
     "MissingDependency",
     "NewerFormat",
     "NotEnoughMemory",
@@ -128,6 +130,10 @@ class UnknownText(VoxrillError):
 
 class DataError(VoxrillError):
     """A file that was named as input and is not what it should be: commands, questions, recipes, results, documents."""
+
+
+class HookError(VoxrillError):
+    """The program or function that a spoken command runs has failed, or took too long."""
 
 
 class DeviceError(VoxrillError):

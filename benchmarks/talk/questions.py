@@ -18,7 +18,7 @@ from benchmarks.talk.measuring import voiced
 from benchmarks.talk.sound_server import WIRE_RATE
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.audio.sound_kinds import SOUND_FILES
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 LIST = "held_out.json"
 
@@ -40,7 +40,7 @@ def read_questions(folder: Path | None, count: int) -> list[SpokenQuestion]:
     """So many questions, the folder's in turn.
 
     Raises:
-        UsageError: there are none.
+        DataError: the folder holds none.
         AudioFileError: a file is no sound.
     """
     if folder is None and not HELD_OUT.is_dir():
@@ -52,7 +52,7 @@ def read_questions(folder: Path | None, count: int) -> list[SpokenQuestion]:
     else:
         replies = {path.name: None for path in sorted(folder.glob("*")) if path.suffix.lower() in SOUND_FILES}
     if not replies:
-        raise UsageError(f"{folder} holds no sounds", f"Put spoken questions there, as {', '.join(SOUND_FILES)}")
+        raise DataError(f"{folder} holds no sounds", f"Put spoken questions there, as {', '.join(SOUND_FILES)}")
     questions = [SpokenQuestion(name, read_audio(folder / name, WIRE_RATE), reply) for name, reply in replies.items()]
     return list(islice(cycle(questions), count))
 

@@ -28,7 +28,7 @@ from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.audio.sound_kinds import SOUND_FILES
 from voxrill.runtime.bundle.bundle import Bundle, hash_file
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.errors import DataError, UsageError, VoxrillError
 from voxrill.runtime.printable import as_unicode
 from voxrill.runtime.version import VERSION
 
@@ -40,13 +40,13 @@ def sound_files(folder: Path) -> list[Path]:
     """All sounds under `folder`, by name; a file is itself.
 
     Raises:
-        UsageError: there are none.
+        DataError: there are none.
     """
     if not folder.is_dir():
         return [folder]
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_FILES and path.is_file())
     if not found:
-        raise UsageError(f"{folder} is a folder without sounds", f"Put sounds there: {', '.join(SOUND_FILES)}")
+        raise DataError(f"{folder} is a folder without sounds", f"Put sounds there: {', '.join(SOUND_FILES)}")
     return found
 
 
@@ -77,7 +77,8 @@ class ResultsFile:
         """Take over what an earlier run left: failures and the line that a crash cut short are dropped.
 
         Raises:
-            UsageError: it holds something else.
+            DataError: it holds something else.
+            UsageError: its records were made otherwise.
         """
         if self._out.exists():
             with atomic_write(self._out) as part, open(part, "wb") as file:
@@ -113,7 +114,7 @@ class ResultsFile:
             record = msgspec.json.decode(line)
             known = record["made_with"] == self._made and {"file", "sha256"} <= set(record)
         except (msgspec.MsgspecError, KeyError, TypeError):
-            raise UsageError(f"{self._out} is no {self._what}", "Give --out another file") from None
+            raise DataError(f"{self._out} is no {self._what}", "Give --out another file") from None
         if not known:
             raise UsageError(
                 f"{self._out} was made by another Voxrill, bundle or options", "Give --out another file, or delete it"

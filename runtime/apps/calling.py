@@ -67,7 +67,8 @@ class Functions:
         only: the one that may be called; None for all.
 
     Raises:
-        UsageError: something in them cannot be meant, written or counted out; the message names it.
+        UsageError: something in them cannot be meant or counted out; the message names it.
+        UnknownText: the model does not know words of theirs.
     """
 
     def __init__(self, model: Engine, functions: Sequence[Function], only: str | None = None) -> None:

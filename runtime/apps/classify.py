@@ -63,7 +63,8 @@ class Classifier:
         system: a prompt of your own instead of the one that asks for the task.
 
     Raises:
-        UsageError: there are too few labels, two are the same, or the model does not know their words or the prompt's.
+        UsageError: there are too few labels, or two are the same.
+        UnknownText: the model does not know their words, or the prompt's.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class PrefilledPrompt:
     `context` is where all of it happens; nobody else may work on it.
 
     Raises:
-        UsageError: the model does not know its words.
+        UnknownText: the model does not know its words.
     """
 
     def __init__(self, model: Engine, system: str) -> None:
@@ -75,7 +75,7 @@ class PrefilledPrompt:
 
         Raises:
             ContextFull: it does not fit.
-            UsageError: the model does not know the text's words.
+            UnknownText: the model does not know the text's words.
         """
         self.prefill_all()
         assert self._mark is not None, "all was taken in"

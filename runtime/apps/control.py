@@ -17,7 +17,7 @@ from voxrill.runtime.apps.grammar import Call, Grammar, spoken
 from voxrill.runtime.apps.hooks import find_hooks
 from voxrill.runtime.apps.written import Written
 from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from voxrill.runtime.engine.engine import Engine
@@ -59,8 +59,9 @@ class Control:
     `written` is all that can be written, in tokens.
 
     Raises:
-        UsageError: there is something in the grammar that the model cannot write or say, or that cannot be run, or the
-            threshold is no probability.
+        UsageError: the threshold is no probability.
+        UnknownText: the model cannot write or say something in the grammar.
+        DataError: two commands are the same to the model, or one names what cannot be run.
     """
 
     def __init__(self, model: Engine, grammar: Grammar, threshold: float | None = None) -> None:
@@ -73,7 +74,10 @@ class Control:
         self.ask_back = grammar.ask_back or model.manifest.taught.refusal or ASK_BACK
         self._hooks = find_hooks(grammar)
         tokenizer = model.parts.tokenizer
-        written = Written(grammar.sentences, tokenizer)
+        try:
+            written = Written(grammar.sentences, tokenizer)
+        except UsageError as error:  # two commands of the file are the same tokens
+            raise DataError(error.message, error.remedy) from None
         self._sentences = written.sentences
         self.written = written.tokens
         self._tree = written.tree
@@ -110,7 +114,7 @@ class Control:
         """Run the call's hook, if it has one; the end of what its program wrote.
 
         Raises:
-            UsageError: it failed; the message says how.
+            HookError: it failed; the message says how.
         """
         hook = self._hooks.get(call.command)
         return "" if hook is None else hook(call)

@@ -32,7 +32,7 @@ from pathlib import Path
 import msgspec
 
 from voxrill.runtime.apps.slots import Declared, Forms, Value, said, slot_forms
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 MOST_SENTENCES = 50_000
 """Sentences of a grammar at most. For the built-in model 45,000 were ready after 1.6 s and took 54 MB; a command was
@@ -102,16 +102,16 @@ def read_grammar(path: Path) -> Grammar:
     """Read a file of commands.
 
     Raises:
-        UsageError: it cannot be read, or something in it cannot be meant; the message says what and where.
+        DataError: it cannot be read, or something in it cannot be meant; the message says what and where.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as text: {error}", "Give a TOML file of commands") from None
+        raise DataError(f"{path} cannot be read as text: {error}", "Give a TOML file of commands") from None
     try:
         return parse_grammar(text, path.resolve().parent)
     except UsageError as error:
-        raise UsageError(f"{path}: {error.message}", error.remedy) from None
+        raise DataError(f"{path}: {error.message}", error.remedy) from None
 
 
 def parse_grammar(text: str, folder: Path) -> Grammar:

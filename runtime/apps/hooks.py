@@ -18,7 +18,7 @@ from typing import Any
 from voxrill.runtime.apps.grammar import Call, Command, Grammar, filled, slots_in
 from voxrill.runtime.apps.programs import clean_environment, run_program
 from voxrill.runtime.apps.slots import Value
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, HookError
 
 Hook = Callable[[Call], str]
 """Does what a call means; what it wrote, empty for a function."""
@@ -28,7 +28,7 @@ def find_hooks(grammar: Grammar) -> dict[str, Hook]:
     """The hook of every command that has one.
 
     Raises:
-        UsageError: a program, module or function is not there, or the function does not take the command's slots.
+        DataError: a program, module or function is not there, or the function does not take the command's slots.
     """
     hooks: dict[str, Hook] = {}
     for name, command in grammar.commands.items():
@@ -43,7 +43,7 @@ def _program_hook(name: str, arguments: list[str], grammar: Grammar) -> Hook:
     program, folder = arguments[0], grammar.folder
     found = shutil.which(folder / program if "/" in program else program)
     if found is None:
-        raise UsageError(
+        raise DataError(
             f"the command {name} runs {program!r}, and there is no such program",
             f"Install it, or give its path; paths begin in {folder}",
         )
@@ -53,8 +53,8 @@ def _program_hook(name: str, arguments: list[str], grammar: Grammar) -> Hook:
         command = [program_path, *(filled(argument, call.slots) for argument in arguments[1:])]
         try:
             return run_program(command, folder, clean_environment(grammar.environment))
-        except UsageError as error:
-            raise UsageError(f"{call}: {error.message}", error.remedy) from None
+        except HookError as error:
+            raise HookError(f"{call}: {error.message}", error.remedy) from None
 
     return run
 
@@ -68,7 +68,7 @@ def _function_hook(name: str, command: Command, folder: Path) -> Hook:
         try:
             function(**call.slots)
         except (Exception, SystemExit) as error:  # whatever it is, the next command must be heard
-            raise UsageError(f"{command.call} ({call}) raised {type(error).__name__}: {error}", "Mend it") from error
+            raise HookError(f"{command.call} ({call}) raised {type(error).__name__}: {error}", "Mend it") from error
         return ""
 
     return run
@@ -82,12 +82,12 @@ def _function(name: str, reference: str, folder: Path) -> Callable[..., Any]:
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # importing a module runs it
-        raise UsageError(
+        raise DataError(
             f"the command {name} calls {reference!r}, which cannot be imported: {error}",
             f'Give "module:function" of a module that is installed, or lies in {folder}',
         ) from None
     if not callable(function):
-        raise UsageError(f"the command {name} calls {reference!r}, which is not a function", "Name a function")
+        raise DataError(f"the command {name} calls {reference!r}, which is not a function", "Name a function")
     result: Callable[..., Any] = function
     return result
 
@@ -97,7 +97,7 @@ def _check_takes(name: str, reference: str, function: Callable[..., Any], slots:
     try:
         inspect.signature(function).bind(**values)
     except TypeError as error:
-        raise UsageError(
+        raise DataError(
             f"{reference}, which the command {name} calls, does not take its slots ({', '.join(slots) or 'none'}): "
             f"{error}",
             "Give it a parameter for each slot, with a default for those that not every phrase says",

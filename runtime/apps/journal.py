@@ -18,7 +18,7 @@ import msgspec
 from voxrill.runtime.apps.subtitles import TranscriptFormat
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.atomic_write import atomic_write
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 FORMAT = 1
 STARTED = "started"
@@ -45,6 +45,7 @@ class Journal:
         """Open it, or begin it.
 
         Raises:
+            DataError: it is no journal.
             UsageError: it is the journal of something else, or cannot be written.
         """
         try:
@@ -110,7 +111,7 @@ class Journal:
             found = msgspec.json.decode(line)
         wanted = msgspec.json.decode(msgspec.json.encode(self.header))
         if not isinstance(found, dict):
-            raise UsageError(f"{self.path} is no journal of ours", "Move it away, or give another --out")
+            raise DataError(f"{self.path} is no journal of ours", "Move it away, or give another --out")
         other = [name for name in {**wanted, **found} if name != STARTED and wanted.get(name) != found.get(name)]
         if other:
             raise UsageError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import HookError
 
 PATIENCE = 30.0
 """Seconds that a program may take."""
@@ -48,7 +48,7 @@ def run_program(command: Sequence[str], folder: Path, environment: Mapping[str, 
     """What a program wrote, to stdout and stderr, until it ended well: the end of it, at most `KEPT` bytes.
 
     Raises:
-        UsageError: it cannot be run, took longer than `PATIENCE`, or failed; the message quotes what it wrote.
+        HookError: it cannot be run, took longer than `PATIENCE`, or failed; the message quotes what it wrote.
     """
     try:
         process = subprocess.Popen(
@@ -57,19 +57,19 @@ def run_program(command: Sequence[str], folder: Path, environment: Mapping[str, 
         )  # fmt: skip
     except (OSError, ValueError) as error:  # ValueError: a null character in an argument
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{command[0]} cannot be run: {reason}", "Try it by hand") from None
+        raise HookError(f"{command[0]} cannot be run: {reason}", "Try it by hand") from None
     assert process.stdout is not None
     output = _Tail(process.stdout)
     with _ended(process):
         try:
             status = process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            raise UsageError(
+            raise HookError(
                 f"{command[0]} took more than {PATIENCE:g} s and was ended", "Start what takes longer in the background"
             ) from None
     said = output.text()
     if status:
-        raise UsageError(f"{command[0]} ended with status {status}: {said}", "Try it by hand")
+        raise HookError(f"{command[0]} ended with status {status}: {said}", "Try it by hand")
     return said
 
 

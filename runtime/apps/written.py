@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from voxrill.runtime.apps.grammar import CommandSentence, ambiguous
 from voxrill.runtime.apps.token_tree import TokenTree
 from voxrill.runtime.engine.tokenizer import Tokenizer
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import UnknownText, UsageError
 
 
 def as_transcribed(words: str) -> tuple[str, ...]:
@@ -39,7 +39,8 @@ class Written:
     `tokens` are all sequences, `sentences` what each of them means.
 
     Raises:
-        UsageError: a phrase or a value cannot be written at all, or two sentences are written the same.
+        UnknownText: a phrase or a value cannot be written at all.
+        UsageError: two sentences are written the same.
     """
 
     given: Sequence[CommandSentence]
@@ -55,7 +56,7 @@ class Written:
         for sentence in self.given:
             try:
                 forms = {tuple(self.tokenizer.encode(form)) for form in self.forms(sentence.words)}
-            except UsageError as error:
+            except (UnknownText, UsageError) as error:
                 reason |= dict.fromkeys(self.parts(sentence), error.message)
                 continue
             for form in forms:
@@ -65,7 +66,7 @@ class Written:
         reached = {part for sentence in known.values() for part in self.parts(sentence)}
         for part, why in reason.items():
             if part not in reached:
-                raise UsageError(f"{part} is unreachable: {why}", "Say it in words that the model knows")
+                raise UnknownText(f"{part} is unreachable: {why}", "Say it in words that the model knows")
         self.sentences = list(known.values())
         self.tokens = [list(form) for form in known]
 

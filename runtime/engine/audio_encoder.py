@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from voxrill.runtime.audio.log_mel import LogMel, LogMelConfig
 from voxrill.runtime.engine.session import Graph
 from voxrill.runtime.engine.stats import StageTimes
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import AudioFileError
 
 Floats = NDArray[np.float32]
 
@@ -34,15 +34,14 @@ class AudioEncoder:
         """`waveform` (samples,) at `sample_rate` to embeddings (ceil(frames / 8), hidden).
 
         Raises:
-            AudioFileError: no samples, or samples that are not finite.
-            UsageError: longer than a fixed-shape encoder takes.
+            AudioFileError: no samples, samples that are not finite, or more than a fixed-shape encoder takes.
         """
         with self._times.measure("log_mel"):
             mel = self._log_mel(waveform)
         length = len(mel)
         if self._frames is not None:
             if length > self._frames:
-                raise UsageError(
+                raise AudioFileError(
                     f"the sound has {length} log-mel frames; this npu bundle's encoder takes {self._frames}",
                     "Cut it up, or export with more --mel-frames",
                 )

@@ -92,7 +92,8 @@ class Conversation:
         so far is remembered.
 
         Raises:
-            UsageError: neither audio nor text was given, the text cannot be read, or max_new_tokens is below 1.
+            UsageError: neither audio nor text was given, or max_new_tokens is below 1.
+            UnknownText: the model does not know words of the text.
             AudioFileError: the audio cannot be read, or is not usable sound.
             ContextFull: the question does not fit into the model's context.
         """
@@ -152,7 +153,7 @@ class Conversation:
 
         Raises:
             AudioFileError: the audio is not usable sound.
-            UsageError: a text cannot be read.
+            UnknownText: the model does not know words of a text.
         """
         self._end_answer()
         self._open_turn()

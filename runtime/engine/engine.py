@@ -161,6 +161,7 @@ class Engine:
 
         Raises:
             UsageError: the text is empty, or the voice unknown.
+            UnknownText: the model does not know words of the text.
         """
         answer_options("speak", options)
         task = self.manifest.tasks.speak
@@ -190,6 +191,7 @@ class Engine:
 
         Raises:
             UsageError: neither audio nor text was given.
+            UnknownText: the model does not know words of the text.
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         answer_options("chat", options)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as _Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from voxrill.runtime.bundle.contract import SPECIAL_TOKENS
-from voxrill.runtime.errors import BundleError, UsageError
+from voxrill.runtime.errors import BundleError, UnknownText, UsageError
 
 
 class Tokenizer:
@@ -39,8 +39,8 @@ class Tokenizer:
         """Token ids of `text`; special tokens written out in it are recognised, none are added.
 
         Raises:
-            UsageError: it holds lone surrogates, as Python makes of bytes that are not UTF-8, or (in a model with
-                a closed vocabulary) words that the model does not know; the message names them.
+            UsageError: it holds lone surrogates, as Python makes of bytes that are not UTF-8.
+            UnknownText: it holds words that a model with a closed vocabulary does not know; the message names them.
         """
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError("the text holds bytes that are not UTF-8", "Give it in UTF-8")
@@ -49,7 +49,7 @@ class Tokenizer:
         if self._unknown in ids:
             pieces = [text[slice(*span)] for token, span in zip(ids, encoding.offsets, strict=True)
                       if token == self._unknown]  # fmt: skip
-            raise UsageError(
+            raise UnknownText(
                 f"this model does not know {', '.join(dict.fromkeys(pieces))}", "Say it in words the model knows"
             )
         return ids

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from voxrill.runtime.errors import AudioFileError, ContextFull, UsageError, VoxrillError
+from voxrill.runtime.errors import AudioFileError, ContextFull, DataError, UnknownText, UsageError, VoxrillError
 
 INVALID = "invalid_request_error"
 
@@ -77,7 +77,7 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, str(error), "context_length_exceeded")
     if isinstance(error, AudioFileError):
         return ApiError(400, str(error), "invalid_audio")
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError | UnknownText | DataError):
         return ApiError(400, str(error))
     if isinstance(error, VoxrillError):
         return ApiError(503, str(error), kind="server_error")

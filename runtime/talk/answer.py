@@ -72,7 +72,7 @@ class TalkAnswer:
 
         Raises:
             ContextFull: the question does not fit; it was never asked.
-            UsageError: it is longer than a fixed-shape encoder takes; it was never asked.
+            AudioFileError: it is longer than a fixed-shape encoder takes; it was never asked.
         """
         event = next(self._steps)
         if isinstance(event, TextEvent):

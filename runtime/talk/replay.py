@@ -16,7 +16,7 @@ import numpy as np
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
+from voxrill.runtime.errors import ContextFull, DataError, UsageError, VoxrillError
 from voxrill.runtime.talk.answer import TalkAnswer
 from voxrill.runtime.talk.recording import EVENTS, FORMAT, MICROPHONE, WAV_HEADER, build
 from voxrill.runtime.talk.responder import ResponderOptions
@@ -90,7 +90,7 @@ def read_recording(directory: Path) -> Recording:
     """Read the folder that `--record` wrote; a last line that was cut short is left out.
 
     Raises:
-        UsageError: it is no recording, or of another format.
+        DataError: it is no recording, or of another format.
     """
     remedy = "Give a folder that was written by: voxrill talk --record FOLDER"
     try:
@@ -99,9 +99,9 @@ def read_recording(directory: Path) -> Recording:
         turns = [msgspec.json.decode(line, type=RecordedTurn) for line in lines if line.endswith(b"\n")]
         sound = np.memmap(directory / MICROPHONE, np.uint8, "r")[WAV_HEADER:]
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise UsageError(f"{directory} is not a recording that can be read ({error})", remedy) from None
+        raise DataError(f"{directory} is not a recording that can be read ({error})", remedy) from None
     if header.format != FORMAT:
-        raise UsageError(f"{directory} is a recording of format {header.format}", "Replay it with the Voxrill it names")
+        raise DataError(f"{directory} is a recording of format {header.format}", "Replay it with the Voxrill it names")
     samples = sound[: len(sound) // 4 * 4].view("<f4")
     return Recording(header, [turn for turn in turns if turn.turn is not None], samples)
 

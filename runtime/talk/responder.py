@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from voxrill.runtime.audio.protocols import RATE, Player
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.engine.conversation import Conversation
-from voxrill.runtime.errors import ContextFull, UsageError, VoxrillError
+from voxrill.runtime.errors import ContextFull, UnknownText, UsageError, VoxrillError
 from voxrill.runtime.talk.answer import TalkAnswer
 from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, TurnEnded, UserSaid
 from voxrill.runtime.talk.floor import Floor
@@ -211,7 +211,7 @@ class Responder:
         self._withdraw()
         try:
             self._begin(None, signal.text, None)
-        except UsageError as error:  # a word that the model does not know
+        except (UsageError, UnknownText) as error:
             self._show(Notice(str(error)))
             self._show(StateChanged("listening"))
             return

@@ -23,7 +23,7 @@ from voxrill.runtime.engine.context import Context, HeardSound, Piece
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Step, Token
 from voxrill.runtime.engine.sampling import Sampler
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -182,19 +182,19 @@ def read_vectors(folder: Path) -> Vectors:
     """Read golden vectors from `folder`.
 
     Raises:
-        UsageError: they cannot be read, or are of another format.
+        DataError: they cannot be read, or are of another format.
     """
     try:
         rest = msgspec.json.decode((folder / REST).read_bytes(), type=Rest)
         with np.load(folder / ARRAYS) as arrays:
             vectors = Vectors(rest, dict(arrays))
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise UsageError(
+        raise DataError(
             f"{folder} holds no golden vectors that can be read ({error})",
             "Make them with: voxrill golden FOLDER --audio FILE",
         ) from None
     if rest.format != FORMAT:
-        raise UsageError(f"{folder} has golden vectors of format {rest.format}, not {FORMAT}", "Make them again")
+        raise DataError(f"{folder} has golden vectors of format {rest.format}, not {FORMAT}", "Make them again")
     return vectors
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.engine.conversation import Conversation, Output
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from voxrill.runtime.engine.engine import Engine
@@ -94,7 +94,8 @@ def open_snapshot(model: Engine, path: Path, output: Output = "both") -> Convers
     """A conversation whose system prompt is that of a snapshot, taken in already.
 
     Raises:
-        UsageError: it is no snapshot, cut short, or of another bundle.
+        DataError: it is no snapshot, or was cut short.
+        UsageError: it is of another bundle.
         ContextFull: it does not fit.
     """
     try:
@@ -102,7 +103,7 @@ def open_snapshot(model: Engine, path: Path, output: Output = "both") -> Convers
         header = _read_header(mapped)
         content = {name: _tensor(mapped, tensor) for name, tensor in header.tensors.items()}
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise UsageError(f"{path} is not a snapshot that can be read ({error})", _REMEDY) from None
+        raise DataError(f"{path} is not a snapshot that can be read ({error})", _REMEDY) from None
     if header.bundle != model.bundle.sha256:
         raise UsageError(f"{path} was made with another bundle than this {model.manifest.name}", _REMEDY)
     conversation = model.conversation(system=header.system, output=output)
@@ -114,12 +115,12 @@ def read_attached(path: Path, kind: type[T]) -> T:
     """What was attached to a snapshot.
 
     Raises:
-        UsageError: it is no snapshot, or something else is attached.
+        DataError: it is no snapshot, or something else is attached.
     """
     try:
         return msgspec.json.decode(_read_header(np.memmap(path, np.uint8, "r")).attached, type=kind)
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise UsageError(f"{path} is not a snapshot that can be read ({error})", _REMEDY) from None
+        raise DataError(f"{path} is not a snapshot that can be read ({error})", _REMEDY) from None
 
 
 def _read_header(mapped: NDArray[np.uint8]) -> _Header:

@@ -51,7 +51,7 @@ def load(
     Raises:
         BundleError: it is missing, incomplete, changed, or of a newer format.
         NotEnoughMemory: it would not fit; nothing was loaded.
-        UsageError: a provider is unknown, not installed, or finds nothing to run on.
+        ProviderError: a provider is unknown, not installed, or finds nothing to run on.
         ProviderRefused: strict, and nodes of a graph would run on the CPU.
     """
     opened = open_builtin() if bundle is None else open_bundle(Path(bundle))
@@ -109,7 +109,8 @@ class Model(Engine):
             embeddings: folder of a sentence-transformers model in ONNX, which finds other words for the same too.
 
         Raises:
-            UsageError: there is no such folder or model, or nothing in the folder can be read.
+            UsageError: there is no such folder, or nothing in it can be read.
+            DataError: `embeddings` is no sentence model, or `index` is another file.
         """
         from voxrill.runtime.apps.documents import asking  # loads sqlite, which only this needs
 
@@ -166,7 +167,8 @@ class Model(Engine):
         """Which of `labels` fits a sound, with a probability for each; for many sounds make one `Classifier`.
 
         Raises:
-            UsageError: there are too few labels, two are the same, or the model does not know their words.
+            UsageError: there are too few labels, or two are the same.
+            UnknownText: the model does not know their words.
             AudioFileError: it cannot be read, or is not usable sound.
         """
         return Classifier(self, labels, task, system).classify(audio)
@@ -179,7 +181,8 @@ class Model(Engine):
             threshold: confidence from which a call is accepted, instead of the file's or the default.
 
         Raises:
-            UsageError: something in the commands cannot be meant, written or run; the message says what.
+            DataError: something in the commands cannot be meant or run; the message says what.
+            UnknownText: the model does not know words of the commands.
         """
         grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
         return Control(self, grammar, threshold)
@@ -197,7 +200,7 @@ class Model(Engine):
             wishes: see `EvaluationKeywords`; what another task takes is refused.
 
         Raises:
-            UsageError: something in the data or in a peer's file cannot be read.
+            DataError: something in the data or in a peer's file cannot be read.
             MissingDependency: the extra `eval` is not installed.
         """
         from voxrill.runtime.apps.evaluation.evaluating import evaluate  # loads jiwer and its like

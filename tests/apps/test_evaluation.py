@@ -28,7 +28,7 @@ from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tasks import Hearing
 from voxrill.runtime.apps.evaluation.voicebench import SUBSETS, chooses, contains, reasons, refuses
 from voxrill.runtime.apps.evaluation.words import normaliser, word_errors
-from voxrill.runtime.errors import MissingDependency, UsageError
+from voxrill.runtime.errors import DataError, MissingDependency, UsageError
 
 pytest.importorskip("jiwer", reason="the eval extra is not installed")
 pytest.importorskip("whisper_normalizer", reason="the eval extra is not installed")
@@ -338,7 +338,7 @@ def test_results_of_the_open_asr_leaderboard(recordings, name):
     peer = read_peer("whisper=MODEL_x_DATASET_y.jsonl", items, english)
     assert list(peer.outcomes) == [item.id for item in items]
     assert {(one.text, one.seconds, one.audio_seconds) for one in peer.outcomes.values()} == {("hi", 0.5, 2.5)}
-    with pytest.raises(UsageError, match="is of other words than"):
+    with pytest.raises(DataError, match="is of other words than"):
         read_peer("whisper=MODEL_x_DATASET_y.jsonl", [replace(items[0], wanted="other words"), *items[1:]], english)
 
 
@@ -360,7 +360,7 @@ def test_transcripts_of_voxrill_say_no_times(cli, recordings):
 )
 def test_bad_answers_of_peers_are_refused(here, lines, says):
     write_lines(here / "p.jsonl", lines)
-    with pytest.raises(UsageError, match=re.escape(says)):
+    with pytest.raises(DataError, match=re.escape(says)):
         read_peer("p=p.jsonl", [Item("a", "b")], str)
 
 

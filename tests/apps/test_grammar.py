@@ -6,7 +6,7 @@ import pytest
 
 from voxrill.runtime.apps.grammar import MOST_SENTENCES, Call, parse_grammar, read_grammar, spoken
 from voxrill.runtime.apps.numbers import LARGEST, number_words
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 LIGHTS = """
 threshold = 0.7
@@ -121,12 +121,12 @@ def test_what_cannot_be_meant_is_refused(text, saying, tmp_path):
 def test_the_message_names_the_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[commands]")
-    with pytest.raises(UsageError, match=r"mine\.toml: there are no commands"):
+    with pytest.raises(DataError, match=r"mine\.toml: there are no commands"):
         read_grammar(path)
-    with pytest.raises(UsageError, match=r"none\.toml cannot be read"):
+    with pytest.raises(DataError, match=r"none\.toml cannot be read"):
         read_grammar(tmp_path / "none.toml")
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="cannot be read as text"):
+    with pytest.raises(DataError, match="cannot be read as text"):
         read_grammar(path)
 
 

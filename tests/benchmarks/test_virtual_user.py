@@ -29,7 +29,7 @@ from tests.command_line import run_alone
 from tests.signals import speech_like
 from voxrill.runtime.apps.evaluation.figures import percentile
 from voxrill.runtime.audio.protocols import RATE
-from voxrill.runtime.errors import AudioDeviceError, UsageError, VoxrillError
+from voxrill.runtime.errors import AudioDeviceError, DataError, UsageError, VoxrillError
 
 LIMIT = 60  # seconds, for whatever runs over PulseAudio
 
@@ -159,7 +159,7 @@ def test_questions_of_ones_own(tmp_path):
 
 
 def test_a_folder_without_sounds_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="holds no sounds"):
+    with pytest.raises(DataError, match="holds no sounds"):
         read_questions(tmp_path, 1)
 
 

@@ -26,7 +26,7 @@ from voxrill.runtime.apps.journal import Journal
 from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.audio.audio_file import read_audio
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError
 
 SPOKEN = SPOKEN[:1] + SPOKEN[2:]  # of the second, the built-in model hears "forty" for "thirty" in a segment
 SAID = [clip["words"] for clip in SPOKEN[:12]]
@@ -213,7 +213,7 @@ def test_a_journal_without_segments_leaves_nothing(tmp_path):
 
 def test_what_is_no_journal_is_not_overwritten(tmp_path):
     (tmp_path / "a.journal").write_text("my own notes\n")
-    with pytest.raises(UsageError, match="no journal of ours"), Journal(tmp_path / "a", {"sound": "x"}):
+    with pytest.raises(DataError, match="no journal of ours"), Journal(tmp_path / "a", {"sound": "x"}):
         pass
     assert (tmp_path / "a.journal").read_text() == "my own notes\n"
 

@@ -19,7 +19,7 @@ def test_public_names_are_pinned():
         "Answer", "AnswerOptions", "AnswerText", "AudioDeviceError", "AudioDeviceLost", "AudioEvent",
         "AudioFileError", "BundleError", "Call", "CheckpointError", "ChipError", "Citation", "Classification",
         "ContextFull", "Conversation", "DataError", "DeviceError", "EndEvent", "Event", "ExportError", "HashMismatch",
-        "MissingDependency", "Model", "NewerFormat", "NotEnoughMemory", "ProfileError", "ProviderError",
+        "HookError", "MissingDependency", "Model", "NewerFormat", "NotEnoughMemory", "ProfileError", "ProviderError",
         "ProviderRefused", "Result", "Sampling", "SegmentEvent", "Speech", "TentativeEvent", "TextEvent",
         "TranscriptEvent", "Understood", "UnknownText", "UsageError", "VoxrillError", "VoxrillWarning", "__version__",
         "load", "pebble_world",
@@ -178,7 +178,7 @@ def test_a_question_that_does_not_fit_was_never_asked(npu_models):
         conversation = loaded.conversation()
         with pytest.raises(ContextFull, match="this model holds 256"):
             list(conversation.ask(text="word " * 300))
-        with pytest.raises(UsageError, match="log-mel frames"):
+        with pytest.raises(AudioFileError, match="log-mel frames"):
             list(conversation.ask(audio=signals.speech_like(100_000, 1)))
         *_, end = conversation.ask(text="Short.", max_new_tokens=5)
         assert end.result.tokens

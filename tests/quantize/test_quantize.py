@@ -14,7 +14,7 @@ from tests import signals
 from tests.command_line import contents
 from voxrill.runtime.bundle.bundle import open_bundle, verify_files
 from voxrill.runtime.bundle.manifest import QUANTIZE_REPORT_FILE
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 from voxrill.runtime.upkeep.smoke import smoke_run
 
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")
@@ -261,7 +261,7 @@ def test_a_weight_smaller_than_every_block_is_refused(tmp_path):
     x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy")
     small = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weight])
     onnx.save_model(helper.make_model(small, ir_version=9), str(tmp_path / "g.onnx"))
-    with pytest.raises(UsageError, match="fewer than the smallest block, 16"):
+    with pytest.raises(DataError, match="fewer than the smallest block, 16"):
         quantize_graph("g", tmp_path / "g.onnx", tmp_path / "out.onnx", Recipe("test", (Rule(4),)))
 
 

@@ -205,12 +205,12 @@ def test_a_batch_hears_each_clip_as_alone(untrained):
 
 
 def test_unknown_words_are_named(untrained):
-    from voxrill.runtime.errors import UsageError
+    from voxrill.runtime.errors import UnknownText
 
     _, model, _ = untrained
-    with pytest.raises(UsageError, match="does not know Elephant, zebra"):
+    with pytest.raises(UnknownText, match="does not know Elephant, zebra"):
         model.speak("Elephant lights on, zebra and elephant.".replace("elephant", "zebra"))
-    with pytest.raises(UsageError, match="does not know quantum"):
+    with pytest.raises(UnknownText, match="does not know quantum"):
         model.chat(text="quantum lights")
 
 

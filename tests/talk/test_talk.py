@@ -15,7 +15,7 @@ from tests.talking import SPOKEN, Scene, silence, spoken
 from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Block
 from voxrill.runtime.engine.context import Spoken, Tokens
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 from voxrill.runtime.talk.listener import Ended, Interrupted, Paused, Resumed, Typed
 from voxrill.runtime.talk.recording import Recorder, describe
 from voxrill.runtime.talk.replay import differences, read_recording, replay
@@ -184,7 +184,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_talk(pebble, tmp_path, monke
 
 
 def test_what_is_no_recording_is_refused(pebble, eventful, tmp_path):
-    with pytest.raises(UsageError, match="voxrill talk --record"):
+    with pytest.raises(DataError, match="voxrill talk --record"):
         read_recording(tmp_path)
     record(eventful, tmp_path / "talk").close()
     with pytest.raises(UsageError, match="not empty"):

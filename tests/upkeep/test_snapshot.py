@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 from voxrill.runtime.upkeep.snapshot import open_snapshot, save_snapshot
 
 SYSTEM = "Respond with interleaved text and audio. " * 8
@@ -36,7 +36,7 @@ def test_a_long_prompt_fits_a_small_cache(models, tmp_path, monkeypatch):
 def test_what_is_no_snapshot_of_this_bundle_is_refused(models, tmp_path):
     one, other = models["lfm2.5"], models["lfm2"]
     path = tmp_path / "prompt.snapshot"
-    with pytest.raises(UsageError, match="voxrill snapshot"):
+    with pytest.raises(DataError, match="voxrill snapshot"):
         open_snapshot(one, path)
     save_snapshot(one, None, path)
     with pytest.raises(UsageError, match="another bundle"):
@@ -44,7 +44,7 @@ def test_what_is_no_snapshot_of_this_bundle_is_refused(models, tmp_path):
     whole = path.read_bytes()
     for damaged in (b"", whole[:4], whole[:40], whole[:-4], b"x" + whole[1:]):
         path.write_bytes(damaged)
-        with pytest.raises(UsageError, match="not a snapshot"):
+        with pytest.raises(DataError, match="not a snapshot"):
             open_snapshot(one, path)
 
 

@@ -18,7 +18,7 @@ from voxrill.runtime.apps.documents.prompt import QuotedSource, document_prompt,
 from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 from voxrill.runtime.upkeep.snapshot import open_snapshot, read_attached, save_snapshot
 
 if TYPE_CHECKING:
@@ -105,14 +105,15 @@ def ask_snapshot(
     """An answer from the document of a snapshot, which the model has read already: nothing is searched.
 
     Raises:
-        UsageError: there is no question, or the snapshot is none of a document for asking.
+        UsageError: there is no question.
+        DataError: the snapshot is none of a document for asking.
     """
     answer_options("ask_snapshot", options)
     _check_asked(text, audio)
     conversation = open_snapshot(model, snapshot, "text")
     sources = read_attached(snapshot, tuple[QuotedSource, ...])
     if not sources:
-        raise UsageError(f"{snapshot} was not made for asking", "Make it with: voxrill snapshot --document FILE --ask")
+        raise DataError(f"{snapshot} was not made for asking", "Make it with: voxrill snapshot --document FILE --ask")
     question = DocumentQuestion(text or "", text, None if audio is None else as_waveform(audio))
     return begin_answer(model, question, sources, (), conversation, voice, aloud, options)
 
@@ -121,7 +122,8 @@ def snapshot_document(model: Engine, document: Path, path: Path) -> int:
     """Have a document read by the model once, and keep its state for `ask_snapshot`; the positions it took.
 
     Raises:
-        UsageError: it cannot be read, by us or by the model.
+        DataError: it cannot be read.
+        UsageError: the model cannot read documents.
         ContextFull: it does not fit.
     """
     check_reader(model)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError
 
 Fields = dict[str, Any]
 
@@ -57,7 +57,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, Fields]]:
     """The objects of a file, each with the number of its line; empty lines are skipped.
 
     Raises:
-        UsageError: it cannot be read, or a line is no JSON object.
+        DataError: it cannot be read, or a line is no JSON object.
     """
     try:
         with open(file, "rb") as lines:
@@ -65,21 +65,21 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, Fields]]:
                 if line.strip():
                     yield number, _object(line, f"{file} line {number}")
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}", "Check the path") from None
+        raise DataError(f"cannot read {file}: {error.strerror}", "Check the path") from None
 
 
 def text_of(fields: Fields, names: tuple[str, ...], where: str) -> str | None:
     """The first of the fields `names` that is there and not null; None if none is.
 
     Raises:
-        UsageError: it is no text.
+        DataError: it is no text.
     """
     for name in names:
         value = fields.get(name)
         if isinstance(value, str):
             return value
         if value is not None:
-            raise UsageError(f"{where}: {name} is no text", 'Give it as a string, in "quotes"')
+            raise DataError(f"{where}: {name} is no text", 'Give it as a string, in "quotes"')
     return None
 
 
@@ -92,14 +92,14 @@ def number_of(fields: Fields, names: tuple[str, ...], where: str) -> float | Non
     """The first of the fields `names` that is there and not null, as seconds; None if none is.
 
     Raises:
-        UsageError: it is no number, or below 0.
+        DataError: it is no number, or below 0.
     """
     for name in names:
         value = fields.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
             return float(value)
         if value is not None:
-            raise UsageError(f"{where}: {name} is {value!r}", "Give seconds as a number, from 0")
+            raise DataError(f"{where}: {name} is {value!r}", "Give seconds as a number, from 0")
     return None
 
 
@@ -107,19 +107,17 @@ def check_items(items: list[Item], data: Path) -> list[Item]:
     """`items`, if they can be worked through.
 
     Raises:
-        UsageError: there are none, two have one name, or a sound is not there.
+        DataError: there are none, two have one name, or a sound is not there.
     """
     if not items:
-        raise UsageError(f"{data} holds nothing to evaluate with", "Look at docs/evaluation.md for what it may hold")
+        raise DataError(f"{data} holds nothing to evaluate with", "Look at docs/evaluation.md for what it may hold")
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
-            raise UsageError(f"{data} has {item.id} twice", "Give each line an id of its own")
+            raise DataError(f"{data} has {item.id} twice", "Give each line an id of its own")
         seen.add(item.id)
         if item.audio is not None and not item.audio.is_file():
-            raise UsageError(
-                f"{data} names {item.audio}, which is not there", "Paths are relative to the file's folder"
-            )
+            raise DataError(f"{data} names {item.audio}, which is not there", "Paths are relative to the file's folder")
     return items
 
 
@@ -127,7 +125,7 @@ def _object(line: bytes, where: str) -> Fields:
     try:
         found = msgspec.json.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where} is no JSON: {error}", "Give JSON Lines, an object a line, in UTF-8") from None
+        raise DataError(f"{where} is no JSON: {error}", "Give JSON Lines, an object a line, in UTF-8") from None
     if not isinstance(found, dict):
-        raise UsageError(f"{where} is no JSON object", 'Give a line such as {"id": "a", "text": "hello"}')
+        raise DataError(f"{where} is no JSON object", 'Give a line such as {"id": "a", "text": "hello"}')
     return found

@@ -17,7 +17,7 @@ import soxr
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.errors import UsageError, needs_extra
+from voxrill.runtime.errors import DataError, UsageError, needs_extra
 
 JudgeName = Literal["pocketsphinx", "pocketsphinx-texts", "bundle", "none"]
 """pocketsphinx-texts picks one of the data's texts; none: nobody, or --judge-file says what was heard."""
@@ -38,7 +38,8 @@ def judge_named(name: str, model: Engine, texts: Sequence[str]) -> Judge | None:
     """The judge called `name`; `texts` are what the data says.
 
     Raises:
-        UsageError: there is none, or it cannot pronounce one of the texts.
+        UsageError: there is none.
+        DataError: it cannot pronounce one of the texts.
         MissingDependency: pocketsphinx is not installed.
     """
     if name not in get_args(JudgeName):
@@ -85,7 +86,7 @@ class Sphinx:
         for text in texts:
             unknown = [word for word in text.split() if self._decoder.lookup_word(word) is None]
             if unknown:
-                raise UsageError(
+                raise DataError(
                     f"pocketsphinx cannot pronounce {unknown[0]!r}",
                     "Write texts in small letters without punctuation and digits, or give --judge pocketsphinx",
                 )

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 from voxrill.runtime.apps.evaluation.items import Fields, Item, Outcome, name_of, number_of, read_json_lines, text_of
 from voxrill.runtime.apps.evaluation.words import Normaliser
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 NAMES = ("id", "file", *("audio_filepath", "file_name"), "prompt")
 """What a line may call what it answers, the first that is there."""
@@ -52,7 +52,8 @@ def read_peer(
         judge: hears the sound that a line names; returns the words and the length of the sound. None: only text counts.
 
     Raises:
-        UsageError: that is no name and file, the file cannot be read, or is of other data than `items`.
+        UsageError: that is no name and file.
+        DataError: the file cannot be read, or is of other data than `items`.
     """
     name, _, file = named.partition("=")
     if not name or not file:
@@ -66,13 +67,13 @@ def read_peer(
         if item is None:
             others += 1
         elif item.id in outcomes:
-            raise UsageError(f"{where} answers {item.id} again", "Leave one of the two out")
+            raise DataError(f"{where} answers {item.id} again", "Leave one of the two out")
         elif "pred_text" in fields and normalise(str(fields.get("text", ""))) != normalise(item.wanted):
-            raise UsageError(f"{where} is of other words than {item.id}", "Give answers to this data, in its order")
+            raise DataError(f"{where} is of other words than {item.id}", "Give answers to this data, in its order")
         else:
             outcomes[item.id] = _outcome(item, fields, where, path.parent, judge)
     if not outcomes:
-        raise UsageError(f"{path} answers nothing in the data", f"Its lines need one of: {', '.join(NAMES)}")
+        raise DataError(f"{path} answers nothing in the data", f"Its lines need one of: {', '.join(NAMES)}")
     return Peer(name, outcomes, others)
 
 
@@ -99,9 +100,9 @@ def _outcome(
     if text is None and sound is not None and judge is not None:
         text, length = judge(folder / sound)
     if text is None and sound is not None:
-        raise UsageError(f"{where} names a sound that nobody hears", "Give a --judge, or the text that was heard in it")
+        raise DataError(f"{where} names a sound that nobody hears", "Give a --judge, or the text that was heard in it")
     if text is None:
-        raise UsageError(f"{where} has no answer", f"Give one of: {', '.join(TEXTS)}")
+        raise DataError(f"{where} has no answer", f"Give one of: {', '.join(TEXTS)}")
     # A line of `voxrill transcribe FOLDER` has segments; its seconds are those of the sound.
     spent = None if "segments" in fields else number_of(fields, ("seconds", "time"), where)
     return Outcome(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from voxrill.runtime.apps.evaluation.items import Fields, Item, check_items, name_of, read_json_lines, text_of
 from voxrill.runtime.apps.evaluation.recordings import AUDIO, WORDS, manifest_of
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError
 
 PROMPT = ("prompt", "question")
 """What a line may call the words of its question."""
@@ -22,10 +22,10 @@ def read_texts(data: Path) -> list[Item]:
     """Texts to say: the lines of a `.txt` file, named by their numbers, or JSON Lines of `text` and perhaps `id`.
 
     Raises:
-        UsageError: there are none, or a line cannot be read.
+        DataError: there are none, or a line cannot be read.
     """
     if data.is_dir():
-        raise UsageError(f"{data} is a folder", "Give a file with a line for each text, or JSON Lines")
+        raise DataError(f"{data} is a folder", "Give a file with a line for each text, or JSON Lines")
     if data.suffix in (".jsonl", ".json"):
         found = [_named(number, fields, data) for number, fields in read_json_lines(data)]
     else:
@@ -40,16 +40,16 @@ def read_questions(data: Path) -> list[Item]:
     the sound is asked; and the right answer (`reference`, `answer` or `reply`).
 
     Raises:
-        UsageError: there are none, or a line lacks something.
+        DataError: there are none, or a line lacks something.
     """
     manifest = manifest_of(data)
     if manifest is None:
-        raise UsageError(f"{data} has no manifest of questions", "Put a manifest.jsonl there, or give one")
+        raise DataError(f"{data} has no manifest of questions", "Put a manifest.jsonl there, or give one")
     items = []
     for number, fields in read_json_lines(manifest):
         item = question_of(number, fields, manifest)
         if item.wanted == "":
-            raise UsageError(f"{manifest} line {number} has no right answer", f"Give one of: {', '.join(ANSWER)}")
+            raise DataError(f"{manifest} line {number} has no right answer", f"Give one of: {', '.join(ANSWER)}")
         items.append(item)
     return check_items(items, data)
 
@@ -58,12 +58,12 @@ def question_of(number: int, fields: Fields, manifest: Path, group: str = "", pr
     """The question of one line; its name begins with `prefix`.
 
     Raises:
-        UsageError: it has neither sound nor words.
+        DataError: it has neither sound nor words.
     """
     where = f"{manifest} line {number}"
     audio, prompt = text_of(fields, AUDIO, where), text_of(fields, PROMPT, where)
     if audio is None and prompt is None:
-        raise UsageError(f"{where} has no question", f"Give one of: {', '.join((*AUDIO, *PROMPT))}")
+        raise DataError(f"{where} has no question", f"Give one of: {', '.join((*AUDIO, *PROMPT))}")
     return Item(
         id=prefix + (name_of(fields, ("id",), where) or audio or str(number)),
         wanted=text_of(fields, ANSWER, where) or "",
@@ -78,7 +78,7 @@ def _named(number: int, fields: Fields, data: Path) -> tuple[str, str]:
     where = f"{data} line {number}"
     text = text_of(fields, WORDS, where)
     if not text or not text.strip():
-        raise UsageError(f"{where} has nothing to say", f"Give one of: {', '.join(WORDS)}")
+        raise DataError(f"{where} has nothing to say", f"Give one of: {', '.join(WORDS)}")
     return name_of(fields, ("id",), where) or str(number), text
 
 
@@ -86,6 +86,6 @@ def _lines(data: Path) -> list[str]:
     try:
         return data.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise UsageError(f"cannot read {data}: {error.strerror}", "Check --data") from None
+        raise DataError(f"cannot read {data}: {error.strerror}", "Check --data") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{data} is no text in UTF-8", "Give a line for each text, or JSON Lines") from None
+        raise DataError(f"{data} is no text in UTF-8", "Give a line for each text, or JSON Lines") from None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from voxrill.runtime.apps.batch import sound_files
 from voxrill.runtime.apps.evaluation.items import Item, check_items, name_of, number_of, read_json_lines, text_of
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError
 from voxrill.runtime.printable import as_unicode
 
 MANIFESTS = ("manifest.jsonl", "manifest.json", "metadata.jsonl")
@@ -33,7 +33,7 @@ def read_recordings(data: Path) -> list[Item]:
     """The recordings of a manifest or a folder.
 
     Raises:
-        UsageError: there are none, a sound has no words or is not there, or a line cannot be read.
+        DataError: there are none, a sound has no words or is not there, or a line cannot be read.
     """
     manifest = manifest_of(data)
     return check_items(list(_from_manifest(manifest) if manifest else _from_folder(data)), data)
@@ -43,10 +43,10 @@ def manifest_of(data: Path) -> Path | None:
     """`data` itself if it is a file, or the manifest in the folder; None if there is none.
 
     Raises:
-        UsageError: there is no such file or folder.
+        DataError: there is no such file or folder.
     """
     if not data.exists():
-        raise UsageError(f"there is no {data}", "Check --data")
+        raise DataError(f"there is no {data}", "Check --data")
     if not data.is_dir():
         return data
     return next((data / name for name in MANIFESTS if (data / name).is_file()), None)
@@ -58,7 +58,7 @@ def _from_manifest(manifest: Path) -> Iterator[Item]:
         audio, words = text_of(fields, AUDIO, where), text_of(fields, WORDS, where)
         if audio is None or words is None:
             missing, names = ("sound", AUDIO) if audio is None else ("words", WORDS)
-            raise UsageError(f"{where} names no {missing}", f"Give one of the fields {', '.join(names)}")
+            raise DataError(f"{where} names no {missing}", f"Give one of the fields {', '.join(names)}")
         offset = number_of(fields, ("offset",), where) or 0.0
         yield Item(
             id=name_of(fields, ("id",), where) or (f"{audio}@{offset:g}" if "offset" in fields else audio),
@@ -77,7 +77,7 @@ def _from_folder(folder: Path) -> Iterator[Item]:
         beside = sound.with_suffix(".txt")
         words = listed.get(sound.with_suffix("")) if listed else _text(beside) if beside.is_file() else None
         if words is None:
-            raise UsageError(f"{sound} has no words", f"Put them into {beside.name} beside it, or give a manifest")
+            raise DataError(f"{sound} has no words", f"Put them into {beside.name} beside it, or give a manifest")
         yield Item(as_unicode(sound.relative_to(folder)), words.strip(), sound)
 
 
@@ -92,4 +92,4 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{file} is no text in UTF-8", "Save it as UTF-8") from None
+        raise DataError(f"{file} is no text in UTF-8", "Save it as UTF-8") from None

@@ -24,7 +24,7 @@ from voxrill.runtime.apps.evaluation.prompts import question_of
 from voxrill.runtime.apps.evaluation.recordings import MANIFESTS
 from voxrill.runtime.apps.evaluation.words import Normaliser
 from voxrill.runtime.atomic_write import atomic_write
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
 
 Rule = Callable[[Item, str, Normaliser], bool | None]
 """Whether an answer is right; None if it cannot be told what it says."""
@@ -113,13 +113,14 @@ def read_voicebench(data: Path, modality: str) -> list[Item]:
     """The items of all subsets in a folder, or of the one that a file is; `group` is SUBSET/SPLIT.
 
     Raises:
-        UsageError: there are none, one has an unknown name, or a line lacks something.
+        DataError: there are none, one has an unknown name, or a line lacks something.
+        UsageError: there is no such modality.
     """
     if modality not in MODALITIES:
         raise UsageError(f"there is no modality {modality!r}", f"Give one of: {', '.join(MODALITIES)}")
     files = [data] if data.is_file() else sorted(_manifests(data))
     if not files:
-        raise UsageError(f"{data} has no subsets", "Put SUBSET.jsonl or SUBSET/metadata.jsonl there")
+        raise DataError(f"{data} has no subsets", "Put SUBSET.jsonl or SUBSET/metadata.jsonl there")
     return check_items([item for file in files for item in _items(file, modality)], data)
 
 
@@ -162,11 +163,11 @@ def _items(file: Path, modality: str) -> Iterator[Item]:
         item = question_of(number, fields, file, group, prefix=f"{group}/")
         where = f"{file} line {number}"
         if modality == "audio" and item.audio is None:
-            raise UsageError(f"{where} names no sound", "Give file_name, or ask in writing: --modality text")
+            raise DataError(f"{where} names no sound", "Give file_name, or ask in writing: --modality text")
         if modality == "text" and not item.prompt:
-            raise UsageError(f"{where} has no prompt", "Give prompt, or ask aloud: --modality audio")
+            raise DataError(f"{where} has no prompt", "Give prompt, or ask aloud: --modality audio")
         if subset.referenced and not item.wanted:
-            raise UsageError(f"{where} has no reference", f"Lines of {group} need one")
+            raise DataError(f"{where} has no reference", f"Lines of {group} need one")
         yield item
 
 
@@ -174,7 +175,7 @@ def _group(name: str) -> str:
     for subset in sorted(SUBSETS, key=len, reverse=True):
         if name == subset or name.startswith(f"{subset}-"):
             return f"{subset}/{name[len(subset) + 1 :] or SPLIT}"
-    raise UsageError(f"{name!r} is no subset of VoiceBench's that is known here", f"There are: {', '.join(SUBSETS)}")
+    raise DataError(f"{name!r} is no subset of VoiceBench's that is known here", f"There are: {', '.join(SUBSETS)}")
 
 
 def _response(item: Item, outcomes: Mapping[str, Outcome]) -> bytes:

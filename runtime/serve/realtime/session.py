@@ -216,7 +216,7 @@ class RealtimeSession:
         self._added(name, part)
 
     def _check_text(self, text: str, param: str) -> None:
-        """Raise ApiError or UsageError if a text is too long, or the model cannot read it."""
+        """Raise ApiError or UnknownText if a text is too long, or the model cannot read it."""
         self._service.check_text(text, param)
         self._service.model.parts.tokenizer.encode(text)
 

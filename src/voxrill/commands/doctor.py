@@ -10,7 +10,7 @@ from dataclasses import asdict
 from voxrill.commands.devices import AudioFlag, Findings, MicrophoneOption, SpeakerOption
 from voxrill.commands.options import JsonOption
 from voxrill.commands.output import err, print_json
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DeviceError
 from voxrill.runtime.progress import step_progress
 from voxrill.runtime.upkeep.doctor import Examination, Facts, examine
 
@@ -59,4 +59,4 @@ def _sound(microphone: str | None, speaker: str | None, json: bool) -> None:
         if findings.advice:
             print(findings.advice)
     if not all(check["ok"] for check in findings.checks):
-        raise UsageError("talking will not work as it is", "See the lines marked BAD")
+        raise DeviceError("talking will not work as it is", "See the lines marked BAD")

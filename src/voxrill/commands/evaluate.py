@@ -202,7 +202,8 @@ def _run(evaluation: Evaluation, data: Path, shown: Shown) -> None:
     """Ask, score and show.
 
     Raises:
-        UsageError: something cannot be written or read, or an item failed, which is told after all else.
+        UsageError: something cannot be written.
+        DataError: an item failed, which is told after all else.
     """
     for file in (evaluation.out, shown.report):
         if file is not None and not file.parent.is_dir():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from voxrill.commands.output import err
-from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.errors import DataError, VoxrillError
 
 
 class Failures:
@@ -36,6 +36,6 @@ class Failures:
         err.print(f"voxrill: {what}", style="red", soft_wrap=True)
 
     def check(self) -> None:
-        """Raises UsageError if a file has failed."""
+        """Raises DataError if a file has failed."""
         if self._failed:
-            raise UsageError(f"{self._failed} of {self._files} files failed", "See the lines above")
+            raise DataError(f"{self._failed} of {self._files} files failed", "See the lines above")

@@ -23,7 +23,7 @@ from voxrill.quantize.recipe import By, check_block, read_recipe
 from voxrill.runtime.audio.audio_file import as_waveform
 from voxrill.runtime.audio.sound_kinds import SOUND_FILES
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
-from voxrill.runtime.errors import AudioFileError, UsageError, needs_extra
+from voxrill.runtime.errors import AudioFileError, DataError, UsageError, needs_extra
 from voxrill.runtime.progress import Progress, step_progress
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def quantiser(
 
     Raises:
         MissingDependency: the extra `quantize` is not installed.
-        UsageError: there is no such recipe, or it is not a valid one, or it wants sounds.
+        UsageError: there is no such recipe, or it wants sounds.
+        DataError: it is not a valid one.
     """
     with needs_extra("quantize"):
         from voxrill.quantize.bundle import quantize_bundle
@@ -175,7 +176,7 @@ def compare(
 
 def _sound_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", "Give a folder of sound files")
+        raise DataError(f"{folder} is not a folder", "Give a folder of sound files")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SOUND_FILES)
     if not files:
         raise AudioFileError(f"{folder} holds no sound files", f"It takes {', '.join(SOUND_FILES)}")

@@ -12,7 +12,7 @@ import typer
 
 from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, StrictOption, ThreadsOption, open_model
 from voxrill.commands.output import err, print_json
-from voxrill.runtime.errors import MissingDependency, UsageError
+from voxrill.runtime.errors import DataError, MissingDependency, UsageError
 
 EXTRA = "serve"
 PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client", "wyoming")
@@ -98,7 +98,7 @@ def _key(file: Path | None) -> str | None:
     try:
         key = os.environ.get(KEY_VARIABLE) if file is None else file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read ({error})", "Give a text file with the key in it") from None
+        raise DataError(f"{file} cannot be read ({error})", "Give a text file with the key in it") from None
     if key is not None and (len(key) < _LEAST_KEY or not key.isascii()):
         raise UsageError(
             f"the API key has fewer than {_LEAST_KEY} characters, or others than ASCII",

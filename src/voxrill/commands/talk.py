@@ -38,7 +38,7 @@ from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
 from voxrill.runtime.engine.conversation import Conversation, Output
-from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.errors import DataError, UsageError, VoxrillError
 from voxrill.runtime.printable import printable
 from voxrill.runtime.talk import replay as replaying
 from voxrill.runtime.talk.events import Notice
@@ -194,7 +194,7 @@ def _document(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as text: {error}", "Give a text file in UTF-8") from None
+        raise DataError(f"{path} cannot be read as text: {error}", "Give a text file in UTF-8") from None
 
 
 def _conversation(model: Model, system: str | None, snapshot: Path | None, output: Output) -> Conversation:
