@@ -1,7 +1,7 @@
 """Every refusal in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`, with its HTTP status.
 
-In: errors of ours and of the framework. Out: responses. What a user can mend says how; what nobody foresaw says no
-more than that it happened, and is printed on stderr.
+In: errors of ours and of the framework. Out: responses. What a user can mend says how. An unforeseen error tells the
+client only that it happened; the log has the rest.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from voxrill.runtime.errors import AudioFileError, ContextFull, DataError, Unkno
 
 INVALID = "invalid_request_error"
 
-_LONGEST = 1000
-"""Characters of a message: some quote what the client sent."""
+_BEGIN, _END = 700, 300
+"""Characters that are kept of a message: some quote what the client sent. The remedy is at the end."""
 
 
 class ApiError(Exception):
@@ -27,9 +27,9 @@ class ApiError(Exception):
 
     Args:
         status: of HTTP.
-        message: what is wrong, and what to do.
+        message: what is wrong, and what to do. The middle of a long one is left out.
         code: for machines.
-        param: which part of the request it is about.
+        param: the part of the request that is wrong.
         kind: OpenAI's type of error.
         headers: of the response.
     """
@@ -43,8 +43,8 @@ class ApiError(Exception):
         kind: str = INVALID,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        if len(message) > _LONGEST:
-            message = f"{message[:_LONGEST]} ..."
+        if len(message) > _BEGIN + _END:
+            message = f"{message[:_BEGIN]} ... {message[-_END:]}"
         super().__init__(message)
         self.status, self.message, self.code, self.param, self.kind = status, message, code, param, kind
         self.headers = dict(headers or {})
@@ -55,7 +55,7 @@ class ApiError(Exception):
 
 
 class Busy(ApiError):
-    """More than the server can do now; it may be asked again after so many seconds."""
+    """The server has more to do than it can; a client may ask again after `seconds`."""
 
     def __init__(self, seconds: int, message: str = "The server has as much to do as it can hold") -> None:
         super().__init__(
@@ -67,8 +67,20 @@ class Busy(ApiError):
         )
 
 
+class NoRoom(ApiError):
+    """The disk is full, so that what was asked for cannot be kept."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            507,
+            "The server's disk is full. Make room in its temporary folder (TMPDIR), or ask again later.",
+            "insufficient_storage",
+            kind="server_error",
+        )
+
+
 def as_api_error(error: Exception) -> ApiError:
-    """Any error as one of the interface; 500 for those that nobody foresaw."""
+    """Any error as one of the interface; 500 for an unforeseen one."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, HTTPException):

@@ -17,11 +17,12 @@ from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
-from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.api_errors import ApiError, NoRoom
 from voxrill.runtime.serve.chats import Chats, SoundBudget, Talked, key_of, read_messages
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Service, Visit, as_json, check_voice, sse
 from voxrill.runtime.serve.sound_formats import whole_sound
+from voxrill.runtime.serve.states import States
 
 KEPT_SECONDS = 3600
 """Seconds for which a spoken answer is said to be remembered; it may be forgotten sooner, for newer ones."""
@@ -97,6 +98,7 @@ class ChatDoor:
 
         The first event is the prefilled prompt: until then a question can still be refused with a status of its own.
         """
+        self._check_room(service.states)
         conversation = yield from self._chats.take(talked, output)
         context, begun, whole = conversation.context, 0, False
         try:
@@ -128,6 +130,13 @@ class ChatDoor:
                 self._chats.keep(key, conversation)
             else:
                 service.states.drop(context)
+
+    def _check_room(self, states: States) -> None:
+        """Raise NoRoom if no conversation can begin, even after all kept ones are forgotten."""
+        while states.full and self._chats.forget_oldest():
+            pass
+        if states.full:
+            raise NoRoom
 
 
 def _output(asked: ChatRequest) -> Output:

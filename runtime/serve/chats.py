@@ -194,6 +194,13 @@ class Chats:
         for one in gone:
             self._states.drop(one.context)
 
+    def forget_oldest(self) -> bool:
+        """Forget the conversation that was kept longest; whether there was one. Its client can tell it anew."""
+        if not self._kept:
+            return False
+        self._states.drop(self._kept.popitem(last=False)[1].context)
+        return True
+
     def keep_answer(self, name: str, pieces: list[Piece]) -> None:
         """Remember a spoken answer."""
         self._answers[name] = pieces

@@ -1,21 +1,29 @@
-"""The memory of conversations: a budget, and the least recently used states beyond it moved to disk.
+"""The memory of conversations: a cache with a budget. The least recently used states beyond it are moved to disk.
 
-In: contexts about to be worked on. Out: their state in memory, whatever it takes. A state on disk is a file without a
-name in the system's temporary folder, so that nothing of it is left, however the server ends. All of it belongs to the
-worker's thread.
+In: contexts about to be worked on. Out: their state in memory. A state on disk is a file without a name in the system's
+temporary folder, so that nothing of it is left, however the server ends. Where that folder is full, states stay in
+memory: conversations that have begun go on, and `full` says that no new one should begin. All of it belongs to the
+worker's thread; only `full` is read by others.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
+import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 
 from voxrill.runtime.engine.context import Context
+from voxrill.runtime.serve.log import LOG
 from voxrill.runtime.serve.metrics import Metrics
+
+_RETRY = 10.0
+"""Seconds after which a full disk is tried again: each try may write a whole state in vain."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class States:
         self._metrics = metrics
         self._held: OrderedDict[Context, None] = OrderedDict()
         self._parked: dict[Context, _Parked] = {}
+        self._next_try = -math.inf  # when the disk may be used, after it was full
+        self.full = False
 
     def use(self, context: Context) -> None:
         """Have `context` in memory, as the most recently used; others go to disk for it."""
@@ -50,7 +60,9 @@ class States:
         parked = self._parked.pop(context, None)
         if parked is not None:
             parked.file.close()
-        self._tell(self._bytes())
+        total = self._bytes()
+        self.full = self.full and self._is_over(total)
+        self._tell(total)
 
     def close(self) -> None:
         """No context will be used again."""
@@ -59,12 +71,24 @@ class States:
 
     def _fit(self) -> None:
         total = self._bytes()
-        while total > self._budget and len(self._held) > 1:
-            oldest, _ = self._held.popitem(last=False)
-            total -= oldest.nbytes
-            self._parked[oldest] = _write(oldest)
+        while self._is_over(total) and time.monotonic() >= self._next_try:
+            oldest = next(iter(self._held))
+            size = oldest.nbytes
+            try:
+                self._parked[oldest] = _write(oldest)
+            except OSError as error:
+                LOG.warning("Conversations take more memory than they may: none can be moved to disk (%s)", error)
+                self._next_try = time.monotonic() + _RETRY
+                break
+            del self._held[oldest]
+            total -= size
             self._metrics.evictions.inc()
+        self.full = self._is_over(total)
         self._tell(total)
+
+    def _is_over(self, total: int) -> bool:
+        """Whether states must leave the memory; the one in use never does."""
+        return total > self._budget and len(self._held) > 1
 
     def _bytes(self) -> int:
         return sum(context.nbytes for context in self._held)
@@ -77,8 +101,14 @@ class States:
 def _write(context: Context) -> _Parked:
     file = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed when the state is read or dropped)
     content = context.content()
-    for tensor in content.values():
-        file.write(np.ascontiguousarray(tensor).tobytes())
+    try:
+        for tensor in content.values():
+            file.write(np.ascontiguousarray(tensor).tobytes())
+        file.flush()  # a full disk must show before the state in memory is given up
+    except OSError:
+        with suppress(OSError):  # closing flushes once more
+            file.close()
+        raise
     context.offload()
     return _Parked(file, {name: tensor.shape for name, tensor in content.items()})
 

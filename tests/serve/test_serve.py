@@ -22,7 +22,9 @@ import openai
 from tests.serving import ANSWER, HEARD, QUESTION, in_base64, serving
 from tests.sound_files import by_ffmpeg, encoded, needs_ffmpeg, wav_bytes
 from voxrill.runtime.audio.audio_file import read_audio
+from voxrill.runtime.errors import AudioFileError, ContextFull, DataError, UnknownText, UsageError
 from voxrill.runtime.serve.access import Admission
+from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.limits import Limits
 
 KEY = "a-key-of-24-characters-x"
@@ -544,3 +546,37 @@ def test_a_client_that_does_not_read():
         asyncio.run(server.app(scope, receive, send))
         assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
         assert server.client().audio.transcriptions.create(model="pebble", file=QUESTION).text == HEARD
+
+
+# Errors
+
+
+@pytest.mark.parametrize("kind", [UsageError, UnknownText, DataError, AudioFileError, ContextFull])
+def test_a_client_can_mend_its_own_mistakes(kind):
+    assert as_api_error(kind("What is wrong", "What to do")).status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/audio/speech", {"model": "pebble", "voice": "default", "input": "a", "response_format": "x" * 100_000}),
+        ("/v1/audio/speech", {"model": "x" * 100_000, "voice": "default", "input": "a"}),
+        ("/v1/audio/speech", {"model": "pebble", "voice": "x" * 100_000, "input": "a"}),
+        ("/v1/audio/speech", {"model": "pebble", "voice": "default", "input": "xyzzy " * 600}),
+        ("/v1/chat/completions", {"model": "pebble", "messages": [{"role": "x" * 100_000}]}),
+        ("/v1/" + "x" * 10_000, {}),
+    ],
+    ids=["enumeration", "model", "voice", "unknown words", "tag", "path"],
+)
+def test_what_an_error_quotes_is_bounded(http, path, body):
+    assert len(http.post(path, json=body).content) < 2000
+
+
+def test_a_long_message_keeps_its_remedy():
+    message = ApiError(400, "x" * 5000 + " Send less.").message
+    assert len(message) < 1100 and message.endswith("Send less.")
+
+
+def test_a_content_type_that_is_long(http):
+    response = http.post("/v1/audio/speech", content=b"{}", headers={"Content-Type": "x" * 30_000})
+    assert len(refused(response, 415)) < 2000

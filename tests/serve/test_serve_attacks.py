@@ -3,17 +3,23 @@
 import asyncio
 import io
 import threading
+import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import soundfile
+import websockets
 
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 
 from tests.serve.test_serve_realtime import plain
 from tests.serving import HEARD, QUESTION, in_base64, serving
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.uploads import decode
 
 SAMPLES = 57_600_000
@@ -141,3 +147,45 @@ def test_uploads_hold_up_no_realtime_session(server, monkeypatch):
         for upload in uploads:
             upload.join()
     assert found == [HEARD] * 4
+
+
+# A full disk
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Temporary files can be opened, but hold nothing."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "r+b"))
+
+
+def test_begun_conversations_go_on_when_the_disk_is_full(full_disk):
+    """What cannot be moved to disk stays in memory; new conversations are refused until there is room again."""
+    with serving(Limits(memory=1)) as server, server.http() as http:
+
+        async def talk():
+            async with plain(server) as first, plain(server) as second:
+                for session in (first, second, first, second):
+                    await session.write("kitchen lights on")
+                    await session.next("response.done")
+                with pytest.raises(websockets.InvalidStatus) as denied:
+                    async with plain(server):
+                        pass
+                assert denied.value.response.status_code == 507
+                refused = await asyncio.to_thread(http.post, "/v1/chat/completions", json=chat(QUESTION.read_bytes()))
+                assert refused.status_code == 507
+                assert refused.json()["error"]["code"] == "insufficient_storage"
+
+        asyncio.run(talk())
+        while server.metric("voxrill_realtime_sessions") or server.metric("voxrill_state_bytes"):
+            time.sleep(0.01)
+        for _ in range(3):  # a kept conversation gives way
+            assert http.post("/v1/chat/completions", json=chat(QUESTION.read_bytes())).status_code == 200
+
+
+def test_an_upload_needs_no_disk(server, full_disk):
+    sound = np.concatenate([read_audio(QUESTION), np.zeros(1 << 20, np.float32)])
+    file = io.BytesIO()
+    soundfile.write(file, sound, 16_000, format="WAV")
+    assert server.client().audio.transcriptions.create(model="pebble", file=("a.wav", file.getvalue())).text == HEARD

@@ -1,7 +1,10 @@
 """One model for many: conversations that take turns say what each would alone, and their memory has a budget."""
 
 import asyncio
+import tempfile
 import threading
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +205,20 @@ def test_others_take_turns_while_a_long_prompt_is_prefilled(pebble, monkeypatch)
     stages = [(event.stage, count) for event, count in made if isinstance(event, StageEvent)]
     assert len(stages) > 2 and [count for _, count in stages] == list(range(1, len(stages) + 1))
     assert max(sizes) <= PREFILL_CHUNK
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_states_stay_in_memory_when_the_disk_is_full(pebble, monkeypatch):
+    """None is lost: the error shows before a state in memory is given up, and the disk is tried again later."""
+    disk = tempfile.TemporaryFile
+    monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "r+b"))
+    monkeypatch.setattr("voxrill.runtime.serve.states._RETRY", 0.0)
+    states = States(1, Metrics())
+    contexts = [pebble.conversation().context for _ in range(3)]
+    for context in contexts:
+        states.use(context)
+    assert states.full and all(context.nbytes for context in contexts)
+    monkeypatch.setattr("tempfile.TemporaryFile", disk)
+    states.use(contexts[0])
+    assert not states.full and [context.nbytes > 0 for context in contexts] == [True, False, False]
+    states.close()

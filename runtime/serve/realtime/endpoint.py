@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from voxrill.runtime.serve.api_errors import ApiError, Busy, response
+from voxrill.runtime.serve.api_errors import ApiError, Busy, NoRoom, response
 from voxrill.runtime.serve.realtime.messages import BETA, BETA_HEADER
 from voxrill.runtime.serve.realtime.outbox import SLOW, Close, Outbox
 from voxrill.runtime.serve.realtime.session import RealtimeSession
@@ -43,6 +43,8 @@ class RealtimeEndpoint:
             if self.sessions >= service.limits.sessions:
                 service.metrics.shed.inc()
                 raise Busy(_FULL_FOR, "All realtime sessions are taken")
+            if service.states.full:
+                raise NoRoom
         except ApiError as error:
             await websocket.send_denial_response(response(error))
             return
