@@ -21,7 +21,7 @@ from voxrill.runtime.serve.access import Admission
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.running import Address, config
 from voxrill.runtime.serve.service import Service
-from voxrill.runtime.serve.wyoming.door import Wyoming
+from voxrill.runtime.serve.wyoming.server import Wyoming
 
 QUESTION = ROOT / "examples" / "question.wav"
 HEARD, ANSWER = "turn on the kitchen lights", "kitchen lights on"

@@ -34,7 +34,7 @@ from voxrill.runtime.serve.realtime.endpoint import RealtimeEndpoint
 from voxrill.runtime.serve.service import Door, Service, as_json
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions
-from voxrill.runtime.serve.wyoming.door import Wyoming, WyomingDoor
+from voxrill.runtime.serve.wyoming.server import Wyoming, WyomingServer
 
 OWNER = "voxrill"
 
@@ -50,7 +50,7 @@ def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyomi
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         service.start()
         try:
-            async with WyomingDoor(service).open(wyoming):
+            async with WyomingServer(service).open(wyoming):
                 yield
         finally:
             service.stop()

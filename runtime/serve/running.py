@@ -19,7 +19,7 @@ from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.log import bound_log
 from voxrill.runtime.serve.realtime.websocket import bounded_websocket
 from voxrill.runtime.serve.sockets import tcp_socket
-from voxrill.runtime.serve.wyoming.door import Wyoming
+from voxrill.runtime.serve.wyoming.server import Wyoming
 
 _GRACE = 3
 """Seconds in which open answers may end after the server was told to end."""

@@ -158,7 +158,7 @@ class RealtimeSession:
 
     def _handle(self, event: ClientEvent) -> None:
         if isinstance(event, Append):
-            self._turn_detector.hear(from_base64(event.audio, "audio"))
+            self._turn_detector.append(from_base64(event.audio, "audio"))
         elif isinstance(event, SessionUpdate):
             self._update(event)
         elif isinstance(event, Commit):

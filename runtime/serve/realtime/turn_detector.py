@@ -1,7 +1,7 @@
 """The user's sound: bytes as the client sends them in, what the user does out.
 
-With turn detection a listener follows the sound block by block, as in the live loop; without, the sound is kept until
-the client says that the turn is over. Belongs to one thread at a time.
+With turn detection a listener follows the sound block by block, as in the live loop. Without, the sound is kept until
+the client says that the turn is over. Used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from voxrill.runtime.audio.endpointing import Endpointer
+from voxrill.runtime.audio.pcm import PcmJoiner
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Block, Floats
 from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.audio.voice_activity import VoiceActivity
@@ -20,17 +21,17 @@ from voxrill.runtime.serve.realtime.settings import Settings
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Listener, Signal, Utterance, WakeChange
 
-_LEAST = 0.1
-"""Seconds of sound that a turn must have, as OpenAI's server wants it."""
+_SHORTEST = 0.1
+"""Seconds of sound that a turn must have, as at OpenAI's server."""
 
 _NOTHING = np.zeros(0, np.float32)
 
 
 class TurnDetector:
-    """Hears one client.
+    """Listens to one client.
 
     Args:
-        settings: how its sound comes, and who finds out when a turn is over.
+        settings: how the client sends sound, and who ends turns: the server or the client.
         floor: see `Listener`.
         post: takes each signal.
     """
@@ -53,21 +54,21 @@ class TurnDetector:
         return self._since + self._endpointer.last
 
     def milliseconds(self, block: int) -> int:
-        """When a block began, since the session did."""
+        """When a block began, in milliseconds since the session did."""
         return round(1000 * block * BLOCK_SECONDS)
 
     def change(self, settings: Settings) -> None:
-        """Hear in another way from now on; what is the same goes on undisturbed."""
+        """Use other settings from now on. What is the same in both goes on undisturbed."""
         old, self._settings = self._settings, settings
         if old is None or old.rate != settings.rate:
-            self._resampler = Resampler(settings.rate, RATE)
+            self._resampler, self._joiner = Resampler(settings.rate, RATE), PcmJoiner()
         if old is None or old.detection != settings.detection:
             self._listen(settings)
 
     def _listen(self, settings: Settings) -> None:
         detection = settings.detection
         self._by_hand = detection is None
-        self._since = self._at // BLOCK
+        self._since = self._at // BLOCK  # the endpointer counts blocks from its own beginning
         self._endpointer = Endpointer(settings.endpoint)
         interrupt = detection is None or detection.interrupt_response
         self._listener = Listener(VoiceActivity(), self._endpointer, self._floor, self._post, barge_in=interrupt)
@@ -77,20 +78,18 @@ class TurnDetector:
         """Forget the sound of the open turn."""
         self._left = _NOTHING
         self._kept: list[Floats] = []
+        self._joiner.reset()
         self._endpointer.reset()
 
-    def hear(self, pcm: bytes) -> None:
-        """Take the next sound.
+    def append(self, pcm: bytes) -> None:
+        """Take the next sound: 16-bit samples, of which the last one may come in two parts.
 
         Raises:
-            ApiError: it is not 16-bit samples, or the turn grows too long.
+            ApiError: the turn grows too long.
         """
-        samples = self._resampler(_samples(pcm))
+        samples = self._resampler(_decoded(self._joiner(pcm)))
         if self._by_hand:
-            longest = self._endpointer.options.longest
-            if sum(map(len, self._kept)) + len(samples) > longest * RATE:
-                raise ApiError(400, f"A turn lasts {longest:g} seconds at most. Commit or clear it.", "audio_too_long")
-            self._kept.append(samples)
+            self._keep(samples)
             return
         waiting = np.concatenate([self._left, samples])
         whole = len(waiting) // BLOCK * BLOCK
@@ -99,35 +98,42 @@ class TurnDetector:
             self._listener.hear(Block(block, self._at, time.perf_counter()))
             self._at += BLOCK
 
+    def _keep(self, samples: Floats) -> None:
+        longest = self._endpointer.options.longest
+        if sum(map(len, self._kept)) + len(samples) > longest * RATE:
+            raise ApiError(400, f"A turn lasts {longest:g} seconds at most. Commit or clear it.", "audio_too_long")
+        self._kept.append(samples)
+
     def commit(self) -> Utterance:
         """The sound so far, as a turn.
 
         Raises:
-            ApiError: there is none, or the server ends turns by itself.
+            ApiError: there is too little, or the server ends turns by itself.
         """
         if not self._by_hand:
-            raise ApiError(400, "The server finds out when a turn is over.", "server_vad")
+            raise ApiError(400, "The server ends turns by itself: turn_detection is on.", "server_vad")
         kept, self._kept = self._kept, []
+        self._joiner.reset()
         return self._utterance(np.concatenate([_NOTHING, *kept]))
 
     def whole(self, pcm: bytes) -> Utterance:
         """A turn that comes in one piece.
 
         Raises:
-            ApiError: as for `hear`, or it is too short.
+            ApiError: it is too short.
         """
         assert self._settings is not None
         resampler = Resampler(self._settings.rate, RATE)
-        return self._utterance(np.concatenate([resampler(_samples(pcm)), resampler.rest()]))
+        return self._utterance(np.concatenate([resampler(_decoded(PcmJoiner()(pcm))), resampler.rest()]))
 
     def _utterance(self, samples: Floats) -> Utterance:
-        if len(samples) < _LEAST * RATE:
-            raise ApiError(400, f"A turn has {_LEAST:g} seconds of sound at least.", "input_audio_buffer_commit_empty")
+        if len(samples) < _SHORTEST * RATE:
+            raise ApiError(
+                400, f"A turn needs {_SHORTEST:g} seconds of sound at least.", "input_audio_buffer_commit_empty"
+            )
         return Utterance(samples, 0, len(samples), time.perf_counter())
 
 
-def _samples(pcm: bytes) -> Floats:
-    if len(pcm) % 2:
-        raise ApiError(400, "Sound is 16-bit samples; these bytes are odd in number.", "invalid_audio", "audio")
+def _decoded(pcm: bytes) -> Floats:
     samples: Floats = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
     return samples

@@ -1,1 +1,1 @@
-"""Home Assistant's protocol: speech to text, text to speech and answers for whoever asks, and talks with satellites."""
+"""Home Assistant's protocol: speech to text, text to speech and answers for its clients, and talks with satellites."""

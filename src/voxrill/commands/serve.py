@@ -64,7 +64,7 @@ def serve(
     from voxrill.runtime.serve.limits import Limits
     from voxrill.runtime.serve.running import Address, run
     from voxrill.runtime.serve.wyoming.addresses import bind, split, uri_of
-    from voxrill.runtime.serve.wyoming.door import Wyoming
+    from voxrill.runtime.serve.wyoming.server import Wyoming
 
     key = _key(api_key_file)
     if key is None and host not in LOOPBACK:

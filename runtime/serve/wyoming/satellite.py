@@ -1,7 +1,7 @@
 """A satellite: a microphone and a loudspeaker elsewhere, with which this server talks.
 
-In: a satellite's sound. Out: the answer, aloud. What Home Assistant does with a pipeline of three programs is done by
-one realtime session here, whose events are told in the satellite's words.
+In: a satellite's sound. Out: the answer, aloud. Home Assistant uses a pipeline of three programs for that. Here it is
+one realtime session, whose events are translated into Wyoming's.
 """
 
 from __future__ import annotations
@@ -28,30 +28,29 @@ from wyoming.vad import VoiceStarted, VoiceStopped
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.audio.protocols import Floats
-from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.serve.realtime.endpoint import SessionLink, open_link
 from voxrill.runtime.serve.realtime.outbox import Outbox
 from voxrill.runtime.serve.service import Service
-from voxrill.runtime.serve.wyoming.sound import PcmFormat
-from voxrill.runtime.serve.wyoming.wire import EventStream, data_of
+from voxrill.runtime.serve.wyoming.event_stream import EventStream, PingData, data_of
+from voxrill.runtime.serve.wyoming.incoming_audio import AudioInput, PcmFormat
 
 PING = 5.0
-"""Seconds between two questions whether it is still there."""
+"""Seconds between two pings, which ask whether the satellite is still there."""
 
 GONE = 20.0
-"""Seconds without any event after which it is not."""
+"""Seconds without any event after which a satellite counts as gone."""
 
 LATE = 2.0
-"""Seconds after which an answer was played, beyond its length, by a satellite that does not say so."""
+"""Seconds, beyond the answer's length, after which a satellite that reports nothing is taken to have played it."""
 
 TAIL = 0.25
-"""Seconds of its microphone that are ignored once a satellite says that an answer was played."""
+"""Seconds of a satellite's microphone that are ignored after it reports that it played an answer."""
 
 STOPPED = 1.0
-"""Seconds of silence that stand for the sound of a satellite that stopped: a turn ends after half of it."""
+"""Seconds of silence that are added when a satellite stops sending sound: a turn ends after half of it."""
 
 UNSPOKEN = 15.0
-"""Seconds after which a run in which nothing is said is over."""
+"""Seconds after which a run ends if nothing is said in it."""
 
 
 class _Run(msgspec.Struct):
@@ -61,35 +60,35 @@ class _Run(msgspec.Struct):
 
 
 class Satellite:
-    """One that is connected.
+    """One satellite, connected.
 
     Args:
         service: what all share.
-        wire: the connection.
-        met: called once it says something: one that talks with another server takes a connection and ends it.
+        stream: the connection.
+        met: called at its first event. A satellite that belongs to another server accepts a connection, and ends it.
     """
 
-    def __init__(self, service: Service, wire: EventStream, met: Callable[[], None]) -> None:
+    def __init__(self, service: Service, stream: EventStream, met: Callable[[], None]) -> None:
         self._service = service
-        self._wire = wire
+        self._stream = stream
         self._met = met
         self._link: SessionLink | None = None
-        self._telling: asyncio.Task[None] | None = None
+        self._forwarding: asyncio.Task[None] | None = None
         self._spoken = False
         self._listening = self._restart = False
-        self._unasked = False  # nobody says a wake word, so that its own loudspeaker could be taken for a question
-        self._played = 0.0  # when its answer was played
-        self._unspoken: float | None = None  # when a run is over in which nothing was said
-        self._form: PcmFormat | None = None
+        self._unasked = False  # there is no wake word, so its own loudspeaker could be taken for a question
+        self._played = 0.0  # the time at which its answer will have been played
+        self._unspoken: float | None = None  # the time at which the run ends if nothing is said
+        self._input: AudioInput | None = None
         self._playing = False
 
     async def talk(self) -> None:
         """Talk until either side ends it.
 
         Raises:
-            OSError, TimeoutError, ApiError: it is gone, or sends what is no event.
+            OSError, TimeoutError, ApiError: it is gone, or sends something that is not an event.
         """
-        await self._wire.write(RunSatellite())
+        await self._stream.write(RunSatellite())
         sides = {asyncio.ensure_future(self._hear()), asyncio.ensure_future(self._watch())}
         try:
             done, _ = await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
@@ -102,19 +101,19 @@ class Satellite:
             self._leave()
 
     async def _watch(self) -> None:
-        """Ask whether it is still there, and end runs in which nothing is said."""
+        """Ask whether the satellite is still there, and end runs in which nothing is said."""
         while True:
-            await self._wire.write(Ping())
+            await self._stream.write(Ping())
             await asyncio.sleep(PING)
             if self._unspoken is not None and time.monotonic() > self._unspoken:
                 self._listening, self._unspoken = False, None
-                await self._wire.write(Error("Nothing was said.", "stt-no-text-recognized"))
+                await self._stream.write(Error("Nothing was said.", "stt-no-text-recognized"))
 
     async def _hear(self) -> None:
         met = False
         while True:
             async with asyncio.timeout(GONE):
-                event = await self._wire.read()
+                event = await self._stream.read()
             if event is None:
                 return
             if not met:
@@ -132,12 +131,16 @@ class Satellite:
         elif event.type == "played":
             self._played = time.monotonic() + TAIL
         elif event.type == "ping":
-            await self._wire.write(Pong(event.data.get("text")))
+            await self._stream.write(Pong(data_of(event, PingData).text))
 
     async def _run(self, run: _Run) -> None:
-        """Listen, until a turn is over or for ever. Who leaves the wake word to us is listened to always."""
+        """Listen until a turn is over, or for ever.
+
+        A satellite that leaves the wake word to the server is listened to at all times.
+        """
         if run.start_stage not in (PipelineStage.WAKE, PipelineStage.ASR):
-            await self._wire.write(Error(f"Runs begin with wake or asr here, not {run.start_stage.value}.", "stage"))
+            stage = run.start_stage.value
+            await self._stream.write(Error(f"A run begins with wake or asr here, not with {stage}.", "stage"))
             return
         spoken = run.end_stage == PipelineStage.TTS
         if self._link is None or spoken != self._spoken:
@@ -149,7 +152,7 @@ class Satellite:
     async def _begin(self, spoken: bool) -> None:
         self._leave()
         self._link = await open_link(self._service)
-        self._telling = asyncio.ensure_future(self._tell(self._link.outbox))
+        self._forwarding = asyncio.ensure_future(self._forward(self._link.outbox))
         self._spoken = spoken
         heard = {
             "format": {"type": "audio/pcm", "rate": SAMPLE_RATE},
@@ -160,43 +163,42 @@ class Satellite:
         await self._send("session.update", session={"audio": {"input": heard}, "output_modalities": modalities})
 
     def _leave(self) -> None:
-        if self._link is not None and self._telling is not None:
+        if self._link is not None and self._forwarding is not None:
             self._link.session.leave()
-            self._telling.cancel()
-        self._link = self._telling = None
+            self._forwarding.cancel()
+        self._link = self._forwarding = None
 
     async def _send(self, kind: str, **fields: Any) -> None:
-        assert self._link is not None, "events are sent to a session that was begun"
+        assert self._link is not None, "`_begin` comes before any event"
         await self._link.send(msgspec.json.encode({"type": kind, **fields}).decode())
 
     async def _hear_sound(self, event: Event) -> None:
         form = data_of(event, PcmFormat)
-        samples = form.samples(event.payload or b"")
         if not self._listening or (self._unasked and time.monotonic() < self._played):
             return
-        if form != self._form:
-            self._form, self._resampler = form, Resampler(form.rate, SAMPLE_RATE)
-        await self._append(self._resampler(samples))
+        if self._input is None or form != self._input.form:
+            self._input = AudioInput(form)
+        await self._append(self._input.push(event.payload or b""))
 
     async def _append(self, samples: Floats) -> None:
         pcm = pcm16(samples).tobytes()
         await self._send("input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
 
     async def _stop(self) -> None:
-        """It sends no more of this run: what was said is a turn."""
+        """The satellite sends no more sound in this run: what was said is a turn."""
         if self._listening:
             await self._append(np.zeros(round(STOPPED * SAMPLE_RATE), np.float32))
             self._listening, self._unspoken = self._restart, None
 
-    async def _tell(self, outbox: Outbox) -> None:
-        """The session's events in the satellite's words."""
-        with suppress(OSError, TimeoutError):  # the other side of the talk notices it as well
+    async def _forward(self, outbox: Outbox) -> None:
+        """Send the session's events as events of Wyoming."""
+        with suppress(OSError, TimeoutError):  # `talk` notices it, too
             while (event := await outbox.get()) is not None:
-                for told in self._told(msgspec.json.decode(event)):
-                    await self._wire.write(told)
-        self._wire.close()  # the session cannot go on: another connection, another session
+                for told in self._translated(msgspec.json.decode(event)):
+                    await self._stream.write(told)
+        self._stream.close()  # the session has ended; the next connection begins another one
 
-    def _told(self, event: dict[str, Any]) -> list[Eventable]:
+    def _translated(self, event: dict[str, Any]) -> list[Eventable]:
         rate = self._service.model.sample_rate
         match event["type"]:
             case "input_audio_buffer.speech_started":

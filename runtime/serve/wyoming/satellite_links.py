@@ -1,23 +1,22 @@
-"""Connections to satellites: each is looked for until it is there, and again when it is lost."""
+"""Links to satellites. A satellite is looked for until it is there, and again when it is lost."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from collections.abc import Callable
 
 from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.log import LOG
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.addresses import connect
-from voxrill.runtime.serve.wyoming.satellites import GONE, Satellite
-from voxrill.runtime.serve.wyoming.wire import EventStream
+from voxrill.runtime.serve.wyoming.event_stream import EventStream
+from voxrill.runtime.serve.wyoming.satellite import GONE, Satellite
 
 RETRY = 5.0
 """Seconds after which a satellite that is not there is looked for again."""
 
 
-async def follow(service: Service, uri: str, say: Callable[[str], None]) -> None:
+async def keep_connected(service: Service, uri: str, say: Callable[[str], None]) -> None:
     """Talk with a satellite for ever: whenever it is lost, it is looked for again."""
     lost = False
 
@@ -30,17 +29,17 @@ async def follow(service: Service, uri: str, say: Callable[[str], None]) -> None
         try:
             async with asyncio.timeout(GONE):
                 reader, writer = await connect(uri)
-            wire = EventStream(reader, writer, service.limits.message, service.limits.stall)
+            stream = EventStream(reader, writer, service.limits.message, service.limits.stall)
             try:
-                await Satellite(service, wire, met).talk()
+                await Satellite(service, stream, met).talk()
             finally:
-                wire.close()
+                stream.close()
         except (OSError, TimeoutError):
             pass
         except ApiError as error:
             say(f"satellite {uri}: {error.message}")
-        except Exception as error:  # whatever it is, the others go on
-            traceback.print_exception(error, file=sys.stderr)
+        except Exception as error:  # whatever it is, the other satellites go on
+            LOG.error("the talk with a satellite failed", exc_info=error)
         if not lost:
             say(f"satellite {uri} is not there: looking for it every {RETRY:g} seconds")
         lost = True

@@ -1,4 +1,4 @@
-"""What this server says of itself when it is asked to describe itself."""
+"""What this server answers when a client asks it to describe itself."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from voxrill.runtime.serve.service import DEFAULT_VOICE
 
 _PROGRAM = "voxrill"
 LANGUAGES = ["en"]
-"""What the published models hear and speak, and the built-in one."""
+"""The languages of the published models and of the built-in one, to hear and to speak."""
 
 
-def about(manifest: Manifest) -> Info:
-    """The services, each with the one model there is."""
+def server_info(manifest: Manifest) -> Info:
+    """The services. All of them use the one model that is loaded."""
 
     def artifact(name: str, description: str, version: str | None = None) -> dict[str, Any]:
         made_of = Attribution(manifest.source.name, manifest.source.licence_url)
