@@ -32,7 +32,15 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from voxrill.runtime.apps.grammar import Call, Command, CommandSentence, check_phrase, sentences, slots_in
+from voxrill.runtime.apps.grammar import (
+    LONGEST_SENTENCE,
+    Call,
+    Command,
+    CommandSentence,
+    check_phrase,
+    sentences,
+    slots_in,
+)
 from voxrill.runtime.apps.slots import Forms, Value, said
 from voxrill.runtime.errors import UsageError
 
@@ -41,6 +49,12 @@ MOST_FUNCTIONS = 32
 
 MOST_CALLS = 5_000
 """Ways to call them, all functions together."""
+
+MOST_PARAMETERS = 64
+"""Parameters of one function at most."""
+
+LONGEST_CALL = 1_000
+"""Characters of a call in writing at most: the tree of all calls is as wide as the longest."""
 
 Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -111,10 +125,15 @@ def parameters_of(function: Function) -> dict[str, Parameter]:
     for name in schema.required:
         if name not in schema.properties:
             raise UsageError(f"{where} require {name!r}, which is not among them", "Add it to the properties")
-    return {
-        name: _parameter(declared, f"the parameter {name} of the function {function.name}", name in schema.required)
-        for name, declared in schema.properties.items()
-    }
+    if len(schema.properties) > MOST_PARAMETERS:
+        raise UsageError(f"{where} are {len(schema.properties)}", f"Give {MOST_PARAMETERS} at most")
+    found: dict[str, Parameter] = {}
+    for name, declared in schema.properties.items():
+        of_name = f"the parameter {name} of the function {function.name}"
+        found[name] = _parameter(declared, of_name, name in schema.required)
+        if sum(len(one.values) for one in found.values()) > MOST_CALLS:
+            raise UsageError(f"{where} have more than {MOST_CALLS} values", "Give them fewer values")
+    return found
 
 
 def _parameter(declared: Any, where: str, required: bool) -> Parameter:
@@ -182,6 +201,8 @@ def spoken_calls(function: Function, most: int) -> Iterator[CommandSentence]:
     Raises:
         UsageError: there are more, or a phrase does not say what it should.
     """
+    if len(function.phrases) > most:
+        raise UsageError(f"the function {function.name} has more than {most} phrases", "Give it fewer")
     parameters = parameters_of(function)
     always = {name: one.values[0] for name, one in parameters.items() if one.fixed and one.required}
     told = {slot for phrase in function.phrases for slot in slots_in(phrase)}
@@ -197,6 +218,10 @@ def spoken_calls(function: Function, most: int) -> Iterator[CommandSentence]:
 def _check(
     function: Function, phrase: str, parameters: Mapping[str, Parameter], always: Mapping[str, Value], slots: Any
 ) -> None:
+    if len(phrase) > LONGEST_SENTENCE:
+        raise UsageError(
+            f"the function {function.name} has a phrase of more than {LONGEST_SENTENCE} characters", "Shorten it"
+        )
     where = f"the function {function.name} has the phrase {phrase!r}, which"
     if not phrase.strip():
         raise UsageError(f"{where} is empty", "Leave it out")
@@ -240,7 +265,12 @@ def written_calls(function: Function, most: int) -> Iterator[CommandSentence]:
         )
     for chosen in product(*choices):
         call = Call(function.name, {name: one[0] for name, one in zip(parameters, chosen, strict=True) if one})
-        yield CommandSentence(written_call(call), call, f"{function.name}(...)")
+        written = written_call(call)
+        if len(written) > LONGEST_CALL:
+            raise UsageError(
+                f"a call of the function {function.name} has more than {LONGEST_CALL} characters", "Shorten its values"
+            )
+        yield CommandSentence(written, call, f"{function.name}(...)")
 
 
 def written_call(call: Call) -> str:

@@ -1,6 +1,6 @@
-"""The slots of a grammar: what may stand in a command's place, and how each value is said.
+"""The slots of a grammar: the values that a command may have in one place, and how each value is said.
 
-In: a slot as the file declares it, a list of values, words for each value, or a range of whole numbers. Out: the forms
+In: a slot as the file declares it: a list of values, words for each value, or a range of whole numbers. Out: the forms
 of every value.
 """
 
@@ -35,21 +35,23 @@ class _Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"f
 
 
 def slot_forms(name: str, slot: Declared) -> Forms:
-    """What the slot `name` may be, and how each value may be said.
+    """The values of the slot `name`, and how each may be said.
 
     Raises:
-        UsageError: it has no values, one twice, or one that cannot be said.
+        UsageError: it has no values, a value twice, or a value that cannot be said.
     """
     if isinstance(slot, list):
-        values: dict[Value, list[str]] = {value: said(value) for value in slot}
-        if len(values) < len(slot):
-            raise UsageError(f"the slot {name} has a value twice: {slot}", "Leave one out")
+        values: dict[Value, list[str]] = {}
+        for value in slot:
+            if value in values:
+                raise UsageError(f"the slot {name} has the value {value!r} twice", "Leave one out")
+            values[value] = said(value)
     elif any(isinstance(value, int) for value in slot.values()):
         values = {value: said(value) for value in _numbers(name, slot)}
     else:
         values = {value: forms for value, forms in slot.items() if isinstance(forms, list)}
     if not values or not all(values.values()):
-        raise UsageError(f"the slot {name} has nothing that could be said", "Give it values, each with words")
+        raise UsageError(f"the slot {name} has nothing to say", "Give it values, each with words")
     for form in (form for forms in values.values() for form in forms):
         if not form.strip() or "{" in form:
             raise UsageError(f"the slot {name} has {form!r} among its words", "Write the words to be said")
@@ -60,7 +62,7 @@ def _numbers(name: str, slot: dict[str, list[str] | int]) -> range:
     try:
         numbers = msgspec.convert(slot, _Range)
     except msgspec.ValidationError as error:
-        raise UsageError(f"the slot {name} is no range of numbers: {error}", "Write { from = 1, to = 60 }") from None
+        raise UsageError(f"the slot {name} is not a range of numbers: {error}", "Write { from = 1, to = 60 }") from None
     if numbers.step < 1 or not 0 <= numbers.first <= numbers.last <= LARGEST:
         raise UsageError(
             f"the slot {name} has no numbers from {numbers.first} to {numbers.last} by {numbers.step}",

@@ -1,6 +1,7 @@
 """Functions as grammars: which calls there are, and that nothing else is ever called, whatever the weights."""
 
 import json
+import tracemalloc
 
 import jsonschema_rs
 import numpy as np
@@ -156,7 +157,7 @@ def test_more_calls_than_can_be_held(pebble, model):
     with pytest.raises(UsageError, match="more than 5000 ways to call the functions; f alone has 14641"):
         Functions(model, [Function("f", parameters={"properties": ten})])
     phrase = " ".join(f"{{{name}}}" for name in ten)
-    with pytest.raises(UsageError, match="5000 is the limit"):
+    with pytest.raises(UsageError, match="more than 5000 sentences"):
         Functions(pebble, [Function("f", parameters={"properties": ten}, phrases=[phrase])])
 
 
@@ -175,3 +176,48 @@ def test_phrases_that_cannot_be_said(phrase, saying):
     with pytest.raises(UsageError) as refused:
         list(spoken_calls(Function("f", parameters=schema, phrases=[phrase]), 100))
     assert saying in str(refused.value)
+
+
+LONG = "long " * 1000
+
+
+@pytest.mark.parametrize(
+    ("declared", "saying"),
+    [
+        ({f"a{n}": {"type": "integer", "minimum": 0, "maximum": 4999} for n in range(60)}, "more than 5000 values"),
+        ({f"a{n}": {"const": "b"} for n in range(65)}, "Give 64 at most"),
+        ({"a": {"enum": [LONG, *map(str, range(4000))]}}, "a call of the function f has more than 1000 characters"),
+        ({LONG: {"enum": ["b"]}}, "more than 1000 characters"),
+        ({f"a{n}": {"type": "boolean"} for n in range(64)}, f"f alone has {3**64}"),
+        ({"a": {"type": "integer", "minimum": 10**300, "maximum": 10**300}}, None),
+        ({"a": {"type": "integer", "minimum": -(10**300), "maximum": 10**300}}, "more than 5000 values"),
+    ],
+)
+def test_functions_made_to_do_harm_are_refused_before_they_do(model, declared, saying):
+    """A client sends them over the network."""
+    tracemalloc.start()
+    try:
+        Functions(model, [Function("f", parameters={"properties": declared})])
+        assert saying is None
+    except UsageError as refused:
+        assert saying in str(refused)
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("phrases", "saying"),
+    [
+        (["say {a}"] * 5001, "more than 5000 phrases"),
+        ([LONG + "{a}"], "a phrase of more than 300 characters"),
+        (["{a} " + "{b} " * 70], "says a slot twice"),
+    ],
+)
+def test_phrases_made_to_do_harm(phrases, saying):
+    schema = {"properties": {"a": {"enum": [*map(str, range(4000))]}, "b": {"enum": ["c"]}}}
+    with pytest.raises(UsageError) as refused:
+        list(spoken_calls(Function("f", parameters=schema, phrases=phrases), 5000))
+    assert saying in str(refused.value)
+    with pytest.raises(UsageError, match="more than 300 characters"):
+        long = {"properties": {"a": {"enum": ["x" * 300]}}}
+        list(spoken_calls(Function("f", parameters=long, phrases=["say {a}"]), 5000))

@@ -1,12 +1,14 @@
 """Files of commands: every sentence they mean, and what cannot be meant."""
 
 import random
+import tracemalloc
+from pathlib import Path
 
 import pytest
 
 from voxrill.runtime.apps.grammar import MOST_SENTENCES, Call, parse_grammar, read_grammar, spoken
 from voxrill.runtime.apps.numbers import LARGEST, number_words
-from voxrill.runtime.errors import DataError, UsageError
+from voxrill.runtime.errors import DataError, UsageError, VoxrillError
 
 LIGHTS = """
 threshold = 0.7
@@ -92,10 +94,10 @@ ONE = '[commands.one]\nsay = ["{a}"]\n'
         (f"{ONE}[slots]\na = []", "the slot a has nothing"),
         (f'{ONE}[slots]\na = {{ on = [] }}', "the slot a has nothing"),
         (f'{ONE}[slots]\na = ["b", " "]', "the slot a has ' '"),
-        (f'{ONE}[slots]\na = ["b", "b"]', "the slot a has a value twice"),
+        (f'{ONE}[slots]\na = ["b", "b"]', "the slot a has the value 'b' twice"),
         (f"{ONE}[slots]\na = {{ from = 5, to = 4 }}", "no numbers from 5 to 4"),
         (f"{ONE}[slots]\na = {{ from = 1, to = 4, step = 0 }}", "by 0"),
-        (f"{ONE}[slots]\na = {{ from = 1 }}", "no range of numbers"),
+        (f"{ONE}[slots]\na = {{ from = 1 }}", "not a range of numbers"),
         (f"{ONE}[slots]\na = {{ from = 0, to = 900000 }}", "more than"),
         (f"{ONE}[slots]\na = [-1]", "-1 has no words"),
         (ONE, "says the slot 'a', which is not declared"),
@@ -113,7 +115,7 @@ ONE = '[commands.one]\nsay = ["{a}"]\n'
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(text, saying, tmp_path):
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(VoxrillError) as refused:
         parse_grammar(text, tmp_path)
     assert saying in str(refused.value) and refused.value.remedy
 
@@ -126,13 +128,13 @@ def test_the_message_names_the_file(tmp_path):
     with pytest.raises(DataError, match=r"none\.toml cannot be read"):
         read_grammar(tmp_path / "none.toml")
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="cannot be read as text"):
+    with pytest.raises(DataError, match=r"mine\.toml is not text in UTF-8"):
         read_grammar(path)
 
 
 def test_too_many_sentences_are_counted_and_not_made(tmp_path):
     slots = "\n".join(f"s{n} = {{ from = 1, to = 999 }}" for n in range(4))
-    with pytest.raises(UsageError, match=f"{MOST_SENTENCES} is the limit.*the command big alone"):
+    with pytest.raises(UsageError, match=f"more than {MOST_SENTENCES} sentences.*big alone makes 15936095936016"):
         parse_grammar(f'[slots]\n{slots}\n[commands.big]\nsay = ["{{s0}} {{s1}} {{s2}} {{s3}}"]', tmp_path)
 
 
@@ -159,3 +161,58 @@ def test_random_grammars_are_unambiguous_or_refused(seed, tmp_path):
         assert set(sentences(text, tmp_path)) == set(meanings) and not clash
     except UsageError as refused:
         assert clash and "ambiguous" in str(refused)
+
+
+# Files made to do harm
+
+
+def harmful(text):
+    """A grammar of `text` in the place of a command's words, with two slots."""
+    return f'[slots]\nn = {{ from = 0, to = 9999 }}\na = ["b"]\n[commands.c]\nsay = [{text}]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "saying"),
+    [
+        ("a = " + "[" * 100_000, "nested too deeply"),
+        ("a = " + "{a=" * 100_000, "nested too deeply"),
+        ("a = " + "9" * 100_000, "cannot be read"),
+        ("threshold = " + "9" * 100_000, "cannot be read"),
+        ("a." * 100_000 + "a = 1", "line 1 has more than 200 dots"),
+        ("\n[" + "a." * 100_000 + "a]", "line 2 has more than 200 dots"),
+        ("a." * 199 + "a = 1", "the text cannot be read"),
+        ("\0", "cannot be read"),
+        (ONE + "\n".join(f"[slots.s{n}]\nfrom = 0\nto = 9999" for n in range(1000)), "more than 50000 words"),
+        (harmful(f'"{"long " * 1000}{{n}} {{a}}"'), "more than 300 characters"),
+        (harmful('"' + "{n}" * 99 + '"'), "says a slot twice"),
+        (harmful('"{a} {' + "x" * 100_000 + '}"'), "which is not declared"),
+        (harmful('"{n} {a}", "{n} {a} {n2}"') + '[slots.n2]\nfrom = 0\nto = 9999', "more than 50000 sentences"),
+        ("[slots]\n" + "".join(f's{n} = ["{"x" * 290}"]\n' for n in range(2)) + '[commands.c]\nsay = ["{s0} {s1}"]',
+         "more than 300 characters"),
+        ("[slots]\n" + "".join(f's{n} = ["a", "b"]\n' for n in range(40)) + "[commands.c]\nsay = ['"
+         + "".join(f"{{s{n}}}" for n in range(40)) + "']", f"makes {2**40}"),
+    ],
+)  # fmt: skip
+def test_a_file_made_to_do_harm_is_refused_before_it_does(text, saying, tmp_path):
+    tracemalloc.start()
+    with pytest.raises(VoxrillError) as refused:
+        parse_grammar(text, tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+    assert saying in str(refused.value) and refused.value.remedy
+
+
+def test_a_file_without_end_is_not_read_to_it(tmp_path):
+    with pytest.raises(DataError, match="/dev/zero is larger than 4 MB"):
+        read_grammar(Path("/dev/zero"))
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        read_grammar(tmp_path)
+
+
+def test_a_value_cannot_speak_to_the_terminal():
+    assert str(Call("c", {"a": "\x1b[2J\n"})) == r"c a=\x1b[2J\x0a"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
+    (tmp_path / "bom.toml").write_text(ONE.replace("{a}", "b"), encoding="utf-8-sig")
+    assert read_grammar(tmp_path / "bom.toml").sentences[0].words == "b"

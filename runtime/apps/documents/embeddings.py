@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from voxrill.devices.providers import CPU, session_options
-from voxrill.runtime.bounded_read import read_bytes
 from voxrill.runtime.errors import DataError
+from voxrill.runtime.input_file import decoded, read_bytes
 
 Floats = NDArray[np.float32]
 
@@ -181,10 +181,8 @@ def _settings(file: Path, kind: type[Settings]) -> Settings:
     """A file of settings; the defaults where there is none."""
     if not file.is_file():
         return kind()
-    try:
-        return msgspec.json.decode(read_bytes(file, _MOST), type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise DataError(f"{file} cannot be read ({error})", "Copy it again") from None
+    content = read_bytes(file, _MOST)
+    return decoded(lambda: msgspec.json.decode(content, type=kind), str(file), "Copy it again")
 
 
 def _identity(graph: Path, settings: object) -> str:

@@ -17,8 +17,8 @@ from voxrill.runtime.apps.documents import passages
 from voxrill.runtime.apps.documents.citations import Citation
 from voxrill.runtime.apps.documents.index import FoundPassage
 from voxrill.runtime.apps.documents.reader import LARGEST, Unreadable, read_blocks
-from voxrill.runtime.bounded_read import read_bytes
 from voxrill.runtime.errors import ContextFull, DataError
+from voxrill.runtime.input_file import read_bytes
 
 INSTRUCTIONS = (
     "Answer the question from the numbered passages below, and from nothing else. After each statement put the number "
