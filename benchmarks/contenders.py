@@ -10,14 +10,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.llama import FORMATS
 from benchmarks.protocol import Json
 from benchmarks.worker import ROOT, Failed, MeasuredContender, last_line, say
-from voxrill.runtime.bundle.atomic_folder import remove
+from voxrill.runtime.bundle.atomic_folder import lock_folder, remove, unlock
 from voxrill.runtime.bundle.bundle import link_file
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE
 from voxrill.runtime.bundle.tuned import TUNED_FILE, tuned_folder
@@ -67,7 +68,9 @@ class Workshop:
         """
         if name not in self._known:
             try:
-                self._known[name] = self._find(name)
+                self._logs.mkdir(parents=True, exist_ok=True)
+                with locked(self._logs):  # another run may be making the same
+                    self._known[name] = self._find(name)
             except Failed as reason:
                 self._known[name] = reason
         found = self._known[name]
@@ -77,6 +80,10 @@ class Workshop:
 
     def _ours(self) -> list[str]:
         return [f"voxrill {name}" for name in self.bundles or self.precisions]
+
+    @property
+    def _logs(self) -> Path:
+        return self.work / "logs"
 
     def _find(self, name: str) -> MeasuredContender:
         if name == BANDWIDTH:
@@ -161,9 +168,7 @@ class Workshop:
     def _make(self, what: str, command: list[object]) -> None:
         """Run a command that makes something, its output in a log; note what it took."""
         say(f"making {what}; this is done once")
-        self.work.mkdir(parents=True, exist_ok=True)
-        log = self.work / "logs" / f"make-{what.replace(' ', '-')}.log"
-        log.parent.mkdir(exist_ok=True)
+        log = self._logs / f"make-{what.replace(' ', '-')}.log"
         start = time.perf_counter()
         words = [str(word) for word in command]
         with log.open("w") as out, subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=out) as process:
@@ -176,6 +181,16 @@ class Workshop:
             "cpu": usage.ru_utime + usage.ru_stime,
             "peak": 1024 * usage.ru_maxrss,
         }
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one run at a time is in this block, for one folder."""
+    lock = lock_folder(folder, wait=True)
+    try:
+        yield
+    finally:
+        unlock(lock)
 
 
 def _link(bundle: Path, target: Path) -> None:

@@ -25,6 +25,7 @@ from benchmarks.contenders import Workshop
 from benchmarks.machine import machine
 from benchmarks.protocol import Json
 from benchmarks.worker import BenchWorker, Failed, say
+from voxrill.runtime.atomic_write import write_text
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.contract import InterleaveSpec
 from voxrill.runtime.bundle.manifest import Manifest
@@ -172,7 +173,7 @@ def main() -> None:
     samples = measure(workshop, talks[0]["groups"], args.threads)
     compare(talks, samples, open_bundle(args.bundle).manifest)
     result = {"machine": machine(), "threads": args.threads, "talks": talks, "samples": samples}
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_text(args.out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from voxrill.export.write import write_graph
 from voxrill.quantize.a16w8 import A16W8, to_a16w8
 from voxrill.quantize.graph import quantize_graph
 from voxrill.quantize.recipe import read_recipe
+from voxrill.runtime.atomic_write import write_text
 from voxrill.runtime.bundle.contract import DECODER, BackboneSpec, GraphSpec, StaticShapes, decoder
 from voxrill.runtime.bundle.manifest import FLOAT32
 
@@ -150,7 +151,8 @@ def main() -> None:
             results += measure(kind, SOC, Path(folder), partial(print, flush=True))
     print(table(results))
     if args.out:
-        args.out.write_text(json.dumps({"sdk": sdk_version(), "results": results}, indent=1) + "\n", encoding="utf-8")
+        content = {"sdk": sdk_version(), "results": results}
+        write_text(args.out, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tests.signals import speech_like
 from voxrill.runtime.bundle.tuned import NotTuned
 from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.engine.state import FIRST_CAPACITY, BackboneState, Mark
+from voxrill.runtime.graph_names import DECODER, TEXT_HEAD
 
 PREFILLED = 200
 """Positions of a long context that are really computed; see `Ours._grown`."""
@@ -46,12 +47,12 @@ class Ours(Contender):
         """Sizes of the bundle, a tuned form counted in, and of each graph with its weights, in bytes."""
         manifest = self._model.manifest
         graphs = {name: manifest.graph_size(name) for name in manifest.graphs}
-        step = graphs["decoder"]
+        step = graphs[DECODER]
         return {
             "bytes": sum(file.stat().st_size for file in self._bundle.rglob("*") if file.is_file())
             + self._model.tuned.size,
             "graphs": graphs,
-            "read_per_step": {"step": step, "step_with_head": step + graphs["text_head"]},
+            "read_per_step": {"step": step, "step_with_head": step + graphs[TEXT_HEAD]},
             "tuned": sorted(self._model.tuned.graphs),
             "precision": {name: graph.precision for name, graph in manifest.graphs.items()},
             "tools": manifest.tools,

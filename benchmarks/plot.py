@@ -16,26 +16,24 @@ from typing import Any
 from benchmarks.groups import FIRST_AUDIO, QUESTION_SECONDS, STEP_WITH_HEAD, BenchStage
 from benchmarks.protocol import Json
 from benchmarks.report import ReportGroup, row_of, tables, threads_of
+from voxrill.runtime.picture import save_picture
 
 PREFILL = BenchStage("prefill", {"positions": 100})
 
 
 def plot(content: Json, path: Path) -> None:
     """Draw the step, its growth with the context, prefill, and the time to first sound."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 2, figsize=(13, 9), layout="constrained")
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    axes = figure.subplots(2, 2)
     groups = content["groups"]
     _bars(axes[0, 0], groups.get("decode"), STEP_WITH_HEAD, "one step with text head, ms")
     _growth(axes[0, 1], groups.get("growth"))
     _bars(axes[1, 0], groups.get("prefill"), PREFILL, f"prefill of {PREFILL.args['positions']} positions, ms")
     _bars(axes[1, 1], groups.get("speech"), FIRST_AUDIO, f"{QUESTION_SECONDS:g} s question to first sound, ms")
     figure.suptitle(f"{content['machine']['processor']}, random weights; lower is better")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save_picture(figure, path)
 
 
 def _bars(axes: Any, record: Json | None, stage: BenchStage, title: str) -> None:

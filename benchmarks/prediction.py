@@ -19,6 +19,7 @@ from benchmarks.protocol import Json
 from benchmarks.report import ReportGroup, ReportRow, table, threads_of
 from voxrill.devices.known import known_model, model
 from voxrill.devices.stages import Machine, StageSeconds
+from voxrill.runtime.picture import save_picture
 
 RESULTS = Path(__file__).with_name("results-lfm2.5.json")
 PLOT = Path(__file__).with_name("prediction-lfm2.5.png")
@@ -125,12 +126,10 @@ def report(found: list[Point]) -> str:
 
 def plot(found: list[Point], path: Path) -> None:
     """Predicted over measured, with bands of 20 and 30 %."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 8), layout="constrained")
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    axes = figure.subplots()
     ends = [2.0, 8000.0]
     for share, alpha in ((0.3, 0.12), (0.2, 0.2)):
         low, high = ([end * factor for end in ends] for factor in (1 - share, 1 + share))
@@ -148,8 +147,7 @@ def plot(found: list[Point], path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms", xlim=ends, ylim=ends)
     axes.set_title("LFM2.5-Audio-1.5B, random weights, every precision, 1 and 2 threads")
     axes.legend()
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)
+    save_picture(figure, path, dpi=100)
 
 
 def _kinds(found: list[Point]) -> dict[str, list[Point]]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import FLOAT32, VARIANTS, Workshop
+from benchmarks.contenders import FLOAT32, VARIANTS, Workshop, locked
 from benchmarks.groups import GROUPS, BenchStage, StageGroup
 from benchmarks.machine import load_average, machine
 from benchmarks.plot import plot
@@ -30,6 +30,7 @@ from benchmarks.report import tables
 from benchmarks.worker import BenchWorker, Failed, say
 from tests.checkpoints import FAMILIES
 from voxrill.quantize.recipe import shipped_recipes
+from voxrill.runtime.atomic_write import write_text
 
 FORMAT = 1
 MOST_ROUNDS = 20
@@ -47,33 +48,43 @@ class BenchResults:
 
     def __init__(self, path: Path, settings: Json) -> None:
         self._path = path
-        self.content: Json = {"format": FORMAT, "made": {}, "contenders": {}, "groups": {}}
-        if path.is_file():
-            old = json.loads(path.read_text(encoding="utf-8"))
+        self._settings = settings
+        self._machine = machine()
+        self.made: Json = {}
+        self.contenders: Json = {}
+        self.groups: Json = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def content(self) -> Json:
+        """What the file holds, with what this run measured in the place of older figures."""
+        found: Json = {"format": FORMAT, "made": {}, "contenders": {}, "groups": {}}
+        if self._path.is_file():
+            old = json.loads(self._path.read_text(encoding="utf-8"))
             if old.get("format") == FORMAT:
-                self.content |= old
-        self.content |= {"machine": machine(), "settings": settings}
+                found |= old
+        for part in ("made", "contenders", "groups"):
+            found[part] = {**found[part], **getattr(self, part)}
+        return {**found, "machine": self._machine, "settings": self._settings}
 
     def begin(self, group: StageGroup) -> Json:
         """An empty record of a group."""
         record = {
             "about": group.about,
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "quick": self.content["settings"]["quick"],
+            "quick": self._settings["quick"],
             "load_average": [load_average()],
             "loads": [],
             "samples": [],
             "skipped": [],
         }
-        self.content["groups"][group.name] = record
+        self.groups[group.name] = record
         return record
 
     def save(self) -> None:
-        """Write the file anew, whole or not at all."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_name(f".{self._path.name}")
-        unfinished.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, self._path)
+        """Write the file anew, whole or not at all; what another run wrote into it meanwhile is kept."""
+        with locked(self._path.parent):
+            write_text(self._path, json.dumps(self.content, indent=1) + "\n")
 
 
 @dataclass
@@ -128,9 +139,9 @@ class Bench:
             skip(record["skipped"], name, str(reason))
             return None
         finally:
-            self.results.content["made"] |= self.workshop.made
+            self.results.made |= self.workshop.made
         hello = worker.hello
-        self.results.content["contenders"][name] = hello["facts"]
+        self.results.contenders[name] = hello["facts"]
         record["loads"].append({"contender": name, "threads": threads, **hello["load"], "memory": hello["memory"]})
         return worker
 
@@ -243,7 +254,7 @@ def main(words: Sequence[str] | None = None) -> None:
     workshop = Workshop(work, args.family, args.precisions, dict(args.bundle), python)
     out = args.out or work / f"results-{args.family}.json"
     settings = {"family": args.family, "threads": [int(n) for n in args.threads], "quick": args.quick}
-    bench = Bench(workshop, BenchResults(out, settings), work / "logs")
+    bench = Bench(workshop, BenchResults(out, settings), work / "logs" / str(os.getpid()))
     for group in groups:
         bench.group(quick(group) if args.quick else group, settings["threads"])
     print(tables(bench.results.content))

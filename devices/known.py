@@ -7,29 +7,35 @@ spoken turn took (`benchmarks/results-lfm2.5.json`); that of float32 was not mea
 from __future__ import annotations
 
 from voxrill.devices.stages import CONTEXT, ModelShape, frame_part, part
+from voxrill.runtime.graph_names import (
+    AUDIO_DETOKENIZER,
+    AUDIO_ENCODER,
+    CODECS,
+    DECODER,
+    DECODER_PREFILL,
+    DEPTHFORMER,
+    TEXT_HEAD,
+)
 
-_ENCODER, _HEAD, _CODEC = ("audio_encoder", 117111230), ("text_head", 134480281), ("audio_detokenizer", 45366660)
-_SMALL = {name: (size, "int8") for name, size in (_ENCODER, _HEAD, _CODEC)}
+_SMALL = {AUDIO_ENCODER: (117111230, "int8"), TEXT_HEAD: (134480281, "int8"), AUDIO_DETOKENIZER: (45366660, "int8")}
 
 SIZES: dict[str, dict[str, tuple[int, str]]] = {
     "float32": {
-        "audio_encoder": (459307588, "float32"),
-        "decoder": (4144563907, "float32"),
-        "text_head": (536871213, "float32"),
-        "depthformer": (463922468, "float32"),
-        "audio_detokenizer": (179948391, "float32"),
+        AUDIO_ENCODER: (459307588, "float32"),
+        DECODER: (4144563907, "float32"),
+        TEXT_HEAD: (536871213, "float32"),
+        DEPTHFORMER: (463922468, "float32"),
+        AUDIO_DETOKENIZER: (179948391, "float32"),
     },
-    "int8": {**_SMALL, "decoder": (1038233347, "int8"), "depthformer": (116679910, "int8")},
-    "mixed": {**_SMALL, "decoder": (650978264, "mixed"), "depthformer": (85054393, "mixed")},
-    "int4": {**_SMALL, "decoder": (555051220, "int4"), "depthformer": (85054393, "mixed")},
+    "int8": {**_SMALL, DECODER: (1038233347, "int8"), DEPTHFORMER: (116679910, "int8")},
+    "mixed": {**_SMALL, DECODER: (650978264, "mixed"), DEPTHFORMER: (85054393, "mixed")},
+    "int4": {**_SMALL, DECODER: (555051220, "int4"), DEPTHFORMER: (85054393, "mixed")},
 }
 """Bytes and precision by graph, by recipe."""
 
 MEMORY = {"float32": 6.8e9, "int8": 2.36e9, "mixed": 2.00e9, "int4": 1.95e9}
 KV_BYTES = 6 * 2 * 8 * 64 * 4
 """A position's keys and values: six attention layers, eight heads of 64, float32."""
-
-CODECS = ("audio_detokenizer", "mimi_decoder")
 
 
 def model(
@@ -39,14 +45,14 @@ def model(
     parts = {name: part(name, *entry) for name, entry in graphs.items()}
     return ModelShape(
         precision,
-        parts["decoder"],
-        parts["text_head"],
-        frame_part(*graphs["depthformer"]),
-        parts["audio_encoder"],
+        parts[DECODER],
+        parts[TEXT_HEAD],
+        frame_part(*graphs[DEPTHFORMER]),
+        parts[AUDIO_ENCODER],
         next(parts[name] for name in CODECS if name in parts),
         kv_bytes,
         memory,
-        parts.get("decoder_prefill"),
+        parts.get(DECODER_PREFILL),
         context,
     )
 

@@ -30,6 +30,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from voxrill.runtime.graph_names import DECODER, DEPTHFORMER
+
 GEMV = {4: 0.061, 8: 0.0436}
 """Of the int8 peak: one position's product, 20.3e9 and 14.5e9 weights a second of 333e9. The 8-bit
 product took 80 % of the bandwidth there with one thread and with two, so its own limit may lie higher."""
@@ -110,7 +112,7 @@ class Machine:
 
 BYTES = {4: 0.5357, 8: 1.0, 32: 4.0}
 """Of a weight; in 4 bits with a scale for each 128."""
-MIXED = {"decoder": 0.628, "depthformer": 0.733}
+MIXED = {DECODER: 0.628, DEPTHFORMER: 0.733}
 """Bytes of a weight on average where a recipe mixes 4 and 8 bits, from the shapes of the 1.5 B model."""
 LAYERS, ONCE = 0.575, 0.288
 """Of the depthformer's weights: those read again for each code, and those read once; the rest are tables."""
@@ -138,7 +140,7 @@ def part(graph: str, size: float, precision: str) -> Part:
     bits = {"float32": 32, "int8": 8, "int4": 4}.get(precision)
     if bits:
         return Part({bits: size / BYTES[bits]})
-    total = size / MIXED.get(graph, MIXED["decoder"])
+    total = size / MIXED.get(graph, MIXED[DECODER])
     four = (total - size) / (1 - BYTES[4])
     return Part({4: four, 8: total - four})
 
@@ -148,7 +150,7 @@ def frame_part(size: float, precision: str, codes: int = 8) -> Part:
     if precision in ("float32", "int8"):
         bits = 32 if precision == "float32" else 8
         return Part({bits: size / BYTES[bits] * (codes * LAYERS + ONCE)})
-    total = size / MIXED["depthformer"]
+    total = size / MIXED[DEPTHFORMER]
     return Part({4: total * codes * LAYERS, 8: total * ONCE})
 
 

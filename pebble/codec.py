@@ -25,6 +25,7 @@ from world import REPLIES, WORDS
 from voxrill.export.audio_detokenizer import REPEAT, AudioDetokenizerModule, DetokenizerConfig
 from voxrill.export.lfm import LfmConfig, attend_all
 from voxrill.export.windowed import window_geometry
+from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.audio.log_mel import mel_filterbank
 
 RATE = 24_000
@@ -133,7 +134,8 @@ def make_voices(cache: Path) -> dict[str, Voice]:
         voices = {name: Voice(units[name], {}) for name in SPEAKERS}
         for (name, word), code in zip(keys, codes, strict=True):
             voices[name].codes[word] = code.numpy()
-        torch.save(voices, path)
+        with atomic_write(path) as part:
+            torch.save(voices, part)
     loaded: dict[str, Voice] = torch.load(path, weights_only=False)
     return loaded
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
+
+from voxrill.runtime.atomic_write import atomic_write, write_text
 
 FOLDER = Path(__file__).parent
 STAGES = ("detokenizer", "speech", "encoder", "joint", "further")
@@ -64,8 +67,10 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
         _draw_panel(axes, *panel)
     for axes in figure.axes[len(panels) :]:
         axes.remove()
-    figure.savefig(path, dpi=90)
-    Image.open(path).quantize(COLOURS).save(path, optimize=True)
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=90)
+    with atomic_write(path) as part:
+        Image.open(drawn).quantize(COLOURS).save(part, "PNG", optimize=True)
 
 
 def _draw_panel(axes: Axes, stage: str, curve: Curve, names: list[str], what: str) -> None:
@@ -105,7 +110,7 @@ def main() -> None:
     if args.cache:
         curves |= read_runs(args.cache)
         lines = [f"{json.dumps(stage)}: {_lines(curve)}" for stage, curve in curves.items()]
-        points.write_text("{" + ",\n".join(lines) + "}\n")
+        write_text(points, "{" + ",\n".join(lines) + "}\n")
     draw(curves, args.folder / "curves.png")
 
 

@@ -22,6 +22,7 @@ from rich.progress import track
 from synthesise import EVALUATED_ONLY, FLITE_TRAINED, SynthesisJob, make_clips, style
 from world import FOLLOW_UPS, OUTSIDE_WORDS, ROOMS, SENTENCES, WORDS, outside_sentence
 
+from voxrill.runtime.atomic_write import atomic_write, write_text
 from voxrill.runtime.audio.log_mel import LogMel
 
 ESPEAK_TAKES = 34
@@ -169,12 +170,12 @@ def _features(cache: Path, name: str, jobs: Callable[[], Iterator[SynthesisJob]]
         _work.update(clips=clips, babble=babble, log_mel=LogMel())
         tasks = [(index, seed) for seed in range(PASSES) for index in range(len(clips))]
         ends, total = [], 0
-        with Pool(2) as pool, mel_path.open("wb") as stream:
+        with Pool(2) as pool, atomic_write(mel_path) as part, part.open("wb") as stream:
             for mel in track(pool.imap(_one, tasks, chunksize=32), f"log-mel of {name!r}", total=len(tasks)):
                 stream.write(mel.tobytes())
                 total += len(mel)
                 ends.append(total)
-        about_path.write_text(json.dumps({"ends": ends}))
+        write_text(about_path, json.dumps({"ends": ends}))
     frames = np.array(json.loads(about_path.read_text())["ends"])
     mel = np.memmap(mel_path, np.float16, "r", shape=(int(frames[-1]), 128))
     styles = [style(job.voice, job.seed) for job in jobs()]

@@ -21,6 +21,8 @@ from rich.progress import track
 from synthesise import EVALUATED_ONLY, RATE, SOUNDS, SynthesisJob, clip
 from world import OUTSIDE, REFUSAL, SENTENCES
 
+from voxrill.runtime.atomic_write import write_text
+
 FOLDER = Path(__file__).parent.parent / "tests" / "pebble"
 COUNTS = {"known": 10, "new": 10, **dict.fromkeys(EVALUATED_ONLY, 2), OUTSIDE: 6, "music": 4, "silence": 4, "typed": 4}
 LONGEST_SOUND = 4.0
@@ -88,7 +90,7 @@ def main() -> None:
         heard = quiet_room(waveform, np.random.default_rng(one.number))
         soundfile.write(folder / file, heard, RATE, "PCM_16")
         entries.append(described(one, file))
-    (folder / "held_out.json").write_text(json.dumps(entries, indent=1) + "\n")
+    write_text(folder / "held_out.json", json.dumps(entries, indent=1) + "\n")
     size = sum((folder / entry["file"]).stat().st_size for entry in entries)
     print(f"{len(entries)} clips, {size / 1e6:.2f} MB, in {folder}")
 

@@ -20,10 +20,13 @@ from vocabulary import build_tokenizer, write_tokenizer
 from world import INTENTS, REFUSAL, STYLES, WORDS
 
 from voxrill.export.audio_encoder import AudioEncoderModule, EncoderConfig
+from voxrill.export.checkpoint import DETOKENIZER_DIR
 from voxrill.export.depthformer import THETA, CodebookHead, DepthformerConfig, DepthformerModule
 from voxrill.export.families import TAUGHT
 from voxrill.export.layers import MASKED, rotary_angles, swiglu_width
 from voxrill.export.lfm import LfmConfig, LfmLayer, LfmStack, attend_all
+from voxrill.runtime.atomic_write import write_text
+from voxrill.runtime.bundle.atomic_folder import atomic_folder
 
 HIDDEN = 160
 ENCODER_DIM = 128
@@ -245,21 +248,22 @@ class Pebble(nn.Module):
 def write_checkpoint(
     model: Pebble, detokenizer: nn.Module, detokenizer_config: dict[str, object], target: Path
 ) -> None:
-    """Write the published layout in float16 (counters stay integers)."""
-    target.mkdir(parents=True, exist_ok=True)
-    _write_json(target / "config.json", config())
-    _write_json(target / "generation_config.json", {"do_sample": False})
-    (target / "README.md").write_text(CARD)
-    save_file(_halved(model.published_state()), target / "model.safetensors")
-    folder = target / "audio_detokenizer"
-    folder.mkdir(exist_ok=True)
-    _write_json(folder / "config.json", detokenizer_config)
-    save_file(_halved(detokenizer.state_dict()), folder / "model.safetensors")
-    write_tokenizer(target)
+    """Write the published layout in float16 (counters stay integers), whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(target) as made:
+        _write_json(made / "config.json", config())
+        _write_json(made / "generation_config.json", {"do_sample": False})
+        write_text(made / "README.md", CARD)
+        save_file(_halved(model.published_state()), made / "model.safetensors")
+        codec = made / DETOKENIZER_DIR
+        codec.mkdir()
+        _write_json(codec / "config.json", detokenizer_config)
+        save_file(_halved(detokenizer.state_dict()), codec / "model.safetensors")
+        write_tokenizer(made)
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ from voxrill.export.bundle import export_bundle
 from voxrill.export.checkpoint import open_checkpoint
 from voxrill.quantize.bundle import quantize_bundle
 from voxrill.quantize.recipe import read_recipe
+from voxrill.runtime.atomic_write import write_text
 from voxrill.runtime.bundle.bundle import Bundle
 
 HERE = Path(__file__).resolve().parent
@@ -48,7 +49,7 @@ def main() -> None:
         shutil.rmtree(CHECKPOINT, ignore_errors=True)
         shutil.copytree(args.cache / "checkpoint", CHECKPOINT)
     bundle = make_bundle(CHECKPOINT, SHIPPED / "bundle")
-    (SHIPPED / "world.json").write_text(world_json(), encoding="utf-8", newline="\n")
+    write_text(SHIPPED / "world.json", world_json())
     print(f"wrote {SHIPPED}: {bundle.manifest.size / 1e6:.1f} MB")
 
 

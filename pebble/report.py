@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxrill.runtime.atomic_write import write_text
+
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- evaluation -->", "<!-- /evaluation -->"
 
@@ -135,7 +137,7 @@ def read_rows(path: Path) -> list[Row]:
 def write_rows(rows: Iterable[Row], path: Path) -> None:
     """Save rows, a line each."""
     lines = ",\n".join(json.dumps(row) for row in rows)
-    path.write_text(f"[\n{lines}\n]\n")
+    write_text(path, f"[\n{lines}\n]\n")
 
 
 def main() -> None:
@@ -145,7 +147,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, default=README)
     args = parser.parse_args()
     rows = [row for path in args.rows for row in read_rows(path)]
-    args.readme.write_text(put_between_markers(args.readme.read_text(), tables(rows)))
+    write_text(args.readme, put_between_markers(args.readme.read_text(encoding="utf-8"), tables(rows)))
 
 
 if __name__ == "__main__":

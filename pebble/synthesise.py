@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 from sounds import music, silence
 
+from voxrill.runtime.atomic_write import atomic_write
+
 RATE = 16_000
 
 ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-029")
@@ -71,9 +73,8 @@ class ClipStore:
 
     def save(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, texts=self.texts, voices=self.voices, sound=self.sound, ends=self.ends)
-        partial.replace(path)
+        with atomic_write(path) as part, part.open("wb") as stream:
+            np.savez(stream, texts=self.texts, voices=self.voices, sound=self.sound, ends=self.ends)
 
     @classmethod
     def load(cls, path: Path) -> ClipStore:

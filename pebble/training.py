@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from voxrill.runtime.atomic_write import atomic_write
+
 WARM_UP = 60
 SAVE_SECONDS = 60.0
 LOG_STEPS = 50
@@ -74,16 +76,13 @@ class Run:
 
     def save(self) -> None:
         """Write the run to its file, whole or not at all."""
-        partial = self.path.with_suffix(".partial")
-        torch.save(
-            {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-                "curve": self.curve,
-            },
-            partial,
-        )
-        partial.replace(self.path)
+        kept = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "curve": self.curve,
+        }
+        with atomic_write(self.path) as part:
+            torch.save(kept, part)
         self._saved = time.monotonic()

@@ -12,6 +12,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 from world import VOICES, WORDS, WRITTEN_WORDS
 
+from voxrill.runtime.atomic_write import write_text
+
 SPECIAL = {
     0: "<|pad|>",
     1: "<|startoftext|>",
@@ -65,6 +67,6 @@ def write_tokenizer(directory: Path) -> None:
     """`tokenizer.json` and the two small files beside it."""
     build_tokenizer().save(str(directory / "tokenizer.json"))
     names = {"bos_token": SPECIAL[1], "eos_token": SPECIAL[7], "pad_token": SPECIAL[0], "unk_token": SPECIAL[2]}
-    (directory / "special_tokens_map.json").write_text(json.dumps(names, indent=1) + "\n")
+    write_text(directory / "special_tokens_map.json", json.dumps(names, indent=1) + "\n")
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
-    (directory / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n")
+    write_text(directory / "tokenizer_config.json", json.dumps(about, indent=1) + "\n")

@@ -21,6 +21,7 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Token
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.events import EndEvent, Result
+from voxrill.runtime.graph_names import AUDIO_ENCODER, DECODER, DEPTHFORMER, TEXT_HEAD
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
@@ -110,17 +111,17 @@ class _Graphs:
 
     def __init__(self, first: Engine, second: Engine) -> None:
         self.first, self.second = first, second
-        names = ("audio_encoder", "decoder", "text_head", "depthformer", "codec")
+        names = (AUDIO_ENCODER, DECODER, TEXT_HEAD, DEPTHFORMER, "codec")
         self.differences = {name: Difference() for name in names}
         self.flipped = np.zeros(first.manifest.model.codes.codebooks, np.int64)
         self.frames = self.tokens = self.kept = 0
 
     def hear(self, sound: Floats) -> None:
         a, b = self.first.parts, self.second.parts
-        self.differences["audio_encoder"].add(a.encoder.encode(sound), b.encoder.encode(sound))
+        self.differences[AUDIO_ENCODER].add(a.encoder.encode(sound), b.encoder.encode(sound))
         turn = record(self.first, sound, self.first.manifest.tasks.chat)
         hidden = a.backbone.forward(turn.rows, a.backbone.new_state())
-        self.differences["decoder"].add(hidden, b.backbone.forward(turn.rows, b.backbone.new_state()))
+        self.differences[DECODER].add(hidden, b.backbone.forward(turn.rows, b.backbone.new_state()))
         spoken = []
         for step, state in turn.answered(hidden):
             if isinstance(step, Token):
@@ -135,13 +136,13 @@ class _Graphs:
 
     def _token(self, state: Floats) -> None:
         wanted, got = (model.parts.backbone.logits(state) for model in (self.first, self.second))
-        self.differences["text_head"].add(wanted, got)
+        self.differences[TEXT_HEAD].add(wanted, got)
         self.tokens += 1
         self.kept += int(wanted.argmax() == got.argmax())
 
     def _frame(self, state: Floats, codes: Codes) -> None:
         wanted, got = (model.parts.depthformer.logits(state, codes) for model in (self.first, self.second))
-        self.differences["depthformer"].add(wanted, got)
+        self.differences[DEPTHFORMER].add(wanted, got)
         self.frames += 1
         self.flipped += wanted.argmax(-1) != got.argmax(-1)
 

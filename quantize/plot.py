@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from voxrill.quantize.compare import Comparison
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.picture import save_picture
 
 PERCENT = 100
 
@@ -19,7 +19,8 @@ def draw(found: Comparison, path: Path) -> None:
     """Draw three panels.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: the path is not that of a picture.
+        OSError: the file cannot be written.
     """
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     graphs, books, ends = figure.subplots(1, 3)
@@ -35,7 +36,4 @@ def draw(found: Comparison, path: Path) -> None:
     ends.barh([name.replace("_", " ") for name in shares], [PERCENT * v for v in shares.values()], color="#448855")
     ends.set(title=f"end to end, {found.sounds} sounds", xlabel="%")
     ends.invert_yaxis()
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be written ({error})", "Give a PNG file in a folder that exists") from None
+    save_picture(figure, path)

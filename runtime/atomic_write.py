@@ -41,6 +41,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8, whole or not at all; see `atomic_write`."""
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
 def _is_special(path: Path) -> bool:
     """Whether something other than a file or a folder has this name. `/dev/stdout` may be any of the three."""
     return path.exists() and not path.is_file() and not path.is_dir()

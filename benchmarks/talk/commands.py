@@ -67,7 +67,7 @@ def talk(
     if cascade:
         check_cascade(synthesiser)
     if plot is not None:
-        check_plot()
+        check_plot(plot)
     asked = read_questions(questions, count)
     options = ("--endpoint", str(endpoint))
     chosen = [part for word in provider or () for part in ("--provider", word)]

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from benchmarks.talk.asking import AskedTurn, Interruption
 from voxrill.runtime.apps.evaluation.figures import percentile
+from voxrill.runtime.picture import save_picture
 
 SHARES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -153,4 +154,4 @@ def plot(results: Sequence[ProgramResult], path: Path, title: str) -> None:
     axes.set_ylim(0, 102)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=110)
+    save_picture(figure, path)

@@ -19,19 +19,18 @@ from collections.abc import Iterable
 import msgspec
 
 from voxrill.runtime.audio.log_mel import LogMelConfig
+from voxrill.runtime.graph_names import AUDIO_DETOKENIZER as AUDIO_DETOKENIZER
+from voxrill.runtime.graph_names import AUDIO_ENCODER as AUDIO_ENCODER
+from voxrill.runtime.graph_names import DECODER as DECODER
+from voxrill.runtime.graph_names import DECODER_PREFILL as DECODER_PREFILL
+from voxrill.runtime.graph_names import DEPTHFORMER as DEPTHFORMER
+from voxrill.runtime.graph_names import MIMI_DECODER as MIMI_DECODER
+from voxrill.runtime.graph_names import TEXT_HEAD as TEXT_HEAD
 
 FORMAT_VERSION = 2
 """2: the KV cache is written in place; bundles of format 1 returned a longer one with every call."""
 EXTERNAL_ABOVE = 64 << 20
 """Bytes of a graph's weights above which they go to a file of their own (protobuf ends at 2 GB)."""
-
-AUDIO_ENCODER = "audio_encoder"
-DECODER = "decoder"
-DECODER_PREFILL = "decoder_prefill"
-TEXT_HEAD = "text_head"
-DEPTHFORMER = "depthformer"
-MIMI_DECODER = "mimi_decoder"
-AUDIO_DETOKENIZER = "audio_detokenizer"
 
 PAST_SEQUENCE, SEQUENCE, TOTAL_SEQUENCE = "past_sequence", "sequence", "total_sequence"
 KV_CAPACITY = "kv_capacity"

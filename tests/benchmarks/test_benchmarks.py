@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,36 @@ def test_a_second_run_keeps_other_groups(measured):
     words = ["--work", str(measured), "--out", str(kept), "--quick", "--threads", "1"]
     run.main([*words, "--only", "prefill", "--bundle", f"pebble={PEBBLE}"])
     assert set(json.loads(kept.read_text(encoding="utf-8"))["groups"]) == {"load", "decode", "speech", "prefill"}
+
+
+def test_two_runs_at_once_keep_each_other_s_figures(tmp_path):
+    path = tmp_path / "results.json"
+    one, other = (run.BenchResults(path, {"quick": True}) for _ in range(2))
+    for results, group in ((one, groups.GROUPS[0]), (other, groups.GROUPS[1])):
+        results.begin(group)
+        results.contenders[group.name] = {}
+        results.save()
+    one.save()
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    wanted = {group.name for group in groups.GROUPS[:2]}
+    assert set(kept["groups"]) == set(kept["contenders"]) == wanted
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_one_run_at_a_time_makes_a_contender(tmp_path):
+    order = []
+
+    def wait_and_note():
+        with contenders.locked(tmp_path):
+            order.append("second")
+
+    with contenders.locked(tmp_path):
+        second = threading.Thread(target=wait_and_note)
+        second.start()
+        second.join(0.2)
+        order.append("first")
+    second.join()
+    assert order == ["first", "second"]
 
 
 def made_up(contender, stage, args, wall, amount=1.0):

@@ -112,3 +112,11 @@ def test_what_it_refuses(cli, bundles, int8, tmp_path):
     (tmp_path / "empty").mkdir()
     cli.refuses("compare", bundles["lfm2.5"], int8, "--audio", "empty", saying="no sound files")
     cli.refuses("compare", bundles["lfm2.5"], int8, "--audio", "nowhere", saying="not a folder")
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(cli, bundles, int8, folder):
+    pytest.importorskip("matplotlib")
+    cli.refuses(
+        *("compare", bundles["lfm2.5"], int8, "--audio", folder, "--plot", "a.bmp"),
+        saying=("a.bmp is not the name of a picture", ".png"),
+    )

@@ -18,6 +18,7 @@ from voxrill.commands.output import check_plot, err, print_columns, print_json
 from voxrill.devices.heat import BASELINE, Sample, Verdict, judge
 from voxrill.devices.processor import processor
 from voxrill.runtime.errors import UsageError
+from voxrill.runtime.picture import save_picture
 from voxrill.runtime.progress import Progress, step_progress
 from voxrill.runtime.upkeep.sustained import sustain
 
@@ -47,7 +48,7 @@ def sustained(
     if minutes is None:
         raise UsageError("there is nothing to measure", "Give --minutes N, or a command: voxrill bench --help")
     if plot is not None:
-        check_plot()
+        check_plot(plot)
     model = open_model(bundle, threads, provider, strict)
     samples: list[Sample] = []
     with step_progress(err, "speaking") as progress, suppress(KeyboardInterrupt):
@@ -150,5 +151,5 @@ def _plot(samples: list[Sample], path: Path) -> None:
         axes.set(ylabel=label, ylim=(0, None))
         axes.grid(alpha=0.3)
     axes.set_xlabel("minutes")
-    figure.savefig(path, dpi=110)
+    save_picture(figure, path)
     err.print(f"wrote {path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from voxrill.runtime.audio.sound_writer import SoundWriter
 from voxrill.runtime.bundle import bundle as bundles
 from voxrill.runtime.errors import needs_extra
 from voxrill.runtime.events import AudioEvent, Result
+from voxrill.runtime.picture import check_picture
 from voxrill.runtime.printable import printable, printable_text, safe_json
 
 
@@ -116,7 +118,13 @@ def file_progress(verb: str, total: int) -> Iterator[bundles.Progress]:
         yield advance
 
 
-def check_plot() -> None:
-    """Raises MissingDependency if there is nothing to plot with."""
+def check_plot(path: Path) -> None:
+    """Refuse a plot that could not be drawn, before the work that it is to show.
+
+    Raises:
+        MissingDependency: there is nothing to draw it with.
+        UsageError: no picture can be written at `path`.
+    """
+    check_picture(path)
     with needs_extra("demo"):
         import matplotlib  # noqa: F401

@@ -20,10 +20,12 @@ from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
 from voxrill.model import load
 from voxrill.quantize.recipe import By, check_block, read_recipe
+from voxrill.runtime.atomic_write import write_text
 from voxrill.runtime.audio.audio_file import as_waveform
 from voxrill.runtime.audio.sound_kinds import SOUND_FILES
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
 from voxrill.runtime.errors import AudioFileError, DataError, UsageError, needs_extra
+from voxrill.runtime.picture import check_picture
 from voxrill.runtime.progress import Progress, step_progress
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def sensitivity(
         stdout.print(_sensitivity_table(found, chosen))
     if out is not None:
         about = f"Chosen by measurement on {bundle.absolute().name}, {len(sounds)} sounds; the rest in 8 bits."
-        out.write_text(as_toml(chosen, about, block), encoding="utf-8")
+        write_text(out, as_toml(chosen, about, block))
         err.print(f"wrote {out}: {len(chosen)} of {len(found)} groups in 4 bits", soft_wrap=True)
 
 
@@ -156,6 +158,8 @@ def compare(
 
         if plot is not None:
             from voxrill.quantize.plot import draw
+
+            check_picture(plot)
     files = _sound_files(audio)[: limit or None]
     sounds = [as_waveform(file) for file in files]
     texts = [file.with_suffix(".txt") for file in files]

@@ -1,0 +1,39 @@
+"""A figure as a picture file, written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voxrill.runtime.atomic_write import atomic_write
+from voxrill.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES = (".png", ".svg", ".pdf")
+"""What can be written, by the end of the file's name."""
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a place where no picture can be written, before the work that it is to show.
+
+    Raises:
+        UsageError: its name ends in something else, or its folder does not exist.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise UsageError(f"{path} is not the name of a picture", f"Give a name that ends in {', '.join(PICTURES)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}", f"Make it first, or give another place for {path.name}")
+
+
+def save_picture(figure: Figure, path: Path, dpi: int = 110) -> None:
+    """Write a figure.
+
+    Raises:
+        UsageError: see `check_picture`.
+        OSError: the file cannot be written.
+    """
+    check_picture(path)
+    with atomic_write(path) as part:
+        figure.savefig(part, dpi=dpi, format=path.suffix[1:].lower())
