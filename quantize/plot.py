@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from voxrill.quantize.compare import Comparison
-from voxrill.runtime.picture import save_picture
+from voxrill.runtime.picture import figure_class, save_picture
 
 PERCENT = 100
 
@@ -22,7 +20,7 @@ def draw(found: Comparison, path: Path) -> None:
         UsageError: the path is not that of a picture.
         OSError: the file cannot be written.
     """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = figure_class("quantize")(figsize=(12, 3.6), layout="constrained")
     graphs, books, ends = figure.subplots(1, 3)
     names = list(found.graphs)
     graphs.barh(names, [max(1 - found.graphs[name]["cosine"], 1e-9) for name in names], color="#4477aa")

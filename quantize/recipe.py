@@ -106,7 +106,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 some = ", ".join(known[graphs[0]][:3])
                 raise DataError(
                     f"the recipe names weights {rule.name!r} of {rule.graph!r}, and there are none",
-                    f"Give names such as: {some}",
+                    f"Names look like: {some}",
                 )
 
 
@@ -134,9 +134,7 @@ def read_recipe(name: str) -> Recipe:
     for rule in recipe.weights:
         check_block(rule.block, f"{path}: block")
         if rule.method != ROUND and rule.bits != 4:
-            raise DataError(
-                f"{path} has method = {rule.method!r} with {rule.bits} bits", "Leave the method out, or give bits = 4"
-            )
+            raise DataError(f"{path} has method = {rule.method!r} with {rule.bits} bits", "Methods are for 4 bits")
     return recipe
 
 

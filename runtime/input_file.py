@@ -5,7 +5,8 @@ In: a path. Out: its content, or a `DataError` that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,10 +36,35 @@ def read_bytes(path: Path, most: int) -> bytes:
         with open(path, "rb") as file:
             content = file.read(most + 1)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "Give a file that is there and readable") from None
+        raise _unreadable(path, error) from None
     if len(content) > most:
         raise DataError(f"{path} is larger than {most / MEGABYTE:g} MB", "Give a smaller file")
     return content
+
+
+def lines_of(path: Path, longest: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers, from 1, each with its line break.
+
+    Args:
+        path: the file.
+        longest: bytes that a line may have.
+
+    Raises:
+        DataError: it cannot be read, or a line has more.
+    """
+    try:
+        with open(path, "rb") as file:
+            for number in count(1):
+                line = file.readline(longest + 1)
+                if not line:
+                    return
+                if len(line) > longest:
+                    raise DataError(
+                        f"{path} line {number} has more than {longest / MEGABYTE:g} MB", "Give lines of a size to read"
+                    )
+                yield number, line
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def read_text(path: Path, most: int) -> str:
@@ -57,6 +83,10 @@ def read_text(path: Path, most: int) -> str:
         raise DataError(
             f"{path} is not text in UTF-8: byte {error.start} is no part of it", "Give a text file in UTF-8"
         ) from None
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read: {error.strerror}", "Give a file that is there and readable")
 
 
 def decoded(decode: Callable[[], Decoded], what: str, remedy: str) -> Decoded:

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import platformdirs
+
 from voxrill.runtime.atomic_write import atomic_write
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg", ".pdf")
 """What can be written, by the end of the file's name."""
+
+
+def figure_class(extra: str) -> type[Figure]:
+    """Matplotlib's figures. What matplotlib keeps for itself, a list of fonts, goes into our own cache.
+
+    Args:
+        extra: what brings matplotlib, to be named where it is missing.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    cache = Path(platformdirs.user_cache_dir("voxrill", appauthor=False)) / "matplotlib"
+    os.environ.setdefault("MPLCONFIGDIR", str(cache))  # read when matplotlib is imported
+    with needs_extra(extra):
+        from matplotlib.figure import Figure
+    return Figure
 
 
 def check_picture(path: Path) -> None:

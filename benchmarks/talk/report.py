@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.talk.asking import AskedTurn, Interruption
 from voxrill.runtime.apps.evaluation.figures import percentile
-from voxrill.runtime.picture import save_picture
+from voxrill.runtime.picture import figure_class, save_picture
 
 SHARES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -141,9 +141,7 @@ def _ms(seconds: float | None) -> str:
 
 def plot(results: Sequence[ProgramResult], path: Path, title: str) -> None:
     """Draw the share of turns that were answered within each wait, a line a program, as a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = figure_class("demo")(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for result in results:
         waits = sorted(1000 * wait for wait in result.waits)

@@ -29,8 +29,12 @@ from voxrill.runtime.audio.sound_kinds import SOUND_FILES
 from voxrill.runtime.bundle.bundle import Bundle, hash_file
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import DataError, UsageError, VoxrillError
+from voxrill.runtime.input_file import lines_of
 from voxrill.runtime.printable import as_unicode
 from voxrill.runtime.version import VERSION
+
+LONGEST_RECORD = 64 << 20
+"""Bytes of a record at most: a sound of many days, with all its segments."""
 
 Record = dict[str, Any]
 """file, sha256, made_with, and either seconds, text and segments, or error."""
@@ -103,19 +107,20 @@ class ResultsFile:
         os.fsync(self._file.fileno())
 
     def _kept(self) -> Iterator[bytes]:
-        with open(self._out, "rb") as lines:
-            for line in lines:
-                if line.endswith(b"\n") and "error" not in (record := self._record(line)):
-                    self._done[record["file"]] = record["sha256"]
-                    yield line
+        for _, line in lines_of(self._out, LONGEST_RECORD):
+            if line.endswith(b"\n") and "error" not in (record := self._record(line)):
+                self._done[record["file"]] = record["sha256"]
+                yield line
 
     def _record(self, line: bytes) -> Record:
         try:
             record = msgspec.json.decode(line)
-            known = record["made_with"] == self._made and {"file", "sha256"} <= set(record)
-        except (msgspec.MsgspecError, KeyError, TypeError):
-            raise DataError(f"{self._out} is no {self._what}", "Give --out another file") from None
-        if not known:
+            named = all(isinstance(record[name], str) for name in ("file", "sha256", "made_with"))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            named = False
+        if not named:
+            raise DataError(f"{self._out} is not a {self._what}", "Give --out another file")
+        if record["made_with"] != self._made:
             raise UsageError(
                 f"{self._out} was made by another Voxrill, bundle or options", "Give --out another file, or delete it"
             )

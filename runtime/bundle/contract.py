@@ -15,7 +15,6 @@ replaces every symbol by a number (`StaticShapes`); there `present.*` holds only
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
 
 import msgspec
 
@@ -47,25 +46,15 @@ SPECIAL_TOKENS = {
 }
 """Special tokens by their role in the templates and end conditions; ids are resolved from the tokenizer."""
 
-Size = int | Annotated[str, msgspec.Meta(max_length=64)]
-
-# A manifest may come from anywhere. These bounds are far beyond every model, and keep what is computed from them small.
-Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 12)]
-Width = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
-Positions = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
-Hertz = Annotated[int, msgspec.Meta(ge=1000, le=768_000)]
-FftLength = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
-LayerType = Annotated[str, msgspec.Meta(pattern="^(conv|full_attention)$")]
-GraphName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
-TensorName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.]{1,100}$")]
+Size = int | str
 
 
-class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TensorSpec(msgspec.Struct, frozen=True):
     """One graph input or output: its name, ONNX dtype name and shape (a string is a symbolic size)."""
 
-    name: TensorName
-    dtype: TensorName
-    shape: Annotated[tuple[Size, ...], msgspec.Meta(max_length=8)]
+    name: str
+    dtype: str
+    shape: tuple[Size, ...]
 
 
 class GraphSpec(msgspec.Struct, frozen=True):
@@ -91,7 +80,7 @@ def is_for_npu(graph: str) -> bool:
     return graph not in (TEXT_HEAD, *FRAME_DECODERS)
 
 
-class StaticShapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StaticShapes(msgspec.Struct, frozen=True):
     """The sizes of the npu flavour: nothing symbolic is left.
 
     mel_frames: log-mel frames the encoder takes (shorter clips are padded); prefill: positions a prefill call takes;
@@ -99,11 +88,11 @@ class StaticShapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefill graphs, ascending.
     """
 
-    mel_frames: Width = 1600
-    prefill: Width = 32
-    context: Width = 1024
-    frames: Count = 1
-    wider_prefill: Annotated[tuple[Width, ...], msgspec.Meta(max_length=16)] = ()
+    mel_frames: int = 1600
+    prefill: int = 32
+    context: int = 1024
+    frames: int = 1
+    wider_prefill: tuple[int, ...] = ()
 
     @property
     def prefills(self) -> dict[str, int]:
@@ -112,55 +101,55 @@ class StaticShapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {DECODER_PREFILL: self.prefill, **wider}
 
 
-class BackboneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BackboneSpec(msgspec.Struct, frozen=True):
     """Sizes of the LFM2 backbone. `layer_types` holds "conv" or "full_attention" for each layer."""
 
-    hidden_size: Width
-    vocab_size: Positions
-    layer_types: Annotated[tuple[LayerType, ...], msgspec.Meta(min_length=1, max_length=1 << 10)]
-    kv_heads: Count
-    head_dim: Count
-    conv_cache: Count
-    max_positions: Positions
+    hidden_size: int
+    vocab_size: int
+    layer_types: tuple[str, ...]
+    kv_heads: int
+    head_dim: int
+    conv_cache: int
+    max_positions: int
 
 
-class EncoderSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EncoderSpec(msgspec.Struct, frozen=True):
     """Sizes of the audio encoder: log-mel frames per embedding (8 frames of 10 ms: one embedding per 80 ms)."""
 
-    subsampling: Count
+    subsampling: int
 
 
-class AudioCodesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AudioCodesSpec(msgspec.Struct, frozen=True):
     """The audio vocabulary: a frame is `codebooks` codes; code `end_of_audio` in codebook 0 ends the audio."""
 
-    codebooks: Count
-    vocab_size: Width
-    end_of_audio: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+    codebooks: int
+    vocab_size: int
+    end_of_audio: int
 
 
-class CodecSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CodecSpec(msgspec.Struct, frozen=True):
     """The codec that turns frames into sound.
 
     graph: which graph decodes; sample_rate in Hz; frame_samples: samples of one frame; state: the graph's streaming
     state. n_fft and hop (samples) are 0 where the graph returns sound instead of STFT features.
     """
 
-    graph: GraphName
-    sample_rate: Hertz
-    frame_samples: Width
-    state: Annotated[tuple[TensorSpec, ...], msgspec.Meta(max_length=1 << 10)]
-    n_fft: FftLength = 0
-    hop: FftLength = 0
+    graph: str
+    sample_rate: int
+    frame_samples: int
+    state: tuple[TensorSpec, ...]
+    n_fft: int = 0
+    hop: int = 0
 
 
-class InterleaveSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InterleaveSpec(msgspec.Struct, frozen=True):
     """The interleaved pattern: so many text tokens, then so many audio frames, in turn."""
 
-    text: Count
-    audio: Count
+    text: int
+    audio: int
 
 
-class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelSpec(msgspec.Struct, frozen=True):
     """Everything the runtime must know of one model's architecture."""
 
     backbone: BackboneSpec

@@ -19,7 +19,8 @@ from tests.commands.test_transcribe_commands import lines_of_json, started, wait
 from tests.places import ROOT
 from tests.signals import SAMPLE_RATE, speech_like
 from tests.talking import CLIPS, HELD_OUT, SPOKEN
-from voxrill.runtime.apps.evaluation.figures import figure_of, percentiles
+from voxrill.runtime.apps.evaluation.charts import share_chart, wait_chart
+from voxrill.runtime.apps.evaluation.figures import Figure, Row, figure_of, percentiles
 from voxrill.runtime.apps.evaluation.items import Item
 from voxrill.runtime.apps.evaluation.page import marked
 from voxrill.runtime.apps.evaluation.peers import read_peer
@@ -29,6 +30,7 @@ from voxrill.runtime.apps.evaluation.tasks import Hearing
 from voxrill.runtime.apps.evaluation.voicebench import SUBSETS, chooses, contains, reasons, refuses
 from voxrill.runtime.apps.evaluation.words import normaliser, word_errors
 from voxrill.runtime.errors import DataError, MissingDependency, UsageError
+from voxrill.runtime.printable import printable
 
 pytest.importorskip("jiwer", reason="the eval extra is not installed")
 pytest.importorskip("whisper_normalizer", reason="the eval extra is not installed")
@@ -123,8 +125,8 @@ def test_a_long_sound_is_heard_in_segments(here, pebble):
     ("command", "name", "text", "says"),
     [
         ("asr", "m.jsonl", "", ("m.jsonl holds nothing", "docs/evaluation.md")),
-        ("asr", "m.jsonl", "hello\n", ("m.jsonl line 1 is no JSON", "JSON Lines")),
-        ("asr", "m.jsonl", "[1]\n", ("m.jsonl line 1 is no JSON object", "id")),
+        ("asr", "m.jsonl", "hello\n", ("m.jsonl line 1 cannot be read", "JSON Lines")),
+        ("asr", "m.jsonl", "[1]\n", ("m.jsonl line 1 is not a JSON object", "id")),
         ("asr", "m.jsonl", '{"text": "a"}\n', ("line 1 names no sound", "audio_filepath")),
         ("asr", "m.jsonl", '{"audio_filepath": "a.wav"}\n', ("line 1 names no words", "text")),
         ("asr", "m.jsonl", '{"audio_filepath": "a.wav", "text": 3}\n', ("text is no text",)),
@@ -155,7 +157,7 @@ def test_a_sound_without_words_is_refused(cli, recordings):
     ("options", "says"),
     [
         (("--peer", "whisper"), "--peer is 'whisper'"),
-        (("--peer", "whisper=none.jsonl"), "cannot read none.jsonl"),
+        (("--peer", "whisper=none.jsonl"), "none.jsonl cannot be read"),
         (("--normaliser", "german"), "there is no normaliser 'german'"),
         (("--report", "none/a.html"), "there is no folder none"),
         (("-o", "none/a.jsonl"), "there is no folder none"),
@@ -170,6 +172,27 @@ def test_without_the_extra_its_name_is_said(cli, recordings, monkeypatch):
     monkeypatch.setitem(sys.modules, "whisper_normalizer.basic", None)
     ran = cli("eval", "asr", "--data", "recordings")
     assert ran.status == 2 and 'pip install "voxrill[eval]"' in ran.err
+
+
+def test_a_report_without_matplotlib_is_refused_before_the_work(cli, recordings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    ran = cli("eval", "asr", "--data", "recordings", "--report", "r.html", "-o", "r.jsonl")
+    assert ran.status == 2 and 'matplotlib is not installed. Run: pip install "voxrill[eval]"' in ran.err
+    assert not Path("r.jsonl").exists() and not Path("r.html").exists()
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "<text>&", "a\x1b[2J\nb", "水", "two words " * 30, "_" * 300])
+def test_any_name_is_drawn_as_it_is(name):
+    pytest.importorskip("matplotlib")
+    row = Row(name, "$x", 3, 3, {"WER": Figure(0.5, 0.25, 0.75), "none": Figure(0.0, 0.0, 0.0)}, {}, {}, None)
+    for svg in (share_chart([row, row], "WER"), share_chart([row], "none"), wait_chart({name: [0.1, 0.2], "b": []})):
+        page = Page()
+        page.feed(svg)
+        assert (
+            svg.startswith("<svg")
+            and svg.count("<svg") == 1
+            and (printable(name)[:30] in page.text or "[...]" in page.text)
+        )
 
 
 # Scores
@@ -298,7 +321,7 @@ def test_results_made_otherwise_are_refused(cli, recordings):
     assert ran.status == 2 and "another Voxrill, bundle or options" in ran.err
     Path("r.jsonl").write_text("my own notes\n")
     ran = cli("eval", "asr", "--data", "recordings", "-o", "r.jsonl")
-    assert ran.status == 2 and "r.jsonl is no list of results" in ran.err
+    assert ran.status == 2 and "r.jsonl is not a list of results" in ran.err
     assert Path("r.jsonl").read_text() == "my own notes\n"
 
 
@@ -648,7 +671,7 @@ def test_the_report(cli, recordings):
     page = Page()
     page.feed(Path("r.html").read_text())
     assert not {"script", "b", "i", "link", "img"} & set(page.tags) and page.fetched == []
-    assert {"svg", "table", "del", "ins"} <= set(page.tags)
+    assert {"svg", "table", "del", "ins"} <= set(page.tags) and page.tags.count("svg") == 3
     assert "<i>peer" in page.text and "alert('x')" in page.text and "prefers-color-scheme: dark" in page.text
 
 

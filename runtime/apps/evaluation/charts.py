@@ -1,82 +1,120 @@
-"""Charts as inline SVG, in the page's own colours: shares with their intervals, and how many answers took how long.
+"""Charts as inline SVG: shares with their intervals, and how many answers took how long.
 
-In: rows, seconds. Out: SVG text.
+In: rows, seconds. Out: SVG text. Its lines are grey on a clear ground, for light pages and dark ones; the page gives
+the words their colour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
+from io import StringIO
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 from voxrill.runtime.apps.evaluation.figures import Figure, Row
+from voxrill.runtime.picture import figure_class
+from voxrill.runtime.printable import printable
 
-WIDTH, NAMES, BAR = 720, 220, 26
-"""Pixels: of a chart, of the names to its left, and of a bar with the space below it."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-HEIGHT = 260
-"""Pixels of the chart of times."""
+WIDTH = 7.5
+"""Inches, of which a page shows 96 pixels each."""
 
-COLOURS = 5
-"""Variables --c0 to --c4 of the page's style."""
+BAR, TITLE, TIMES = 0.28, 0.5, 3.0
+"""Inches: height of a bar, of what is below all bars, and of the chart of times."""
+
+COLOURS = ("#1f6fd6", "#d2691e", "#2f8f4e", "#8a4fc9", "#b0304f")
+"""One for each contestant, seen on light and dark ground."""
+
+LONGEST_NAME = 40
+"""Characters of a name in a chart; the table has all of it."""
+
+GREY = "#7f8794"
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # words stay words: they can be searched, and the page colours them
+    "text.parse_math": False,  # a name with two dollar signs is not a formula
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+}
 
 
 def share_chart(rows: Sequence[Row], name: str) -> str:
     """A bar for each row that has the figure, with a whisker over its interval."""
     shown = [(row, row.figures[name]) for row in rows if name in row.figures]
-    most = max(max(figure.high for _, figure in shown), 0.01)
-    colours = {contestant: number for number, contestant in enumerate(dict.fromkeys(row.name for row in rows))}
-    bars = [
-        _bar(number * BAR, " ".join(filter(None, (row.name, row.group))), figure, most, _colour(colours[row.name]))
-        for number, (row, figure) in enumerate(shown)
-    ]
-    return _svg(len(shown) * BAR, name, bars)
+    colours = _colours([row.name for row in rows])
+    with _drawn(TITLE + BAR * len(shown), name) as (axes, svg):
+        places = range(len(shown))
+        found = [figure for _, figure in shown]
+        axes.barh(
+            places,
+            [100 * figure.value for figure in found],
+            xerr=[[100 * _below(one) for one in found], [100 * _above(one) for one in found]],
+            color=[colours[row.name] for row, _ in shown],
+            ecolor=GREY,
+            capsize=3,
+        )
+        for place, figure in zip(places, found, strict=True):
+            share, at = f"{100 * figure.value:.1f} %", (100 * figure.high, place)
+            axes.annotate(share, at, xytext=(6, 0), textcoords="offset points", va="center")
+        axes.set_yticks(places, [_shown(f"{row.name} {row.group}") for row, _ in shown])
+        axes.set_xlim(0, max(1.0, *(115 * figure.high for figure in found)))
+        axes.set_xlabel("%")
+        axes.invert_yaxis()
+    return svg.getvalue()
 
 
 def wait_chart(waits: Mapping[str, Sequence[float]]) -> str:
     """For each contestant whose times are known: the share of its answers that were whole within a time."""
-    longest = max(max(times, default=0.0) for times in waits.values()) or 1.0
-    parts = []
-    for number, (name, times) in enumerate(waits.items()):
-        if times:
-            parts.append(_line(sorted(times), longest, _colour(number)))
-            parts.append(f'<text x="8" y="{20 + 18 * number}" style="fill:{_colour(number)}">{escape(name)}</text>')
-    floor = HEIGHT - 20
-    parts += [
-        f'<line x1="{NAMES}" x2="{WIDTH}" y1="{y}" y2="{y}" stroke="var(--line)"/>' for y in (10, floor // 2 + 5, floor)
-    ]
-    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        x = NAMES + share * (WIDTH - NAMES)
-        parts.append(f'<text x="{x}" y="{HEIGHT - 4}" text-anchor="{anchor}">{1000 * share * longest:.0f} ms</text>')
-    return _svg(HEIGHT, "share of answers by time", parts)
+    colours = _colours(list(waits))
+    with _drawn(TIMES, "share of answers by time") as (axes, svg):
+        for name, times in waits.items():
+            if times:
+                within = [1000 * seconds for seconds in sorted(times)]
+                shares = [100 * number / len(within) for number in range(1, len(within) + 1)]
+                axes.step([0, *within], [0, *shares], where="post", color=colours[name], label=_shown(name))
+        axes.set(xlabel="ms", ylabel="answers, %", ylim=(0, 102))
+        axes.set_xlim(left=0)
+        axes.legend(frameon=False)
+    return svg.getvalue()
 
 
-def _bar(y: float, name: str, figure: Figure, most: float, colour: str) -> str:
-    room = WIDTH - NAMES - 70
-    value, low, high = (NAMES + room * part / most for part in (figure.value, figure.low, figure.high))
-    middle = y + (BAR - 6) / 2
-    return (
-        f'<text x="{NAMES - 8}" y="{middle + 4}" text-anchor="end">{escape(name)}</text>'
-        f'<rect x="{NAMES}" y="{y}" width="{value - NAMES:.1f}" height="{BAR - 6}" fill="{colour}" opacity="0.75"/>'
-        f'<path d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 5}v10M{high:.1f} {middle - 5}v10" '
-        f'stroke="var(--ink)" fill="none"/>'
-        f'<text x="{high + 8:.1f}" y="{middle + 4}">{100 * figure.value:.1f} %</text>'
-    )
+@contextmanager
+def _drawn(height: float, label: str) -> Iterator[tuple[Axes, StringIO]]:
+    """Axes to draw on in the `with` block; what is drawn is in the text afterwards, as SVG."""
+    figure = figure_class("eval")
+    from matplotlib import rc_context
+
+    svg = StringIO()
+    with rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that matplotlib's own font lacks; the reader's has it
+        drawing = figure(figsize=(WIDTH, height), layout="constrained")
+        yield drawing.subplots(), svg
+        whole = StringIO()
+        drawing.savefig(whole, format="svg", transparent=True, metadata={"Date": None})
+    text = whole.getvalue()
+    # What stands before the tag is a declaration of XML, which HTML does not have.
+    svg.write(text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))
 
 
-def _line(times: Sequence[float], longest: float, colour: str) -> str:
-    floor, width = HEIGHT - 20, WIDTH - NAMES
-    path = f"M{NAMES} {floor}"
-    for number, seconds in enumerate(times, 1):
-        path += f"H{NAMES + width * seconds / longest:.1f}V{floor - (floor - 10) * number / len(times):.1f}"
-    return f'<path d="{path}H{WIDTH}" stroke="{colour}" stroke-width="2" fill="none"/>'
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(dict.fromkeys(names))}
 
 
-def _colour(number: int) -> str:
-    return f"var(--c{number % COLOURS})"
+def _shown(name: str) -> str:
+    return shorten(printable(name.strip()), LONGEST_NAME)
 
 
-def _svg(height: int, label: str, parts: Sequence[str]) -> str:
-    box = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
+def _below(figure: Figure) -> float:
+    return max(0.0, figure.value - figure.low)
+
+
+def _above(figure: Figure) -> float:
+    return max(0.0, figure.high - figure.value)

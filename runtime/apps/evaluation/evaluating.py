@@ -15,7 +15,7 @@ from voxrill.runtime.apps.evaluation.items import Item
 from voxrill.runtime.apps.evaluation.judges import Judge, judge_named
 from voxrill.runtime.apps.evaluation.peers import read_peer
 from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
-from voxrill.runtime.apps.evaluation.recordings import read_recordings
+from voxrill.runtime.apps.evaluation.recordings import file_name, read_recordings
 from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tasks import Chatting, Hearing, ModelKeywords, Speaking, VoiceBench, judged_file
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench
@@ -23,7 +23,8 @@ from voxrill.runtime.apps.evaluation.words import Normaliser, normaliser
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.options import check_keywords
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import DataError, UsageError
+from voxrill.runtime.printable import as_unicode
 from voxrill.runtime.progress import Progress, no_progress
 
 TaskName = Literal["asr", "tts", "chat", "voicebench"]
@@ -110,9 +111,10 @@ def tts(
     if not judged and sounds is None:
         raise UsageError("nobody would hear what is said", "Give a --judge, or keep the sounds: --sounds FOLDER")
     if sounds is not None:
+        _check_names(items)
         sounds.mkdir(parents=True, exist_ok=True)
     task = Speaking("tts", model, *_common(items, wish), hears, judged, voice, sounds)
-    made = _evaluation(task, wish, {"judge": named, "voice": voice, "sounds": sounds and str(sounds)}, hears)
+    made = _evaluation(task, wish, {"judge": named, "voice": voice, "sounds": sounds and as_unicode(sounds)}, hears)
     if judge_file is not None:
         made.heard = read_peer(f"judge={judge_file}", items, task.normalise).outcomes
     return made
@@ -190,6 +192,15 @@ def _evaluation(
     if len(set(names)) < len(names):
         raise UsageError(f"two rows would have one name: {', '.join(names)}", "Give each --peer a name of its own")
     return Evaluation(task, name, wish.normaliser, settings, peers, wish.out, progress=wish.progress)
+
+
+def _check_names(items: Sequence[Item]) -> None:
+    """Refuse items whose sounds would overwrite each other."""
+    names: dict[str, str] = {}
+    for item in items:
+        other = names.setdefault(file_name(item.id).casefold(), item.id)
+        if other != item.id:
+            raise DataError(f"{item.id} and {other} would be one file: {file_name(item.id)}.wav", "Give other ids")
 
 
 def _output(name: str) -> Output:

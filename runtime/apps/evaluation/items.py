@@ -13,8 +13,15 @@ from typing import Any
 import msgspec
 
 from voxrill.runtime.errors import DataError
+from voxrill.runtime.input_file import decoded, lines_of
 
 Fields = dict[str, Any]
+
+LONGEST_LINE = 4 << 20
+"""Bytes of a line of JSON Lines at most: a transcript of a week."""
+
+LONGEST = 1e9
+"""Seconds that a number in the data may say: 30 years."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +66,9 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, Fields]]:
     Raises:
         DataError: it cannot be read, or a line is no JSON object.
     """
-    try:
-        with open(file, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, _object(line, f"{file} line {number}")
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}", "Check the path") from None
+    for number, line in lines_of(file, LONGEST_LINE):
+        if line.strip():
+            yield number, _object(line, f"{file} line {number}")
 
 
 def text_of(fields: Fields, names: tuple[str, ...], where: str) -> str | None:
@@ -96,10 +99,10 @@ def number_of(fields: Fields, names: tuple[str, ...], where: str) -> float | Non
     """
     for name in names:
         value = fields.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST:
             return float(value)
         if value is not None:
-            raise DataError(f"{where}: {name} is {value!r}", "Give seconds as a number, from 0")
+            raise DataError(f"{where}: {name} is {value!r}", "Give seconds as a number from 0 to a thousand million")
     return None
 
 
@@ -122,10 +125,7 @@ def check_items(items: list[Item], data: Path) -> list[Item]:
 
 
 def _object(line: bytes, where: str) -> Fields:
-    try:
-        found = msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise DataError(f"{where} is no JSON: {error}", "Give JSON Lines, an object a line, in UTF-8") from None
+    found = decoded(lambda: msgspec.json.decode(line), where, "Give JSON Lines, an object a line, in UTF-8")
     if not isinstance(found, dict):
-        raise DataError(f"{where} is no JSON object", 'Give a line such as {"id": "a", "text": "hello"}')
+        raise DataError(f"{where} is not a JSON object", 'Give a line such as {"id": "a", "text": "hello"}')
     return found

@@ -19,6 +19,7 @@ from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tables import CAPTION, cells_of, heads_of
 from voxrill.runtime.apps.evaluation.tasks import WER, EvaluationTask
 from voxrill.runtime.atomic_write import atomic_write
+from voxrill.runtime.printable import as_unicode
 from voxrill.runtime.version import VERSION
 
 WORST = 30
@@ -26,9 +27,9 @@ WORST = 30
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2129; --paper: #fff; --line: #d5dae2; --soft: #5c6675;
-  --bad: #fbdcdc; --good: #d9f2df; --c0: #1f6fd6; --c1: #d2691e; --c2: #2f8f4e; --c3: #8a4fc9; --c4: #b0304f; }
+  --bad: #fbdcdc; --good: #d9f2df; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --paper: #14171c; --line: #363d48; --soft: #9aa5b4;
-  --bad: #5a2328; --good: #1d4a2b; --c0: #6fa8f5; --c1: #f0985a; --c2: #6fcf8e; --c3: #bd92f0; --c4: #f08aa0; } }
+  --bad: #5a2328; --good: #1d4a2b; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
   max-width: 72rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -37,7 +38,7 @@ table { border-collapse: collapse; } td, th { border-bottom: 1px solid var(--lin
   text-align: right; vertical-align: top; } td:first-child, th:first-child, .text th, .text td { text-align: left; }
 .figures td { white-space: nowrap; }
 del { background: var(--bad); } ins { background: var(--good); text-decoration: none; }
-svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
+svg { max-width: 100%; height: auto; } svg text { fill: var(--ink) !important; }
 """
 
 
@@ -45,6 +46,7 @@ def write_page(file: Path, evaluation: Evaluation, data: Path) -> None:
     """Write the page; it appears when it is whole.
 
     Raises:
+        MissingDependency: there is nothing to draw its charts with.
         OSError: it cannot be written.
     """
     with atomic_write(file) as part:
@@ -54,7 +56,7 @@ def write_page(file: Path, evaluation: Evaluation, data: Path) -> None:
 def page(evaluation: Evaluation, data: Path) -> str:
     """The page."""
     task, rows = evaluation.task, evaluation.rows
-    title = escape(f"{task.name}: {data}")
+    title = escape(f"{task.name}: {as_unicode(data)}")
     parts = [
         f"<h1>{title}</h1>",
         f'<p class="soft">{escape(_about(evaluation))}</p>',

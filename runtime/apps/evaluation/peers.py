@@ -98,6 +98,8 @@ def _outcome(
     text, sound = text_of(fields, TEXTS, where), text_of(fields, SOUND, where)
     length = number_of(fields, ("audio_seconds", "duration"), where)
     if text is None and sound is not None and judge is not None:
+        if not (folder / sound).is_file():
+            raise DataError(f"{where} names {folder / sound}, which is not a file", "Paths begin in the file's folder")
         text, length = judge(folder / sound)
     if text is None and sound is not None:
         raise DataError(f"{where} names a sound that nobody hears", "Give a --judge, or the text that was heard in it")

@@ -10,9 +10,13 @@ from pathlib import Path
 from voxrill.runtime.apps.evaluation.items import Fields, Item, check_items, name_of, read_json_lines, text_of
 from voxrill.runtime.apps.evaluation.recordings import AUDIO, WORDS, manifest_of
 from voxrill.runtime.errors import DataError
+from voxrill.runtime.input_file import read_text
 
 PROMPT = ("prompt", "question")
 """What a line may call the words of its question."""
+
+LARGEST_TEXTS = 64 << 20
+"""Bytes of a file of texts at most."""
 
 ANSWER = ("reference", "answer", "reply", "output")
 """What a line may call the right answer."""
@@ -83,9 +87,4 @@ def _named(number: int, fields: Fields, data: Path) -> tuple[str, str]:
 
 
 def _lines(data: Path) -> list[str]:
-    try:
-        return data.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {data}: {error.strerror}", "Check --data") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{data} is no text in UTF-8", "Give a line for each text, or JSON Lines") from None
+    return read_text(data, LARGEST_TEXTS).splitlines()

@@ -17,6 +17,7 @@ from pathlib import Path
 from voxrill.runtime.apps.batch import sound_files
 from voxrill.runtime.apps.evaluation.items import Item, check_items, name_of, number_of, read_json_lines, text_of
 from voxrill.runtime.errors import DataError
+from voxrill.runtime.input_file import read_text
 from voxrill.runtime.printable import as_unicode
 
 MANIFESTS = ("manifest.jsonl", "manifest.json", "metadata.jsonl")
@@ -25,8 +26,20 @@ MANIFESTS = ("manifest.jsonl", "manifest.json", "metadata.jsonl")
 AUDIO = ("audio_filepath", "file_name", "audio")
 """What a line may call its sound."""
 
+LONGEST_NAME = 200
+"""Bytes of a file's name that we make: systems take 255, endings included."""
+
+LARGEST_WORDS = 16 << 20
+"""Bytes of a file of transcripts at most; LibriSpeech's have some 10 kB."""
+
 WORDS = ("text", "sentence", "normalized_text", "transcript", "transcription")
 """What a line may call its words: as the Open ASR leaderboard has it."""
+
+
+def file_name(name: str) -> str:
+    """A name as that of a file: letters, digits, `-`, `_` and dots within it stay; at most 200 bytes."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).strip(".")
+    return plain.encode()[:LONGEST_NAME].decode(errors="ignore") or "_"
 
 
 def read_recordings(data: Path) -> list[Item]:
@@ -89,7 +102,4 @@ def _listed(file: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise DataError(f"{file} is no text in UTF-8", "Save it as UTF-8") from None
+    return read_text(file, LARGEST_WORDS)

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from voxrill.runtime.apps.evaluation.items import Item, Outcome, read_json_lines
 from voxrill.runtime.apps.evaluation.peers import Peer
 from voxrill.runtime.apps.evaluation.tasks import EvaluationTask
 from voxrill.runtime.bundle.bundle import hash_file
-from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.errors import DataError, VoxrillError
+from voxrill.runtime.input_file import decoded
 from voxrill.runtime.progress import Progress, no_progress
 
 
@@ -95,7 +97,13 @@ class Evaluation:
 
     def _take_over(self, out: Path, done: Sequence[Item]) -> None:
         """Have the outcomes of an earlier run; of an item that changed since, the last one counts."""
-        found = {fields["id"]: msgspec.convert(fields, Outcome) for _, fields in read_json_lines(out)}
+        found: dict[str, Outcome] = {}
+        for number, fields in read_json_lines(out):
+            outcome = decoded(partial(msgspec.convert, fields, Outcome), f"{out} line {number}", "Give another --out")
+            found[outcome.id] = outcome
+        missing = [item.id for item in done if item.id not in found]
+        if missing:
+            raise DataError(f"{out} says that {missing[0]} was answered, and has no answer", "Give another --out")
         self.found_before = len(done)
         self._outcomes.update((item.id, found[item.id]) for item in done)
 

@@ -15,6 +15,7 @@ from typing import TypedDict
 
 from voxrill.runtime.apps.evaluation.items import Item, Outcome
 from voxrill.runtime.apps.evaluation.judges import Judge
+from voxrill.runtime.apps.evaluation.recordings import file_name
 from voxrill.runtime.apps.evaluation.voicebench import SUBSETS
 from voxrill.runtime.apps.evaluation.words import Normaliser, word_errors
 from voxrill.runtime.apps.transcript import SegmentEvent
@@ -125,7 +126,7 @@ class Speaking(EvaluationTask):
         """What the judge hears, outside the time."""
         result = self.model.speak(item.prompt, voice=self.voice, **self.options).result
         if self.folder is not None:
-            write_sound(self.folder / f"{_file_name(item.id)}.wav", result.samples, result.sample_rate)
+            write_sound(self.folder / f"{file_name(item.id)}.wav", result.samples, result.sample_rate)
         heard = self.judge(result.samples, result.sample_rate) if self.judge else ""
         return Outcome(
             id=item.id,
@@ -238,8 +239,3 @@ def _answered(item: Item, result: Result, heard: str | None = None) -> Outcome:
         first=result.first_text if result.first_audio is None else result.first_audio,
         audio_seconds=result.audio_seconds or None,
     )
-
-
-def _file_name(name: str) -> str:
-    """An item's name as that of a file: letters, digits, `-`, `_` and dots within stay."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).strip(".") or "_"

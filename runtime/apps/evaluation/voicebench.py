@@ -21,7 +21,7 @@ import msgspec
 
 from voxrill.runtime.apps.evaluation.items import Item, Outcome, check_items, read_json_lines
 from voxrill.runtime.apps.evaluation.prompts import question_of
-from voxrill.runtime.apps.evaluation.recordings import MANIFESTS
+from voxrill.runtime.apps.evaluation.recordings import MANIFESTS, file_name
 from voxrill.runtime.apps.evaluation.words import Normaliser
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.errors import DataError, UsageError
@@ -53,10 +53,10 @@ _OPENING = re.compile(r"\W*(?:option |choice |answer )?\(?([a-d])(?:[).:,\]*\s\"
 """An answer that begins with its letter, or is nothing else; "a" as a word is not one, see `_letter`."""
 
 _STATED = re.compile(
-    r"(?:answer|option|choice|choose|select|pick|sentence|order)(?: (?:is|would be|should be|be))*\W*"
-    r"(?:option |choice |sentence )?\W*\b([a-d])\b(?=\W|$)(?! \w+ly\b)"
+    r"(?:answer|option|choice|choose|select|pick|sentence|order)(?: (?:is|would be|should be|be))*\W*+"
+    r"(?:option |choice |sentence )?\W*+\b([a-d])\b(?=\W|$)(?! \w+ly\b)"
 )
-"""An answer that says which letter it is."""
+"""An answer that says which letter it is. Possessive, since a line of full stops could else be divided in many ways."""
 
 _YES = re.compile(r"\b(?:yes|true|plausible|correct|possible|do return|does return|tells the truth)\b")
 _NO = re.compile(
@@ -137,7 +137,7 @@ def write_responses(
         groups.setdefault(item.group, []).append(item)
     written = []
     for group, members in groups.items():
-        path = folder / f"{name}-{group.replace('/', '-')}-{modality}.jsonl"
+        path = folder / f"{file_name(name)}-{group.replace('/', '-')}-{modality}.jsonl"
         with atomic_write(path) as part:
             part.write_bytes(b"".join(_response(item, outcomes) for item in members))
         written.append(path)

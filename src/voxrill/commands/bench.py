@@ -18,7 +18,7 @@ from voxrill.commands.output import check_plot, err, print_columns, print_json
 from voxrill.devices.heat import BASELINE, Sample, Verdict, judge
 from voxrill.devices.processor import processor
 from voxrill.runtime.errors import UsageError
-from voxrill.runtime.picture import save_picture
+from voxrill.runtime.picture import figure_class, save_picture
 from voxrill.runtime.progress import Progress, step_progress
 from voxrill.runtime.upkeep.sustained import sustain
 
@@ -136,9 +136,7 @@ def _ghz(samples: list[Sample]) -> str:
 
 def _plot(samples: list[Sample], path: Path) -> None:
     """Draw rate, temperature and clock over time, as far as they are known."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = figure_class("demo")(figsize=(9, 6), layout="constrained")
     curves = (
         ("sound a second, s", [sample.rate for sample in samples]),
         ("°C", [sample.celsius for sample in samples]),

@@ -37,6 +37,7 @@ from voxrill.runtime.apps.evaluation.tables import CAPTION, table
 from voxrill.runtime.apps.evaluation.tasks import ModelKeywords
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench, unscored, write_responses
 from voxrill.runtime.errors import UsageError
+from voxrill.runtime.picture import figure_class
 from voxrill.runtime.progress import step_progress
 
 DataOption = Annotated[Path, typer.Option("--data", help="File or folder; docs/evaluation.md says what it may hold.")]
@@ -208,6 +209,8 @@ def _run(evaluation: Evaluation, data: Path, shown: Shown) -> None:
     for file in (evaluation.out, shown.report):
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"there is no folder {file.parent}", "Make it, or give another one")
+    if shown.report is not None:
+        figure_class("eval")  # refused before the answers take their hours
     for peer in evaluation.peers:
         if peer.others:
             err.print(f"{peer.name}: {peer.others} of its lines answer nothing in the data", style="yellow")

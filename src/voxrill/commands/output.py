@@ -17,9 +17,8 @@ from rich.text import Text
 from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.audio.sound_writer import SoundWriter
 from voxrill.runtime.bundle import bundle as bundles
-from voxrill.runtime.errors import needs_extra
 from voxrill.runtime.events import AudioEvent, Result
-from voxrill.runtime.picture import check_picture
+from voxrill.runtime.picture import check_picture, figure_class
 from voxrill.runtime.printable import printable, printable_text, safe_json
 
 
@@ -126,5 +125,4 @@ def check_plot(path: Path) -> None:
         UsageError: no picture can be written at `path`.
     """
     check_picture(path)
-    with needs_extra("demo"):
-        import matplotlib  # noqa: F401
+    figure_class("demo")
