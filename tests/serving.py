@@ -61,10 +61,13 @@ class Serving:
 
 @contextmanager
 def serving(
-    limits: Limits = Limits(), admission: Admission = Admission(), wyoming: Wyoming = Wyoming()
+    limits: Limits = Limits(),
+    admission: Admission = Admission(),
+    wyoming: Wyoming = Wyoming(),
+    model: voxrill.Model | None = None,
 ) -> Iterator[Serving]:
-    """A server until the block ends."""
-    model = voxrill.load(threads=1)
+    """A server of a model (the built-in one, if none is given) until the block ends."""
+    model = model or voxrill.load(threads=1)
     listening = Address("127.0.0.1", 0).bind()
     settings = config(model, limits, admission, wyoming)
     server = uvicorn.Server(settings)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.runtime.bundle.contract import SPECIAL_TOKENS, InterleaveSpec, ModelSpec
+from voxrill.runtime.bundle.contract import InterleaveSpec, ModelSpec
 from voxrill.runtime.bundle.embedding_table import EmbeddingTable
 from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.audio_encoder import AudioEncoder
@@ -124,7 +124,7 @@ class Context:
         self._waiting: list[Floats] = []
         self._hidden: Floats | None = None
         self.pieces: list[Piece] = []
-        self.add_text(SPECIAL_TOKENS["start"])
+        self.add_tokens(parts.tokenizer.start)
 
     @property
     def ids(self) -> dict[str, int]:
@@ -152,7 +152,7 @@ class Context:
         return np.concatenate(self._waiting)
 
     def add_text(self, text: str) -> None:
-        """Append text; special tokens written in it count as such."""
+        """Append text. Nothing that is written in it becomes a special token."""
         self.add_tokens(self._parts.tokenizer.encode(text))
 
     def add_tokens(self, ids: list[int]) -> None:
@@ -185,12 +185,12 @@ class Context:
         self.close_turn()
 
     def open_turn(self, role: str) -> None:
-        """Begin what `role` says."""
-        self.add_text(f"{SPECIAL_TOKENS['im_start']}{role}\n")
+        """Begin what `role`, one of `ROLES`, says."""
+        self.add_tokens(self._parts.tokenizer.openings[role])
 
     def close_turn(self) -> None:
         """End what the open turn's role says."""
-        self.add_text(f"{SPECIAL_TOKENS['im_end']}\n")
+        self.add_tokens(self._parts.tokenizer.closing)
 
     def advance(self) -> Floats:
         """Take in all that waits; the hidden state (hidden,) after it.

@@ -1,10 +1,14 @@
 """Text to token ids and back, and the special tokens by name.
 
 In: a bundle's `tokenizer.json`. Ids are never written down in code: they are looked up by the names in `contract`.
+Text comes from outside: users, networks, documents. No text gives a special token, or it could end its turn and speak
+in another role. The turns' own marks are ready-made here, from the contract alone.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer as _Tokenizer
@@ -13,9 +17,14 @@ from tokenizers.decoders import DecodeStream
 from voxrill.runtime.bundle.contract import SPECIAL_TOKENS
 from voxrill.runtime.errors import BundleError, UnknownText, UsageError
 
+ROLES = ("system", "user", "assistant")
+
+_MARK = re.compile(r"<\|.+\|>", re.DOTALL)
+"""A token that means something beside what it spells, whether the tokenizer calls it special or not."""
+
 
 class Tokenizer:
-    """The model's tokenizer.
+    """The model's tokenizer. `start`, `openings` (by role) and `closing`: the marks of a conversation's turns, as ids.
 
     Raises:
         BundleError: the file is missing or unreadable, or lacks a special token (the message names it).
@@ -34,9 +43,19 @@ class Tokenizer:
             if token_id is None:
                 raise BundleError(f"{path} has no token {token}", "This tokenizer is not an LFM2-Audio model's")
             self.ids[role] = token_id
+        self._special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        self.start = self._matched(SPECIAL_TOKENS["start"])
+        self.openings = {role: self._matched(f"{SPECIAL_TOKENS['im_start']}{role}\n") for role in ROLES}
+        self.closing = self._matched(f"{SPECIAL_TOKENS['im_end']}\n")
+        self._tokenizer.encode_special_tokens = True  # from here on, what is written like one is taken for text
+
+    def _matched(self, template: str) -> list[int]:
+        """The ids of a template as the reference has them: special tokens in it are matched."""
+        ids: list[int] = self._tokenizer.encode(template, add_special_tokens=False).ids
+        return ids
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; special tokens written out in it are recognised, none are added.
+        """Token ids of `text`, none of them special, whatever is written in it.
 
         Raises:
             UsageError: it holds lone surrogates, as Python makes of bytes that are not UTF-8.
@@ -46,13 +65,27 @@ class Tokenizer:
             raise UsageError("the text holds bytes that are not UTF-8", "Give it in UTF-8")
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         ids: list[int] = encoding.ids
-        if self._unknown in ids:
-            pieces = [text[slice(*span)] for token, span in zip(ids, encoding.offsets, strict=True)
-                      if token == self._unknown]  # fmt: skip
-            raise UnknownText(
-                f"this model does not know {', '.join(dict.fromkeys(pieces))}", "Say it in words the model knows"
-            )
-        return ids
+        bad = {place for place, token in enumerate(encoding.tokens) if self._refused(ids[place], token)}
+        if not bad:
+            return ids
+        spans = [text[slice(*span)] for span in encoding.offsets]
+        if self.closed:
+            unknown = dict.fromkeys(spans[place] for place in sorted(bad))
+            raise UnknownText(f"this model does not know {', '.join(unknown)}", "Say it in words the model knows")
+        return [one for place, i in enumerate(ids) for one in (self._spelled(spans[place]) if place in bad else [i])]
+
+    def _refused(self, token_id: int, token: str) -> bool:
+        """Whether text may not become this token.
+
+        The library's own switch is not enough: a word list holds the special tokens as words, which the normaliser may
+        make of others (`<|IM_END|>`), and a tokenizer may have marks that it does not call special.
+        """
+        return token_id == self._unknown or token_id in self._special or _MARK.fullmatch(token) is not None
+
+    def _spelled(self, mark: str) -> Iterator[int]:
+        """A mark as text: character by character, so that it cannot be matched as a whole."""
+        for character in mark:
+            yield from self._tokenizer.encode(character, add_special_tokens=False).ids
 
     @property
     def closed(self) -> bool:

@@ -94,5 +94,5 @@ def document_prompt(path: Path, count: passages.Count) -> DocumentPrompt:
 
 
 def _plain(text: str) -> str:
-    """A document's text so that it is nothing but text: no special token, and nothing that reads as a citation."""
-    return text.replace("<|", "< |").translate(str.maketrans("[]", "()"))
+    """A document's text with nothing in it that reads as a citation; the tokenizer takes it for nothing but text."""
+    return text.translate(str.maketrans("[]", "()"))
