@@ -131,7 +131,7 @@ class Workshop:
         """The interpreter of another environment."""
         path = self.python.get(environment)
         if path is None:
-            raise Failed(f"not asked for: give --{environment} PYTHON, or run: make bench")
+            raise Failed(f"not measured: give --{environment} PYTHON, or run: make bench")
         if not path.exists():
             raise Failed(f"there is no {path}: give --{environment} PYTHON, or run: make bench")
         return str(path.absolute())  # not resolved: a link to the interpreter is what tells it its environment

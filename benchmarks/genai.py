@@ -77,7 +77,7 @@ class GenAI(Contender):
 
     def _at(self, context: int) -> Any:
         if context + ROOM > LONGEST:
-            raise Unsupported(f"is not taken past {LONGEST} positions here: it would have to compute them all")
+            raise Unsupported(f"is not measured past {LONGEST} positions: it would have to compute them all")
         if self._generator is not None:
             wanted, generator = self._generator
             if wanted == context and generator.token_count() < context + ROOM:

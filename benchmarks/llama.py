@@ -128,7 +128,7 @@ def make(checkpoint: Path, folder: Path) -> None:
         params = llama_cpp.llama_model_quantize_default_params()
         params.ftype = number
         if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(unfinished), ctypes.byref(params)):
-            raise SystemExit(f"llama.cpp could not make {name}; its reason is above")
+            raise SystemExit(f"llama.cpp could not make {name}; the lines above say why")
         unfinished.rename(folder / f"{name}.gguf")
 
 
@@ -201,13 +201,13 @@ class Llama(Contender):
                 self._batch.seq_id[index][0] = 0
                 self._batch.logits[index] = head and start + index + 1 == len(tokens)
             if self._api.llama_decode(self._context, self._batch):
-                raise RuntimeError("llama_decode failed; its reason is above")
+                raise RuntimeError("llama_decode failed; the lines above say why")
         self._api.llama_synchronize(self._context)
 
     def _grow(self, context: int) -> None:
         """Put the context at `context` positions, the same ones every time."""
         if context + BATCH // 2 > LONGEST:
-            raise Unsupported(f"is not taken past {LONGEST} positions here: it would have to compute them all")
+            raise Unsupported(f"is not measured past {LONGEST} positions: it would have to compute them all")
         if self._snapshot is None or self._snapshot[0] != context:
             self._api.llama_memory_clear(self._memory, True)
             self._run(self._tokens(context), 0, False)
@@ -218,7 +218,7 @@ class Llama(Contender):
         _, state = self._snapshot
         self._api.llama_memory_clear(self._memory, True)
         if not self._api.llama_state_seq_set_data(self._context, state, len(state), 0):
-            raise RuntimeError("llama.cpp could not take its own state back")
+            raise RuntimeError("llama.cpp could not restore its own state")
 
     def _tokens(self, count: int) -> list[int]:
         return [int(i) for i in self._random.integers(0, self._vocab, count)]

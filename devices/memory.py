@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-PROC = Path("/proc")
-CGROUPS = Path("/sys/fs/cgroup")
+from voxrill.devices.cgroups import CGROUPS, PROC, group_folders, lines_of
 
 _CGROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -53,15 +52,9 @@ def _kilobytes(path: Path, name: str) -> int | None:
 
 
 def _rooms(proc: Path, cgroups: Path) -> Iterator[int]:
-    """Room left in each control group this process is in, and in those around it."""
-    for line in _lines(proc / "self" / "cgroup"):
-        _, controllers, name = line.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        place = (cgroups / controllers if controllers else cgroups) / name.strip("/")
-        while place.is_relative_to(cgroups):
-            yield from _room(place)
-            place = place.parent
+    """Room left in each control group that this process is in, and in those around it."""
+    for folder in group_folders("memory", proc, cgroups):
+        yield from _room(folder)
 
 
 def _room(place: Path) -> Iterator[int]:
@@ -71,22 +64,15 @@ def _room(place: Path) -> Iterator[int]:
             yield limit - used + (_field(place / "memory.stat", droppable) or 0)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-
-
 def _number(path: Path) -> int | None:
     """The number in a file; None if there is none ("max")."""
-    lines = _lines(path)
+    lines = lines_of(path)
     return int(lines[0]) if lines and lines[0].isdigit() else None
 
 
 def _field(path: Path, name: str) -> int | None:
     """The number after `name` in a file of such lines."""
-    for line in _lines(path):
+    for line in lines_of(path):
         words = line.replace(":", " ").split()
         if words and words[0] == name:
             return int(words[1])

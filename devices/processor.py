@@ -10,6 +10,8 @@ import os
 import platform
 from pathlib import Path
 
+from voxrill.devices.cgroups import cpu_quota
+
 CPUINFO = Path("/proc/cpuinfo")
 
 _NAMES = ("model name", "CPU implementer", "CPU part")
@@ -34,7 +36,20 @@ def described(cpuinfo: Path = CPUINFO) -> list[tuple[str, str]]:
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Cores that this process may use: those it may run on, and no more than its control groups give it time for."""
+    quota = cpu_quota()
+    return _runnable_cores() if quota is None else max(1, min(_runnable_cores(), int(quota)))
+
+
+def thread_limit() -> int:
+    """Threads of a session by default: 0, onnxruntime's own choice, unless a control group gives time for fewer cores.
+
+    onnxruntime asks which cores it may run on, and never asks the control groups.
+    """
+    return cores() if cores() < _runnable_cores() else 0
+
+
+def _runnable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -154,6 +154,6 @@ def _check_memory(profile: Profile, path: Path) -> None:
     here, largest = total_memory(), 1e9 * max(profile.memory_gb.value, *profile.memory_sizes_gb, 0.0)
     if profile.name == HERE and here is not None and largest > here:
         raise ProfileError(
-            f"{path}: {gigabytes(largest)} of memory are more than this machine has: {gigabytes(here)}",
-            f"Give at most {here / 1e9:.2f} as memory_gb, or, if it is of another device, another name than {HERE!r}",
+            f"{path}: {gigabytes(largest)} of memory is more than the {gigabytes(here)} that this machine has",
+            f"Give at most {here / 1e9:.2f} as memory_gb. If it is another device, give another name than {HERE!r}",
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from voxrill.devices.plugins import PLUGINS, Plugin, give
+from voxrill.devices.processor import thread_limit
 from voxrill.devices.silence import silent_stdout
 from voxrill.runtime.errors import ProviderError
 
@@ -95,7 +96,11 @@ def _options(provider: Provider, settings: Iterable[str]) -> dict[str, str]:
     for setting in settings:
         key, _, value = setting.partition("=")
         if key not in known:
-            remedy = f"Give {', '.join(f'{provider.name}:{name}=...' for name in known)}" if known else "It has none"
+            remedy = (
+                f"Give {', '.join(f'{provider.name}:{name}=...' for name in known)}"
+                if known
+                else "Leave the colon and what follows it out: it has no settings"
+            )
             raise ProviderError(f"the provider {provider.name} has no setting {key!r}", remedy)
         options |= known[key](value)
     return options
@@ -152,7 +157,7 @@ def session_options(threads: int = 0, repack: bool = False, tuned: bool = False)
     Spinning threads are stopped after each run, so that idle sessions do not steal cores.
 
     Args:
-        threads: threads of the session's pool; 0 for one per physical core.
+        threads: threads of the session's pool; 0 for one per physical core, or fewer where a container has less.
         repack: let onnxruntime copy the weights into its own layout. It pays for graphs that see many positions in
             every call (1.25 times faster encoder), and quantised products are slow without it. Without it weights
             stay memory-mapped, which for the 1.5 B backbone in float32 means 0.1 s instead of 5 s to load and 4.0 GB
@@ -161,7 +166,7 @@ def session_options(threads: int = 0, repack: bool = False, tuned: bool = False)
             is optimised already, so that nothing may be rewritten.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or thread_limit()
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.force_spinning_stop", "1")

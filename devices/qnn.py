@@ -87,8 +87,8 @@ class Htp:
 
     def _remedy(self) -> str:
         if self.soc.arch <= INTEGERS_ONLY:
-            return f"Quantise with --recipe npu-a16w8: an HTP v{self.soc.arch} computes in integers alone"
-        return f"Check the graph on others: {', '.join(CHECKED)}"
+            return f"Quantise with --recipe npu-a16w8: an HTP v{self.soc.arch} computes with integers only"
+        return f"Try another chip, to see whether the graph is at fault: {', '.join(CHECKED)}"
 
     def _refused(self, graph: Path) -> list[str]:
         """The nodes that would be left to the CPU, as `name (operator)`; none where that cannot be told."""

@@ -60,7 +60,7 @@ def this_machine() -> Profile:
     if not memory:
         raise ProfileError(
             "this system does not say how much memory is available",
-            "Describe it in a profile file, and give that as --device",
+            "Describe the machine in a profile file, and give that file as --device",
         )
     kind, clock, probe = instruction_set(), clock_ghz(), "a probe that sums an array larger than the caches"
     one = read_bandwidth(1)

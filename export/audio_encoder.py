@@ -58,7 +58,7 @@ class EncoderConfig:
             if found != wanted:
                 raise CheckpointError(
                     f"config.json has encoder.{key} = {found!r}; only {wanted!r} is supported",
-                    "This is another family of encoder",
+                    "Check that this is an LFM2-Audio checkpoint: its encoder is of another kind",
                 )
 
         def value(key: str) -> int:

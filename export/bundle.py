@@ -239,7 +239,7 @@ def _kept_bundle(target: Path, options: ExportOptions, plans: dict[str, GraphPla
     """The bundle whose other graphs are kept when only some are exported."""
     unknown = set(options.graphs) - set(plans)
     if unknown:
-        raise UsageError(f"there is no graph {', '.join(sorted(unknown))}", f"Known: {', '.join(plans)}")
+        raise UsageError(f"there is no graph {', '.join(sorted(unknown))}", f"Give one of: {', '.join(plans)}")
     if not options.graphs:
         return None
     kept = open_bundle(target)
@@ -269,5 +269,5 @@ def _check_space(checkpoint: Checkpoint, target: Path) -> None:
     if free < 4 * values:
         raise ExportError(
             f"{parent} has {free / 1e9:.1f} GB free; the bundle may need {4 * values / 1e9:.1f} GB",
-            "Free some space or choose another place for -o",
+            "Free some space, or give another place with -o",
         )

@@ -45,7 +45,7 @@ class Tensors:
         self._where: dict[str, Any] = {}
         for file in files:
             if not file.is_file():
-                raise CheckpointError(f"{file} is missing", "Download the checkpoint again, whole")
+                raise CheckpointError(f"{file} is missing", "Download the whole checkpoint again")
             try:
                 handle = safe_open(str(file), framework="pt")
             except (SafetensorError, OSError) as error:
@@ -106,7 +106,7 @@ class Tensors:
             if self.shape(name) != tuple(wanted.shape):
                 raise CheckpointError(
                     f"tensor {name} has shape {list(self.shape(name))}, not {list(wanted.shape)}",
-                    "config.json and the weights do not belong together",
+                    "Download the checkpoint again: config.json and the weights do not belong together",
                 )
             state[key] = self.read(name)
         module.load_state_dict(state, assign=True)
@@ -235,7 +235,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a BOM
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} is missing", "Point at a folder with config.json, model.safetensors and tokenizer.json"
+            f"{path} is missing", "Give a folder with config.json, model.safetensors and tokenizer.json"
         ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not readable JSON ({error})", "Download the checkpoint again") from None

@@ -97,7 +97,7 @@ def _taught(checkpoint: Checkpoint) -> Taught:
         return msgspec.convert(checkpoint.config.get(TAUGHT, {}), Taught)
     except msgspec.ValidationError as error:
         known = ", ".join(field.name for field in msgspec.structs.fields(Taught))
-        raise CheckpointError(f"{CONFIG_FILE} has a bad value in {TAUGHT} ({error})", f"It takes {known}") from None
+        raise CheckpointError(f"{CONFIG_FILE} has a bad value in {TAUGHT} ({error})", f"Valid keys: {known}") from None
 
 
 def _greedy(tasks: Tasks) -> Tasks:
@@ -115,14 +115,14 @@ def _family(checkpoint: Checkpoint) -> Family:
     architectures = checkpoint.config.get("architectures", [])
     if architectures != [ARCHITECTURE]:
         raise CheckpointError(
-            f"{CONFIG_FILE} names the architecture {architectures}, which is no family Voxrill knows",
-            f"It exports {ARCHITECTURE} (LFM2-Audio and LFM2.5-Audio)",
+            f"{CONFIG_FILE} names the architecture {architectures}, which Voxrill does not export",
+            f"Give a checkpoint of {ARCHITECTURE} (LFM2-Audio and LFM2.5-Audio)",
         )
     if checkpoint.has_detokenizer:
         return LFM25_AUDIO
     if checkpoint.has_mimi:
         return LFM2_AUDIO
     raise CheckpointError(
-        f"{checkpoint.directory} has neither {DETOKENIZER_DIR}/ nor {MIMI_FILE}: nothing could speak",
+        f"{checkpoint.directory} has neither {DETOKENIZER_DIR}/ nor {MIMI_FILE}: without a codec it cannot speak",
         "Download the whole checkpoint",
     )

@@ -79,7 +79,7 @@ def read_model_spec(checkpoint: Checkpoint) -> ModelSpec:
     if rows != depthformer.codebooks * depthformer.vocab:
         raise CheckpointError(
             f"tensor {AUDIO_TABLE} has {rows} rows, not {depthformer.codebooks} x {depthformer.vocab}",
-            "config.json and the weights do not belong together",
+            "Download the checkpoint again: config.json and the weights do not belong together",
         )
     return ModelSpec(
         backbone=BackboneSpec(
@@ -125,7 +125,7 @@ def read_log_mel(checkpoint: Checkpoint) -> LogMelConfig:
         if found.get(key, wanted) != wanted:
             raise CheckpointError(
                 f"config.json has preprocessor.{key} = {found[key]!r}; only {wanted!r} is supported",
-                "This is another family of features",
+                "Check that this is an LFM2-Audio checkpoint: its features are of another kind",
             )
     keys = ("sample_rate", "n_fft", "window_size", "window_stride", "features")
     return LogMelConfig(**{key: checkpoint.value("preprocessor", key) for key in keys})

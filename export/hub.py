@@ -75,8 +75,8 @@ def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
         ) from None
     except RepositoryNotFoundError:  # gated ones too: the hub does not tell strangers which
         raise CheckpointError(
-            f"{hub_id} is no folder here, and no repository of the hub that you may read",
-            "Check its name; a private or gated one needs: huggingface-cli login",
+            f"{hub_id} is neither a folder here nor a repository of the hub that you may read",
+            "Check its name. If it is private or gated, run first: hf auth login",
         ) from None
     except RevisionNotFoundError:
         raise CheckpointError(f"{hub_id} has no revision {revision}", "Give a branch, tag or commit of it") from None

@@ -98,13 +98,14 @@ class LfmConfig:
             )
         except KeyError as error:
             raise CheckpointError(
-                f"config.json has no {error.args[0]} for an LFM2 stack", "Check that the config is whole"
+                f"config.json has no {error.args[0]} for an LFM2 stack",
+                "Download the checkpoint again, or check that it is of LFM2-Audio",
             ) from None
         unknown = set(read.layer_types) - {CONV, *ATTENTION}
         if unknown:
             raise CheckpointError(
                 f"config.json names unknown layer types {sorted(unknown)}",
-                f"Known: {', '.join((CONV, *ATTENTION))}",
+                f"Voxrill exports {', '.join((CONV, *ATTENTION))}: check that this is an LFM2-Audio checkpoint",
             )
         return read
 

@@ -111,7 +111,10 @@ def choose_graphs(names: Sequence[str], only: Sequence[str]) -> list[str]:
     """
     unknown = set(only) - set(names)
     if unknown:
-        raise UsageError(f"no NPU runs a graph {', '.join(sorted(unknown))} of this bundle", f"Give {', '.join(names)}")
+        raise UsageError(
+            f"this bundle has no graph {', '.join(sorted(unknown))} that an NPU runs",
+            f"Give one of: {', '.join(names)}",
+        )
     return [name for name in names if not only or name in only]
 
 

@@ -89,7 +89,8 @@ def rknn_graphs(bundle: Bundle) -> list[str]:
         precision = bundle.manifest.graphs[name].precision
         if precision != FLOAT32:
             raise UsageError(
-                f"{name} is in {precision}, and Rockchip's toolkit quantises by itself", "Give it the float32 bundle"
+                f"{name} is in {precision}, and Rockchip's toolkit takes float32 only, because it quantises by itself",
+                "Give it the float32 bundle",
             )
     return names
 

@@ -68,7 +68,7 @@ def quantize_bundle(
         if graph.precision != FLOAT32:
             raise UsageError(f"{bundle.directory} holds {name} in {graph.precision}", "Start from the float32 bundle")
     if target.exists() and target.resolve() == bundle.directory.resolve():
-        raise UsageError(f"{target} is the bundle to quantise", "Give -o another folder")
+        raise UsageError(f"{target} is the bundle that is to be quantised", "Give -o another folder")
     check_replaceable(target, force)
     if fast_prefill and DECODER_PREFILL in manifest.graphs:
         raise UsageError(f"{bundle.directory} has a prefill graph of its own", "Leave --fast-prefill out")

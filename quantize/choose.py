@@ -39,7 +39,7 @@ def choose(measured: Sequence[Measured], inventory: Inventory, size: int | None 
     if left > size:
         raise UsageError(
             f"the bundle cannot have {size / 1e6:.1f} MB",
-            f"Give a --size from {left / 1e6:.1f} on, all of it in 4 bits",
+            f"Give a --size of at least {left / 1e6:.1f}, its size with all weights in 4 bits",
         )
     return chosen
 

@@ -85,7 +85,7 @@ def compare(
         UsageError: the models differ in more than precision.
     """
     if first.manifest.model != second.manifest.model:
-        raise UsageError("the two bundles are not of one model", "Compare a bundle with its own quantised forms")
+        raise UsageError("the two bundles are not of the same model", "Compare a bundle with its own quantised forms")
     graphs = _Graphs(first, second)
     ends = _Ends(first, second)
     for number, sound in enumerate(sounds):

@@ -204,7 +204,7 @@ class _Work:
         """X @ weight.T without bias, as the text head has it. Its weight is an embedding table too: never 4 bits."""
         if rule.bits != 8:
             raise DataError(
-                f"the recipe gives {self.graph} {rule.bits} bits; its weight is the text embedding table too",
+                f"the recipe gives {self.graph} {rule.bits} bits; but its weight is also the table of text embeddings",
                 "Give it 8 or 32",
             )
         return [self._int8_product(node, weight, transposed=True)]
@@ -214,7 +214,7 @@ class _Work:
         name = weight.name
         if rule.bits != 8:
             raise DataError(
-                f"the recipe gives {name} of {self.graph} {rule.bits} bits; rows are gathered from it",
+                f"the recipe gives {name} of {self.graph} {rule.bits} bits; but rows are gathered from it",
                 "Add an entry at the end that gives this name 8 or 32",
             )
         if name + "_rows" not in self._new:

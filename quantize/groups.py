@@ -67,14 +67,16 @@ def take_inventory(bundle: Bundle, by: By | None = None, graphs: Sequence[str] =
     manifest = bundle.manifest
     unknown = set(graphs) - set(manifest.graphs)
     if unknown:
-        raise UsageError(f"there is no graph {', '.join(sorted(unknown))}", f"Known: {', '.join(manifest.graphs)}")
+        raise UsageError(
+            f"there is no graph {', '.join(sorted(unknown))}", f"Give one of: {', '.join(manifest.graphs)}"
+        )
     found = {name: large_weights(bundle.path(graph.file)) for name, graph in manifest.graphs.items()}
     all_weights = [(graph, weight) for graph, weights in found.items() for weight in weights]
     asked = [(g, weight) for g, weight in all_weights if weight.may_have_4_bits and (not graphs or g in graphs)]
     if not asked:
         raise UsageError(
             f"no weight of {', '.join(graphs) or bundle.directory} can have 4 bits",
-            "Tables that rows are gathered from have 8; give other --graphs",
+            "Give other graphs with --graph: tables that rows are gathered from stay in 8 bits",
         )
     by = by or ("weight" if len(asked) <= MANY else "kind")
     rows, columns = manifest.audio_embeddings.shape

@@ -106,7 +106,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 some = ", ".join(known[graphs[0]][:3])
                 raise DataError(
                     f"the recipe names weights {rule.name!r} of {rule.graph!r}, and there are none",
-                    f"Names look like: {some}",
+                    f"Give names such as: {some}",
                 )
 
 
@@ -134,7 +134,9 @@ def read_recipe(name: str) -> Recipe:
     for rule in recipe.weights:
         check_block(rule.block, f"{path}: block")
         if rule.method != ROUND and rule.bits != 4:
-            raise DataError(f"{path} has method = {rule.method!r} with {rule.bits} bits", "Methods are for 4 bits")
+            raise DataError(
+                f"{path} has method = {rule.method!r} with {rule.bits} bits", "Leave the method out, or give bits = 4"
+            )
     return recipe
 
 

@@ -19,7 +19,7 @@ from tests.places import ROOT
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.serve.access import Admission
 from voxrill.runtime.serve.limits import Limits
-from voxrill.runtime.serve.running import Address, config
+from voxrill.runtime.serve.server import Address, config
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.wyoming.server import Wyoming
 

@@ -41,7 +41,7 @@ class FakePlayer:
         self.rate = rate
         self.begun = []  # what each reply was begun with
         self.heard = []  # each reply's samples that were played
-        self.hushed = False
+        self.held = False
         self._queue = np.zeros(0, np.float32)
         self._finished = True
         self._underruns = 0
@@ -56,7 +56,7 @@ class FakePlayer:
         self.begun.append((rate, expected_seconds))
         self.heard.append(np.zeros(0, np.float32))
         self._queue, self._finished, self._underruns = np.zeros(0, np.float32), False, 0
-        self.hushed = False
+        self.held = False
 
     def push(self, samples):
         assert not self._finished
@@ -65,8 +65,8 @@ class FakePlayer:
     def finish(self):
         self._finished = True
 
-    def hush(self, hushed):
-        self.hushed = hushed
+    def hold(self, held):
+        self.held = held
 
     def ensure(self):
         pass
@@ -93,7 +93,7 @@ class FakePlayer:
     def play(self, seconds):
         """Time passes."""
         count = round(seconds * self.rate)
-        if not self.heard or self.hushed:
+        if not self.heard or self.held:
             return
         self._underruns += not self._finished and bool(self.played()) and len(self._queue) < count
         self.heard[-1] = np.concatenate([self.heard[-1], self._queue[:count]])

@@ -114,11 +114,11 @@ def forced_talk(
     codec = model.codec.spec
     steps = steps_of(seconds, codec.frame_samples / codec.sample_rate, model.parts.spec.interleave)
     conversation = endless_conversation(model)
-    keepers = TalkSinks(turn=lambda turn: tell(described(turn, conversation.context.pieces)))
+    sinks = TalkSinks(turn=lambda turn: tell(described(turn, conversation.context.pieces)))
     system = AudioSystem()
     talk_options = TalkOptions(ResponderOptions(max_new_tokens=steps), options, barge_in=True)
     speaker = Speaker(system, model.sample_rate)
-    return Talk(conversation, DeviceMicrophone(system), speaker, view, talk_options, keepers)
+    return Talk(conversation, DeviceMicrophone(system), speaker, view, talk_options, sinks)
 
 
 def main() -> None:

@@ -93,14 +93,14 @@ class Subject:
         if self._process.poll() is not None:
             self._errors.seek(0)
             words = self._errors.read().decode(errors="replace").strip().splitlines()
-            raise VoxrillError(f"{self.name} ended: {words[-1] if words else 'without a word'}")
+            raise VoxrillError(f"{self.name} ended: {words[-1] if words else 'it printed nothing'}")
 
     def _await(self, others: int) -> None:
         until = time.monotonic() + _READY_SECONDS
         while self._server.listeners(self.wire) <= others:
             self.check()
             if time.monotonic() > until:
-                raise VoxrillError(f"{self.name} does not listen after {_READY_SECONDS:.0f} s")
+                raise VoxrillError(f"{self.name} is not ready after {_READY_SECONDS:.0f} s")
             time.sleep(0.1)
 
     def _follow(self, stream: IO[bytes]) -> None:

@@ -24,7 +24,6 @@ from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent
 from voxrill.runtime.talk.events import Notice, StateChanged, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.hearing import hearing
 from voxrill.runtime.talk.listener import (
     Began,
     Closed,
@@ -37,6 +36,7 @@ from voxrill.runtime.talk.listener import (
     Utterance,
     WakeChange,
 )
+from voxrill.runtime.talk.listening_thread import listening
 from voxrill.runtime.talk.reply import Pace
 
 _POLL = 0.02
@@ -125,7 +125,7 @@ class LiveControl:
             self._warm_up()
             edges.enter_context(self._player)
             edges.enter_context(self._microphone)
-            edges.enter_context(hearing(self._microphone, self._listener, self._inbox.put, self._view.level))
+            edges.enter_context(listening(self._microphone, self._listener, self._inbox.put, self._view.level))
             try:
                 while self._closed is None:
                     self._step()

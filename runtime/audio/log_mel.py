@@ -11,7 +11,7 @@ digital silence comes out as zeros here, and as the rounding error of a mean div
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -46,16 +46,16 @@ class LogMelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         std_floor: added to the deviation, so that a constant band does not divide by zero.
     """
 
-    sample_rate: int = 16000
-    n_fft: int = 512
-    window_size: float = 0.025
-    window_stride: float = 0.01
-    features: int = 128
+    sample_rate: Annotated[int, msgspec.Meta(ge=1000, le=768_000)] = 16000
+    n_fft: Annotated[int, msgspec.Meta(ge=2, le=1 << 16)] = 512
+    window_size: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.025
+    window_stride: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.01
+    features: Annotated[int, msgspec.Meta(ge=1, le=1 << 10)] = 128
     window: Literal["hann"] = "hann"
-    preemphasis: float = 0.97
-    log_guard: float = 2.0**-24
+    preemphasis: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.97
+    log_guard: Annotated[float, msgspec.Meta(gt=0, le=1)] = 2.0**-24
     normalize: Literal["per_feature"] = "per_feature"
-    std_floor: float = 1e-5
+    std_floor: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1e-5
 
     def __post_init__(self) -> None:
         """Refuse values that no spectrogram can be computed with.

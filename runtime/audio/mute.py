@@ -27,7 +27,7 @@ class MutePlayer:
     def finish(self) -> None:
         """The answer is whole."""
 
-    def hush(self, hushed: bool) -> None:
+    def hold(self, held: bool) -> None:
         """Nothing is played."""
 
     def ensure(self) -> None:

@@ -60,7 +60,7 @@ class Player(Protocol):
     """Where spoken sound goes to, one reply at a time. Open within a `with` block.
 
     Samples are counted at the model's rate and from the reply's beginning; times are `time.perf_counter()` seconds.
-    `hush`, `stop`, `played` and `busy` may be called from any thread.
+    `hold`, `stop`, `played` and `busy` may be called from any thread.
     """
 
     def __enter__(self) -> Self: ...
@@ -78,7 +78,7 @@ class Player(Protocol):
     def finish(self) -> None:
         """No more of this reply comes: play what there is."""
 
-    def hush(self, hushed: bool) -> None:
+    def hold(self, held: bool) -> None:
         """Hold this reply while it is not certain yet that the user interrupts it; then stop it, or let it go on."""
 
     def stop(self) -> int:

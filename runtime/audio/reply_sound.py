@@ -23,7 +23,7 @@ class ReplySound:
         self.skipped = 0.0  # seconds that were left out before it; written by the pushing side, as are the next five
         self.pushed = 0  # samples
         self.underruns = 0  # times that sound came after the reply had run dry
-        self.finished = self.stopped = self.hushed = False
+        self.finished = self.stopped = self.held = False
         self.taken = 0  # samples; written by the callback, as are the next two
         self.dry = 0  # times that there was too little for the callback
         self.silent = False  # it was faded out

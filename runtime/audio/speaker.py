@@ -84,9 +84,9 @@ class Speaker(OpenStream):
         """No more of this reply comes: play what there is."""
         self._reply.finish(self._resampler.rest())
 
-    def hush(self, hushed: bool) -> None:
+    def hold(self, held: bool) -> None:
         """Fade this reply out and hold it, or let it go on."""
-        self._reply.hushed = hushed
+        self._reply.held = held
 
     def stop(self) -> int:
         """Silence, after a short fade; the samples of this reply that were played, at the model's rate."""
@@ -136,7 +136,7 @@ class Speaker(OpenStream):
     def _move(self, data: Any) -> None:
         """PortAudio's side: fill (frames, channels)."""
         reply, first = self._reply, data[:, 0]
-        quiet = reply.stopped or reply.hushed
+        quiet = reply.stopped or reply.held
         filled = 0 if quiet and reply.silent else reply.fill(first)
         if filled and reply.first_played is None:
             reply.first_played = self._clock()

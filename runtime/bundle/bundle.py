@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from voxrill.runtime.bundle.consistency import check_manifest
 from voxrill.runtime.bundle.embedding_table import EmbeddingTable
 from voxrill.runtime.bundle.external_data import external_locations
 from voxrill.runtime.bundle.manifest import (
     MANIFEST_FILE,
-    TOKENIZER_FILE,
     FileEntry,
     Manifest,
     Table,
@@ -35,13 +34,6 @@ HASHED_ON_OPEN = 16 << 20
 """Files up to this many bytes are hashed whenever a bundle is opened; larger ones only by `verify`."""
 
 _BLOCK = 4 << 20
-
-_PART_OF_A_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.+-]{0,98}[A-Za-z0-9_+-])?")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""Names that Windows gives to devices, whatever follows the first dot."""
-
-_DEEPEST = 4
-"""Folders in folders that a bundle may have."""
 
 
 def no_progress(_file: str, _done: int) -> None:
@@ -79,7 +71,7 @@ def open_bundle(directory: Path) -> Bundle:
         NewerFormat: a newer Voxrill wrote it.
     """
     manifest = read_manifest(directory)
-    check_names(manifest, str(directory / MANIFEST_FILE))
+    check_manifest(manifest, str(directory / MANIFEST_FILE))
     for name, entry in manifest.files.items():
         _check_size(directory / name, entry)
         if entry.size <= HASHED_ON_OPEN:
@@ -87,42 +79,6 @@ def open_bundle(directory: Path) -> Bundle:
     for graph in manifest.graphs.values():
         _check_locations(directory / graph.file, graph.file, manifest)
     return Bundle(directory, manifest)
-
-
-def check_names(manifest: Manifest, where: str) -> None:
-    """Every graph of the model, and every file the manifest speaks of, must be among its files; `where` names it.
-
-    Raises:
-        BundleError: one is not, or a file has a name that a bundle's file may not have.
-    """
-    for name in manifest.files:
-        _check_name(name, where)
-    if len({name.casefold() for name in manifest.files}) < len(manifest.files):
-        raise BundleError(f"{where} lists two files whose names differ only in capitals", "Do not use this bundle")
-    remedy = "Export the bundle again"
-    for graph in manifest.specs():
-        if graph not in manifest.graphs:
-            raise BundleError(f"{where} names no file for the graph {graph}", remedy)
-    tables = (manifest.text_embeddings, manifest.audio_embeddings)
-    graphs = manifest.graphs.values()
-    for file in [TOKENIZER_FILE, *(graph.file for graph in graphs), *(table.file for table in tables)]:
-        if file not in manifest.files:
-            raise BundleError(f"{where} does not list {file} among its files", remedy)
-    for table in tables:
-        first = min(table.offset, 0 if table.scales is None else table.scales)
-        if first < 0 or min(table.shape) < 1 or table.end > manifest.files[table.file].size:
-            raise BundleError(f"{where} has a table that reaches beyond {table.file}", remedy)
-
-
-def _check_name(name: str, where: str) -> None:
-    """A file's name must mean the same file, inside the bundle, on every system: no `..`, no `:`, no device's name."""
-    parts = name.split("/")
-    plain = all(_PART_OF_A_NAME.fullmatch(part) and not _RESERVED.fullmatch(part) for part in parts)
-    if not plain or len(parts) > _DEEPEST or name.casefold() == MANIFEST_FILE:
-        raise BundleError(
-            f"{where} lists a file by a name that no file of a bundle may have: {name[:200]!r}",
-            "Do not use this bundle",
-        )
 
 
 def _check_locations(path: Path, file: str, manifest: Manifest) -> None:

@@ -15,6 +15,7 @@ replaces every symbol by a number (`StaticShapes`); there `present.*` holds only
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
@@ -46,15 +47,25 @@ SPECIAL_TOKENS = {
 }
 """Special tokens by their role in the templates and end conditions; ids are resolved from the tokenizer."""
 
-Size = int | str
+Size = int | Annotated[str, msgspec.Meta(max_length=64)]
+
+# A manifest may come from anywhere. These bounds are far beyond every model, and keep what is computed from them small.
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 12)]
+Width = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+Positions = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+Hertz = Annotated[int, msgspec.Meta(ge=1000, le=768_000)]
+FftLength = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+LayerType = Annotated[str, msgspec.Meta(pattern="^(conv|full_attention)$")]
+GraphName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
+TensorName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.]{1,100}$")]
 
 
-class TensorSpec(msgspec.Struct, frozen=True):
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One graph input or output: its name, ONNX dtype name and shape (a string is a symbolic size)."""
 
-    name: str
-    dtype: str
-    shape: tuple[Size, ...]
+    name: TensorName
+    dtype: TensorName
+    shape: Annotated[tuple[Size, ...], msgspec.Meta(max_length=8)]
 
 
 class GraphSpec(msgspec.Struct, frozen=True):
@@ -80,7 +91,7 @@ def is_for_npu(graph: str) -> bool:
     return graph not in (TEXT_HEAD, *FRAME_DECODERS)
 
 
-class StaticShapes(msgspec.Struct, frozen=True):
+class StaticShapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sizes of the npu flavour: nothing symbolic is left.
 
     mel_frames: log-mel frames the encoder takes (shorter clips are padded); prefill: positions a prefill call takes;
@@ -88,11 +99,11 @@ class StaticShapes(msgspec.Struct, frozen=True):
     prefill graphs, ascending.
     """
 
-    mel_frames: int = 1600
-    prefill: int = 32
-    context: int = 1024
-    frames: int = 1
-    wider_prefill: tuple[int, ...] = ()
+    mel_frames: Width = 1600
+    prefill: Width = 32
+    context: Width = 1024
+    frames: Count = 1
+    wider_prefill: Annotated[tuple[Width, ...], msgspec.Meta(max_length=16)] = ()
 
     @property
     def prefills(self) -> dict[str, int]:
@@ -101,55 +112,55 @@ class StaticShapes(msgspec.Struct, frozen=True):
         return {DECODER_PREFILL: self.prefill, **wider}
 
 
-class BackboneSpec(msgspec.Struct, frozen=True):
+class BackboneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sizes of the LFM2 backbone. `layer_types` holds "conv" or "full_attention" for each layer."""
 
-    hidden_size: int
-    vocab_size: int
-    layer_types: tuple[str, ...]
-    kv_heads: int
-    head_dim: int
-    conv_cache: int
-    max_positions: int
+    hidden_size: Width
+    vocab_size: Positions
+    layer_types: Annotated[tuple[LayerType, ...], msgspec.Meta(min_length=1, max_length=1 << 10)]
+    kv_heads: Count
+    head_dim: Count
+    conv_cache: Count
+    max_positions: Positions
 
 
-class EncoderSpec(msgspec.Struct, frozen=True):
+class EncoderSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sizes of the audio encoder: log-mel frames per embedding (8 frames of 10 ms: one embedding per 80 ms)."""
 
-    subsampling: int
+    subsampling: Count
 
 
-class AudioCodesSpec(msgspec.Struct, frozen=True):
+class AudioCodesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The audio vocabulary: a frame is `codebooks` codes; code `end_of_audio` in codebook 0 ends the audio."""
 
-    codebooks: int
-    vocab_size: int
-    end_of_audio: int
+    codebooks: Count
+    vocab_size: Width
+    end_of_audio: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 
 
-class CodecSpec(msgspec.Struct, frozen=True):
+class CodecSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The codec that turns frames into sound.
 
     graph: which graph decodes; sample_rate in Hz; frame_samples: samples of one frame; state: the graph's streaming
     state. n_fft and hop (samples) are 0 where the graph returns sound instead of STFT features.
     """
 
-    graph: str
-    sample_rate: int
-    frame_samples: int
-    state: tuple[TensorSpec, ...]
-    n_fft: int = 0
-    hop: int = 0
+    graph: GraphName
+    sample_rate: Hertz
+    frame_samples: Width
+    state: Annotated[tuple[TensorSpec, ...], msgspec.Meta(max_length=1 << 10)]
+    n_fft: FftLength = 0
+    hop: FftLength = 0
 
 
-class InterleaveSpec(msgspec.Struct, frozen=True):
+class InterleaveSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The interleaved pattern: so many text tokens, then so many audio frames, in turn."""
 
-    text: int
-    audio: int
+    text: Count
+    audio: Count
 
 
-class ModelSpec(msgspec.Struct, frozen=True):
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything the runtime must know of one model's architecture."""
 
     backbone: BackboneSpec

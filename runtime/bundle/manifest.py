@@ -6,6 +6,7 @@ code: a later model family is a new manifest, and a new entry in `export/familie
 
 from __future__ import annotations
 
+import codecs
 import math
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,9 +18,12 @@ from voxrill.runtime.bundle.contract import (
     DECODER_PREFILL,
     FORMAT_VERSION,
     FRAME_DECODERS,
+    GraphName,
     GraphSpec,
     ModelSpec,
+    Positions,
     StaticShapes,
+    Width,
     graph_specs,
 )
 from voxrill.runtime.errors import BundleError, NewerFormat
@@ -31,9 +35,19 @@ QUANTIZE_REPORT_FILE = "quantize_report.json"
 LICENCE_FILE = "WEIGHTS_LICENCE"
 
 MANIFEST_LIMIT = 1 << 20
-"""Bytes that a manifest may have; the built-in bundle's has 12 thousand."""
+"""Bytes that a manifest may have; the built-in bundle's has 6 thousand."""
+
+_LONGEST_SAID = 300
+"""Characters of a refused manifest's value that are shown."""
 
 FLOAT32 = "float32"
+
+Line = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=1000)]
+Prose = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$")]
+"""Words that are shown on a terminal: without its control codes."""
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 Flavour = Literal["cpu", "npu"]
 Mode = Literal["sequential", "interleaved"]
@@ -42,8 +56,8 @@ Mode = Literal["sequential", "interleaved"]
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a token or code is drawn. temperature 0 is greedy; top_k 0 keeps every candidate."""
 
-    temperature: float = 0.0
-    top_k: int = 0
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 0
 
     @property
     def greedy(self) -> bool:
@@ -58,13 +72,13 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     voices: the names the model knows (empty: any description); voice: the default.
     """
 
-    system: str
+    system: Prose
     mode: Mode
     text: Sampling = Sampling()
     audio: Sampling = Sampling()
-    max_new_tokens: int = 512
-    voice: str = ""
-    voices: tuple[str, ...] = ()
+    max_new_tokens: Positions = 512
+    voice: Line = ""
+    voices: tuple[Line, ...] = ()
 
 
 class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,26 +98,26 @@ class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     earlier turns of a conversation it can use; None for as many as fit into its context.
     """
 
-    labels: dict[str, tuple[str, ...]] = {}
-    refusal: str = ""
-    turns: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    labels: dict[Line, tuple[Line, ...]] = {}
+    refusal: Line = ""
+    turns: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] | None = None
 
 
 class WeightsSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the weights came from: a hub id or folder name, its revision, and the weights' own hash and licence."""
 
-    name: str
-    revision: str
-    weights_sha256: str
-    licence: str
-    licence_url: str
+    name: Line
+    revision: Line
+    weights_sha256: Line
+    licence: Line
+    licence_url: Line
 
 
 class GraphFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One graph of the bundle: its file and the precision of its weights."""
 
     file: str
-    precision: str = FLOAT32
+    precision: Line = FLOAT32
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,10 +128,10 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     file: str
-    offset: int
-    shape: tuple[int, int]
+    offset: Bytes
+    shape: tuple[Positions, Width]
     dtype: Literal["float32", "int8"] = "float32"
-    scales: int | None = None
+    scales: Bytes | None = None
     transposed: bool = False
 
     @property
@@ -130,25 +144,31 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Size in bytes and SHA-256 of one file of the bundle."""
 
-    size: int
-    sha256: str
+    size: Bytes
+    sha256: Sha256
+
+
+class _Format(msgspec.Struct):
+    """What is read of a manifest of any format."""
+
+    format: int
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All a bundle says of itself; the one file that is read before anything else."""
 
     format: int
-    name: str
-    family: str
+    name: Line
+    family: Line
     source: WeightsSource
     flavour: Flavour
     model: ModelSpec
     tasks: Tasks
-    graphs: dict[str, GraphFile]
+    graphs: dict[GraphName, GraphFile]
     text_embeddings: Table
     audio_embeddings: Table
     files: dict[str, FileEntry]
-    tools: dict[str, str]
+    tools: dict[Line, Line]
     static: StaticShapes | None = None
     taught: Taught = Taught()
 
@@ -215,11 +235,12 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
     """
     if len(raw) > MANIFEST_LIMIT:
         raise BundleError(f"{where} has more than {MANIFEST_LIMIT} bytes", "Do not use this bundle")
+    if raw.startswith(codecs.BOM_UTF8):
+        raise BundleError(f"{where} begins with a byte order mark (BOM)", "Save it as UTF-8 without one")
     try:
-        version = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["format"]
-        found = int(bytes(version))
-    except (msgspec.MsgspecError, KeyError, ValueError) as error:
-        raise BundleError(f"{where} is not a bundle manifest ({error})", "Export the bundle again") from None
+        found = msgspec.json.decode(raw, type=_Format).format
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise BundleError(f"{where} is not a bundle manifest ({_short(error)})", "Export the bundle again") from None
     if found > FORMAT_VERSION:
         raise NewerFormat(
             f"{where} has bundle format {found}; this Voxrill reads up to {FORMAT_VERSION}",
@@ -232,14 +253,25 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
         )
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise BundleError(f"{where} is not valid: {error}", "Export the bundle again") from None
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BundleError(f"{where} is not valid: {_short(error)}", _remedy(error)) from None
     if manifest.model.frame_decoder not in FRAME_DECODERS:
         raise BundleError(
-            f"{where} decodes frames with {manifest.model.frame_decoder!r}, which this Voxrill does not know",
+            f"{where} decodes frames with {_short(manifest.model.frame_decoder)}, which this Voxrill does not know",
             f"It knows {', '.join(FRAME_DECODERS)}; update: pip install --upgrade voxrill",
         )
     return manifest
+
+
+def _short(said: object) -> str:
+    """What msgspec says, which quotes the value however long it is."""
+    text = str(said)
+    return text if len(text) < _LONGEST_SAID else f"{text[:_LONGEST_SAID]} ..."
+
+
+def _remedy(error: Exception) -> str:
+    unknown = "contains unknown field" in str(error)  # msgspec's message, which names it and where it stands
+    return "Remove it; if a newer Voxrill wrote it: pip install --upgrade voxrill" if unknown else "Export it again"
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

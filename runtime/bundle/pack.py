@@ -17,7 +17,8 @@ from typing import IO
 
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.bundle.atomic_folder import flush, flush_name, write_errors
-from voxrill.runtime.bundle.bundle import Bundle, Progress, check_names, no_progress, open_bundle
+from voxrill.runtime.bundle.bundle import Bundle, Progress, no_progress, open_bundle
+from voxrill.runtime.bundle.consistency import check_manifest
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT, FileEntry, Manifest, decode_manifest
 from voxrill.runtime.bundle.replacing import replacing_bundle
 from voxrill.runtime.errors import BundleError, HashMismatch
@@ -82,7 +83,7 @@ def unpack(packed: Path, target: Path, progress: Progress = no_progress, force: 
     with replacing_bundle(target, force) as partial, _opened(packed) as archive:
         raw = _read_manifest(archive)
         manifest = decode_manifest(raw, where)
-        check_names(manifest, where)
+        check_manifest(manifest, where)
         _check_entries(archive, manifest, packed.stat().st_size)
         for name, entry in manifest.files.items():
             path = partial / name

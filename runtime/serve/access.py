@@ -1,9 +1,9 @@
-"""Who may ask, how much may be sent, and how long the server waits for a client.
+"""Who has access, how much may be sent, and how long the server waits for a client.
 
-Checked for every request and WebSocket, before a body is read: the host's name (a page elsewhere may not rebind a name
-to this machine), the origin (no other site's page may ask), the key (compared in constant time; wrong keys are counted)
-and the rate. Checked while it goes on: the body's size, the time it takes to arrive, and the time for which a client
-leaves its answer unread.
+Before the body of a request is read, these are checked: the host's name (another site's page could rebind its name to
+this machine), the origin (other sites' pages have no access), the key (compared in constant time; wrong keys are
+counted) and the rate. Later: the body's size, the time in which it arrives, and the time for which a client leaves its
+answer unread.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 
 @dataclass(frozen=True)
 class Admission:
-    """Who may ask.
+    """Who has access.
 
-    key: what every client must send; None where only this machine can reach the server. hosts: names by which the
-    server may be called, empty for any. origins: sites whose pages may ask, beside the server's own.
+    key: every client must send it; None where only this machine can reach the server. hosts: names of the server that
+    clients may use, empty for any. origins: sites whose pages have access, besides the server's own page.
     """
 
     key: str | None = None
@@ -45,7 +45,7 @@ class Admission:
 
 
 class AccessMiddleware:
-    """Hands requests that may come in to `app`, and answers the others."""
+    """Passes requests that have access to `app`, and refuses the others."""
 
     def __init__(self, app: ASGIApp, admission: Admission, limits: Limits) -> None:
         self._app = app
@@ -87,9 +87,9 @@ class AccessMiddleware:
     def _check_site(self, headers: Headers) -> None:
         admission, host, origin = self._admission, headers.get("host", ""), headers.get("origin")
         if admission.hosts and _host_name(host) not in admission.hosts:
-            raise ApiError(403, "This server has another name. Use its own address.", "wrong_host")
+            raise ApiError(403, "This is not the name of the server. Use its address.", "wrong_host")
         if origin is not None and _site(origin) != host and origin not in admission.origins:
-            raise ApiError(403, "Pages of other sites may not ask. Allow them with --origin.", "wrong_origin")
+            raise ApiError(403, "This site has no access. Allow its pages with --origin.", "wrong_origin")
 
     def _check_key(self, headers: Headers, key: str, address: str) -> None:
         given = _given_key(headers)

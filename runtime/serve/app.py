@@ -1,7 +1,7 @@
 """The server's routes, and the access checks around them.
 
-In: a loaded model. Out: an ASGI application, for uvicorn or a test. A door of another kind is a module beside these,
-which adds its route here.
+In: a loaded model. Out: an ASGI application, for uvicorn or a test. Another endpoint is a module beside these, which
+adds its route here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.serve import web_page
 from voxrill.runtime.serve.access import AccessMiddleware, Admission
 from voxrill.runtime.serve.api_errors import ApiError, refuse
-from voxrill.runtime.serve.chat import ChatDoor
+from voxrill.runtime.serve.chat import ChatEndpoint
 from voxrill.runtime.serve.device import device
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import CONTENT_TYPE
 from voxrill.runtime.serve.openapi import document
 from voxrill.runtime.serve.realtime.endpoint import RealtimeEndpoint
-from voxrill.runtime.serve.service import Door, Service, as_json
+from voxrill.runtime.serve.service import Endpoint, Service, as_json
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions
 from voxrill.runtime.serve.wyoming.server import Wyoming, WyomingServer
@@ -40,9 +40,9 @@ OWNER = "voxrill"
 
 
 def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming) -> Starlette:
-    """The application. Its `state.service` is the service, which works while the application's lifespan lasts.
+    """The application. Its `state.service` is the service.
 
-    So long the Wyoming protocol is served as well.
+    Service and Wyoming protocol are there while the application's lifespan lasts.
     """
     service = Service(model, limits)
 
@@ -87,8 +87,8 @@ def _routes(service: Service) -> list[BaseRoute]:
         service.check_model(request.path_params["name"])
         return entry
 
-    def post(path: str, answer: Callable[..., Awaitable[Response]]) -> Route:
-        return Route(path, Door(service, answer), methods=["POST"])
+    def post(path: str, handler: Callable[..., Awaitable[Response]]) -> Route:
+        return Route(path, Endpoint(service, handler), methods=["POST"])
 
     return [
         get("/health", lambda _request: {"status": "ok"} if service.worker.alive else Response(status_code=503)),
@@ -99,14 +99,14 @@ def _routes(service: Service) -> list[BaseRoute]:
         get("/v1/models/{name}", model),
         post("/v1/audio/speech", speech),
         post("/v1/audio/transcriptions", transcriptions),
-        post("/v1/chat/completions", ChatDoor(service)),
+        post("/v1/chat/completions", ChatEndpoint(service)),
         WebSocketRoute("/v1/realtime", realtime.__call__),
         *web_page.routes(),
     ]
 
 
 class _Counted:
-    """Counts requests by route and status, refused ones too."""
+    """Counts requests by route and status, including refused ones."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -131,7 +131,7 @@ class _Counted:
 
 
 def _route(scope: Scope) -> str:
-    """The path of the route that fits, not the client's: labels of metrics must not be the client's to make up."""
+    """The path of the matching route. The client's own path must not be a label of metrics: each would be a new one."""
     for route in scope["app"].routes:
         if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE:
             return route.path

@@ -1,4 +1,7 @@
-"""POST /v1/chat/completions: messages, spoken or written, to an answer, spoken or written, whole or as it is made."""
+"""POST /v1/chat/completions: messages in, an answer out, both of them spoken or written.
+
+The answer is sent as it is made, or whole.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,15 @@ from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
 from voxrill.runtime.serve.api_errors import ApiError, NoRoom
-from voxrill.runtime.serve.chats import Chats, SoundBudget, Talked, key_of, read_messages
+from voxrill.runtime.serve.chat_messages import ChatMessages, SoundBudget, key_of, read_messages
+from voxrill.runtime.serve.chat_store import ChatStore
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
-from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Service, Visit, as_json, check_voice, sse
+from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Exchange, Service, as_json, check_voice, sse
 from voxrill.runtime.serve.sound_formats import whole_sound
-from voxrill.runtime.serve.states import States
+from voxrill.runtime.serve.state_cache import StateCache
 
 KEPT_SECONDS = 3600
-"""Seconds for which a spoken answer is said to be remembered; it may be forgotten sooner, for newer ones."""
+"""Seconds for which the client is told that a spoken answer is remembered. Newer answers may replace it sooner."""
 
 Events = AsyncIterator[Event | StageEvent]
 
@@ -35,7 +39,7 @@ _FINISHES = {"stop": "stop", "audio_ended": "stop", "length": "length", "context
 
 @dataclass
 class _ChatAnswer:
-    """One answer's names and numbers, as both forms of the response give them."""
+    """One answer's names and numbers, which both forms of the response give."""
 
     model: str
     spoken: bool
@@ -55,7 +59,7 @@ class _ChatAnswer:
             self.prompt = event.result.prompt_positions
 
     def usage(self) -> dict[str, int]:
-        """Positions taken in and made, which are this model's tokens."""
+        """Positions that were prefilled and made: this model's tokens."""
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.made,
@@ -67,46 +71,48 @@ class _ChatAnswer:
         return self.created + KEPT_SECONDS
 
 
-class ChatDoor:
-    """The door, and the conversations it keeps."""
+class ChatEndpoint:
+    """The endpoint, and the conversations that it keeps."""
 
     def __init__(self, service: Service) -> None:
-        self._chats = Chats(service.model, service.states, service.limits.chats)
+        self._store = ChatStore(service.model, service.states, service.limits.chats)
 
-    async def __call__(self, visit: Visit) -> Response:
+    async def __call__(self, exchange: Exchange) -> Response:
         """Answer the last message."""
-        service = visit.service
-        asked = await read_json(visit.request, ChatRequest)
+        service = exchange.service
+        asked = await read_json(exchange.request, ChatRequest)
         service.check_model(asked.model)
         output = _output(asked)
         if asked.audio is not None:
             check_voice(service.model.manifest.tasks.chat, asked.audio.voice, "audio.voice")
-        talked = await service.decode(read_messages, asked.messages, output, SoundBudget(service.model, service.limits))
-        for text in (talked.system, talked.question.text, *(turn.question.text for turn in talked.turns)):
+        sounds = SoundBudget(service.model, service.limits)
+        messages = await service.process_upload(read_messages, asked.messages, output, sounds)
+        for text in (messages.system, messages.question.text, *(turn.question.text for turn in messages.turns)):
             service.check_length(text or "", "messages")
         answer = _ChatAnswer(service.model.manifest.name, output != "text")
-        events: Events = visit.work(lambda: self._steps(service, asked, talked, output, answer))
-        await visit.wanted(anext(events))  # what is wrong with the question is said with a status of its own
+        events: Events = exchange.run(lambda: self._steps(service, asked, messages, output, answer))
+        await exchange.unless_left(anext(events))  # a mistake in the question gets a status of its own
         if asked.stream:
             return StreamingResponse(_chunks(events, answer, asked), media_type=EVENT_STREAM)
-        return as_json(await visit.wanted(_whole(events, answer, asked, service.model.sample_rate)))
+        return as_json(await exchange.unless_left(_whole(events, answer, asked, service.model.sample_rate)))
 
     def _steps(
-        self, service: Service, asked: ChatRequest, talked: Talked, output: Output, answer: _ChatAnswer
+        self, service: Service, asked: ChatRequest, messages: ChatMessages, output: Output, answer: _ChatAnswer
     ) -> Iterator[Event | StageEvent | None]:
-        """The answer's events; the conversation is kept only when all of them were taken.
+        """The answer's events. The conversation is kept only when all of them were taken.
 
-        The first event is the prefilled prompt: until then a question can still be refused with a status of its own.
+        The first event says that the prompt is prefilled: until then a mistake in the question gets a status of its
+        own, and steps without an event let others take their turns.
         """
         self._check_room(service.states)
-        conversation = yield from self._chats.take(talked, output)
+        conversation = yield from self._store.open(messages, output)
         context, begun, whole = conversation.context, 0, False
         try:
             service.states.use(context)
             if service.turns is not None:
                 conversation.forget(context.positions, service.turns)
             steps = conversation.steps(
-                audio=talked.question.audio, text=talked.question.text, **_options(asked, service)
+                audio=messages.question.audio, text=messages.question.text, **_options(asked, service)
             )
             for event in steps:
                 if isinstance(event, StageEvent):
@@ -114,7 +120,7 @@ class ChatDoor:
                 elif isinstance(event, EndEvent):
                     pieces = context.pieces[begun:]
                     if answer.spoken:
-                        self._chats.keep_answer(answer.audio_id, pieces)
+                        self._store.keep_answer(answer.audio_id, pieces)
                     reply = (
                         AssistantMessage(audio=AudioReference(answer.audio_id))
                         if answer.spoken
@@ -127,13 +133,13 @@ class ChatDoor:
                 service.states.use(context)
         finally:
             if whole:
-                self._chats.keep(key, conversation)
+                self._store.keep(key, conversation)
             else:
                 service.states.drop(context)
 
-    def _check_room(self, states: States) -> None:
+    def _check_room(self, states: StateCache) -> None:
         """Raise NoRoom if no conversation can begin, even after all kept ones are forgotten."""
-        while states.full and self._chats.forget_oldest():
+        while states.full and self._store.forget_oldest():
             pass
         if states.full:
             raise NoRoom
@@ -143,9 +149,9 @@ def _output(asked: ChatRequest) -> Output:
     if "audio" not in asked.modalities:
         return "text"
     if asked.audio is None:
-        raise ApiError(400, "An answer with sound needs audio: its voice and format.", param="audio")
+        raise ApiError(400, "An answer with sound needs a voice and a format. Send them in audio.", param="audio")
     if asked.stream and asked.audio.format != "pcm16":
-        raise ApiError(400, "Only pcm16 can be streamed here.", "invalid_format", "audio.format")
+        raise ApiError(400, "This format cannot be streamed. Ask for pcm16.", "invalid_format", "audio.format")
     return "both"
 
 
@@ -165,7 +171,7 @@ async def _whole(events: Events, answer: _ChatAnswer, asked: ChatRequest, rate: 
             sound.append(event.samples)
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     if answer.spoken and asked.audio is not None:
-        # In a thread: the other requests go on meanwhile.
+        # Encoding takes time. In another thread it does not hold up the event loop.
         data = await asyncio.to_thread(whole_sound, asked.audio.format.removesuffix("16"), sound, rate)
         encoded = base64.b64encode(data).decode()
         spoken = {"id": answer.audio_id, "data": encoded, "transcript": text, "expires_at": answer.expires()}

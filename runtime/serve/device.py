@@ -1,4 +1,4 @@
-"""GET /v1/device: what answers here, and on what; for the page, and for whoever looks after several devices."""
+"""GET /v1/device: the model and the device, for the page, and for people who look after several devices."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A request's work: made step by step in the worker's thread, taken item by item in the event loop.
+"""A request's work: the worker's thread makes it step by step, the event loop takes it item by item.
 
-In: a function that makes the steps, called in the worker's thread. Out: their items, in order. When its client left,
+In: a function that makes the steps, called in the worker's thread. Out: their items, in order. When the client left,
 the work ends at its next step.
 """
 
@@ -30,7 +30,7 @@ class Job(Generic[Item]):
 
     Args:
         make: makes the steps; called by the first step. A step may make no item: None.
-        worker: whose turns it takes.
+        worker: whose thread runs the steps.
     """
 
     def __init__(self, make: Callable[[], Iterator[Item | None]], worker: Worker) -> None:
@@ -39,15 +39,15 @@ class Job(Generic[Item]):
         self._worker = worker
         self._steps: Iterator[Item | None] | None = None
         self._seconds = 0.0
-        self._unwanted = False
+        self._cancelled = False  # set by the event loop, read by the worker: late by one step at most
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[Item | _End] = asyncio.Queue()
 
     def step(self) -> bool:
-        """Make the next item. The worker's side, as is `fail`."""
+        """Make the next item. The worker's thread calls it, and `fail`."""
         started = time.perf_counter()
         try:
-            if self._unwanted:
+            if self._cancelled:
                 self._end(None)
                 return True
             if self._steps is None:
@@ -57,14 +57,14 @@ class Job(Generic[Item]):
                 self._put(item)
         except StopIteration:
             self._end(None)
-        except (ApiError, VoxrillError) as error:  # what the client did wrong is told to the client only
+        except (ApiError, VoxrillError) as error:  # the client's mistake, which is told to the client only
             self._end(error)
         finally:
             self._seconds += time.perf_counter() - started
         return True
 
     def fail(self, error: Exception) -> None:
-        """The work went wrong."""
+        """The work failed."""
         self._end(error)
 
     def _end(self, error: Exception | None) -> None:
@@ -76,11 +76,12 @@ class Job(Generic[Item]):
         self._put(_End(error))
 
     def _put(self, item: Item | _End) -> None:
+        # An asyncio queue belongs to its loop's thread, so that the loop itself must put the item in.
         with suppress(RuntimeError):  # the loop is closed: nobody is left to take it
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
     async def items(self) -> AsyncIterator[Item]:
-        """Begin the work, and take its items. The event loop's side, as is `leave`."""
+        """Begin the work, and take its items. The event loop calls it, and `cancel`."""
         self._worker.submit(self)
         while True:
             item = await self._items.get()
@@ -90,6 +91,6 @@ class Job(Generic[Item]):
                 return
             yield item
 
-    def leave(self) -> None:
-        """What is not made yet is not wanted any more."""
-        self._unwanted = True
+    def cancel(self) -> None:
+        """Make no more of it."""
+        self._cancelled = True

@@ -1,4 +1,4 @@
-"""What the server answers to, as an OpenAPI document. The schemas are those of the structs that check requests."""
+"""The OpenAPI document of the server. Its schemas are those of the structs that check requests."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _ERROR = {
 }
 
 _REFUSALS = {
-    "400": "What was sent is not as it should be",
+    "400": "The request is malformed",
     "401": "The API key is missing or wrong",
-    "403": "The host or origin may not ask",
+    "403": "This host or origin has no access",
     "404": "There is no such model",
-    "408": "The body did not come in time",
+    "408": "The body did not arrive in time",
     "413": "The body is too large",
-    "415": "The content is of another type",
-    "429": "There is too much to do; Retry-After says when to ask again",
+    "415": "The content has another type",
+    "429": "The server has too much to do, or there were too many wrong keys; Retry-After says when to ask again",
 }
 
 

@@ -1,7 +1,7 @@
-"""What may be asked, as typed structs: they check requests, and the OpenAPI document shows them.
+"""What a client may ask, as typed structs. They check requests, and the OpenAPI document shows them.
 
-In: JSON or form fields. Out: a struct, or a refusal that says which field is wrong. Fields of OpenAI's that have no
-meaning here are left out, and pass unread.
+In: JSON or form fields. Out: a struct, or a refusal that names the wrong field. OpenAI's fields that have no meaning
+here are not listed, and ignored.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class AudioOptions(msgspec.Struct):
 
 
 class StreamOptions(msgspec.Struct):
-    """What a stream tells beside the answer."""
+    """What a stream tells besides the answer."""
 
     include_usage: bool = False
 
@@ -138,20 +138,20 @@ async def read_json(request: Request, kind: type[Struct]) -> Struct:
     """The body of a request as `kind`.
 
     Raises:
-        ApiError: it is of another type of content, or not what it should be.
+        ApiError: the content has another type, or is malformed.
     """
     _check_type(request, "application/json")
     try:
         return msgspec.json.decode(await request.body(), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(400, f"The body is not as it should be: {error}", "invalid_body") from None
+        raise ApiError(400, f"The body is malformed: {error}", "invalid_body") from None
 
 
 async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequest, bytes]:
-    """The fields and the file of a form; the file is held in memory only.
+    """The fields and the file of a form. The file is held in memory only.
 
     Raises:
-        ApiError: it is of another type of content, or not what it should be.
+        ApiError: the content has another type, or is malformed.
     """
     _check_type(request, "multipart/form-data")
     parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=32)
@@ -163,11 +163,11 @@ async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequ
     try:
         file = form.get("file")
         if not isinstance(file, UploadFile):
-            raise ApiError(400, "There is no file. Send the sound as the form's file.", "missing_file", "file")
+            raise ApiError(400, "The form has no file. Send the sound as the field file.", "missing_file", "file")
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
         return msgspec.convert(fields, TranscriptionRequest, strict=False), await file.read()
     except msgspec.ValidationError as error:
-        raise ApiError(400, f"The form is not as it should be: {error}", "invalid_body") from None
+        raise ApiError(400, f"The form is malformed: {error}", "invalid_body") from None
     finally:
         await form.close()
 
@@ -175,4 +175,4 @@ async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequ
 def _check_type(request: Request, wanted: str) -> None:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != wanted:
-        raise ApiError(415, f"The content is {given or 'of no type'}. Send {wanted}.", "wrong_content_type")
+        raise ApiError(415, f"The type of the content is {given or 'missing'}. Send {wanted}.", "wrong_content_type")

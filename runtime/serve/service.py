@@ -1,7 +1,7 @@
-"""What all doors share: the model and its worker, the limits, and the visit of one request.
+"""What all endpoints share: the model and its worker, the limits, and the exchange of one request for its answer.
 
-A door is a function from a visit to a response. The visit holds a slot from before the body is read until the answer is
-sent, and ends its jobs when the client leaves.
+An endpoint is a function from an exchange to a response. The exchange holds a slot from before the body is read until
+the answer is sent, and cancels its jobs when the client leaves.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.job import Job
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import Metrics
-from voxrill.runtime.serve.states import States
+from voxrill.runtime.serve.state_cache import StateCache
 from voxrill.runtime.serve.worker import Worker
 from voxrill.runtime.talk.responder import ResponderOptions
 
 T = TypeVar("T")
 
 DEFAULT_VOICE = "default"
-"""The name by which the model's own voice is meant: OpenAI's interface wants one."""
+"""The name of the model's own voice: OpenAI's interface requires a name."""
 
-_EARS = 2
+_SOUND_THREADS = 2
 """Threads that take the messages of realtime sessions and look for speech in their sound, beside the model's."""
 
-_DECODERS = 2
-"""Threads that decode uploads. They are not the ears, so that no upload holds up a realtime session."""
+_UPLOAD_THREADS = 2
+"""Threads that decode uploads. They are threads of their own, so that no upload holds up a realtime session."""
 
 
 class Service:
     """One server's model and all that belongs to it.
 
-    turns: how many it remembers before a question, None for all; positions: of a conversation that it remembers.
+    turns: how many turns before a question the model remembers, None for all. positions: how many positions of a
+    conversation it remembers.
     """
 
     def __init__(self, model: Engine, limits: Limits) -> None:
@@ -51,9 +52,9 @@ class Service:
         self.limits = limits
         self.metrics = Metrics()
         self.worker = Worker(limits, self.metrics)
-        self.states = States(limits.memory, self.metrics)
-        self.ears = ThreadPoolExecutor(_EARS, "voxrill-ears")
-        self.decoders = ThreadPoolExecutor(_DECODERS, "voxrill-decoders")
+        self.states = StateCache(limits.memory, self.metrics)
+        self._sound_pool = ThreadPoolExecutor(_SOUND_THREADS, "voxrill-sound")
+        self._upload_pool = ThreadPoolExecutor(_UPLOAD_THREADS, "voxrill-upload")
         room = model.context_positions // 2  # the other half is for the next question and its answer
         self.positions = min(ResponderOptions.budget, room)
         self.turns = model.manifest.taught.turns
@@ -64,14 +65,14 @@ class Service:
         self.worker.start()
 
     def stop(self) -> None:
-        """End what is being worked on."""
+        """End what is in progress."""
         self.worker.stop()
         self.states.close()
-        self.ears.shutdown(cancel_futures=True)
-        self.decoders.shutdown(cancel_futures=True)
+        self._sound_pool.shutdown(cancel_futures=True)
+        self._upload_pool.shutdown(cancel_futures=True)
 
     def check_model(self, name: str) -> None:
-        """Raise ApiError if the model is not called so."""
+        """Raise ApiError if the model has another name."""
         if name != self.model.manifest.name:
             raise ApiError(
                 404,
@@ -83,21 +84,22 @@ class Service:
     def check_text(self, text: str, param: str) -> None:
         """Raise ApiError if a text is empty or too long."""
         if not text.strip():
-            raise ApiError(400, "The text is empty.", "empty_text", param)
+            raise ApiError(400, "The text is empty. Send some words.", "empty_text", param)
         self.check_length(text, param)
 
     def check_length(self, text: str, param: str) -> None:
         """Raise ApiError if a text is too long."""
         if len(text) > self.limits.text:
-            raise ApiError(400, f"The text is longer than {self.limits.text} characters.", "text_too_long", param)
+            message = f"The text is longer than {self.limits.text} characters. Send it in parts."
+            raise ApiError(400, message, "text_too_long", param)
 
-    async def hear(self, work: Callable[..., T], *arguments: Any) -> T:
+    async def process_sound(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run `work` in a thread for realtime sound."""
-        return await asyncio.get_running_loop().run_in_executor(self.ears, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._sound_pool, work, *arguments)
 
-    async def decode(self, work: Callable[..., T], *arguments: Any) -> T:
+    async def process_upload(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run `work` in a thread for uploads."""
-        return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._upload_pool, work, *arguments)
 
 
 def check_voice(task: Task, voice: str, param: str) -> str:
@@ -113,31 +115,31 @@ def check_voice(task: Task, voice: str, param: str) -> str:
     return task.voice if voice.casefold() == DEFAULT_VOICE else known[voice.casefold()]
 
 
-class _Gone(Exception):
+class _ClientLeft(Exception):
     """The client left before it was answered."""
 
 
-class Visit:
-    """One request being served."""
+class Exchange:
+    """One request, and the jobs that make its answer."""
 
     def __init__(self, service: Service, request: Request) -> None:
         self.service = service
         self.request = request
         self._jobs: list[Job[Any]] = []
 
-    def work(self, make: Callable[[], Iterator[T | None]]) -> AsyncIterator[T]:
-        """The items of steps that the worker makes; they end with the visit."""
+    def run(self, make: Callable[[], Iterator[T | None]]) -> AsyncIterator[T]:
+        """The items of steps that the worker makes. They end with the exchange."""
         job = Job(make, self.service.worker)
         self._jobs.append(job)
         return job.items()
 
-    async def wanted(self, work: Awaitable[T]) -> T:
-        """The result of `work`, which is given up when the client leaves; the body must have been read."""
+    async def unless_left(self, work: Awaitable[T]) -> T:
+        """The result of `work`, which is cancelled when the client leaves. The body must have been read before."""
         task, left = asyncio.ensure_future(work), asyncio.ensure_future(self._left())
         try:
             await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise _Gone
+                raise _ClientLeft
             return task.result()
         finally:
             task.cancel()
@@ -148,32 +150,32 @@ class Visit:
         while message["type"] != "http.disconnect":
             message = await self.request.receive()
 
-    def end(self) -> None:
-        """Nothing of it is wanted any more."""
+    def close(self) -> None:
+        """Cancel the jobs that are not done."""
         for job in self._jobs:
-            job.leave()
+            job.cancel()
 
 
-Answer = Callable[[Visit], Awaitable[Response]]
+Handler = Callable[[Exchange], Awaitable[Response]]
 
 
-class Door:
-    """A route of the server: takes a slot, lets `answer` answer, and counts."""
+class Endpoint:
+    """A route that needs the model: it takes a slot and lets `handler` answer."""
 
-    def __init__(self, service: Service, answer: Answer) -> None:
+    def __init__(self, service: Service, handler: Handler) -> None:
         self._service = service
-        self._answer = answer
+        self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         with self._service.worker.slot():
-            visit = Visit(self._service, Request(scope, receive))
+            exchange = Exchange(self._service, Request(scope, receive))
             try:
-                with suppress(_Gone):
-                    response = await self._answer(visit)
+                with suppress(_ClientLeft):
+                    response = await self._handler(exchange)
                     await response(scope, receive, send)
             finally:
-                visit.end()
+                exchange.close()
 
 
 def as_json(value: Any) -> Response:

@@ -1,7 +1,7 @@
-"""Sound that a client asked for: samples in as they are made, bytes of a file out as soon as they are certain.
+"""Sound for a client: samples in as they are made, the bytes of a file out as soon as they are certain.
 
-What is streamed can be played while it comes: a WAV header without a length, and FLAC, MP3 and Opus as libsndfile
-writes them. What is sent whole has a header with its true length. A format's name is OpenAI's.
+A stream can be played while it arrives: a WAV header without a length, and FLAC, MP3 and Opus as libsndfile writes
+them. A sound that is sent whole has a header with its true length. The names of formats are OpenAI's.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Floats = NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """One sound on its way out."""
+    """Encodes one sound, piece by piece."""
 
     def push(self, samples: Floats) -> bytes:
-        """The next samples (n,) in; the bytes out that are certain."""
+        """Take the next samples (n,); returns the bytes that are certain by now."""
 
     def finish(self) -> bytes:
-        """What is left at the sound's end."""
+        """End the sound; returns the bytes that are left."""
 
 
 class _Raw:
@@ -44,7 +44,7 @@ class _Raw:
 
 
 class _Compressed:
-    """What libsndfile writes, without what it would go back to write again: the length in the header stays unknown."""
+    """The bytes that libsndfile writes at first. It would correct the header at the end, but that is sent by then."""
 
     def __init__(self, rate: int, form: str, **how: Any) -> None:
         container, subtype = ENCODINGS[form]
@@ -68,10 +68,10 @@ class _Compressed:
 
 
 _MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
-"""A constant rate (it takes both): without a length in the header, readers work it out from the first frame."""
+"""A constant rate, which needs both options. Without a length in the header, readers derive it from the first frame."""
 
 Format = tuple[str, Callable[[int], Encoder]]
-"""Its media type, and what makes an encoder for a sample rate in Hz."""
+"""The media type, and a function that makes an encoder for a sample rate in Hz."""
 
 FORMATS: dict[str, Format] = {
     "wav": ("audio/wav", lambda rate: _Raw(wav_header(rate, None))),
@@ -83,6 +83,6 @@ FORMATS: dict[str, Format] = {
 
 
 def whole_sound(name: str, pieces: list[Floats], rate: int) -> bytes:
-    """All of a sound at once in one of `FORMATS`. It may take long: a minute of MP3 is encoded in some 0.3 s."""
+    """A whole sound in one of `FORMATS`. This may take long: 0.3 s for a minute of MP3."""
     samples = np.concatenate(pieces) if pieces else np.empty(0, np.float32)
     return pcm16(samples).tobytes() if name == "pcm" else encoded_sound(name, samples, rate)

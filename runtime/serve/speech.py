@@ -1,4 +1,4 @@
-"""POST /v1/audio/speech: text to sound, sent as it is made; only a WAV file is sent whole, with its true length."""
+"""POST /v1/audio/speech: text to sound, sent as it is made. Only a WAV file is sent whole, with its true length."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from starlette.responses import Response, StreamingResponse
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, Event, StageEvent
 from voxrill.runtime.serve.requests import SpeechRequest, read_json
-from voxrill.runtime.serve.service import EVENT_STREAM, Service, Visit, check_voice, sse
+from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, Service, check_voice, sse
 from voxrill.runtime.serve.sound_formats import FORMATS, Encoder, whole_sound
 
+Events = AsyncIterator[Event | StageEvent]
 
-async def speech(visit: Visit) -> Response:
+
+async def speech(exchange: Exchange) -> Response:
     """Say a text."""
-    service, model = visit.service, visit.service.model
-    asked = await read_json(visit.request, SpeechRequest)
+    service, model = exchange.service, exchange.service.model
+    asked = await read_json(exchange.request, SpeechRequest)
     service.check_model(asked.model)
     service.check_text(asked.input, "input")
     task = model.manifest.tasks.speak
     voice = check_voice(task, asked.voice, "voice")
     media_type, new_encoder = FORMATS[asked.response_format]
-    events: AsyncIterator[Event | StageEvent] = visit.work(lambda: say(service, asked.input, voice, asked.seed))
-    await visit.wanted(anext(events))  # what is wrong with the text is said with a status of its own
+    events: Events = exchange.run(lambda: say(service, asked.input, voice, asked.seed))
+    await exchange.unless_left(anext(events))  # a mistake in the text gets a status of its own
     if asked.response_format == "wav" and asked.stream_format == "audio":
-        # The header gives the length, so that it can only be written last. The other formats need no length.
-        body = await visit.wanted(_whole(events, asked.response_format, model.sample_rate))
+        # Its header gives the length, so the header can only be written last. The other formats need no length.
+        body = await exchange.unless_left(_whole(events, asked.response_format, model.sample_rate))
         return Response(body, media_type=media_type)
     sound = _encoded(events, new_encoder(model.sample_rate))
     if asked.stream_format == "sse":
@@ -37,18 +39,18 @@ async def speech(visit: Visit) -> Response:
 
 
 def say(service: Service, text: str, voice: str, seed: int | None = None) -> Iterator[Event | StageEvent]:
-    """The steps of saying a text in a voice of the task's."""
+    """The steps of saying a text in one of the task's voices."""
     task = service.model.manifest.tasks.speak
     conversation = Conversation(service.model.parts, task, task.system.replace("{voice}", voice))
     yield from conversation.steps(text=text, seed=seed, max_new_tokens=service.limits.answer)
 
 
-async def _whole(events: AsyncIterator[Event | StageEvent], name: str, rate: int) -> bytes:
+async def _whole(events: Events, name: str, rate: int) -> bytes:
     pieces = [event.samples async for event in events if isinstance(event, AudioEvent)]
     return await asyncio.to_thread(whole_sound, name, pieces, rate)
 
 
-async def _encoded(events: AsyncIterator[Event | StageEvent], encoder: Encoder) -> AsyncIterator[bytes]:
+async def _encoded(events: Events, encoder: Encoder) -> AsyncIterator[bytes]:
     async for event in events:
         if isinstance(event, AudioEvent):
             yield encoder.push(event.samples)

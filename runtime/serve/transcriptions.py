@@ -18,35 +18,37 @@ from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.requests import read_form
-from voxrill.runtime.serve.service import EVENT_STREAM, Visit, as_json, sse
+from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, as_json, sse
 from voxrill.runtime.serve.uploads import decode
 
 Pieces = AsyncIterator[str | SegmentEvent]
-"""Text as it becomes certain, and every segment after its own."""
+"""Pieces of text as they become certain, and each segment after its pieces."""
 
 _LANGUAGE = "english"
-"""What the published models hear."""
+"""The language that the published models know."""
 
 
-async def transcriptions(visit: Visit) -> Response:
-    """Write down what is said in a file."""
-    service = visit.service
-    asked, file = await read_form(visit.request, service.limits)
+async def transcriptions(exchange: Exchange) -> Response:
+    """Transcribe a file."""
+    service = exchange.service
+    asked, file = await read_form(exchange.request, service.limits)
     service.check_model(asked.model)
     if asked.stream and asked.response_format not in ("json", "text"):
-        raise ApiError(400, "Only json and text can be streamed.", "invalid_format", "response_format")
-    waveform = await service.decode(decode, file, service.limits.audio, service.limits.samples, "file")
-    found = await service.decode(spans, waveform)
+        raise ApiError(
+            400, "This format cannot be streamed. Ask for json or text.", "invalid_format", "response_format"
+        )
+    waveform = await service.process_upload(decode, file, service.limits.audio, service.limits.samples, "file")
+    found = await service.process_upload(spans, waveform)
     sampling = None if asked.temperature is None else Sampling(asked.temperature)
-    pieces: Pieces = visit.work(lambda: write_down(service.model, found, sampling, asked.seed))
+    pieces: Pieces = exchange.run(lambda: transcribe_spans(service.model, found, sampling, asked.seed))
     if asked.stream:
         return StreamingResponse(_stream(pieces), media_type=EVENT_STREAM)
-    segments = await visit.wanted(_segments(pieces))
+    segments = await exchange.unless_left(_segments(pieces))
     return _response(segments, waveform, asked.response_format)
 
 
 def spans(waveform: Waveform) -> list[Span]:
-    """The stretches in which somebody speaks; noise that is too short for speech is none."""
+    """The parts in which somebody speaks. Noise that is too short for speech is left out."""
     options = TranscribeOptions()
     segmenter = Segmenter(VoiceActivity(), options.endpoint)
     changes = [segmenter.hear(block) for block in in_blocks([waveform])]
@@ -56,10 +58,10 @@ def spans(waveform: Waveform) -> list[Span]:
     return [span for span in [*over, *([rest] if rest is not None else [])] if span.voiced >= least]
 
 
-def write_down(
+def transcribe_spans(
     model: Engine, found: list[Span], sampling: Sampling | None = None, seed: int | None = None
 ) -> Iterator[str | SegmentEvent]:
-    """Pieces of text as they become certain, and every segment after its own."""
+    """The pieces of text as they become certain, and each segment after its pieces."""
     recogniser = ModelRecogniser(model, text_sampling=sampling, seed=seed)
     before, number = "", 0
     for span in found:
@@ -68,7 +70,7 @@ def write_down(
             yield between * (not words) + piece if piece and not span.joined else ""
             words += piece
         words = words.strip()
-        if span.joined:  # its first words may have been said already
+        if span.joined:  # its first words may be the last ones of the span before
             words = without_overlap(before, words)
             yield between + words
         before = words

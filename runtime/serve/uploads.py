@@ -1,7 +1,7 @@
 """Sound that a client sent: bytes in, a waveform out, within limits. On Linux nothing of it is written to disk.
 
-What can be read is what every command reads: `sound_kinds` has the list. A sound that is shorter than its header
-promises was cut off on its way, and is refused; a header without a length (what programs write to a pipe) promises
+Every kind that a command reads can be read: `sound_kinds` has the list. A sound that is shorter than its header
+promises was cut off on its way, and is refused. A header without a length, as programs write it to a pipe, promises
 nothing.
 """
 
@@ -30,7 +30,7 @@ def from_base64(text: str, param: str) -> bytes:
     """The bytes of base64 text.
 
     Raises:
-        ApiError: it is none.
+        ApiError: it is not base64.
     """
     try:
         return base64.b64decode(text, validate=True)
@@ -48,7 +48,7 @@ def decode(body: bytes, longest: float, most: int, param: str) -> Waveform:
         param: which part of the request it is.
 
     Raises:
-        ApiError: it is not such a file, cut off, damaged, empty or too long.
+        ApiError: it is no sound, or cut off, damaged, empty or too long.
     """
     try:
         with open_sound(io.BytesIO(body), longest) as sound:
@@ -56,7 +56,7 @@ def decode(body: bytes, longest: float, most: int, param: str) -> Waveform:
             waveform = sound.waveform()
     except AudioFileError as error:
         raise ApiError(400, _named(error), "invalid_audio", param) from None
-    # MemoryError and the like: what numpy, soxr and soundfile make of numbers that no sound has
+    # numpy, soxr and soundfile raise these for a header whose numbers make no sense
     except (MemoryError, ValueError, RuntimeError, OverflowError, soundfile.SoundFileError):
         raise ApiError(400, "This sound cannot be decoded. Send 16-bit WAV.", "invalid_audio", param) from None
     if sound.missing > _SHORT or sound.damaged:
@@ -84,5 +84,5 @@ def _decodable(sound: OpenSound, most: int, param: str) -> float:
 
 
 def _named(error: AudioFileError) -> str:
-    """The error's words about a file that has no name."""
+    """The message of an error about a file without a name."""
     return str(error).replace("the open file", "The sound")

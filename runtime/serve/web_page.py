@@ -1,8 +1,8 @@
-"""GET /: a page that talks to the device from a browser.
+"""GET /: a page in the browser that talks to the device.
 
-Out: the files of `page/`, which are read when the server starts: no path of a request touches the file system. They
-hold nothing secret, so they need no key; the page asks its user for it. The browser is told to run and fetch nothing
-but what this server sends, and to make no markup of text.
+Out: the files of `page/`. They are read when the server starts, so that no path of a request touches the file system.
+They hold nothing secret and need no key; the page asks its user for the key. The browser is told to run and fetch only
+what this server sends, and never to read text as markup.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FILES = {"/": "index.html"} | {
 """The file of each path."""
 
 PATHS = tuple(_FILES)
-"""What a browser asks for before its user can give a key."""
+"""What a browser loads before its user can give a key."""
 
 _HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -42,12 +42,12 @@ _HEADERS = {
     "Permissions-Policy": "microphone=(self)",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # of another version of this server, they need not fit each other
+    "Cache-Control": "no-cache",  # files of two versions of this server may not fit each other
 }
 
 
 def routes() -> list[Route]:
-    """The page's routes, one a file."""
+    """The page's routes, one for each file."""
     folder = resources.files("voxrill.runtime.serve") / "page"
     return [_route(path, (folder / name).read_bytes(), _MEDIA[name.split(".")[1]]) for path, name in _FILES.items()]
 

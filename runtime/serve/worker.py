@@ -1,7 +1,7 @@
-"""The one thread that owns the model: it gives everyone who waits a small step in turn.
+"""The one thread that owns the model. Everyone who waits gets a small step in turn.
 
-In: members, each a row of small steps (one text token, one frame of sound). Out: their work, done. A conversation holds
-all of its state, so that conversations which alternate step by step say to the bit what each would say alone.
+In: work items, each a row of small steps (one text token, one frame of sound). Out: their work, done. A conversation
+holds all of its state, so that conversations whose steps alternate say to the bit what each would say alone.
 """
 
 from __future__ import annotations
@@ -20,41 +20,42 @@ from voxrill.runtime.serve.log import LOG
 from voxrill.runtime.serve.metrics import Metrics
 
 POLL = 0.02
-"""Seconds after which those who had nothing to do are asked again: what was played is known by the clock."""
+"""Seconds after which idle items are asked again: how much a client has played is known from the clock alone."""
 
 _FIRST_SECONDS = 1.0
-"""Work of one request, before the first was measured."""
+"""The estimate of one request's work before the first one was measured."""
 
 
-class Member(Protocol):
-    """Somebody who works in small steps. All of it is called by the worker's thread."""
+class WorkItem(Protocol):
+    """Work in small steps. The worker's thread calls all of it."""
 
     over: bool
 
     def step(self) -> bool:
-        """Do a little; whether there was anything to do. `over` says that nothing will follow."""
+        """Do a little. Returns whether there was anything to do. `over` says that nothing will follow."""
 
     def fail(self, error: Exception) -> None:
-        """A step went wrong; there will be no other."""
+        """A step failed; there will be no other."""
 
 
 class Worker:
-    """Owns the model's thread, and who may use it.
+    """Owns the model's thread, and decides who may use it.
 
     Args:
         limits: `active` requests take turns, `queue` more wait; realtime sessions always take turns.
-        metrics: told of steps, waiting and refusals.
+        metrics: counts steps, waiting requests and refusals.
     """
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
         self._metrics = metrics
-        self._lock = Lock()
+        self._lock = Lock()  # guards the slots, which several event loops may take
         self._slots = 0
-        self._seconds = _FIRST_SECONDS  # of work for one request, averaged
-        self._ring: list[Member] = []
-        self._waiting: deque[Member] = deque()
-        self._standing: deque[Member] = deque()
+        self._seconds = _FIRST_SECONDS  # the running mean of one request's work
+        self._sessions: list[WorkItem] = []  # only the worker's thread touches it
+        # Handed over to the worker's thread: append and popleft of a deque are atomic.
+        self._new_requests: deque[WorkItem] = deque()
+        self._new_sessions: deque[WorkItem] = deque()
         self._wake = Event()
         self._stopping = False
         self._thread = Thread(target=self._run, name="voxrill-model", daemon=True)
@@ -64,7 +65,7 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the step that is being made."""
+        """End after the step in progress."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
@@ -79,7 +80,7 @@ class Worker:
         """A place for one request, from before its body is read until it is answered.
 
         Raises:
-            Busy: all are taken; it says when one may be free.
+            Busy: all places are taken; it says when one may be free.
         """
         with self._lock:
             if self._slots >= self._limits.active + self._limits.queue:
@@ -94,48 +95,49 @@ class Worker:
                 self._slots -= 1
                 self._metrics.requests_held.set(self._slots)
 
-    def submit(self, member: Member) -> None:
-        """Let a request's work take its turns, once fewer than `active` others do. May be called by any thread."""
-        self._waiting.append(member)
+    def submit(self, request: WorkItem) -> None:
+        """Let a request take its turns, once fewer than `active` others do. May be called by any thread."""
+        self._new_requests.append(request)
         self._wake.set()
 
-    def join(self, member: Member) -> None:
+    def join(self, session: WorkItem) -> None:
         """Let a realtime session take its turns, at once. May be called by any thread."""
-        self._standing.append(member)
+        self._new_sessions.append(session)
         self._wake.set()
 
     def wake(self) -> None:
-        """Somebody who had nothing to do has something. May be called by any thread."""
+        """An item that had nothing to do has something now. May be called by any thread."""
         self._wake.set()
 
     def worked(self, seconds: float) -> None:
-        """A request is done, and took so many seconds of the model's time."""
+        """A request is done. It took `seconds` of the model's time."""
         self._seconds = 0.8 * self._seconds + 0.2 * seconds
 
     def _run(self) -> None:
-        active: list[Member] = []
+        active: list[WorkItem] = []
         while not self._stopping:
+            # Cleared before the queues are looked at: what is added after that sets it again, and the wait below ends.
             self._wake.clear()
-            active = [member for member in active if not member.over]
-            while self._waiting and len(active) < self._limits.active:
-                active.append(self._waiting.popleft())
-            while self._standing:
-                self._ring.append(self._standing.popleft())
-            self._ring = [member for member in self._ring if not member.over]
-            everyone = active + self._ring
-            if not any([self._step(member) for member in everyone]):
+            active = [request for request in active if not request.over]
+            while self._new_requests and len(active) < self._limits.active:
+                active.append(self._new_requests.popleft())
+            while self._new_sessions:
+                self._sessions.append(self._new_sessions.popleft())
+            self._sessions = [session for session in self._sessions if not session.over]
+            everyone = active + self._sessions
+            if not any([self._step(item) for item in everyone]):  # a list: all of them take their step
                 self._wake.wait(POLL if everyone else None)
 
-    def _step(self, member: Member) -> bool:
+    def _step(self, item: WorkItem) -> bool:
         if self._stopping:
             return False
         started = time.perf_counter()
         try:
-            worked = member.step()
+            worked = item.step()
         except Exception as error:  # whatever it is, the others go on
             LOG.error("A step of the model failed", exc_info=error)
-            member.over = True
-            member.fail(error)
+            item.over = True
+            item.fail(error)
             return True
         if worked:
             self._metrics.steps.inc()

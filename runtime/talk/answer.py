@@ -1,8 +1,8 @@
-"""An answer in the making that can be cut where its listener stopped hearing it.
+"""An answer in the making. It can be cut off at the place up to which the user heard it.
 
-In: a prepared conversation and a question. Out: events one by one, each with its sound; a mark in the conversation
-for every piece of sound that was not heard yet. The live loop and its replay make answers through here, so that both
-take the same steps.
+In: a prepared conversation and a question. Out: events one by one, each with its sound; and a mark in the conversation
+for every piece of sound that was not heard yet. The live loop and its replay both make answers here, so that they take
+the same steps.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class _Mark:
 
 
 class TalkAnswer:
-    """One question's answer. `step` makes it; the rest is what it is so far.
+    """One question's answer. `step` makes it; the attributes hold what there is so far.
 
     Args:
-        conversation: prepared, and used by nobody else until the answer is over.
+        conversation: prepared; nothing else may use it until the answer is over.
         audio: the spoken question (samples,) at 16 kHz; None if it was typed.
         text: the typed question.
         seed: the same seed gives the same answer.
@@ -59,20 +59,20 @@ class TalkAnswer:
 
     @property
     def made(self) -> int:
-        """Text tokens and frames so far."""
+        """Number of text tokens and frames so far."""
         return len(self.tokens) + len(self.codes)
 
     @property
     def marks(self) -> int:
-        """Places that are kept to cut the answer at."""
+        """Number of places at which the answer can be cut."""
         return len(self._marks)
 
     def step(self) -> Event | StageEvent:
         """Make the next part.
 
         Raises:
-            ContextFull: the question does not fit; it was never asked.
-            AudioFileError: it is longer than a fixed-shape encoder takes; it was never asked.
+            ContextFull: the question does not fit. The conversation is as if it had not been asked.
+            AudioFileError: it is longer than a fixed-shape encoder takes. The same holds.
         """
         event = next(self._steps)
         if isinstance(event, TextEvent):
@@ -97,14 +97,14 @@ class TalkAnswer:
         self._marks.append(_Mark(self.samples, len(self.text), self._conversation.mark()))
 
     def heard(self, samples: int) -> None:
-        """So many samples were played: nothing before them is going to be cut."""
+        """The first `samples` samples were played, so that the answer will not be cut before them."""
         while len(self._marks) > 1 and self._marks[1].samples <= samples:
             self._marks.popleft()
 
     def cut(self, samples: int) -> None:
-        """End the answer after the last frame of which all was among its first `samples` samples, its text with it.
+        """End the answer, text and sound, after the last frame that lies wholly in its first `samples` samples.
 
-        A client may have heard less than `heard` was told: then after the first place that is kept.
+        A realtime client may have heard less than `heard` was told. The answer then ends at the first mark.
         """
         while not self._marks:
             self.step()
@@ -118,5 +118,5 @@ class TalkAnswer:
         return np.concatenate([np.zeros(0, np.float32), *self.sound])
 
     def as_json(self) -> dict[str, Any]:
-        """What a replay must make again."""
+        """What a replay compares."""
         return {"tokens": self.tokens, "codes": self.codes, "finish_reason": self.finish_reason}

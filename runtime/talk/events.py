@@ -1,4 +1,4 @@
-"""What whoever watches a talk is told, as it happens."""
+"""What happens in a talk, as events for a view."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ State = Literal["asleep", "listening", "thinking", "speaking"]
 
 @dataclass(frozen=True)
 class StateChanged:
-    """What the loop does now."""
+    """The loop is in another state."""
 
     state: State
 
 
 @dataclass(frozen=True)
 class UserSpeaking:
-    """The user is speaking, for so many seconds now."""
+    """The user is speaking, since `seconds` seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class UserSaid:
-    """The user's turn is over: what was typed, empty if it was spoken (answering, the model writes nothing down)."""
+    """The user's turn is over. text: what was typed; empty if it was spoken, because the model writes no transcript."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class AssistantSaid:
-    """The next piece of what the model says."""
+    """The next piece of the model's answer."""
 
     piece: str
 
@@ -65,7 +65,7 @@ TalkEvent = StateChanged | UserSpeaking | UserSaid | AssistantSaid | TurnEnded |
 
 
 class View(Protocol):
-    """Whoever watches a talk. Both methods may be called from any thread, and return at once."""
+    """Shows a talk. Both methods may be called from any thread, and return at once."""
 
     def __enter__(self) -> Self: ...
 

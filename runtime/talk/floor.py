@@ -1,7 +1,8 @@
-"""Who has the floor: the one thing that the thread that hears and the thread that thinks both touch.
+"""Floor control: who may be heard, the user or the model. "To have the floor" means to be the one who speaks.
 
-A ticket is given for every question. Only the latest one's answer may be played, so that sound which was made a moment
-too late for an interrupted question is never heard. Nothing here waits: the lock is held to hand samples over.
+The listening thread and the answering thread share this object. Every question gets a ticket, and only the answer with
+the latest ticket is played. So sound of an interrupted answer that is made a moment too late is never heard. Nothing
+waits here: the lock is held only while samples are handed to the player.
 """
 
 from __future__ import annotations
@@ -12,25 +13,25 @@ from voxrill.runtime.audio.protocols import Floats, Player
 
 
 class Floor:
-    """Lets answers through to `player`, until the user takes the floor."""
+    """Passes answers on to `player`, until the user takes the floor."""
 
     def __init__(self, player: Player) -> None:
         self._player = player
         self._lock = Lock()
         self._ticket = 0
-        self._owed = False
+        self._owed = False  # the latest question's answer is due or being played
         self._playing = False
-        self._finished = False
+        self._finished = False  # all of it was pushed
 
     def question(self) -> int:
-        """A question is over and its answer due: its ticket."""
+        """A question is over, and its answer is due; the question's ticket."""
         with self._lock:
             self._ticket += 1
             self._owed, self._playing, self._finished = True, False, False
             return self._ticket
 
     def begin(self, ticket: int, rate: float | None, expected_seconds: float) -> bool:
-        """The answer begins; whether it may."""
+        """Begin the answer; whether it may be played."""
         with self._lock:
             if not self._may(ticket):
                 return False
@@ -45,20 +46,20 @@ class Floor:
                 self._player.push(samples)
 
     def finish(self, ticket: int) -> None:
-        """The answer is whole."""
+        """The answer is complete."""
         with self._lock:
             if self._may(ticket):
                 self._finished = True
                 self._player.finish()
 
-    def hush(self, hushed: bool) -> None:
-        """The user may be about to take the floor: the answer is held until that is certain, or not so after all."""
+    def hold(self, held: bool) -> None:
+        """Hold the answer while the user may be beginning to speak, and let it go on if the user does not."""
         with self._lock:
             if self._owed and self._playing:
-                self._player.hush(hushed)
+                self._player.hold(held)
 
     def interrupt(self) -> int | None:
-        """The user takes the floor: samples heard of the answer, None if none was due or it was over."""
+        """The user takes the floor; samples heard of the answer, None if no answer was due or being played."""
         with self._lock:
             if not self._owed or self._over():
                 return None
@@ -74,7 +75,7 @@ class Floor:
             return False
 
     def answering(self) -> bool:
-        """Whether an answer is due, or being played."""
+        """Whether an answer is due or being played."""
         with self._lock:
             return self._owed and not self._over()
 

@@ -1,4 +1,4 @@
-"""The keyboard: typed questions, the key that is pressed to talk, Ctrl-C."""
+"""The keyboard: typed questions, the push-to-talk key, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,40 +6,53 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Thread
 
+from voxrill.runtime.errors import DataError, UsageError
 from voxrill.runtime.talk.loop import Talk
 
 
 @contextmanager
 def keyboard(talking: Talk, text: bool, push_to_talk: bool) -> Iterator[None]:
-    """While the talk is on: typed questions, or the key that is pressed to talk, and Ctrl-C."""
+    """During the `with` block, take typed questions or the push-to-talk key, and Ctrl-C.
+
+    Raises:
+        UsageError: there is nothing to read keys or questions from.
+    """
     if text or push_to_talk:
-        Thread(target=_type if text else _press, args=(talking,), daemon=True).start()
+        if sys.stdin is None:  # Python's word for a program that was started with stdin closed
+            option = "--text" if text else "--push-to-talk"
+            raise UsageError(f"{option} reads standard input, and that is closed", "Start it from a terminal or a pipe")
+        take = partial(_ask, talking) if text else lambda _line: talking.press()
+        Thread(target=_read, args=(talking, take), daemon=True).start()
     with closed_by_signals(talking.close):
         yield
 
 
-def _type(talking: Talk) -> None:
-    """Every line of stdin is a question; what is not typed at a terminal waits for the answer to the line before."""
-    for line in sys.stdin:
-        if line.strip():
-            talking.type(line.strip())
-            if not sys.stdin.isatty():
-                talking.wait_until_answered()
-    talking.close(finish=True)
+def _read(talking: Talk, take: Callable[[str], None]) -> None:
+    """Give every line of stdin to `take`, and end the talk after the last."""
+    try:
+        for line in sys.stdin:
+            take(line)
+    except (OSError, ValueError) as error:  # bytes that are not text, a terminal that is gone
+        talking.close(error=DataError(f"standard input cannot be read ({error})", "Give text in UTF-8"))
+    else:
+        talking.close(finish=True)
 
 
-def _press(talking: Talk) -> None:
-    for _ in sys.stdin:
-        talking.press()
-    talking.close(finish=True)
+def _ask(talking: Talk, line: str) -> None:
+    """Ask a line. One that comes from a file or pipe waits for the answer to the line before."""
+    if line.strip():
+        talking.type(line.strip())
+        if not sys.stdin.isatty():
+            talking.wait_until_answered()
 
 
 @contextmanager
 def closed_by_signals(end: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) calls `end`; a second one ends the program."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Call `end` at the first Ctrl-C or SIGTERM, or when the terminal is closed. The second one ends the program."""
+    before = {number: signal.getsignal(number) for number in _signals()}
 
     def close(number: int, _frame: object) -> None:
         end()
@@ -52,3 +65,11 @@ def closed_by_signals(end: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _signals() -> list[signal.Signals]:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Windows has no SIGHUP, and a program that was started with nohup is to ignore it
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers

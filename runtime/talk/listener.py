@@ -1,8 +1,8 @@
-"""Hearing: blocks of the microphone in, what the user does out.
+"""Listening: blocks of the microphone in, what the user does out.
 
-Runs in a thread of its own, so that it hears while the model computes. It touches the model never, the player only to
-stop it. Blocks are counted as they are heard, from 0, and gaps are filled with a little silence, so that a turn which
-a lost device cuts off ends like any other.
+It runs in a thread of its own, so that it hears while the model computes. It never touches the model, and the player
+only to hold or stop it. Blocks are counted from 0 as they are heard. Gaps are filled with a little silence, so that a
+turn ends as usual when the device is lost in its middle.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ BEFORE = 0.32
 model answers 31 rightly with this and the pause after the last block, and 30 with neither (chosen on these clips)."""
 
 _CLIPPED_BLOCKS = 8
-"""Blocks of a turn with clipped samples from which the user is told."""
+"""Blocks of a turn that hold clipped samples before the user is told."""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """What the user said: samples (n,) at 16 kHz, heard from sample `start` to `end`; voiced until `voice_end` s.
+    """What the user said.
 
-    woke: when the wake word before it was heard, seconds; None if it needed none.
+    samples: (n,) at 16 kHz. start, end: their place in all that was heard, in samples. voice_end: when the last voiced
+    block was captured, seconds. woke: when the wake word before it was heard, seconds; None if it needed none.
     """
 
     samples: Floats
@@ -59,12 +60,12 @@ class Paused:
 
 @dataclass(frozen=True)
 class Resumed:
-    """It was not over."""
+    """The turn was not over: the user speaks again."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The turn is over, and its answer due under `ticket`. An utterance that `paused` before is the very same."""
+    """The turn is over, and its answer is due under `ticket`. The utterance is that of the pause before."""
 
     utterance: Utterance
     at: float
@@ -97,14 +98,14 @@ class Woke:
 
 @dataclass(frozen=True)
 class Slept:
-    """Nothing was asked for so long, until sample `end`, that the wake word is needed again."""
+    """From sample `end` on the wake word is needed again: nothing was asked for too long."""
 
     end: int
 
 
 @dataclass(frozen=True)
 class Closed:
-    """Nothing more will be heard; `error` says why, None if it was wished. `finish`: an answer is still played."""
+    """The talk ends. error: the reason; None if the user wants it. finish: an answer is still played to its end."""
 
     error: Exception | None = None
     finish: bool = False
@@ -121,12 +122,12 @@ class Listener:
     Args:
         voice_activity: the probability of speech of the stream's next samples (512,), and its `reset`.
         endpointer: decides when turns begin and end.
-        floor: what is asked whether an answer is being played, and told when the user interrupts.
-        post: takes each signal to the thinking thread, and each change between sleep and waking.
+        floor: knows whether an answer is being played, and is told when the user interrupts.
+        post: takes signals and changes between sleep and waking; it carries them to the answering thread.
         show: takes what the user should see.
         barge_in: listen while an answer is played; otherwise the microphone is ignored until `tail` seconds after.
         clock: seconds.
-        waking: lets through what is to be listened to; None for all.
+        waking: passes on what is to be listened to; None for all.
     """
 
     def __init__(
@@ -156,31 +157,31 @@ class Listener:
         self._kept: deque[tuple[int, Block]] = deque()
         self._number = 0
         self._expected = 0
-        self._deaf = 0  # blocks still to be ignored after an answer was played
+        self._deaf = 0  # blocks that are still ignored after an answer was played
         self._clipped = 0
 
     def hear(self, block: Block) -> list[Floats]:
-        """Take the next block; the samples heard, silence that stands for a gap included."""
+        """Take the next block; the samples that count as heard, with silence in place of a gap."""
         gap = (block.at - self._expected) // BLOCK if self._expected else 0
         self._expected = block.at + BLOCK
         silence = np.zeros(BLOCK, np.float32)
         fill = [silence] * min(gap, self._endpointer.options.endpoint_blocks + 1)
         if gap:
-            self._show(Notice(f"The microphone was away for {gap * BLOCK_SECONDS:.1f} seconds"))
+            self._show(Notice(f"The microphone gave no sound for {gap * BLOCK_SECONDS:.1f} seconds"))
         for samples in (*fill, block.samples):
             self._hear(Block(samples, self._number * BLOCK, block.captured))
             self._number += 1
         return [*fill, block.samples]
 
     def begin(self) -> None:
-        """Show what is waited for."""
+        """Show what the listener waits for."""
         if self._waking is not None:
             self._show(Notice(f'Waiting for "{self._waking.word}"'))
             self._show(StateChanged("asleep"))
 
     def hear_nothing(self) -> None:
-        """The microphone is away: an answer that was held because the user seemed to begin goes on."""
-        self._floor.hush(False)
+        """There is no block. An answer that is held because the user seemed to begin goes on."""
+        self._floor.hold(False)
 
     def _hear(self, block: Block) -> None:
         if self._is_deaf():
@@ -189,7 +190,7 @@ class Listener:
             self._attend(awaited)
 
     def _let_through(self, waking: Waking, block: Block) -> list[Block]:
-        """What is to be listened to, now that this block was heard."""
+        """The blocks to listen to, now that this one was heard."""
         if waking.hears_word(block):
             self._begin_anew(block)
         elif not waking.awake:
@@ -203,7 +204,7 @@ class Listener:
         return heard
 
     def _begin_anew(self, block: Block) -> None:
-        """The wake word was heard: whatever was said before it, and the word itself, is no question."""
+        """The wake word was heard. What was said before it is not a question, nor is the word itself."""
         if self._endpointer.state == "paused":
             self._post(Resumed())
         self._forget()
@@ -221,7 +222,7 @@ class Listener:
         self._kept.append((self._endpointer.number, block))
         decision = self._endpointer.hear(self._voice_activity(block.samples))
         if decision != "began":
-            self._floor.hush(self._endpointer.suspecting)
+            self._floor.hold(self._endpointer.suspecting)
         self._watch_clipping(block)
         if decision is not None:
             self._decide(decision)
@@ -233,7 +234,7 @@ class Listener:
             self._show(UserSpeaking(spoken * BLOCK_SECONDS))
 
     def _is_deaf(self) -> bool:
-        """Whether this block is to be ignored, because the loudspeaker is (or just was) heard in it."""
+        """Whether to ignore this block, because the loudspeaker is heard in it, or was a moment ago."""
         if self._barge_in:
             return False
         if self._floor.sounding():

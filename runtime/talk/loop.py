@@ -1,7 +1,8 @@
-"""The live loop: a thread that hears, and the calling one, which thinks.
+"""The live loop: the listening thread hears, the calling thread answers.
 
-In: a model, the edges, whoever watches and keeps. Out: a talk, until it is closed. However it ends (a device that is
-gone, Ctrl-C, an error in either thread), the answer being played is cut, its turn kept, and the thread gone.
+In: a conversation, a microphone, a player, a view, and sinks for what is to be kept. Out: a talk, until it is closed.
+However it ends (a device that is gone, Ctrl-C, an error in either thread), the answer that is being played is cut, its
+turn is kept, and the listening thread has ended.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.hearing import hearing
 from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, WakeChange
+from voxrill.runtime.talk.listening_thread import listening
 from voxrill.runtime.talk.reply import TalkTurn
 from voxrill.runtime.talk.responder import Responder, ResponderOptions
 
 _POLL = 0.02
-"""Seconds after which an idle mind looks whether the answer was played to its end."""
+"""Seconds without a signal after which the loop checks whether the answer was played to its end."""
 
 
 @dataclass(frozen=True)
 class TalkOptions:
-    """How to talk. barge_in: listen while an answer is played."""
+    """How to talk. barge_in: listen while an answer is played. push_to_talk: a key ends turns, instead of silence."""
 
     responder: ResponderOptions = field(default_factory=ResponderOptions)
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
@@ -41,7 +42,11 @@ class TalkOptions:
 
 @dataclass(frozen=True)
 class TalkSinks:
-    """Who keeps what: blocks heard and signals (in the hearing thread), and turns that are over."""
+    """Who keeps what.
+
+    hear: takes the blocks that were heard; signal: takes signals; both in the listening thread. turn: takes turns that
+    are over.
+    """
 
     hear: Callable[[list[Floats]], None] = lambda _heard: None
     signal: Callable[[Signal | WakeChange], None] = lambda _signal: None
@@ -52,14 +57,14 @@ class Talk:
     """A talk; `run` holds it.
 
     Args:
-        conversation: what is talked about.
+        conversation: the turns so far.
         microphone: None if questions are only typed.
         player: plays answers.
-        view: whoever watches.
+        view: shows the talk.
         options: how to talk.
-        keepers: who keeps what.
+        sinks: who keeps what.
         voice_activity: tells speech from other sound; None for silero's.
-        waking: lets through what follows the wake word; None for all.
+        waking: passes on what follows the wake word; None for all.
     """
 
     def __init__(
@@ -69,17 +74,17 @@ class Talk:
         player: Player,
         view: View,
         options: TalkOptions,
-        keepers: TalkSinks,
+        sinks: TalkSinks,
         voice_activity: VoiceDetector | None = None,
         waking: Waking | None = None,
     ) -> None:
         self._microphone = microphone
         self._player = player
         self._view = view
-        self._keepers = keepers
+        self._sinks = sinks
         self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
         floor = Floor(player)
-        self._responder = Responder(conversation, player, floor, self._show, keepers.turn, options.responder)
+        self._responder = Responder(conversation, player, floor, self._show, sinks.turn, options.responder)
         self._quiet = Flag()
         self._quiet.set()
         self._listener = Listener(
@@ -97,25 +102,26 @@ class Talk:
 
         Raises:
             AudioDeviceError: a device cannot be used, or is gone for good.
+            DataError: standard input is not text.
         """
-        with ExitStack() as edges:
-            edges.enter_context(self._view)
+        with ExitStack() as devices:
+            devices.enter_context(self._view)
             self._responder.warm_up()
-            edges.enter_context(self._player)
+            devices.enter_context(self._player)
             if self._microphone is not None:
-                edges.enter_context(self._microphone)
-                edges.enter_context(
-                    hearing(self._microphone, self._listener, self._post, self._view.level, self._keepers.hear)
+                devices.enter_context(self._microphone)
+                devices.enter_context(
+                    listening(self._microphone, self._listener, self._post, self._view.level, self._sinks.hear)
                 )
             try:
-                closed = self._think()
+                closed = self._answer()
             finally:
                 self._responder.close()
         if closed.error is not None:
             raise closed.error
 
     def press(self) -> None:
-        """The push-to-talk key was pressed. May be called from any thread, as may `type` and `close`."""
+        """The push-to-talk key was pressed. This method, `type` and `close` may be called from any thread."""
         if self._push is not None:
             self._push.press()
 
@@ -125,16 +131,16 @@ class Talk:
         self._post(Typed(text, time.perf_counter()))
 
     def wait_until_answered(self) -> None:
-        """Wait until what was typed last is answered and played."""
+        """Wait until the question that was typed last is answered and the answer played."""
         self._quiet.wait()
 
-    def close(self, finish: bool = False) -> None:
-        """End the talk: at once, or after the answer that is being played."""
-        self._post(Closed(finish=finish))
+    def close(self, finish: bool = False, error: Exception | None = None) -> None:
+        """End the talk: at once, or after the answer that is being played. `run` raises the error, if there is one."""
+        self._post(Closed(error, finish))
 
     def _post(self, signal: Signal | WakeChange) -> None:
-        self._keepers.signal(signal)
-        if not isinstance(signal, WakeChange):  # who answers does not care
+        self._sinks.signal(signal)
+        if not isinstance(signal, WakeChange):  # the responder does not need these
             self._responder.inbox.put(signal)
 
     def _show(self, event: TalkEvent) -> None:
@@ -142,7 +148,7 @@ class Talk:
         if event == StateChanged("listening"):
             self._quiet.set()
 
-    def _think(self) -> Closed:
+    def _answer(self) -> Closed:
         while self._responder.closed is None:
             if not self._responder.step():
                 try:

@@ -1,13 +1,12 @@
 """A talk as one folder: what the microphone heard, what was decided, and what was answered.
 
 In: the blocks heard, the signals, the turns. Out: `microphone.wav` (float32, 16 kHz) and `events.jsonl`, whose first
-line says what made it. Both are written as it goes, so that a crash leaves all but the last moment. Nobody is stopped
-by a full disk: the recording ends there, and the talk goes on.
+line says what made it. Both are written as the talk goes on, so that a crash leaves all but the last moment. If the
+disk is full, the recording ends, and the talk goes on.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import onnxruntime
 
 from voxrill.runtime.audio.protocols import RATE, Floats
+from voxrill.runtime.audio.sound_writer import WAV_HEADER_BYTES, wav_header
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
@@ -30,17 +30,13 @@ from voxrill.runtime.version import VERSION
 
 FORMAT = 1
 MICROPHONE, EVENTS = "microphone.wav", "events.jsonl"
-WAV_HEADER = 44
 
-
-def _wav_header(size: int = 0xFFFFFFFF - 36) -> bytes:
-    """The header of mono float32 samples; by default as long as can be, which readers take to mean: to the end."""
-    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, RATE, 4 * RATE, 4, 32)
-    return struct.pack("<4sI4s", b"RIFF", size + 36, b"WAVE") + fmt + struct.pack("<4sI", b"data", size)
+_LARGEST = 0xFFFFFFFF - WAV_HEADER_BYTES
+"""Bytes of sound that a WAV header can state. A longer file keeps the header that says: to the end."""
 
 
 def build(model: Engine) -> dict[str, Any]:
-    """What makes the codes what they are, to the bit: versions, weights, threads, execution providers."""
+    """Everything that the codes depend on, to the bit: versions, weights, threads, execution providers."""
     return {
         "voxrill": VERSION,
         "onnxruntime": onnxruntime.__version__,
@@ -53,21 +49,21 @@ def build(model: Engine) -> dict[str, Any]:
 
 
 def describe(model: Engine, conversation: Conversation, options: ResponderOptions) -> dict[str, Any]:
-    """The first line of a recording: what a replay must have alike, and what it must know."""
+    """The first line of a recording: what a replay compares, and what it needs to know."""
     known = {"system": conversation.system, "output": conversation.output, "options": asdict(options)}
     return {"format": FORMAT, **build(model), **known}
 
 
 class Recorder:
-    """Writes a talk into `directory` as it goes. `hear` and `signal` may be called from another thread than `keep`.
+    """Writes a talk into `directory` as it goes on. `hear` and `signal` may be called from another thread than `keep`.
 
     Args:
-        directory: made if it is not there; must be empty.
+        directory: created if it is not there; must be empty.
         header: see `describe`.
-        show: told when it cannot go on.
+        show: takes a notice when the recording cannot go on.
 
     Raises:
-        UsageError: the folder cannot be made, or holds something.
+        UsageError: the folder cannot be made, or is not empty.
     """
 
     def __init__(self, directory: Path, header: dict[str, Any], show: Callable[[Notice], None]) -> None:
@@ -82,16 +78,16 @@ class Recorder:
             self._events = (directory / EVENTS).open("wb")
         except OSError as error:
             raise UsageError(f"cannot record into {directory}: {error.strerror}", "Give another folder") from None
-        self._write(self._sound, _wav_header())
+        self._write(self._sound, wav_header(RATE, None, floats=True))
         self._line(header)
 
     def hear(self, heard: Iterable[Floats]) -> None:
-        """Keep blocks of samples, in the order they were heard."""
+        """Write blocks of samples, in the order in which they were heard."""
         for samples in heard:
             self._write(self._sound, samples.astype("<f4").tobytes())
 
     def signal(self, signal: Signal | WakeChange) -> None:
-        """Keep what was decided."""
+        """Write what was decided."""
         where = {}
         if isinstance(signal, Paused | Ended):
             where = {"start": signal.utterance.start, "end": signal.utterance.end}
@@ -100,7 +96,7 @@ class Recorder:
         self._line({"signal": type(signal).__name__, **where})
 
     def keep(self, turn: TalkTurn) -> None:
-        """Keep a turn that is over."""
+        """Write a turn that is over."""
         self._line(
             {
                 "turn": turn.number,
@@ -119,16 +115,18 @@ class Recorder:
         )
 
     def close(self) -> None:
-        """Nothing more comes."""
-        size = self._sound.tell() - WAV_HEADER if self._whole else 0
-        if self._whole:
+        """End the recording. What another thread writes after this is left out."""
+        size = self._sound.tell() - WAV_HEADER_BYTES if self._whole else 0
+        if 0 < size < _LARGEST:
             self._sound.seek(0)
-            self._write(self._sound, _wav_header(size))
-        for file in (self._sound, self._events):
-            try:
-                file.close()
-            except OSError as error:
-                self._stop(error)
+            self._write(self._sound, wav_header(RATE, size, floats=True))
+        with self._lock:
+            for file in (self._sound, self._events):
+                try:
+                    file.close()
+                except OSError as error:
+                    self._stop(error)
+            self._whole = False
 
     def _line(self, value: dict[str, Any]) -> None:
         self._write(self._events, msgspec.json.encode(value) + b"\n")

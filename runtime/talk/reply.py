@@ -1,7 +1,7 @@
-"""A question's answer on its way to the player, and the turn it becomes.
+"""A question's answer on its way to the player, and the turn that it becomes.
 
-In: an answer in the making. Out: its sound to the floor and its words to the view, once it may be heard. Until it is
-let out by the end of the question, nothing of it is heard or shown.
+In: an answer in the making. Out: its sound to the floor and its words to the view. Nothing of it is heard or shown
+before the question is over: it may have been begun too early.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from voxrill.runtime.talk.listener import Utterance
 from voxrill.runtime.talk.trace import Tracer, TurnTrace
 
 FIRST_REPLY_SECONDS = 3.0
-"""Expected length of the first reply; later ones are expected to be as long as those before."""
+"""Expected length of the first reply. Later ones are expected to be as long as those before."""
 
 
 @dataclass(frozen=True)
 class TalkTurn:
-    """A turn that is over, for those who keep turns: question, answer, and how they came about.
+    """A turn that is over: its question, its answer, and how they were made.
 
-    heard: samples of the answer that were played before the user interrupted, None if nobody did; forgotten: turns
-    that were forgotten after this one; error: why there is no answer.
+    heard: samples of the answer that were played before the user interrupted it, None if the user did not. forgotten:
+    turns that were forgotten after this one. error: why there is no answer.
     """
 
     number: int
@@ -45,8 +45,8 @@ class TalkTurn:
 class Pace:
     """What the next reply is expected to be like.
 
-    rate: seconds of computing per second of sound, None if it is not known; seconds: its length; effort: what is given
-    up where it would be too slow.
+    rate: seconds of computing for a second of sound, None if it is not known. seconds: its length. effort: what is
+    given up where it would be too slow.
     """
 
     def __init__(self) -> None:
@@ -55,12 +55,12 @@ class Pace:
         self.effort = Effort()
 
     def measure(self, making: float, seconds: float) -> None:
-        """`seconds` of sound took `making` seconds to make."""
+        """It took `making` seconds to make `seconds` of sound."""
         if seconds:
             self.rate = making / seconds
 
     def replied(self, making: float, seconds: float) -> None:
-        """So did a whole reply."""
+        """It took `making` seconds to make a whole reply of `seconds` of sound."""
         self.measure(making, seconds)
         if seconds:
             self.seconds = (self.seconds + seconds) / 2
@@ -68,7 +68,7 @@ class Pace:
 
 @dataclass
 class Reply:
-    """The answer being made: unheard until it has a `ticket`."""
+    """The answer that is being made. It is not heard before it has a `ticket`."""
 
     answer: TalkAnswer
     utterance: Utterance | None
@@ -100,7 +100,7 @@ class Reply:
             self.made = True
 
     def deliver(self, ticket: int, floor: Floor, player: Player, pace: Pace, show: Callable[[TalkEvent], None]) -> None:
-        """Hand over what was made since the last time; nothing that was heard meanwhile waits to be looked at.
+        """Hand over what was made since the last time. Call it only when no signal waits.
 
         Raises:
             AudioDeviceLost: the player's device is gone for good.
@@ -124,7 +124,7 @@ class Reply:
         self.answer.heard(player.played() if self.playing else 0)
 
     def cut(self, heard: int) -> None:
-        """The user took the floor when `heard` samples had been played: keep no more than that."""
+        """The user took the floor when `heard` samples had been played: keep those only."""
         if self.error is None:
             try:
                 self.answer.cut(heard)

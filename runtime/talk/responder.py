@@ -1,8 +1,9 @@
-"""Thinking: what the user does in, sound and events out. The only part of the live loop that touches the model.
+"""Answering: what the user does in, sound and events out. The only part of the live loop that touches the model.
 
-The work is done in small steps, and between any two of them what was heard meanwhile is looked at: a pause begins an
-answer on suspicion, the user's going on throws it away unheard, the end of the turn lets it out, an interruption cuts
-it at what was heard of it. Nothing here waits, sleeps or knows of threads, so a test can walk it step by step.
+The work is done in small steps, and signals are taken between any two of them. At a pause the answer is begun early,
+because the turn may be over. If the user goes on, that answer is withdrawn unheard. At the end of the turn it is
+released. If the user interrupts, it is cut off at the place up to which it was heard. Nothing here waits, sleeps or
+knows of threads, so that a test can go through it step by step.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from voxrill.runtime.talk.reply import Pace, Reply, TalkTurn
 from voxrill.runtime.talk.trace import Tracer
 
 WARM_UP = 20
-"""Text tokens and frames of the answer that warms up: both kinds, in either family's pattern."""
+"""Text tokens and frames of the warm-up answer: enough for both kinds, in the pattern of either family."""
 
 
 @dataclass(frozen=True)
 class ResponderOptions:
-    """How the mind works.
+    """How to answer.
 
-    speculate: begin answers at a pause. ahead: frames of sound that are made on suspicion, at most. budget: positions
-    of system prompt and turns that are remembered. turns: turns that are remembered at most, None for any number.
-    seed: that of the first turn; the others count up from it. max_new_tokens: see `Conversation.ask`.
+    speculate: begin answers at a pause. ahead: frames of sound that are made before the turn is over, at most. budget:
+    positions of system prompt and turns that are remembered. turns: turns that are remembered at most, None for any
+    number. seed: of the first turn; later turns count up from it. max_new_tokens: see `Conversation.ask`.
     """
 
     speculate: bool = True
@@ -49,12 +50,12 @@ class Responder:
     """Answers questions.
 
     Args:
-        conversation: what is talked about; used by nobody else.
-        player: plays answers; handed over through `floor` only.
+        conversation: the turns so far; nothing else may use it.
+        player: plays answers; sound goes to it through `floor` only.
         floor: knows whether an answer may still be heard.
         show: takes what the user should see.
-        keep: called with every turn that is over.
-        options: how to work.
+        keep: takes every turn that is over.
+        options: how to answer.
         clock, cpu: seconds that pass, and seconds that this process computes.
     """
 
@@ -87,12 +88,12 @@ class Responder:
         self._pace = Pace()
 
     def warm_up(self) -> None:
-        """Answer a tone unheard: first runs are slow, and the player is to be told how fast this machine is."""
+        """Answer a tone, unheard. First runs are slow, and the player must be told how fast this machine is."""
         while self._prepare():
             pass
         answer = TalkAnswer(self._conversation, tone(), None, self._options.seed, WARM_UP)
         tracer = Tracer(0, self._cpu)
-        with suppress(VoxrillError):  # the first question meets it too, and says so
+        with suppress(VoxrillError):  # the first question will fail with the same error, and the user is told then
             while answer.finish_reason is None:
                 started = self._clock()
                 tracer.made(answer.step(), started, self._clock())
@@ -101,17 +102,17 @@ class Responder:
 
     @property
     def closed(self) -> Closed | None:
-        """The signal that ended the talk, once nothing is left to be done before."""
+        """The signal that ended the talk, once the answer that it waits for was played."""
         ready = self._closed is not None and (self._reply is None or not self._closed.finish)
         return self._closed if ready else None
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left to be done until there is a signal: the conversation will not be touched."""
+        """Whether there is nothing to do before the next signal: the conversation will not be touched."""
         return self._reply is None and not self._unprepared and self.inbox.empty()
 
     def close(self) -> None:
-        """The talk is over: an answer that was being heard is cut, and its turn kept."""
+        """The talk is over: cut an answer that is being played, and keep its turn."""
         heard = self._floor.interrupt()
         if heard is not None:
             self._interrupted(heard)
@@ -119,7 +120,7 @@ class Responder:
         self._withdraw()
 
     def step(self) -> bool:
-        """Do one thing: take a signal, or work a little. Whether there was anything to do."""
+        """Do one thing: take a signal or work a little. Returns whether there was anything to do."""
         try:
             signal = self.inbox.get_nowait()
         except Empty:
@@ -161,7 +162,7 @@ class Responder:
         return True
 
     def _prepare(self) -> bool:
-        """Take in what is known before the next question."""
+        """Prefill what is known before the next question."""
         if self._unprepared:
             self._unprepared = self._conversation.prepare()
             return True
@@ -183,25 +184,27 @@ class Responder:
         self._reply = Reply(answer, utterance, typed, seed, self._tracer)
 
     def _withdraw(self) -> None:
-        """The user went on: the answer begun on suspicion was never there."""
+        """The user went on: the answer that was begun early is withdrawn."""
         if self._reply is not None and self._reply.ticket is None:
             self._reply.tracer.false_start()
             self._conversation.retract()
             self._reply = None
 
     def _settle(self) -> None:
-        """The user begins; an answer that is still there was not interrupted, so it was heard to its end."""
+        """The user begins. An answer that is still there was not interrupted, so it was heard to its end."""
         if self._reply is not None and self._reply.ticket is not None:
             self._end(self._reply, None)
 
     def _end_question(self, signal: Ended) -> None:
         if signal.cut_off:
             seconds = len(signal.utterance.samples) / RATE
-            self._show(Notice(f"You spoke for {seconds:.0f} seconds without a pause: answering what was said so far"))
+            self._show(
+                Notice(f"You spoke for {seconds:.0f} seconds without a pause. This answers what you said so far")
+            )
         if self._reply is None:
             self._begin(signal.utterance, None, None)
         self._show(UserSaid(""))
-        self._let_out(signal.ticket, signal.at)
+        self._release(signal.ticket, signal.at)
 
     def _typed(self, signal: Typed) -> None:
         heard = self._floor.interrupt()
@@ -216,10 +219,10 @@ class Responder:
             self._show(StateChanged("listening"))
             return
         self._show(UserSaid(signal.text))
-        self._let_out(self._floor.question(), signal.at)
+        self._release(self._floor.question(), signal.at)
 
-    def _let_out(self, ticket: int, at: float) -> None:
-        """The question is over: what was made of its answer is heard now, and the rest as it comes."""
+    def _release(self, ticket: int, at: float) -> None:
+        """The question is over: what was made of its answer is heard now, the rest when it is made."""
         assert self._reply is not None
         self._reply.ticket = ticket
         self._reply.tracer.endpoint(at)
@@ -229,7 +232,7 @@ class Responder:
         self._show(StateChanged("thinking"))
 
     def _interrupted(self, heard: int) -> None:
-        """The user took the floor: keep of the answer what was heard."""
+        """The user took the floor: keep what was heard of the answer."""
         reply = self._reply
         if reply is None or reply.ticket is None:
             return
@@ -250,7 +253,7 @@ class Responder:
         full = isinstance(reply.error, ContextFull)
         forgotten = self._conversation.forget(0 if full else options.budget, options.turns)
         if forgotten and options.turns is None:
-            self._show(Notice(f"The conversation is long: its oldest {forgotten} turns are forgotten"))
+            self._show(Notice(f"The conversation is long: the oldest {forgotten} turns are forgotten"))
         self._unprepared, self._reply, self._tracer = True, None, None
         answer, rate = reply.answer, self._sample_rate
         barge_in = None if heard is None else heard / rate

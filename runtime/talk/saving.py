@@ -1,7 +1,7 @@
 """Turns as files: the question and the answer as WAV, and what was said and when as JSON.
 
-In: turns that are over. Out: `turn-0001-question.wav`, `turn-0001-answer.wav` (what was heard of it) and
-`turn-0001.json` in a folder, and so on; turns that are there already are never overwritten.
+In: turns that are over. Out: in a folder `turn-0001-question.wav`, `turn-0001-answer.wav` (as far as it was heard),
+`turn-0001.json`, and so on. Turns that are there already are never overwritten.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Saver:
     """Writes turns into `directory`.
 
     Args:
-        directory: made if it is not there.
+        directory: created if it is not there.
         sample_rate: Hz of answers.
-        show: told when a turn could not be written.
+        show: takes a notice when a turn could not be written.
 
     Raises:
         UsageError: the folder cannot be made.

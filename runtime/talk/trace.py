@@ -1,4 +1,4 @@
-"""Where the time of a turn goes: from the user's last sound to the first sound of the answer."""
+"""What takes how long in a turn, from the user's last sound to the first sound of the answer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class TurnTrace:
     first_frame: each was done; spelled: the last text token before the first frame was done; queued: the first sample
     went to the player; played: it left for the device; ended: the turn was over.
 
-    making: seconds that the answer's text tokens and frames took; underruns: times the player ran dry; speculated: the
-    answer had been begun before the endpoint; false_starts: answers begun and thrown away in this turn, and
-    false_start_cpu: the processor seconds they cost, out of `cpu`; barge_in: seconds of the answer that were played
-    before the user interrupted it, None if nobody did.
+    making: seconds that the answer's text tokens and frames took. underruns: gaps in its sound, because the player had
+    nothing to play. speculated: the answer was begun before the endpoint. false_starts: answers that were begun and
+    withdrawn in this turn, and false_start_cpu: the processor seconds that they took, out of `cpu`. barge_in: seconds
+    of the answer that were played before the user interrupted it, None if the user did not.
     """
 
     number: int
@@ -80,13 +80,13 @@ class Tracer:
     def begin(
         self, voice_end: float | None, paused: float | None, question_seconds: float, woke: float | None = None
     ) -> None:
-        """An answer is begun, perhaps on suspicion."""
+        """An answer is begun, perhaps before the turn is over."""
         self._known = {"woke": woke, "voice_end": voice_end, "paused": paused, "question_seconds": question_seconds}
         self._attempt_cpu = self._cpu()
         self.making = 0.0
 
     def false_start(self) -> None:
-        """It was begun too early, and is thrown away."""
+        """It was begun too early, and is withdrawn."""
         self._false_starts += 1
         self._false_start_cpu += self._cpu() - self._attempt_cpu
 
@@ -99,7 +99,7 @@ class Tracer:
         """A part of the answer was made between two times."""
         self._known.setdefault("encoding", started)
         if isinstance(event, StageEvent) and event.stage != "encoded":
-            self._known.setdefault("encoded", started)  # what is typed is not encoded
+            self._known.setdefault("encoded", started)  # a typed question is not encoded
         if isinstance(event, StageEvent):
             if event.stage != "prefilling":
                 self._known[event.stage] = ended
@@ -131,7 +131,7 @@ class Tracer:
 
 
 _OWN_TRACK = ("endpoint", "queued", "played")
-"""Stages of the endpoint's clock, which runs while the others are at work."""
+"""Stages that run beside the others, and so have a row of their own."""
 
 STAGES = (
     ("endpoint", "voice_end", "endpoint"),
@@ -142,7 +142,7 @@ STAGES = (
     ("queued", "endpoint", "queued"),
     ("played", "queued", "played"),
 )
-"""What a turn's time is made of: name, when it begins, when it is done."""
+"""The stages of a turn: name, the time at which each begins, the time at which it is done."""
 
 
 def stages(trace: TurnTrace) -> dict[str, float | None]:
@@ -155,7 +155,7 @@ def stages(trace: TurnTrace) -> dict[str, float | None]:
 
 
 def chrome_trace(traces: list[TurnTrace]) -> dict[str, Any]:
-    """The same as a browser's tracing page (chrome://tracing, ui.perfetto.dev) reads it; microseconds."""
+    """The turns in the format of a browser's tracing page (chrome://tracing, ui.perfetto.dev), in microseconds."""
     events = []
     for trace in traces:
         for name, begin, end in (("question", "woke", "voice_end"), *STAGES, ("turn", "voice_end", "ended")):

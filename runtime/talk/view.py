@@ -1,6 +1,6 @@
-"""What whoever talks sees: a calm line with the state and the microphone's level, and above it what was said.
+"""What the user of a talk sees: a line with the state and the microphone's level, and above it what was said.
 
-In: the talk's events, from any thread. Out: on a terminal a live view, otherwise plain lines: what the model says on
+In: the talk's events, from any thread. Out: on a terminal a live view, otherwise plain lines: the model's answers on
 stdout, everything else on stderr.
 """
 
@@ -29,7 +29,7 @@ from voxrill.runtime.talk.events import (
 from voxrill.runtime.talk.trace import STAGES, TurnTrace, stages
 
 SPOKEN = "(spoken)"
-"""Stands for a question that was not typed: the model does not write down what it answers."""
+"""Stands for a question that was spoken: the model answers it without a transcript."""
 
 METER = 24
 """Characters of the level meter."""
@@ -46,7 +46,7 @@ def make_view(console: Console, out: Console) -> View:
 
 
 class PlainView:
-    """Lines: the answers on `out`, the rest on `console`."""
+    """Plain lines: the answers on `out`, the rest on `console`."""
 
     def __init__(self, console: Console, out: Console) -> None:
         self._console, self._out = console, out
@@ -62,7 +62,7 @@ class PlainView:
         self._end_answer()
 
     def show(self, event: TalkEvent) -> None:
-        """Write a line for what is over."""
+        """Write a line for what is complete."""
         with self._lock:
             if isinstance(event, UserSaid):
                 self._console.print(f"you: {event.text or SPOKEN}", soft_wrap=True)
@@ -84,7 +84,7 @@ class PlainView:
 
 
 class LiveView:
-    """The live view on a terminal: what was said scrolls up, the last line is renewed in place."""
+    """A terminal's view: what was said scrolls up, and the last line is updated in place."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -105,17 +105,17 @@ class LiveView:
         self._live.stop()
 
     def show(self, event: TalkEvent) -> None:
-        """Show what happened, with the next refresh."""
+        """Show an event at the next refresh."""
         with self._lock:
             for line in self._take(event):
                 self._console.print(line, soft_wrap=True)
 
     def level(self, dbfs: float) -> None:
-        """Move the meter, with the next refresh."""
+        """Move the meter at the next refresh."""
         self._level = dbfs
 
     def _take(self, event: TalkEvent) -> list[Text]:
-        """The lines that `event` makes final."""
+        """The lines that are final with this event."""
         lines = []
         if isinstance(event, StateChanged):
             self._state, self._speaking = event.state, 0.0
@@ -148,14 +148,14 @@ def _line(who: str, said: str, style: str) -> Text:
 
 
 def meter(dbfs: float) -> str:
-    """The level meter: as many blocks as `dbfs` is above the quietest."""
+    """The level meter: its bar is as long as `dbfs` is above the quietest level."""
     share = (max(dbfs, QUIETEST) - QUIETEST) / (LOUDEST - QUIETEST)
     full = round(METER * min(share, 1.0))
     return "█" * full + "·" * (METER - full)
 
 
 def summary(trace: TurnTrace) -> str:
-    """A turn in one line: how long its answer took, and what went wrong."""
+    """A turn in one line: how long the answer took, and what went wrong."""
     if trace.waited is not None:
         parts = [f"answered after {1000 * trace.waited:.0f} ms"]
     elif trace.queued is not None and trace.endpoint is not None:
@@ -170,7 +170,7 @@ def summary(trace: TurnTrace) -> str:
 
 
 def trace_table(traces: list[TurnTrace]) -> Table:
-    """Milliseconds of each stage, a line for every turn; narrow enough for 80 columns."""
+    """A table of every turn's stages in milliseconds, narrow enough for 80 columns."""
     shown = Table(title="milliseconds of each turn", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("turn", *(name for name, _, _ in STAGES), "waited", "dry", "early", "false"):
         shown.add_column(column, justify="right")

@@ -1,7 +1,7 @@
 """What this machine is and what it lacks: a handful of probes, none of which can spoil the others.
 
 In: this machine. Out: an `Examination`: facts by section, and what is missing with the command that mends it. It takes
-under ten seconds, most of which measure the memory and the products.
+a few seconds, most of them for the memory's speed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,16 @@ from voxrill.devices.known import MEMORY
 from voxrill.devices.memory import available_memory, free_swap, total_memory
 from voxrill.devices.plugins import register
 from voxrill.devices.processor import cores, processor
-from voxrill.devices.product_rate import product_rate
 from voxrill.devices.providers import PROVIDERS, Provider
 from voxrill.devices.this import clock_ghz, features, instruction_set, read_bandwidth
 from voxrill.runtime.audio.devices import THING, Direction, choose
 from voxrill.runtime.audio.protocols import BLOCK
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.voice_activity import VoiceActivity
-from voxrill.runtime.errors import DeviceError, VoxrillError
+from voxrill.runtime.errors import DeviceError, MissingDependency, VoxrillError
 from voxrill.runtime.progress import Progress, no_progress
 
 PACKAGE = "voxrill"
-DEVELOPERS = "dev"
-"""The extra that only those who change this package need."""
-
 LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20}
@@ -101,13 +97,10 @@ def machine() -> Facts:
 
 
 def speed() -> Facts:
-    """What memory gives and products take; of products, by all cores together."""
-    every = cores()
+    """How fast the memory is read, and how large the last cache is."""
     facts: Facts = {
         "read, one core, GB/s": round(read_bandwidth(1), 1),
-        "read, all cores, GB/s": round(read_bandwidth(every), 1),
-        "INT8 products, 1e9 weights/s": round(product_rate(8, every) / 1e9, 1),
-        "INT4 products, 1e9 weights/s": round(product_rate(4, every) / 1e9, 1),
+        "read, all cores, GB/s": round(read_bandwidth(cores()), 1),
     }
     cache = _last_cache()
     return facts | ({"last cache, MB": cache >> 20} if cache else {})
@@ -172,15 +165,20 @@ def extras(missing: list[Missing]) -> Facts:
         absent = [name for name in packages if not _installed(name)]
         facts[extra] = f"without {', '.join(absent)}" if absent else "installed"
         if absent:
-            missing.append(Missing(f"extra {extra}", ", ".join(absent), f'pip install "{PACKAGE}[{extra}]"'))
+            missing.append(Missing(f"extra {extra}", ", ".join(absent), _install(extra, absent[0])))
     return facts
+
+
+def _install(extra: str, package: str) -> str:
+    """How to get a package of an extra; for some Pythons there is none."""
+    return MissingDependency(extra, package).remedy.removeprefix("Run: ")
 
 
 def _extras() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in metadata.requires(PACKAGE) or ():
         match = _REQUIREMENT.match(line)
-        if match and match[2] != DEVELOPERS:
+        if match:
             found.setdefault(match[2], []).append(match[1])
     return found
 
@@ -194,7 +192,7 @@ def _installed(name: str) -> bool:
 
 
 def _last_cache(path: Path = LAST_CACHE) -> int | None:
-    """Bytes of the third cache: products of fewer weights than it holds do not show the memory's rate."""
+    """Bytes of the third cache: fewer weights than it holds are not read from memory at every step."""
     try:
         text = path.read_text(encoding="ascii").strip()
         return int(text[:-1]) * _UNITS[text[-1]]

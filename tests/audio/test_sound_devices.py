@@ -355,17 +355,17 @@ def test_stop_fades_out_within_one_callback(speaker, backend):
     assert not fading[144:].any() and not after.any() and not speaker.busy()
 
 
-def test_a_hushed_reply_is_held_and_goes_on_where_it_was(speaker, backend):
+def test_a_reply_is_held_and_goes_on_where_it_was(speaker, backend):
     stream = backend.stream("output")
     speaker.begin(FAST, 1.0)
     speaker.push(np.ones(MODEL_RATE, np.float32))
     speaker.finish()
     stream.play(20)
-    speaker.hush(True)
+    speaker.hold(True)
     assert not stream.play(5)[144:].any()
     held = speaker.played()
     assert held == round(21 * PERIOD * MODEL_RATE / 48_000) and speaker.busy()
-    speaker.hush(False)
+    speaker.hold(False)
     rising = stream.play()[:, 0]
     assert rising[0] == pytest.approx(0.0, abs=1e-3) and (np.diff(rising) >= -1e-3).all()
     assert rising[144:] == pytest.approx(1.0, abs=1e-2) and speaker.played() > held

@@ -71,7 +71,7 @@ def test_products_read_the_bytes_of_their_format(monkeypatch):
 def test_what_is_missing_is_said(results):
     printed = tables(results)
     assert "llama.cpp Q4_0, all of load; all of decode: there is no" in printed
-    assert "onnxruntime-genai int4, all of load; all of decode: not asked for: give --genai PYTHON" in printed
+    assert "onnxruntime-genai int4, all of load; all of decode: not measured: give --genai PYTHON" in printed
     assert "this model's answer ended before enough was measured" in printed
 
 
@@ -349,7 +349,7 @@ def test_the_first_sound_is_compared_by_the_same_work(monkeypatch, tmp_path, cap
     shown = capsys.readouterr()
     (found,) = json.loads((tmp_path / "out.json").read_text())["talks"][0]["groups"]
     assert set(found["compared"]) == {first_sound.OURS} and first_sound.OURS in shown.out
-    assert "torch float32 is left out: not asked for" in shown.err
+    assert "torch float32 is left out: not measured" in shown.err
 
 
 def test_the_work_before_the_first_sound():

@@ -25,7 +25,7 @@ SERVE = ["voxrill", "serve", "--port", "0", "--json"]
     ("options", "environment", "message"),
     [
         (["--host", "0.0.0.0"], {}, "no API key"),
-        (["--host", "0.0.0.0"], {"VOXRILL_API_KEY": "short"}, "fewer than 16"),
+        (["--host", "0.0.0.0"], {"VOXRILL_API_KEY": "short"}, "at least 16"),
         (["--api-key-file", "nowhere"], {}, "cannot be read"),
         (["--host", "192.0.2.1"], {"VOXRILL_API_KEY": KEY}, "cannot listen at 192.0.2.1"),
     ],

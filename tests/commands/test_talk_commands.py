@@ -56,8 +56,35 @@ def test_a_changed_recording_is_told_from_its_replay(typed, cli, tmp_path):
     events.write_text(events.read_text().replace('"text":"kitchen', '"text":"hall'))
     ran = cli("replay", "kept", "--json")
     assert ran.status == 2
-    assert "turns 1 were answered otherwise" in ran.err
+    assert "turns 1 were not answered as recorded" in ran.err
     assert json.loads(ran.out)["same"] is False
+
+
+def broken(old, new):
+    """A change of a recording's events."""
+    return lambda folder: (folder / "events.jsonl").write_text(
+        (folder / "events.jsonl").read_text().replace(old, new, 1), encoding="utf-8"
+    )
+
+
+BROKEN = {
+    "no sound": (lambda folder: (folder / "microphone.wav").unlink(), "is not a recording"),
+    "sound that ends": (broken('"start":null,"end":null', '"start":0,"end":99999999'), "does not hold the sound"),
+    "an end before the start": (broken('"start":null,"end":null', '"start":9,"end":1'), "does not hold the sound"),
+    "a start below nothing": (broken('"start":null,"end":null', '"start":-9,"end":1'), "is not a recording"),
+    "a seed below nothing": (broken('"seed":6', '"seed":-6'), "is not a recording"),
+    "threads beyond number": (broken('"threads":1', '"threads":99999999'), "is not a recording"),
+    "a limit of nothing": (broken('"max_new_tokens":null', '"max_new_tokens":-1'), ""),
+    "no JSON": (lambda folder: (folder / "events.jsonl").write_bytes(b"\xff\n"), "is not a recording"),
+}
+
+
+@pytest.mark.parametrize(("change", "saying"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_recording_that_others_made_is_refused_without_a_traceback(typed, cli, tmp_path, change, saying):
+    typed("kitchen lights on\n", "--record", "kept", "--mute", "--seed", 5)
+    change(tmp_path / "kept")
+    ran = cli("replay", "kept")
+    assert ran.status == 2 and saying in ran.err and "Traceback" not in ran.err
 
 
 def test_muted_answers_are_written_and_need_no_sound_at_all(typed, cli, monkeypatch):
@@ -108,6 +135,37 @@ def test_ctrl_c_ends_the_talk_and_nothing_else(typed):
     assert ran.status == 0 and "Traceback" not in ran.err
     assert [json.loads(line)["typed"] for line in ran.out.splitlines()] == ["kitchen lights on"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_terminal_that_is_closed_ends_the_talk_as_ctrl_c_does(typed, tmp_path):
+    over = threading.Event()
+
+    def lines():
+        yield "kitchen lights on\n"
+        os.kill(os.getpid(), signal.SIGHUP)
+        over.wait(60)
+
+    try:
+        ran = typed(Keyboard(lines()), "--record", "kept", "--json")
+    finally:
+        over.set()
+    assert ran.status == 0 and [json.loads(line)["typed"] for line in ran.out.splitlines()] == ["kitchen lights on"]
+    assert soundfile.read(tmp_path / "kept" / "microphone.wav")[1] == 16_000
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("stdin", "saying"),
+    [
+        (None, "--text reads standard input, and that is closed"),
+        (io.TextIOWrapper(io.BytesIO(b"kitchen \xff\n"), "utf-8"), "standard input cannot be read"),
+    ],
+    ids=["closed", "no text"],
+)
+def test_stdin_that_cannot_be_read_ends_the_talk(typed, stdin, saying):
+    ran = typed(stdin)
+    assert ran.status == 2 and saying in ran.err and "Traceback" not in ran.err
 
 
 class Keyboard:

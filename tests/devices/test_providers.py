@@ -133,8 +133,8 @@ def test_what_was_not_executed_says_so():
         ("decoder=qnn:chip=SM8650", ("qnn has no setting 'chip'", "qnn:soc=...")),
         ("qnn:", ("qnn has no setting ''", "qnn:soc=...")),
         ("qnn:soc=SM1", ("no chip 'SM1'", "SM8650 (Snapdragon 8 Gen 3)")),
-        ("cpu:soc=SM8650", ("cpu has no setting 'soc'", "It has none")),
-        ("openvino:soc=SM8650", ("openvino has no setting 'soc'", "It has none")),
+        ("cpu:soc=SM8650", ("cpu has no setting 'soc'", "it has no settings")),
+        ("openvino:soc=SM8650", ("openvino has no setting 'soc'", "it has no settings")),
     ],
 )
 def test_an_unknown_setting_lists_the_valid_ones(cli, word, saying):

@@ -204,7 +204,7 @@ def test_offline_without_a_download(hub, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["acme/unknown"], "acme/unknown is no folder here, and no repository of the hub"),
+        (["acme/unknown"], "acme/unknown is neither a folder here nor a repository of the hub"),
         ([REPOSITORY, "--revision", "v9"], f"{REPOSITORY} has no revision v9"),
     ],
     ids=["repository", "revision"],

@@ -84,7 +84,7 @@ def test_the_recorded_turn_is_the_model_s_own(models, sounds):
 
 
 def test_other_models_are_refused(models, sounds):
-    with pytest.raises(UsageError, match="not of one model"):
+    with pytest.raises(UsageError, match="not of the same model"):
         comparing.compare(models["lfm2"], models["lfm2.5"], sounds)
 
 

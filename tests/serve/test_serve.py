@@ -242,7 +242,7 @@ def test_an_answer_goes_on_from_the_one_before(server, client):
         ({"messages": [question(in_base64(b"<html>"))]}, "Give a WAV, FLAC, OGG, MP3"),
         ({"messages": [{"role": "user", "content": "zyzzyva"}]}, "does not know zyzzyva"),
         ({"messages": [{"role": "user", "content": "kitchen " * 1000}]}, "longer than 4096"),
-        ({"modalities": ["text", "audio"]}, "needs audio"),
+        ({"modalities": ["text", "audio"]}, "needs a voice and a format"),
         ({"modalities": ["audio"], "audio": {"voice": "alloy", "format": "wav"}}, "no voice 'alloy'"),
         ({"modalities": ["audio"], "audio": {"voice": "default", "format": "wav"}, "stream": True}, "pcm16"),
         ({"n": 2}, "n`"),
@@ -250,7 +250,7 @@ def test_an_answer_goes_on_from_the_one_before(server, client):
         ({"temperature": "hot"}, "temperature"),
         (
             {"messages": [question(), {"role": "assistant", "audio": {"id": "audio_1"}}, question()]},
-            "not remembered any more",
+            "no longer remembered",
         ),
     ],
 )
@@ -345,7 +345,7 @@ def test_content_of_another_type(http):
 
 def test_a_form_without_a_file(http):
     response = http.post("/v1/audio/transcriptions", data={"model": "pebble"}, files={"other": b"x"})
-    assert "no file" in refused(response, 400)
+    assert "has no file" in refused(response, 400)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_speech_that_cannot_be(http, change, status, message):
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[" * 100_000, b'{"model": "\xff"}'])
 def test_json_that_is_none(http, body):
     headers = {"Content-Type": "application/json"}
-    assert "not as it should be" in refused(http.post("/v1/audio/speech", content=body, headers=headers), 400)
+    assert "malformed" in refused(http.post("/v1/audio/speech", content=body, headers=headers), 400)
 
 
 def test_a_body_that_is_too_large():
@@ -475,7 +475,7 @@ def test_overload_is_shed_and_passes(server):
     def ask():
         try:
             found.append(client.audio.transcriptions.create(model="pebble", file=QUESTION).text)
-        except openai.RateLimitError as error:
+        except (openai.RateLimitError, openai.InternalServerError) as error:  # requests, and connections
             shed.append(int(error.response.headers["Retry-After"]))
 
     crowd = [threading.Thread(target=ask) for _ in range(40)]

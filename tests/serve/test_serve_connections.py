@@ -18,7 +18,7 @@ from tests.serve.test_serve_realtime import plain
 from tests.serving import HEARD, QUESTION, serving
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.rates import network_of
-from voxrill.runtime.serve.running import Address
+from voxrill.runtime.serve.server import Address
 from voxrill.runtime.serve.wyoming.addresses import bind
 
 REQUEST = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

@@ -16,11 +16,12 @@ from tests.serving import QUESTION
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.events import EndEvent, StageEvent
 from voxrill.runtime.serve.api_errors import Busy
-from voxrill.runtime.serve.chats import ChatQuestion, Chats, ChatTurn, Talked
+from voxrill.runtime.serve.chat_messages import ChatMessages, ChatQuestion, ChatTurn
+from voxrill.runtime.serve.chat_store import ChatStore
 from voxrill.runtime.serve.job import Job
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import Metrics
-from voxrill.runtime.serve.states import States
+from voxrill.runtime.serve.state_cache import StateCache
 from voxrill.runtime.serve.worker import Worker
 
 
@@ -58,7 +59,7 @@ def test_conversations_in_turn_are_what_each_is_alone(pebble, budget):
     wanted = [alone(pebble, question) for question in QUESTIONS]
     assert any(result.audio_seconds for result in wanted)
     metrics = Metrics()
-    states = States(budget, metrics)
+    states = StateCache(budget, metrics)
     running = dict(enumerate(start(pebble, question) for question in QUESTIONS))
     ended = {}
     while running:
@@ -78,7 +79,7 @@ def test_conversations_in_turn_are_what_each_is_alone(pebble, budget):
 def test_states_keep_to_their_budget_and_forget_the_least_recently_used(pebble):
     contexts = [pebble.conversation().context for _ in range(4)]
     one = contexts[0].nbytes
-    states = States(2 * one, Metrics())
+    states = StateCache(2 * one, Metrics())
     for context in (*contexts[:3], contexts[1], contexts[3]):
         states.use(context)
     assert [context.nbytes > 0 for context in contexts] == [False, True, False, True]
@@ -164,7 +165,7 @@ def test_work_that_is_not_wanted_ends(worker):
         job = Job(endless, worker)
         async for _ in job.items():
             break
-        job.leave()
+        job.cancel()
         while not job.over:
             await asyncio.sleep(0.01)
 
@@ -187,7 +188,8 @@ def test_others_take_turns_while_a_long_conversation_is_told(pebble, monkeypatch
     encode = pebble.parts.encoder.encode
     monkeypatch.setattr(pebble.parts.encoder, "encode", lambda sound: encoded.append(1) or encode(sound))
     turn = ChatTurn(ChatQuestion(np.zeros(16_000, np.float32), None), "kitchen lights on", spoken=False)
-    steps = Chats(pebble, States(1 << 30, Metrics()), 1).take(Talked(None, [turn] * 3, turn.question, b""), "text")
+    messages = ChatMessages(None, [turn] * 3, turn.question, b"")
+    steps = ChatStore(pebble, StateCache(1 << 30, Metrics()), 1).open(messages, "text")
     assert [len(encoded) for _ in steps] == [1, 2, 3]
 
 
@@ -212,8 +214,8 @@ def test_states_stay_in_memory_when_the_disk_is_full(pebble, monkeypatch):
     """None is lost: the error shows before a state in memory is given up, and the disk is tried again later."""
     disk = tempfile.TemporaryFile
     monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "r+b"))
-    monkeypatch.setattr("voxrill.runtime.serve.states._RETRY", 0.0)
-    states = States(1, Metrics())
+    monkeypatch.setattr("voxrill.runtime.serve.state_cache._RETRY", 0.0)
+    states = StateCache(1, Metrics())
     contexts = [pebble.conversation().context for _ in range(3)]
     for context in contexts:
         states.use(context)

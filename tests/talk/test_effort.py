@@ -1,4 +1,4 @@
-"""What is given up when sound does not keep pace: in order, told, and so that it does not stutter."""
+"""What is given up when sound is made too slowly: in order, told, and so that it has no gaps."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_a_rung_is_told_once():
     effort = Effort()
     told = [effort.adapt(rate, SECONDS) for rate in (0.5, 1.5, 1.5, 2.0, 2.1, 0.5)]
     assert [bool(sentence) for sentence in told] == [False, True, False, True, False, True]
-    assert "1.5 s of work" in told[1] and "text first" in told[3] and "as usual" in told[5]
+    assert "1.5 s of work" in told[1] and "read answers first" in told[3] and "as usual" in told[5]
 
 
 def test_what_the_player_is_told():
@@ -96,7 +96,7 @@ def test_after_running_dry_sound_is_whole_until_that_is_mended():
 def test_running_dry_before_anything_was_measured():
     effort = Effort()
     effort.played(1)
-    assert "text first" in effort.adapt(None, 3.0)
+    assert "read answers first" in effort.adapt(None, 3.0)
 
 
 def test_a_model_that_slows_down_is_told_of_and_says_the_same():
@@ -115,4 +115,4 @@ def test_a_model_that_slows_down_is_told_of_and_says_the_same():
     assert len({turn.answer.text for turn in turns}) == 1
     rates = [rate for rate, _ in scene.player.begun]
     assert rates[0] is None and rates[2] > 3 > rates[4]
-    assert ["text first" in notice for notice in scene.notices()] == [True, False]
+    assert ["read answers first" in notice for notice in scene.notices()] == [True, False]

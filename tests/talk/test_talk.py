@@ -109,9 +109,9 @@ def test_an_answer_that_is_held_goes_on_when_the_microphone_is_away(pebble):
     scene.hear_until(lambda: scene.player.played() > 24_000)
     scene.listener._voice_activity = Says(1.0)
     scene.hear(silence(BLOCK_SECONDS))
-    assert scene.player.hushed
+    assert scene.player.held
     scene.listener.hear_nothing()
-    assert not scene.player.hushed
+    assert not scene.player.held
 
 
 def spoken_pieces(conversation):
@@ -175,7 +175,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_talk(pebble, tmp_path, monke
     scene = Scene(pebble)
     recorder = record(scene, tmp_path / "talk")
     full = OSError(errno.ENOSPC, "No space left on device")
-    recorder.close()
+    recorder._sound.close()
     monkeypatch.setattr(recorder, "_sound", Mock(write=Mock(side_effect=full), close=Mock(side_effect=full)))
     recorder.hear([silence(0.032)])
     recorder.hear([silence(0.032)])
@@ -250,7 +250,7 @@ def test_a_user_who_never_stops_is_answered_and_told(pebble):
     scene.hear(silence(10.0))
     assert len(scene.turns) == 1  # and no other begins before it was quiet
     assert len(scene.turns[0].utterance.samples) == pytest.approx(3 * 16_000, abs=1024)
-    assert scene.notices() == ["You spoke for 3 seconds without a pause: answering what was said so far"]
+    assert scene.notices() == ["You spoke for 3 seconds without a pause. This answers what you said so far"]
     scene.listener._voice_activity = Says(*[0.0] * 20, *[1.0] * 20, 0.0)
     scene.hear(silence(6.0))
     assert len(scene.turns) == 2
@@ -277,7 +277,7 @@ def test_a_turn_cut_off_by_a_lost_microphone_is_answered(pebble):
     lost = len(scene.blocks) + 200
     scene.blocks.extend(scene.listener.hear(Block(silence(0.032), 512 * lost, scene.now)))
     assert isinstance(scene.signals[-1], Ended)
-    assert scene.notices() == ["The microphone was away for 6.4 seconds"]
+    assert scene.notices() == ["The microphone gave no sound for 6.4 seconds"]
     for _ in range(100):
         scene.responder.step()
     assert scene.said().strip() == SPOKEN[0]["reply"]

@@ -10,7 +10,6 @@ import pytest
 from tests.command_line import CommandLine
 from voxrill.devices.memory import free_swap, total_memory
 from voxrill.devices.processor import cores
-from voxrill.devices.product_rate import WIDTH, chain, product_rate
 from voxrill.devices.profile import shipped_profiles
 from voxrill.devices.providers import PROVIDERS
 from voxrill.devices.this import features
@@ -30,7 +29,7 @@ def test_all_that_is_found(cli):
     assert found["software"]["onnxruntime"] == ort.__version__ and found["software"]["numpy"] == np.__version__
     assert found["sound"]["speech detector"] == "runs"
     assert all(found["speed"][name] > 0 for name in found["speed"])
-    assert len(found["speed"]) >= 4
+    assert len(found["speed"]) >= 2
 
 
 def test_it_is_read_by_people_too(cli, quick):
@@ -61,7 +60,7 @@ def test_an_extra_that_is_missing_comes_with_its_command(quick, monkeypatch):
     found = doctor.examine()
     assert found.sections["extras"]["export"] == "without torch"
     assert 'pip install "voxrill[export]"' in {missing.remedy for missing in found.missing}
-    assert doctor.DEVELOPERS not in found.sections["extras"]
+    assert not {"dev", "test"} & set(found.sections["extras"])
 
 
 def test_too_little_memory(quick, monkeypatch):
@@ -80,24 +79,6 @@ def test_memory_of_a_machine(tmp_path):
 def test_features(tmp_path):
     (tmp_path / "cpuinfo").write_text("Features\t: fp asimd asimdhp asimddp bf16 paca\n", encoding="ascii")
     assert features(tmp_path / "cpuinfo") == ["asimddp", "asimd", "asimdhp", "bf16"]
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_the_chain_is_a_valid_model(bits):
-    onnx = pytest.importorskip("onnx")
-    model = onnx.load_from_string(chain(bits, 2))
-    onnx.checker.check_model(model, full_check=True)
-    (y,) = ort.InferenceSession(chain(bits, 2)).run(None, {"x0": np.ones((1, WIDTH), np.float32)})
-    assert y.shape == (1, WIDTH) and np.isfinite(y).all() and y.any()
-
-
-def test_a_small_machine_gets_a_small_chain(monkeypatch):
-    monkeypatch.setattr("voxrill.devices.product_rate.available_memory", lambda: 50_000_000)
-    sizes = []
-    monkeypatch.setattr(
-        "voxrill.devices.product_rate.chain", lambda bits, count: sizes.append(count) or chain(bits, count)
-    )
-    assert product_rate(4, 1) > 0 and sizes == [2]
 
 
 def test_devices_lists_what_is_known(cli):

@@ -15,7 +15,7 @@ from voxrill.runtime.engine.context import Context
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.serve.realtime.messages import Tool, ToolChoice
-from voxrill.runtime.serve.states import States
+from voxrill.runtime.serve.state_cache import StateCache
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Began, Ended, Interrupted, Paused, Resumed, Signal, Typed
 
@@ -60,7 +60,7 @@ class CallDecider:
     def __init__(
         self,
         caller: Caller,
-        states: States,
+        states: StateCache,
         floor: Floor,
         pass_on: Callable[[Signal], None],
         call: Callable[[Question, int, FunctionCall], None],

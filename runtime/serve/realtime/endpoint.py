@@ -106,13 +106,13 @@ class SessionLink:
         """Hand over a message, once the session has worked off enough of those before."""
         while self.session.behind:
             await asyncio.sleep(POLL)
-        await self.service.hear(self.session.receive, raw)
+        await self.service.process_sound(self.session.receive, raw)
 
 
 async def open_link(service: Service, beta: bool = False) -> SessionLink:
     """Begin a session."""
     outbox = Outbox(service.limits.unread)
-    session = await service.hear(RealtimeSession, service, beta, outbox)
+    session = await service.process_sound(RealtimeSession, service, beta, outbox)
     service.worker.join(session)
     return SessionLink(session, outbox, service)
 

@@ -64,7 +64,7 @@ class ClientPlayer:
         """The answer is whole."""
         self._finished()
 
-    def hush(self, hushed: bool) -> None:
+    def hold(self, held: bool) -> None:
         """The client's loudspeaker is not held: it is told when the user really begins."""
 
     def stop(self) -> int:

@@ -30,7 +30,7 @@ from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.job import Job
 from voxrill.runtime.serve.service import DEFAULT_VOICE, Service, check_voice
 from voxrill.runtime.serve.speech import say
-from voxrill.runtime.serve.transcriptions import spans, write_down
+from voxrill.runtime.serve.transcriptions import spans, transcribe_spans
 from voxrill.runtime.serve.wyoming.conversations import KeptConversations, Key
 from voxrill.runtime.serve.wyoming.event_stream import PingData, data_of
 from voxrill.runtime.serve.wyoming.incoming_audio import IncomingAudio, PcmFormat
@@ -190,17 +190,17 @@ class ClientHandler:
 
     async def _add_audio(self, event: Event) -> None:
         if self._audio is not None:
-            await self._service.decode(self._audio.add, data_of(event, PcmFormat), event.payload or b"")
+            await self._service.process_upload(self._audio.add, data_of(event, PcmFormat), event.payload or b"")
 
     async def _transcribe(self, _event: Event) -> None:
         audio, self._audio = self._audio, None
         if audio is None:
             raise ApiError(400, "There is no sound. Send audio-start and audio-chunk before.", "invalid_event")
         model, language = self._service.model, LANGUAGES[0]
-        found = await self._service.decode(lambda: spans(audio.whole()))
+        found = await self._service.process_upload(lambda: spans(audio.whole()))
         await self._send(TranscriptStart(language=language))
         text = ""
-        async for piece in self._work(lambda: write_down(model, found)):
+        async for piece in self._work(lambda: transcribe_spans(model, found)):
             if isinstance(piece, str) and piece:
                 text += piece
                 await self._send(TranscriptChunk(piece))
@@ -299,7 +299,7 @@ class ClientHandler:
     async def _work(self, make: Callable[[], Iterator[Item]]) -> AsyncIterator[Item]:
         """The items that the worker makes. Its work ends when the request does."""
         job = Job(make, self._service.worker)
-        self._held.callback(job.leave)
+        self._held.callback(job.cancel)
         async for item in job.items():
             yield item
 

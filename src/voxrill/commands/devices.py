@@ -1,6 +1,6 @@
-"""The command that lists devices, and what doctor --audio looks at.
+"""The command that lists devices, and the checks of doctor --audio.
 
-What was found goes to stdout, as a table or JSON; progress to stderr.
+What was found goes to stdout, as a table or JSON. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -32,19 +32,22 @@ from voxrill.runtime.errors import MissingDependency, VoxrillError
 
 AudioFlag = Annotated[bool, typer.Option("--audio", help="Microphones and loudspeakers.")]
 MicrophoneOption = Annotated[
-    str | None, typer.Option("--microphone", help="Its name, a part of it, or its number; without one, the default.")
+    str | None,
+    typer.Option("--microphone", help="Its name, a part of its name, or its number; otherwise the default device."),
 ]
 SpeakerOption = Annotated[
-    str | None, typer.Option("--speaker", help="Its name, a part of it, or its number; without one, the default.")
+    str | None,
+    typer.Option("--speaker", help="Its name, a part of its name, or its number; otherwise the default device."),
 ]
 WakeWordOption = Annotated[
-    str | None, typer.Option("--wake-word", help="Sleep until this is said (list: those there are); extra wake.")
+    str | None,
+    typer.Option("--wake-word", help="Sleep until this is said; list shows the words. Needs the extra wake."),
 ]
-FollowUpOption = Annotated[float, typer.Option(help="Seconds after each answer in which no wake word is needed.")]
+FollowUpOption = Annotated[float, typer.Option(help="Seconds after an answer in which no wake word is needed.")]
 
-TEST_HZ = 440.0  # small loudspeakers play it
+TEST_HZ = 440.0  # even small loudspeakers can play this
 AFTER_TONE = 0.2
-"""Seconds that a tone's last samples may need from PortAudio to the loudspeaker."""
+"""Seconds that the last samples of a tone may take from PortAudio to the loudspeaker."""
 
 
 def devices(
@@ -86,27 +89,27 @@ def _list_known(json: bool) -> None:
 
 
 class Findings:
-    """What `doctor --audio` found: checks in order, and advice."""
+    """The results of `doctor --audio`: checks in order, and advice."""
 
     def __init__(self) -> None:
         self.checks: list[dict[str, Any]] = []
         self.advice = ""
 
     def examine(self, microphone: str | None, speaker: str | None) -> None:
-        """Check all there is to check; what cannot be without what failed before is left out."""
+        """Run all checks, except those that need something that has failed."""
         system = self._check("PortAudio", AudioSystem, lambda system: f"{len(system.devices())} devices")
         if system is None:
             return
-        ear = self._check(THING["input"], lambda: choose(system.devices(), "input", microphone), _device)
-        mouth = self._check(THING["output"], lambda: choose(system.devices(), "output", speaker), _device)
-        if ear is not None and mouth is not None:
+        source = self._check(THING["input"], lambda: choose(system.devices(), "input", microphone), _device)
+        sink = self._check(THING["output"], lambda: choose(system.devices(), "output", speaker), _device)
+        if source is not None and sink is not None:
             self._listen(system, microphone, speaker)
 
     def _listen(self, system: AudioSystem, microphone: str | None, speaker: str | None) -> None:
         def listen() -> tuple[MicrophoneLevel, MicrophoneLevel]:
             err.print("Listening, and playing two seconds of noise ...", style="dim")
-            with DeviceMicrophone(system, microphone) as ear, Speaker(system, RATE, speaker) as mouth:
-                return sound_checks.echo(ear, mouth)
+            with DeviceMicrophone(system, microphone) as source, Speaker(system, RATE, speaker) as sink:
+                return sound_checks.echo(source, sink)
 
         levels = self._check("echo", listen, lambda heard: f"{_described(heard[0])}; noise played: {_dbfs(heard[1])}")
         if levels is None:
@@ -116,12 +119,12 @@ class Findings:
         if louder.problem:
             self.checks[-1].update(ok=False, found=f"{self.checks[-1]['found']}; {louder.problem}")
         elif not sound_checks.is_heard(room, during):
-            self.advice = "The microphone does not hear the loudspeaker: voxrill talk --barge-in"
+            self.advice = "The microphone does not hear the loudspeaker. Run: voxrill talk --barge-in"
         else:
             self.advice = _advice_on_echo()
 
     def _check(self, what: str, run: Callable[[], Any], describe: Callable[[Any], str]) -> Any:
-        """Run a check; what it gives, or None if it failed."""
+        """Run a check; its result, or None if it failed."""
         try:
             given = run()
             self.checks.append({"what": what, "ok": True, "found": describe(given)})
@@ -136,10 +139,8 @@ def _advice_on_echo() -> str:
     try:
         canceller()
     except MissingDependency as error:
-        return (
-            f"{heard}: voxrill talk listens when the answer is over. To interrupt, wear headphones, or {error.remedy}"
-        )
-    return f"{heard}: voxrill talk --echo-cancel"
+        return f"{heard}, so voxrill talk listens only after an answer. To interrupt, wear headphones. {error.remedy}"
+    return f"{heard}. Run: voxrill talk --echo-cancel"
 
 
 def _listen(system: AudioSystem, wanted: str | None) -> MicrophoneLevel:
@@ -159,7 +160,7 @@ def _play_tone(system: AudioSystem, wanted: str | None) -> None:
 
 def _table(found: list[AudioDevice]) -> Table:
     table = Table(title="sound devices", title_justify="left", title_style="bold")
-    for column in ("", "name", "by way of", "in", "out", "rate, Hz", "default"):
+    for column in ("", "name", "through", "in", "out", "rate, Hz", "default"):
         table.add_column(column, overflow="fold")
     directions: tuple[Direction, ...] = ("input", "output")
     for device in found:
@@ -174,16 +175,16 @@ def _device(device: AudioDevice) -> str:
 
 
 def _described(heard: MicrophoneLevel) -> str:
-    clipped = f", {heard.clipped} samples clipped" if heard.clipped else ""
+    clipped = f", {heard.clipped} clipped samples" if heard.clipped else ""
     return f"{_dbfs(heard)}{clipped}"
 
 
 def _dbfs(heard: MicrophoneLevel) -> str:
     if heard.peak == -math.inf:
         return "digital silence"
-    return f"{heard.level:.0f} dB of full scale, loudest {heard.peak:.0f} dB"
+    return f"{heard.level:.0f} dB of full scale, peak {heard.peak:.0f} dB"
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: digital silence is null."""
+    """The same with null for infinity, which JSON does not have: the level of digital silence."""
     return {name: None if value == -math.inf else value for name, value in values.items()}

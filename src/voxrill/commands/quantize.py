@@ -71,8 +71,8 @@ def quantiser(
     chosen = read_recipe(recipe)
     if chosen.wants_sounds and not sounds:
         raise UsageError(
-            "the recipe listens to how the model is used (gptq, static)",
-            "Use voxrill quantize on the float32 bundle, with --audio FOLDER",
+            "the recipe (gptq or static) needs recorded questions to measure the model with",
+            "Run voxrill quantize on the float32 bundle, with --audio FOLDER",
         )
 
     def write(bundle: Bundle, target: Path, progress: Progress) -> Bundle:

@@ -23,24 +23,25 @@ _LEAST_KEY = 16
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen at; any but this machine's own needs a key.")] = LOCAL,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen at; others than this machine need a key.")] = LOCAL,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any free port.")] = 8000,
     api_key_file: Annotated[
         Path | None,
         typer.Option(help=f"File with the key that clients must send; or set {KEY_VARIABLE}.", show_default=False),
     ] = None,
     origin: Annotated[
         list[str] | None,
-        typer.Option(help="A site whose pages may ask, such as https://example.org.", show_default=False),
+        typer.Option(help="A site whose pages have access, such as https://example.org.", show_default=False),
     ] = None,
     wyoming: Annotated[
         str | None,
         typer.Option(
-            help="Where Home Assistant may ask, such as tcp://127.0.0.1:10300 or unix:///PATH.", show_default=False
+            help="Where Home Assistant connects, such as tcp://127.0.0.1:10300 or unix:///PATH.", show_default=False
         ),
     ] = None,
     wyoming_anyone: Annotated[
-        bool, typer.Option("--wyoming-anyone", help="Others than this machine may: that protocol knows no keys.")
+        bool,
+        typer.Option("--wyoming-anyone", help="Let other machines connect there: the protocol has no keys."),
     ] = False,
     satellite: Annotated[
         list[str] | None,
@@ -50,7 +51,7 @@ def serve(
     threads: ThreadsOption = 0,
     provider: ProviderOption = None,
     strict: StrictOption = False,
-    memory: Annotated[int, typer.Option(min=1, help="MB of all conversations' states; more go to disk.")] = 256,
+    memory: Annotated[int, typer.Option(min=1, help="MB for the states of conversations; the rest go to disk.")] = 256,
     sessions: Annotated[int, typer.Option(min=1, help="Realtime sessions at once.")] = 8,
     rate: Annotated[int, typer.Option(min=1, help="Requests of one address in a minute.")] = 600,
     json: JsonOption = False,
@@ -59,17 +60,17 @@ def serve(
     for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(EXTRA, package)
-    # The extra's packages are not there for everyone.
+    # Imported here: not everyone has the packages of the extra.
     from voxrill.runtime.serve.access import LOOPBACK, Admission
     from voxrill.runtime.serve.limits import Limits
-    from voxrill.runtime.serve.running import Address, run
+    from voxrill.runtime.serve.server import Address, run
     from voxrill.runtime.serve.wyoming.addresses import bind, split, uri_of
     from voxrill.runtime.serve.wyoming.server import Wyoming
 
     key = _key(api_key_file)
     if key is None and host not in LOOPBACK:
         raise UsageError(
-            f"{host} can be reached by others, and there is no API key",
+            f"Other machines can reach {host}, and there is no API key",
             f"Set {KEY_VARIABLE} or give --api-key-file, or leave --host out",
         )
     admission = Admission(key, LOOPBACK if key is None else (), tuple(origin or ()))
@@ -77,21 +78,21 @@ def serve(
     for uri in satellite or ():
         split(uri)
     address = Address(host, port)
-    with ExitStack() as sockets:  # a port that is taken is told before a model is loaded
+    with ExitStack() as sockets:  # whether a port is free is known before a model is loaded
         bound = sockets.enter_context(closing(address.bind()))
-        asked = None if wyoming is None else sockets.enter_context(closing(bind(wyoming, wyoming_anyone)))
+        assist = None if wyoming is None else sockets.enter_context(closing(bind(wyoming, wyoming_anyone)))
         model = open_model(bundle, threads, provider, strict)
 
         def ready() -> None:
             name, url, page = model.manifest.name, address.url(bound), address.page(bound)
-            known = None if asked is None else uri_of(asked)
+            wyoming_uri = None if assist is None else uri_of(assist)
             if json:
-                print_json({"url": url, "page": page, "wyoming": known, "model": name, "key": key is not None})
+                print_json({"url": url, "page": page, "wyoming": wyoming_uri, "model": name, "key": key is not None})
             else:
-                beside = f", for Home Assistant at {known}" if known else ""
-                err.print(f"{name} at {url}, to talk to in a browser at {page}{beside}; Ctrl-C ends it", soft_wrap=True)
+                beside = f", for Home Assistant at {wyoming_uri}" if wyoming_uri else ""
+                err.print(f"{name} is at {url}, for browsers at {page}{beside}. Ctrl-C ends it.", soft_wrap=True)
 
-        run(model, bound, limits, admission, Wyoming(asked, tuple(satellite or ()), err.print), ready)
+        run(model, bound, limits, admission, Wyoming(assist, tuple(satellite or ()), err.print), ready)
 
 
 def _key(file: Path | None) -> str | None:
@@ -101,7 +102,7 @@ def _key(file: Path | None) -> str | None:
         raise DataError(f"{file} cannot be read ({error})", "Give a text file with the key in it") from None
     if key is not None and (len(key) < _LEAST_KEY or not key.isascii()):
         raise UsageError(
-            f"the API key has fewer than {_LEAST_KEY} characters, or others than ASCII",
+            f"The API key must have at least {_LEAST_KEY} characters, all of them ASCII",
             "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
         )
     return key

@@ -1,6 +1,6 @@
-"""The commands that talk, and that go with it: talk, replay, snapshot.
+"""The commands talk, replay and snapshot.
 
-What is data goes to stdout (the answers' text, or JSON), everything else to stderr.
+Data goes to stdout (the answers' text, or JSON), everything else to stderr.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from voxrill.commands.options import (
 )
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
-from voxrill.commands.talk_sinks import keepers
+from voxrill.commands.talk_sinks import talk_sinks
 from voxrill.model import Model
 from voxrill.runtime.apps.documents.asking import snapshot_document
 from voxrill.runtime.audio.echo import EchoCancellingMicrophone, canceller
@@ -56,34 +56,36 @@ def talk(
     bundle: BundleOption = None,
     microphone: MicrophoneOption = None,
     speaker: SpeakerOption = None,
-    text: Annotated[bool, typer.Option("--text", help="Type instead of speaking: a question a line.")] = False,
-    mute: Annotated[bool, typer.Option("--mute", help="Answer in writing only, without a loudspeaker.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Type questions instead of speaking, one on each line.")] = False,
+    mute: Annotated[bool, typer.Option("--mute", help="Show answers as text only, without a loudspeaker.")] = False,
     push_to_talk: Annotated[
-        bool, typer.Option("--push-to-talk", help="Press Enter to begin speaking, and again to end.")
+        bool, typer.Option("--push-to-talk", help="Press Enter to begin to speak, and again to end.")
     ] = False,
     barge_in: Annotated[
-        bool, typer.Option("--barge-in", help="Listen while answering (headphones), so that you can interrupt.")
+        bool, typer.Option("--barge-in", help="Interrupt answers by speaking; use headphones.")
     ] = False,
     echo_cancel: Annotated[
-        bool, typer.Option("--echo-cancel", help="The same without headphones; wants the extra echo.")
+        bool, typer.Option("--echo-cancel", help="Interrupt answers without headphones; needs the extra echo.")
     ] = False,
     wake_word: WakeWordOption = None,
     follow_up: FollowUpOption = FOLLOW_UP,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a question.")] = EndpointOptions.endpoint,
     longest: Annotated[float, typer.Option(help="Seconds that a question may last.")] = EndpointOptions.longest,
-    speculate: Annotated[bool, typer.Option(help="Begin answers at a short silence, on suspicion.")] = True,
+    speculate: Annotated[bool, typer.Option(help="Begin answers at a short silence already.")] = True,
     remember: Annotated[
-        int, typer.Option(min=0, help="Positions of prompt and turns that are remembered (12.5 are a second).")
+        int, typer.Option(min=0, help="Positions of prompt and turns that are remembered; 12.5 hold a second of sound.")
     ] = ResponderOptions.budget,
     turns: Annotated[
         int | None, typer.Option(min=0, help="Turns that are remembered at most; the built-in model: none.")
     ] = None,
     system: SystemOption = None,
-    snapshot: Annotated[Path | None, typer.Option(help="A prompt that voxrill snapshot took in.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Folder for every turn as WAV and JSON.")] = None,
-    record: Annotated[Path | None, typer.Option(help="New folder for all that voxrill replay needs.")] = None,
-    trace: Annotated[bool, typer.Option("--trace", help="Show at the end where each turn's time went.")] = False,
-    chrome: Annotated[Path | None, typer.Option("--chrome-trace", help="The same, for ui.perfetto.dev.")] = None,
+    snapshot: Annotated[Path | None, typer.Option(help="A system prompt that voxrill snapshot has read.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Folder in which every turn is saved as WAV and JSON.")] = None,
+    record: Annotated[Path | None, typer.Option(help="New folder for everything that voxrill replay needs.")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Show at the end how long each part of a turn took.")] = False,
+    chrome: Annotated[
+        Path | None, typer.Option("--chrome-trace", help="Write it to a file for ui.perfetto.dev.")
+    ] = None,
     seed: SeedOption = None,
     max_new_tokens: MaxOption = None,
     threads: ThreadsOption = 0,
@@ -93,12 +95,12 @@ def talk(
 ) -> None:
     """Talk: speak, be answered aloud, interrupt, go on."""
     if text and push_to_talk:
-        raise UsageError("--text and --push-to-talk both want the keyboard", "Give one of them")
+        raise UsageError("--text and --push-to-talk both need the keyboard", "Give one of them")
     if wake_word == LIST:
         print("\n".join(wake_words()))
         return
     if wake_word is not None and (text or push_to_talk):
-        raise UsageError("--wake-word is for speaking without a key", "Give it without --text and --push-to-talk")
+        raise UsageError("--wake-word does not go with --text or --push-to-talk", "Leave one of them out")
     waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
     endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
     canceller_made = canceller() if echo_cancel else None
@@ -128,8 +130,8 @@ def talk(
                 heard = EchoCancellingMicrophone(heard, loudspeaker, canceller_made)
     options = TalkOptions(responder, endpoints, barge_in or echo_cancel, push_to_talk)
     traces: list[TurnTrace] = []
-    with keepers(model, conversation, responder, view, record, save, traces, json) as kept:
-        talking = Talk(conversation, heard, player, view, options, kept, waking=waking)
+    with talk_sinks(model, conversation, responder, view, record, save, traces, json) as sinks:
+        talking = Talk(conversation, heard, player, view, options, sinks, waking=waking)
         with keyboard(talking, text, push_to_talk):
             talking.run()
     if trace:
@@ -139,7 +141,7 @@ def talk(
 
 
 def replay(
-    recording: Annotated[Path, typer.Argument(help="The folder that voxrill talk --record wrote.")],
+    recording: Annotated[Path, typer.Argument(help="Folder that voxrill talk --record has written.")],
     bundle: BundleOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -147,7 +149,7 @@ def replay(
     recorded = replaying.read_recording(recording)
     model = open_model(bundle, recorded.header.threads, recorded.header.providers)
     for difference in replaying.differences(recorded, model):
-        err.print(f"voxrill: other codes would be no wonder: {difference}", style="yellow", soft_wrap=True)
+        err.print(f"voxrill: the answers may differ, because {difference}", style="yellow", soft_wrap=True)
     differing = []
     for turn in replaying.replay(recorded, model):
         number = turn.recorded.turn
@@ -159,7 +161,7 @@ def replay(
             print(f"{number}\t{'same' if turn.same else 'differs'}\t{len(turn.codes)} frames\t{turn.text}", flush=True)
     if differing:
         raise VoxrillError(
-            f"turns {', '.join(differing)} were answered otherwise than recorded", "Compare versions and processor"
+            f"turns {', '.join(differing)} were not answered as recorded", "Compare the versions and the processor"
         )
 
 
@@ -167,14 +169,14 @@ def snapshot(
     file: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")],
     bundle: BundleOption = None,
     system: SystemOption = None,
-    document: Annotated[Path | None, typer.Option(help="A text file that follows the system prompt.")] = None,
-    ask: Annotated[bool, typer.Option("--ask", help="For voxrill ask --snapshot: the document with numbers.")] = False,
+    document: Annotated[Path | None, typer.Option(help="A text file to add after the system prompt.")] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="For voxrill ask: number the passages.")] = False,
     threads: ThreadsOption = 0,
     json: JsonOption = False,
 ) -> None:
     """Read a system prompt or a document once, and keep the result."""
     if ask and (document is None or system is not None):
-        raise UsageError("--ask is about a document, and has its own system prompt", "Give --document, not --system")
+        raise UsageError("--ask needs a document, and sets the system prompt itself", "Give --document, not --system")
     model = open_model(bundle, threads)
     if ask and document is not None:
         positions = snapshot_document(model, document, file)
@@ -201,5 +203,5 @@ def _conversation(model: Model, system: str | None, snapshot: Path | None, outpu
     if snapshot is None:
         return model.conversation(system=system, output=output)
     if system is not None:
-        raise UsageError("--system and --snapshot are both a system prompt", "Give one of them")
+        raise UsageError("--system and --snapshot both set the system prompt", "Give one of them")
     return open_snapshot(model, snapshot, output)

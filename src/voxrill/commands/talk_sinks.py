@@ -1,4 +1,4 @@
-"""Those who keep what a talk leaves: a recording, a folder of turns, traces, lines of JSON."""
+"""What is kept of a talk: a recording, a folder of turns, traces, lines of JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from voxrill.runtime.talk.trace import TurnTrace
 
 
 @contextmanager
-def keepers(
+def talk_sinks(
     model: Engine,
     conversation: Conversation,
     responder: ResponderOptions,
@@ -34,7 +34,7 @@ def keepers(
     traces: list[TurnTrace],
     json: bool,
 ) -> Iterator[TalkSinks]:
-    """Those who keep what was asked to be kept."""
+    """The sinks for what the user wants to keep; files are closed at the end of the `with` block."""
     recorder = None if record is None else Recorder(record, describe(model, conversation, responder), view.show)
     saver = None if save is None else Saver(save, model.sample_rate, view.show)
 

@@ -27,16 +27,16 @@ _GRACE = 3
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen; port 0 is any free one."""
+    """Where to listen. Port 0 is any free port."""
 
     host: str
     port: int
 
     def bind(self) -> socket.socket:
-        """A socket of this address, which does not listen yet.
+        """A socket with this address. It does not listen yet.
 
         Raises:
-            UsageError: the address is not of this machine, or taken.
+            UsageError: the address is not one of this machine, or in use.
         """
         opened = tcp_socket(self.host)
         try:
@@ -49,11 +49,11 @@ class Address:
         return opened
 
     def url(self, bound: socket.socket) -> str:
-        """What clients call `base_url`."""
+        """The URL of the interface: OpenAI's clients call it `base_url`."""
         return f"{self.page(bound)}v1"
 
     def page(self, bound: socket.socket) -> str:
-        """Where a browser finds the page."""
+        """The URL of the page for browsers."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{bound.getsockname()[1]}/"
 
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
 
 
 def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming) -> uvicorn.Config:
-    """How uvicorn is to serve a model."""
+    """Uvicorn's configuration."""
     app = make_app(model, limits, admission, wyoming)
     return uvicorn.Config(
         app,
@@ -94,11 +94,11 @@ def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming
         ws=bounded_websocket(limits.stall),
         backlog=BACKLOG,
         ws_max_size=limits.message,
-        ws_per_message_deflate=False,  # sound does not get smaller, and a small message could unfold into a large one
+        ws_per_message_deflate=False,  # sound does not shrink, and a small message could expand into a large one
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # or a client could name another address for its rate
+        proxy_headers=False,  # or a client could pretend to have another address
         timeout_graceful_shutdown=_GRACE,
     )
 
@@ -114,12 +114,12 @@ def run(
     """Serve until Ctrl-C.
 
     Args:
-        model: used by nobody else meanwhile.
-        bound: where to listen.
+        model: nobody else may use it meanwhile.
+        bound: the socket to listen on.
         limits: see `Limits`.
-        admission: who may come in.
-        wyoming: where clients of that protocol come in, and which satellites are talked with.
-        ready: called as soon as there are answers.
+        admission: who has access.
+        wyoming: where clients of that protocol connect, and which satellites the server talks with.
+        ready: called as soon as the server answers.
     """
     server = _Server(config(model, limits, admission, wyoming), ready)
     bound_log()  # after uvicorn has configured its loggers

@@ -27,46 +27,46 @@ _RETRY = 10.0
 
 
 @dataclass(frozen=True)
-class _Parked:
-    """A state on disk: its file, and the shape of every tensor in the order they lie there."""
+class _Stored:
+    """A state on disk: its file, and the shapes of its tensors in the order in which they lie there."""
 
     file: IO[bytes]
     shapes: dict[str, tuple[int, ...]]
 
 
-class States:
-    """Keeps the states of all conversations within `budget` bytes of memory; the one in use may be larger by itself."""
+class StateCache:
+    """Keeps the states of all conversations within `budget` bytes of memory. The one in use may be larger by itself."""
 
     def __init__(self, budget: int, metrics: Metrics) -> None:
         self._budget = budget
         self._metrics = metrics
         self._held: OrderedDict[Context, None] = OrderedDict()
-        self._parked: dict[Context, _Parked] = {}
+        self._stored: dict[Context, _Stored] = {}
         self._next_try = -math.inf  # when the disk may be used, after it was full
         self.full = False
 
     def use(self, context: Context) -> None:
-        """Have `context` in memory, as the most recently used; others go to disk for it."""
-        parked = self._parked.pop(context, None)
-        if parked is not None:
-            _read(context, parked)
+        """Have `context` in memory as the most recently used one. Others go to disk for it."""
+        stored = self._stored.pop(context, None)
+        if stored is not None:
+            _read(context, stored)
         self._held[context] = None
         self._held.move_to_end(context)
         self._fit()
 
     def drop(self, context: Context) -> None:
-        """`context` will not be used again."""
+        """Free the state of `context`, which will not be used again."""
         self._held.pop(context, None)
-        parked = self._parked.pop(context, None)
-        if parked is not None:
-            parked.file.close()
+        stored = self._stored.pop(context, None)
+        if stored is not None:
+            stored.file.close()
         total = self._bytes()
         self.full = self.full and self._is_over(total)
         self._tell(total)
 
     def close(self) -> None:
-        """No context will be used again."""
-        for context in [*self._held, *self._parked]:
+        """Free all states."""
+        for context in [*self._held, *self._stored]:
             self.drop(context)
 
     def _fit(self) -> None:
@@ -75,7 +75,7 @@ class States:
             oldest = next(iter(self._held))
             size = oldest.nbytes
             try:
-                self._parked[oldest] = _write(oldest)
+                self._stored[oldest] = _write(oldest)
             except OSError as error:
                 LOG.warning("Conversations take more memory than they may: none can be moved to disk (%s)", error)
                 self._next_try = time.monotonic() + _RETRY
@@ -95,10 +95,10 @@ class States:
 
     def _tell(self, held: int) -> None:
         self._metrics.state_bytes.set(held)
-        self._metrics.parked.set(len(self._parked))
+        self._metrics.parked.set(len(self._stored))
 
 
-def _write(context: Context) -> _Parked:
+def _write(context: Context) -> _Stored:
     file = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed when the state is read or dropped)
     content = context.content()
     try:
@@ -110,14 +110,14 @@ def _write(context: Context) -> _Parked:
             file.close()
         raise
     context.offload()
-    return _Parked(file, {name: tensor.shape for name, tensor in content.items()})
+    return _Stored(file, {name: tensor.shape for name, tensor in content.items()})
 
 
-def _read(context: Context, parked: _Parked) -> None:
-    with parked.file as file:
+def _read(context: Context, stored: _Stored) -> None:
+    with stored.file as file:
         file.seek(0)
         content = {
             name: np.frombuffer(file.read(4 * int(np.prod(shape))), np.float32).reshape(shape)
-            for name, shape in parked.shapes.items()
+            for name, shape in stored.shapes.items()
         }
     context.reload(content)

@@ -1,4 +1,4 @@
-"""The thread that hears: it reads the microphone and follows it with a listener, while the calling thread thinks."""
+"""The listening thread: it reads the microphone and gives the sound to a listener, while the calling thread answers."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from voxrill.runtime.audio.protocols import Floats, Microphone
 from voxrill.runtime.talk.listener import Closed, Listener, Signal
 
 _READ = 0.1
-"""Seconds after which a listener without a block looks whether it is to end."""
+"""Seconds without a block after which the thread checks whether it is to end."""
 
 
 @contextmanager
-def hearing(
+def listening(
     microphone: Microphone,
     listener: Listener,
     post: Callable[[Signal], None],
     show_level: Callable[[float], None],
     keep: Callable[[list[Floats]], None] = lambda _heard: None,
 ) -> Iterator[None]:
-    """Hear, until the `with` block is left.
+    """Listen until the `with` block is left.
 
     Args:
         microphone: open.
-        listener: what follows it.
-        post: takes `Closed` with the error, if hearing ends by one.
+        listener: takes its blocks.
+        post: takes `Closed` with the error, if listening ends by one.
         show_level: takes the level of each block, dB of full scale.
         keep: takes the samples heard.
     """
@@ -44,7 +44,7 @@ def hearing(
                 else:
                     show_level(level(block.samples))
                     keep(listener.hear(block))
-        except Exception as error:  # whatever it is, the calling thread must know
+        except Exception as error:  # whatever it is: the calling thread would wait for ever
             post(Closed(error))
 
     thread = Thread(target=listen, name="voxrill-listener", daemon=True)
