@@ -23,7 +23,7 @@ _SNAPSHOTS, _CACHED = "snapshots", "models--"
 _ORIGINAL = "Export the checkpoint in safetensors that it was made from, such as LiquidAI/LFM2.5-Audio-1.5B"
 
 
-class _Format(NamedTuple):
+class _OtherFormat(NamedTuple):
     """Patterns of file names, what such a file is, and what to do about it."""
 
     patterns: tuple[str, ...]
@@ -32,14 +32,14 @@ class _Format(NamedTuple):
 
 
 _FORMATS = (
-    _Format(
+    _OtherFormat(
         (ADAPTER_FILE,),
         "part of a LoRA adapter, which is a change to a model and not a model",
         "Merge it into {base} with peft (merge_and_unload), save that with save_pretrained, and export the result",
     ),
-    _Format(("*.gguf",), "a GGUF file of llama.cpp, whose weights are quantised already", _ORIGINAL),
-    _Format(("*.onnx",), "an ONNX graph, exported already", _ORIGINAL),
-    _Format(
+    _OtherFormat(("*.gguf",), "a GGUF file of llama.cpp, whose weights are quantised already", _ORIGINAL),
+    _OtherFormat(("*.onnx",), "an ONNX graph, exported already", _ORIGINAL),
+    _OtherFormat(
         ("*.bin", "*.pt", "*.pth", "*.ckpt"),
         "a PyTorch pickle, which can run any code when it is read",
         "Load it in a place that you trust, and write it with: model.save_pretrained(FOLDER, safe_serialization=True)",
@@ -71,7 +71,7 @@ def not_a_folder(file: Path) -> CheckpointError:
     return CheckpointError(f"{file} is a file", f"Give the folder that it is in: {file.parent}")
 
 
-def _matches(name: str, form: _Format) -> bool:
+def _matches(name: str, form: _OtherFormat) -> bool:
     return any(fnmatchcase(name.lower(), pattern) for pattern in form.patterns)
 
 

@@ -116,7 +116,12 @@ def config() -> dict[str, Any]:
             "vocab_size": build_tokenizer().get_vocab_size(),
         },
         "depthformer": {"layers": 1, "dim": 96, "tie": True},
-        TAUGHT: {"labels": {"intent": INTENTS, "style": STYLES}, "refusal": REFUSAL, "turns": TURNS},
+        TAUGHT: {
+            "labels": {"intent": INTENTS, "style": STYLES},
+            "refusal": REFUSAL,
+            "turns": TURNS,
+            "trim_silence": True,  # every sound that it was taught with begins and ends with its words
+        },
     }
 
 

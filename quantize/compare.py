@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxrill.quantize.turns import GREEDY, record
+from voxrill.runtime.apps.transcription import transcribe
 from voxrill.runtime.audio.log_mel import mel_filterbank
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Token
@@ -158,7 +159,7 @@ class _Ends:
 
     def hear(self, sound: Floats) -> None:
         for model, transcripts in zip(self.models, self.transcripts, strict=True):
-            transcripts.append(model.transcribe(sound, text_sampling=GREEDY).text.strip())
+            transcripts.append(transcribe(model, sound, text_sampling=GREEDY).text.strip())
         a, b = (_answer(model, sound) for model in self.models)
         self.same_reply += a.text == b.text
         self.same_codes += np.array_equal(a.codes, b.codes)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from voxrill.runtime.audio.audio_file import read_audio
-from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions, blocks
+from voxrill.runtime.audio.endpointing import BEFORE, Endpointer, EndpointOptions, blocks
 from voxrill.runtime.audio.microphone import DeviceMicrophone
 from voxrill.runtime.audio.protocols import RATE, Floats, Microphone
 from voxrill.runtime.audio.speaker import Speaker
@@ -33,7 +33,6 @@ from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.bundle.builtin import open_builtin, pebble_world
 from voxrill.runtime.errors import UsageError, needs_extra
-from voxrill.runtime.talk.listener import BEFORE
 
 SYNTHESISERS = ("espeak-ng", "flite")
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.apps.constrained import PrefilledPrompt, log_probabilities
 from voxrill.runtime.apps.token_tree import TokenTree
-from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
+from voxrill.runtime.audio.audio_file import AudioSource
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Classifier:
             system = f"Name the {task}."
             if task not in taught:
                 system += f" Answer with one of: {', '.join(self.labels)}."
+        self._parts = model.parts
         tokenizer = model.parts.tokenizer
         tokens = [tokenizer.encode(label) for label in self.labels]
         for place, label in enumerate(self.labels):
@@ -87,17 +88,18 @@ class Classifier:
         own = _normalised(log_probabilities(self._tree, self._prompt.ask()))
         self._log_prior = np.log((1 - UNIFORM) * own + UNIFORM / len(own))
 
-    def classify(self, audio: AudioSource) -> Classification:
+    def classify(self, audio: AudioSource, trim: bool | None = None) -> Classification:
         """The probability of every label.
 
         Args:
             audio: a file of any kind and rate, or an array (see `as_waveform`).
+            trim: hear only the speech in it; None for what suits the model.
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
             ContextFull: it is too long for the model.
         """
-        scores = log_probabilities(self._tree, self._prompt.ask(as_waveform(audio)))
+        scores = log_probabilities(self._tree, self._prompt.ask(self._parts.waveform(audio, trim)))
         calibrated = _normalised(scores - self._log_prior)
         return Classification(
             self._named(calibrated), self._named(_normalised(scores)), float(np.exp(scores).sum().clip(max=1.0))

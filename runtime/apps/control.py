@@ -16,7 +16,7 @@ from voxrill.runtime.apps.constrained import PrefilledPrompt, likeliest
 from voxrill.runtime.apps.grammar import Call, Grammar, spoken
 from voxrill.runtime.apps.hooks import find_hooks
 from voxrill.runtime.apps.written import Written
-from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
+from voxrill.runtime.audio.audio_file import AudioSource
 from voxrill.runtime.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Control:
         self.threshold = threshold
         self.ask_back = grammar.ask_back or model.manifest.taught.refusal or ASK_BACK
         self._hooks = find_hooks(grammar)
+        self._parts = model.parts
         tokenizer = model.parts.tokenizer
         try:
             written = Written(grammar.sentences, tokenizer)
@@ -86,17 +87,18 @@ class Control:
         for text in {self.ask_back, *(self.confirmation(sentence.call) for sentence in self._sentences)}:
             tokenizer.encode(text)
 
-    def hear(self, audio: AudioSource) -> Understood:
-        """The call that a spoken command means; nothing is run.
+    def hear(self, audio: AudioSource, trim: bool | None = None) -> Understood:
+        """The call that a spoken command means; nothing is run. Silence is never accepted as a command.
 
         Args:
             audio: a file of any kind and rate, or an array (see `as_waveform`).
+            trim: hear only the speech in it; None for what suits the model.
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
             ContextFull: it is too long for the model.
         """
-        waveform = as_waveform(audio)
+        waveform = self._parts.waveform(audio, trim)
         started, cpu = time.perf_counter(), time.process_time()
         least = math.log(self.threshold) if self.threshold else -math.inf
         found = likeliest(self._tree, self._prompt.ask(waveform), least)
@@ -105,7 +107,7 @@ class Control:
             call=sentence.call,
             words=sentence.words,
             confidence=confidence,
-            accepted=confidence >= self.threshold,
+            accepted=confidence >= self.threshold and bool(waveform.any()),
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu,
         )

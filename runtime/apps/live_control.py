@@ -140,7 +140,7 @@ class LiveControl:
 
     def _warm_up(self) -> None:
         """Understand a tone and say something, unheard: first runs are slow."""
-        self._control.hear(tone())
+        self._control.hear(tone(), trim=False)
         started = time.perf_counter()
         speech = self._model.speak(self._control.ask_back, seed=0)
         self._pace.measure(time.perf_counter() - started, speech.result.audio_seconds)
@@ -168,7 +168,7 @@ class LiveControl:
     def _understand(self, utterance: Utterance) -> Understood | None:
         """None if it is longer than the model takes, which the user is told."""
         try:
-            return self._control.hear(utterance.samples)
+            return self._control.hear(utterance.samples, trim=False)  # the listener cut it
         except VoxrillError as error:
             self._view.show(Notice(f"This could not be understood: {error}"))
             return None

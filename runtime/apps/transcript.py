@@ -1,4 +1,4 @@
-"""What a transcription hands out: segments, which stay as they are, and tentative text, which does not.
+"""What a transcription hands out: segments, which stay as they are, tentative text, which does not, and the whole.
 
 Units: seconds since the sound began.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from voxrill.runtime.events import Result
+
 
 @dataclass(frozen=True)
 class TentativeEvent:
-    """What the open segment seems to say so far: the next event takes its place."""
+    """What the open segment seems to say so far; the next event replaces it."""
 
     start: float
     end: float
@@ -32,3 +34,15 @@ class SegmentEvent:
 
 
 TranscriptEvent = TentativeEvent | SegmentEvent
+
+
+@dataclass
+class Transcript(Result):
+    """The words of a sound, whole.
+
+    duration: seconds of the sound that was heard; segments: its parts with their times. A sound that was heard whole is
+    one segment. What a `Result` says of time and tokens is that of all segments together.
+    """
+
+    duration: float = 0.0
+    segments: tuple[SegmentEvent, ...] = ()

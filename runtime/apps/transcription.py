@@ -1,41 +1,50 @@
-"""Sound of any length to text as it is spoken: segments, each transcribed by itself, and tentative text before.
+"""Sound of any length to text: whole, as a `Transcript`; or as it is spoken, segment by segment.
 
-In: pieces of sound at 16 kHz, from a file or a microphone. Out: `TranscriptEvent`s. What is kept does not grow with the
-sound. Silence and music are no speech, and give no text; a model that repeats itself without end is cut short.
+In: sound at 16 kHz, from a file, an array or a microphone. Out: a `Transcript`, or `TranscriptEvent`s with tentative
+text between the segments. Each segment is transcribed by itself, and what is kept does not grow with the sound. Silence
+and music are no speech, and give no text. A model that repeats itself without end is cut short.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Unpack, cast
 
 import numpy as np
 
 from voxrill.runtime.apps.loops import before_loop
-from voxrill.runtime.apps.segments import AROUND, SEGMENT_SECONDS, Change, Segmenter, Span, in_blocks, without_overlap
-from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
-from voxrill.runtime.audio.audio_file import AudioSource, as_waveform, is_file, read_pieces
+from voxrill.runtime.apps.stitching import Stitcher
+from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transcript, TranscriptEvent
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, AudioSource, as_waveform, is_file, read_pieces
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Floats
+from voxrill.runtime.audio.segments import AROUND, LEAST, SEGMENT_SECONDS, Change, Segmenter, Span, in_blocks
 from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.options import TextKeywords, answer_options
-from voxrill.runtime.events import TextEvent
+from voxrill.runtime.events import EndEvent, Result, TextEvent
 from voxrill.runtime.progress import result_of
 
 WHOLE_SECONDS = 30.0
-"""Seconds up to which a file is heard whole, unless times are asked for."""
+"""Seconds up to which a sound is heard whole, by a model that hears silence too, unless times are asked for."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """A segment's text; loop: the model repeated itself without end, and was cut short."""
+    """A segment's text.
+
+    loop: the model repeated itself without end, and was cut short; result: the model's answer, None where no model gave
+    one, or where it was cut short.
+    """
 
     text: str
     loop: bool = False
+    result: Result | None = None
 
 
 Recogniser = Callable[[Floats], Words]
@@ -51,25 +60,111 @@ class TranscribeOptions:
     """How to transcribe.
 
     tentative: also say what the open segment seems to say, at short pauses and after every `every` seconds of speech;
-    least: seconds that must be voiced of a segment, or it is noise; endpoint: when segments begin and end.
+    least: seconds that must be voiced of a segment; a shorter one is noise; endpoint: when segments begin and end.
     """
 
     tentative: bool = True
     every: float = 1.0
-    least: float = 0.16
+    least: float = LEAST
     endpoint: EndpointOptions = field(default_factory=lambda: EndpointOptions(longest=SEGMENT_SECONDS))
 
 
 def hearing_span(model: Engine) -> float:
-    """Seconds of sound that a model's encoder takes at once: as many as one likes, unless its shapes are fixed."""
+    """Seconds of sound that a model's encoder takes at once: without limit, unless its shapes are fixed."""
     static = model.manifest.static
     return math.inf if static is None else (static.mel_frames - 1) * model.manifest.model.log_mel.window_stride
 
 
+def longest_segment(model: Engine) -> float:
+    """Seconds after which a segment is cut, so that it fits into the model's encoder with what is around it."""
+    return min(SEGMENT_SECONDS, hearing_span(model) - AROUND)
+
+
 def options_for(model: Engine, tentative: bool) -> TranscribeOptions:
     """Options under which no segment is longer than the model's encoder takes."""
-    longest = min(SEGMENT_SECONDS, hearing_span(model) - AROUND)
-    return TranscribeOptions(tentative, endpoint=EndpointOptions(longest=longest))
+    return TranscribeOptions(tentative, endpoint=EndpointOptions(longest=longest_segment(model)))
+
+
+def transcribe(
+    model: Engine, sound: Sound, system: str | None = None, trim: bool | None = None, **options: Unpack[TextKeywords]
+) -> Transcript:
+    """The words of a sound of any length; see `Model.transcribe`.
+
+    This is the rule that the library, the command and the evaluation share: a sound is heard whole if silence need not
+    be cut away and it is short enough (`WHOLE_SECONDS`, and what the encoder takes), and in segments otherwise.
+    """
+    answer_options("transcribe", options, TextKeywords)
+    pieces = pieces_of(sound)
+    first = first_pieces(pieces)
+    seconds = sum(map(len, first)) / SAMPLE_RATE
+    trim = model.parts.trim_silence if trim is None else trim
+    if not trim and seconds <= min(WHOLE_SECONDS, hearing_span(model)):
+        return _heard_whole(model, np.concatenate(first), system, options)
+    return _heard_in_segments(model, chain(first, pieces), system, options)
+
+
+def first_pieces(pieces: Iterator[Floats]) -> list[Floats]:
+    """Pieces (n,) from the beginning of a sound: all of them if it is short enough to be heard whole, or some more."""
+    taken: list[Floats] = []
+    while sum(map(len, taken)) <= WHOLE_SECONDS * SAMPLE_RATE and (piece := next(pieces, None)) is not None:
+        taken.append(piece)
+    return taken
+
+
+def _heard_whole(model: Engine, sound: Floats, system: str | None, options: TextKeywords) -> Transcript:
+    conversation = Conversation(model.parts, model.manifest.tasks.transcribe, system)
+    *_, end = conversation.ask(audio=sound, output="text", trim=False, **options)
+    assert isinstance(end, EndEvent)
+    seconds = len(sound) / SAMPLE_RATE
+    text = end.result.text.strip()
+    segments = (SegmentEvent(1, 0.0, seconds, text),) if text else ()
+    return Transcript(**vars(end.result), duration=seconds, segments=segments)
+
+
+def _heard_in_segments(model: Engine, sound: Iterable[Floats], system: str | None, options: TextKeywords) -> Transcript:
+    heard: list[Result] = []
+    samples = 0
+    recogniser = ModelRecogniser(model, system, **options)
+
+    def recognise(samples: Floats) -> Words:
+        words = recogniser(samples)
+        if words.result is not None:
+            heard.append(words.result)
+        return words
+
+    def counted() -> Iterator[Floats]:
+        nonlocal samples
+        for piece in sound:
+            samples += len(piece)
+            yield piece
+
+    started, first = time.perf_counter(), None
+    segments: list[SegmentEvent] = []
+    for event in Transcriber(recognise, options_for(model, tentative=False)).stream(counted()):
+        assert isinstance(event, SegmentEvent)
+        first = first or time.perf_counter() - started
+        segments.append(event)
+    return Transcript(
+        text=" ".join(segment.text for segment in segments),
+        tokens=[token for result in heard for token in result.tokens],
+        sample_rate=model.sample_rate,
+        finish_reason=next((result.finish_reason for result in heard if result.finish_reason != "stop"), "stop"),
+        first_text=first,
+        seconds=time.perf_counter() - started,
+        prompt_positions=sum(result.prompt_positions for result in heard),
+        stages=_added(result.stages for result in heard),
+        duration=samples / SAMPLE_RATE,
+        segments=tuple(segments),
+    )
+
+
+def _added(stages: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Milliseconds by stage, of all segments together."""
+    total: dict[str, float] = {}
+    for of_one in stages:
+        for name, milliseconds in of_one.items():
+            total[name] = total.get(name, 0.0) + milliseconds
+    return total
 
 
 def transcribe_stream(
@@ -102,22 +197,25 @@ class ModelRecogniser:
         return result_of(self.pieces(samples))
 
     def pieces(self, samples: Floats) -> Generator[str, None, Words]:
-        """The text in `samples` (n,) as it is written, a piece a step, some of them empty; returns all of it.
+        """The text in `samples` (n,) as it is written, one piece a step, some of them empty; returns all of it.
 
         A model that repeats itself is stopped when that is certain: what it had repeated by then is among the pieces,
         and not in the words.
         """
         tokens: list[int] = []
         worth: int | None = None
-        for event in self._conversation.steps(audio=samples, output="text", **self._options):
-            if isinstance(event, TextEvent):
+        result: Result | None = None
+        for event in self._conversation.steps(audio=samples, output="text", trim=False, **self._options):
+            if isinstance(event, EndEvent):
+                result = event.result
+            elif isinstance(event, TextEvent):
                 tokens.append(event.token)
                 worth = before_loop(tokens)
                 if worth is not None:
                     break
             yield event.text if isinstance(event, TextEvent) else ""
         self._conversation.retract()
-        return Words(self._tokenizer.decode(tokens[:worth]).strip(), worth is not None)
+        return Words(self._tokenizer.decode(tokens[:worth]).strip(), worth is not None, result)
 
 
 class Transcriber:
@@ -126,7 +224,7 @@ class Transcriber:
     Args:
         recognise: hears a segment.
         options: how to transcribe.
-        voice: tells speech from other sound; None for silero's network.
+        voice: tells speech from other sound; None for silero's network, behind an automatic gain.
         known: segments of this sound that need not be heard again, by start and end.
         since, count: seconds and segments that were before this sound.
     """
@@ -142,13 +240,12 @@ class Transcriber:
     ) -> None:
         self._recognise = recognise
         self._options = options or TranscribeOptions()
-        self._segmenter = Segmenter(voice or VoiceActivity(), self._options.endpoint)
+        self._segmenter = Segmenter(voice or VoiceActivity(auto_gain=True), self._options.endpoint)
         self._known = known or {}
-        self._since, self._count = since, count
+        self._stitcher = Stitcher(since, count)
         self._least = self._options.least / BLOCK_SECONDS
         self._heard: tuple[int, int, Words] | None = None  # the open segment at its last pause
         self._waited = 0  # blocks since the last tentative text, or since the segment began
-        self._before = ""  # the text of the segment before
 
     def stream(self, sound: Iterable[Floats], hurry: Callable[[], bool] = lambda: False) -> Iterator[TranscriptEvent]:
         """Events as they happen.
@@ -181,31 +278,23 @@ class Transcriber:
         words = self._recognise(span.samples)
         self._heard = (span.first, span.last, words) if change is not None else None
         self._waited = 0
-        text = self._new(span, words)
+        text = self._stitcher.new(span, words.text)
         if text:
-            yield TentativeEvent(self._since + span.start, self._since + span.end, text)
+            yield TentativeEvent(*self._stitcher.times(span), text)
 
     def _stable(self, span: Span) -> Iterator[SegmentEvent]:
-        segment = self._known.get((span.start, span.end)) or self._segment(span)
+        known = self._known.get((span.start, span.end))
+        segment = self._stitcher.take(known) if known is not None else self._segment(span)
         self._heard = None
-        self._before = segment.text if segment is not None else ""
         if segment is not None:
-            self._count = segment.number
             yield segment
 
     def _segment(self, span: Span) -> SegmentEvent | None:
         if span.voiced < self._least:
-            return None
+            return self._stitcher.take(None)
         same = self._heard is not None and self._heard[:2] == (span.first, span.last)
         words = self._heard[2] if same and self._heard is not None else self._recognise(span.samples)
-        text = self._new(span, words)
-        if not text:
-            return None
-        start, end = self._since + span.start, self._since + span.end
-        return SegmentEvent(self._count + 1, start, end, text, words.loop)
-
-    def _new(self, span: Span, words: Words) -> str:
-        return without_overlap(self._before, words.text) if span.joined else words.text
+        return self._stitcher.add(span, words.text, words.loop)
 
 
 def pieces_of(sound: Sound) -> Iterator[Floats]:

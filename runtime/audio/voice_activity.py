@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from voxrill.devices.providers import CPU, session_options
-from voxrill.runtime.audio.protocols import BLOCK, RATE, Floats
+from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Floats
 
 MODEL = "silero/silero_vad_16k_op15.onnx"
 
@@ -23,6 +23,18 @@ _CONTEXT = 64
 """Samples of the block before that the network sees again."""
 
 _STATE = (2, 1, 128)
+
+_LOUD = 0.2
+"""Level (RMS, full scale 1) that the loudest recent block is brought to: that of spoken commands at a close microphone.
+"""
+
+_MOST_GAIN = 100.0
+"""40 dB. Of 26 held-out commands after a second of silence, the network alone hears the first block 32 ms late (median)
+when they are 20 dB quieter, 192 ms late at 40 dB less, and of some nothing at all; with the gain it is late at none of
+the levels down to 50 dB less. Noise and music that are amplified so are still no speech to it."""
+
+_RELEASE = 10 ** (-3.0 * BLOCK_SECONDS / 20)
+"""The loudest block is forgotten at 3 dB a second: pauses stay quiet, and after a door has slammed one can whisper."""
 
 
 class VoiceDetector(Protocol):
@@ -42,23 +54,47 @@ def _network() -> ort.InferenceSession:
     return ort.InferenceSession(str(path), sess_options=session_options(threads=1), providers=[CPU])
 
 
-class VoiceActivity:
-    """One stream's detector; it remembers what it heard until `reset`."""
+class AutomaticGain:
+    """Amplifies quiet sound, block by block, to the level at which the network knows speech best; loud sound stays."""
 
     def __init__(self) -> None:
+        self._loudest = 0.0
+
+    def __call__(self, samples: Floats) -> Floats:
+        """The stream's next samples (n,), amplified.
+
+        A block that is louder than all before lowers the gain at once, for itself too, so that the network never hears
+        the beginning of speech distorted.
+        """
+        level = float(np.sqrt(np.mean(np.square(samples))))
+        self._loudest = max(self._loudest * _RELEASE, level)
+        gain = min(_LOUD / self._loudest, _MOST_GAIN) if self._loudest else 1.0
+        return samples * np.float32(max(gain, 1.0))
+
+
+class VoiceActivity:
+    """One stream's detector; it remembers what it heard until `reset`.
+
+    Args:
+        auto_gain: also know speech that is very quiet, as in recordings from afar.
+    """
+
+    def __init__(self, auto_gain: bool = False) -> None:
         self._session = _network()
         self._rate = np.array(RATE, np.int64)
+        self._auto_gain = auto_gain
         self.reset()
 
     def reset(self) -> None:
         """Forget what was heard."""
+        self._gain = AutomaticGain() if self._auto_gain else None
         self._state = np.zeros(_STATE, np.float32)
         self._input = np.zeros((1, _CONTEXT + BLOCK), np.float32)
 
     def __call__(self, samples: Floats) -> float:
         """The probability, 0 to 1, that `samples` (512,), the stream's next, hold speech."""
         self._input[0, :_CONTEXT] = self._input[0, -_CONTEXT:]
-        self._input[0, _CONTEXT:] = samples
+        self._input[0, _CONTEXT:] = samples if self._gain is None else self._gain(samples)
         speech, self._state = self._session.run(
             ["output", "stateN"], {"input": self._input, "state": self._state, "sr": self._rate}
         )

@@ -95,12 +95,15 @@ class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     labels: the answers that it was taught, by the task that they name, such as "intent"; it is asked by the task's name
     alone. refusal: the sentence with which it answers what it does not know; empty if it has none. turns: how many
-    earlier turns of a conversation it can use; None for as many as fit into its context.
+    earlier turns of a conversation it can use; None for as many as fit into its context. trim_silence: whether it hears
+    only the speech in a sound (see `speech_in`): it was taught with sounds that begin and end with their words, and
+    mishears others. Otherwise it hears every sound as it is, as the published models' reference does.
     """
 
     labels: dict[Line, tuple[Line, ...]] = {}
     refusal: Line = ""
     turns: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] | None = None
+    trim_silence: bool = False
 
 
 class WeightsSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

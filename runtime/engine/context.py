@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, AudioSource, as_waveform
+from voxrill.runtime.audio.segments import speech_in
 from voxrill.runtime.bundle.contract import InterleaveSpec, ModelSpec
 from voxrill.runtime.bundle.embedding_table import EmbeddingTable
 from voxrill.runtime.bundle.manifest import Sampling
@@ -30,6 +32,11 @@ Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
 
 
+_NOTHING_SAID = SAMPLE_RATE // 2
+"""Samples of silence that a model hears where nobody speaks: it answers them as what they are. Music and noise it may
+take for words."""
+
+
 class Parts:
     """The parts of a loaded model that a context works with.
 
@@ -43,6 +50,7 @@ class Parts:
         audio_table: (codebooks * codes, hidden).
         codec: frames to sound.
         times: where the time of every stage is added.
+        trim_silence: whether the model hears only the speech in a sound, unless a caller says otherwise.
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class Parts:
         audio_table: EmbeddingTable,
         codec: Codec,
         times: StageTimes,
+        trim_silence: bool = False,
     ) -> None:
         self.spec = spec
         self.tokenizer = tokenizer
@@ -64,8 +73,29 @@ class Parts:
         self.depthformer = depthformer
         self.codec = codec
         self.times = times
+        self.trim_silence = trim_silence
         self._text_table = text_table
         self._audio_table = audio_table
+
+    def waveform(self, audio: AudioSource, trim: bool | None = None) -> Floats:
+        """What the model hears of a sound: (n,) at 16 kHz.
+
+        Every sound that a caller hands in comes through here once. Sound that a listener or a segmenter cut out
+        already is not cut again: trim is False.
+
+        Args:
+            audio: a file or an array (see `as_waveform`).
+            trim: hear only the speech in it; None for what suits the model. Where nobody speaks, half a second of
+                digital silence is heard, whatever else the sound holds.
+
+        Raises:
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        sound = as_waveform(audio)
+        if not (self.trim_silence if trim is None else trim):
+            return sound
+        speech = speech_in(sound)
+        return speech if len(speech) else np.zeros(_NOTHING_SAID, np.float32)
 
     def embed_tokens(self, ids: list[int]) -> Floats:
         """Rows (n, hidden) of text tokens."""

@@ -15,7 +15,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
+from voxrill.runtime.audio.audio_file import AudioSource
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.engine.context import Context, ContextMark, Floats, Parts, Piece, Tokens
@@ -84,12 +84,20 @@ class Conversation:
         audio: AudioSource | None = None,
         text: str | None = None,
         output: Output | None = None,
+        trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Iterator[Event]:
         """One turn: the question goes in, events come out as the answer is made, an `EndEvent` last.
 
-        Whoever stops listening (closes the iterator, or asks the next question) ends the turn there; what was said
-        so far is remembered.
+        A caller who closes the iterator, or asks the next question, ends the turn there. What was said so far is
+        remembered.
+
+        Args:
+            audio: the spoken part, heard before the written one.
+            text: the written part.
+            output: what this turn is answered with; None for the conversation's own.
+            trim: hear only the speech in the sound; None for what suits the model.
+            options: see `AnswerOptions`.
 
         Raises:
             UsageError: neither audio nor text was given, or max_new_tokens is below 1.
@@ -99,7 +107,7 @@ class Conversation:
         """
         answer_options("ask", options)
         output = output or self.output
-        return _only(self.steps(audio=audio, text=text, output=output, **options), output)
+        return _only(self.steps(audio=audio, text=text, output=output, trim=trim, **options), output)
 
     def steps(
         self,
@@ -107,6 +115,7 @@ class Conversation:
         audio: AudioSource | None = None,
         text: str | None = None,
         output: Output | None = None,
+        trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Steps:
         """As `ask`, with every event there is: text and sound whatever the output, and the stages before them."""
@@ -115,7 +124,7 @@ class Conversation:
             raise UsageError("there is no question", "Give audio, text or both")
         if text is not None:
             self._parts.tokenizer.encode(text)  # what is wrong with it is said now, not when listening begins
-        waveform = None if audio is None else as_waveform(audio)
+        waveform = None if audio is None else self._parts.waveform(audio, trim)
         output = output or self.output
         generation = GenerationOptions(
             mode="sequential" if output == "text" else self._task.mode,
@@ -147,7 +156,12 @@ class Conversation:
         return self.context.prefill(most)
 
     def remember(
-        self, answer: str | Sequence[Piece], *, audio: AudioSource | None = None, text: str | None = None
+        self,
+        answer: str | Sequence[Piece],
+        *,
+        audio: AudioSource | None = None,
+        text: str | None = None,
+        trim: bool | None = None,
     ) -> None:
         """Between turns, have had another one: its question, and its answer as text or as what a context was told.
 
@@ -158,7 +172,7 @@ class Conversation:
         self._end_answer()
         self._open_turn()
         if audio is not None:
-            self.context.add_audio(as_waveform(audio))
+            self.context.add_audio(self._parts.waveform(audio, trim))
         if text is not None:
             self.context.add_text(text)
         self.context.close_turn()

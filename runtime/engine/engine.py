@@ -1,4 +1,4 @@
-"""The engine: a bundle's graphs loaded, and the jobs that need nothing but the model: transcribe, speak, chat.
+"""The engine: a bundle's graphs loaded, and the jobs that need nothing but the model: speak, chat.
 
 In: an opened bundle; sound and text. Out: results, and streams of events as they happen. Everything runs in the
 calling thread. An engine must not be used from two threads at once. `voxrill.Model` adds the applications.
@@ -31,7 +31,7 @@ from voxrill.runtime.engine.codec import Codec
 from voxrill.runtime.engine.context import Parts
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.engine.depthformer import Depthformer
-from voxrill.runtime.engine.options import AnswerKeywords, TextKeywords, answer_options
+from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.engine.session import Graph
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.tokenizer import Tokenizer
@@ -117,6 +117,7 @@ class Engine:
             audio_table=bundle.table(manifest.audio_embeddings),
             codec=Codec(graphs[spec.codec.graph], spec.codec, spec.codes, static.frames if static else None),
             times=self.times,
+            trim_silence=manifest.taught.trim_silence,
         )
         self.codec = self.parts.codec
 
@@ -129,24 +130,6 @@ class Engine:
     def sample_rate(self) -> int:
         """Hz of the sound this model speaks."""
         return self.manifest.model.codec.sample_rate
-
-    def transcribe(self, audio: AudioSource, *, system: str | None = None, **options: Unpack[TextKeywords]) -> Result:
-        """The words of a sound: a file of any kind and rate, or an array (see `as_waveform`).
-
-        Args:
-            audio: what to listen to.
-            system: another system prompt than the family's own.
-            options: `max_new_tokens`, `seed` and `text_sampling`; see `AnswerOptions`.
-
-        Raises:
-            AudioFileError: it cannot be read, or is not usable sound.
-        """
-        answer_options("transcribe", options, TextKeywords)
-        task = self.manifest.tasks.transcribe
-        conversation = Conversation(self.parts, task, system)
-        *_, end = conversation.ask(audio=audio, output="text", **options)
-        assert isinstance(end, EndEvent)
-        return end.result
 
     def speak(
         self, text: str, *, voice: str | None = None, system: str | None = None, **options: Unpack[AnswerKeywords]
@@ -178,6 +161,7 @@ class Engine:
         text: str | None = None,
         system: str | None = None,
         output: Output = "both",
+        trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Iterator[Event]:
         """Answer one question, spoken, written or both; events as they happen, an `EndEvent` last.
@@ -187,6 +171,7 @@ class Engine:
             text: the written part.
             system: another system prompt than the family's own.
             output: "both" or "audio" answers aloud (text comes with it, or is held back); "text" answers in text.
+            trim: hear only the speech in the sound; None for what suits the model.
             options: see `AnswerOptions`.
 
         Raises:
@@ -195,7 +180,7 @@ class Engine:
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         answer_options("chat", options)
-        return self.conversation(system=system, output=output).ask(audio=audio, text=text, **options)
+        return self.conversation(system=system, output=output).ask(audio=audio, text=text, trim=trim, **options)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before.

@@ -112,7 +112,7 @@ class ChatEndpoint:
             if service.turns is not None:
                 conversation.forget(context.positions, service.turns)
             steps = conversation.steps(
-                audio=messages.question.audio, text=messages.question.text, **_options(asked, service)
+                audio=messages.question.audio, text=messages.question.text, trim=False, **_options(asked, service)
             )
             for event in steps:
                 if isinstance(event, StageEvent):

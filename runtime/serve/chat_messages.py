@@ -34,7 +34,7 @@ _FRAMES = 8
 
 @dataclass(frozen=True)
 class ChatQuestion:
-    """A user's message: the sound in it (samples,) at 16 kHz, and the text."""
+    """A user's message: what the model hears of its sound, (samples,) at 16 kHz, and the text."""
 
     audio: Waveform | None
     text: str | None
@@ -75,18 +75,20 @@ class SoundBudget:
 
     def __init__(self, model: Engine, limits: Limits) -> None:
         position = _FRAMES * model.manifest.model.log_mel.window_stride
+        self._parts = model.parts
         self._samples = limits.samples
         self._each = min(limits.question, hearing_span(model))
         self._all = min(limits.audio, model.context_positions * position)
         self._decoded = 0.0
 
     def decode(self, part: AudioPart) -> Waveform:
-        """The sound (samples,) at 16 kHz of a message.
+        """What the model hears of a message's sound: (samples,) at 16 kHz.
 
         Raises:
             ApiError: it is not usable sound, or is longer than the model holds, alone or with those before it.
         """
-        waveform = decode(from_base64(part.input_audio.data, "messages"), self._each, self._samples, "messages")
+        sound = decode(from_base64(part.input_audio.data, "messages"), self._each, self._samples, "messages")
+        waveform = self._parts.waveform(sound)
         self._decoded += len(waveform) / SAMPLE_RATE
         if self._decoded > self._all:
             raise ApiError(

@@ -46,7 +46,7 @@ class ChatStore:
         conversation = self._model.conversation(system=messages.system, output=output)
         for turn in messages.turns:
             answer = self._spoken(turn.answer) if turn.spoken else turn.answer
-            conversation.remember(answer, audio=turn.question.audio, text=turn.question.text)
+            conversation.remember(answer, audio=turn.question.audio, text=turn.question.text, trim=False)
             yield
         return conversation
 

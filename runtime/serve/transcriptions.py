@@ -7,13 +7,12 @@ from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
-from voxrill.runtime.apps.segments import Segmenter, Span, in_blocks, without_overlap
+from voxrill.runtime.apps.stitching import Stitcher
 from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent
-from voxrill.runtime.apps.transcription import ModelRecogniser, TranscribeOptions
+from voxrill.runtime.apps.transcription import ModelRecogniser, longest_segment
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, Waveform
-from voxrill.runtime.audio.protocols import BLOCK_SECONDS
-from voxrill.runtime.audio.voice_activity import VoiceActivity
+from voxrill.runtime.audio.segments import Span, spans
 from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
@@ -38,7 +37,7 @@ async def transcriptions(exchange: Exchange) -> Response:
             400, "This format cannot be streamed. Ask for json or text.", "invalid_format", "response_format"
         )
     waveform = await service.process_upload(decode, file, service.limits.audio, service.limits.samples, "file")
-    found = await service.process_upload(spans, waveform)
+    found = await service.process_upload(spans, waveform, longest_segment(service.model))
     sampling = None if asked.temperature is None else Sampling(asked.temperature)
     pieces: Pieces = exchange.run(lambda: transcribe_spans(service.model, found, sampling, asked.seed))
     if asked.stream:
@@ -47,36 +46,23 @@ async def transcriptions(exchange: Exchange) -> Response:
     return _response(segments, waveform, asked.response_format)
 
 
-def spans(waveform: Waveform) -> list[Span]:
-    """The parts in which somebody speaks. Noise that is too short for speech is left out."""
-    options = TranscribeOptions()
-    segmenter = Segmenter(VoiceActivity(), options.endpoint)
-    changes = [segmenter.hear(block) for block in in_blocks([waveform])]
-    over = [change.span for change in changes if change is not None and change.what == "over"]
-    rest = segmenter.open()
-    least = options.least / BLOCK_SECONDS
-    return [span for span in [*over, *([rest] if rest is not None else [])] if span.voiced >= least]
-
-
 def transcribe_spans(
     model: Engine, found: list[Span], sampling: Sampling | None = None, seed: int | None = None
 ) -> Iterator[str | SegmentEvent]:
     """The pieces of text as they become certain, and each segment after its pieces."""
     recogniser = ModelRecogniser(model, text_sampling=sampling, seed=seed)
-    before, number = "", 0
+    stitcher, between = Stitcher(), ""
     for span in found:
-        between, words = " " * bool(number), ""
+        words = ""
         for piece in recogniser.pieces(span.samples):
             yield between * (not words) + piece if piece and not span.joined else ""
             words += piece
-        words = words.strip()
-        if span.joined:  # its first words may be the last ones of the span before
-            words = without_overlap(before, words)
-            yield between + words
-        before = words
-        if words:
-            number += 1
-            yield SegmentEvent(number, span.start, span.end, words)
+        segment = stitcher.add(span, words.strip())
+        if segment is not None:
+            if span.joined:  # its first words may have been said already, so all of them waited for the last
+                yield between + segment.text
+            between = " "
+            yield segment
 
 
 async def _segments(pieces: Pieces) -> list[SegmentEvent]:

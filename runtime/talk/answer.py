@@ -48,7 +48,7 @@ class TalkAnswer:
         max_new_tokens: int | None = None,
     ) -> None:
         self._conversation = conversation
-        self._steps = conversation.steps(audio=audio, text=text, seed=seed, max_new_tokens=max_new_tokens)
+        self._steps = conversation.steps(audio=audio, text=text, trim=False, seed=seed, max_new_tokens=max_new_tokens)
         self._marks: deque[_Mark] = deque()
         self.text = ""
         self.tokens: list[int] = []

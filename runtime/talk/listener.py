@@ -14,17 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxrill.runtime.audio.endpointing import Decision, Endpointer, PushToTalk, blocks
+from voxrill.runtime.audio.endpointing import BEFORE, Decision, Endpointer, PushToTalk, blocks
 from voxrill.runtime.audio.level import CLIPPED
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Block, Floats
 from voxrill.runtime.audio.voice_activity import VoiceDetector
 from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, UserSpeaking
 from voxrill.runtime.talk.floor import Floor
-
-BEFORE = 0.32
-"""Seconds kept before the first voiced block: consonants begin quietly. Of 32 held-out spoken commands the built-in
-model answers 31 rightly with this and the pause after the last block, and 30 with neither (chosen on these clips)."""
 
 _CLIPPED_BLOCKS = 8
 """Blocks of a turn that hold clipped samples before the user is told."""

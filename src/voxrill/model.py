@@ -16,8 +16,8 @@ from voxrill.devices.providers import CPU_NAME
 from voxrill.runtime.apps.classify import TASK, Classification, Classifier
 from voxrill.runtime.apps.control import Control
 from voxrill.runtime.apps.grammar import Grammar, read_grammar
-from voxrill.runtime.apps.transcript import TranscriptEvent
-from voxrill.runtime.apps.transcription import Sound, transcribe_stream
+from voxrill.runtime.apps.transcript import Transcript, TranscriptEvent
+from voxrill.runtime.apps.transcription import Sound, transcribe, transcribe_stream
 from voxrill.runtime.apps.translation import translation_prompt
 from voxrill.runtime.audio.audio_file import AudioSource
 from voxrill.runtime.bundle.builtin import open_builtin
@@ -61,6 +61,28 @@ def load(
 class Model(Engine):
     """A loaded model and its applications. See `Engine` for the arguments, `load` for the usual way to make one."""
 
+    def transcribe(
+        self,
+        audio: AudioSource,
+        *,
+        system: str | None = None,
+        trim: bool | None = None,
+        **options: Unpack[TextKeywords],
+    ) -> Transcript:
+        """The words of a sound of any length, with the times of its segments.
+
+        Args:
+            audio: a file of any kind and rate, or an array (see `as_waveform`).
+            system: another system prompt than the family's own.
+            trim: True hears only the speech in the sound, segment by segment. False hears a sound of up to 30 seconds
+                whole, as one segment, and longer ones segment by segment. None does what suits the model.
+            options: `max_new_tokens` (of each segment), `seed` and `text_sampling`.
+
+        Raises:
+            AudioFileError: it cannot be read, or is not usable sound.
+        """
+        return transcribe(self, audio, system, trim, **options)
+
     def transcribe_stream(
         self, sound: Sound, *, system: str | None = None, tentative: bool = True, **options: Unpack[TextKeywords]
     ) -> Iterator[TranscriptEvent]:
@@ -78,7 +100,13 @@ class Model(Engine):
         return transcribe_stream(self, sound, system, tentative, **options)
 
     def translate(
-        self, audio: AudioSource, to: str, *, output: Output = "text", **options: Unpack[AnswerKeywords]
+        self,
+        audio: AudioSource,
+        to: str,
+        *,
+        output: Output = "text",
+        trim: bool | None = None,
+        **options: Unpack[AnswerKeywords],
     ) -> Iterator[Event]:
         """Say in another language what a sound says; events as they happen, an `EndEvent` last.
 
@@ -86,6 +114,7 @@ class Model(Engine):
             audio: what to listen to.
             to: the language's English name, such as "German".
             output: "text", or "both" or "audio" to answer aloud. No published model was trained to speak translations.
+            trim: hear only the speech in the sound; None for what suits the model.
             options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
 
         Raises:
@@ -93,7 +122,7 @@ class Model(Engine):
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         answer_options("translate", options)
-        return self.chat(audio=audio, system=translation_prompt(to), output=output, **options)
+        return self.chat(audio=audio, system=translation_prompt(to), output=output, trim=trim, **options)
 
     def documents(
         self,
@@ -132,6 +161,7 @@ class Model(Engine):
         aloud: bool = False,
         voice: str | None = None,
         passages: int | None = None,
+        trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Answer:
         """Answer a question from documents, with citations that exist. Text comes as the answer is iterated.
@@ -143,6 +173,7 @@ class Model(Engine):
             aloud: whether the answer is spoken too, once its text is whole.
             voice: as in `speak`.
             passages: passages to give the model at most; None for as many as do best.
+            trim: hear only the speech in the sound; None for what suits the model.
             options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
 
         Raises:
@@ -155,23 +186,36 @@ class Model(Engine):
 
         answer_options("ask", options)
         asking.check_reader(self)
-        asked = asking.heard(self, question, audio)
+        asked = asking.heard(self, question, audio, trim)
         if isinstance(documents, Index):
             return asking.ask(self, asked, documents, passages, aloud=aloud, voice=voice, **options)
         with self.documents(documents) as index:
             return asking.ask(self, asked, index, passages, aloud=aloud, voice=voice, **options)
 
     def classify(
-        self, audio: AudioSource, *, labels: Sequence[str] | None = None, task: str = TASK, system: str | None = None
+        self,
+        audio: AudioSource,
+        *,
+        labels: Sequence[str] | None = None,
+        task: str = TASK,
+        system: str | None = None,
+        trim: bool | None = None,
     ) -> Classification:
         """Which of `labels` fits a sound, with a probability for each; for many sounds make one `Classifier`.
+
+        Args:
+            audio: what to listen to.
+            labels: at least two; None for those that the built-in model was taught for the task.
+            task: what the labels name.
+            system: a prompt of your own instead of the one that asks for the task.
+            trim: hear only the speech in the sound; None for what suits the model.
 
         Raises:
             UsageError: there are too few labels, or two are the same.
             UnknownText: the model does not know their words.
             AudioFileError: it cannot be read, or is not usable sound.
         """
-        return Classifier(self, labels, task, system).classify(audio)
+        return Classifier(self, labels, task, system).classify(audio, trim)
 
     def control(self, commands: str | os.PathLike[str] | Grammar, threshold: float | None = None) -> Control:
         """Listens for commands, each with the call it means: `control(file).hear(audio)`.

@@ -15,13 +15,14 @@ from tests.command_line import clean_environment
 from tests.talking import HELD_OUT, SPOKEN, silence, spoken
 from voxrill.runtime.apps.live_sound import MOST_WAITING, LiveSound
 from voxrill.runtime.apps.loops import before_loop
-from voxrill.runtime.apps.segments import OVERLAP, SEGMENT_SECONDS, Segmenter, in_blocks, without_overlap
+from voxrill.runtime.apps.stitching import without_overlap
 from voxrill.runtime.apps.subtitles import FORMS, clock, form_named
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent
 from voxrill.runtime.apps.transcript_view import TranscriptView
 from voxrill.runtime.apps.transcription import TranscribeOptions, Transcriber, Words
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Block
+from voxrill.runtime.audio.segments import OVERLAP, SEGMENT_SECONDS, Segmenter, in_blocks
 from voxrill.runtime.engine import generate
 from voxrill.runtime.errors import AudioDeviceLost, AudioFileError, UsageError
 

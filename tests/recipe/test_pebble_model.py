@@ -74,7 +74,16 @@ def test_the_answer_is_spoken_as_it_is_written(heard, judge):
 
 def test_what_it_does_not_know_it_refuses(heard):
     assert share(heard[clip["file"]][1].text.strip() == REFUSAL for clip in of("outside")) >= 0.8
-    assert share(heard[clip["file"]][1].text.strip() == REFUSAL for clip in of("music")) >= 0.7
+
+
+def test_music_is_refused_and_where_silence_is_cut_away_not_heard(pebble, heard):
+    """It was taught to refuse music, and takes one clip in four for a command. Where nobody speaks it hears silence."""
+    refused = []
+    for clip in of("music"):
+        *_, end = pebble.chat(audio=CLIPS / clip["file"], trim=False)
+        refused.append(end.result.text.strip() == REFUSAL)
+        assert heard[clip["file"]][1].text.strip() == ""
+    assert share(refused) >= 0.7
 
 
 def test_silence_has_no_words(pebble, heard):

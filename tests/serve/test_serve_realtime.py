@@ -355,8 +355,7 @@ def test_what_waits_to_be_answered_is_bounded(server):
         async with plain(server) as client:
             await client.update(audio={"input": {"turn_detection": None}})
             for _ in range(4):
-                for _ in range(18):
-                    await client.send("input_audio_buffer.append", audio=in_base64(bytes(24_000)))
+                await client.say(5 * spoken(before=0, after=0))  # 9 seconds; of silence nothing would be kept
                 await client.send("input_audio_buffer.commit")
             return (await client.next("error"))[0]["error"]["message"]
 

@@ -152,7 +152,7 @@ def _written(
         return
     checking = CitationFilter([source.citation for source in answer.sources])
     answer.citations, answer.removed = checking.citations, checking.removed
-    for event in conversation.ask(audio=question.waveform, text=question.text, output="text", **options):
+    for event in conversation.ask(audio=question.waveform, text=question.text, output="text", trim=False, **options):
         if isinstance(event, EndEvent):
             answer.finish_reason = event.finish_reason
         elif isinstance(event, TextEvent) and (piece := checking.push(event.text)):

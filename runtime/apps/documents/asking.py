@@ -15,7 +15,8 @@ from voxrill.runtime.apps.documents.answer import Answer, DocumentQuestion, begi
 from voxrill.runtime.apps.documents.embeddings import Embedder
 from voxrill.runtime.apps.documents.index import BEST, Index
 from voxrill.runtime.apps.documents.prompt import QuotedSource, document_prompt, fitted, source
-from voxrill.runtime.audio.audio_file import AudioSource, as_waveform
+from voxrill.runtime.apps.transcription import transcribe
+from voxrill.runtime.audio.audio_file import AudioSource
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.errors import DataError, UsageError
@@ -40,8 +41,10 @@ def open_index(model: Engine, folder: Path, place: Path | None = None, embedding
     return Index(folder, model.parts.tokenizer.count, tokenizer, place, embedder)
 
 
-def heard(model: Engine, text: str | None, audio: AudioSource | None) -> DocumentQuestion:
+def heard(model: Engine, text: str | None, audio: AudioSource | None, trim: bool | None = None) -> DocumentQuestion:
     """A question as it was typed, spoken or both, with the words to search by.
+
+    Of its sound the model hears only the speech, or all of it (trim); None for what suits the model.
 
     Raises:
         UsageError: there is none.
@@ -50,8 +53,8 @@ def heard(model: Engine, text: str | None, audio: AudioSource | None) -> Documen
     _check_asked(text, audio)
     if audio is None:
         return DocumentQuestion(text or "", text)
-    started, waveform = time.perf_counter(), as_waveform(audio)
-    transcript = model.transcribe(waveform).text.strip()
+    started, waveform = time.perf_counter(), model.parts.waveform(audio, trim)
+    transcript = transcribe(model, waveform, trim=False).text.strip()
     words = f"{transcript} {text}" if text else transcript
     return DocumentQuestion(words, text, waveform, time.perf_counter() - started)
 
@@ -98,6 +101,7 @@ def ask_snapshot(
     audio: AudioSource | None,
     snapshot: Path,
     *,
+    trim: bool | None = None,
     voice: str | None = None,
     aloud: bool = False,
     **options: Unpack[AnswerKeywords],
@@ -114,7 +118,7 @@ def ask_snapshot(
     sources = read_attached(snapshot, tuple[QuotedSource, ...])
     if not sources:
         raise DataError(f"{snapshot} was not made for asking", "Make it with: voxrill snapshot --document FILE --ask")
-    question = DocumentQuestion(text or "", text, None if audio is None else as_waveform(audio))
+    question = DocumentQuestion(text or "", text, None if audio is None else model.parts.waveform(audio, trim))
     return begin_answer(model, question, sources, (), conversation, voice, aloud, options)
 
 

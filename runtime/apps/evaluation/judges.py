@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import soxr
 
+from voxrill.runtime.apps.transcription import transcribe
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.engine.engine import Engine
@@ -47,7 +48,7 @@ def judge_named(name: str, model: Engine, texts: Sequence[str]) -> Judge | None:
     if name == "none":
         return None
     if name == "bundle":
-        return lambda samples, rate: model.transcribe((samples, rate)).text
+        return lambda samples, rate: transcribe(model, (samples, rate)).text
     return Sphinx(texts if name == "pocketsphinx-texts" else None)
 
 

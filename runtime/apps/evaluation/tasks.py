@@ -1,12 +1,11 @@
 """The tasks: how an item is put to the model, and what is right about an answer.
 
 In: items. Out: an `Outcome` for each, and marks, which are errors or hits and what they are out of, by the name of the
-figure they make. Sound that is heard whole is decoded before the clock starts.
+figure they make. Sound of up to half a minute is decoded before the clock starts.
 """
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from voxrill.runtime.apps.evaluation.judges import Judge
 from voxrill.runtime.apps.evaluation.recordings import file_name
 from voxrill.runtime.apps.evaluation.voicebench import SUBSETS
 from voxrill.runtime.apps.evaluation.words import Normaliser, word_errors
-from voxrill.runtime.apps.transcript import SegmentEvent
-from voxrill.runtime.apps.transcription import WHOLE_SECONDS, hearing_span, transcribe_stream
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, promised_seconds, read_audio
+from voxrill.runtime.apps.transcription import transcribe
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, read_audio
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.audio.sound_writer import write_sound
 from voxrill.runtime.engine.conversation import Output
@@ -76,38 +74,17 @@ class Hearing(EvaluationTask):
     """asr: writing down what was said."""
 
     def answer(self, item: Item) -> Outcome:
-        """The transcript; of a sound of over half a minute segment by segment, as `transcribe` does it."""
+        """The transcript, as `transcribe` makes it."""
         assert item.audio is not None
         cut = item.offset or item.duration is not None
-        if not cut and promised_seconds(item.audio) > min(WHOLE_SECONDS, hearing_span(self.model)):
-            return self._long(item, item.audio)
-        samples = sound_of(item)
-        result = self.model.transcribe(samples, **self.options)
+        heard = transcribe(self.model, sound_of(item) if cut else item.audio, **self.options)
         return Outcome(
-            id=item.id,
-            text=result.text,
-            seconds=result.seconds,
-            first=result.first_text,
-            audio_seconds=len(samples) / SAMPLE_RATE,
+            id=item.id, text=heard.text, seconds=heard.seconds, first=heard.first_text, audio_seconds=heard.duration
         )
 
     def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
         """Word errors, sentences without an error, and sounds without words in which words were heard."""
         return word_marks(items, outcomes, self.normalise)
-
-    def _long(self, item: Item, audio: Path) -> Outcome:
-        began, first, said = time.perf_counter(), None, []
-        for event in transcribe_stream(self.model, audio, tentative=False, **self.options):
-            assert isinstance(event, SegmentEvent)
-            first = first or time.perf_counter() - began
-            said.append(event.text)
-        return Outcome(
-            id=item.id,
-            text=" ".join(said),
-            seconds=time.perf_counter() - began,
-            first=first,
-            audio_seconds=promised_seconds(audio),
-        )
 
 
 @dataclass

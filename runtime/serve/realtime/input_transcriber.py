@@ -56,7 +56,7 @@ class InputTranscriber:
     def _write(self, item: str, samples: Floats) -> Iterator[None]:
         text = ""
         task = self._model.manifest.tasks.transcribe
-        for event in Conversation(self._model.parts, task).ask(audio=samples, output="text"):
+        for event in Conversation(self._model.parts, task).ask(audio=samples, output="text", trim=False):
             text += getattr(event, "text", "")
             yield
         usage = {"type": "duration", "seconds": round(len(samples) / RATE, 3)}

@@ -117,7 +117,9 @@ class RealtimeSession:
         self._calls: dict[str, Question] = {}  # without output, and the turns that called them
         self._allowed: AllowedCalls | None = None
         self._transcriber = InputTranscriber(service.model, self._emit)
-        self._turn_detector = TurnDetector(self._settings, self._floor, weak_callback(self._heard))
+        self._turn_detector = TurnDetector(
+            self._settings, self._floor, weak_callback(self._heard), service.model.parts.waveform
+        )
         self._responder, self._conversation = self._new_responder(self._settings)
         self._output_speaker: OutputSpeaker | None = None
         self._caller = Caller(service.model)
@@ -461,7 +463,7 @@ class RealtimeSession:
         if isinstance(question, Typed):
             self._conversation.remember(answer, text=question.text)
         else:
-            self._conversation.remember(answer, audio=question.utterance.samples)
+            self._conversation.remember(answer, audio=question.utterance.samples, trim=False)
         self._conversation.forget(self._service.positions, self._service.turns)
 
     def _show(self, event: TalkEvent) -> None:

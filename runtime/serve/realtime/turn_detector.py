@@ -34,11 +34,19 @@ class TurnDetector:
         settings: how the client sends sound, and who ends turns: the server or the client.
         floor: see `Listener`.
         post: takes each signal.
+        cut: what the model hears of a turn that the client cut out, (n,) at 16 kHz; the listener's own are cut already.
     """
 
-    def __init__(self, settings: Settings, floor: Floor, post: Callable[[Signal | WakeChange], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        floor: Floor,
+        post: Callable[[Signal | WakeChange], None],
+        cut: Callable[[Floats], Floats],
+    ) -> None:
         self._floor = floor
         self._post = post
+        self._cut = cut
         self._at = 0  # samples that went to the listener since the session began
         self._settings: Settings | None = None
         self.change(settings)
@@ -131,7 +139,7 @@ class TurnDetector:
             raise ApiError(
                 400, f"A turn needs {_SHORTEST:g} seconds of sound at least.", "input_audio_buffer_commit_empty"
             )
-        return Utterance(samples, 0, len(samples), time.perf_counter())
+        return Utterance(self._cut(samples), 0, len(samples), time.perf_counter())
 
 
 def _decoded(pcm: bytes) -> Floats:

@@ -23,14 +23,16 @@ from wyoming.handle import Handled, HandledChunk, HandledStart, HandledStop, Not
 from wyoming.ping import Pong
 from wyoming.tts import SynthesizeStopped
 
+from voxrill.runtime.apps.transcription import longest_segment
 from voxrill.runtime.audio.pcm import pcm16
+from voxrill.runtime.audio.segments import spans
 from voxrill.runtime.errors import ContextFull, VoxrillError
 from voxrill.runtime.events import AudioEvent, TextEvent
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.job import Job
 from voxrill.runtime.serve.service import DEFAULT_VOICE, Service, check_voice
 from voxrill.runtime.serve.speech import say
-from voxrill.runtime.serve.transcriptions import spans, transcribe_spans
+from voxrill.runtime.serve.transcriptions import transcribe_spans
 from voxrill.runtime.serve.wyoming.conversations import KeptConversations, Key
 from voxrill.runtime.serve.wyoming.event_stream import PingData, data_of
 from voxrill.runtime.serve.wyoming.incoming_audio import IncomingAudio, PcmFormat
@@ -197,7 +199,7 @@ class ClientHandler:
         if audio is None:
             raise ApiError(400, "There is no sound. Send audio-start and audio-chunk before.", "invalid_event")
         model, language = self._service.model, LANGUAGES[0]
-        found = await self._service.process_upload(lambda: spans(audio.whole()))
+        found = await self._service.process_upload(lambda: spans(audio.whole(), longest_segment(model)))
         await self._send(TranscriptStart(language=language))
         text = ""
         async for piece in self._work(lambda: transcribe_spans(model, found)):

@@ -22,6 +22,7 @@ from voxrill.commands.options import (
     TextTemperature,
     TextTopK,
     ThreadsOption,
+    TrimOption,
     open_model,
     sampling,
     stdin_text,
@@ -42,6 +43,7 @@ def ask(
     question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
     docs: Annotated[Path | None, typer.Option(help="Folder of documents: .txt, .md, .rst, .html.")] = None,
     audio: Annotated[Path | None, typer.Option(help="The question as sound, instead or as well.")] = None,
+    trim: TrimOption = None,
     out: OutOption = None,
     quote: Annotated[bool, typer.Option("--quote", help="Show the passages themselves, without an answer.")] = False,
     passages: Annotated[int, typer.Option(min=1, help="Passages to give the model, or to show, at most.")] = BEST,
@@ -86,14 +88,14 @@ def ask(
     }
     if snapshot is not None:
         answer, update = (
-            asking.ask_snapshot(model, text, audio, snapshot, voice=voice, aloud=aloud, **options),
+            asking.ask_snapshot(model, text, audio, snapshot, trim=trim, voice=voice, aloud=aloud, **options),
             Update(),
         )
     else:
         assert docs is not None
         if not quote:
             asking.check_reader(model)
-        asked = asking.heard(model, text, audio)
+        asked = asking.heard(model, text, audio, trim)
         with asking.open_index(model, docs, index, embeddings) as opened:
             with step_progress(err, "reading") as progress:
                 update = opened.update(progress)

@@ -19,6 +19,7 @@ from voxrill.commands.options import (
     StrictOption,
     SystemOption,
     ThreadsOption,
+    TrimOption,
     open_model,
 )
 from voxrill.commands.output import err, print_json
@@ -48,6 +49,7 @@ def classify(
         str | None, typer.Option(help="Labels, with commas between; the built-in model knows its own.")
     ] = None,
     task: Annotated[str, typer.Option(help="What the labels name: intent, emotion, style, language ...")] = TASK,
+    trim: TrimOption = None,
     bundle: BundleOption = None,
     system: SystemOption = None,
     threads: ThreadsOption = 0,
@@ -61,7 +63,7 @@ def classify(
     failures = Failures(len(files))
     for file in files:
         with failures.of_one():
-            found = classifier.classify(file)
+            found = classifier.classify(file, trim)
             if json:
                 print_json({"file": as_unicode(file), "label": found.label, "probabilities": found.probabilities,
                             "uncalibrated": found.uncalibrated, "mass": found.mass})  # fmt: skip
@@ -78,6 +80,7 @@ def control(
         list[Path] | None, typer.Argument(help="Spoken commands: sound files.", show_default=False)
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Listen to the microphone; Ctrl-C ends it.")] = False,
+    trim: TrimOption = None,
     bundle: BundleOption = None,
     threshold: Annotated[
         float | None,
@@ -102,6 +105,8 @@ def control(
     """Understand spoken commands, run them, and confirm them aloud."""
     if live == bool(files):
         raise UsageError("there is nothing to listen to" if not live else "files are not live", "Give files or --live")
+    if trim is not None and live:
+        raise UsageError("--trim and --no-trim are for files", "Leave them out with --live, which hears speech only")
     if out is not None and (live or len(files or ()) > 1):
         raise UsageError("-o is one answer's file", "Give one file of sound with it")
     if wake_word == LIST:
@@ -116,7 +121,7 @@ def control(
     model = open_model(bundle, threads, provider, strict)
     controls = Control(model, grammar, threshold)
     if system is None:
-        _control_files(model, controls, files or [], not dry_run, out, json)
+        _control_files(model, controls, files or [], trim, not dry_run, out, json)
         return
     view = make_view(err, stdout)
 
@@ -137,11 +142,13 @@ def control(
         listening.run()
 
 
-def _control_files(model: Model, controls: Control, files: list[Path], run: bool, out: Path | None, json: bool) -> None:
+def _control_files(
+    model: Model, controls: Control, files: list[Path], trim: bool | None, run: bool, out: Path | None, json: bool
+) -> None:
     failures = Failures(len(files))
     for file in files:
         with failures.of_one():
-            understood = controls.hear(file)
+            understood = controls.hear(file, trim)
             error = _ran(controls, understood) if run else None
             answer = controls.answer(understood) if error is None else ""
             _show(understood, answer, json, error, {"file": as_unicode(file)} if len(files) > 1 or json else {})

@@ -43,6 +43,10 @@ TextTemperature = Annotated[float | None, typer.Option(help="Text sampling tempe
 TextTopK = Annotated[int | None, typer.Option(help="Text candidates kept; 0 keeps all.", min=0)]
 AudioTemperature = Annotated[float | None, typer.Option(help="Audio sampling temperature; 0 is greedy.", min=0.0)]
 AudioTopK = Annotated[int | None, typer.Option(help="Audio candidates kept; 0 keeps all.", min=0)]
+TrimOption = Annotated[
+    bool | None,
+    typer.Option("--trim/--no-trim", help="Hear only the speech, or silence too; else as suits the model."),
+]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads per graph; 0: what tune found best, or one per core.")]
 ProviderOption = Annotated[
     list[str] | None,

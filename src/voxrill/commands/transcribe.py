@@ -1,7 +1,7 @@
 """The command transcribe: a few short files, one of any length, a folder of them, or the microphone.
 
-Text, subtitles and JSON go to stdout or to --out, everything else to stderr. A file of up to half a minute is heard
-whole unless times are asked for; all else is heard in segments.
+Text, subtitles and JSON go to stdout or to --out, everything else to stderr. A file of up to half a minute becomes one
+line unless times are asked for; all else is written segment by segment.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from voxrill.commands.options import (
     TextTemperature,
     TextTopK,
     ThreadsOption,
+    TrimOption,
     open_named,
     sampling,
 )
@@ -76,6 +77,7 @@ def transcribe(
     jobs: Annotated[
         int, typer.Option(min=1, help="Of folders: sounds at a time, each with a model of its own in memory.")
     ] = 1,
+    trim: TrimOption = None,
     bundle: BundleOption = None,
     json: JsonOption = False,
     system: SystemOption = None,
@@ -93,6 +95,12 @@ def transcribe(
         raise typer.BadParameter("give sound files or folders, or --live for the microphone")
     folders = any(file.is_dir() for file in files)
     _check(form, out, json, jobs, folders, len(files))
+    timed = form is not None or out is not None
+    if trim is False and (live or folders or timed):
+        raise UsageError(
+            "--no-trim hears a short sound whole, without the times of its segments",
+            "Leave it out, or give files without --format and --out",
+        )
     written = form_named(form, out)
     audio = AudioSystem() if live else None
     choice = choose(provider or (), strict)
@@ -108,11 +116,11 @@ def transcribe(
         return _transcribe_folders(
             lambda: Model(opened, each, choice=choice), opened, BatchWish(files, jobs, out, wished)
         )
-    writing = Writing(Model(opened, threads, choice=choice), wished, written, out, json)
+    writing = Writing(Model(opened, threads, choice=choice), wished, written, out, json, trim)
     if audio is not None:
         writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
     else:
-        _transcribe_files(writing, files, timed=form is not None or out is not None)
+        _transcribe_files(writing, files, timed)
 
 
 def _check(form: str | None, out: Path | None, json: bool, jobs: int, folders: bool, count: int) -> None:

@@ -23,7 +23,14 @@ from voxrill.runtime.apps.live_sound import LiveSound
 from voxrill.runtime.apps.subtitles import TranscriptFormat, as_json, clock
 from voxrill.runtime.apps.transcript import SegmentEvent, TranscriptEvent
 from voxrill.runtime.apps.transcript_view import TranscriptView
-from voxrill.runtime.apps.transcription import WHOLE_SECONDS, ModelRecogniser, Transcriber, hearing_span, options_for
+from voxrill.runtime.apps.transcription import (
+    WHOLE_SECONDS,
+    ModelRecogniser,
+    Transcriber,
+    first_pieces,
+    options_for,
+    transcribe,
+)
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, promised_seconds, read_pieces
 from voxrill.runtime.audio.protocols import Floats, Microphone
 from voxrill.runtime.bundle.bundle import hash_file
@@ -37,25 +44,34 @@ MICROPHONE = "microphone"
 
 @dataclass(frozen=True)
 class Writing:
-    """Transcribes with `model` as `wished`, and writes in `form` to `out` (None: stdout), or events as JSON."""
+    """Transcribes with `model` as `wished`, and writes in `form` to `out` (None: stdout), or events as JSON.
+
+    trim: see `Model.transcribe`; of what is heard in segments anyway it says nothing.
+    """
 
     model: Engine
     wished: dict[str, Any]
     form: TranscriptFormat
     out: Path | None
     json: bool
+    trim: bool | None = None
 
     def file(self, file: Path, timed: bool, named: bool) -> None:
-        """Transcribe a file; if it is short and no times were asked for, whole. named: each line says its name.
+        """Transcribe a file: as it is heard, or in one line if it is short and no times were asked for.
+
+        Args:
+            file: what to transcribe.
+            timed: whether times were asked for.
+            named: whether each line says the file's name.
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
             UsageError: there is a journal, of something else.
         """
         pieces = read_pieces(file)
-        first = _first(pieces)
+        first = first_pieces(pieces)
         name = file if named else None
-        if not timed and sum(map(len, first)) <= min(WHOLE_SECONDS, hearing_span(self.model)) * SAMPLE_RATE:
+        if not timed and sum(map(len, first)) <= WHOLE_SECONDS * SAMPLE_RATE:
             return self._whole(file, np.concatenate(first), name)
         with ExitStack() as stack:
             journal = self._journal(stack, hash_file(file)) if self.out is not None else None
@@ -103,7 +119,7 @@ class Writing:
         return stack.enter_context(Journal(self.out, header))
 
     def _whole(self, file: Path, sound: Floats, name: Path | None) -> None:
-        result = self.model.transcribe(sound, **self.wished)
+        result = transcribe(self.model, sound, trim=self.trim, **self.wished)
         if self.json:
             print_json({"file": as_unicode(file), **summary(result)})
         else:
@@ -156,14 +172,6 @@ def _before(journal: Journal) -> tuple[int, float]:
     """Segments and seconds since a live transcript was begun; the clock may have been set back meanwhile."""
     end = max((segment.end for segment in journal.segments()), default=0.0)
     return journal.found, max(time.time() - journal.header[STARTED], end)
-
-
-def _first(pieces: Iterator[Floats]) -> list[Floats]:
-    """As many pieces as say whether the sound is short."""
-    taken: list[Floats] = []
-    while sum(map(len, taken)) <= WHOLE_SECONDS * SAMPLE_RATE and (piece := next(pieces, None)) is not None:
-        taken.append(piece)
-    return taken
 
 
 def _counted(pieces: Iterable[Floats], tell: Callable[[float], None]) -> Iterator[Floats]:

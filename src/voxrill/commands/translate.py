@@ -21,6 +21,7 @@ from voxrill.commands.options import (
     TextTemperature,
     TextTopK,
     ThreadsOption,
+    TrimOption,
 )
 from voxrill.runtime.apps.translation import translation_prompt
 
@@ -30,6 +31,7 @@ def translate(
     to: Annotated[str, typer.Option(help="The language, by its English name. Pebble knows German, in writing.")],
     out: OutOption = None,
     output: Annotated[str, typer.Option(help="What to answer with: text, audio or both.")] = "text",
+    trim: TrimOption = None,
     bundle: BundleOption = None,
     json: JsonOption = False,
     max_new_tokens: MaxOption = None,
@@ -48,6 +50,7 @@ def translate(
         system=translation_prompt(to),
         out=out,
         output=output,
+        trim=trim,
         bundle=bundle,
         json=json,
         max_new_tokens=max_new_tokens,

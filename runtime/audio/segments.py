@@ -1,8 +1,9 @@
-"""Sound of any length to segments that a model can hear at once: voiced stretches with a little around them.
+"""Where somebody speaks in a sound: voiced stretches with a little around them, each short enough for a model.
 
-In: blocks (512,) at 16 kHz. Out: what became known with a block, and the segment's sound. A segment ends with a
-silence; one that grows too long is cut where speech was least likely. If that was no silence, both parts hear what is
-around the cut, and `without_overlap` drops the words that both have. Pure but for the detector; it keeps one segment.
+In: blocks (512,) at 16 kHz, as they come, or a whole sound. Out: what became known with a block, and the segment's
+sound. A segment ends with a silence. One that grows too long is cut where speech was least likely. If that was no
+silence, both parts hear what is around the cut, and the words that both have must be dropped from the second. Pure but
+for the detector; it keeps one segment.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions, blocks
-from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Floats
-from voxrill.runtime.audio.voice_activity import VoiceDetector
-from voxrill.runtime.talk.listener import BEFORE
+from voxrill.runtime.audio.endpointing import BEFORE, Endpointer, EndpointOptions, blocks
+from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Floats
+from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
 
 SEGMENT_SECONDS = 15.0
 """Seconds after which a segment is cut: with what is around it, it fits the 16 s of a fixed-shape encoder."""
@@ -25,17 +25,20 @@ SEGMENT_SECONDS = 15.0
 OVERLAP = 0.5
 """Seconds on both sides of a cut through speech that both parts hear: a spoken word takes about as long."""
 
-
 AROUND = 2 * OVERLAP
 """Seconds of sound around a segment, at most."""
+
+LEAST = 0.16
+"""Seconds that must be voiced of a segment; a shorter one is noise."""
 
 
 @dataclass(frozen=True)
 class Span:
     """A segment's sound.
 
-    samples: (n,) at 16 kHz, from a little before to a little after the voiced part; first, last: its voiced blocks, by
-    number; voiced: how many of those are; joined: it hears the end of the segment before again.
+    samples: (n,) at 16 kHz, from a little before to a little after the voiced part; first, last: its first and last
+    voiced block, by number; voiced: how many of the blocks between them are voiced; joined: it hears the end of the
+    segment before again.
     """
 
     samples: Floats
@@ -158,19 +161,26 @@ def in_blocks(sound: Iterable[Floats]) -> Iterator[Floats]:
         yield np.pad(left, (0, BLOCK - len(left)))
 
 
-def without_overlap(before: str, text: str) -> str:
-    """What is new in `text`, whose first words may be the last of `before`.
+def spans(sound: Floats, longest: float = SEGMENT_SECONDS, voice: VoiceDetector | None = None) -> list[Span]:
+    """The stretches of a whole sound (n,) at 16 kHz in which somebody speaks; noise too short for speech is none.
 
-    The first word of `text` may be the second half of one, so it may be left out to find the others again.
+    Args:
+        sound: all of it.
+        longest: seconds after which a stretch is cut.
+        voice: tells speech from other sound; None for silero's network, behind an automatic gain.
     """
-    old, new = before.split(), text.split()
-    for skipped in (0, 1):
-        for count in range(min(len(old), len(new) - skipped), 0, -1):
-            if _alike(old[-count:]) == _alike(new[skipped : skipped + count]):
-                return " ".join(new[skipped + count :])
-    return text
+    segmenter = Segmenter(voice or VoiceActivity(auto_gain=True), EndpointOptions(longest=longest))
+    changes = [segmenter.hear(block) for block in in_blocks([sound])]
+    over = [change.span for change in changes if change is not None and change.what == "over"]
+    rest = segmenter.open()
+    return [span for span in [*over, *([rest] if rest is not None else [])] if span.voiced * BLOCK_SECONDS >= LEAST]
 
 
-def _alike(words: list[str]) -> list[str]:
-    """Words as they are compared: whatever their case, and without the punctuation around them."""
-    return [word.strip(".,;:!?\"'").casefold() for word in words]
+def speech_in(sound: Floats, voice: VoiceDetector | None = None) -> Floats:
+    """The speech in a whole sound (n,) at 16 kHz, without the silence around it; empty where nobody speaks.
+
+    Of a silence within the speech that is as long as one that ends a turn, less than half a second is left.
+    """
+    longest = len(sound) / RATE + EndpointOptions.endpoint  # nothing is cut but silence
+    found = [span.samples for span in spans(sound, longest, voice)]
+    return np.concatenate([np.zeros(0, np.float32), *found])
