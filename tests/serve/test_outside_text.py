@@ -16,7 +16,7 @@ from tests.serving import serving
 from tests.told import HOSTILE, marks, said, told
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.wyoming.addresses import bind, uri_of
-from voxrill.runtime.serve.wyoming.door import Wyoming
+from voxrill.runtime.serve.wyoming.server import Wyoming
 
 
 @pytest.fixture(scope="module")
