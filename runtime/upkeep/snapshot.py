@@ -2,11 +2,15 @@
 
 In: a conversation before its first turn. Out: one file, and from it a conversation that goes on as the first would.
 It belongs to one bundle, whose hash it holds: another precision is another bundle. Layout: a magic of 8 bytes, the
-header's length as 8 bytes little-endian, the header (JSON), and each tensor as float32 from a multiple of 64 bytes.
+header's SHA-256, its length as 8 bytes little-endian, the header (JSON), and each tensor as float32 from a multiple of
+64 bytes. The header holds the SHA-256 of the tensors, one after another: a prompt that a failing disk has changed would
+be answered without a word about it.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +29,9 @@ T = TypeVar("T")
 
 Floats = NDArray[np.float32]
 
-MAGIC = b"voxrill1"
+MAGIC = b"voxrill2"
+_DIGEST = hashlib.sha256().digest_size
+_HEADER_AT = len(MAGIC) + _DIGEST + 8
 _ALIGNMENT = 64
 _REMEDY = "Make it with: voxrill snapshot -o FILE"
 
@@ -41,6 +47,7 @@ class _Header(msgspec.Struct):
     bundle: str
     system: str
     positions: int
+    sha256: str
     tensors: dict[str, _Tensor]
     attached: msgspec.Raw = msgspec.Raw(b"[]")
 
@@ -59,7 +66,7 @@ def save_snapshot(model: Engine, system: str | None, path: Path, attached: Any =
     content = {name: np.ascontiguousarray(tensor) for name, tensor in conversation.context.content().items()}
     positions = conversation.context.positions
     kept = msgspec.Raw(msgspec.json.encode(attached))
-    header = _Header(model.bundle.sha256, conversation.system, positions, {}, kept)
+    header = _Header(model.bundle.sha256, conversation.system, positions, _hash(content.values()), {}, kept)
     for name, tensor in content.items():
         header.tensors[name] = _Tensor(tensor.shape, 0)
     _place(header)
@@ -75,7 +82,7 @@ def _place(header: _Header) -> None:
     """Give every tensor its place, after a header that is as long as it will be with the places in it."""
     for tensor in header.tensors.values():
         tensor.offset = 1 << 40  # as many digits as any offset has
-    at = len(MAGIC) + 8 + len(msgspec.json.encode(header))
+    at = _HEADER_AT + len(msgspec.json.encode(header))
     for tensor in header.tensors.values():
         tensor.offset = -(-at // _ALIGNMENT) * _ALIGNMENT
         at = tensor.offset + 4 * int(np.prod(tensor.shape))
@@ -84,7 +91,7 @@ def _place(header: _Header) -> None:
 def _write(path: Path, header: _Header, content: dict[str, Floats]) -> None:
     encoded = msgspec.json.encode(header)
     with path.open("wb") as file:
-        file.write(MAGIC + len(encoded).to_bytes(8, "little") + encoded)
+        file.write(MAGIC + hashlib.sha256(encoded).digest() + len(encoded).to_bytes(8, "little") + encoded)
         for name, tensor in content.items():
             file.seek(header.tensors[name].offset)
             file.write(tensor.tobytes())
@@ -94,7 +101,7 @@ def open_snapshot(model: Engine, path: Path, output: Output = "both") -> Convers
     """A conversation whose system prompt is that of a snapshot, taken in already.
 
     Raises:
-        DataError: it is no snapshot, or was cut short.
+        DataError: it is no snapshot, was cut short or changed, or holds another state than its prompt's.
         UsageError: it is of another bundle.
         ContextFull: it does not fit.
     """
@@ -102,12 +109,17 @@ def open_snapshot(model: Engine, path: Path, output: Output = "both") -> Convers
         mapped = np.memmap(path, np.uint8, "r")
         header = _read_header(mapped)
         content = {name: _tensor(mapped, tensor) for name, tensor in header.tensors.items()}
+        if _hash(content.values()) != header.sha256:
+            raise ValueError("it was changed")
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise DataError(f"{path} is not a snapshot that can be read ({error})", _REMEDY) from None
     if header.bundle != model.bundle.sha256:
         raise UsageError(f"{path} was made with another bundle than this {model.manifest.name}", _REMEDY)
     conversation = model.conversation(system=header.system, output=output)
-    conversation.restore_prompt(content)
+    try:
+        conversation.restore_prompt(content)
+    except (KeyError, ValueError) as error:  # its hashes are right, so somebody made it so
+        raise DataError(f"{path} does not hold the state after its own prompt ({error})", _REMEDY) from None
     return conversation
 
 
@@ -124,11 +136,20 @@ def read_attached(path: Path, kind: type[T]) -> T:
 
 
 def _read_header(mapped: NDArray[np.uint8]) -> _Header:
-    start = len(MAGIC) + 8
     if bytes(mapped[: len(MAGIC)]) != MAGIC:
-        raise ValueError("it does not begin as one")
-    length = int.from_bytes(bytes(mapped[len(MAGIC) : start]), "little")
-    return msgspec.json.decode(bytes(mapped[start : start + length]), type=_Header)
+        raise ValueError("it does not begin as one of this Voxrill")
+    length = int.from_bytes(bytes(mapped[_HEADER_AT - 8 : _HEADER_AT]), "little")
+    header = bytes(mapped[_HEADER_AT : _HEADER_AT + length])
+    if hashlib.sha256(header).digest() != bytes(mapped[len(MAGIC) : len(MAGIC) + _DIGEST]):
+        raise ValueError("it was cut short or changed")
+    return msgspec.json.decode(header, type=_Header)
+
+
+def _hash(tensors: Iterable[Floats]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.data)
+    return digest.hexdigest()
 
 
 def _tensor(mapped: NDArray[np.uint8], tensor: _Tensor) -> Floats:

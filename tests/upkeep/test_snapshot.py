@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from voxrill.runtime.errors import DataError, UsageError
+from voxrill.runtime.upkeep import snapshot
 from voxrill.runtime.upkeep.snapshot import open_snapshot, save_snapshot
 
 SYSTEM = "Respond with interleaved text and audio. " * 8
@@ -46,6 +47,44 @@ def test_what_is_no_snapshot_of_this_bundle_is_refused(models, tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="not a snapshot"):
             open_snapshot(one, path)
+
+
+def test_every_damage_to_a_snapshot_is_noticed(models, tmp_path):
+    """A bit of the header, which holds the prompt and where each tensor lies, and of a tensor."""
+    model, path = models["lfm2.5"], tmp_path / "prompt.snapshot"
+    save_snapshot(model, SYSTEM, path)
+    whole = path.read_bytes()
+    for at in (*range(8, 500, 7), whole.index(b"Respond"), len(whole) - 4000, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="is not a snapshot that can be read"):
+            open_snapshot(model, path)
+    path.write_bytes(whole)
+    assert open_snapshot(model, path).system == SYSTEM
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "fewer"])
+def test_a_forged_snapshot_is_refused(models, tmp_path, monkeypatch, change):
+    """Its hashes are right, and its tensors are not those of its prompt."""
+    model, path = models["lfm2.5"], tmp_path / "prompt.snapshot"
+    write = snapshot._write
+
+    def forge(partial, header, tensors):
+        name = next(iter(tensors))
+        if change == "missing":
+            del header.tensors[name], tensors[name]
+        else:
+            tensor = tensors[name]
+            tensors[name] = np.ascontiguousarray(tensor.reshape(-1) if change == "shape" else tensor[..., :-1])
+            header.tensors[name].shape = tensors[name].shape
+        header.sha256 = snapshot._hash(tensors.values())
+        write(partial, header, tensors)
+
+    monkeypatch.setattr(snapshot, "_write", forge)
+    save_snapshot(model, SYSTEM, path)
+    with pytest.raises(DataError, match="does not hold the state after its own prompt"):
+        open_snapshot(model, path)
 
 
 def test_a_folder_that_is_not_there_is_named(models, tmp_path):
