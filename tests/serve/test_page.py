@@ -121,9 +121,9 @@ def test_all_sessions_are_taken(browser):
             other.recv()
             tab.open().tab_to("talk")
             tab.press("Enter")
-            tab.sees("trouble", "all are taken. Trying again")
+            tab.sees("trouble", "are in use. Trying again")
         tab.sees("status", "Listening")
-        tab.sees_none("trouble", "all are taken")
+        tab.sees_none("trouble", "are in use")
 
 
 def test_a_server_that_goes_away(browser, server):
@@ -155,7 +155,7 @@ def test_a_refused_microphone(browser, server):
     refuse = "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError'));"
     with Tab(browser, address(server), refuse) as tab:
         tab.open().page.click("#talk")
-        tab.sees("trouble", "The microphone is refused")
+        tab.sees("trouble", "The browser refuses the microphone")
         tab.write("turn on the kitchen lights")
         tab.sees("transcript", ANSWER)
         assert tab.complaints == []

@@ -5,7 +5,7 @@
 
 import { Resampler } from "./resampler.js";
 
-/** Seconds of a message: short beside the pause that ends a turn, and not so short that messages are all there is. */
+/** Seconds of one message. Shorter than the pause that ends a turn, and long enough to keep messages few. */
 const PIECE = 0.04;
 
 class Capture extends AudioWorkletProcessor {

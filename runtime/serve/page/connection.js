@@ -1,15 +1,15 @@
 /**
- * The way to the server: what it says of itself, and the WebSocket of a session. A browser is not told why a WebSocket
- * is refused; so the server is asked for itself before, and what it answers says in words why it would not.
+ * The connection to the server: its facts, and the WebSocket of a session. A browser does not learn why a WebSocket is
+ * refused. So the page asks for the server's facts first: if that is refused, the answer gives the reason.
  */
 
-/** How the server takes a key from a browser, which can send no header with a WebSocket. */
+/** The subprotocol that carries the key: a browser cannot send a header with a WebSocket. */
 const KEY_PROTOCOL = "openai-insecure-api-key.";
 
-/** What a name of a subprotocol, and so a key, may be made of (RFC 9110, token). */
+/** The characters of a subprotocol's name, and so of a key (RFC 9110, token). */
 const SENDABLE = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
-/** The server does not let us in. kind: "key", "busy", "lost" or "refused". */
+/** The server refuses the page, or does not answer. kind: "key", "busy", "lost" or "refused". */
 export class Refused extends Error {
   constructor(kind, message) {
     super(message);
@@ -17,10 +17,10 @@ export class Refused extends Error {
   }
 }
 
-/** The server's facts of itself. */
+/** The server's facts: model, device, sessions. */
 export async function askDevice(key) {
   if (key && !SENDABLE.test(key)) {
-    throw new Refused("key", "A browser cannot send this key: it takes letters, digits and any of !#$%&'*+.^_`|~-");
+    throw new Refused("key", "A browser cannot send this key. Use letters, digits and any of !#$%&'*+.^_`|~-");
   }
   let response;
   try {
@@ -33,10 +33,10 @@ export async function askDevice(key) {
   return response.json();
 }
 
-/** Refused if all of the server's sessions are taken. */
+/** Throws Refused if all sessions of the server are in use. */
 export function checkRoom({ sessions }) {
   if (sessions.open < sessions.most) return;
-  throw new Refused("busy", `The server holds ${sessions.most} talks at once, and all are taken.`);
+  throw new Refused("busy", `All ${sessions.most} sessions of the server are in use.`);
 }
 
 async function refusal(response, key) {
@@ -45,7 +45,7 @@ async function refusal(response, key) {
   return new Refused(response.status === 429 ? "busy" : "refused", told?.error?.message ?? response.statusText);
 }
 
-/** Open a session: its socket. `onEvent` takes the server's events. */
+/** Open a session; returns its socket. `onEvent` takes the server's events. */
 export async function openSocket(key, onEvent) {
   const url = new URL("v1/realtime", document.baseURI);
   url.protocol = url.protocol.replace("http", "ws");

@@ -2,10 +2,10 @@
 
 import { element } from "./transcript.js";
 
-/** What tells processors of one name apart, for machines. */
+/** The digest that distinguishes processors of the same name. It is for machines. */
 const DIGEST = /, [0-9a-f]{16}$/;
 
-/** Show what /v1/device says in a definition list. */
+/** Show the answer of /v1/device in a definition list. */
 export function showFacts(list, device) {
   const lines = {
     Bundle: `${device.bundle} (${device.family})`,
@@ -16,14 +16,14 @@ export function showFacts(list, device) {
     Threads: `${device.threads} of ${device.cores} cores`,
     Provider: each(device.provider),
     onnxruntime: device.onnxruntime,
-    Talks: `${device.sessions.most} at once`,
+    Sessions: `${device.sessions.most} at once`,
   };
   list.replaceChildren(
     ...Object.entries(lines).flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]),
   );
 }
 
-/** One word where it is the same for all graphs; otherwise how many graphs have each. */
+/** The one value that all graphs have; otherwise each value with the number of its graphs. */
 function each(byGraph) {
   const counts = new Map();
   for (const value of Object.values(byGraph)) counts.set(value, (counts.get(value) ?? 0) + 1);

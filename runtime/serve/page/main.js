@@ -1,4 +1,4 @@
-/** The page: what the user does to its parts, and what is shown of the talk. */
+/** The page: what its controls do, and how the talk is shown. */
 
 import { askDevice } from "./connection.js";
 import { showFacts } from "./facts.js";

@@ -1,12 +1,12 @@
 /**
  * The loudspeaker's worklet. In: messages `begin`, `play` (16-bit samples at the server's rate), `finish`, `clear`. Out:
- * `first` when an answer's first sample is played, `over` when its last one was, `cleared` when it was cut; with the
- * samples heard, those left, and the gaps in which the next sound was waited for.
+ * `first` when the first sample of an answer is played, `over` after its last one, `cleared` when it was cut. They tell
+ * how many samples were heard, how many are left, and how many gaps there were because sound came too late.
  */
 
 import { Resampler } from "./resampler.js";
 
-/** Samples that wait: 174 seconds at 24 kHz. An answer of the server's has 164 at most (2048 frames of 80 ms). */
+/** Samples that can wait: 174 s at 24 kHz. An answer has at most 164 s (2048 frames of 80 ms). */
 const ROOM = 1 << 22;
 
 class Playback extends AudioWorkletProcessor {
@@ -18,7 +18,7 @@ class Playback extends AudioWorkletProcessor {
     this.port.onmessage = ({ data }) => this[data.type](data);
   }
 
-  /** A new answer; what is left of the one before is dropped. */
+  /** A new answer begins. What is left of the one before is dropped. */
   begin() {
     this.resampler = new Resampler(this.rate, sampleRate);
     this.written = this.read = this.gaps = 0;
@@ -32,7 +32,7 @@ class Playback extends AudioWorkletProcessor {
     this.waiting = false;
   }
 
-  /** The answer is whole. */
+  /** The answer is complete. */
   finish() {
     this.whole = true;
   }
@@ -51,7 +51,7 @@ class Playback extends AudioWorkletProcessor {
     return true;
   }
 
-  /** The next sample to play: silence, if there is none. */
+  /** The next sample to play; silence if there is none. */
   next(i) {
     if (this.read < this.written) {
       if (this.read === 0) this.tell("first", currentTime + i / sampleRate);

@@ -1,18 +1,18 @@
 /**
- * Another sample rate, sample by sample: the server's sound is of 24 kHz, a browser's of what its sound card wants.
- * An AudioContext of 24 kHz would do it too, but Firefox connects no microphone to one (its bug 1674892).
+ * Changes the sample rate, sample by sample. The server's sound has 24 kHz, the browser's the rate of the sound card.
+ * An AudioContext of 24 kHz would do this too, but Firefox connects no microphone to one (its bug 1674892).
  *
- * A windowed sinc, tabulated for each of the positions between two samples in which a new one can lie.
+ * It is a windowed sinc. Its weights are tabulated for each position that a new sample can have between two old ones.
  */
 
 /** Zero crossings of the sinc on either side. */
 const CROSSINGS = 24;
 
-/** Where the pass band ends, of the lower rate's half: between it and that half the window's slope lies. */
+/** The end of the pass band, as a part of half the lower rate. The slope of the window lies between the two. */
 const PASS = 0.92;
 
 export class Resampler {
-  /** From one rate to another, in Hz. */
+  /** From one rate to the other, in Hz. */
   constructor(from, to) {
     const common = divisor(from, to);
     this.up = to / common;
@@ -21,12 +21,12 @@ export class Resampler {
     const half = Math.ceil(CROSSINGS / cutoff);
     this.taps = Array.from({ length: this.up }, (_, phase) => kernel(half, cutoff, phase / this.up));
     this.length = 2 * half;
-    this.seen = new Float32Array(2 * this.length); // twice, so that the last ones always lie in a row
+    this.seen = new Float32Array(2 * this.length); // every sample is kept twice, so that the last ones always lie in one row
     this.at = 0;
     this.phase = this.up;
   }
 
-  /** Whether there is a sample to `take`; otherwise one has to be pushed first. */
+  /** Whether there is a sample to `take`. If not, push one first. */
   get ready() {
     return this.phase < this.up;
   }

@@ -1,26 +1,26 @@
 /**
- * Microphone and loudspeaker. In: what the server says, and the user's sound. Out: pieces of 16-bit samples at the
- * server's rate, and when the answer is heard. All times are seconds of one clock, the audio context's.
+ * Microphone and loudspeaker. In: the sound of the server and of the user. Out: pieces of 16-bit samples at the server's
+ * rate, and reports of what was played. All times are seconds of one clock, that of the audio context.
  */
 
-/** Hz of the server's sound, both ways. */
+/** Sample rate of the server's sound in both directions, Hz. */
 export const RATE = 24000;
 
 const MICROPHONE = { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true };
 
 const REFUSED = {
-  NotAllowedError: "The microphone is refused. Allow it for this page in the browser's settings; writing works without.",
-  NotFoundError: "There is no microphone. Writing works without.",
-  NotReadableError: "The microphone cannot be read: another program may have it. Writing works without.",
+  NotAllowedError: "The browser refuses the microphone. Allow it for this page in the settings, or write instead.",
+  NotFoundError: "There is no microphone. Connect one, or write instead.",
+  NotReadableError: "The microphone cannot be read: another program may use it. Close that program, or write instead.",
 };
 
 export class Sound {
-  /** Browsers give sound only to pages that come from this machine or over HTTPS. */
+  /** Whether the browser gives this page sound: it must come from this machine or over HTTPS. */
   static get possible() {
     return window.isSecureContext && "AudioWorkletNode" in window;
   }
 
-  /** `onPlayed` takes what the playback worklet tells. To be called when the user has just done something. */
+  /** `onPlayed` takes the reports of the playback worklet. Browsers require an action of the user just before. */
   static async open(onPlayed) {
     const context = new AudioContext({ latencyHint: "interactive" });
     const modules = ["./capture.js", "./playback.js"].map((name) => new URL(name, import.meta.url).href);
@@ -39,31 +39,31 @@ export class Sound {
     return new AudioWorkletNode(this.context, name, { ...options, processorOptions: { rate: RATE } });
   }
 
-  /** Now, on the clock. */
+  /** The time now, on the clock. */
   get now() {
     return this.context.currentTime;
   }
 
-  /** Seconds from the worklet to the loudspeaker, as far as the browser says. */
+  /** Seconds from the worklet to the loudspeaker, as the browser states them. */
   get outputDelay() {
     return this.context.outputLatency ?? this.context.baseLatency ?? 0;
   }
 
-  /** Hear the microphone: `onPiece` takes samples and the time of the last one, `onGone` is called if it goes away. */
+  /** Listen. `onPiece` takes samples and the time of the last one; `onGone` is called if the microphone is removed. */
   async listen(onPiece, onGone) {
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE });
     } catch (error) {
       throw new Error(REFUSED[error.name] ?? `The microphone cannot be used (${error.message}).`);
     }
-    if (this.context.state === "closed") return this.release(); // while the user was asked
+    if (this.context.state === "closed") return this.release(); // it was closed while the browser asked the user
     const capture = this.node("capture", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
     capture.port.onmessage = ({ data }) => onPiece(data.samples, data.time);
     this.stream.getAudioTracks()[0].onended = onGone;
     this.context.createMediaStreamSource(this.stream).connect(capture);
   }
 
-  /** A muted microphone sends silence, so that the server's clock goes on. */
+  /** Mute the microphone. It sends silence, so that the server's clock goes on. */
   mute(muted) {
     for (const track of this.stream?.getAudioTracks() ?? []) track.enabled = !muted;
   }
@@ -80,7 +80,7 @@ export class Sound {
     this.player.port.postMessage({ type: "finish" });
   }
 
-  /** Be silent at once: milliseconds heard of the answer, and samples not heard. */
+  /** Stop the sound at once. Returns the milliseconds of the answer that were heard, and the samples that were not. */
   clear() {
     this.player.port.postMessage({ type: "clear" });
     return new Promise((resolve) => (this.cleared = resolve));
@@ -98,13 +98,13 @@ export class Sound {
     this.context.close();
   }
 
-  /** Let go of the microphone. */
+  /** Release the microphone. */
   release() {
     for (const track of this.stream?.getTracks() ?? []) track.stop();
   }
 }
 
-/** 16-bit samples as events carry them. */
+/** 16-bit samples as base64, for events. */
 export function toBase64(samples) {
   return btoa(String.fromCharCode(...new Uint8Array(samples.buffer)));
 }

@@ -1,16 +1,16 @@
 /**
  * A talk with the device. In: the user's sound and text, and the server's events. Out: events to the server, sound to
- * the loudspeaker, and all that is to be shown, to `view` (see main.js).
+ * the loudspeaker, and everything to show, to `view` (see main.js).
  */
 
 import { askDevice, checkRoom, openSocket } from "./connection.js";
 import { RATE, Sound, decibels, fromBase64, toBase64 } from "./sound.js";
 
-/** Seconds between attempts to find the server again, at first and at most. */
+/** Seconds between attempts to connect again: the first pause, and the longest. */
 const SOON = 1;
 const LATE = 16;
 
-/** The events of ours whose errors are treated apart. */
+/** The ids of our events whose errors are handled separately. */
 const WRITTEN = "written";
 const CUT = "cut";
 
@@ -21,12 +21,12 @@ export class Talk {
     this.listening = this.muted = this.byHand = this.held = false;
   }
 
-  // What the user does
+  // The user's side
 
-  /** Begin to listen. Throws an Error that says what is in the way. */
+  /** Begin to listen. Throws an Error that says what prevents it. */
   async speak() {
     if (!Sound.possible) {
-      throw new Error("Browsers give sound only to pages from this machine or over HTTPS. Writing works without.");
+      throw new Error("Browsers give sound only to pages from this machine or over HTTPS. You can write instead.");
     }
     const { signal } = await this.open();
     await this.sound.listen((samples, time) => this.heard(samples, time), () => this.deaf());
@@ -35,7 +35,7 @@ export class Talk {
     this.mute(this.muted);
   }
 
-  /** Ask in writing; done when the server has taken it. */
+  /** Ask in writing. Returns when the server has accepted the text. */
   async write(text) {
     const signal = this.wish?.signal;
     await this.cut();
@@ -54,7 +54,7 @@ export class Talk {
     this.rest();
   }
 
-  /** Whether the user says by hand, with `press` and `release`, when a turn begins and ends. */
+  /** Choose whether the user marks the begin and end of a turn by hand, with `press` and `release`. */
   pushToTalk(byHand) {
     this.byHand = byHand;
     this.held = false;
@@ -90,7 +90,7 @@ export class Talk {
 
   // The connection
 
-  /** Have a session; its wish, which is aborted when it is to end. */
+  /** Open a session if there is none; returns its wish, which is aborted when the session should end. */
   async open() {
     this.wish ??= new AbortController();
     const { wish } = this;
@@ -113,7 +113,7 @@ export class Talk {
     await this.connect(signal);
   }
 
-  /** Connect, however often it takes. */
+  /** Connect, and try again until it works. */
   async connect(signal) {
     for (let seconds = SOON; ; seconds = Math.min(2 * seconds, LATE)) {
       try {
@@ -146,13 +146,13 @@ export class Talk {
     this.rest();
   }
 
-  /** The server went away. */
+  /** The connection broke. */
   lost(reason, signal) {
     if (signal.aborted) return;
     this.socket = undefined;
     this.answer?.end();
     this.answer = undefined;
-    this.writing?.reject(new Error("The server went away before it took that."));
+    this.writing?.reject(new Error("The connection broke before the server had the text. Send it again."));
     this.opened = this.rejoin(reason, signal);
     this.opened.catch((error) => {
       if (signal.aborted) return;
@@ -162,14 +162,14 @@ export class Talk {
   }
 
   async rejoin(reason, signal) {
-    if (reason === "idle") throw new Error("The server ended the talk: it was silent for too long.");
+    if (reason === "idle") throw new Error("The server ended the talk, because nothing was said for too long. Start again.");
     this.view.state("Connecting");
-    this.view.trouble(`The server is lost. Trying again in ${SOON} s.`);
+    this.view.trouble(`The connection broke. Trying again in ${SOON} s.`);
     await pause(SOON, signal);
     await this.connect(signal);
   }
 
-  /** Who finds out when a turn is over, in the server's words. */
+  /** How the end of a turn is detected, as the server expects it. */
   get detection() {
     return { turn_detection: this.byHand ? null : { type: "server_vad" } };
   }
@@ -180,22 +180,22 @@ export class Talk {
 
   // Sound
 
-  /** A piece of the microphone's sound; `time` is that of its last sample. */
+  /** Take a piece of the microphone's sound. `time` is that of its last sample. */
   heard(samples, time) {
     this.view.level(decibels(samples));
     if (!this.socket || (this.byHand && !this.held)) return;
     this.sent += samples.length;
-    this.origin = time - this.sent / RATE; // when the server's count of our sound began
+    this.origin = time - this.sent / RATE; // when the server began to count our samples
     this.send("input_audio_buffer.append", { audio: toBase64(samples) });
   }
 
-  /** The microphone went away. */
+  /** The microphone is gone. */
   deaf() {
     this.stop();
-    this.view.failed(new Error("The microphone is gone."));
+    this.view.failed(new Error("The microphone is gone. Connect it and start again."));
   }
 
-  /** What the loudspeaker tells of the answer. */
+  /** The loudspeaker reports how far the answer was played. */
   played({ type, time, gaps }) {
     if (!this.answer || this.answer.cut) return;
     if (type === "first") {
@@ -208,7 +208,7 @@ export class Talk {
     }
   }
 
-  /** The answer is heard no further: be silent, and tell the server how far it was heard. */
+  /** Stop the answer's sound, and tell the server how much of it was heard. */
   async cut() {
     const { answer } = this;
     if (!answer || answer.cut || answer.heard) return;
@@ -220,12 +220,12 @@ export class Talk {
     this.view.note(answer.id, "interrupted");
   }
 
-  /** Seconds, on the clock of all that is measured. */
+  /** The time in seconds, on the clock of all measurements. */
   get now() {
     return this.sound?.now ?? performance.now() / 1000;
   }
 
-  /** Say that nothing is being done. */
+  /** Show that the talk waits for the user. */
   rest() {
     const ready = this.byHand ? "Ready" : "Listening";
     if (this.socket) this.view.state(this.listening ? (this.muted ? "Muted" : ready) : "Connected");
@@ -247,7 +247,7 @@ export class Talk {
     this.send("response.create");
   }
 
-  /** What was said by hand is to be answered, once the answer before has ended. */
+  /** Ask for the answer to a turn that was marked by hand, once the answer before it has ended. */
   async committed() {
     if (!this.byHand) return;
     await this.answer?.over;
@@ -281,7 +281,7 @@ export class Talk {
   }
 
   failed({ code, message, event_id }) {
-    if (event_id === CUT && code === "item_not_found") return; // by the server's clock all of it was heard
+    if (event_id === CUT && code === "item_not_found") return; // by the server's clock, all of it was heard already
     if (event_id === WRITTEN) return this.writing.reject(new Error(message));
     this.view.trouble(message);
     this.rest();
@@ -311,7 +311,7 @@ const EVENTS = {
   error: (talk, event) => talk.failed(event.error),
 };
 
-/** Wait, but not when the wait is given up. */
+/** Wait, unless the signal is aborted. */
 function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });

@@ -1,4 +1,4 @@
-/** What was said and answered, as a list in the page. Text of the server's and the user's is only ever text. */
+/** The questions and answers, as a list in the page. Text from the server and the user is never read as markup. */
 
 export class Transcript {
   constructor(list) {
@@ -6,12 +6,12 @@ export class Transcript {
     this.lines = new Map();
   }
 
-  /** A turn of the user's; text null: it is not written down yet. */
+  /** A turn of the user. text null: it is not transcribed yet. */
   asked(id, text) {
     this.write(this.line(id, "you", "You"), text ?? "…", text === null);
   }
 
-  /** What the user said was written down; text null: it could not be. */
+  /** The transcript of a turn has arrived. text null: there is none. */
   written(id, text) {
     if (this.lines.has(id)) this.write(this.lines.get(id), text || (text === null ? "not understood" : "no words"), !text);
   }
@@ -30,15 +30,15 @@ export class Transcript {
     this.note(id, `${seconds.toFixed(2)} s to the first ${what}`);
   }
 
-  /** Something that is to be known of an answer. */
+  /** A remark on an answer. */
   note(id, text) {
     this.follow(() => this.lines.get(id)?.notes.append(element("span", "note", text)));
   }
 
-  /** A session begins, which knows nothing of the one before. */
+  /** A session begins. It knows nothing of the one before. */
   begin() {
     if (!this.lines.size) return;
-    const remark = element("div", "remark", "A new talk: the device has forgotten what was said before.");
+    const remark = element("div", "remark", "A new session: the device has forgotten what was said before.");
     this.follow(() => this.list.append(remark));
   }
 
@@ -56,7 +56,7 @@ export class Transcript {
     line.text.classList.toggle("unsaid", unsaid);
   }
 
-  /** Change the list, and go on showing its end if that was shown. */
+  /** Change the list. If its end was visible, keep it visible. */
   follow(change) {
     const { list } = this;
     const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
