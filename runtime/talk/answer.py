@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -62,11 +61,6 @@ class TalkAnswer:
         """Number of text tokens and frames so far."""
         return len(self.tokens) + len(self.codes)
 
-    @property
-    def marks(self) -> int:
-        """Number of places at which the answer can be cut."""
-        return len(self._marks)
-
     def step(self) -> Event | StageEvent:
         """Make the next part.
 
@@ -116,7 +110,3 @@ class TalkAnswer:
     def waveform(self) -> Floats:
         """All sound so far (samples,)."""
         return np.concatenate([np.zeros(0, np.float32), *self.sound])
-
-    def as_json(self) -> dict[str, Any]:
-        """What a replay compares."""
-        return {"tokens": self.tokens, "codes": self.codes, "finish_reason": self.finish_reason}

@@ -529,8 +529,8 @@ def test_who_leaves_gives_its_place_back(server, uri):
     ("address", "message"),
     [
         ("tcp://0.0.0.0:10300", "--wyoming-anyone"),
-        ("tcp://127.0.0.1", "is no address"),
-        ("tcp://127.0.0.1:many", "is no address"),
+        ("tcp://127.0.0.1", "is not an address"),
+        ("tcp://127.0.0.1:many", "is not an address"),
         ("http://127.0.0.1:1", "tcp://ADDRESS:PORT"),
         ("unix:///no/such/folder/socket", "cannot listen"),
     ],
@@ -540,7 +540,7 @@ def test_addresses_that_are_refused(cli, address, message):
 
 
 def test_a_satellite_that_is_no_address_is_refused(cli):
-    cli.refuses("serve", "--satellite", "kitchen", saying=("kitchen is no address", "tcp://ADDRESS:PORT"))
+    cli.refuses("serve", "--satellite", "kitchen", saying=("kitchen is not an address", "tcp://ADDRESS:PORT"))
 
 
 def test_a_port_is_taken_once_and_anyone_may_be_let_in(listening):

@@ -1,1 +1,1 @@
-"""The realtime interface: a WebSocket on which sound goes in and comes out while both talk."""
+"""The realtime interface: a WebSocket on which sound goes in and out at the same time."""

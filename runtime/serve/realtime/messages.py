@@ -1,7 +1,7 @@
-"""What a realtime client may send, as typed structs, and the two dialects in which OpenAI names what is sent back.
+"""The events that a realtime client may send, as typed structs, and the names of OpenAI's two dialects.
 
-The names are those of OpenAI's interface. Its clients of before 2025 announce themselves with the header
-`OpenAI-Beta: realtime=v1`, and know some events and the session's settings by other names.
+The names are those of OpenAI's interface. Clients from before 2025 send the header `OpenAI-Beta: realtime=v1`. They use
+other names for some events and for the session's settings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from voxrill.runtime.apps.functions import Function
 
 IN_RATES = (24_000, 16_000)
-"""Hz at which sound may be sent; the first is OpenAI's."""
+"""Sample rates at which sound may be sent, Hz. The first one is OpenAI's."""
 
 
 Id = Annotated[str, Meta(max_length=512)]
@@ -28,7 +28,7 @@ class _Event(msgspec.Struct, tag_field="type"):
 
 
 class TurnDetection(msgspec.Struct):
-    """How the server finds out when the user's turn is over: by silence."""
+    """How the server finds out that the user's turn is over: by silence."""
 
     type: Literal["server_vad"] = "server_vad"
     threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5
@@ -45,14 +45,14 @@ class InFormat(msgspec.Struct):
 
 
 class OutFormat(msgspec.Struct):
-    """How sound comes back."""
+    """How sound is sent back."""
 
     type: Literal["audio/pcm"] = "audio/pcm"
     rate: Literal[24_000] = 24_000
 
 
 class AudioIn(msgspec.Struct):
-    """How the user is heard. turn_detection: null to say by hand when a turn is over. transcription: null for none."""
+    """The user's sound. turn_detection: null if the client ends turns itself. transcription: null for none."""
 
     format: InFormat | UnsetType = UNSET
     turn_detection: TurnDetection | UnsetType | None = UNSET
@@ -60,7 +60,7 @@ class AudioIn(msgspec.Struct):
 
 
 class AudioOut(msgspec.Struct):
-    """How is answered."""
+    """The answer's sound."""
 
     format: OutFormat | UnsetType = UNSET
     voice: str | UnsetType = UNSET
@@ -91,7 +91,7 @@ ToolChoice = Literal["auto", "none", "required"] | ChosenFunction
 
 
 class SessionConfig(msgspec.Struct):
-    """The settings, in the present dialect and in the one of before; a session of settings uses one of them."""
+    """A session's settings, under the names of both dialects."""
 
     type: Literal["realtime"] = "realtime"
     instructions: str | UnsetType = UNSET
@@ -109,7 +109,7 @@ class SessionConfig(msgspec.Struct):
     max_response_output_tokens: Tokens | UnsetType = UNSET
 
     def present(self) -> SessionConfig:
-        """The same, with what was said in the dialect of before moved to its place."""
+        """The same settings, all under their present names."""
         audio = self.audio or Audio()
         heard, said = audio.input or AudioIn(), audio.output or AudioOut()
         if self.turn_detection is not UNSET:
@@ -133,19 +133,19 @@ class SessionConfig(msgspec.Struct):
 
 
 class SessionUpdate(_Event, tag="session.update"):
-    """Other settings."""
+    """Change the settings."""
 
     session: SessionConfig = msgspec.field(default_factory=SessionConfig)
 
 
 class Append(_Event, tag="input_audio_buffer.append", kw_only=True):
-    """More sound of the user's, in base64."""
+    """More of the user's sound, in base64."""
 
     audio: str
 
 
 class Commit(_Event, tag="input_audio_buffer.commit"):
-    """The sound so far is the user's turn."""
+    """The sound so far is a turn of the user's."""
 
 
 class Clear(_Event, tag="input_audio_buffer.clear"):
@@ -165,7 +165,7 @@ class AudioContent(msgspec.Struct, tag_field="type", tag="input_audio"):
 
 
 class UserItem(msgspec.Struct, kw_only=True, tag_field="type", tag="message"):
-    """The user's turn, whole."""
+    """A whole turn of the user's."""
 
     role: Literal["user"]
     content: Annotated[list[TextContent | AudioContent], Meta(min_length=1, max_length=1)]
@@ -173,7 +173,7 @@ class UserItem(msgspec.Struct, kw_only=True, tag_field="type", tag="message"):
 
 
 class OutputItem(msgspec.Struct, kw_only=True, tag_field="type", tag="function_call_output"):
-    """What came of a function call."""
+    """The output of a function call."""
 
     call_id: Id
     output: str
@@ -181,7 +181,7 @@ class OutputItem(msgspec.Struct, kw_only=True, tag_field="type", tag="function_c
 
 
 class ItemCreate(_Event, tag="conversation.item.create", kw_only=True):
-    """The user wrote something, or said it at once; or a function was called."""
+    """A turn of the user's in one piece, or the output of a function call."""
 
     item: UserItem | OutputItem
 
@@ -195,20 +195,20 @@ class Truncate(_Event, tag="conversation.item.truncate", kw_only=True):
 
 
 class ResponseOptions(msgspec.Struct):
-    """How this one is answered. Other options than this are the session's."""
+    """Options of one response. All others are the session's."""
 
     tool_choice: ToolChoice | UnsetType = UNSET
     tools: Annotated[list[Any], Meta(max_length=0, description="Tools are set by session.update.")] | None = None
 
 
 class ResponseCreate(_Event, tag="response.create"):
-    """Answer what was said or written last, or tell what came of a call."""
+    """Answer the turns since the last response, or tell the user the output of calls."""
 
     response: ResponseOptions | None = None
 
 
 class ResponseCancel(_Event, tag="response.cancel"):
-    """Answer no more."""
+    """End the response that is being made."""
 
 
 ClientEvent = SessionUpdate | Append | Commit | Clear | ItemCreate | Truncate | ResponseCreate | ResponseCancel
@@ -224,7 +224,7 @@ BETA_NAMES = {
     "response.output_audio_transcript.delta": "response.audio_transcript.delta",
     "response.output_audio_transcript.done": "response.audio_transcript.done",
 }
-"""Events by their present names, and how they were called before."""
+"""The names from before 2025, by the present ones."""
 
 BETA_UNKNOWN = ("conversation.item.done",)
-"""Events that there were not before."""
+"""Events that did not exist before 2025."""

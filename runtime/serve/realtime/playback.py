@@ -1,7 +1,7 @@
-"""The loudspeaker is the client's: what was played of an answer is known by the clock only.
+"""The client plays the sound, so that the clock must tell how much of an answer was played.
 
-In: an answer's sound as it is made. Out: that sound to the client at once, and an estimate of what it has played: it is
-taken to begin with the first piece that it is sent, and never to wait but for the next.
+In: an answer's sound as it is made. Out: that sound to the client at once, and an estimate of how much it has played.
+The client is taken to begin with the first piece, and to pause only when it has no further one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ClientPlayer:
     Args:
         sample_rate: Hz.
         send: takes sound (n,).
-        finished: called when an answer is whole.
+        finished: called when an answer is complete.
         clock: seconds.
     """
 
@@ -48,11 +48,11 @@ class ClientPlayer:
         pass
 
     def begin(self, rate: float | None, expected_seconds: float) -> None:
-        """A new answer comes."""
+        """Begin a new answer."""
         self._sent, self._end, self._first = 0, 0.0, None
 
     def push(self, samples: Floats) -> None:
-        """More of the answer."""
+        """Send more of the answer."""
         now = self._clock()
         if self._first is None:
             self._first = now
@@ -61,24 +61,24 @@ class ClientPlayer:
         self._send(samples)
 
     def finish(self) -> None:
-        """The answer is whole."""
+        """The answer is complete."""
         self._finished()
 
     def hold(self, held: bool) -> None:
-        """The client's loudspeaker is not held: it is told when the user really begins."""
+        """Do nothing: the client stops its loudspeaker itself when it is told that the user speaks."""
 
     def stop(self) -> int:
-        """The answer is over; the samples of it that were played."""
+        """End the answer; the samples of it that were played."""
         played = self.played()
         self._end = 0.0
         return played
 
     def all_played(self) -> None:
-        """Take all that was sent for played."""
+        """Treat all that was sent as played."""
         self._end = 0.0
 
     def ensure(self) -> None:
-        """The client is there, or the session is over."""
+        """Do nothing: without a client there is no session."""
 
     def played(self) -> int:
         """Samples of this answer that were played."""
@@ -86,7 +86,7 @@ class ClientPlayer:
         return max(0, self._sent - round(left * self._rate))
 
     def underruns(self) -> int:
-        """Not known here."""
+        """Always 0: the client does not report gaps."""
         return 0
 
     def busy(self) -> bool:
@@ -94,9 +94,9 @@ class ClientPlayer:
         return self._clock() < self._end
 
     def first_queued(self) -> float | None:
-        """When this answer's first sound was sent."""
+        """The time at which this answer's first sound was sent."""
         return self._first
 
     def first_played(self) -> float | None:
-        """The same: it is taken to be played at once."""
+        """The same time: the sound is taken to be played at once."""
         return self._first

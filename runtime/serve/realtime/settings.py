@@ -1,4 +1,4 @@
-"""A realtime session's settings: what they are, how they change, and how both dialects show them."""
+"""The settings of a realtime session: their values, their changes, and how each dialect shows them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ from voxrill.runtime.serve.service import DEFAULT_VOICE, check_voice
 
 @dataclass(frozen=True)
 class Settings:
-    """instructions: None for the model's own. rate: Hz of the sound sent. detection: None to end turns by hand."""
+    """A session's settings.
+
+    instructions: None for the model's own. rate: of the client's sound, Hz. detection: None if the client ends turns.
+    most: text tokens and frames of an answer, None for the server's limit.
+    """
 
     instructions: str | None = None
     output: Output = "both"
@@ -37,10 +41,10 @@ class Settings:
     tool_choice: ToolChoice = "auto"
 
     def changed(self, session: SessionConfig, chat: Task) -> Settings:
-        """These settings with what a client wants of them.
+        """These settings, changed as a client wants it.
 
         Raises:
-            ApiError: there is no such voice.
+            ApiError: the voice does not exist.
         """
         new, wanted = self, session.present()
         assert wanted.audio is not UNSET
@@ -70,19 +74,19 @@ class Settings:
 
     @property
     def endpoint(self) -> EndpointOptions:
-        """When turns begin and end."""
+        """The rules by which turns begin and end."""
         if self.detection is None:
             return EndpointOptions()
         return EndpointOptions(self.detection.threshold, endpoint=self.detection.silence_duration_ms / 1000)
 
     @property
     def modalities(self) -> list[str]:
-        """What is answered with, as OpenAI says it: sound always has its transcript."""
+        """The answers' modalities as OpenAI names them: sound includes its transcript."""
         return ["text"] if self.output == "text" else ["audio"]
 
 
 def shown(settings: Settings, name: str, model: str, instructions: str, beta: bool) -> dict[str, Any]:
-    """The session as the client is told of it."""
+    """The session as the client is shown it."""
     detection = None
     if settings.detection is not None:
         asked = settings.detection

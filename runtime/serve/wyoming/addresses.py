@@ -1,7 +1,7 @@
 """Addresses of the Wyoming protocol: where to listen, and where a satellite is.
 
-The protocol knows no keys, so that everybody who can reach an address may ask: it is this machine's alone, or this
-user's, unless anyone is let in by name.
+The protocol has no keys, so that everybody who can reach an address may use it. Only this machine or this user can,
+unless the user allows others explicitly.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _FORMS = "Give tcp://ADDRESS:PORT or unix:///PATH"
 
 
 def bind(uri: str, anyone: bool) -> socket.socket:
-    """A socket for clients, which does not listen yet.
+    """A socket for clients. It does not listen yet.
 
     Args:
         uri: tcp://ADDRESS:PORT, port 0 for any free one, or unix:///PATH.
-        anyone: others than this machine may reach it.
+        anyone: other machines may reach it.
 
     Raises:
-        UsageError: it is no such URI, cannot be had, or could be reached by others that were not allowed to.
+        UsageError: the URI is malformed, its address cannot be used, or other machines could reach it unasked.
     """
     parts = split(uri)
     if parts.scheme == "unix":
@@ -37,8 +37,8 @@ def bind(uri: str, anyone: bool) -> socket.socket:
     host, port = parts.hostname or "", parts.port or 0
     if host not in LOOPBACK and not anyone:
         raise UsageError(
-            f"{host} can be reached by others, and Wyoming knows no keys",
-            "Give --wyoming-anyone to let everybody in who can reach it, or an address of this machine alone",
+            f"other machines can reach {host}, and Wyoming has no keys",
+            "Give --wyoming-anyone to allow everybody who can reach it, or an address that only this machine reaches",
         )
     return _bound(tcp_socket(host), (host, port), uri)
 
@@ -47,20 +47,20 @@ def split(uri: str) -> SplitResult:
     """The parts of a URI.
 
     Raises:
-        UsageError: it is none of the two kinds.
+        UsageError: it is neither tcp://ADDRESS:PORT nor unix:///PATH.
     """
     try:
         parts = urlsplit(uri)
         port = parts.port
     except ValueError as error:
-        raise UsageError(f"{uri} is no address ({error})", _FORMS) from None
+        raise UsageError(f"{uri} is not an address ({error})", _FORMS) from None
     if not ((parts.scheme == "tcp" and parts.hostname and port is not None) or (parts.scheme == "unix" and parts.path)):
-        raise UsageError(f"{uri} is no address", _FORMS)
+        raise UsageError(f"{uri} is not an address", _FORMS)
     return parts
 
 
 def uri_of(bound: socket.socket) -> str:
-    """Where a bound socket is found."""
+    """The URI of a bound socket."""
     name = bound.getsockname()
     if isinstance(name, str):
         return f"unix://{name}"
@@ -72,10 +72,10 @@ def _bind_file(path: Path) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with suppress(OSError):
         if stat.S_ISSOCK(path.stat().st_mode) and opened.connect_ex(str(path)) != 0:
-            path.unlink()  # left behind by a server that was killed
+            path.unlink()  # it is left over from a server that was killed
             opened.close()
             opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o077)  # this user's alone
+    mask = os.umask(0o077)  # only this user may connect
     try:
         return _bound(opened, str(path), f"unix://{path}")
     finally:
@@ -95,7 +95,7 @@ async def connect(uri: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
     """A connection to an address.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: nothing listens there.
     """
     parts = split(uri)
     if parts.scheme == "unix":
