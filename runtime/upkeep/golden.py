@@ -8,6 +8,8 @@ it is made.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,23 @@ DRAWN = Sampling(temperature=0.8, top_k=4)
 """How the one frame that is not greedy is drawn."""
 
 NOISE_SEED = 0
+
+_KINDS = {
+    "waveform": ("int16", 1),
+    "log_mel": ("float32", 2),
+    "audio_embeddings": ("float32", 2),
+    "inputs_embeds": ("float32", 2),
+    "hidden_state": ("float32", 1),
+    "logits": ("float32", 1),
+    "frame_codes": ("int64", 1),
+    "frame_logits": ("float32", 2),
+    "gumbel": ("float32", 2),
+    "drawn_codes": ("int64", 1),
+    "tokens": ("int64", 1),
+    "codes": ("int64", 2),
+    "sound": ("float32", 1),
+}
+"""Type and number of dimensions of every array."""
 
 TOLERANCES = {
     "log_mel": 1e-3,
@@ -136,12 +155,14 @@ def differences(model: Engine, golden: Vectors) -> list[GoldenDifference]:
 
     Raises:
         UsageError: they are another bundle's.
+        DataError: an array that goes into a graph has another size than the model.
     """
     if golden.rest.bundle != model.bundle.sha256:
         raise UsageError(
             f"the vectors are of another bundle ({golden.rest.model}, {golden.rest.bundle[:12]})",
             "Give that bundle, or make them again: voxrill golden FOLDER --audio FILE",
         )
+    _check_sizes(model, golden.arrays)
     arrays, parts, sound = golden.arrays, model.parts, _sound(golden.arrays["waveform"])
     hidden = arrays["hidden_state"]
     context = _asked(model, arrays["audio_embeddings"])
@@ -186,16 +207,47 @@ def read_vectors(folder: Path) -> Vectors:
     """
     try:
         rest = msgspec.json.decode((folder / REST).read_bytes(), type=Rest)
-        with np.load(folder / ARRAYS) as arrays:
+        with (folder / ARRAYS).open("rb") as file, np.load(file) as arrays:
             vectors = Vectors(rest, dict(arrays))
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise DataError(
-            f"{folder} holds no golden vectors that can be read ({error})",
-            "Make them with: voxrill golden FOLDER --audio FILE",
-        ) from None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, msgspec.MsgspecError) as error:
+        raise _unreadable(folder, str(error)) from None
     if rest.format != FORMAT:
         raise DataError(f"{folder} has golden vectors of format {rest.format}, not {FORMAT}", "Make them again")
+    wrong = _wrong_array(vectors.arrays)
+    if wrong:
+        raise _unreadable(folder, wrong)
     return vectors
+
+
+def _check_sizes(model: Engine, arrays: dict[str, Array]) -> None:
+    """What goes into a graph must have the model's sizes; what comes out is compared, and differs."""
+    hidden, codes = model.parts.spec.backbone.hidden_size, model.parts.spec.codes
+    wanted = {
+        "hidden_state": (hidden,),
+        "frame_codes": (codes.codebooks,),
+        "gumbel": (codes.codebooks, codes.vocab_size),
+        "audio_embeddings": (len(arrays["audio_embeddings"]), hidden),
+        "codes": (codes.codebooks, arrays["codes"].shape[1]),
+    }
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape:
+            raise DataError(f"{name} of the golden vectors is {arrays[name].shape}, not {shape}", "Make them again")
+
+
+def _unreadable(folder: Path, reason: str) -> DataError:
+    return DataError(
+        f"{folder} holds no golden vectors that can be read ({reason})",
+        "Make them with: voxrill golden FOLDER --audio FILE",
+    )
+
+
+def _wrong_array(arrays: dict[str, Array]) -> str:
+    """What is wrong with the arrays; empty if each is there, of its kind and number of dimensions."""
+    for name, (kind, dimensions) in _KINDS.items():
+        array = arrays.get(name)
+        if array is None or array.dtype.name != kind or array.ndim != dimensions:
+            return f"{name} is not {kind} of {dimensions} dimensions"
+    return ""
 
 
 class _Noise(Sampler):

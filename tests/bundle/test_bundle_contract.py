@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import voxrill
-from tests.places import ROOT
+from tests.places import PEBBLE, ROOT
 from voxrill.runtime.audio.log_mel import LogMelConfig
 from voxrill.runtime.bundle import contract
 from voxrill.runtime.bundle.builtin import open_builtin
@@ -193,6 +193,32 @@ def test_golden_vectors_on_the_command_line(cli, tmp_path):
     ran = cli("golden", "made", "--json")
     assert ran.status == 2 and "sound: further from" in ran.err
     assert [line["stage"] for line in map(msgspec.json.decode, ran.out.splitlines()) if not line["passes"]] == ["sound"]
+
+
+@pytest.mark.parametrize("name", ["waveform", "hidden_state", "frame_codes", "gumbel", "audio_embeddings", "codes"])
+@pytest.mark.parametrize("change", ["missing", "kind", "dimensions", "size"])
+def test_arrays_that_do_not_fit_are_refused_by_name(cli, tmp_path, name, change):
+    shutil.copytree(GOLDEN, tmp_path / "made")
+    arrays = dict(np.load(GOLDEN / ARRAYS))
+    if change == "missing":
+        del arrays[name]
+    elif change == "size" and name == "waveform":
+        return  # a shorter sound is another question, and differs
+    else:
+        array = arrays[name]
+        arrays[name] = {"kind": array > 0, "dimensions": array[None], "size": array[..., :7][:7]}[change]
+    np.savez(tmp_path / "made" / ARRAYS, **arrays)
+    cli.refuses("golden", "made", "--bundle", PEBBLE, saying=name)
+
+
+def test_damaged_vectors_are_refused(cli, tmp_path):
+    shutil.copytree(GOLDEN, tmp_path / "made")
+    whole = (GOLDEN / ARRAYS).read_bytes()
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    one = (tmp_path / "one.npy").read_bytes()
+    for damaged in (b"", b"x" * 50, one, whole[:1000], whole[:-100], whole[:2000] + bytes(500) + whole[2500:]):
+        (tmp_path / "made" / ARRAYS).write_bytes(damaged)
+        cli.refuses("golden", "made", "--bundle", PEBBLE, saying="holds no golden vectors that can be read")
 
 
 def test_other_bundles_and_broken_vectors_are_refused(cli, tmp_path):
