@@ -184,6 +184,16 @@ def test_a_spoken_question_has_a_spoken_answer(client):
     assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens > 40
 
 
+@pytest.mark.parametrize("around", [1, 3])
+def test_silence_around_a_question_changes_no_answer(client, around):
+    silence = np.zeros(around * 16_000, np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate([silence, read_audio(QUESTION), silence]), 16_000, format="WAV")
+    found = client.chat.completions.create(model="pebble", messages=[question(in_base64(file.getvalue()))], **SPOKEN)
+    assert found.choices[0].message.audio.transcript == ANSWER
+    assert client.audio.transcriptions.create(model="pebble", file=("a.wav", file.getvalue())).text == HEARD
+
+
 def test_a_written_question_has_a_written_answer(client):
     messages = [{"role": "user", "content": "turn on the kitchen lights"}]
     found = client.chat.completions.create(model="pebble", messages=messages)
