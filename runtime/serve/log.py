@@ -20,7 +20,9 @@ _KINDS = 256
 """Kinds that are remembered."""
 
 
-class _OneOfAKind(logging.Filter):
+class OneOfAKind(logging.Filter):
+    """Lets the first record of a kind through in a minute."""
+
     def __init__(self) -> None:
         super().__init__()
         self._seen: OrderedDict[tuple[object, ...], tuple[float, int]] = OrderedDict()  # when, and how many left out
@@ -54,7 +56,7 @@ def _shorten(record: logging.LogRecord, left_out: int) -> None:
         record.msg, record.args = f"{record.getMessage()} ({left_out} more like this were left out)", ()
 
 
-_FILTER = _OneOfAKind()
+_FILTER = OneOfAKind()
 
 
 def bound_log() -> None:

@@ -1,10 +1,13 @@
 """Connections beyond the limit, and such as never ask for anything."""
 
 import asyncio
+import errno
 import json
+import logging
 import socket
 import time
 from contextlib import ExitStack, closing
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +20,7 @@ import websockets
 from tests.serve.test_serve_realtime import plain
 from tests.serving import HEARD, QUESTION, serving
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.log import OneOfAKind
 from voxrill.runtime.serve.rates import network_of
 from voxrill.runtime.serve.server import Address
 from voxrill.runtime.serve.wyoming.addresses import bind
@@ -153,3 +157,43 @@ def test_one_address_does_not_lock_out_the_others(server):
 def test_an_ipv6_customer_is_one_address(address, network):
     """A customer has 2^64 IPv6 addresses."""
     assert network_of(address) == network
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """A logger as the server bounds it: its lines, and a clock to set."""
+    made, lines, clock = logging.Logger("test"), [], [0.0]
+    monkeypatch.setattr("voxrill.runtime.serve.log.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(logging.Formatter().format(record))
+    made.addHandler(handler)
+    made.addFilter(OneOfAKind())
+    return made, lines, clock
+
+
+def fail(logger, error, message="A step failed"):
+    try:
+        raise error
+    except Exception as caught:
+        logger.error(message, exc_info=caught)
+
+
+def test_the_log_has_one_record_of_a_kind_in_a_minute(logged):
+    """The next one says how many were left out; another error or message is another kind."""
+    logger, lines, clock = logged
+    for _ in range(1000):
+        fail(logger, ValueError("one"))
+    fail(logger, KeyError("two"))
+    logger.warning("Invalid request from %s", "here")
+    assert len(lines) == 3 and "Traceback" in lines[0]
+    clock[0] = 61.0
+    fail(logger, ValueError("one"))
+    assert len(lines) == 4 and "999 more like this were left out" in lines[3]
+
+
+def test_an_error_of_the_system_needs_no_traceback(logged):
+    """asyncio adds lines that name a socket, which is another each time."""
+    logger, lines, _ = logged
+    for number in range(3):
+        fail(logger, OSError(errno.EMFILE, "Too many open files"), f"accept() failed\nsocket: {number}")
+    assert lines == ["accept() failed: [Errno 24] Too many open files"]
