@@ -1,4 +1,4 @@
-"""The live loop: the listening thread hears, the calling thread answers.
+"""A talk: the live loop in which a `Responder` answers.
 
 In: a conversation, a microphone, a player, a view, and sinks for what is to be kept. Out: a talk, until it is closed.
 However it ends (a device that is gone, Ctrl-C, an error in either thread), the answer that is being played is cut, its
@@ -9,25 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from queue import Empty
 from threading import Event as Flag
 
 from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions, PushToTalk
 from voxrill.runtime.audio.protocols import Floats, Microphone, Player
-from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.audio.voice_activity import VoiceDetector
 from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Closed, Listener, Signal, Typed, WakeChange
-from voxrill.runtime.talk.listening_thread import listening
+from voxrill.runtime.talk.listener import Closed, Signal, Typed, WakeChange
+from voxrill.runtime.talk.live_loop import LiveLoop
 from voxrill.runtime.talk.reply import TalkTurn
 from voxrill.runtime.talk.responder import Responder, ResponderOptions
-
-_POLL = 0.02
-"""Seconds without a signal after which the loop checks whether the answer was played to its end."""
 
 
 @dataclass(frozen=True)
@@ -78,23 +73,23 @@ class Talk:
         voice_activity: VoiceDetector | None = None,
         waking: Waking | None = None,
     ) -> None:
-        self._microphone = microphone
-        self._player = player
-        self._view = view
-        self._sinks = sinks
         self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
-        floor = Floor(player)
-        self._responder = Responder(conversation, player, floor, self._show, sinks.turn, options.responder)
+        self._view = view
         self._quiet = Flag()
         self._quiet.set()
-        self._listener = Listener(
-            voice_activity or VoiceActivity(),
-            self._push or Endpointer(options.endpoint),
+        floor = Floor(player)
+        self._loop = LiveLoop(
+            Responder(conversation, player, floor, self._show, sinks.turn, options.responder),
             floor,
-            self._post,
-            view.show,
-            options.barge_in or options.push_to_talk,
+            microphone,
+            player,
+            view,
+            self._push or Endpointer(options.endpoint),
+            barge_in=options.barge_in or options.push_to_talk,
+            voice_activity=voice_activity,
             waking=waking,
+            keep_blocks=sinks.hear,
+            keep_signal=sinks.signal,
         )
 
     def run(self) -> None:
@@ -104,21 +99,7 @@ class Talk:
             AudioDeviceError: a device cannot be used, or is gone for good.
             DataError: standard input is not text.
         """
-        with ExitStack() as devices:
-            devices.enter_context(self._view)
-            self._responder.warm_up()
-            devices.enter_context(self._player)
-            if self._microphone is not None:
-                devices.enter_context(self._microphone)
-                devices.enter_context(
-                    listening(self._microphone, self._listener, self._post, self._view.level, self._sinks.hear)
-                )
-            try:
-                closed = self._answer()
-            finally:
-                self._responder.close()
-        if closed.error is not None:
-            raise closed.error
+        self._loop.run()
 
     def press(self) -> None:
         """The push-to-talk key was pressed. This method, `type` and `close` may be called from any thread."""
@@ -128,7 +109,7 @@ class Talk:
     def type(self, text: str) -> None:
         """The user typed something."""
         self._quiet.clear()
-        self._post(Typed(text, time.perf_counter()))
+        self._loop.post(Typed(text, time.perf_counter()))
 
     def wait_until_answered(self) -> None:
         """Wait until the question that was typed last is answered and the answer played."""
@@ -136,23 +117,9 @@ class Talk:
 
     def close(self, finish: bool = False, error: Exception | None = None) -> None:
         """End the talk: at once, or after the answer that is being played. `run` raises the error, if there is one."""
-        self._post(Closed(error, finish))
-
-    def _post(self, signal: Signal | WakeChange) -> None:
-        self._sinks.signal(signal)
-        if not isinstance(signal, WakeChange):  # the responder does not need these
-            self._responder.inbox.put(signal)
+        self._loop.post(Closed(error, finish))
 
     def _show(self, event: TalkEvent) -> None:
         self._view.show(event)
         if event == StateChanged("listening"):
             self._quiet.set()
-
-    def _answer(self) -> Closed:
-        while self._responder.closed is None:
-            if not self._responder.step():
-                try:
-                    self._responder.take(self._responder.inbox.get(timeout=_POLL))
-                except Empty:
-                    continue
-        return self._responder.closed

@@ -66,6 +66,14 @@ class Pace:
             self.seconds = (self.seconds + seconds) / 2
 
 
+def begin_playing(ticket: int, floor: Floor, pace: Pace, show: Callable[[TalkEvent], None]) -> bool:
+    """Begin to play an answer at the expected pace. Returns whether it may be heard."""
+    begun = floor.begin(ticket, *pace.effort.told(pace.rate, pace.seconds))
+    if begun:
+        show(StateChanged("speaking"))
+    return begun
+
+
 @dataclass
 class Reply:
     """The answer that is being made. It is not heard before it has a `ticket`."""
@@ -109,9 +117,7 @@ class Reply:
             if piece:
                 show(AssistantSaid(piece))
         for samples in self._unplayed:
-            if not self.playing:
-                self.playing = floor.begin(ticket, *pace.effort.told(pace.rate, pace.seconds))
-                show(StateChanged("speaking"))
+            self.playing = self.playing or begin_playing(ticket, floor, pace, show)
             floor.push(ticket, samples)
         self._unsaid.clear()
         self._unplayed.clear()

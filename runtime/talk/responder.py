@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 
 from voxrill.runtime.audio.protocols import RATE, Player
 from voxrill.runtime.audio.tone import tone
@@ -22,6 +21,7 @@ from voxrill.runtime.talk.answer import TalkAnswer
 from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, TurnEnded, UserSaid
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Began, Closed, Ended, Interrupted, Paused, Resumed, Signal, Typed, Utterance
+from voxrill.runtime.talk.live_loop import SignalHandler
 from voxrill.runtime.talk.reply import Pace, Reply, TalkTurn
 from voxrill.runtime.talk.trace import Tracer
 
@@ -46,7 +46,7 @@ class ResponderOptions:
     max_new_tokens: int | None = None
 
 
-class Responder:
+class Responder(SignalHandler):
     """Answers questions.
 
     Args:
@@ -70,7 +70,7 @@ class Responder:
         clock: Callable[[], float] = time.perf_counter,
         cpu: Callable[[], float] = time.process_time,
     ) -> None:
-        self.inbox: SimpleQueue[Signal] = SimpleQueue()
+        super().__init__()
         self._closed: Closed | None = None
         self._conversation = conversation
         self._sample_rate = conversation.sample_rate
@@ -118,15 +118,6 @@ class Responder:
             self._interrupted(heard)
         self._settle()
         self._withdraw()
-
-    def step(self) -> bool:
-        """Do one thing: take a signal or work a little. Returns whether there was anything to do."""
-        try:
-            signal = self.inbox.get_nowait()
-        except Empty:
-            return self._work()
-        self.take(signal)
-        return True
 
     def take(self, signal: Signal) -> None:
         """Take a signal."""
