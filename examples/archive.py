@@ -19,7 +19,8 @@ from typing import Any
 from distributed import Client, LocalCluster, as_completed
 
 import voxrill
-from voxrill.runtime.apps.batch import Record, ResultsFile, hashed, made_with, record_of, short_hash, sound_files
+from voxrill.runtime.apps.batch import Record, ResultsFile, hashed, made_with, record_of, short_hash
+from voxrill.runtime.audio.sound_folder import sound_files
 
 WISHED: dict[str, Any] = {}
 """Options of `Model.transcribe_stream`."""

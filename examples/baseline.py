@@ -26,7 +26,6 @@ from typing import Any
 import soxr
 
 import voxrill
-from voxrill.runtime.apps.batch import sound_files
 from voxrill.runtime.apps.evaluation.items import Item
 from voxrill.runtime.apps.evaluation.judges import Judge, Sphinx
 from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
@@ -35,6 +34,7 @@ from voxrill.runtime.apps.evaluation.tasks import sound_of
 from voxrill.runtime.apps.evaluation.words import normaliser
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.audio.sound_folder import sound_files
 from voxrill.runtime.bundle.builtin import open_builtin
 
 Answer = Callable[[Item], dict[str, Any]]

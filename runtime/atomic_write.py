@@ -25,7 +25,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written.
     """
-    if _is_special(path):
+    if is_special(path):
         yield path
         return
     target = Path(os.path.realpath(path))
@@ -47,7 +47,7 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Whether something other than a file or a folder has this name. `/dev/stdout` may be any of the three."""
     return path.exists() and not path.is_file() and not path.is_dir()
 

@@ -10,6 +10,7 @@ import platformdirs
 
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.errors import UsageError, needs_extra
+from voxrill.runtime.version import MAKER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,5 +55,6 @@ def save_picture(figure: Figure, path: Path, dpi: int = 110) -> None:
         OSError: the file cannot be written.
     """
     check_picture(path)
+    form = path.suffix[1:].lower()
     with atomic_write(path) as part:
-        figure.savefig(part, dpi=dpi, format=path.suffix[1:].lower())
+        figure.savefig(part, dpi=dpi, format=form, metadata={"Software" if form == "png" else "Creator": MAKER})

@@ -23,9 +23,8 @@ from voxrill.runtime.apps.subtitles import as_json
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.apps.transcription import transcribe_stream
 from voxrill.runtime.atomic_write import atomic_write
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, read_pieces
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, open_sound
 from voxrill.runtime.audio.protocols import Floats
-from voxrill.runtime.audio.sound_kinds import SOUND_FILES
 from voxrill.runtime.bundle.bundle import Bundle, hash_file
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import DataError, UsageError, VoxrillError
@@ -37,21 +36,7 @@ LONGEST_RECORD = 64 << 20
 """Bytes of a record at most: a sound of many days, with all its segments."""
 
 Record = dict[str, Any]
-"""file, sha256, made_with, and either seconds, text and segments, or error."""
-
-
-def sound_files(folder: Path) -> list[Path]:
-    """All sounds under `folder`, by name; a file is itself.
-
-    Raises:
-        DataError: there are none.
-    """
-    if not folder.is_dir():
-        return [folder]
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_FILES and path.is_file())
-    if not found:
-        raise DataError(f"{folder} is a folder without sounds", f"Put sounds there: {', '.join(SOUND_FILES)}")
-    return found
+"""file, sha256, made_with, and either seconds, text, segments and, where something is amiss, notices; or error."""
 
 
 def made_with(bundle: Bundle, wished: Mapping[str, Any]) -> Record:
@@ -135,19 +120,21 @@ def record_of(
     record: Record = {"file": as_unicode(path), "sha256": sha256, "made_with": made}
     heard = 0
 
-    def counted() -> Iterator[Floats]:
+    def counted(pieces: Iterator[Floats]) -> Iterator[Floats]:
         nonlocal heard
-        for piece in read_pieces(path):
+        for piece in pieces:
             heard += len(piece)
             yield piece
 
     segments: list[SegmentEvent] = []
     try:
-        for event in transcribe_stream(model, counted(), tentative=False, **wished):
-            assert isinstance(event, SegmentEvent)
-            segments.append(event)
-            if stop.is_set():
-                return None
+        with open_sound(path) as sound:
+            record["sha256"] = sound.sha256()  # of what is heard: the file may have changed since it was looked at
+            for event in transcribe_stream(model, counted(sound.pieces()), tentative=False, **wished):
+                assert isinstance(event, SegmentEvent)
+                segments.append(event)
+                if stop.is_set():
+                    return None
     except VoxrillError as error:
         return {**record, "error": str(error)}
     return {
@@ -155,6 +142,7 @@ def record_of(
         "seconds": round(heard / SAMPLE_RATE, 3),
         "text": " ".join(segment.text for segment in segments),
         "segments": [as_json(segment) for segment in segments],
+        **({"notices": sound.notices} if sound.notices else {}),
     }
 
 

@@ -25,6 +25,11 @@ STARTED = "started"
 """Of a header: when the transcript was begun, which a later run does not have to have alike."""
 
 
+def journal_of(out: Path) -> Path:
+    """The journal's file beside the transcript's."""
+    return out.with_name(f"{out.name}.journal")
+
+
 class Journal:
     """The journal of the transcript `out`, open within a `with` block.
 
@@ -36,7 +41,7 @@ class Journal:
     """
 
     def __init__(self, out: Path, header: dict[str, Any]) -> None:
-        self.path = out.with_name(f"{out.name}.journal")
+        self.path = journal_of(out)
         self.header = {"format": FORMAT, **header}
         self._out = out
         self.found = 0

@@ -80,17 +80,23 @@ FORMS = {
     "json": TranscriptFormat(_json, begin='{"segments":[\n', between=",\n", end="\n]}\n"),
 }
 
-_SUFFIXES = {".srt": "srt", ".vtt": "vtt", ".json": "json"}
+_SUFFIXES = {"": "plain", ".txt": "plain", ".srt": "srt", ".vtt": "vtt", ".json": "json"}
 
 
 def form_named(name: str | None, out: Path | None) -> TranscriptFormat:
     """The form that was asked for, or else the one that the output file's name ends with, or plain lines.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is none of that name, or the file's name ends with a suffix of none of them.
     """
     if name is None:
-        name = _SUFFIXES.get(out.suffix.lower(), "plain") if out is not None else "plain"
+        suffix = out.suffix.lower() if out is not None else ""
+        if suffix not in _SUFFIXES:
+            raise UsageError(
+                f"{suffix} is not a form of transcript that can be written",
+                f"Give a name in {', '.join(filter(None, _SUFFIXES))}, or say with --format what is to be in it",
+            )
+        name = _SUFFIXES[suffix]
     if name not in FORMS:
         raise UsageError(f"--format is {name!r}", f"Give one of {', '.join(FORMS)}")
     return FORMS[name]

@@ -266,7 +266,7 @@ def open_sound(path_or_file: AudioPath | BinaryIO, longest: float = math.inf) ->
         file, name = stack.enter_context(_opened(path_or_file))
         kind = sniff(file)
         if kind is None:
-            raise _unreadable(name)
+            raise _unreadable(name) if file.read(1) else _empty(name)
         checked = repaired(file, kind)
         file.seek(0)
         decoder = _decoder(file, name, kind, checked, longest, stack)

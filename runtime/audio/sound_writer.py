@@ -23,10 +23,9 @@ from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.audio.audio_file import AudioPath, check_finite, check_rate
 from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.errors import AudioFileError, UsageError
+from voxrill.runtime.version import MAKER
 
 Waveform = NDArray[np.float32]
-
-MAKER = "Voxrill"
 
 ENCODINGS = {
     "flac": ("FLAC", "PCM_16"),

@@ -74,7 +74,8 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Catch SIGHUP as well, unless it is ignored: under nohup the server goes on."""
         with super().capture_signals():
-            if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) != signal.SIG_DFL:
+            before = signal.getsignal(signal.SIGHUP) if hasattr(signal, "SIGHUP") else signal.SIG_IGN
+            if before == signal.SIG_IGN:
                 yield
                 return
             signal.signal(signal.SIGHUP, self.handle_exit)
@@ -82,7 +83,7 @@ class _Server(uvicorn.Server):
                 yield
             finally:
                 # uvicorn raises the signals that it caught once more, to the handlers that were there before.
-                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+                signal.signal(signal.SIGHUP, before)
 
 
 def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming) -> uvicorn.Config:

@@ -8,6 +8,7 @@ from typing import Any
 
 from voxrill.runtime.audio.protocols import Player
 from voxrill.runtime.events import AudioEvent, Event, StageEvent, TextEvent
+from voxrill.runtime.version import MAKER
 
 
 @dataclass(frozen=True)
@@ -163,4 +164,4 @@ def chrome_trace(traces: list[TurnTrace]) -> dict[str, Any]:
             if begins is not None and ends is not None:
                 track = {"pid": 1, "tid": 2 if name in _OWN_TRACK else 1, "args": {"turn": trace.number}}
                 events.append({"name": name, "ph": "X", "ts": 1e6 * begins, "dur": 1e6 * (ends - begins), **track})
-    return {"traceEvents": events, "displayTimeUnit": "ms"}
+    return {"otherData": {"generator": MAKER}, "displayTimeUnit": "ms", "traceEvents": events}

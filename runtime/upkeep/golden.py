@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.audio.log_mel import LogMel
 from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.bundle.manifest import Sampling
@@ -31,7 +32,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 FORMAT = 1
-ARRAYS, REST = "vectors.npz", "vectors.json"
+ARRAYS, REST = GOLDEN_FILES = ("vectors.npz", "vectors.json")
 
 STEPS = 256
 """Text tokens and frames of the answer, at most."""
@@ -192,8 +193,10 @@ def save_vectors(golden: Vectors, folder: Path) -> int:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(folder / ARRAYS, allow_pickle=False, **golden.arrays)
-        (folder / REST).write_bytes(msgspec.json.format(msgspec.json.encode(golden.rest), indent=2) + b"\n")
+        with atomic_write(folder / ARRAYS) as part, open(part, "wb") as file:  # given a name, numpy would add .npz
+            np.savez_compressed(file, allow_pickle=False, **golden.arrays)
+        with atomic_write(folder / REST) as part:
+            part.write_bytes(msgspec.json.format(msgspec.json.encode(golden.rest), indent=2) + b"\n")
     except OSError as error:
         raise UsageError(f"cannot write golden vectors to {folder}: {error.strerror}", "Give another folder") from None
     return sum((folder / name).stat().st_size for name in (ARRAYS, REST))

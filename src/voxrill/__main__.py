@@ -9,12 +9,15 @@ from typing import Any
 
 import typer
 
+from voxrill.commands.ending import ended_by_signals, forget_stdout, open_standard_streams
 from voxrill.commands.index import COMMANDS, GROUPS, load_command
 from voxrill.runtime.errors import VoxrillError, VoxrillWarning
 from voxrill.runtime.printable import printable
 from voxrill.runtime.version import VERSION
 
 USER_ERROR = 2
+UNREAD = 1
+"""The exit status when nobody reads stdout any more; typer's own."""
 
 
 class Commands(typer.core.TyperGroup):
@@ -60,7 +63,15 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; the exit status is 0, or 2 for anything a user can mend."""
+    """Run the command line. The exit status is 0, 2 for what a user can mend, or 128 + a signal's number."""
+    open_standard_streams()
+    with ended_by_signals():
+        status = _run()
+    if status:
+        sys.exit(status)
+
+
+def _run() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a character that a terminal lacks is no reason to stop
     show_others = warnings.showwarning
@@ -73,13 +84,28 @@ def main() -> None:
 
     warnings.showwarning = show
     try:
-        app(prog_name="voxrill")
+        status = _command()
+        sys.stdout.flush()
     except VoxrillError as error:
         _tell(str(error), "red")
-        sys.exit(USER_ERROR)
+        return USER_ERROR
+    except BrokenPipeError:  # the reader of stdout has enough, as `head` has
+        forget_stdout()
+        return UNREAD
     except OSError as error:  # of stdout, mostly: a full disk behind a redirection
         _tell(_os_error(error), "red")
-        sys.exit(USER_ERROR)
+        forget_stdout()
+        return USER_ERROR
+    return status
+
+
+def _command() -> int:
+    """The exit status of the command, which typer raises."""
+    try:
+        app(prog_name="voxrill")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 def _tell(text: str, style: str) -> None:

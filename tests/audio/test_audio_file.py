@@ -155,7 +155,7 @@ def test_bad_files_are_refused_with_a_remedy(tmp_path, read, make, says):
 
 
 def test_an_empty_open_file_is_refused():
-    with pytest.raises(AudioFileError, match="not a sound file"):
+    with pytest.raises(AudioFileError, match="the open file is empty"):
         read_audio(io.BytesIO())
 
 

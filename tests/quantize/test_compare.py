@@ -110,7 +110,7 @@ def test_the_readable_form_and_the_picture(cli, bundles, int8, folder):
 
 def test_what_it_refuses(cli, bundles, int8, tmp_path):
     (tmp_path / "empty").mkdir()
-    cli.refuses("compare", bundles["lfm2.5"], int8, "--audio", "empty", saying="no sound files")
+    cli.refuses("compare", bundles["lfm2.5"], int8, "--audio", "empty", saying="empty is a folder without sounds")
     cli.refuses("compare", bundles["lfm2.5"], int8, "--audio", "nowhere", saying="not a folder")
 
 

@@ -65,7 +65,10 @@ def page(evaluation: Evaluation, data: Path) -> str:
         *_charts(rows, evaluation.contestants()),
         *_worst(task, evaluation.contestants()),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    head = (
+        '<meta charset="utf-8"><meta name="generator" content="Voxrill">'
+        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
+    )
     top = f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>'
     return f"{top}\n<body>{''.join(parts)}</body></html>\n"
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from voxrill.runtime.apps.batch import sound_files
 from voxrill.runtime.apps.evaluation.items import Item, check_items, name_of, number_of, read_json_lines, text_of
+from voxrill.runtime.audio.sound_folder import sound_files
 from voxrill.runtime.errors import DataError
 from voxrill.runtime.input_file import read_text
 from voxrill.runtime.printable import as_unicode

@@ -13,6 +13,7 @@ from voxrill.commands.options import (
     AudioTemperature,
     AudioTopK,
     BundleOption,
+    ForceOption,
     JsonOption,
     MaxOption,
     OutOption,
@@ -26,10 +27,12 @@ from voxrill.commands.options import (
     TrimOption,
     open_model,
     sampling,
+    sound_source,
     stdin_text,
 )
 from voxrill.commands.output import STDOUT, err, new_table, print_json, sound_sink, summary
 from voxrill.commands.output import out as stdout
+from voxrill.commands.output_files import check_sound_output
 from voxrill.runtime.bundle import builtin
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.errors import UsageError
@@ -40,6 +43,7 @@ from voxrill.runtime.printable import as_unicode
 def speak(
     text: Annotated[str, typer.Argument(help="What to say; - reads it from stdin.")],
     out: OutOption = None,
+    force: ForceOption = False,
     bundle: BundleOption = None,
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
     json: JsonOption = False,
@@ -58,6 +62,7 @@ def speak(
     if out is None:
         raise UsageError("there is nowhere to put the sound", "Give -o OUT.wav, or -o - for raw samples on stdout")
     _check_streams(out, json)
+    check_sound_output(out, force=force)
     model = open_model(bundle, threads, provider, strict)
     task = model.manifest.tasks.speak
     speech = model.speak(
@@ -76,9 +81,10 @@ def speak(
 
 
 def chat(
-    audio: Annotated[Path | None, typer.Option(help="The spoken question.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="The spoken question; - reads the file from stdin.")] = None,
     text: Annotated[str | None, typer.Option(help="The written question or note; - reads it from stdin.")] = None,
     out: OutOption = None,
+    force: ForceOption = False,
     output: Annotated[str, typer.Option(help="What to answer with: text, audio or both.")] = "both",
     trim: TrimOption = None,
     bundle: BundleOption = None,
@@ -97,12 +103,17 @@ def chat(
     """Answer one question, spoken, written or both."""
     if audio is None and text is None:
         raise UsageError("there is no question", "Give --audio FILE, --text TEXT or both")
+    if text == STDIN and audio is not None and str(audio) == STDIN:
+        raise UsageError("stdin cannot be both the sound and the text", "Give one of them in another way")
     wanted = _output(output)
+    if wanted == "text" and out is not None:
+        raise UsageError("--output text makes no sound that -o could write", "Leave -o out, or give --output both")
     _check_streams(out, json or wanted != "audio")
+    check_sound_output(out, [audio], force=force)
     model = open_model(bundle, threads, provider, strict)
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
-        audio=audio,
+        audio=None if audio is None else sound_source(audio),
         text=stdin_text() if text == STDIN else text,
         system=system,
         output=wanted,
@@ -112,11 +123,11 @@ def chat(
         text_sampling=sampling(task.text, text_temperature, text_top_k),
         audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
     )
-    with sound_sink(out if wanted != "text" else None, model.sample_rate) as write:
+    with sound_sink(out, model.sample_rate) as write:
         result = _play(events, write, show_text=not json and wanted != "audio")
     if out is None and wanted != "text" and result.audio_seconds:
         err.print("The spoken answer was not kept: give -o OUT.wav", style="dim")
-    _report(result, out if wanted != "text" else None, json)
+    _report(result, out, json)
 
 
 def pebble(json: JsonOption = False) -> None:

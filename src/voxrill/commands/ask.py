@@ -13,6 +13,7 @@ import typer
 from voxrill.commands.options import (
     STDIN,
     BundleOption,
+    ForceOption,
     JsonOption,
     MaxOption,
     OutOption,
@@ -25,9 +26,11 @@ from voxrill.commands.options import (
     TrimOption,
     open_model,
     sampling,
+    sound_source,
     stdin_text,
 )
 from voxrill.commands.output import STDOUT, err, print_json, sound_sink
+from voxrill.commands.output_files import check_sound_output
 from voxrill.model import Model
 from voxrill.runtime.apps.documents import asking
 from voxrill.runtime.apps.documents.answer import NOTHING_FOUND, Answer, AnswerText
@@ -45,6 +48,7 @@ def ask(
     audio: Annotated[Path | None, typer.Option(help="The question as sound, instead or as well.")] = None,
     trim: TrimOption = None,
     out: OutOption = None,
+    force: ForceOption = False,
     quote: Annotated[bool, typer.Option("--quote", help="Show the passages themselves, without an answer.")] = False,
     passages: Annotated[int, typer.Option(min=1, help="Passages to give the model, or to show, at most.")] = BEST,
     index: Annotated[
@@ -78,6 +82,8 @@ def ask(
         raise UsageError("--quote shows passages of --docs in writing", "Leave -o and --snapshot out")
     if out == STDOUT:
         raise UsageError("stdout is taken by the answer's text", "Give -o the name of a file")
+    check_sound_output(out, [audio, snapshot], force=force)
+    spoken = None if audio is None else sound_source(audio)
     model = open_model(bundle, threads, provider, strict)
     text = stdin_text() if question == STDIN else question
     aloud = out is not None
@@ -88,14 +94,14 @@ def ask(
     }
     if snapshot is not None:
         answer, update = (
-            asking.ask_snapshot(model, text, audio, snapshot, trim=trim, voice=voice, aloud=aloud, **options),
+            asking.ask_snapshot(model, text, spoken, snapshot, trim=trim, voice=voice, aloud=aloud, **options),
             Update(),
         )
     else:
         assert docs is not None
         if not quote:
             asking.check_reader(model)
-        asked = asking.heard(model, text, audio, trim)
+        asked = asking.heard(model, text, spoken, trim)
         with asking.open_index(model, docs, index, embeddings) as opened:
             with step_progress(err, "reading") as progress:
                 update = opened.update(progress)

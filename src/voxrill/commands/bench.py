@@ -15,6 +15,7 @@ import typer
 
 from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, StrictOption, ThreadsOption, open_model
 from voxrill.commands.output import check_plot, err, print_columns, print_json
+from voxrill.commands.output_files import check_output
 from voxrill.devices.heat import BASELINE, Sample, Verdict, judge
 from voxrill.devices.processor import processor
 from voxrill.runtime.errors import UsageError
@@ -49,6 +50,7 @@ def sustained(
         raise UsageError("there is nothing to measure", "Give --minutes N, or a command: voxrill bench --help")
     if plot is not None:
         check_plot(plot)
+        check_output(plot)
     model = open_model(bundle, threads, provider, strict)
     samples: list[Sample] = []
     with step_progress(err, "speaking") as progress, suppress(KeyboardInterrupt):

@@ -12,9 +12,10 @@ from rich.table import Table
 from voxrill.commands.options import BundleArgument, ForceOption, JsonOption, open_named
 from voxrill.commands.output import err, file_progress, new_table, print_json, size
 from voxrill.commands.output import out as stdout
+from voxrill.commands.output_files import check_output
 from voxrill.runtime.bundle import pack as packing
 from voxrill.runtime.bundle.bundle import verify_files
-from voxrill.runtime.bundle.manifest import Manifest, Sampling, Task
+from voxrill.runtime.bundle.manifest import MANIFEST_FILE, Manifest, Sampling, Task
 from voxrill.runtime.bundle.replacing import unlisted
 from voxrill.runtime.bundle.tuned import open_tuned, verify_tuned
 from voxrill.runtime.printable import as_unicode, printable
@@ -58,9 +59,11 @@ def verify(bundle: BundleArgument = None, json: JsonOption = False) -> None:
 def pack(
     out: Annotated[Path, typer.Option("-o", "--out", help="The file to write, e.g. model.voxrill.")],
     bundle: BundleArgument = None,
+    force: ForceOption = False,
 ) -> None:
     """Make one file of a bundle, to carry to a device that is offline."""
     opened = open_named(bundle)
+    check_output(out, map(opened.path, (MANIFEST_FILE, *opened.manifest.files)), force=force, makes_folder=True)
     with file_progress("packing", opened.manifest.size) as progress:
         packing.pack(opened, out, progress)
     err.print(f"wrote {out} ({size(out.stat().st_size)})")

@@ -14,6 +14,7 @@ from voxrill.commands.devices import FollowUpOption, MicrophoneOption, SpeakerOp
 from voxrill.commands.failures import Failures
 from voxrill.commands.options import (
     BundleOption,
+    ForceOption,
     JsonOption,
     ProviderOption,
     StrictOption,
@@ -21,9 +22,11 @@ from voxrill.commands.options import (
     ThreadsOption,
     TrimOption,
     open_model,
+    sound_source,
 )
-from voxrill.commands.output import err, print_json
+from voxrill.commands.output import STDOUT, err, print_json
 from voxrill.commands.output import out as stdout
+from voxrill.commands.output_files import check_sound_output
 from voxrill.model import Model
 from voxrill.runtime.apps.classify import TASK, Classifier
 from voxrill.runtime.apps.control import THRESHOLD, Control, Understood
@@ -44,7 +47,7 @@ from voxrill.runtime.talk.view import make_view
 
 
 def classify(
-    files: Annotated[list[Path], typer.Argument(help="Sound files: WAV, FLAC, OGG or MP3, any rate.")],
+    files: Annotated[list[Path], typer.Argument(help="Sound files of any kind and rate; - reads one from stdin.")],
     labels: Annotated[
         str | None, typer.Option(help="Labels, with commas between; the built-in model knows its own.")
     ] = None,
@@ -63,7 +66,7 @@ def classify(
     failures = Failures(len(files))
     for file in files:
         with failures.of_one():
-            found = classifier.classify(file, trim)
+            found = classifier.classify(sound_source(file), trim)
             if json:
                 print_json({"file": as_unicode(file), "label": found.label, "probabilities": found.probabilities,
                             "uncalibrated": found.uncalibrated, "mass": found.mass})  # fmt: skip
@@ -77,7 +80,8 @@ def classify(
 def control(
     commands: Annotated[Path, typer.Argument(help="TOML file of commands; examples/commands.toml is one.")],
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Spoken commands: sound files.", show_default=False)
+        list[Path] | None,
+        typer.Argument(help="Spoken commands, as sound files; - reads stdin.", show_default=False),
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Listen to the microphone; Ctrl-C ends it.")] = False,
     trim: TrimOption = None,
@@ -89,7 +93,13 @@ def control(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; only say what was understood.")] = False,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="WAV file for the spoken answer to one file.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--out", help="Sound file for the spoken answer to one file. A sound that Voxrill made is replaced."
+        ),
+    ] = None,
+    force: ForceOption = False,
     microphone: MicrophoneOption = None,
     speaker: SpeakerOption = None,
     mute: Annotated[bool, typer.Option("--mute", help="Without a loudspeaker.")] = False,
@@ -109,6 +119,9 @@ def control(
         raise UsageError("--trim and --no-trim are for files", "Leave them out with --live, which hears speech only")
     if out is not None and (live or len(files or ()) > 1):
         raise UsageError("-o is one answer's file", "Give one file of sound with it")
+    if out == STDOUT:
+        raise UsageError("stdout is taken by the command that was understood", "Give -o the name of a file")
+    check_sound_output(out, [commands, *(files or ())], force=force)
     if wake_word == LIST:
         print("\n".join(wake_words()))
         return
@@ -143,12 +156,12 @@ def control(
 
 
 def _control_files(
-    model: Model, controls: Control, files: list[Path], trim: bool | None, run: bool, out: Path | None, json: bool
+    model: Model, controls: Control, files: list[Path], trim: bool | None, run: bool, out: str | None, json: bool
 ) -> None:
     failures = Failures(len(files))
     for file in files:
         with failures.of_one():
-            understood = controls.hear(file, trim)
+            understood = controls.hear(sound_source(file), trim)
             error = _ran(controls, understood) if run else None
             answer = controls.answer(understood) if error is None else ""
             _show(understood, answer, json, error, {"file": as_unicode(file)} if len(files) > 1 or json else {})

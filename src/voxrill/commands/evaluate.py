@@ -27,6 +27,7 @@ from voxrill.commands.options import (
 )
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
+from voxrill.commands.output_files import check_output
 from voxrill.runtime.apps.evaluation import evaluating
 from voxrill.runtime.apps.evaluation.evaluating import SEED, Wish
 from voxrill.runtime.apps.evaluation.page import write_page
@@ -36,7 +37,6 @@ from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tables import CAPTION, table
 from voxrill.runtime.apps.evaluation.tasks import ModelKeywords
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench, unscored, write_responses
-from voxrill.runtime.errors import UsageError
 from voxrill.runtime.picture import figure_class
 from voxrill.runtime.progress import step_progress
 
@@ -206,9 +206,8 @@ def _run(evaluation: Evaluation, data: Path, shown: Shown) -> None:
         UsageError: something cannot be written.
         DataError: an item failed, which is told after all else.
     """
-    for file in (evaluation.out, shown.report):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"there is no folder {file.parent}", "Make it, or give another one")
+    check_output(evaluation.out, [data], resumed=True)
+    check_output(shown.report, [data, evaluation.out])
     if shown.report is not None:
         figure_class("eval")  # refused before the answers take their hours
     for peer in evaluation.peers:

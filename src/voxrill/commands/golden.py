@@ -11,16 +11,34 @@ from typing import Annotated
 
 import typer
 
-from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, StrictOption, ThreadsOption, open_model
+from voxrill.commands.options import (
+    BundleOption,
+    ForceOption,
+    JsonOption,
+    ProviderOption,
+    StrictOption,
+    ThreadsOption,
+    open_model,
+    sound_source,
+)
 from voxrill.commands.output import print_json
+from voxrill.commands.output_files import check_output
 from voxrill.runtime.audio.audio_file import as_waveform
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.printable import printable
-from voxrill.runtime.upkeep.golden import GoldenDifference, differences, make_vectors, read_vectors, save_vectors
+from voxrill.runtime.upkeep.golden import (
+    GOLDEN_FILES,
+    GoldenDifference,
+    differences,
+    make_vectors,
+    read_vectors,
+    save_vectors,
+)
 
 
 def golden(
     folder: Annotated[Path, typer.Argument(help="Where the golden vectors are, or are to be written.")],
+    force: ForceOption = False,
     bundle: BundleOption = None,
     audio: Annotated[Path | None, typer.Option(help="A spoken question: write what is computed of it.")] = None,
     threads: ThreadsOption = 0,
@@ -30,7 +48,9 @@ def golden(
 ) -> None:
     """Compare this device with golden vectors, or write some."""
     if audio is not None:
-        made = make_vectors(open_model(bundle, threads, provider, strict), as_waveform(audio))
+        for name in GOLDEN_FILES:
+            check_output(folder / name, [audio], force=force, makes_folder=True)
+        made = make_vectors(open_model(bundle, threads, provider, strict), as_waveform(sound_source(audio)))
         size = save_vectors(made, folder)
         if json:
             print_json({"folder": str(folder), "bytes": size, "text": made.rest.text})

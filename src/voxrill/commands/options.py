@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO, TextIO
 
 import typer
 
@@ -20,7 +20,7 @@ from voxrill.runtime.bundle.manifest import Manifest, Sampling
 from voxrill.runtime.errors import UsageError
 
 STDIN = "-"
-"""As a text: read it from stdin."""
+"""As a text or a sound file: read it from stdin."""
 
 _BUILTIN_NOTE = """\
 This is Pebble, the small built-in model: it knows some 300 home commands in English (voxrill pebble lists them), and \
@@ -61,9 +61,17 @@ StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse a graph of which the provider would leave nodes to the CPU.")
 ]
 SystemOption = Annotated[str | None, typer.Option(help="Another system prompt than the model family's own.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what -o names, if it is there already.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace what -o names, even if Voxrill did not make it or takes long to.")
+]
 OutOption = Annotated[
-    str | None, typer.Option("-o", "--out", help="WAV file to write; - for raw 16-bit samples on stdout.")
+    str | None,
+    typer.Option(
+        "-o",
+        "--out",
+        help="Sound file to write: .wav, .flac, .ogg, .opus or .mp3; - for raw 16-bit samples on stdout. A sound that "
+        "Voxrill made is replaced.",
+    ),
 ]
 
 
@@ -96,12 +104,27 @@ def builtin_note(manifest: Manifest) -> str:
     return _BUILTIN_NOTE.format(refusal=manifest.taught.refusal)
 
 
+def sound_source(file: Path) -> Path | BinaryIO:
+    """Where a sound comes from: the file that was named, or stdin for `-`.
+
+    Raises:
+        UsageError: stdin is closed.
+    """
+    return _stdin().buffer if str(file) == STDIN else file
+
+
 def stdin_text() -> str:
     """All of stdin, for a text that is `STDIN`."""
     try:
-        return sys.stdin.read().rstrip("\r\n")
+        return _stdin().read().rstrip("\r\n")
     except UnicodeDecodeError:
         raise UsageError("what stdin brings is not text", "Give text in UTF-8") from None
+
+
+def _stdin() -> TextIO:
+    if sys.stdin is None:  # Python's word for a program that was started with stdin closed
+        raise UsageError("stdin is closed", "Give a pipe or a file: voxrill ... <FILE")
+    return sys.stdin
 
 
 def sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:

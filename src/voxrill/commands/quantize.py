@@ -18,13 +18,14 @@ from rich.table import Table
 from voxrill.commands.options import ForceOption
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
+from voxrill.commands.output_files import check_output
 from voxrill.model import load
 from voxrill.quantize.recipe import By, check_block, read_recipe
 from voxrill.runtime.atomic_write import write_text
 from voxrill.runtime.audio.audio_file import as_waveform
-from voxrill.runtime.audio.sound_kinds import SOUND_FILES
+from voxrill.runtime.audio.sound_folder import sound_files
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
-from voxrill.runtime.errors import AudioFileError, DataError, UsageError, needs_extra
+from voxrill.runtime.errors import DataError, UsageError, needs_extra
 from voxrill.runtime.picture import check_picture
 from voxrill.runtime.progress import Progress, step_progress
 
@@ -85,6 +86,7 @@ def sensitivity(
     bundle: Annotated[Path, typer.Argument(help="Float32 bundle folder, as voxrill export wrote it.")],
     audio: Annotated[Path, typer.Option(help="Folder of sound files to measure with.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Recipe file (TOML) to write.")] = None,
+    force: ForceOption = False,
     size: Annotated[
         float | None, typer.Option(min=0, help="MB that the quantised bundle may have; decides what gets 4 bits.")
     ] = None,
@@ -105,6 +107,7 @@ def sensitivity(
         from voxrill.quantize.sensitivity import measure
     opened = open_bundle(bundle)
     check_block(block, "--block")
+    check_output(out, force=force)
     sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]]
     inventory = take_inventory(opened, by, graph or ())
     with step_progress(err, "sensitivity") as progress:
@@ -159,6 +162,7 @@ def compare(
         if plot is not None:
             from voxrill.quantize.plot import draw
 
+            check_output(plot)
             check_picture(plot)
     files = _sound_files(audio)[: limit or None]
     sounds = [as_waveform(file) for file in files]
@@ -181,10 +185,7 @@ def compare(
 def _sound_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", "Give a folder of sound files")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SOUND_FILES)
-    if not files:
-        raise AudioFileError(f"{folder} holds no sound files", f"It takes {', '.join(SOUND_FILES)}")
-    return files
+    return sound_files(folder)
 
 
 def _tables(found: Comparison) -> Iterator[Table]:

@@ -26,9 +26,11 @@ from voxrill.commands.options import (
 )
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
+from voxrill.commands.output_files import check_output
 from voxrill.commands.talk_sinks import talk_sinks
 from voxrill.model import Model
 from voxrill.runtime.apps.documents.asking import snapshot_document
+from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.audio.echo import EchoCancellingMicrophone, canceller
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.microphone import DeviceMicrophone
@@ -94,6 +96,7 @@ def talk(
     json: JsonOption = False,
 ) -> None:
     """Talk: speak, be answered aloud, interrupt, go on."""
+    check_output(chrome, [snapshot])
     if text and push_to_talk:
         raise UsageError("--text and --push-to-talk both need the keyboard", "Give one of them")
     if wake_word == LIST:
@@ -137,7 +140,8 @@ def talk(
     if trace:
         err.print(trace_table(traces))
     if chrome is not None:
-        chrome.write_bytes(msgspec.json.encode(chrome_trace(traces)))
+        with atomic_write(chrome) as part:
+            part.write_bytes(msgspec.json.encode(chrome_trace(traces)))
 
 
 def replay(
@@ -175,6 +179,7 @@ def snapshot(
     json: JsonOption = False,
 ) -> None:
     """Read a system prompt or a document once, and keep the result."""
+    check_output(file, [document])
     if ask and (document is None or system is not None):
         raise UsageError("--ask needs a document, and sets the system prompt itself", "Give --document, not --system")
     model = open_model(bundle, threads)

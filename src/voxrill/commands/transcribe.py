@@ -7,10 +7,10 @@ line unless times are asked for; all else is written segment by segment.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -18,6 +18,7 @@ from voxrill.commands.devices import MicrophoneOption
 from voxrill.commands.failures import Failures
 from voxrill.commands.options import (
     BundleOption,
+    ForceOption,
     JsonOption,
     MaxOption,
     ProviderOption,
@@ -30,8 +31,10 @@ from voxrill.commands.options import (
     TrimOption,
     open_named,
     sampling,
+    sound_source,
 )
-from voxrill.commands.output import err, print_json
+from voxrill.commands.output import STDOUT, err, print_json
+from voxrill.commands.output_files import check_output
 from voxrill.commands.transcript_writer import Writing
 from voxrill.devices.choice import choose
 from voxrill.devices.processor import cores
@@ -41,15 +44,21 @@ from voxrill.runtime.apps.batch import (
     hashed,
     made_with,
     short_hash,
-    sound_files,
     transcribe_batch,
 )
+from voxrill.runtime.apps.journal import journal_of
 from voxrill.runtime.apps.subtitles import form_named
+from voxrill.runtime.atomic_write import is_special
 from voxrill.runtime.audio.microphone import DeviceMicrophone
+from voxrill.runtime.audio.sound_folder import other_files, sound_files
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.errors import UsageError
+from voxrill.runtime.printable import printable
 from voxrill.runtime.progress import Progress, step_progress
+
+_OTHERS_NAMED = 20
+"""Files of folders that are named as left out."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class BatchWish:
 
 def transcribe(
     sounds: Annotated[
-        list[Path] | None, typer.Argument(help="Sound files (WAV, FLAC, OGG, MP3; any rate and length), or folders.")
+        list[Path] | None, typer.Argument(help="Sound files of any kind, rate and length, or folders; - reads stdin.")
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Listen to the microphone until Ctrl-C.")] = False,
     microphone: MicrophoneOption = None,
@@ -72,8 +81,12 @@ def transcribe(
         str | None, typer.Option("--format", help="plain, srt, vtt or json; else as --out is called, or plain.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="File to write. Interrupted, the same command goes on.")
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="File to write: .txt, .srt, .vtt or .json. Interrupted, the same command goes on."
+        ),
     ] = None,
+    force: ForceOption = False,
     jobs: Annotated[
         int, typer.Option(min=1, help="Of folders: sounds at a time, each with a model of its own in memory.")
     ] = 1,
@@ -93,15 +106,17 @@ def transcribe(
     files = sounds or []
     if live == bool(files):
         raise typer.BadParameter("give sound files or folders, or --live for the microphone")
+    out = None if str(out) == STDOUT else out
     folders = any(file.is_dir() for file in files)
     _check(form, out, json, jobs, folders, len(files))
+    _check_out(out, files, force, folders)
     timed = form is not None or out is not None
     if trim is False and (live or folders or timed):
         raise UsageError(
             "--no-trim hears a short sound whole, without the times of its segments",
             "Leave it out, or give files without --format and --out",
         )
-    written = form_named(form, out)
+    written = form_named(form, None if folders else out)
     audio = AudioSystem() if live else None
     choice = choose(provider or (), strict)
     opened = open_named(bundle)
@@ -116,11 +131,18 @@ def transcribe(
         return _transcribe_folders(
             lambda: Model(opened, each, choice=choice), opened, BatchWish(files, jobs, out, wished)
         )
-    writing = Writing(Model(opened, threads, choice=choice), wished, written, out, json, trim)
-    if audio is not None:
-        writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
-    else:
-        _transcribe_files(writing, files, timed)
+    with _stream(out) as stream:
+        kept = out if stream is None else None
+        writing = Writing(Model(opened, threads, choice=choice), wished, written, kept, json, trim, stream)
+        if audio is not None:
+            writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
+        else:
+            _transcribe_files(writing, files, timed)
+
+
+def _stream(out: Path | None) -> AbstractContextManager[TextIO | None]:
+    """A device or a pipe that is written to as it goes; None for a file, which is written when it is whole."""
+    return open(out, "w", encoding="utf-8", newline="\n") if out is not None and is_special(out) else nullcontext()
 
 
 def _check(form: str | None, out: Path | None, json: bool, jobs: int, folders: bool, count: int) -> None:
@@ -137,20 +159,27 @@ def _check(form: str | None, out: Path | None, json: bool, jobs: int, folders: b
         raise UsageError("--format and --out are for one file", "Give one file, or a folder")
     if json and (form is not None or (out is not None and not folders)):
         raise UsageError("--json shows events as they happen", "For a file of segments: --format json -o FILE")
-    if out is not None and not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent}", "Make it, or give --out another one")
+
+
+def _check_out(out: Path | None, files: list[Path], force: bool, folders: bool) -> None:
+    """Refuse an output that would cost something: see `output_files`. Where there is a journal, it is gone on with."""
+    if out is not None and not is_special(out):
+        begun = journal_of(out)
+        check_output(out, files, force=force, resumed=folders or begun.exists())
+        check_output(begun, files, resumed=True)
 
 
 def _transcribe_files(writing: Writing, files: list[Path], timed: bool) -> None:
     failures = Failures(len(files))
     for file in files:
         with failures.of_one():
-            writing.file(file, timed, named=len(files) > 1)
+            writing.file(sound_source(file), timed, named=len(files) > 1)
     failures.check()
 
 
 def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchWish) -> None:
     files = list(dict.fromkeys(file for named in wish.files for file in sound_files(named)))
+    _tell_others([file for named in wish.files for file in other_files(named)])
     made = short_hash(made_with(bundle, wish.wished))
     failures = Failures(len(files))
     with ExitStack() as stack:
@@ -167,6 +196,14 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
                 failures.tell(record["error"])
             (print_json if results is None else results.add)(record)
     failures.check()
+
+
+def _tell_others(others: list[Path]) -> None:
+    """Name the files of folders that are no sounds, the first of many."""
+    if others:
+        named = ", ".join(map(printable, others[:_OTHERS_NAMED]))
+        more = f" and {len(others) - _OTHERS_NAMED} more" if len(others) > _OTHERS_NAMED else ""
+        err.print(f"left out, since their names are not those of sounds: {named}{more}", style="dim", soft_wrap=True)
 
 
 def _unfinished(files: list[Path], results: ResultsFile | None, progress: Progress) -> list[tuple[Path, str]]:

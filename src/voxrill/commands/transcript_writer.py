@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
@@ -31,9 +31,8 @@ from voxrill.runtime.apps.transcription import (
     options_for,
     transcribe,
 )
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, promised_seconds, read_pieces
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, OpenSound, open_sound
 from voxrill.runtime.audio.protocols import Floats, Microphone
-from voxrill.runtime.bundle.bundle import hash_file
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.talk.keyboard import closed_by_signals
@@ -44,8 +43,10 @@ MICROPHONE = "microphone"
 
 @dataclass(frozen=True)
 class Writing:
-    """Transcribes with `model` as `wished`, and writes in `form` to `out` (None: stdout), or events as JSON.
+    """Transcribes with `model` as `wished`, and writes in `form`, or events as JSON.
 
+    out: the file that is written when the transcript is whole, with a journal until then; None to write to `stream` as
+    it goes.
     trim: see `Model.transcribe`; of what is heard in segments anyway it says nothing.
     """
 
@@ -55,8 +56,9 @@ class Writing:
     out: Path | None
     json: bool
     trim: bool | None = None
+    stream: TextIO | None = None
 
-    def file(self, file: Path, timed: bool, named: bool) -> None:
+    def file(self, file: Path | BinaryIO, timed: bool, named: bool) -> None:
         """Transcribe a file: as it is heard, or in one line if it is short and no times were asked for.
 
         Args:
@@ -68,21 +70,26 @@ class Writing:
             AudioFileError: it cannot be read, or is not usable sound.
             UsageError: there is a journal, of something else.
         """
-        pieces = read_pieces(file)
-        first = first_pieces(pieces)
-        name = file if named else None
-        if not timed and sum(map(len, first)) <= WHOLE_SECONDS * SAMPLE_RATE:
-            return self._whole(file, np.concatenate(first), name)
+        with open_sound(file) as sound:
+            pieces = sound.pieces()
+            first = first_pieces(pieces)
+            name = sound.name if named else None
+            if not timed and sum(map(len, first)) <= WHOLE_SECONDS * SAMPLE_RATE:
+                self._whole(sound.name, np.concatenate(first), name)
+            else:
+                self._segments(sound, chain(first, pieces), name)
+            sound.warn()
+
+    def _segments(self, sound: OpenSound, pieces: Iterator[Floats], name: str | None) -> None:
         with ExitStack() as stack:
-            journal = self._journal(stack, hash_file(file)) if self.out is not None else None
+            journal = self._journal(stack, sound.sha256()) if self.out is not None else None
             known = list(journal.segments()) if journal is not None else []
             if known:
                 err.print(f"going on after {clock(known[-1].end)}: {len(known)} segments were finished before")
-            view = stack.enter_context(TranscriptView(err, promised_seconds(file), self.out is not None, not self.json))
+            view = stack.enter_context(TranscriptView(err, sound.seconds, self.out is not None, not self.json))
             by_place = {(segment.start, segment.end): segment for segment in known}
             transcriber = Transcriber(self._ears(), options_for(self.model, tentative=False), known=by_place)
-            sound = _counted(chain(first, pieces), view.heard)
-            self._write(transcriber.stream(sound), view, journal, by_place, name)
+            self._write(transcriber.stream(_counted(pieces, view.heard)), view, journal, by_place, name)
 
     def live(self, microphone: Microphone) -> None:
         """Transcribe what the microphone hears until Ctrl-C.
@@ -118,7 +125,7 @@ class Writing:
         header = {**made_with(self.model.bundle, options), "sound": sound, STARTED: time.time()}
         return stack.enter_context(Journal(self.out, header))
 
-    def _whole(self, file: Path, sound: Floats, name: Path | None) -> None:
+    def _whole(self, file: str, sound: Floats, name: str | None) -> None:
         result = transcribe(self.model, sound, trim=self.trim, **self.wished)
         if self.json:
             print_json({"file": as_unicode(file), **summary(result)})
@@ -131,7 +138,7 @@ class Writing:
         view: TranscriptView,
         journal: Journal | None,
         known: dict[tuple[float, float], SegmentEvent],
-        name: Path | None,
+        name: str | None,
     ) -> None:
         """Write events as they come; with a journal, the transcript when it is whole."""
         segments = self._shown(events, view, name)
@@ -147,10 +154,15 @@ class Writing:
             return
         for text in self.form.render(segments):
             if not self.json:
-                print(text if name is None or not text else f"{printable(name)}\t{text}", end="", flush=True)
+                print(
+                    text if name is None or not text else f"{printable(name)}\t{text}",
+                    end="",
+                    flush=True,
+                    file=self.stream,
+                )
 
     def _shown(
-        self, events: Iterable[TranscriptEvent], view: TranscriptView, name: Path | None
+        self, events: Iterable[TranscriptEvent], view: TranscriptView, name: str | None
     ) -> Iterator[SegmentEvent]:
         """The segments among `events`, each event shown."""
         for event in events:

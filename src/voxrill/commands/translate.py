@@ -12,6 +12,7 @@ from voxrill.commands.options import (
     AudioTemperature,
     AudioTopK,
     BundleOption,
+    ForceOption,
     JsonOption,
     MaxOption,
     OutOption,
@@ -27,9 +28,10 @@ from voxrill.runtime.apps.translation import translation_prompt
 
 
 def translate(
-    file: Annotated[Path, typer.Argument(help="Sound file: WAV, FLAC, OGG or MP3, any rate.")],
+    file: Annotated[Path, typer.Argument(help="Sound file of any kind and rate; - reads it from stdin.")],
     to: Annotated[str, typer.Option(help="The language, by its English name. Pebble knows German, in writing.")],
     out: OutOption = None,
+    force: ForceOption = False,
     output: Annotated[str, typer.Option(help="What to answer with: text, audio or both.")] = "text",
     trim: TrimOption = None,
     bundle: BundleOption = None,
@@ -49,6 +51,7 @@ def translate(
         audio=file,
         system=translation_prompt(to),
         out=out,
+        force=force,
         output=output,
         trim=trim,
         bundle=bundle,
