@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import platformdirs
 import pytest
 
 import voxrill
-from tests.command_line import contents
+from tests.command_line import clean_environment, contents
 from voxrill.devices import memory as machine
 from voxrill.devices.processor import processor
 from voxrill.runtime.bundle import memory, tuned
@@ -367,6 +369,21 @@ def test_the_command_line_warns_in_one_line(cli, ready):
     assert ran.status == 0 and ran.out.strip()
     assert ran.err.splitlines()[0].startswith("voxrill: the tuned form of ") and "voxrill tune" in ran.err
     assert ran.err.count("\n") == 2  # and how long it took
+
+
+def test_two_at_once_do_not_break_each_other(pebble, tmp_path):
+    command = [sys.executable, "-m", "voxrill", "tune", pebble, "--json"]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
+        for _ in range(2)
+    ]
+    for process in running:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert json.loads(out)["size"] > 0
+    same_bits(pebble)
+    forms = tuned_folder(pebble)
+    assert [path.name for path in forms.parent.iterdir() if forms.name in path.name] == [forms.name]
 
 
 # What goes wrong while tuning
