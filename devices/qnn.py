@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from voxrill.devices.plugins import find_plugin, register
 from voxrill.devices.providers import FATAL_ONLY, Provider, find_provider, open_session, session_options
-from voxrill.devices.socs import CHECKED, INTEGERS_ONLY, Soc
+from voxrill.devices.socs import CHECKED, INTEGERS_ONLY, SOCS, Soc
 from voxrill.runtime.errors import ChipError, ProviderError
 
 QNN = "qnn"
@@ -100,6 +100,13 @@ class Htp:
             return []
         ours = self.provider.full_name
         return [f"{node.name} ({node.op_type})" for part in parts if part.ep_name != ours for node in part.get_nodes()]
+
+
+def chip_of(provider: Provider) -> Soc | None:
+    """The chip that was named with a provider, as in `qnn:soc=SM8650`; None where none was."""
+    if provider.name != QNN:
+        return None
+    return next((soc for soc in SOCS.values() if str(soc.model) == provider.options.get("soc_model")), None)
 
 
 def context_file(graph: Path) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from voxrill.devices.qnn import Htp, context_file, sdk_version
+from voxrill.devices.socs import Soc
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.bundle.atomic_folder import flush, lock_folder, remove, unlock
 from voxrill.runtime.bundle.bundle import Bundle, file_entry
@@ -61,9 +62,9 @@ def npu_graphs(bundle: Bundle) -> list[str]:
     return [name for name in bundle.manifest.graphs if is_for_npu(name)]
 
 
-def compiled_folder(bundle: Bundle, htp: Htp) -> Path:
+def compiled_folder(bundle: Bundle, soc: Soc) -> Path:
     """Where the compiled form for a chip lies."""
-    return bundle.directory / COMPILED_FOLDER / htp.soc.name
+    return bundle.directory / COMPILED_FOLDER / soc.name
 
 
 def compile_bundle(bundle: Bundle, htp: Htp, progress: Progress = no_progress) -> CompiledForm:
@@ -75,7 +76,7 @@ def compile_bundle(bundle: Bundle, htp: Htp, progress: Progress = no_progress) -
         DeviceError: the NPU's package is missing, or a graph is refused.
         BundleError: Ctrl-C: what was compiled is kept.
     """
-    names, folder = npu_graphs(bundle), compiled_folder(bundle, htp)
+    names, folder = npu_graphs(bundle), compiled_folder(bundle, htp.soc)
     check_only(folder, [COMPILED_FILE, *form_files(bundle.manifest)])
     with _written_alone(folder):
         wanted = CompiledForm(htp.soc.name, htp.soc.arch, sdk_version(), bundle.sha256)
@@ -107,18 +108,16 @@ def _written_alone(folder: Path) -> Iterator[None]:
         raise BundleError("interrupted: the graphs compiled so far are kept", "Run the same command again") from None
 
 
-def open_compiled(bundle: Bundle, htp: Htp) -> dict[str, Path]:
+def open_compiled(bundle: Bundle, soc: Soc) -> dict[str, Path]:
     """The files that stand for the graphs of a bundle; empty where it was not compiled for this chip.
 
     Raises:
-        UsageError: the bundle is of the cpu flavour.
         BundleError: a context binary is of another SDK version or another bundle, or was changed.
     """
-    npu_graphs(bundle)
-    folder = compiled_folder(bundle, htp)
+    folder = compiled_folder(bundle, soc)
     if not (folder / COMPILED_FILE).is_file():
         return {}
-    form, remedy = _read(folder), f"Compile again: voxrill compile {bundle.directory} --soc {htp.soc.name}"
+    form, remedy = _read(folder), f"Compile again: voxrill compile {bundle.directory} --soc {soc.name}"
     if form is None:
         raise BundleError(f"{folder / COMPILED_FILE} cannot be read", remedy)
     here = sdk_version()

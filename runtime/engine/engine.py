@@ -15,13 +15,11 @@ from typing import Any, Unpack
 
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice
 from voxrill.devices.processor import cores
-from voxrill.devices.providers import CPU, CPU_NAME
-from voxrill.devices.qnn import Htp
+from voxrill.devices.providers import CPU
 from voxrill.runtime.audio.audio_file import AudioSource
 from voxrill.runtime.audio.sound_writer import SoundWriter
 from voxrill.runtime.bundle import contract
 from voxrill.runtime.bundle.bundle import Bundle
-from voxrill.runtime.bundle.compiled import open_compiled
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE, Task
 from voxrill.runtime.bundle.memory import check_memory
 from voxrill.runtime.bundle.tuned import TunedForm, is_repacked, open_tuned
@@ -32,6 +30,7 @@ from voxrill.runtime.engine.context import Parts
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.engine.depthformer import Depthformer
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
+from voxrill.runtime.engine.placement import place_graphs
 from voxrill.runtime.engine.session import Graph
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.tokenizer import Tokenizer
@@ -49,11 +48,12 @@ class Engine:
     Args:
         bundle: what to load.
         threads: threads per graph; 0 for as many as the tuned form says, or one per physical core.
-        tuned: the tuned form to load, without asking for its memory; None for the one that `voxrill tune` left in the
-            bundle's folder, if there is one that fits. It is of the CPU: graphs of other providers are loaded plain.
-        choice: the provider of each graph. Where one does not take every node, a warning says how many it left.
-        profile: the folder for onnxruntime's records of every node's time.
-        npu: where the npu flavour's encoder, backbone and codec run instead; text head and depthformer do not.
+        tuned: the tuned form to load, without asking for its memory; None for the one that `voxrill tune` made on this
+            device, if there is one that fits. Only graphs of the CPU are loaded from it.
+        choice: the provider of each graph. Where one does not take every node, a warning says how many it left. A chip
+            of Qualcomm's (`qnn:soc=SM8650`) takes the contexts that were compiled for it, and of the npu flavour's
+            graphs only those that were made for an NPU.
+        profiling: the folder for onnxruntime's records of every node's time.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class Engine:
         threads: int = 0,
         tuned: TunedForm | None = None,
         choice: Choice = CPU_ONLY,
-        profile: Path | None = None,
-        npu: Htp | None = None,
+        profiling: Path | None = None,
     ) -> None:
         if tuned is None:
             check_memory(bundle)
@@ -73,28 +72,25 @@ class Engine:
         self.manifest = bundle.manifest
         self.threads = threads or self.tuned.threads
         self.times = StageTimes()
-        compiled = open_compiled(bundle, npu) if npu else {}
         manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
         specs = manifest.specs()
 
+        _check_graphs(choice, specs)
+        placements = place_graphs(bundle, choice, self.tuned)
+
         def opened(name: str) -> Graph:
-            on_npu, ready = npu is not None and contract.is_for_npu(name), bundle.path(manifest.graphs[name].file)
-            provider = npu.provider if npu and on_npu else choice.of(name)
-            file = self.tuned.path(name) if provider.name == CPU_NAME else None
             return Graph(
-                compiled.get(name) or file or ready,
+                placements[name].file,
                 specs[name],
                 self.times,
                 self.threads,
                 is_repacked(manifest, name),
-                file is not None,
-                provider,
+                placements[name].tuned,
+                placements[name].provider,
                 choice.strict,
-                profile and profile / name,
-                npu if on_npu else None,
+                profiling and profiling / name,
             )
 
-        _check_graphs(choice, specs)
         with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph
             graphs = dict(zip(specs, pool.map(opened, specs), strict=True))
         self.graphs = graphs

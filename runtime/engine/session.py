@@ -18,7 +18,6 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
-from voxrill.devices.qnn import Htp
 from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec, differences
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.errors import BundleError, DeviceError, ProviderRefused
@@ -54,8 +53,7 @@ class Graph:
         tuned: see `session_options`.
         provider: the execution provider it is given to.
         strict: refuse a graph that its provider would not take wholly.
-        profile: where onnxruntime's record of every node's time goes; its name goes on from this.
-        npu: a chip of Qualcomm's to run it on, wholly; the provider is qnn then.
+        profiling: where onnxruntime's record of every node's time goes; its name goes on from this.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
@@ -73,19 +71,16 @@ class Graph:
         tuned: bool = False,
         provider: Provider = CPU_PROVIDER,
         strict: bool = False,
-        profile: Path | None = None,
-        npu: Htp | None = None,
+        profiling: Path | None = None,
     ) -> None:
         self.spec = spec
         self.provider = provider
         self._times = times
 
         def opened(strict: bool) -> ort.InferenceSession:
-            if npu is not None:
-                return npu.session(path)
             options = session_options(threads, repack, tuned)
-            if profile is not None:
-                options.enable_profiling, options.profile_file_prefix = True, str(profile)
+            if profiling is not None:
+                options.enable_profiling, options.profile_file_prefix = True, str(profiling)
             return open_session(path, options, provider, threads, strict)
 
         try:
@@ -96,7 +91,7 @@ class Graph:
             if strict and _FALLBACK_REFUSED in str(error):
                 self._session = opened(strict=False)
                 raise self._refusal() from None
-            if not self.on_cpu and npu is None and _loads(path):
+            if not self.on_cpu and _loads(path):
                 raise ProviderRefused(
                     f"{provider.name} cannot run {spec.name}: {_first_line(error)}",
                     f"Give this graph to the CPU: {self._on_cpu_option}",
@@ -126,7 +121,7 @@ class Graph:
         """
         return assignment(self._session)
 
-    def end_profile(self) -> Path:
+    def end_profiling(self) -> Path:
         """Write the record of every node's time, and say where it is."""
         return Path(self._session.end_profiling())
 

@@ -36,12 +36,12 @@ class Share:
 
 
 def report(model: Engine) -> list[Share]:
-    """Run all graphs of a model, which must have been loaded with `profile`, and share out their nodes and time."""
+    """Run all graphs of a model, which must have been loaded with `profiling`, and share out their nodes and time."""
     for _ in range(ROUNDS):
         outputs(model)
     shares = []
     for name, graph in model.graphs.items():
-        given, calls = graph.assigned(), list(_calls(graph.end_profile()))
+        given, calls = graph.assigned(), list(_calls(graph.end_profiling()))
         if graph.provider.plugin is None and not graph.on_cpu:
             given |= _nodes(calls, graph.provider.full_name)
         taken = _milliseconds(calls)

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.places import ROOT
+from voxrill.devices.choice import choose
 from voxrill.devices.qnn import Htp, sdk_version
 from voxrill.devices.socs import CHECKED, SOCS
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
@@ -21,12 +22,13 @@ from voxrill.runtime.bundle.compiled import compile_bundle, compiled_folder, npu
 from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, StaticShapes, is_for_npu
 from voxrill.runtime.bundle.replacing import COMPILED_FILE
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.errors import BundleError, ChipError, UsageError
+from voxrill.runtime.errors import BundleError, ChipError
 
 CHECKPOINT = ROOT / "pebble" / "checkpoint"
 CLIPS = [ROOT / "tests" / "pebble" / f"{name}.flac" for name in ("04-known", "06-known", "30-outside")]
 SHAPES = StaticShapes(mel_frames=160, prefill=16, context=128)
 HTP, OLDEST = (Htp(SOCS[soc]) for soc in ("SM8650", "SM8350"))
+CHOICE = choose(["qnn:soc=SM8650"])
 FORMS = ("npu-int4", "npu-a16w8")
 
 simulated = pytest.mark.skipif(
@@ -83,7 +85,7 @@ def answer(model: Engine):
 @pytest.mark.parametrize(("recipe", "chip"), [("npu-int4", HTP), ("npu-a16w8", HTP), ("npu-a16w8", OLDEST)])
 def test_a_spoken_turn_on_the_simulator_says_the_same_words(quantised, recipe, chip):
     bundle = quantised(recipe)
-    on_cpu, on_npu = (answer(Engine(bundle, npu=htp)) for htp in (None, chip))
+    on_cpu, on_npu = answer(Engine(bundle)), answer(Engine(bundle, choice=choose([f"qnn:soc={chip.soc.name}"])))
     assert on_npu.text == on_cpu.text and len(on_cpu.text.split()) > 2
     assert on_npu.codes.shape == on_cpu.codes.shape
     assert (on_npu.codes == on_cpu.codes).mean() >= 0.95
@@ -252,19 +254,19 @@ def test_compiling_goes_on_where_it_was_stopped(cli, copy, monkeypatch):
     with pytest.raises(BundleError, match="interrupted: the graphs compiled so far are kept"):
         compile_bundle(copy, HTP)
     monkeypatch.setattr(Htp, "session", session)
-    assert list(open_compiled(copy, HTP)) == compiled == npu_graphs(copy)[:2]
-    first = {path.name: path.stat().st_mtime_ns for path in compiled_folder(copy, HTP).glob(f"{compiled[0]}*")}
+    assert list(open_compiled(copy, HTP.soc)) == compiled == npu_graphs(copy)[:2]
+    first = {path.name: path.stat().st_mtime_ns for path in compiled_folder(copy, HTP.soc).glob(f"{compiled[0]}*")}
     ran = cli("compile", copy.directory, "--soc", "SM8650", "--json")
-    assert list(json.loads(ran.out)["graphs"]) == npu_graphs(copy) == list(open_compiled(copy, HTP))
-    again = {path.name: path.stat().st_mtime_ns for path in compiled_folder(copy, HTP).glob(f"{compiled[0]}*")}
+    assert list(json.loads(ran.out)["graphs"]) == npu_graphs(copy) == list(open_compiled(copy, HTP.soc))
+    again = {path.name: path.stat().st_mtime_ns for path in compiled_folder(copy, HTP.soc).glob(f"{compiled[0]}*")}
     assert len(first) == 2 and again == first
-    assert open_compiled(copy, Htp(SOCS["SM8750"])) == {}
+    assert open_compiled(copy, SOCS["SM8750"]) == {}
 
 
 @simulated
 def test_another_sdk_s_or_a_changed_context_is_refused(copy):
     compile_bundle(copy, HTP)
-    manifest = compiled_folder(copy, HTP) / COMPILED_FILE
+    manifest = compiled_folder(copy, HTP.soc) / COMPILED_FILE
     whole = manifest.read_bytes()
     remedy = f"voxrill compile {copy.directory} --soc SM8650"
     for there, then, says in (
@@ -274,29 +276,27 @@ def test_another_sdk_s_or_a_changed_context_is_refused(copy):
     ):
         manifest.write_bytes(whole.replace(there.encode(), then.encode()))
         with pytest.raises(BundleError, match=says) as refused:
-            Engine(copy, npu=HTP)
+            Engine(copy, choice=CHOICE)
         assert remedy in str(refused.value)
     manifest.write_bytes(whole)
-    binary = open_compiled(copy, HTP)[DECODER].with_name("decoder_qnn.bin")
+    binary = open_compiled(copy, HTP.soc)[DECODER].with_name("decoder_qnn.bin")
     binary.write_bytes(binary.read_bytes()[:-1])
     with pytest.raises(BundleError, match=r"the context binary of decoder .* was changed"):
-        open_compiled(copy, HTP)
+        open_compiled(copy, HTP.soc)
     compile_bundle(copy, HTP)
-    assert set(open_compiled(copy, HTP)) == set(npu_graphs(copy))
+    assert set(open_compiled(copy, HTP.soc)) == set(npu_graphs(copy))
 
 
 @simulated
 def test_a_model_runs_from_its_context_binaries(copy):
     compile_bundle(copy, HTP)
-    model = Engine(copy, npu=HTP)
+    model = Engine(copy, choice=CHOICE)
+    names = npu_graphs(copy)
+    assert {name for name, graph in model.graphs.items() if graph.provider.name == "qnn"} == set(names)
+    assert {graph.provider.name for name, graph in model.graphs.items() if name not in names} == {"cpu"}
     rows = copy.table(copy.manifest.text_embeddings).rows(np.arange(3))
     backbone = model.parts.backbone
     hidden = backbone.forward(rows, backbone.new_state())
     on_cpu = Engine(copy).parts.backbone
     wanted = on_cpu.forward(rows, on_cpu.new_state())
     assert 0 < np.linalg.norm(hidden - wanted) <= 0.03 * np.linalg.norm(wanted)
-
-
-def test_only_the_npu_flavour_runs_on_an_npu(bundles):
-    with pytest.raises(UsageError, match="cpu flavour"):
-        Engine(open_bundle(bundles["lfm2.5"]), npu=HTP)

@@ -121,7 +121,7 @@ def compile_for(
     htp, opened = Htp(_soc(soc)), open_bundle(bundle)
     with step_progress(err, "compile") as progress:
         form = compile_bundle(opened, htp, progress)
-    folder = compiled_folder(opened, htp)
+    folder = compiled_folder(opened, htp.soc)
     if json:
         graphs = {name: {"bytes": graph.size, "seconds": graph.seconds} for name, graph in form.graphs.items()}
         print_json({"folder": str(folder), "soc": form.soc, "sdk": form.sdk, "graphs": graphs})

@@ -89,14 +89,14 @@ def open_model(
     threads: int,
     provider: list[str] | None = None,
     strict: bool = False,
-    profile: Path | None = None,
+    profiling: Path | None = None,
 ) -> Model:
     """The model of the bundle that was named, or else the built-in one with a note that it is.
 
-    profile: as of `Engine`.
+    profiling: as of `Engine`.
     """
     choice = choose(provider or (), strict)
-    return Model(open_named(bundle), threads, choice=choice, profile=profile)
+    return Model(open_named(bundle), threads, choice=choice, profiling=profiling)
 
 
 def builtin_note(manifest: Manifest) -> str:

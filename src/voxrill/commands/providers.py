@@ -27,7 +27,7 @@ def providers(
 ) -> None:
     """Show which nodes each execution provider took, and their time."""
     with TemporaryDirectory(prefix="voxrill-") as folder:
-        shares = report(open_model(bundle, threads, provider, strict, profile=Path(folder)))
+        shares = report(open_model(bundle, threads, provider, strict, profiling=Path(folder)))
     if json:
         print_json(
             [
