@@ -71,7 +71,7 @@ def hidden_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def write_errors(target: Path, unharmed: str) -> Iterator[None]:
-    """What goes wrong in the block, as a `BundleError`; `unharmed` says what is as it was before.
+    """Turn what goes wrong in the block into a `BundleError`; `unharmed` says what is still as it was.
 
     Raises:
         BundleError: a full disk, no permission, or Ctrl-C.
@@ -88,14 +88,17 @@ def write_errors(target: Path, unharmed: str) -> Iterator[None]:
 
 
 def put_back(target: Path) -> None:
-    """Give `target` its old content again, which a run left aside that was killed where names cannot be exchanged."""
+    """Give `target` its old content again.
+
+    Where names cannot be exchanged, a run that is killed between its two renames leaves the old content aside.
+    """
     aside = aside_of(target)
     if aside.exists() and not target.exists():
         aside.rename(target)
 
 
 def lock_folder(folder: Path, wait: bool = False) -> int | None:
-    """A lock on a folder, which ends with this process or with `unlock`; None where there are no locks.
+    """A lock on a folder. It ends with `unlock` or with this process. None where the system has no locks.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -122,7 +125,7 @@ def unlock(lock: int | None) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have a file, or all that a folder holds, on the disk before this returns."""
+    """Write a file, or all files in a folder, to the disk before this returns: after a power cut they are there."""
     if os.name != "posix":  # Windows flushes only files that are open for writing
         return
     for inner in sorted(path.rglob("*")) if path.is_dir() else ():
@@ -147,13 +150,13 @@ def _claimed(target: Path) -> tuple[Path, int | None]:
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
         partial.mkdir()
         lock = lock_folder(partial, wait=True)
-        if partial.exists():  # another run may clear it away before it is locked
+        if partial.exists():  # if not, another run has cleared it away before it was locked
             return partial, lock
         unlock(lock)
 
 
 def _clear(target: Path) -> None:
-    """Remove the hidden folders of runs that were killed: those that no process has locked."""
+    """Remove the hidden folders that killed runs left: no process has a lock on them."""
     ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.partial")
     if not target.parent.is_dir():
         return
@@ -203,7 +206,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def flush_name(path: Path) -> None:
-    """Have the name of a file or folder on the disk."""
+    """Write the name of a file or folder to the disk, so that a rename outlives a power cut."""
     if os.name == "posix":
         _flush_one(path.parent)
 

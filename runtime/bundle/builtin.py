@@ -1,7 +1,7 @@
 """Pebble, the small model that ships inside the package: its bundle, and all it knows.
 
-In: the package data under `src/voxrill/pebble/`, of which `bundle/` is an ordinary bundle and `world.json` a list of
-`{"say", "reply"}`. Out: the opened `Bundle`; the world as a dict.
+In: the package data under `src/voxrill/pebble/`: an ordinary bundle in `bundle/`, and a list of `{"say", "reply"}` in
+`world.json`. Out: the opened `Bundle`; the world as a dict.
 """
 
 from __future__ import annotations

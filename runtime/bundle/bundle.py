@@ -1,6 +1,7 @@
 """A bundle on disk: open it and check it.
 
-In: a folder with `manifest.json`. Out: a `Bundle` whose files are known to be there and whole.
+In: a folder with `manifest.json`. Out: a `Bundle`. Each of its files is there and has the size that the manifest gives;
+small files have its hash, too.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """What tells it from every other bundle: the hash of its manifest, which holds the hash of every file."""
+        """The hash of its manifest. The manifest holds the hash of every file, so no other bundle has the same one."""
         return hashlib.sha256(encode_manifest(self.manifest)).hexdigest()
 
     def path(self, file: str) -> Path:
@@ -82,7 +83,7 @@ def open_bundle(directory: Path) -> Bundle:
 
 
 def _check_locations(path: Path, file: str, manifest: Manifest) -> None:
-    """Whatever file a graph keeps weights in must be one that the manifest lists."""
+    """Refuse a graph that keeps weights in a file which the manifest does not list."""
     try:
         locations = external_locations(path)
     except ValueError as error:
@@ -143,14 +144,14 @@ def verify_files(bundle: Bundle, progress: Progress = no_progress) -> None:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write `manifest` into a bundle folder that holds all its other files, which it then lists."""
+    """Write `manifest` into a folder that holds all other files of the bundle, and list them in it."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
     entries = {path.relative_to(directory).as_posix(): file_entry(path) for path in files}
     (directory / MANIFEST_FILE).write_bytes(encode_manifest(msgspec.structs.replace(manifest, files=entries)))
 
 
 def link_file(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has no links."""
+    """Give a file a second name; copy it where the file system has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

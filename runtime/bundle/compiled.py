@@ -1,8 +1,8 @@
 """The compiled form of an npu bundle: a context binary for each graph that the NPU runs, of one chip and one SDK.
 
-In: a bundle and a chip. Out: the folder `compiled/CHIP` inside the bundle's, which no manifest lists: for each graph a
-small ONNX file that stands for it, its binary, and `compiled.json`, which says what they were made with. It is written
-after every graph, so that a run that was stopped goes on where it was.
+In: a bundle and a chip. Out: the folder `compiled/CHIP` inside the bundle's folder, which no manifest lists. It holds
+for each graph a small ONNX file that stands for the graph, and its binary. `compiled.json` says what they were made
+with. It is written after each graph, so the next run continues where one was stopped.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def compiled_folder(bundle: Bundle, soc: Soc) -> Path:
 
 
 def compile_bundle(bundle: Bundle, htp: Htp, progress: Progress = no_progress) -> CompiledForm:
-    """Write the compiled form, or what is missing of it.
+    """Write the compiled form, or the graphs that are missing from it.
 
     Raises:
         UsageError: the bundle is of the cpu flavour, its folder for this chip holds other files, or another process is
@@ -80,7 +80,7 @@ def compile_bundle(bundle: Bundle, htp: Htp, progress: Progress = no_progress) -
     check_only(folder, [COMPILED_FILE, *form_files(bundle.manifest)])
     with _written_alone(folder):
         wanted = CompiledForm(htp.soc.name, htp.soc.arch, sdk_version(), bundle.sha256)
-        form = _continued(folder, wanted)
+        form = _continued(folder, wanted, bundle)
         for done, name in enumerate(names):
             progress(name, done, len(names))
             if name not in form.graphs:
@@ -117,7 +117,7 @@ def open_compiled(bundle: Bundle, soc: Soc) -> dict[str, Path]:
     folder = compiled_folder(bundle, soc)
     if not (folder / COMPILED_FILE).is_file():
         return {}
-    form, remedy = _read(folder), f"Compile again: voxrill compile {bundle.directory} --soc {soc.name}"
+    form, remedy = _read(folder, bundle), f"Compile again: voxrill compile {bundle.directory} --soc {soc.name}"
     if form is None:
         raise BundleError(f"{folder / COMPILED_FILE} cannot be read", remedy)
     here = sdk_version()
@@ -131,9 +131,9 @@ def open_compiled(bundle: Bundle, soc: Soc) -> dict[str, Path]:
     return {name: folder / graph.file for name, graph in form.graphs.items()}
 
 
-def _continued(folder: Path, wanted: CompiledForm) -> CompiledForm:
-    """What an earlier run left of the same form, or an empty one in an empty folder."""
-    found = _read(folder)
+def _continued(folder: Path, wanted: CompiledForm, bundle: Bundle) -> CompiledForm:
+    """What an earlier run made of the same form. If there is none, the folder is emptied."""
+    found = _read(folder, bundle)
     if found is not None and msgspec.structs.replace(found, graphs={}) == wanted:
         whole = {name: graph for name, graph in found.graphs.items() if _is_whole(folder, graph)}
         return msgspec.structs.replace(wanted, graphs=whole)
@@ -145,7 +145,7 @@ def _continued(folder: Path, wanted: CompiledForm) -> CompiledForm:
 def _compile(bundle: Bundle, name: str, htp: Htp, folder: Path) -> CompiledGraph:
     target, start = folder / f"{name}.onnx", time.perf_counter()
     made = (target, context_file(target))
-    for file in made:  # of a run that was stopped
+    for file in made:  # a run that was stopped may have left them
         remove(file)
     htp.session(bundle.path(bundle.manifest.graphs[name].file), context=target)
     for file in made:
@@ -158,11 +158,15 @@ def _is_whole(folder: Path, graph: CompiledGraph) -> bool:
     return all((folder / name).is_file() and file_entry(folder / name) == e for name, e in graph.files.items())
 
 
-def _read(folder: Path) -> CompiledForm | None:
+def _read(folder: Path, bundle: Bundle) -> CompiledForm | None:
+    """What `compiled.json` says; None if it cannot be read, or names a file that no compiled form has."""
     try:
-        return msgspec.json.decode((folder / COMPILED_FILE).read_bytes(), type=CompiledForm)
+        form = msgspec.json.decode((folder / COMPILED_FILE).read_bytes(), type=CompiledForm)
     except (OSError, msgspec.MsgspecError):
         return None
+    known = form_files(bundle.manifest)
+    named = [(graph.file, *graph.files) for graph in form.graphs.values()]
+    return form if all(file in known for files in named for file in files) else None
 
 
 def _write(folder: Path, form: CompiledForm) -> None:

@@ -1,7 +1,7 @@
 """Whether what a manifest says holds together: its files, graphs, tables and sizes.
 
-In: a manifest that was decoded, each value by itself within its bounds. Out: nothing, or an error that names what does
-not fit. A manifest may come from anywhere, and whatever is computed from it is computed only after this.
+In: a decoded manifest, in which each value by itself is within its bounds. Out: nothing, or an error that names what
+does not fit. A manifest may come from anywhere, so nothing is computed from it before this check.
 """
 
 from __future__ import annotations

@@ -82,12 +82,12 @@ class GraphSpec(msgspec.Struct, frozen=True):
 
 
 def is_prefill(graph: str) -> bool:
-    """Whether this graph takes in many positions at once."""
+    """Whether this graph prefills: it takes many positions in one call."""
     return graph.startswith(DECODER_PREFILL)
 
 
 def is_for_npu(graph: str) -> bool:
-    """Whether an NPU runs this graph: those that draw lots, or are small, stay on the CPU."""
+    """Whether an NPU runs this graph. The graphs that sample, or are small, stay on the CPU."""
     return graph not in (TEXT_HEAD, *FRAME_DECODERS)
 
 
@@ -154,7 +154,7 @@ class CodecSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InterleaveSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The interleaved pattern: so many text tokens, then so many audio frames, in turn."""
+    """The interleaved pattern: `text` text tokens, then `audio` audio frames, and again."""
 
     text: Count
     audio: Count
@@ -277,8 +277,8 @@ def depthformer(model: ModelSpec) -> GraphSpec:
 def codec(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:
     """The codec's streaming step: F frames of codes and the state in, sound or STFT features and new state out.
 
-    Where the cpu flavour gives STFT features, the npu flavour gives sound, and what columns before this call add to its
-    samples is state too.
+    Where the cpu flavour returns STFT features, the npu flavour returns sound. STFT columns overlap, so what earlier
+    columns add to the samples of this call is state there, too.
     """
     spec = model.codec
     frames: Size = static.frames if static else FRAMES
@@ -315,7 +315,7 @@ def graph_specs(model: ModelSpec, static: StaticShapes | None = None, prefill: b
 
 
 def differences(spec: GraphSpec, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> list[str]:
-    """What a graph's actual inputs and outputs have other than `spec`; empty where they agree.
+    """How a graph's actual inputs and outputs differ from `spec`; empty if they agree.
 
     Symbolic sizes match any size in `spec`, but a number in `spec` must be that number.
     """

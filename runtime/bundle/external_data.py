@@ -1,8 +1,8 @@
 """Which files an ONNX graph keeps its weights in, read without the onnx package, which a device does not have.
 
 In: a graph's file. Out: the locations that its tensors name. Older onnxruntimes (1.20) and onnx open whatever such a
-location says, so a hostile bundle could make them read any file of the user. Only protobuf's framing is followed, past
-the weights themselves: a graph of 57 MB with its weights inside takes 1 ms.
+location says, so a hostile bundle could make them read any file of the user. Only protobuf's framing is read, and the
+weights are skipped: a graph of 57 MB with its weights inside takes 1 ms.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 _KEY = b"location"
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-"""Wire types of protobuf. 3 and 4 are groups, which ONNX has none of."""
+"""Wire types of protobuf. 3 and 4 are groups, and ONNX has no groups."""
 
 _DEEPEST = 100
 """Messages in messages that protobuf itself reads."""
@@ -29,7 +29,7 @@ _MESSAGES = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-"""Of each message of ONNX the fields that lead to a tensor's `external_data`, and what they hold."""
+"""For each message of ONNX: the fields that lead to a tensor's `external_data`, and the message that each holds."""
 
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
@@ -63,14 +63,14 @@ def _locations(data: mmap.mmap, message: str, start: int, end: int, depth: int) 
 
 
 def _location(data: mmap.mmap, start: int, end: int) -> Iterator[bytes]:
-    """The value of one key and value, if the key is ours; of fields that come twice, each."""
+    """The value in one pair of key and value, if the key is ours. A field may come twice; each counts."""
     found = [(field, data[first:last]) for field, first, last in _fields(data, start, end)]
     if (_ENTRY_KEY, _KEY) in found:
         yield from (value for field, value in found if field == _ENTRY_VALUE)
 
 
 def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The number of each field that has bytes, and where they begin and end; others are passed over."""
+    """The number of each field that holds bytes, and where the bytes begin and end. Other fields are skipped."""
     at = start
     while at < end:
         tag, at = _varint(data, at, end)
@@ -92,7 +92,7 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
 
 
 def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, lowest first, and where the next byte is."""
+    """A number in 7 bits a byte, the lowest first, and the place of the next byte."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= end:

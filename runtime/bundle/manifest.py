@@ -210,13 +210,14 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(
             f"{bundle} is a file, not a bundle folder", f"If it is a packed bundle: voxrill unpack {bundle}"
         )
+    unreadable = BundleError(f"{bundle} has no readable {MANIFEST_FILE}", "Name a folder that voxrill export wrote")
+    if not path.is_file():  # a pipe or a device could be read for ever
+        raise unreadable
     try:
         with path.open("rb") as file:
             raw = file.read(MANIFEST_LIMIT + 1)
     except OSError:
-        raise BundleError(
-            f"{bundle} has no readable {MANIFEST_FILE}", "Point at a folder that voxrill export wrote"
-        ) from None
+        raise unreadable from None
     return decode_manifest(raw, str(path))
 
 

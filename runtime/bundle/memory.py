@@ -16,7 +16,7 @@ from voxrill.runtime.bundle.manifest import FLOAT32, Manifest
 from voxrill.runtime.errors import NotEnoughMemory
 
 IGNORE_VARIABLE = "VOXRILL_IGNORE_MEMORY"
-"""Set to anything, no model is refused for its size."""
+"""If this is set to anything, no model is refused for its size."""
 
 USUAL_CONTEXT = 2048
 """Positions of the KV cache that count: a few minutes of conversation."""
@@ -25,15 +25,15 @@ _OVERHEAD = 1.07
 _FIXED = 40 << 20
 _WIDTHS = 40
 _POSITIONS = 512
-"""Beyond the weights: their repacked form's padding; onnxruntime's own; and the intermediate results, as so many
-vectors of the model's width for each position of a long prefill. Fitted to what was measured."""
+"""Memory beyond the weights: the padding of their repacked form; onnxruntime's own; and the intermediate results of a
+long prefill, `_WIDTHS` vectors of the model's width for each of `_POSITIONS`. Fitted to measurements."""
 
 _SMALLER = (("int8", 0.30), ("int4", 0.20))
-"""Recipes, and what the weights they leave take of float32's, the text table included."""
+"""Recipes, and the size of their weights as a share of float32's, with the text table."""
 
 
 def memory_needed(manifest: Manifest, context: int = USUAL_CONTEXT) -> int:
-    """Bytes this bundle's model takes beyond what the process has taken already, in a conversation of so long."""
+    """Bytes that this bundle's model adds to the process, with a conversation of `context` positions."""
     weights = sum(_weights(manifest, graph) for graph in manifest.graphs)
     return _fixed_part(manifest, context) + round(_OVERHEAD * weights)
 

@@ -95,9 +95,9 @@ def unpack(packed: Path, target: Path, progress: Progress = no_progress, force: 
 
 
 class _SmallReads(io.BufferedReader):
-    """A file of which at most `_BLOCK` bytes are read at once; what goes wrong is zipfile's own error.
+    """A file that gives at most `_BLOCK` bytes at once. Errors of reading become zipfile's own.
 
-    zipfile reads the whole directory of a zip at once, however long that claims to be.
+    zipfile reads the whole directory of a zip at once, however long the zip says that it is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -105,7 +105,7 @@ class _SmallReads(io.BufferedReader):
             super().__init__(io.FileIO(path))
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read, but never much."""
+        """Read, and refuse a read of more than a block."""
         with _as_bad_zip():
             block = super().read(_BLOCK + 1 if size is None or not 0 <= size <= _BLOCK else size)
         if len(block) > _BLOCK:
@@ -113,14 +113,14 @@ class _SmallReads(io.BufferedReader):
         return block
 
     def seek(self, target: int, whence: int = 0, /) -> int:
-        """Go to a place, which may be one that no file has."""
+        """Go to a place; a zip may name one that no file has."""
         with _as_bad_zip():
             return super().seek(target, whence)
 
 
 @contextmanager
 def _as_bad_zip() -> Iterator[None]:
-    """Tells what cannot be read from what cannot be written, which is an `OSError` as well."""
+    """Errors of reading as zipfile's own. What cannot be written stays an `OSError`, so the two are told apart."""
     try:
         yield
     except OSError as error:
@@ -132,7 +132,7 @@ def _opened(packed: Path) -> Iterator[zipfile.ZipFile]:
     """The zip, to be read in the block.
 
     Raises:
-        BundleError: it is none, was cut short, or lies about its content.
+        BundleError: it is not a zip, was cut short, or lies about its content.
     """
     try:
         with _SmallReads(packed) as file, zipfile.ZipFile(file) as archive:
@@ -142,7 +142,7 @@ def _opened(packed: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _read_manifest(archive: zipfile.ZipFile) -> bytes:
-    """The manifest's bytes, of which a limited number is read."""
+    """The manifest's bytes; it is refused unread if it is too large."""
     info = archive.getinfo(MANIFEST_FILE)
     _check_plain(info)
     if info.file_size > MANIFEST_LIMIT:

@@ -1,7 +1,7 @@
 """Where a bundle may be written: what it may replace, and how.
 
-In: the folder that a user named. Out: a place to build the bundle, or a refusal. A folder is taken for a bundle only if
-its manifest is one of ours and it holds nothing else, because what is replaced is deleted.
+In: the folder that a user named. Out: a place to build the bundle, or a refusal. What is replaced is deleted. So a
+folder counts as a bundle only if its manifest is one of ours, and the folder holds nothing else.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def check_replaceable(target: Path, force: bool = False) -> None:
 
 
 def check_only(folder: Path, names: Collection[str]) -> None:
-    """Refuse to delete a folder that holds something else than files of these names.
+    """Refuse to delete a folder that holds anything but files of these names.
 
     Raises:
-        UsageError: it does, and it is named.
+        UsageError: it holds something else; the message names it.
     """
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name not in names or not path.is_file():
@@ -73,7 +73,7 @@ def check_only(folder: Path, names: Collection[str]) -> None:
 
 
 def _stranger(target: Path) -> str:
-    """What is in a folder beside a bundle of ours, as the end of a sentence; empty for nothing."""
+    """Why a folder is not just a bundle of ours, as the end of a sentence; empty if it is."""
     if not (target / MANIFEST_FILE).is_file():
         return "is not a bundle"
     try:
@@ -90,7 +90,7 @@ def unlisted(directory: Path, manifest: Manifest) -> list[str]:
 
 
 def _files(folder: Path) -> Iterator[PurePosixPath]:
-    """Everything below a folder but folders, by its path there; links are not followed."""
+    """Every file and link below a folder, by its path there; links are not followed."""
     for place, folders, files in os.walk(folder):
         links = [name for name in folders if Path(place, name).is_symlink()]
         for name in (*files, *links):

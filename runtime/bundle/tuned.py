@@ -3,13 +3,13 @@
 In: a folder in the user's cache, which `voxrill tune` writes. Out: a `TunedForm`. It belongs to one processor, one
 onnxruntime, one bundle and the folder that bundle lies in. A form that does not fit, or was changed, is not used.
 
-It does not lie in the bundle's folder, because its graphs run instead of the bundle's, and no hash in the manifest says
-what they compute. Who can write the bundle's folder, or send somebody a bundle, must not be able to bring one along. So
+It does not lie in the bundle's folder. Its graphs run instead of the bundle's, and no hash in the manifest says what
+they compute. A person who can write the bundle's folder, or sends somebody a bundle, could put other graphs there. So
 only this user's own folder counts, and only if no other user may enter it.
 
-Its data files are as large as the bundle's, so they are not hashed whole at every load: that is what `voxrill verify`
-does. At a load size and time of change tell that a program wrote to a file, and 64 hashed samples what a disk forgot
-after a power cut.
+Its data files are as large as the bundle's, so a load does not hash them whole; `voxrill verify` does. A load compares
+size and time of change, which show that a program wrote to a file. It also hashes 64 samples, which show what a disk
+lost in a power cut.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SAMPLE_BYTES = 16 << 10
 
 
 class NotTuned(VoxrillWarning):
-    """A tuned form is there but is not used: it is another's, or was changed."""
+    """A tuned form is there but is not used: it does not fit, was changed, or others may have written it."""
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
@@ -102,11 +102,11 @@ class TunedForm:
 
 
 PLAIN = TunedForm()
-"""No tuned form: every graph from the bundle itself."""
+"""No tuned form: every graph is loaded from the bundle itself."""
 
 
 def key_of(bundle: Bundle) -> Key:
-    """What a tuned form of this bundle must be made for, here and now."""
+    """The key that a tuned form of this bundle must have on this machine."""
     return Key(processor(), str(ort.__version__), hash_file(bundle.path(MANIFEST_FILE)))
 
 
@@ -116,7 +116,7 @@ def is_repacked(manifest: Manifest, graph: str) -> bool:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """What tells that a file is as it was written."""
+    """The facts that show whether a file is still as it was written."""
     facts = path.stat()
     sha256 = hash_file(path) if facts.st_size <= HASHED_ON_OPEN else _hash_samples(path, facts.st_size)
     return Fingerprint(facts.st_size, facts.st_mtime_ns, sha256)
@@ -155,7 +155,7 @@ def open_tuned(bundle: Bundle) -> TunedForm:
     if found is not None and not wrong:
         graphs = {graph: folder / file for graph, file in found.graphs.items()}
         return TunedForm(graphs, found.threads, folder, found.files)
-    remedy = f"Make it anew with: voxrill tune {bundle.directory}"
+    remedy = f"Make it again: voxrill tune {bundle.directory}"
     warnings.warn(f"the tuned form of {bundle.directory} is not used: {wrong}. {remedy}", NotTuned, stacklevel=3)
     return PLAIN
 
@@ -207,7 +207,7 @@ def _wrong_key(have: Key, wanted: Key) -> str:
 
 
 def _wrong_file(folder: Path, found: TunedFile, manifest: Manifest) -> str:
-    """Which file is not as it was written; a graph's file must be among those that are checked."""
+    """Which file was changed; empty if none was. The file of each graph must be among the files that are compared."""
     for graph, file in found.graphs.items():
         if graph not in manifest.graphs or file not in found.files:
             return f"its {TUNED_FILE} was changed"

@@ -1,9 +1,9 @@
-"""Golden vectors: what a bundle computes of one question, stage by stage, for a port to be held against.
+"""Golden vectors: what a bundle computes from one question, stage by stage. A port is compared with them.
 
-In: a loaded model and a question. Out: a folder of `vectors.npz` (arrays) and `vectors.json` (the rest), and back: how
-far a model is from what such a folder holds. docs/bundle_contract.md says what each name means. All is greedy; the one
-frame that is drawn has its noise beside it. Every stage is compared on the golden input, so that an error shows where
-it is made.
+In: a loaded model and a question. Out: a folder of `vectors.npz` (arrays) and `vectors.json` (the rest). The other way
+round: how far a model is from what such a folder holds. docs/bundle_contract.md says what each name means. Everything
+is greedy, except for one sampled frame, whose noise is kept. Each stage gets the golden input, so an error shows in the
+stage that makes it.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def _wrong_array(arrays: dict[str, Array]) -> str:
 
 
 class _Noise(Sampler):
-    """A source of noise that is known beforehand."""
+    """A sampler that gives noise which was kept."""
 
     def __init__(self, noise: Floats) -> None:
         self._noise = noise
@@ -275,7 +275,7 @@ def _spoken(model: Engine, codes: Array) -> Floats:
 
 
 def _asked(model: Engine, heard: Floats) -> Context:
-    """The prompt of a spoken question, not taken in yet."""
+    """The prompt of a spoken question, before prefill."""
     context = Context(model.parts)
     with context.turn("system"):
         context.add_text(model.manifest.tasks.chat.system)
@@ -296,7 +296,7 @@ def _order(steps: list[Step]) -> str:
 
 
 def _answer_arrays(model: Engine, steps: list[Step]) -> dict[str, Array]:
-    """The answer's tokens (k,), and of its frames the codes (codebooks, F), those that are sound only."""
+    """The answer's tokens (k,), and the codes (codebooks, F) of the frames that are sound."""
     frames = [step.codes for step in steps if not isinstance(step, Token) and model.codec.decodes(step.codes)]
     none = np.zeros((model.manifest.model.codes.codebooks, 0), np.int64)
     tokens = np.array([step.id for step in steps if isinstance(step, Token)], np.int64)
@@ -313,5 +313,5 @@ def _error(name: str, found: Array, golden: Array) -> float:
 
 
 def _differing(found: Array, golden: Array) -> int:
-    """How many integers are other than they should be; all of them where there are more or fewer."""
+    """How many integers differ; all of them if there are more or fewer than there should be."""
     return int((found != golden).sum()) if found.shape == golden.shape else max(found.size, golden.size)

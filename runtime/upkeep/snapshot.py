@@ -1,10 +1,10 @@
-"""A system prompt that was taken in, on disk: the backbone's state after it, to be mapped back in milliseconds.
+"""A prefilled system prompt on disk: the backbone's state after it, which is mapped back instead of computed.
 
-In: a conversation before its first turn. Out: one file, and from it a conversation that goes on as the first would.
-It belongs to one bundle, whose hash it holds: another precision is another bundle. Layout: a magic of 8 bytes, the
-header's SHA-256, its length as 8 bytes little-endian, the header (JSON), and each tensor as float32 from a multiple of
-64 bytes. The header holds the SHA-256 of the tensors, one after another: a prompt that a failing disk has changed would
-be answered without a word about it.
+In: a conversation before its first turn. Out: one file, and from it a conversation that continues as the first would.
+The file belongs to one bundle and holds its hash; another precision is another bundle. Layout: a magic of 8 bytes, the
+header's SHA-256, its length as 8 bytes little-endian, the header (JSON), and each tensor as float32 at a multiple of 64
+bytes. The header holds the SHA-256 of all tensors in their order: without it, a model would answer from a state that a
+failing disk has changed, and nobody would know.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class _Header(msgspec.Struct):
 
 
 def save_snapshot(model: Engine, system: str | None, path: Path, attached: Any = ()) -> int:
-    """Take in a system prompt (None: the family's own for talking) and write the state after it; the positions it took.
+    """Prefill a system prompt (None: the family's own for talking) and write the state after it.
 
-    What is attached, anything that JSON holds, comes back from `read_attached`.
+    Returns the positions that it takes. `attached` may be anything that JSON holds; `read_attached` reads it back.
 
     Raises:
         ContextFull: it does not fit into the model's context.
@@ -79,7 +79,7 @@ def save_snapshot(model: Engine, system: str | None, path: Path, attached: Any =
 
 
 def _place(header: _Header) -> None:
-    """Give every tensor its place, after a header that is as long as it will be with the places in it."""
+    """Give every tensor its place behind the header. The places are in the header, so its length is settled first."""
     for tensor in header.tensors.values():
         tensor.offset = 1 << 40  # as many digits as any offset has
     at = _HEADER_AT + len(msgspec.json.encode(header))
@@ -98,10 +98,10 @@ def _write(path: Path, header: _Header, content: dict[str, Floats]) -> None:
 
 
 def open_snapshot(model: Engine, path: Path, output: Output = "both") -> Conversation:
-    """A conversation whose system prompt is that of a snapshot, taken in already.
+    """A conversation with the system prompt of a snapshot, which needs no prefill.
 
     Raises:
-        DataError: it is no snapshot, was cut short or changed, or holds another state than its prompt's.
+        DataError: it is not a snapshot, was cut short or changed, or holds another state than its prompt's.
         UsageError: it is of another bundle.
         ContextFull: it does not fit.
     """
@@ -118,7 +118,7 @@ def open_snapshot(model: Engine, path: Path, output: Output = "both") -> Convers
     conversation = model.conversation(system=header.system, output=output)
     try:
         conversation.restore_prompt(content)
-    except (KeyError, ValueError) as error:  # its hashes are right, so somebody made it so
+    except (KeyError, ValueError) as error:  # its hashes are right, so it was forged
         raise DataError(f"{path} does not hold the state after its own prompt ({error})", _REMEDY) from None
     return conversation
 
@@ -127,7 +127,7 @@ def read_attached(path: Path, kind: type[T]) -> T:
     """What was attached to a snapshot.
 
     Raises:
-        DataError: it is no snapshot, or something else is attached.
+        DataError: it is not a snapshot, or something else is attached.
     """
     try:
         return msgspec.json.decode(_read_header(np.memmap(path, np.uint8, "r")).attached, type=kind)

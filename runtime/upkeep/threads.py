@@ -1,7 +1,7 @@
 """How many threads are best here: short, interleaved measurements of what an answer is made of.
 
 In: a bundle. Out: milliseconds of a prefill, a decode step and an audio frame for each number of threads, and the
-best number. Medians of rounds in which every number has its turn, so that what else runs disturbs all alike.
+best number. Each round measures every number once, so that other programs disturb all alike; medians count.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def sweep(bundle: Bundle, tuned: TunedForm, progress: Callable[[str], None]) -> 
 
 
 def best(timings: Timings) -> int:
-    """The number of threads that answers soonest; of nearly equal ones the smallest."""
+    """The number of threads that answers first. Of numbers that are nearly equal, the smallest."""
     chosen, *others = sorted(timings)
     for count in others:
         if _total(timings[count]) < _WORTH * _total(timings[chosen]):

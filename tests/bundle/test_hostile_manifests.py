@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import voxrill
 from tests.places import PEBBLE
 from voxrill.runtime.bundle.consistency import check_manifest
 from voxrill.runtime.bundle.contract import StaticShapes
-from voxrill.runtime.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT, decode_manifest
+from voxrill.runtime.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT, decode_manifest, read_manifest
 from voxrill.runtime.errors import BundleError
 from voxrill.runtime.upkeep.tuning import outputs
 
@@ -161,6 +162,14 @@ RAW = {
 @pytest.mark.parametrize("raw", RAW.values(), ids=RAW)
 def test_what_is_not_a_manifest(raw):
     assert refusal(raw)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+@pytest.mark.parametrize("make", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_manifest_that_is_no_file_is_not_opened(tmp_path, make):
+    make(tmp_path / MANIFEST_FILE)
+    with pytest.raises(BundleError, match=r"has no readable manifest\.json"):
+        read_manifest(tmp_path)
 
 
 # What is taken, runs

@@ -87,10 +87,12 @@ def test_the_tuned_form_is_the_cpu_s(bundle):
         (lambda folder: (folder / "decoder.onnx").write_bytes(b"other"), "decoder .* was changed or is missing"),
         (lambda folder: (folder / "decoder.onnx").unlink(), "decoder .* was changed or is missing"),
         (lambda folder: (folder / COMPILED_FILE).write_text("{}"), "cannot be read"),
+        (lambda folder: replace(folder, '"decoder.onnx"', '"../../../decoder.onnx"'), "cannot be read"),
+        (lambda folder: replace(folder, '"file":"decoder.onnx"', '"file":"/dev/zero"'), "cannot be read"),
         (lambda folder: replace(folder, SDK, "1.0"), f"of SDK 1.0; here is {SDK}"),
         (lambda folder: replace(folder, '"bundle":"', '"bundle":"0'), "are of another bundle"),
     ],
-    ids=["changed", "missing", "unreadable", "sdk", "bundle"],
+    ids=["changed", "missing", "unreadable", "outside", "device", "sdk", "bundle"],
 )
 def test_a_compiled_form_that_does_not_fit_is_refused(bundle, change, says):
     change(compiled_folder(bundle, SOCS[CHIP]))

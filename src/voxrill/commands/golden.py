@@ -1,4 +1,4 @@
-"""The command for those who write a port of their own: golden.
+"""The command for people who write a port of their own: golden.
 
 What was written or compared goes to stdout, as text or JSON.
 """
@@ -63,7 +63,7 @@ def golden(
         _tell(one, json)
     if not all(one.passes for one in found):
         names = ", ".join(one.stage for one in found if not one.passes)
-        raise VoxrillError(f"{names}: further from the golden vectors than may be", "Compare versions and processor")
+        raise VoxrillError(f"{names}: further from the golden vectors than allowed", "Compare versions and processor")
 
 
 def _tell(difference: GoldenDifference, json: bool) -> None:
