@@ -18,7 +18,6 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from voxrill.devices.memory import gigabytes, total_memory
-from voxrill.devices.providers import find_provider
 from voxrill.devices.stages import Machine
 from voxrill.runtime.errors import DeviceError, ProfileError
 
@@ -139,6 +138,8 @@ def _check(profile: Profile, path: Path) -> None:
                 f"{path}: {name} is {figure.evidence!r} without a source",
                 'Add source = "where it is from", or say evidence = "assumed"',
             )
+    if profile.provider:
+        from voxrill.devices.providers import find_provider  # it imports onnxruntime
     for provider in profile.provider.values():
         try:
             find_provider(provider)

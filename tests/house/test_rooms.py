@@ -214,6 +214,19 @@ def test_every_public_name_can_be_had():
         voxrill.no_such_name  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    "words", [("bench", "--help"), ("doctor", "--help"), ("plan", "--help"), ("plan", "--device", "pi5")]
+)
+def test_what_needs_no_engine_does_not_load_it(tmp_path, words):
+    code = (
+        f"import sys\nfrom voxrill.__main__ import main\nsys.argv = ['voxrill', *{words!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('numpy', 'onnxruntime', 'tokenizers', 'voxrill.model') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_every_command_s_line_of_help_is_its_docstring_s_first():
     from voxrill.commands.index import COMMANDS, load_command
 

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from tests.command_line import clean_environment
-from voxrill.commands import bench as sustained_cli
 from voxrill.commands.bench import describe
 from voxrill.devices.heat import BASELINE, CLOCKED_DOWN, IN_A_ROW, SLOWER, Sample, clock, judge, temperature
 from voxrill.runtime.upkeep import sustained
@@ -118,6 +117,6 @@ def test_ctrl_c_before_anything(cli, monkeypatch):
     def interrupted(*_arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sustained_cli, "sustain", interrupted)
+    monkeypatch.setattr(sustained, "sustain", interrupted)
     ran = cli("bench", "--minutes", "1", "--threads", "1")
     assert ran.status == 2 and "ended before" in ran.err

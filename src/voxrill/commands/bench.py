@@ -1,6 +1,6 @@
 """The command that measures for minutes: bench --minutes N.
 
-The table or JSON goes to stdout; the live line and the rest to stderr. Ctrl-C ends it with what there is so far.
+The table or JSON goes to stdout; the live line and the rest go to stderr. Ctrl-C ends it and shows what was measured.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, StrictOption, ThreadsOption, open_model
 from voxrill.commands.output import check_plot, err, print_columns, print_json
-from voxrill.commands.output_files import check_output
 from voxrill.devices.heat import BASELINE, Sample, Verdict, judge
-from voxrill.devices.processor import processor
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.picture import figure_class, save_picture
-from voxrill.runtime.progress import Progress, step_progress
-from voxrill.runtime.upkeep.sustained import sustain
+from voxrill.runtime.progress import step_progress
+
+if TYPE_CHECKING:
+    from voxrill.runtime.progress import Progress
 
 group = typer.Typer(name="bench", no_args_is_help=True, rich_markup_mode=None)
-"""The command bench; what stands under it is measured by the repository's benchmarks."""
+"""The command bench. The commands under it are hidden: they say where the repository's own benchmarks are."""
 
 _ROWS = 10
 _HEADER = ("from, min", "sound a second", "°C", "GHz")
@@ -34,7 +34,8 @@ _HEADER = ("from, min", "sound a second", "°C", "GHz")
 def sustained(
     context: typer.Context,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Speak without a pause for so long, and see whether heat slows it.")
+        float | None,
+        typer.Option(min=0, help="How long to speak without a pause, to see whether heat slows this machine."),
     ] = None,
     bundle: BundleOption = None,
     threads: ThreadsOption = 0,
@@ -48,6 +49,10 @@ def sustained(
         return
     if minutes is None:
         raise UsageError("there is nothing to measure", "Give --minutes N, or a command: voxrill bench --help")
+    from voxrill.commands.output_files import check_output
+    from voxrill.devices.processor import processor
+    from voxrill.runtime.upkeep.sustained import sustain
+
     if plot is not None:
         check_plot(plot)
         check_output(plot)
@@ -58,7 +63,7 @@ def sustained(
             samples.append(sample)
             _tell(progress, samples, 60 * minutes)
     if not samples:
-        raise UsageError("it ended before there was anything to tell", "Let it run for some seconds")
+        raise UsageError("it ended before the first sample", "Let it run for some seconds")
     verdict = judge(samples)
     if plot is not None:
         _plot(samples, plot)
@@ -71,7 +76,7 @@ def sustained(
 
 
 _ANY = {"ignore_unknown_options": True, "allow_extra_args": True}
-"""Of a command that only says where to find the real one: whatever options it was given."""
+"""For a command that only says where the real one is: it takes any options."""
 
 
 @group.command("talk", hidden=True, context_settings=_ANY)

@@ -10,17 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from voxrill.commands.devices import FollowUpOption, MicrophoneOption, SpeakerOption, WakeWordOption
 from voxrill.commands.failures import Failures
 from voxrill.commands.options import (
     BundleOption,
+    FollowUpOption,
     ForceOption,
     JsonOption,
+    MicrophoneOption,
     ProviderOption,
+    SpeakerOption,
     StrictOption,
     SystemOption,
     ThreadsOption,
     TrimOption,
+    WakeWordOption,
     open_model,
     sound_source,
 )

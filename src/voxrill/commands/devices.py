@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from voxrill.commands.options import JsonOption
+from voxrill.commands.options import AudioFlag, JsonOption, MicrophoneOption, SpeakerOption
 from voxrill.commands.output import err, print_columns, print_json
 from voxrill.commands.output import out as stdout
 from voxrill.devices.profile import read_profile, shipped_profiles
@@ -29,21 +29,6 @@ from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.errors import MissingDependency, VoxrillError
-
-AudioFlag = Annotated[bool, typer.Option("--audio", help="Microphones and loudspeakers.")]
-MicrophoneOption = Annotated[
-    str | None,
-    typer.Option("--microphone", help="Its name, a part of its name, or its number; otherwise the default device."),
-]
-SpeakerOption = Annotated[
-    str | None,
-    typer.Option("--speaker", help="Its name, a part of its name, or its number; otherwise the default device."),
-]
-WakeWordOption = Annotated[
-    str | None,
-    typer.Option("--wake-word", help="Sleep until this is said; list shows the words. Needs the extra wake."),
-]
-FollowUpOption = Annotated[float, typer.Option(help="Seconds after an answer in which no wake word is needed.")]
 
 TEST_HZ = 440.0  # even small loudspeakers can play this
 AFTER_TONE = 0.2

@@ -1,18 +1,20 @@
 """The command that says what this machine is, and what it lacks: doctor.
 
-The findings go to stdout, as text or JSON; progress to stderr.
+The findings go to stdout, as text or JSON; progress goes to stderr.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from voxrill.commands.devices import AudioFlag, Findings, MicrophoneOption, SpeakerOption
-from voxrill.commands.options import JsonOption
+from voxrill.commands.options import AudioFlag, JsonOption, MicrophoneOption, SpeakerOption
 from voxrill.commands.output import err, print_json
 from voxrill.runtime.errors import DeviceError
 from voxrill.runtime.progress import step_progress
-from voxrill.runtime.upkeep.doctor import Examination, Facts, examine
+
+if TYPE_CHECKING:
+    from voxrill.runtime.upkeep.doctor import Examination, Facts
 
 
 def doctor(
@@ -25,6 +27,8 @@ def doctor(
     if audio or microphone or speaker:
         _sound(microphone, speaker, json)
         return
+    from voxrill.runtime.upkeep.doctor import examine
+
     with step_progress(err, "looking") as progress:
         found = examine(progress)
     if json:
@@ -49,6 +53,8 @@ def _show_facts(facts: Facts) -> None:
 
 
 def _sound(microphone: str | None, speaker: str | None, json: bool) -> None:
+    from voxrill.commands.devices import Findings
+
     findings = Findings()
     findings.examine(microphone, speaker)
     if json:
@@ -59,4 +65,4 @@ def _sound(microphone: str | None, speaker: str | None, json: bool) -> None:
         if findings.advice:
             print(findings.advice)
     if not all(check["ok"] for check in findings.checks):
-        raise DeviceError("talking will not work as it is", "See the lines marked BAD")
+        raise DeviceError("voxrill talk will not work on this machine yet", "See the lines marked BAD")

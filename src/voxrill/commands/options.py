@@ -1,23 +1,24 @@
 """The options that several commands share, and the bundle, model and sampling that they name.
 
-Where no bundle is named, by argument, option or VOXRILL_BUNDLE, the built-in one is taken, and stderr says so.
+Where no bundle is named, by argument, option or VOXRILL_BUNDLE, the built-in one is taken, and stderr says so. The
+engine is imported when a model is opened: help does not need it.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, TextIO
 
 import typer
 
 from voxrill.commands.output import err
-from voxrill.devices.choice import choose
-from voxrill.model import Model
-from voxrill.runtime.bundle import builtin
-from voxrill.runtime.bundle.bundle import Bundle, open_bundle
-from voxrill.runtime.bundle.manifest import Manifest, Sampling
 from voxrill.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from voxrill.model import Model
+    from voxrill.runtime.bundle.bundle import Bundle
+    from voxrill.runtime.bundle.manifest import Manifest, Sampling
 
 STDIN = "-"
 """As a text or a sound file: read it from stdin."""
@@ -60,6 +61,20 @@ ProviderOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse a graph of which the provider would leave nodes to the CPU.")
 ]
+AudioFlag = Annotated[bool, typer.Option("--audio", help="Microphones and loudspeakers.")]
+MicrophoneOption = Annotated[
+    str | None,
+    typer.Option("--microphone", help="Its name, a part of its name, or its number; otherwise the default device."),
+]
+SpeakerOption = Annotated[
+    str | None,
+    typer.Option("--speaker", help="Its name, a part of its name, or its number; otherwise the default device."),
+]
+WakeWordOption = Annotated[
+    str | None,
+    typer.Option("--wake-word", help="Sleep until this is said; list shows the words. Needs the extra wake."),
+]
+FollowUpOption = Annotated[float, typer.Option(help="Seconds after an answer in which no wake word is needed.")]
 SystemOption = Annotated[str | None, typer.Option(help="Another system prompt than the model family's own.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace what -o names, even if Voxrill did not make it or takes long to.")
@@ -77,6 +92,9 @@ OutOption = Annotated[
 
 def open_named(bundle: Path | None) -> Bundle:
     """The bundle that was named, or else the built-in one with a note that it is."""
+    from voxrill.runtime.bundle import builtin
+    from voxrill.runtime.bundle.bundle import open_bundle
+
     if bundle is not None:
         return open_bundle(bundle)
     opened = builtin.open_builtin()
@@ -95,6 +113,9 @@ def open_model(
 
     profiling: as of `Engine`.
     """
+    from voxrill.devices.choice import choose
+    from voxrill.model import Model
+
     choice = choose(provider or (), strict)
     return Model(open_named(bundle), threads, choice=choice, profiling=profiling)
 
@@ -129,6 +150,8 @@ def _stdin() -> TextIO:
 
 def sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
     """The model's own sampling, but for what was wished."""
+    from voxrill.runtime.bundle.manifest import Sampling
+
     return Sampling(
         temperature=default.temperature if temperature is None else temperature,
         top_k=default.top_k if top_k is None else top_k,

@@ -6,20 +6,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from voxrill.runtime.audio.pcm import pcm16
-from voxrill.runtime.audio.sound_writer import SoundWriter
-from voxrill.runtime.bundle import bundle as bundles
-from voxrill.runtime.events import AudioEvent, Result
 from voxrill.runtime.picture import check_picture, figure_class
 from voxrill.runtime.printable import printable, printable_text, safe_json
+
+if TYPE_CHECKING:
+    from voxrill.runtime.bundle import bundle as bundles
+    from voxrill.runtime.events import AudioEvent, Result
 
 
 class SafeConsole(Console):
@@ -49,11 +48,15 @@ def sound_sink(out: str | None, sample_rate: int) -> Iterator[Callable[[AudioEve
         err.print(f"raw samples: 16-bit little-endian, mono, {sample_rate} Hz", style="dim")
         yield _write_raw
     else:
+        from voxrill.runtime.audio.sound_writer import SoundWriter
+
         with SoundWriter(out, sample_rate) as writer:
             yield lambda event: writer.write(event.samples)
 
 
 def _write_raw(event: AudioEvent) -> None:
+    from voxrill.runtime.audio.pcm import pcm16
+
     sys.stdout.buffer.write(pcm16(event.samples).tobytes())
     sys.stdout.buffer.flush()
 
@@ -107,6 +110,8 @@ def size(count: int) -> str:
 @contextmanager
 def file_progress(verb: str, total: int) -> Iterator[bundles.Progress]:
     """A progress bar on stderr over the bytes of files."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(verb, total=total)

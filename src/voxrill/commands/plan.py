@@ -1,6 +1,6 @@
 """The command that says what will run on a device before it is bought: plan.
 
-The table, or JSON, goes to stdout; everything else to stderr.
+The table or JSON goes to stdout; everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -20,18 +20,16 @@ from voxrill.devices.known import SIZES, known_model, model
 from voxrill.devices.planner import SMALL_MARGIN, Plan, margin
 from voxrill.devices.profile import Profile, read_profile, shipped_profiles
 from voxrill.devices.stages import CONTEXT, ModelShape
-from voxrill.devices.this import this_machine
-from voxrill.runtime.bundle.bundle import open_bundle
-from voxrill.runtime.bundle.contract import DECODER, KV_CAPACITY
-from voxrill.runtime.bundle.manifest import Manifest
-from voxrill.runtime.bundle.memory import USUAL_CONTEXT, memory_needed
 from voxrill.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from voxrill.runtime.bundle.manifest import Manifest
 
 THIS = "this"
 _PROCESS = 60e6
 """Bytes that Python, numpy and onnxruntime take before a model is loaded, as measured."""
 
-_SMALL_NOTE = f"A small model: times are lower bounds, true ones up to {SMALL_MARGIN:g} times as long."
+_SMALL_NOTE = f"This is a small model: it may take up to {SMALL_MARGIN:g} times as long as these predictions."
 """For stderr; the verdicts allow for it."""
 
 _HEADER = ("task", "precision", "step, ms", "x sound", "first, s", "memory, GB", "verdict")
@@ -47,15 +45,16 @@ def plan(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help=f"this (measured, 3 s), a profile file, or one of: {', '.join(shipped_profiles())}.")
+        str,
+        typer.Option(help=f"this (measured in 3 s), a profile's file, or one of: {', '.join(shipped_profiles())}."),
     ] = THIS,
     precision: Annotated[
         str | None, typer.Option(help=f"Without a bundle, only this one: {', '.join(SIZES)}.", show_default=False)
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one on each core worth it.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one on each core that helps.")] = 0,
     context: Annotated[
         int | None,
-        typer.Option(min=1, help="Positions of a conversation that has to fit: one a token, 12.5 a second of sound."),
+        typer.Option(min=1, help="Positions that a conversation needs: 1 for a token, 12.5 for a second of sound."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -82,6 +81,8 @@ def _models(bundle: Path | None, precision: str | None, context: int | None) -> 
     if bundle is not None:
         if precision is not None:
             raise UsageError("a bundle has its own precision", "Give a bundle or --precision, not both")
+        from voxrill.runtime.bundle.bundle import open_bundle
+
         return [bundle_model(open_bundle(bundle).manifest, context)]
     if precision is not None and precision not in SIZES:
         raise UsageError(f"there is no precision {precision!r}", f"Give one of: {', '.join(SIZES)}")
@@ -89,11 +90,18 @@ def _models(bundle: Path | None, precision: str | None, context: int | None) -> 
 
 
 def bundle_model(manifest: Manifest, context: int | None = None) -> ModelShape:
-    """What the planner wants to know of a bundle, for a conversation of so many positions; without, of a usual one.
+    """What the planner needs to know about a bundle.
+
+    Args:
+        manifest: the bundle's.
+        context: positions of the conversation that is planned; None for a usual one.
 
     Raises:
-        UsageError: the model takes fewer.
+        UsageError: the model takes fewer positions.
     """
+    from voxrill.runtime.bundle.contract import DECODER, KV_CAPACITY
+    from voxrill.runtime.bundle.memory import USUAL_CONTEXT, memory_needed
+
     most = manifest.context_positions
     if context is not None and context > most:
         raise UsageError(f"{context} positions are more than the bundle's model takes", f"Give at most {most}")
@@ -105,13 +113,17 @@ def bundle_model(manifest: Manifest, context: int | None = None) -> ModelShape:
 
 
 def _profile(device: str) -> Profile:
-    return this_machine() if device == THIS else read_profile(device)
+    if device != THIS:
+        return read_profile(device)
+    from voxrill.devices.this import this_machine
+
+    return this_machine()
 
 
 def _threads(profile: Profile, wanted: int) -> int:
     cores = profile.cores.value
     if wanted > cores:
-        raise UsageError(f"{wanted} threads are more than {profile.name} has cores to plan with", f"Give 1 to {cores}")
+        raise UsageError(f"{profile.name} has {cores} cores, and {wanted} threads need as many", f"Give 1 to {cores}")
     return wanted or cores
 
 
@@ -120,8 +132,8 @@ def _show(profile: Profile, threads: int, found: list[Plan]) -> None:
     bandwidth = profile.bandwidth_gbps
     print(
         f"{profile.name}: {threads} thread{'s' * (threads > 1)}, {profile.instruction_set.value}, "
-        f"{bandwidth.value:.1f} GB/s ({bandwidth.evidence}). Predicted; the weakest figure it rests on is "
-        f"{profile.evidence}."
+        f"{bandwidth.value:.1f} GB/s ({bandwidth.evidence}). These are predictions. The least certain figure that they "
+        f"use is {profile.evidence}."
     )
     print_columns([_HEADER, *map(_cells, found)])
 

@@ -12,16 +12,19 @@ from typing import Annotated
 import msgspec
 import typer
 
-from voxrill.commands.devices import FollowUpOption, MicrophoneOption, SpeakerOption, WakeWordOption
 from voxrill.commands.options import (
     BundleOption,
+    FollowUpOption,
     JsonOption,
     MaxOption,
+    MicrophoneOption,
     ProviderOption,
     SeedOption,
+    SpeakerOption,
     StrictOption,
     SystemOption,
     ThreadsOption,
+    WakeWordOption,
     open_model,
 )
 from voxrill.commands.output import err, print_json

@@ -14,13 +14,13 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from voxrill.commands.devices import MicrophoneOption
 from voxrill.commands.failures import Failures
 from voxrill.commands.options import (
     BundleOption,
     ForceOption,
     JsonOption,
     MaxOption,
+    MicrophoneOption,
     ProviderOption,
     SeedOption,
     StrictOption,
