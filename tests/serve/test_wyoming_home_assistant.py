@@ -188,7 +188,7 @@ def test_a_mistake_of_the_server_s_ends_the_request(monkeypatch, broken):
     with closing(bind(LOCAL, anyone=False)) as bound, serving(wyoming=Wyoming(bound)):
         home = HomeAssistant(bound)
         monkeypatch.setattr(Conversation, "steps", fail)
-        monkeypatch.setattr("voxrill.runtime.serve.wyoming.handler.write_down", fail)
+        monkeypatch.setattr("voxrill.runtime.serve.wyoming.handler.transcribe_spans", fail)
         if broken == "speech to text":
             assert run(home.speech_to_text(pcm())) is None
         elif broken == "text to speech":
@@ -253,7 +253,7 @@ def test_conversations_are_limited_and_their_memory_is_given_back(asked):
         for name in ("c1", "c2", "c3", "c3", "c2", "c1", "c1"):
             assert run(home.ask(HEARD, name))[0]
         assert asked == [1, 1, 1, 2, 2, 1, 2]  # c1 was used longest ago when c3 came
-        assert len(server.service.states._held) + len(server.service.states._parked) == 2
+        assert len(server.service.states._held) + len(server.service.states._stored) == 2
 
 
 def test_two_questions_of_one_conversation_at_once_are_both_answered(asked):
@@ -265,7 +265,7 @@ def test_two_questions_of_one_conversation_at_once_are_both_answered(asked):
     with closing(bound), context as server:
         server.service.turns = None
         assert [handled for handled, _ in run(both(HomeAssistant(bound)))] == [True, True]
-        assert len(server.service.states._held) + len(server.service.states._parked) == 1
+        assert len(server.service.states._held) + len(server.service.states._stored) == 1
 
 
 def test_a_full_disk_forgets_conversations_before_it_refuses_one(asked):

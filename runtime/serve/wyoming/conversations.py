@@ -51,6 +51,7 @@ class KeptConversations:
         if key is None:
             self._service.states.drop(conversation.context)
             return
+        self._service.states.use(conversation.context)  # others may have taken its place while the client was leaving
         conversation.forget(self._service.positions, self._service.turns)
         replaced = self._kept.pop(key, None)  # of a question that was asked at the same time
         if replaced is not None:
