@@ -1,4 +1,4 @@
 """What Voxrill knows about the machines it runs on: profiles, execution providers, planning.
 
-The lowest room: it imports none of the others, and never torch, onnx, transformers or optimum.
+The lowest room above the ground floor. It never imports torch, onnx, transformers or optimum.
 """

@@ -1,4 +1,4 @@
-"""From plans to advice: every task and precision on a device, and what would fit where none does."""
+"""From plans to advice: which precision to take for each task on a device, and what would fit where none does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FALLBACK = "its processor has no dot product, and computes 4-bit products in fl
 
 
 def plans(profile: Profile, models: list[ModelShape], threads: int, memory_gb: float | None = None) -> list[Plan]:
-    """Every task with every model, by task; models in the order of their bits, most first."""
+    """A plan for every task with every model. `models` come in the order of their bits, most first."""
     machine = profile.machine(memory_gb)
     found = [plan(task, model, machine, threads) for task in TASKS for model in models]
     return found if profile.runnable else [_refused(entry) for entry in found]
@@ -26,7 +26,7 @@ def _refused(entry: Plan) -> Plan:
 
 @dataclass(frozen=True)
 class Holding:
-    """What fits into the memory of one size that a device is sold with: GB in all, GB left for a model, precisions."""
+    """One memory size that a device is sold with: GB in all, GB left for a model, and the precisions that fit."""
 
     memory_gb: float
     free_gb: float
@@ -34,7 +34,7 @@ class Holding:
 
 
 def holdings(profile: Profile, models: list[ModelShape]) -> list[Holding]:
-    """What each size of a device holds, smallest first; models in the order of their bits."""
+    """What each memory size of a device holds, smallest first. `models` come in the order of their bits."""
     found = []
     for size in profile.memory_sizes_gb or (profile.memory_gb.value,):
         free = profile.machine(size).memory
@@ -65,12 +65,12 @@ def _advice(profile: Profile, models: list[ModelShape], threads: int, task: Task
 
 
 def _suffers(profile: Profile, found: list[Plan]) -> bool:
-    """Whether a precision on offer is one that this processor is slow at."""
+    """Whether this processor is slow at one of the precisions."""
     return profile.instruction_set.value in NO_DOT_PRODUCT and any(e.precision in ("int4", "mixed") for e in found)
 
 
 def _elsewhere(models: list[ModelShape], task: Task) -> str:
-    """The slowest memory, of the devices that come with Voxrill, on which this task runs."""
+    """Of the devices that come with Voxrill, the one with the slowest memory on which this task runs."""
     fitting = []
     for name in shipped_profiles():
         profile = read_profile(name)

@@ -1,6 +1,6 @@
 """How fast memory is read: threads that sum an array far larger than the caches.
 
-In: bytes and threads. Out: a reader, each of whose passes reads everything once.
+In: bytes and threads. Out: a reader that reads everything once in each pass.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 
 class MemoryReader:
-    """An array of `size` bytes, read by so many threads."""
+    """An array of `size` bytes that `threads` threads read."""
 
     def __init__(self, size: int, threads: int) -> None:
         self._parts = np.array_split(np.ones(size // 8, np.int64), threads)

@@ -1,4 +1,4 @@
-"""Which provider each graph is given to, as a user says it and as a profile does.
+"""Which execution provider runs each graph: what the user or a profile says.
 
 In: words such as `openvino`, `depthformer=cpu`, or a profile. Out: a `Choice`.
 """
@@ -13,15 +13,15 @@ from voxrill.devices.profile import read_profile, shipped_profiles
 from voxrill.devices.providers import CPU_PROVIDER, Provider, find_provider
 
 _GRAPH = re.compile(r"([^:=]*)=")
-"""Before the first `=`, unless that belongs to a setting."""
+"""The graph's name before the first `=`. A colon before it means that the `=` belongs to a setting."""
 
 ALL = "all"
-"""In the place of a graph's name: every graph that is not named."""
+"""Stands for every graph that is not named."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Providers by graph; the CPU where nothing was chosen. strict: refuse graphs that one would not take wholly."""
+    """Providers by graph; the CPU where none was chosen. strict: refuse a graph that would run partly on the CPU."""
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
     strict: bool = False
@@ -40,12 +40,12 @@ CPU_ONLY = Choice()
 
 
 def choose(words: Iterable[str], strict: bool = False) -> Choice:
-    """A choice from words, of which later ones count: NAME, GRAPH=NAME, or a profile's short name or file.
+    """A choice from words: NAME, GRAPH=NAME, or a profile's short name or file.
 
-    NAME may have settings, as in `qnn:soc=SM8650` (`find_provider`).
+    A later word overrides an earlier one. NAME may have settings, as in `qnn:soc=SM8650` (see `find_provider`).
 
     Raises:
-        DeviceError: a provider is not known, or a setting of it.
+        DeviceError: a provider, or a setting of one, is not known.
         ProfileError: a profile cannot be read.
     """
     names: dict[str, str] = {}

@@ -1,6 +1,6 @@
-"""How warm this machine is and how fast it is clocked, where the system says so, and when heat slowed it down.
+"""How warm this machine is, how fast its clock runs, and when heat slowed it down.
 
-In: Linux's /sys. Out: degrees Celsius and GHz, None where nobody says; and a verdict on a series of them.
+In: Linux's /sys. Out: degrees Celsius and GHz, None where the system does not say; and a verdict on a series of them.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from statistics import fmean, median
 SYS = Path("/sys")
 
 BASELINE = 5
-"""Samples at the beginning whose median the later ones are held against; the first, which warms up, is not of them."""
+"""Samples at the beginning whose median is the baseline for later ones. The very first is left out: it warms up."""
 SLOWER, CLOCKED_DOWN = 0.90, 0.95
-"""Of the baseline's rate and clock: below both at once is throttled. A lower rate alone may be another program's doing,
-a lower clock alone a governor that finds little to do; work that waits for memory loses less than the clock does."""
+"""Shares of the baseline's rate and clock. A sample below both at once is throttled. A lower rate alone may come from
+another program, and a lower clock alone from a governor that finds little to do. Work that waits for memory loses less
+than the clock does, hence two shares."""
 IN_A_ROW = 3
-"""Samples that must be throttled one after the other: one alone is chance."""
+"""Samples that must be throttled one after the other; a single one may be chance."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """A moment of sustained work.
 
-    at: seconds from the beginning; rate: work done a second; celsius: the hottest sensor; ghz: the mean of all cores.
+    at: seconds from the beginning; rate: work done per second; celsius: the hottest sensor; ghz: the mean of all cores.
     """
 
     at: float
@@ -36,10 +37,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a machine under sustained work.
+    """How a machine did under sustained work.
 
-    kept: the last quarter's rate, as a share of the baseline's, both medians; since: seconds after which it was
-    throttled, None if it was not seen to be; known: whether a clock is exposed, without which it cannot be seen.
+    kept: median rate of the last quarter, as a share of the baseline; since: seconds until it was throttled, None if it
+    never was; known: whether the system shows its clock. Without a clock throttling cannot be seen.
     """
 
     kept: float
@@ -55,13 +56,13 @@ def temperature(sys: Path = SYS) -> float | None:
 
 
 def clock(sys: Path = SYS) -> float | None:
-    """GHz, the mean of all cores, as they run now. Not /proc/cpuinfo's, which on virtual machines never changes."""
+    """GHz now, the mean of all cores. /proc/cpuinfo is not used: its clock never changes on virtual machines."""
     found = [value / 1e6 for value in _numbers(sys.glob("devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"))]
     return fmean(found) if found else None
 
 
 def judge(samples: Sequence[Sample]) -> Verdict:
-    """Whether a machine was throttled: see the constants of this module for the rule."""
+    """Whether a machine was throttled; the constants of this module are the rule."""
     begin = samples[1 : 1 + BASELINE] or samples
     rate, ghz = median(sample.rate for sample in begin), _median_clock(begin)
     last = samples[-max(1, len(samples) // 4) :]
@@ -85,7 +86,7 @@ def _median_clock(samples: Sequence[Sample]) -> float | None:
 
 
 def _numbers(files: Iterable[Path]) -> list[float]:
-    """The numbers in those of the files that can be read: a sensor may be there and refuse."""
+    """The numbers in the files that can be read: some sensors have a file and refuse to be read."""
     found = []
     for file in files:
         try:

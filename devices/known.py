@@ -1,7 +1,8 @@
 """The sizes of LFM2.5-Audio-1.5B, for a plan before there is a bundle.
 
-Bytes of each graph at each precision as `voxrill export` wrote them in the true shapes, and the most memory a whole
-spoken turn took (`benchmarks/results-lfm2.5.json`); that of float32 was not measured and is its files and 0.9 GB.
+Bytes of each graph at each precision, as `voxrill export` wrote them in the true shapes, and the most memory that a
+whole spoken turn took (`benchmarks/results-lfm2.5.json`). Float32 was not measured: its memory is that of its files and
+0.9 GB.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ KV_BYTES = 6 * 2 * 8 * 64 * 4
 def model(
     precision: str, graphs: dict[str, tuple[int, str]], kv_bytes: float, memory: float, context: int = CONTEXT
 ) -> ModelShape:
-    """A model from its graphs' bytes and precisions, and a conversation of so many positions in so much memory."""
+    """A model from the bytes and precision of each graph; `memory` is that of a conversation of `context` positions."""
     parts = {name: part(name, *entry) for name, entry in graphs.items()}
     return ModelShape(
         precision,
@@ -58,6 +59,6 @@ def model(
 
 
 def known_model(precision: str, context: int = CONTEXT) -> ModelShape:
-    """The 1.5 B model at one of the precisions of `SIZES`; positions beyond those of the turn add keys and values."""
+    """The 1.5 B model at one of the precisions of `SIZES`. Positions beyond those of the turn add keys and values."""
     memory = MEMORY[precision] + KV_BYTES * max(0, context - CONTEXT)
     return model(precision, SIZES[precision], KV_BYTES, memory, context)

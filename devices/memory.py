@@ -1,6 +1,6 @@
-"""Memory of this machine: what a model may still take, and what this process has taken. Linux only; else unknown.
+"""Memory of this machine: what a model may still take, and what this process has taken. Linux only.
 
-In: /proc and the control groups. Out: bytes, or None where nobody says.
+In: /proc and the control groups. Out: bytes, or None where the system does not say.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ _CGROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Of version 2 and 1: the limit, what is used of it, and the part of that (of memory.stat) that can be dropped."""
+"""Of version 2 and of version 1: the limit, how much of it is used, and the field of memory.stat that says how much of
+the used memory the kernel can drop."""
 
 
 def gigabytes(count: float) -> str:
-    """Bytes for a reader."""
+    """A number of bytes as a reader wants it."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
-    """Bytes that can be had without swapping: free or droppable, and within the limit of every control group."""
+    """Bytes that can be had without swapping, within the limit of every control group."""
     free = _field(proc / "meminfo", "MemAvailable")
     if free is None:
         return None
@@ -41,7 +42,7 @@ def free_swap(proc: Path = PROC) -> int | None:
 
 
 def private_memory(proc: Path = PROC) -> int | None:
-    """Bytes this process alone holds: not mapped from files, so that the system cannot drop them."""
+    """Bytes that this process alone holds. They are not mapped from files, so the system cannot drop them."""
     return _kilobytes(proc / "self" / "status", "RssAnon")
 
 
@@ -71,7 +72,7 @@ def _number(path: Path) -> int | None:
 
 
 def _field(path: Path, name: str) -> int | None:
-    """The number after `name` in a file of such lines."""
+    """The number after `name` in a file of lines such as `MemTotal: 8000 kB`."""
     for line in lines_of(path):
         words = line.replace(":", " ").split()
         if words and words[0] == name:

@@ -1,6 +1,6 @@
-"""Will it run? What a model takes on a machine for each task, and the verdict: real time, buffered, or no.
+"""Will it run? How long a model takes on a machine for each task, and the verdict: real time, buffered, or no.
 
-In: a model and a machine, as plain numbers. Out: plans. The times come from `stages.py`, where they are derived.
+In: a model and a machine, as plain numbers. Out: plans. The times come from `stages.py`, which derives them.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ Task = Literal["transcribe", "speak", "talk"]
 TASKS: tuple[Task, ...] = ("transcribe", "speak", "talk")
 
 SAID = 60
-"""Positions of a prompt that is to be said aloud, with its system prompt."""
+"""Positions of a text to say aloud, with its system prompt."""
 SPOKEN_TOKENS = 4.0
-"""Tokens of text to a second of speech."""
+"""Tokens of text in a second of speech."""
 ANSWER = 10.0
 MARGIN = 1.1
-"""Real time is promised only with so much to spare: sound that stutters is worse than a warning."""
+"""Real time is promised only with this much to spare: sound that stutters is worse than a warning."""
 SMALL = 100e6
 SMALL_MARGIN = 12.0
-"""Below so many weights in the decoder small operators outweigh its products, and a prediction is a lower bound: the
-built-in model, of 2e6, took 1.2 to 11 times as long (`benchmarks.run --quick`, one sample a stage, 1 and 2 threads)."""
+"""In a decoder with fewer weights than this, small operators take longer than products, and a prediction is a lower
+bound: the built-in model, of 2e6 weights, took 1.2 to 11 times as long (`benchmarks.run --quick`, one sample for each
+stage, 1 and 2 threads)."""
 SLOWEST = 3.0
-"""Above this many seconds of work for a second of sound waiting makes no sense."""
+"""Seconds of work for a second of sound; where a machine needs more, waiting makes no sense."""
 
 Verdict = Literal["real time", "buffered", "not on this device"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One task at one precision: predicted seconds, and whether that will do.
+    """One task at one precision: predicted seconds, and whether they are short enough.
 
     step: of the decoder, with text head; real_time_factor: seconds of work for a second of sound; first: seconds to the
     first sound, or for transcribe to the first word, after a question of 4 s; delay: seconds to wait before playing, so
@@ -68,7 +69,7 @@ def plan(task: Task, model: ModelShape, machine: Machine, threads: int) -> Plan:
 
 
 def margin(model: ModelShape) -> float:
-    """How many times longer than predicted a model may take."""
+    """How many times longer than predicted a model may take, to be safe."""
     return SMALL_MARGIN if model.decoder.count < SMALL else MARGIN
 
 
@@ -84,9 +85,9 @@ def judge(factor: float, needed: float, memory: float, spare: float = MARGIN) ->
 
 
 def best(plans: list[Plan]) -> Plan | None:
-    """The one to take, of plans in the order of their bits, most first.
+    """The plan to take, out of `plans` in the order of their bits, most first.
 
-    That of most bits which is in real time; else the fastest that is buffered; None where none will do.
+    It is the first that runs in real time; else the fastest that is buffered; None where none will do.
     """
     for entry in plans:
         if entry.verdict == "real time":

@@ -73,7 +73,7 @@ class Plugin:
 
 
 def _openvino(_module: ModuleType, threads: int) -> dict[str, str]:
-    """Float32 stays float32: by itself it computes in bfloat16 on processors that have it."""
+    """Keep float32: without this it computes in bfloat16 on processors that have it."""
     wanted = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})
     return {"load_config": json.dumps({"CPU": wanted})}
 
@@ -83,7 +83,7 @@ def _qnn(module: ModuleType, _threads: int) -> dict[str, str]:
 
 
 def _soc(name: str) -> dict[str, str]:
-    """The chip to compile for; on the chip itself it need not be said."""
+    """The chip to compile for. On the chip itself this can be left out."""
     soc = find_soc(name)
     return {"soc_model": str(soc.model), "htp_arch": str(soc.arch)}
 

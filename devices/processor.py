@@ -1,6 +1,7 @@
-"""Which processor this is, as far as the layout of repacked weights depends on it.
+"""Which processor this is, and how many of its cores this process may use.
 
-In: /proc/cpuinfo, or what Python knows. Out: one line of text, equal on machines whose files may be exchanged.
+In: /proc/cpuinfo, or what Python knows. Out: one line of text. Machines with the same line can exchange repacked
+weights.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 _NAMES = ("model name", "CPU implementer", "CPU part")
 _MARKS = (*_NAMES, "CPU architecture", "CPU variant", "flags", "Features")
-"""x86 has a model name and flags, ARM the others; a processor with cores of two kinds has several of each."""
+"""x86 has a model name and flags; ARM has the others. A processor with two kinds of cores has several of each."""
 
 
 def processor(cpuinfo: Path = CPUINFO) -> str:
@@ -27,7 +28,7 @@ def processor(cpuinfo: Path = CPUINFO) -> str:
 
 
 def described(cpuinfo: Path = CPUINFO) -> list[tuple[str, str]]:
-    """Names and values of the lines of /proc/cpuinfo, core after core; empty where there is no such file."""
+    """Names and values of the lines of /proc/cpuinfo, one core after the other; empty without such a file."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Profiles: what a device is, each figure with how it is known. A profile is a TOML file that a user can copy and edit.
+"""Profiles: the figures of a device, and how each is known. A profile is a TOML file that a user can copy and edit.
 
 In: a short name, or a file. Out: a `Profile`.
 
@@ -7,7 +7,7 @@ In: a short name, or a file. Out: a `Profile`.
     ...
 
 Evidence is `measured` on the device itself, `emulated` or `simulated` elsewhere, `cited` from a named source, or
-`assumed`: then it is our judgement, and so is whatever is computed from it.
+`assumed`: then it is our judgement, and so is everything that is computed from it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PROFILES = Path(__file__).parent / "profiles"
 Evidence = Literal["measured", "emulated", "simulated", "cited", "assumed"]
 InstructionSet = Literal["amx_int8", "avx512_vnni", "avx_vnni", "avx2", "neon_i8mm", "neon_dotprod", "neon", "scalar"]
 HERE = "this machine"
-"""The name of a profile that describes the machine it is read on: what it says can be held against that."""
+"""The name of a profile that describes the machine it is read on. Its figures can be compared with the machine's."""
 NO_DOT_PRODUCT: tuple[InstructionSet, ...] = ("neon", "scalar")
-"""Where onnxruntime has no 4-bit kernel for 8-bit activations and computes in float32 instead."""
+"""On these onnxruntime has no 4-bit kernel for 8-bit activations. It computes in float32 instead."""
 
 T = TypeVar("T")
 
@@ -44,12 +44,23 @@ class ProfileValue(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_field
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A device.
 
-    memory_gb: of the smallest model sold; memory_sizes_gb: of all of them; reserved_gb: what the system keeps for
-    itself; theoretical_gbps: of the memory's data sheet; bandwidth_gbps and core_bandwidth_gbps: what all `cores`, and
-    one, can read, in 1e9 bytes a second; cores: those worth computing on; clock_ghz: theirs, sustained;
-    int8_macs_per_cycle and float_macs_per_cycle: products added up in a cycle of one core, the compute rate; runnable:
-    false where Voxrill's Python runtime cannot run and only a bundle is made for it; provider: that of a graph by its
-    name, or of `all`, as --provider takes them.
+    Attributes:
+        name: what people call it.
+        memory_gb: memory of the smallest model that is sold.
+        memory_sizes_gb: memory of all models that are sold.
+        reserved_gb: what the system keeps for itself.
+        theoretical_gbps: 1e9 bytes a second, from the memory's data sheet.
+        bandwidth_gbps: 1e9 bytes a second that all `cores` can read together.
+        core_bandwidth_gbps: 1e9 bytes a second that one core can read.
+        cores: how many are worth computing on.
+        clock_ghz: their sustained clock.
+        instruction_set: the best that it has for products of 8-bit integers.
+        int8_macs_per_cycle: products of 8-bit integers that one core adds up in a cycle.
+        float_macs_per_cycle: the same for float32.
+        npu: its name and rate.
+        providers: execution providers that exist for it.
+        runnable: false where Voxrill's Python runtime cannot run. Then only a bundle is made for it.
+        provider: provider by graph, or for `all`, in the words that --provider takes.
     """
 
     name: str
@@ -83,7 +94,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return min((figure.evidence for figure in used), key=order.index)
 
     def machine(self, memory_gb: float | None = None) -> Machine:
-        """What the planner wants to know, of the model sold with so much memory."""
+        """What the planner needs to know, for the model with `memory_gb` of memory (without it: the smallest)."""
         kind = self.instruction_set.value
         return Machine(
             memory=1e9 * ((memory_gb or self.memory_gb.value) - self.reserved_gb.value),
@@ -123,13 +134,13 @@ def read_profile(name: str) -> Profile:
 
 
 def _valid_keys(error: str) -> str:
-    """The keys that may stand where the error is: in a figure, or in the profile."""
+    """The keys that are valid where the error is: in a figure, or in the profile."""
     kind = ProfileValue if "`$." in error else Profile
     return f"Valid keys here: {', '.join(kind.__struct_fields__)}"
 
 
 def _check(profile: Profile, path: Path) -> None:
-    """Refuse figures that nothing can be computed with, and evidence without a source."""
+    """Refuse figures that make no sense, and evidence without a source."""
     for name, figure in profile.figures.items():
         if isinstance(figure.value, int | float) and not (figure.value > 0 or name == "reserved_gb"):
             raise ProfileError(f"{path}: {name} is {figure.value}", "Give a number above 0")
@@ -151,7 +162,7 @@ def _check(profile: Profile, path: Path) -> None:
 
 
 def _check_memory(profile: Profile, path: Path) -> None:
-    """Refuse more memory than there is, where the profile says that it is of this machine."""
+    """Refuse a profile of this machine that has more memory than this machine."""
     here, largest = total_memory(), 1e9 * max(profile.memory_gb.value, *profile.memory_sizes_gb, 0.0)
     if profile.name == HERE and here is not None and largest > here:
         raise ProfileError(

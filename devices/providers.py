@@ -1,7 +1,7 @@
 """Execution providers: which there are, whether they are here, and how a graph is given to one.
 
-In: a provider's short name. Out: session options, and after loading, which nodes of the graph it took. onnxruntime
-gives every node that a provider does not take to the CPU, and says nothing; here that is asked for and told.
+In: a provider's short name. Out: session options and, after loading, which nodes of the graph the provider took.
+onnxruntime silently gives every other node to the CPU. This module finds that out, so that users can be told.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ CPU = "CPUExecutionProvider"
 CPU_NAME = "cpu"
 
 _ERRORS_ONLY, FATAL_ONLY = 3, 4
-"""onnxruntime's levels of logging."""
+"""Two of onnxruntime's log levels."""
 
 _EXTERNAL_FROM = 1024
-"""Bytes from which a weight goes to the tuned graph's data file: only there it has a repacked form and is mapped."""
+"""A weight of at least this many bytes goes to the tuned graph's data file. Only there it is repacked and mapped."""
 
 
 @dataclass(frozen=True)
 class Provider:
     """A provider.
 
-    name: what a user calls it; full_name: what onnxruntime calls it; evidence: what of it was executed; remedy: how to
-    get it; options: what onnxruntime is told by the user's wish.
+    name: its name for users; full_name: its name in onnxruntime; evidence: what of it was executed; remedy: how to get
+    it; options: options for onnxruntime that the user has set.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Provider:
 
     @property
     def here(self) -> bool:
-        """Whether it is installed; whether it finds a device is another question."""
+        """Whether it is installed. It may still find no device."""
         if self.plugin is None:
             return self.full_name in ort.get_available_providers()
         return importlib.util.find_spec(self.plugin.module) is not None
 
     @property
     def plugin(self) -> Plugin | None:
-        """The package it comes in; None where it is, or could only be, a part of this onnxruntime."""
+        """The package that it comes in; None for a provider that is a part of onnxruntime, or could only be one."""
         plugin = PLUGINS.get(self.name)
         if plugin is not None and plugin.may_be_built_in and self.full_name in ort.get_available_providers():
             return None
@@ -67,7 +67,7 @@ _CLASSIC = (
     Provider("xnnpack", "XnnpackExecutionProvider", "untested", "build onnxruntime with --use_xnnpack"),
     Provider("cuda", "CUDAExecutionProvider", "untested", "pip install onnxruntime-gpu"),
 )
-"""Those that are part of onnxruntime, where it was built with them."""
+"""Providers that are a part of onnxruntime, if it was built with them."""
 
 PROVIDERS = {provider.name: provider for provider in _CLASSIC} | {
     name: Provider(name, plugin.provider, plugin.evidence, plugin.pip) for name, plugin in PLUGINS.items()
@@ -78,7 +78,7 @@ CPU_PROVIDER = PROVIDERS[CPU_NAME]
 
 
 def find_provider(word: str) -> Provider:
-    """A provider by its short or full name, in any case, and its settings: NAME, or NAME:KEY=VALUE,KEY=VALUE.
+    """A provider from NAME or NAME:KEY=VALUE,KEY=VALUE. NAME is short or full, in capitals or not.
 
     Raises:
         DeviceError: there is no such provider, setting or value; the valid ones are listed.
@@ -109,17 +109,17 @@ def _options(provider: Provider, settings: Iterable[str]) -> dict[str, str]:
 def open_session(
     path: Path, options: ort.SessionOptions, provider: Provider, threads: int = 0, strict: bool = False
 ) -> ort.InferenceSession:
-    """Load a graph for a provider; strict refuses, as onnxruntime's own error, what it would not take wholly.
+    """Load a graph for a provider. With `strict`, onnxruntime refuses a graph that would run partly on the CPU.
 
     Raises:
         ProviderError: the provider is not installed, or finds nothing to run on.
-        Exception: whatever onnxruntime raises if the graph does not load.
+        Exception: onnxruntime's own error, if the graph does not load.
     """
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for `assignment`
     if provider.name == CPU_NAME:
         return ort.InferenceSession(str(path), sess_options=options, providers=[CPU])
     if strict:
-        options.log_severity_level = FATAL_ONLY  # the refusal is told by whoever catches it
+        options.log_severity_level = FATAL_ONLY  # the caller reports the refusal
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     plugin = provider.plugin
     if plugin is not None:
@@ -128,16 +128,17 @@ def open_session(
             return ort.InferenceSession(str(path), sess_options=options, enable_fallback=False)
     if not provider.here:
         raise ProviderError(f"this onnxruntime has no {provider.full_name}", f"To get it: {provider.remedy}")
-    # What it does not take goes to the CPU, unsaid; where it fails, all of it would, but for the last word.
+    # onnxruntime gives the nodes that the provider does not take to the CPU. Without enable_fallback=False it would
+    # give the CPU the whole graph where the provider fails, and print that to stdout.
     providers = [provider.full_name]
     return ort.InferenceSession(str(path), sess_options=options, providers=providers, enable_fallback=False)
 
 
 def assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:
-    """Nodes by operator, by provider (full name), of a session that was opened as above.
+    """How many nodes of each operator each provider (full name) took, in a session of `open_session`.
 
-    The CPU's and a plugin's are complete. Of a provider that is a part of onnxruntime most are missing (of WebGPU's in
-    a decoder 6 of 275, onnxruntime 1.27).
+    The lists of the CPU and of plugins are complete. Those of a provider that is a part of onnxruntime lack most nodes:
+    for WebGPU, 6 of 275 nodes of a decoder were listed (onnxruntime 1.27).
 
     Raises:
         ProviderError: this onnxruntime does not say.
@@ -152,18 +153,18 @@ def assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:
 
 
 def session_options(threads: int = 0, repack: bool = False, tuned: bool = False) -> ort.SessionOptions:
-    """Options every session of a model is opened with.
+    """Options that every session of a model is opened with.
 
-    Spinning threads are stopped after each run, so that idle sessions do not steal cores.
+    Threads stop spinning after each run, so that idle sessions do not steal cores.
 
     Args:
         threads: threads of the session's pool; 0 for one per physical core, or fewer where a container has less.
-        repack: let onnxruntime copy the weights into its own layout. It pays for graphs that see many positions in
-            every call (1.25 times faster encoder), and quantised products are slow without it. Without it weights
-            stay memory-mapped, which for the 1.5 B backbone in float32 means 0.1 s instead of 5 s to load and 4.0 GB
-            less memory, with the same decode step and a prefill 1.2 times slower.
-        tuned: the graph is one that `tuning_options` wrote: it holds the repacked weights, which are then mapped, and
-            is optimised already, so that nothing may be rewritten.
+        repack: let onnxruntime copy the weights into its own layout. This pays for graphs that see many positions in
+            every call (the encoder is 1.25 times faster), and quantised products are slow without it. Without it,
+            weights stay memory-mapped: the 1.5 B backbone in float32 loads in 0.1 s instead of 5 s and takes 4.0 GB
+            less memory; the decode step takes as long, and prefill 1.2 times as long.
+        tuned: the graph was written with `tuning_options`. It holds the repacked weights, which are then mapped, and it
+            is optimised already, so nothing may be rewritten.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or thread_limit()
@@ -177,10 +178,10 @@ def session_options(threads: int = 0, repack: bool = False, tuned: bool = False)
 
 
 def tuning_options(target: Path) -> ort.SessionOptions:
-    """Options of a session that, by being made, writes its graph as this processor wants it to the file `target`.
+    """Options of a session that writes its graph to `target`, optimised for this processor, when it is made.
 
-    The optimised graph goes to `target`, its weights to a data file beside it: each as it was, and repacked. Nodes that
-    share a weight share its repacked form.
+    The weights go to a data file beside it, both as they were and repacked. Nodes that share a weight share its
+    repacked form.
     """
     options = session_options(threads=1, repack=True)
     options.optimized_model_filepath = str(target)
@@ -194,5 +195,5 @@ def tuning_options(target: Path) -> ort.SessionOptions:
 
 
 def data_file(graph: Path) -> Path:
-    """Where the weights of a graph lie that are kept apart."""
+    """The file beside a graph that holds its large weights."""
     return graph.with_name(f"{graph.name}.data")

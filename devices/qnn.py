@@ -1,6 +1,6 @@
-"""Qualcomm's NPU (the HTP) through the package onnxruntime-qnn: what it runs, and sessions on the HTP of a chip.
+"""Qualcomm's NPU (the HTP) through the package onnxruntime-qnn: which operators it runs, and sessions on a chip's HTP.
 
-On x86-64 the same package compiles for a chip and simulates it: the numbers are checked there, the speed is not.
+On x86-64 the same package compiles for a chip and simulates it. That shows the numbers, and not the speed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ QNN = "qnn"
 """The provider's short name."""
 
 _NAMED = 3
-"""Nodes that are named in a refusal."""
+"""How many nodes a refusal names."""
 
 _PLAIN = (
     "Add And Cast Concat Conv Cos Div Elu Exp Expand Gather Gelu Greater GreaterOrEqual LayerNormalization "
@@ -29,11 +29,11 @@ _PLAIN = (
 )
 _QUANTISED = "DequantizeLinear MatMulNBits QuantizeLinear"
 OPERATORS = frozenset([*_PLAIN.split(), *_QUANTISED.split()])
-"""What the npu flavour is made of: each was compiled for v73, v75 and v79, and simulated."""
+"""The operators of the npu flavour. Each was compiled for v73, v75 and v79, and simulated."""
 
 
 def sdk_version() -> str:
-    """The version of Qualcomm's SDK inside the package; a context binary belongs to one.
+    """The version of Qualcomm's SDK in the package. A context binary works with one version only.
 
     Raises:
         DeviceError: the package is not installed, or does not load.
@@ -44,24 +44,24 @@ def sdk_version() -> str:
 
 @dataclass(frozen=True)
 class Htp:
-    """The HTP of one chip: real on the chip itself, simulated on x86-64."""
+    """The HTP of one chip: the real one on the chip itself, a simulated one on x86-64."""
 
     soc: Soc
 
     @property
     def provider(self) -> Provider:
-        """What a graph is given to."""
+        """The execution provider, set to this chip."""
         return find_provider(f"{QNN}:soc={self.soc.name}")
 
     def session(self, graph: Path, context: Path | None = None) -> ort.InferenceSession:
-        """A session that runs the whole graph there, or none.
+        """A session that runs the whole graph on the HTP.
 
         Args:
-            graph: an ONNX graph, or one that stands for a context binary beside it.
-            context: where to write such a graph; its binary is put beside it.
+            graph: an ONNX graph, or a small one that points to a context binary beside it.
+            context: where to write such a small graph; the binary goes beside it.
 
         Raises:
-            DeviceError: the package is missing, or the provider refuses a node; they are named.
+            DeviceError: the package is missing, or the provider refuses nodes; the message names them.
         """
         options = session_options()
         if context is not None:
@@ -72,7 +72,7 @@ class Htp:
             return open_session(graph, options, self.provider, strict=True)
         except ProviderError:
             raise
-        except Exception as error:  # onnxruntime raises a class per status
+        except Exception as error:  # onnxruntime raises a class of its own for each status
             refused = self._refused(graph)
             if not refused:
                 raise ChipError(
@@ -91,7 +91,7 @@ class Htp:
         return f"Try another chip, to see whether the graph is at fault: {', '.join(CHECKED)}"
 
     def _refused(self, graph: Path) -> list[str]:
-        """The nodes that would be left to the CPU, as `name (operator)`; none where that cannot be told."""
+        """The nodes that would run on the CPU, as `name (operator)`; empty where onnxruntime does not tell."""
         options = session_options()
         options.log_severity_level = FATAL_ONLY
         try:
@@ -110,5 +110,5 @@ def chip_of(provider: Provider) -> Soc | None:
 
 
 def context_file(graph: Path) -> Path:
-    """The context binary that is written beside a graph that stands for it."""
+    """The context binary that is written beside the small graph that points to it."""
     return graph.with_name(f"{graph.stem}_qnn.bin")

@@ -1,4 +1,4 @@
-"""Libraries that write to stdout, which is for data, are kept from it."""
+"""Keep libraries from writing to stdout, which is for data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from threading import Lock
 
 _STDOUT = Lock()
-"""Graphs are loaded by several threads, which have one stdout."""
+"""Several threads load graphs, and the process has one stdout."""
 
 
 @contextmanager
 def silent_stdout() -> Iterator[None]:
-    """Nothing is written to stdout meanwhile, not even by libraries in C."""
+    """In this block nothing is written to stdout, not even by libraries in C."""
     with _STDOUT:
         sys.stdout.flush()
         libc, kept = ctypes.CDLL("ucrtbase" if os.name == "nt" else None), os.dup(1)

@@ -1,4 +1,4 @@
-"""Chips of Qualcomm's that have an NPU, the HTP: what its compiler must be told of each."""
+"""Qualcomm's chips with an NPU, the HTP: what the compiler must be told about each."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ SOCS = {
         Soc("SM8850", 87, 81, "Snapdragon 8 Elite Gen 5"),
     )
 }
-"""Numbers from ExecuTorch's QcomChipset; those of the SC chips from llama.cpp's QNN backend."""
+"""The numbers are from ExecuTorch's QcomChipset; those of the SC chips are from llama.cpp's QNN backend."""
 
 INTEGERS_ONLY = 68
-"""HTPs up to this version compute in integers alone: they take the recipe npu-a16w8, and no float between operators."""
+"""HTPs up to this version compute with integers only: they need the recipe npu-a16w8."""
 
 CHECKED = ("SM8550", "SM8650", "SM8750")
-"""One chip each of v73, v75 and v79: what a graph must compile for to count as ready."""
+"""One chip each with v73, v75 and v79. A graph is ready when it compiles for all three."""
 
 
 def find_soc(name: str) -> Soc:
     """A chip by its name, in capitals or not.
 
     Raises:
-        ChipError: it is not known; the known ones are listed.
+        ChipError: it is not known; the message lists the known ones.
     """
     if name.upper() not in SOCS:
         known = ", ".join(f"{soc.name} ({soc.sold_as})" for soc in SOCS.values())

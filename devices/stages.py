@@ -1,7 +1,7 @@
-"""How long every stage takes: predicted from a model's bytes and a machine's rates. Pure: numbers in and out.
+"""How long every stage takes, predicted from a model's bytes and a machine's rates. Numbers go in and come out.
 
 A stage that sees one position (a step, a frame) reads every weight once and multiplies it once. Reading and computing
-overlap, so the slower of the two decides; what no core can share is added:
+overlap, so the slower of the two decides. Work that cores cannot share is added:
 
     first = max(bytes / (bandwidth · SHARE), Σ weights(f) / (rate(f) · speedup)) + overhead
 
@@ -11,18 +11,23 @@ the weights in the cache, so they cost computing only, at the rate of a product 
 
     n positions = first + (n - 1) · Σ weights(f) / (matrix_rate(f) · speedup)
 
-The encoder adds what it computes in float32: convolutions, in proportion to positions, and attention, to their square.
-The depthformer reads its layers once for each of the 8 codes. Cores share work badly by a little,
-speedup(t) = t / (1 + LOSS · (t - 1)). A rate is a share of what the instruction set could do, `*_macs_per_cycle` times
-clock, so that shares found on one machine speak for another; that step is an assumption, and no ARM core has been
-measured for it. Where there is no dot product (ARMv8.0) a 4-bit product is computed in float32.
+The encoder also computes in float32: convolutions, in proportion to the positions, and attention, in proportion to
+their square. The depthformer reads its layers once for each of the 8 codes. Cores lose a little when they share work:
+speedup(t) = t / (1 + LOSS · (t - 1)). A rate is a share of what the instruction set could do (`*_macs_per_cycle` times
+clock). Shares that were found on one machine are used for all others. That is an assumption: no ARM core was measured.
+Without a dot product (ARMv8.0) a 4-bit product is computed in float32.
 
-Where the constants come from (two cores of a Xeon with AVX-512 VNNI at 2.6 GHz, `benchmarks/results-lfm2.5.json`):
-`products` (kernels alone) gave GEMV and LOSS; the float32 steps with one thread SHARE; the prefill of 100 with one
-thread, int8 and int4, MATRIX; the int8 encoder with one thread, 4 and 30 s, ENCODER_FLOAT and ENCODER_OVERHEAD. Those
-six samples are therefore no test of the model; `benchmarks/prediction.py` marks them, and judges by the others: two
-threads, other sizes, other precisions. All are of one machine, and the formulas were chosen with them in view, so even
-those say how well the model describes that machine, not how well it foretells another.
+Where the constants come from (measured on two cores of a Xeon with AVX-512 VNNI at 2.6 GHz,
+`benchmarks/results-lfm2.5.json`):
+
+- GEMV and LOSS: `products`, the kernels alone.
+- SHARE: the float32 steps with one thread.
+- MATRIX: prefill of 100 positions with one thread, in int8 and int4.
+- ENCODER_FLOAT and ENCODER_OVERHEAD: the int8 encoder with one thread, 4 and 30 s.
+
+These six samples are no test of the model, because it was fitted to them. `benchmarks/prediction.py` marks them and
+judges by the others: two threads, other sizes, other precisions. All samples are of one machine, and the formulas were
+chosen with them in view. So they show how well the model describes that machine, and not how well it predicts another.
 """
 
 from __future__ import annotations
@@ -33,46 +38,48 @@ from dataclasses import dataclass
 from voxrill.runtime.graph_names import DECODER, DEPTHFORMER
 
 GEMV = {4: 0.061, 8: 0.0436}
-"""Of the int8 peak: one position's product, 20.3e9 and 14.5e9 weights a second of 333e9. The 8-bit
-product took 80 % of the bandwidth there with one thread and with two, so its own limit may lie higher."""
+"""Share of the int8 peak that a product of one position reaches: 20.3e9 and 14.5e9 weights a second of 333e9. The 8-bit
+product used 80 % of the bandwidth with one thread and with two, so its own limit may be higher."""
 GEMV_WIDENED = 0.3
-"""The same for 8 bits where there is no dot product, of a peak that is much lower. Assumed."""
+"""The same for 8 bits without a dot product, where the peak is much lower. Assumed."""
 MATRIX = {4: 0.315, 8: 1.36}
-"""Of the int8 peak: products of many positions. Above 1 for 8 bits: that Xeon has matrix units (AMX)."""
+"""Share of the int8 peak that products of many positions reach. 8 bits are above 1: that Xeon has matrix units
+(AMX)."""
 MATRIX_WITHOUT_UNITS = 0.7
-"""The same for 8 bits where there are no matrix units. Assumed."""
+"""The same for 8 bits without matrix units. Assumed."""
 MATRIX_FLOAT = 0.75
-"""Of the float peak. Assumed; torch's float32 prefill of the same shapes reaches about as much."""
+"""Share of the float peak. Assumed; torch's float32 prefill of the same shapes reaches about as much."""
 FALLBACK = 10.0
-"""How many times slower a 4-bit product is than an 8-bit one without dot product; assumed, after trials
-under emulation, which shows the code path taken and not its speed on the chip."""
+"""How many times slower a 4-bit product is than an 8-bit one without a dot product. Assumed, after trials under
+emulation, which shows which code runs and not how fast it runs on the chip."""
 SHARE = 0.87
-"""Of the probe's bandwidth: what a step in float32, limited by nothing else, reaches; llama.cpp reaches 0.84 to 0.91 of
-a Pi 5's, by public figures (`docs/devices.md`, which also has where these disagree with the rates of `GEMV`)."""
+"""Share of the probe's bandwidth that a float32 step reaches, which nothing else limits. By public figures llama.cpp
+reaches 0.84 to 0.91 of a Pi 5's (`docs/devices.md`, which also shows where such figures disagree with `GEMV`)."""
 LOSS = 0.09
-"""Of a core's work, for each further core: two ran the kernels 1.81 to 1.87 times as fast as one. More is assumed."""
+"""Share of its work that each further core loses: two cores ran the kernels 1.81 to 1.87 times as fast as one. For more
+than two it is assumed."""
 HEADS_PER_KEY = 4
 STEP_OVERHEAD = 0.0005
-"""Seconds of Python and small operators a call, at REFERENCE_GHZ."""
+"""Seconds that Python and small operators take in each call, at REFERENCE_GHZ."""
 REFERENCE_GHZ = 2.6
 ENCODER_OTHER = 0.052
-"""Float products a weight and position, of the encoder's convolutions: 6e6 a position in the 1.5 B model."""
+"""Float products of the encoder's convolutions for each weight and position: 6e6 a position in the 1.5 B model."""
 ENCODER_ATTENTION = 2.27e-4
-"""Float products a weight and pair of positions: 17 layers, three products 512 wide."""
+"""Float products of attention for each weight and pair of positions: 17 layers, three products 512 wide."""
 ENCODER_FLOAT = 0.325
-"""Of the float peak, for the encoder's convolutions and attention with all the small operators around them."""
+"""Share of the float peak that the encoder's convolutions and attention reach, with the small operators around them."""
 ENCODER_OVERHEAD = 0.010
 ENCODER_WEIGHTS = 114.8e6
-"""Weights of the encoder that the two encoder figures belong to; other sizes are scaled by the square root, a guess."""
+"""Weights of the encoder that the two figures above belong to. Other sizes are scaled by the square root, a guess."""
 
 FRAMES = 12.5
-"""Frames of sound a second, and positions the encoder makes of a second: both last 80 ms."""
+"""Frames of sound in a second, and positions that the encoder makes of a second: both last 80 ms."""
 CODEC_POSITIONS = 6
 TEXT_FIRST = 6
-"""Words' tokens before the first of 12 frames, where text and sound take turns."""
+"""Text tokens before the first of 12 frames, where text and sound take turns."""
 QUESTION = 4.0
 PROMPT = 21
-"""Positions of the chat's own words around a question, with the published tokenizer."""
+"""Positions of the chat template around a question, with the published tokenizer."""
 CONTEXT = 200
 
 
@@ -91,15 +98,15 @@ class Machine:
     matrix_units: bool = False
 
     def speedup(self, threads: int) -> float:
-        """How many times faster so many threads compute than one."""
+        """How many times faster `threads` threads compute than one."""
         return threads / (1 + LOSS * (threads - 1))
 
     def read(self, threads: int) -> float:
-        """Bytes a second that so many threads read, as the probe measures it."""
+        """Bytes a second that `threads` threads read, as the probe measures it."""
         return min(self.bandwidth, threads * self.core_bandwidth)
 
     def rate(self, bits: int, many: bool) -> float:
-        """Weights a second of one core: for one position, or (many) weights times positions."""
+        """Weights a second that one core multiplies by one position; with `many`, weights times positions a second."""
         peak, floats = 1e9 * self.clock_ghz * self.int8_macs, 1e9 * self.clock_ghz * self.float_macs
         if bits == 32 or (bits == 4 and many and not self.dot_product):
             return MATRIX_FLOAT * floats
@@ -111,16 +118,16 @@ class Machine:
 
 
 BYTES = {4: 0.5357, 8: 1.0, 32: 4.0}
-"""Of a weight; in 4 bits with a scale for each 128."""
+"""Bytes of a weight by its bits; 4 bits have a scale for every 128 weights."""
 MIXED = {DECODER: 0.628, DEPTHFORMER: 0.733}
 """Bytes of a weight on average where a recipe mixes 4 and 8 bits, from the shapes of the 1.5 B model."""
 LAYERS, ONCE = 0.575, 0.288
-"""Of the depthformer's weights: those read again for each code, and those read once; the rest are tables."""
+"""Shares of the depthformer's weights that are read again for each code, and once; the rest are tables."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Weights that one call multiplies, by bits."""
+    """How many weights of each format (4, 8 or 32 bits) one call multiplies."""
 
     weights: dict[int, float]
 
@@ -136,7 +143,7 @@ class Part:
 
 
 def part(graph: str, size: float, precision: str) -> Part:
-    """A graph's weights, from its bytes and the manifest's word for its precision."""
+    """A graph's weights, from its bytes and the name of its precision in the manifest."""
     bits = {"float32": 32, "int8": 8, "int4": 4}.get(precision)
     if bits:
         return Part({bits: size / BYTES[bits]})
@@ -146,7 +153,7 @@ def part(graph: str, size: float, precision: str) -> Part:
 
 
 def frame_part(size: float, precision: str, codes: int = 8) -> Part:
-    """What the depthformer multiplies for one frame: its layers once a code, inputs and heads once."""
+    """What the depthformer multiplies for one frame: its layers once for each code, inputs and heads once."""
     if precision in ("float32", "int8"):
         bits = 32 if precision == "float32" else 8
         return Part({bits: size / BYTES[bits] * (codes * LAYERS + ONCE)})
@@ -156,9 +163,9 @@ def frame_part(size: float, precision: str, codes: int = 8) -> Part:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A model at one precision: its graphs' parts, bytes of keys and values a position, and memory of a conversation.
+    """A model at one precision: the parts of its graphs, bytes of keys and values for each position, and memory.
 
-    context: positions of that conversation, which its steps look back on.
+    memory: bytes of a conversation of `context` positions; each step reads the keys and values of all of them.
     """
 
     precision: str
@@ -174,7 +181,7 @@ class ModelShape:
 
 
 class StageSeconds:
-    """Predicted seconds of each stage of a model on a machine with so many threads."""
+    """Predicted seconds of each stage of a model on a machine with `threads` threads."""
 
     def __init__(self, model: ModelShape, machine: Machine, threads: int) -> None:
         self.model, self.machine, self.threads = model, machine, threads
@@ -195,7 +202,7 @@ class StageSeconds:
         return self.first(weights) + (count - 1) * self._products(weights, many=True)
 
     def step(self, context: int | None = None, head: bool = False) -> float:
-        """One step after so many positions; without them, those of the model's conversation."""
+        """One step after `context` positions; without it, after those of the model's conversation."""
         context = self.model.context if context is None else context
         attention = context * self.model.kv_bytes * HEADS_PER_KEY / self.machine.read(self.threads)
         logits = self.first(self.model.head) if head else 0.0
@@ -207,7 +214,7 @@ class StageSeconds:
         return self.positions(decoder, positions) + self.first(self.model.head) + self._overhead
 
     def encoder(self, seconds: float) -> float:
-        """Log-mel and encoder of so many seconds."""
+        """Log-mel and encoder of `seconds` of sound."""
         count, weights = FRAMES * seconds, self.model.encoder
         floats = weights.count * (ENCODER_OTHER * count + ENCODER_ATTENTION * count**2)
         machine = self.machine
@@ -225,7 +232,7 @@ class StageSeconds:
         return self.positions(self.model.codec, CODEC_POSITIONS) + self._overhead
 
     def sound(self) -> float:
-        """All that one frame of sound takes."""
+        """One frame of sound: step, depthformer and codec."""
         return self.step() + self.frame() + self.codec()
 
     def first_audio(self, prompt: int = PROMPT, question: float = QUESTION) -> float:

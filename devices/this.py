@@ -28,10 +28,10 @@ _MARKS: tuple[tuple[str, InstructionSet], ...] = (
     ("asimddp", "neon_dotprod"),
     ("asimd", "neon"),
 )
-"""Features as the kernel names them, best first, and what they make possible."""
+"""Features as the kernel names them, best first, and the instruction set that each stands for."""
 
 _ALSO_NAMED = ("fma", "f16c", "avx512f", "avx512_bf16", "amx_bf16", "asimdhp", "bf16", "sve", "sve2")
-"""Features that no format of weights depends on, but whose presence is worth knowing."""
+"""Features that are worth knowing, although no format of weights depends on them."""
 
 _MACS: dict[InstructionSet, tuple[int, int]] = {
     "amx_int8": (128, 32),
@@ -43,7 +43,8 @@ _MACS: dict[InstructionSet, tuple[int, int]] = {
     "neon": (8, 4),
     "scalar": (1, 1),
 }
-"""Products a cycle of one core, of int8 and float32; of AMX only what its vector units do, as the planner counts."""
+"""Products of int8 and of float32 that one core adds up in a cycle. For AMX only the vector units count here, as in the
+planner."""
 
 _PROBE_BYTES = 256 << 20
 _PROBE_SECONDS = 1.0
@@ -51,7 +52,7 @@ _UNKNOWN_CLOCK = 2.0
 
 
 def this_machine() -> Profile:
-    """Measure.
+    """Measure this machine; it takes about two seconds.
 
     Raises:
         ProfileError: this system does not say how much memory is available.
@@ -64,7 +65,8 @@ def this_machine() -> Profile:
         )
     kind, clock, probe = instruction_set(), clock_ghz(), "a probe that sums an array larger than the caches"
     one = read_bandwidth(1)
-    every = max(one, read_bandwidth(cores()))  # all can read what one can, whatever else runs meanwhile
+    # Another program may slow the second measurement down, and all cores are never slower than one.
+    every = max(one, read_bandwidth(cores()))
     return Profile(
         name=HERE,
         memory_gb=ProfileValue(memory / 1e9, "measured", "available now, by the kernel and the control groups"),
@@ -81,19 +83,19 @@ def this_machine() -> Profile:
 
 
 def instruction_set(cpuinfo: Path = CPUINFO) -> InstructionSet:
-    """The best instructions for products of 8-bit integers that the kernel names."""
+    """The best instruction set for products of 8-bit integers, of those that the kernel names."""
     words = set(_words(cpuinfo))
     return next((kind for mark, kind in _MARKS if mark in words), "scalar")
 
 
 def features(cpuinfo: Path = CPUINFO) -> list[str]:
-    """Those features of the processor, as the kernel names them, that products of weights may use."""
+    """The processor's features that products of weights may use, as the kernel names them."""
     words = set(_words(cpuinfo))
     return [name for name in (*(mark for mark, _ in _MARKS), *_ALSO_NAMED) if name in words]
 
 
 def clock_ghz(cpuinfo: Path = CPUINFO, highest: Path = CLOCK) -> ProfileValue[float]:
-    """The highest clock the kernel knows, else the present one, else a guess."""
+    """The highest clock that the kernel knows, else the present one, else a guess."""
     try:
         return ProfileValue(int(highest.read_text(encoding="ascii")) / 1e6, "measured", str(highest))
     except (OSError, ValueError):
@@ -104,7 +106,7 @@ def clock_ghz(cpuinfo: Path = CPUINFO, highest: Path = CLOCK) -> ProfileValue[fl
 
 
 def read_bandwidth(threads: int) -> float:
-    """The best of a second's passes over an array in memory, in 1e9 bytes a second."""
+    """1e9 bytes a second: the best pass over an array in memory, of those that fit into a second."""
     times: list[float] = []
     with closing(MemoryReader(_PROBE_BYTES, threads)) as reader:
         end = time.perf_counter() + _PROBE_SECONDS
@@ -120,5 +122,5 @@ def _words(cpuinfo: Path) -> list[str]:
 
 
 def _first(cpuinfo: Path, *names: str) -> str:
-    """What the first line of these names says; empty where there is none."""
+    """The value of the first line with one of these names; empty where there is none."""
     return next((value for name, value in described(cpuinfo) if name in names), "")

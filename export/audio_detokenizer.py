@@ -1,9 +1,8 @@
 """The `audio_detokenizer` graph: LFM2.5-Audio's codes to STFT features, a streaming step.
 
-Codes are embedded and averaged, repeated six times, run through a small LFM2 stack with a causal window, and mapped
-to log-magnitude and phase. The inverse STFT's overlap-add stays on the host, in numpy; in the npu flavour it is a
-product with constant bases in the graph.
-Source: the reference's LFM2AudioDetokenizer.
+Codes are embedded and averaged, repeated six times, run through a small LFM2 stack with a causal window, and mapped to
+log-magnitude and phase. The inverse STFT with its overlap-add runs outside the graph, in numpy. In the npu flavour it
+is a product with constant bases inside the graph. Source: the reference's LFM2AudioDetokenizer.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class AudioDetokenizerModule(nn.Module):
 
     Args:
         config: its sizes.
-        fixed: the npu flavour: sound instead of STFT features, and positions that do not grow.
+        fixed: build the npu flavour: it gives sound instead of STFT features, and its positions do not grow.
     """
 
     def __init__(self, config: DetokenizerConfig, fixed: bool = False) -> None:
@@ -126,6 +125,6 @@ class AudioDetokenizerModule(nn.Module):
         return (sound, *present, overlap)
 
     def _keep_turned(self, length: int, keep: Keep) -> Keep:
-        """Keys as the next call sees them, whose first new position is `length` further on."""
+        """Turn keys back by `length` positions, so that the next call can count its positions from 0."""
         further = turned_back(self.config.lfm.rotary(torch.tensor([float(length)])))
         return lambda whole: rotate_halves(keep(whole), *further)

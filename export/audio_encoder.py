@@ -1,8 +1,8 @@
 """The `audio_encoder` graph: log-mel to embeddings of the backbone's width (FastConformer, then the adapter).
 
 Source: the reference's ConformerEncoder (NVIDIA NeMo's FastConformer: depthwise-striding subsampling, relative
-positions after Transformer-XL, full context) and its MLP adapter. `mel_lengths` masks padded frames, so that a
-clip padded to a fixed length gives the same embeddings as alone.
+positions after Transformer-XL, full context) and its MLP adapter. `mel_lengths` masks padded frames, so that a clip
+padded to a fixed length gives the same embeddings as alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUPPORTED = {
     "conv_context_size": None,
     "att_context_size": [-1, -1],
 }
-"""Encoder options of the published family; another value is refused by name instead of exported wrongly."""
+"""Encoder options of the published family. Other values are refused by name, and not exported wrongly."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class EncoderConfig:
         """Read `config.json`'s encoder.
 
         Raises:
-            CheckpointError: a field is missing, or an option is not the published family's.
+            CheckpointError: a field is missing, or an option has another value than in the published family.
         """
         for key, wanted in SUPPORTED.items():
             found = checkpoint.config.get("encoder", {}).get(key, wanted)
@@ -80,9 +80,9 @@ class EncoderConfig:
 
 
 def _heard(frames: int, lengths: torch.Tensor, stride: int = 1) -> torch.Tensor:
-    """(B, frames) whether a frame begins before the end of a clip: frames begin `stride` apart, and `lengths` is (B,).
+    """(B, frames): whether each frame begins before the end of its clip, `lengths` (B,). Frames begin `stride` apart.
 
-    So nothing is divided: frame k of ceil(length / stride) is there if k * stride < length.
+    The comparison k * stride < length needs no division, which an NPU computes in float16.
     """
     return torch.arange(0, frames * stride, stride) < lengths[:, None]
 
@@ -143,7 +143,7 @@ class _RelativeAttention(nn.Module):
         self.pos_bias_v = nn.Parameter(torch.zeros(self.heads, dim // self.heads))
 
     def forward(self, x: torch.Tensor, positions: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Attention of x (B, T, dim) with positions (2T - 1, dim) and bias (B, T); (B, T, dim)."""
+        """Attention of x (B, T, dim) with positions (2T - 1, dim) and bias (B, T). Returns (B, T, dim)."""
         batch, length, dim = x.shape
 
         def split(y: torch.Tensor) -> torch.Tensor:
@@ -152,6 +152,8 @@ class _RelativeAttention(nn.Module):
         query, key, value = split(self.linear_q(x)), split(self.linear_k(x)), split(self.linear_v(x))
         content = (query + self.pos_bias_u[:, None]) @ key.transpose(-1, -2)
         relative = (query + self.pos_bias_v[:, None]) @ split(self.linear_pos(positions)).transpose(-1, -2)
+        # Row i has the scores of distances T - 1 to 1 - T; column j of the result needs distance i - j. One column of
+        # padding makes each row end one element later, so a reshape shifts row i by i: no index is gathered.
         relative = F.pad(relative, (1, 0)).reshape(batch, self.heads, 2 * length, length)[:, :, 1:]
         relative = relative.reshape(batch, self.heads, length, 2 * length - 1)[..., :length]
         scores = (content + relative) * (dim // self.heads) ** -0.5 + bias[:, None, None]
@@ -170,7 +172,7 @@ class _Convolution(nn.Module):
         self.pointwise_conv2 = ConvProduct(dim, dim)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Convolution of x (B, T, dim), frames outside mask (B, T) silenced; (B, T, dim)."""
+        """Convolution of x (B, T, dim); frames outside mask (B, T) are zeroed first. Returns (B, T, dim)."""
         y = F.glu(self.pointwise_conv1(x), -1) * mask[..., None]
         y = F.silu(self.batch_norm(self.depthwise_conv(y.transpose(1, 2))))
         z: torch.Tensor = self.pointwise_conv2(y.transpose(1, 2))

@@ -1,7 +1,7 @@
-"""A whole bundle from a checkpoint: graphs, tables, tokenizer, report, manifest; all of it or nothing.
+"""A whole bundle from a checkpoint: graphs, tables, tokenizer, report and manifest, or nothing at all.
 
-In: a `Checkpoint` and a target folder. Out: the bundle. It is built beside the target under another name and takes
-its place only when every graph has passed its gate, so an older bundle survives a full disk or Ctrl-C.
+In: a `Checkpoint` and a target folder. Out: the bundle. It is built beside the target under another name. It takes the
+target's place only when every graph has passed its check, so an older bundle survives a full disk or Ctrl-C.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "optimum", "transformers"
 class ExportOptions:
     """What to export.
 
-    static: shapes of the npu flavour, None for cpu; graphs: only these are exported, the others are kept from the
-    bundle that is there; force: a bundle that is there is replaced.
+    static: shapes of the npu flavour, None for cpu; graphs: only these are exported, and the others are kept from the
+    older bundle; force: replace an older bundle.
     """
 
     static: StaticShapes | None = None
@@ -60,7 +60,7 @@ class ExportOptions:
 
     @property
     def replaces(self) -> bool:
-        """Whether a bundle that is there is replaced: also where some of its graphs are kept."""
+        """Whether an older bundle is replaced, be it with some of its graphs."""
         return self.force or bool(self.graphs)
 
 
@@ -73,8 +73,7 @@ def export_bundle(
         CheckpointError: the checkpoint is incomplete or not of a known family.
         ExportError: a graph did not match its module; `target` is as it was.
         BundleError: the disk is full, or Ctrl-C; `target` is as it was.
-        UsageError: `target` is something else than a bundle, or is one and is not to be replaced; or `graphs` names an
-            unknown graph.
+        UsageError: `target` is not a bundle, or is one and `force` is missing; or `graphs` names an unknown graph.
     """
     options = options or ExportOptions()
     check_replaceable(target, options.replaces)
@@ -92,7 +91,7 @@ def export_bundle(
 
 @dataclass
 class _Export:
-    """One export under way; `run` writes everything into `directory`."""
+    """One running export; `run` writes everything into `directory`."""
 
     checkpoint: Checkpoint
     family: Family
@@ -123,7 +122,7 @@ class _Export:
         self.progress("done", total, total)
 
     def _wanted(self) -> list[str]:
-        """The graphs to export; prefill graphs take their weights from the decoder's file, so they go with it."""
+        """The graphs to export. Prefill graphs share the decoder's weights, so they are exported with it."""
         chosen = self.options.graphs or list(self.plans)
         return [name for name in self.plans if name in chosen or (DECODER in chosen and is_prefill(name))]
 
@@ -131,7 +130,7 @@ class _Export:
         return self.directory / f"{graph}.onnx"
 
     def _source(self) -> WeightsSource:
-        """Name, revision, hash and licence of the weights; the codec's weights count among them."""
+        """Name, revision, hash and licence of the weights, the codec's included."""
         checkpoint = self.checkpoint
         codec = checkpoint.detokenizer if checkpoint.has_detokenizer else checkpoint.mimi
         weights = Tensors(*checkpoint.weights.files, *codec.files)
@@ -185,7 +184,7 @@ class _Export:
         )
 
     def _text_table(self) -> Table:
-        """The text embeddings are the head's own weight, found in its data file."""
+        """The text embeddings are the head's weight; they are read from its data file."""
         proto = onnx.load(str(self.directory / f"{TEXT_HEAD}.onnx"), load_external_data=False)
         shape = (self.model.backbone.vocab_size, self.model.backbone.hidden_size)
         for tensor in proto.graph.initializer:
@@ -236,7 +235,7 @@ def _fresh_copy(source: Path, target: Path) -> None:
 
 
 def _kept_bundle(target: Path, options: ExportOptions, plans: dict[str, GraphPlan]) -> Bundle | None:
-    """The bundle whose other graphs are kept when only some are exported."""
+    """The older bundle, if only some graphs are exported and the others are kept."""
     unknown = set(options.graphs) - set(plans)
     if unknown:
         raise UsageError(f"there is no graph {', '.join(sorted(unknown))}", f"Give one of: {', '.join(plans)}")
@@ -252,7 +251,7 @@ def _kept_bundle(target: Path, options: ExportOptions, plans: dict[str, GraphPla
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
-    """It is copied last; what is wrong with it is said first."""
+    """Refuse a bad tokenizer before the long work, although it is copied last."""
     path = checkpoint.directory / TOKENIZER_FILE
     if not path.is_file():
         raise CheckpointError(f"{path} is missing", "Download the whole checkpoint")
@@ -260,7 +259,7 @@ def _check_tokenizer(checkpoint: Checkpoint) -> None:
 
 
 def _check_space(checkpoint: Checkpoint, target: Path) -> None:
-    """Refuse at once what cannot fit: every weight becomes four bytes."""
+    """Refuse at once what cannot fit on the disk: every weight becomes four bytes."""
     codec = checkpoint.detokenizer if checkpoint.has_detokenizer else checkpoint.mimi
     tensors = (checkpoint.weights, codec)
     values = sum(torch.Size(source.shape(name)).numel() for source in tensors for name in source)

@@ -1,8 +1,8 @@
 """A checkpoint in the published LFM2-Audio layout: its config, its tensors, its codec's files.
 
-In: a local folder (see `hub.py` for a hub id). Out: a `Checkpoint` that hands tensors to modules one graph at a time,
-so that exporting the 1.5 B model never holds more than one graph's weights. Everything is read from the files:
-sizes from `config.json` where it says them, else from tensor shapes.
+In: a local folder (see `hub.py` for a hub id). Out: a `Checkpoint` that fills the module of one graph at a time, so
+that an export of the 1.5 B model never holds the weights of more than one graph. Sizes come from `config.json` where it
+has them, else from tensor shapes.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ class Tensors:
         """Fill `module` (built on the meta device) in float32, and set it to inference.
 
         Args:
-            module: its parameter names are the file's own unless `names` maps them.
-            names: parameter name to the file's name, where they differ.
-            given: parameters that are computed and not in the file.
+            module: what to fill. Its parameters have the file's names, unless `names` maps them.
+            names: parameter name to the file's name, where the two differ.
+            given: parameters that are computed, and not in the file.
 
         Raises:
-            CheckpointError: a tensor is missing or misshapen (the message names it and both shapes).
+            CheckpointError: a tensor is missing or has a wrong shape; the message names it and both shapes.
         """
         state = dict(given or {})
         for key, wanted in module.state_dict().items():
@@ -146,7 +146,7 @@ class Checkpoint:
     def weights(self) -> Tensors:
         """Encoder, adapter, backbone, depthformer and embedding tables.
 
-        The whole file counts where there are both: an index beside it was left there by an older download.
+        Where there is a whole file and an index, the whole file is used: the index is left from an older download.
         """
         index = self.directory / INDEX_FILE
         if index.is_file() and not (self.directory / WEIGHTS_FILE).is_file():
@@ -202,7 +202,11 @@ class Checkpoint:
         return ""
 
     def value(self, *path: str) -> Any:
-        """A value of `config.json`, e.g. `value("encoder", "d_model")`; absent is an error that names it."""
+        """A value of `config.json`, e.g. `value("encoder", "d_model")`.
+
+        Raises:
+            CheckpointError: there is none; the message names it.
+        """
         found: Any = self.config
         for key in path:
             if not isinstance(found, dict) or key not in found:
@@ -215,7 +219,7 @@ class Checkpoint:
 
 @contextmanager
 def sensible_config(file: str = CONFIG_FILE) -> Iterator[None]:
-    """Whatever trips over a value in the `with` block, it was `file` that held it.
+    """Blame `file` for every value that fails in the `with` block.
 
     Raises:
         CheckpointError: a value has the wrong type, or makes no sense.

@@ -1,9 +1,10 @@
 """Streaming convolutions as matrix products, so that the ordinary recipes quantise them: Mimi's SEANet decoder.
 
-Signals are (1, T, channels), so that a stride is a reshape; the state is as in the contract, (1, channels, steps).
-onnxruntime has no 8-bit transposed convolution, its 8-bit convolution is slower than its float one, and its float ones
-are slow on the few samples of a streaming step. As products Mimi at the true size has an INT8 graph of 48.7 MB instead
-of 92.8, and a frame takes 5.5 ms of processor time instead of 8.3 (one thread; float32 without repacking: 20.3, 21.4).
+Signals are (1, T, channels), so that a stride is a reshape. The state is as in the contract, (1, channels, steps).
+onnxruntime has no 8-bit transposed convolution; its 8-bit convolution is slower than its float one; and its float ones
+are slow on the few samples of a streaming step. With products, Mimi at the true size has an INT8 graph of 48.7 MB
+instead of 92.8, and a frame takes 5.5 ms of processor time instead of 8.3 (one thread; in float32 without repacking
+20.3 instead of 21.4).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ Streamed = tuple[torch.Tensor, torch.Tensor]
 
 
 class CausalConv(nn.Module):
-    """A causal convolution; its state are the last `kernel - 1` inputs."""
+    """A causal convolution. Its state is the last `kernel - 1` inputs."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int) -> None:
         super().__init__()
         self.product = ConvProduct(width_in, width_out, kernel)
 
     def forward(self, x: torch.Tensor, past: torch.Tensor) -> Streamed:
-        """The inputs that each output sees are laid side by side: x (1, T, in), past (1, in, kernel - 1)."""
+        """From x (1, T, in) and past (1, in, kernel - 1). The inputs that each output sees are laid side by side."""
         whole = torch.cat([past.transpose(1, 2), x], 1)
         earlier = past.shape[-1]
         seen = torch.cat([whole.narrow(1, tap, x.shape[1]) for tap in range(earlier + 1)], -1)
@@ -34,7 +35,7 @@ class CausalConv(nn.Module):
 
 
 class CausalTransposedConv(nn.Module):
-    """A causal transposed convolution of kernel 2 * stride; its state is the tail of the last input, without bias."""
+    """A causal transposed convolution of kernel 2 * stride. Its state is the tail of the last input, without bias."""
 
     def __init__(self, width_in: int, width_out: int, stride: int) -> None:
         super().__init__()
@@ -61,7 +62,7 @@ class CausalUpsampling(nn.Module):
 
 
 def _overlap_add(steps: torch.Tensor, past: torch.Tensor) -> Streamed:
-    """Each input's second half falls on the first half of the next: steps (1, T, 2 * stride, channels)."""
+    """Add the second half of each step to the first half of the next one: steps (1, T, 2 * stride, channels)."""
     first, second = steps.chunk(2, 2)
     tails = torch.cat([past.transpose(1, 2)[:, None], second], 1)
     y = first + tails.narrow(1, 0, steps.shape[1])

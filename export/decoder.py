@@ -1,7 +1,7 @@
 """The `decoder` graph: the backbone's prefill and step in one, with conv state and KV cache passed in and out.
 
-The cut is at embeddings and hidden states because text tokens, heard audio and spoken frames all enter as embeddings,
-and because the text head is needed on text steps only.
+The graph begins at embeddings, because text tokens, heard audio and spoken frames all enter as embeddings. It ends at
+hidden states, because only text steps need the text head.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class DecoderModule(nn.Module):
 
     Args:
         config: the backbone's sizes.
-        fixed: the npu flavour: plain operators, `present.*` holds the S new KV rows only. Otherwise the KV cache is a
-            buffer that onnxruntime's GroupQueryAttention writes into.
+        fixed: build the npu flavour: plain operators, and `present.*` holds the S new KV rows only. Otherwise the KV
+            cache is a buffer that onnxruntime's GroupQueryAttention writes into.
     """
 
     def __init__(self, config: LfmConfig, fixed: bool = False) -> None:
@@ -34,10 +34,11 @@ class DecoderModule(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         """inputs_embeds (1, S, hidden), attention_mask (1, P + S) and state to hidden states and state."""
         length = inputs_embeds.shape[1]
-        known = attention_mask.shape[1] - length
-        heard = attention_mask[0, :known].sum()
+        known = attention_mask.shape[1] - length  # P: positions of the cache, with its padding
+        heard = attention_mask[0, :known].sum()  # of them, those that hold something
         positions = heard + torch.arange(length)
-        valid = attention_mask[0, known:].sum()
+        valid = attention_mask[0, known:].sum()  # new positions that are no padding
+        # The conv state after the last valid position: `whole` begins with the old state, so it lies at `valid` there.
         kept = valid + torch.arange(self.lfm.config.conv_cache)
         hidden, present = self.lfm(
             inputs_embeds,
@@ -49,18 +50,18 @@ class DecoderModule(nn.Module):
         return (hidden, *present)
 
     def _rotary_fixed(self, positions: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of a constant table: an NPU computes in float16, where an angle of 300 is known to a quarter only."""
+        """Rows of a constant table: in an NPU's float16 the next number after an angle of 300 is 300.25."""
         cos, sin = self.lfm.config.rotary(torch.arange(count).float())
         return cos.index_select(0, positions), sin.index_select(0, positions)
 
     def _attend_fixed(self, attention_mask: torch.Tensor, length: int) -> Attend:
-        """Over a padded buffer and the new rows, of which only the latter are given back."""
+        """Attention over a padded buffer and the new rows. Only the new rows are returned."""
         known = attention_mask.shape[1] - length
         seen = (attention_mask[0] > 0) & _causal(length, known)
         return attend_all(score_bias(seen), lambda whole: whole[:, :, known:])
 
     def _attend_in_place(self, attention_mask: torch.Tensor) -> Attend:
-        """Over the first P + S rows of a buffer, whose last S are written here."""
+        """Attention over the first P + S rows of a buffer. The last S of them are written here."""
         if torch.onnx.is_in_onnx_export():
             total = attention_mask.sum(1).to(torch.int32)
             return lambda query, key, value, past: self._grouped(query, key, value, past, total)
@@ -83,14 +84,14 @@ class DecoderModule(nn.Module):
 
 
 def _causal(length: int, known: int) -> torch.Tensor:
-    """(S, P + S): whether a new position may look there."""
+    """(S, P + S): whether each new position sees each position."""
     return torch.arange(known + length)[None, :] <= known + torch.arange(length)[:, None]
 
 
 def _written(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past, total: int
 ) -> tuple[torch.Tensor, Past]:
-    """What GroupQueryAttention computes, in torch: rows P to P + S of the buffer are written, then attended to."""
+    """GroupQueryAttention in torch: write rows P to P + S of the buffer, then attend to all rows up to there."""
     known = total - key.shape[1]
     keys, values = past[0].clone(), past[1].clone()
     keys[:, :, known:total] = key.transpose(1, 2)
@@ -101,9 +102,9 @@ def _written(
 
 
 class TextHeadModule(nn.Module):
-    """The `text_head` graph: logits of one position, the head tied to the token embeddings.
+    """The `text_head` graph: logits of one position. The head's weight is also the table of token embeddings.
 
-    The weight stays (vocab, hidden): rows of the same bytes are the embeddings the runtime gathers from the file.
+    The weight stays (vocab, hidden), because the runtime reads its rows from the file as embeddings.
     """
 
     def __init__(self, vocab: int, hidden: int) -> None:

@@ -1,7 +1,7 @@
 """The `depthformer` graph: one audio frame, codebook after codebook, sampled inside the graph.
 
-The cut is one whole frame, because 8 calls from Python would cost more than the sampling itself. Code i comes from
-`depth_linear(hidden)[i] + embedding of code i-1`; each codebook has its own norm and head; there is no final norm.
+The graph makes one whole frame, because 8 calls from Python would cost more than the sampling itself. Code i comes from
+`depth_linear(hidden)[i] + embedding of code i-1`. Each codebook has its own norm and head; there is no final norm.
 Source: the reference's `_sample_audio_frame`, RawLMBackbone and SharedEmbedding.
 """
 
@@ -17,14 +17,14 @@ from voxrill.export.layers import RMSNorm, SwiGLU, attend, rotary_angles, rotate
 
 EPS = 1e-5
 THETA = 1_000_000.0
-"""Both fixed in the reference (StandardBlock, MHA); config.json does not carry them."""
+"""Both are fixed in the reference (StandardBlock, MHA); config.json does not have them."""
 
 _PREFIX = "depthformer.layers.0."
 
 
 @dataclass(frozen=True)
 class DepthformerConfig:
-    """Sizes of the depthformer; those config.json lacks come from tensor shapes."""
+    """Sizes of the depthformer. Tensor shapes give those that config.json lacks."""
 
     layers: int
     dim: int
@@ -86,7 +86,7 @@ class _DepthAttention(nn.Module):
         cache: list[torch.Tensor],
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Steps (B, S, dim); `cache` holds keys and values of the steps before and is extended."""
+        """Steps (B, S, dim). `cache` holds the keys and values of earlier steps; the new ones are added to it."""
         config = self.config
         kv = config.kv_heads * config.head_dim
         parts = self.qkv_proj(x).split([config.dim, kv, kv], -1)
@@ -127,7 +127,7 @@ class _Stack(nn.Module):
 
 
 class CodebookHead(nn.Module):
-    """One codebook: the embedding of its codes, and the head that tells the next code."""
+    """One codebook: the embedding of its codes, and the head that predicts its code."""
 
     def __init__(self, config: DepthformerConfig) -> None:
         super().__init__()
@@ -176,7 +176,10 @@ class DepthformerModule(nn.Module):
 
 
 def _sample(logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, gumbel: torch.Tensor) -> torch.Tensor:
-    """Gumbel-max draw (1,) from `logits` (1, vocab), kept to those not below the top_k-th."""
+    """Draw a code (1,) from `logits` (1, vocab), of which only the `top_k` largest count.
+
+    The largest sum of scaled logit and Gumbel noise is a draw from the softmax: the graph needs no random numbers.
+    """
     ranked = logits.sort(-1, descending=True).values
     threshold = ranked.index_select(-1, top_k - 1)
     scores = logits / temperature + gumbel

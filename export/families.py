@@ -1,7 +1,7 @@
-"""The published model families: how to tell them apart, and each one's own prompts and sampling defaults.
+"""The published model families: how to tell them apart, and the prompts and sampling defaults of each.
 
-A new family is a new entry here (and a codec's or frame decoder's module where it brings one); nothing else asks
-for a family by name.
+A new family is a new entry here, and a module if it has a codec or frame decoder of its own. No other code asks for a
+family by name.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _CHAT = Task(
     mode="interleaved",
     audio=Sampling(temperature=1.0, top_k=4),
 )
-# No prompt is published for written answers of the audio models: this is the LFM2 text models' own.
+# No prompt is published for written answers of the audio models. This is the prompt of the LFM2 text models.
 _WRITE = Task(system="You are a helpful assistant trained by Liquid AI.", mode="sequential")
 _SPOKEN = Sampling(temperature=0.8, top_k=64)
 
 
 @dataclass(frozen=True)
 class Family:
-    """One family: its name in the manifest and how it is asked; `taught` is what one checkpoint adds to that."""
+    """One family: its name in the manifest and how it is asked. `taught` is what one checkpoint adds."""
 
     name: str
     tasks: Tasks
@@ -79,8 +79,7 @@ def detect_family(checkpoint: Checkpoint) -> Family:
     """The family of a checkpoint, with the licence, decoding defaults and teaching that the checkpoint itself states.
 
     Raises:
-        CheckpointError: it is of no known family, or says something else of its teaching than `Taught` holds; the
-            message says what was found.
+        CheckpointError: it is of no known family, or `Taught` does not fit; the message says what was found.
     """
     family = replace(_family(checkpoint), taught=_taught(checkpoint))
     if checkpoint.licence:
@@ -101,7 +100,7 @@ def _taught(checkpoint: Checkpoint) -> Taught:
 
 
 def _greedy(tasks: Tasks) -> Tasks:
-    """The same tasks without chance: `do_sample: false` of a generation_config.json."""
+    """The same tasks with greedy decoding, as `do_sample: false` in generation_config.json asks for."""
     each = msgspec.structs.asdict(tasks)
     return Tasks(**{name: msgspec.structs.replace(t, text=Sampling(), audio=Sampling()) for name, t in each.items()})
 

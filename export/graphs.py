@@ -1,6 +1,6 @@
-"""Which graphs a checkpoint becomes: for each, the module that is traced and the inputs it is tried with.
+"""Which graphs a checkpoint becomes: for each, the module to trace and the inputs to test it with.
 
-In: a `Checkpoint`. Out: `GraphPlan`s, whose module is built only when its turn comes, so that one graph's weights
+In: a `Checkpoint`. Out: `GraphPlan`s. Each module is built only when its turn comes, so that only one graph's weights
 are in memory at a time.
 """
 
@@ -37,7 +37,7 @@ from voxrill.runtime.errors import CheckpointError
 
 Sizes = dict[str, int]
 EXAMPLE = "example"
-"""Among sizes: the number of the example, for graphs whose shapes are all fixed."""
+"""A key of `Sizes`: the number of the example, for graphs whose shapes are all fixed."""
 
 _FIXED: tuple[Sizes, ...] = ({EXAMPLE: 0}, {EXAMPLE: 1}, {EXAMPLE: 2})
 TEXT_TABLE = "lfm.embed_tokens.weight"
@@ -48,8 +48,9 @@ AUDIO_TABLE = "audio_embedding.embedding.weight"
 class GraphPlan:
     """One graph to export.
 
-    trace: symbolic sizes of the example it is traced with (never 0 or 1, all different); tried: the shape sets that
-    the export must pass; external: weights in a file of their own beside the graph.
+    trace: symbolic sizes of the example that it is traced with (never 0 or 1, and all different, because torch.export
+    takes 0 and 1 for constants and equal sizes for one symbol); tried: the sizes that the check tries; external:
+    weights go to a file of their own beside the graph.
     """
 
     spec: GraphSpec
@@ -70,7 +71,7 @@ def read_model_spec(checkpoint: Checkpoint) -> ModelSpec:
     """All sizes the runtime needs, from the checkpoint's config and tensor shapes.
 
     Raises:
-        CheckpointError: something is missing or unknown; the message names it.
+        CheckpointError: a size is missing or unknown; the message names it.
     """
     lfm = LfmConfig.read(checkpoint.value("lfm"))
     depthformer = DepthformerConfig.read(checkpoint)
@@ -107,14 +108,14 @@ def read_model_spec(checkpoint: Checkpoint) -> ModelSpec:
 
 
 def read_codec_spec(checkpoint: Checkpoint) -> CodecSpec:
-    """The codec this checkpoint brings: the LFM detokenizer where there is one, else Mimi."""
+    """The checkpoint's codec: the LFM detokenizer where there is one, else Mimi."""
     if checkpoint.has_detokenizer:
         return DetokenizerConfig.read(checkpoint).spec()
     return MimiConfig.read(checkpoint.mimi, int(checkpoint.value("codebooks"))).spec()
 
 
 def read_log_mel(checkpoint: Checkpoint) -> LogMelConfig:
-    """The features of `config.json`'s preprocessor; an option we do not compute is refused by name."""
+    """The features of `config.json`'s preprocessor. An option that we do not compute is refused by name."""
     found = checkpoint.value("preprocessor")
     for key, wanted in {
         "normalize": "per_feature",

@@ -1,4 +1,4 @@
-"""A checkpoint from the Hugging Face hub: resumable, pinned to a revision, or from the local cache alone.
+"""A checkpoint from the Hugging Face hub: resumed after a break, pinned to a commit, or from the local cache only.
 
 In: a hub id such as `LiquidAI/LFM2.5-Audio-1.5B`. Out: the folder it was downloaded to and the commit it is.
 """
@@ -21,7 +21,7 @@ def find_checkpoint(where: str, revision: str | None = None, offline: bool = Fal
 
     Args:
         where: a folder, or a hub id.
-        revision: branch, tag or commit of a hub id; the commit it stands for is what the manifest records.
+        revision: branch, tag or commit of a hub id. The manifest records the commit.
         offline: use the hub's local cache only.
 
     Raises:
@@ -40,7 +40,7 @@ def find_checkpoint(where: str, revision: str | None = None, offline: bool = Fal
 
 
 def _refuse_other_format(hub_id: str, directory: Path, offline: bool) -> None:
-    """Say what the repository holds in the place of weights: only what is `WANTED` was downloaded."""
+    """Say what the repository holds instead of weights. It was not downloaded, as it is not in `WANTED`."""
     names = {path.name for path in directory.iterdir()} | (set() if offline else _files_on_hub(hub_id, directory.name))
     refused = other_format(Path(hub_id), names)
     if refused:
@@ -48,7 +48,7 @@ def _refuse_other_format(hub_id: str, directory: Path, offline: bool) -> None:
 
 
 def _files_on_hub(hub_id: str, commit: str) -> set[str]:
-    """The names of a repository's files; none where the hub does not say, for they only make an error clearer."""
+    """The names of a repository's files; empty if the hub does not answer. They only make an error clearer."""
     from huggingface_hub import HfApi
 
     try:
@@ -73,7 +73,7 @@ def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
             f"{hub_id} is not in the local cache and the hub cannot be reached",
             "Connect to the network, or download it elsewhere and give its folder",
         ) from None
-    except RepositoryNotFoundError:  # gated ones too: the hub does not tell strangers which
+    except RepositoryNotFoundError:  # also for a gated one: the hub does not say that it exists
         raise CheckpointError(
             f"{hub_id} is neither a folder here nor a repository of the hub that you may read",
             "Check its name. If it is private or gated, run first: hf auth login",

@@ -1,7 +1,7 @@
 """Layers that several graphs share: RMS norm, SwiGLU, rotary embeddings, and plain attention.
 
-Every module's parameters carry the checkpoint's own key names, so loading is a strict match. Only operators that
-export to plain ONNX are used.
+Parameters have the key names of the checkpoint, so loading is a strict match. Only operators that export to plain ONNX
+are used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 MASKED = -1e4
-"""Added to the score of what may not be seen: float16 can hold it (-inf and -1e9 overflow)."""
+"""Added to the scores of positions that may not be seen. Float16 can hold it; -1e9 and -inf overflow."""
 
 
 class RMSNorm(nn.Module):
@@ -28,9 +28,10 @@ class RMSNorm(nn.Module):
 
 
 def score_bias(seen: torch.Tensor) -> torch.Tensor:
-    """Where `seen` 0, elsewhere MASKED; (...) float32.
+    """0 where `seen` is true, MASKED elsewhere; (...) float32.
 
-    As a product, since a v68 HTP has no selection between floats (its compiler fails with QNN_COMMON_ERROR_MEM_ALLOC).
+    It is computed as a product, because the compiler for a v68 HTP fails on a selection between floats
+    (QNN_COMMON_ERROR_MEM_ALLOC).
     """
     return (1.0 - seen.float()) * MASKED
 
@@ -78,8 +79,8 @@ def rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Grouped-query attention.
 
-    query (B, heads, S, d); key and value (B, kv_heads, T, d); bias (S, T), added to the scores. Returns
-    (B, S, heads * d).
+    query (B, heads, S, d); key and value (B, kv_heads, T, d); bias (S, T), added to the scores. Returns (B, S, heads *
+    d).
     """
     batch, heads, length, dim = query.shape
     kv_heads = key.shape[1]
@@ -105,7 +106,7 @@ def swiglu_width(config_width: int, multiple: int, multiplier: float | None = 1.
 
 
 class ConvProduct(nn.Conv1d):
-    """A convolution over inputs already laid side by side, as one product; the weight's shape stays the published."""
+    """A convolution over inputs that lie side by side, as one product. The weight keeps its published shape."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int = 1) -> None:
         super().__init__(width_in, width_out, kernel)
@@ -116,7 +117,7 @@ class ConvProduct(nn.Conv1d):
 
 
 class TransposedConvProduct(nn.ConvTranspose1d):
-    """What each input of a transposed convolution adds to the outputs; the weight's shape stays the published."""
+    """What each input of a transposed convolution adds to the outputs. The weight keeps its published shape."""
 
     def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         """(..., in) to (..., kernel * out)."""
@@ -153,7 +154,7 @@ class MatMul(nn.Module):
 
 
 def linears_to_matmuls(module: nn.Module) -> nn.Module:
-    """Replace every layer inside `module` that is one product by `MatMul`, one at a time to spare memory."""
+    """Replace every layer in `module` that is one product by `MatMul`, one at a time to save memory."""
     for name, child in module.named_children():
         if isinstance(child, Product):
             setattr(module, name, MatMul(child))

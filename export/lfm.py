@@ -1,8 +1,8 @@
 """The LFM2 layer stack with explicit state: gated short convolutions and grouped-query attention.
 
-The backbone and the LFM2.5 detokenizer are both such stacks. State goes in and comes out as tensors, in layer order:
-a conv layer has one (1, hidden, L_cache), an attention layer two (1, kv_heads, P, head_dim).
-Source: transformers' Lfm2Model, whose chunked convolution is wrong for chunks longer than 1 and is not used.
+The backbone and the LFM2.5 detokenizer are both such stacks. State goes in and comes out as tensors, in layer order: a
+conv layer has one (1, hidden, L_cache), an attention layer two (1, kv_heads, P, head_dim). Source: transformers'
+Lfm2Model, whose chunked convolution is wrong for chunks longer than 1 and is not used.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Keep = Callable[[torch.Tensor], torch.Tensor]
 
 Past = tuple[torch.Tensor, torch.Tensor]
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Past], tuple[torch.Tensor, Past]]
-"""How a stack attends: rotated query (B, S, heads, d), key and value (B, S, kv_heads, d) and past keys and values
-(B, kv_heads, P, d) to what was attended to (B, S, heads * d) and the next keys and values."""
+"""How a stack attends. In: rotated query (B, S, heads, d), key and value (B, S, kv_heads, d), past keys and values (B,
+kv_heads, P, d). Out: the mixed values (B, S, heads * d), and the next keys and values."""
 
 
 def attend_all(bias: torch.Tensor, keep: Keep, keep_keys: Keep | None = None) -> Attend:
@@ -33,8 +33,8 @@ def attend_all(bias: torch.Tensor, keep: Keep, keep_keys: Keep | None = None) ->
 
     Args:
         bias: (S, P + S), added to the scores.
-        keep: makes the next keys or values of (B, kv_heads, P + S, d).
-        keep_keys: makes the next keys, where they differ.
+        keep: turns (B, kv_heads, P + S, d) into the next keys or values.
+        keep_keys: the same for the keys alone, if it differs for them.
     """
 
     def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past) -> tuple[torch.Tensor, Past]:
@@ -138,7 +138,7 @@ class _DepthwiseConv(nn.Module):
     def forward(self, x: torch.Tensor, past: torch.Tensor, keep: Keep) -> tuple[torch.Tensor, torch.Tensor]:
         """Gated short convolution over (1, S, hidden) with `past` (1, hidden, L_cache).
 
-        Written out as a sum of shifted products: onnxruntime's Conv takes 0.13 ms a layer and step for them, and wants
+        It is written as a sum of shifted products: onnxruntime's Conv takes 0.13 ms for each layer and step, and wants
         the channels first.
         """
         length, cache = x.shape[1], past.shape[-1]
@@ -215,7 +215,7 @@ class LfmStack(nn.Module):
         Args:
             x: (1, S, hidden).
             rotary: cosine and sine (S, head_dim / 2) of the rotary angles.
-            attend: how attention layers attend, and what of keys and values they keep.
+            attend: how attention layers attend, and which keys and values they keep.
             past: state tensors in layer order.
             keep_conv: picks the next conv state from (1, hidden, L_cache + S).
 

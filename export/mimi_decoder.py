@@ -1,9 +1,9 @@
 """The `mimi_decoder` graph: LFM2-Audio's codes to 24 kHz sound with Mimi's decoder, a streaming step.
 
-Codebooks, upsampling, a windowed transformer and the SEANet decoder. A Mimi checkpoint carries no config: sizes come
-from tensor shapes, the rest (heads, window, rotary base) is fixed in the reference's loader.
-The codec that counts is the one `liquid-audio` ships (Kyutai's moshi); transformers' MimiModel ignores the window.
-Each convolution keeps its last inputs as state, each transposed convolution its tail before the bias.
+It consists of codebooks, upsampling, a windowed transformer and the SEANet decoder. A Mimi checkpoint has no config:
+sizes come from tensor shapes, and the rest (heads, window, rotary base) is fixed in the reference's loader. The
+reference is the codec that `liquid-audio` ships (Kyutai's moshi); transformers' MimiModel ignores the window. The state
+of a convolution is its last inputs; that of a transposed convolution is its tail before the bias.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HEADS = 8
 WINDOW = 250
 THETA = 10_000.0
 USAGE_FLOOR = 1e-5
-"""Fixed in the reference (moshi's loaders and EuclideanCodebook); a window of 250 steps of 40 ms is 10 s."""
+"""These are fixed in the reference (moshi's loaders and EuclideanCodebook). The window is 250 steps of 40 ms, 10 s."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ Rotary = tuple[torch.Tensor, torch.Tensor]
 
 
 class _State:
-    """Hands out the past state in order and collects the present one."""
+    """Gives the parts of the past state in order, and collects those of the next state."""
 
     def __init__(self, past: tuple[torch.Tensor, ...]) -> None:
         self._past: Iterator[torch.Tensor] = iter(past)
@@ -128,7 +128,7 @@ class _State:
     def cache(
         self, key: torch.Tensor, value: torch.Tensor, further: Rotary | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Past and new keys and values; the last of them, keys turned `further`, are the next state."""
+        """Past and new keys and values. The last ones become the next state, their keys turned by `further`."""
         keys, values = (torch.cat([next(self._past), new], 2) for new in (key, value))
         kept = keep_last(WINDOW - 1, keys, 2)
         self.present += [rotate_pairs(kept, *further) if further else kept, keep_last(WINDOW - 1, values, 2)]
@@ -188,7 +188,7 @@ class MimiDecoderModule(nn.Module):
 
     Args:
         config: its sizes.
-        fixed: the npu flavour: positions do not grow.
+        fixed: build the npu flavour, whose positions do not grow.
     """
 
     def __init__(self, config: MimiConfig, fixed: bool = False) -> None:
@@ -229,7 +229,7 @@ class MimiDecoderModule(nn.Module):
         return (x[..., 0], *tails, *attention.present)
 
     def _angles(self, positions: torch.Tensor) -> tuple[Rotary, Rotary | None]:
-        """Of the new positions, and how much further kept keys are turned for the next call."""
+        """The angles of the new positions, and by how much kept keys are turned for the next call."""
         dim, length = self.config.dim // HEADS, len(positions)
         if not self.fixed:
             return rotary_angles(positions, dim, THETA), None
@@ -243,7 +243,7 @@ def load_mimi(tensors: Tensors, config: MimiConfig, fixed: bool = False) -> Mimi
     Each codebook is `embedding_sum / cluster_usage`, folded with its group's output projection into one table.
 
     Raises:
-        CheckpointError: a tensor is missing or misshapen.
+        CheckpointError: a tensor is missing or has a wrong shape.
     """
     with torch.device("meta"):
         module = MimiDecoderModule(config, fixed)
@@ -264,7 +264,7 @@ def _folded_codebooks(tensors: Tensors, config: MimiConfig) -> torch.Tensor:
 
 
 def _published_names(config: MimiConfig) -> dict[str, str]:
-    """Our parameter names to the published ones."""
+    """The published name of each of our parameters."""
     names = {"upsample.weight": "upsample.convtr.convtr.convtr.weight"}
     for layer in range(config.layers):
         for key in (

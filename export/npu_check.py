@@ -1,8 +1,8 @@
 """Is a bundle ready for an NPU? Its graphs are compiled for several chips, and run in Qualcomm's simulator.
 
 In: a bundle of the npu flavour and chips. Out: for each graph and chip the seconds of compiling, the context's size,
-how far the simulated outputs lie from the CPU's over several steps in which each feeds on its own state, and whether
-the context, written and read again, gives the same bits. Nothing of this says how fast a phone is.
+how far the simulated outputs are from the CPU's over several steps, each of which starts from its own last state, and
+whether the context gives the same bits after it was written and read again. None of this says how fast a phone is.
 """
 
 from __future__ import annotations
@@ -36,29 +36,30 @@ Array = NDArray[Any]
 
 
 class GraphSession(Protocol):
-    """What runs a graph: onnxruntime, or another that is asked as it is."""
+    """What runs a graph: onnxruntime, or another runtime with the same method."""
 
     def run(self, names: list[str], feeds: dict[str, Array]) -> list[Array]:
-        """The outputs that are named."""
+        """The named outputs."""
 
 
 Loop = Callable[[GraphSession], list[Array]]
-"""Runs a graph some steps, each on the state of the one before; what came out, and the state."""
+"""Runs a graph for some steps, each on the state of the last one. Gives the outputs and the state."""
 
 STEPS = 4
-"""Steps of the state loop."""
+"""How many steps are run on their own state."""
 TOLERANCE = 0.03
-"""Largest difference from the CPU that is accepted: root mean square, as a share of the output's own. The HTP computes
-in float16 or 16-bit integers, and what a step gets wrong the next one builds on."""
+"""Largest accepted difference from the CPU: root mean square, as a share of the output's own. The HTP computes in
+float16 or 16-bit integers, and errors of one step carry over to the next."""
 EXPANDED = 2.0
-"""A context this many times larger than its graph holds weights in another form than they were given in."""
+"""A context that is this many times larger than its graph has changed the form of the weights."""
 
 
 @dataclass(frozen=True)
 class Compiled:
     """One graph on one chip.
 
-    seconds: of compiling; context: bytes; difference: see `TOLERANCE`; same_bits: from the context that was read again.
+    seconds: compile time; context: bytes; difference: see `TOLERANCE`; same_bits: whether the context gave the same
+    bits after it was read again.
     """
 
     soc: str
@@ -71,7 +72,7 @@ class Compiled:
 
 @dataclass
 class GraphCheck:
-    """What was found of one graph. size: bytes of its file and weights; the static checks were passed."""
+    """What was found for one graph, which has passed the static checks. size: bytes of its file and weights."""
 
     graph: str
     precision: str
@@ -80,7 +81,7 @@ class GraphCheck:
 
     @property
     def ready(self) -> bool:
-        """Whether every chip agrees, reads back the same bits, and keeps weights as they are."""
+        """Whether every chip agrees with the CPU, reads back the same bits, and keeps the weights' form."""
         return all(
             chip.same_bits and chip.difference <= TOLERANCE and chip.context <= EXPANDED * self.size
             for chip in self.chips
@@ -94,7 +95,7 @@ def check_bundle(
 
     Raises:
         UsageError: the bundle is of the cpu flavour, or `only` names another graph.
-        DeviceError: onnxruntime-qnn is missing, or a graph is refused: the node and the remedy are named.
+        DeviceError: onnxruntime-qnn is missing, or a graph is refused; the message names the node and the remedy.
     """
     chosen = choose_graphs(npu_graphs(bundle), only)
     sdk_version()
@@ -104,7 +105,7 @@ def check_bundle(
 
 
 def choose_graphs(names: Sequence[str], only: Sequence[str]) -> list[str]:
-    """Those of `names` that are in `only`; all of them where that is empty.
+    """The names that are also in `only`; all names if `only` is empty.
 
     Raises:
         UsageError: `only` names another.
@@ -136,12 +137,12 @@ def _checked(bundle: Bundle, socs: Sequence[Soc], chosen: Sequence[str], progres
 
 
 def on_cpu(path: Path, loop: Loop) -> list[Array]:
-    """What a graph gives on the CPU."""
+    """The outputs of a graph on the CPU."""
     return loop(ort.InferenceSession(str(path), session_options(), providers=[CPU]))
 
 
 def on_chip(path: Path, soc: Soc, loop: Loop, expected: list[Array]) -> Compiled:
-    """Compile a graph for a chip, simulate it, and do so again from its context.
+    """Compile a graph for a chip and simulate it; then simulate it again from its context.
 
     Raises:
         DeviceError: the package is missing, or the chip refuses a node.
@@ -170,14 +171,14 @@ def largest_difference(expected: Sequence[Array], found: Sequence[Array]) -> flo
 
 
 def difference(expected: Array, found: Array) -> float:
-    """Root mean square of the difference as a share of what is expected; infinite where something is not a number."""
+    """Root mean square of the difference, as a share of the expected values'; infinite if there is a NaN."""
     if not np.isfinite(found).all():
         return float("inf")
     return float(np.linalg.norm(expected - found) / max(np.linalg.norm(expected), np.finfo(np.float32).tiny))
 
 
 class Stepped:
-    """A session as the runtime's stages see a graph."""
+    """A session with the methods that the runtime's stages expect of a graph."""
 
     def __init__(self, spec: GraphSpec, session: GraphSession) -> None:
         self.spec = spec
@@ -190,7 +191,7 @@ class Stepped:
 
 
 def state_loop(bundle: Bundle, name: str, session: GraphSession) -> list[Array]:
-    """What the runtime takes from a graph, and the state, over some steps that each feed on the state before."""
+    """The outputs that the runtime reads, and the state, over some steps that each start from the last state."""
     graph, chance = Stepped(bundle.manifest.specs()[name], session), np.random.default_rng(0)
     if name == AUDIO_ENCODER:
         return _hear(graph, chance)
@@ -200,14 +201,14 @@ def state_loop(bundle: Bundle, name: str, session: GraphSession) -> list[Array]:
 
 
 def _hear(graph: Stepped, chance: np.random.Generator) -> list[Array]:
-    """A clip that fills four fifths of the encoder; features are normalised: mean 0, deviation 1."""
+    """A clip that fills four fifths of the encoder. Its features have mean 0 and deviation 1, as normalised ones do."""
     mel = chance.standard_normal([int(size) for size in graph.spec.inputs[0].shape]).astype(np.float32)
     outputs = graph.run({"mel_spectrogram": mel, "mel_lengths": np.array([mel.shape[1] * 4 // 5], np.int64)})
     return [outputs["audio_embeddings"][:, : int(outputs["audio_lengths"][0])]]
 
 
 def _think(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
-    """Random words, as many as the context holds; the last call is half filled."""
+    """Random words until the context is full; the last call is half full."""
     static, words = bundle.manifest.static, bundle.manifest.text_embeddings
     assert static is not None, "npu_graphs has seen to it"
     width = int(graph.spec.inputs[0].shape[1])
@@ -217,14 +218,14 @@ def _think(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Arra
 
 
 def think(graph: Any, rows: Array, context: int) -> list[Array]:
-    """Hidden states and the last state of a backbone's graph, given rows (n, hidden), as many a call as it takes."""
+    """Hidden states and the last state of a backbone's graph for rows (n, hidden), one width after the other."""
     state, width = PaddedState(graph.spec, context), int(graph.spec.inputs[0].shape[1])
     hidden = [state.step(graph, rows[start : start + width]) for start in range(0, len(rows), width)]
     return [*hidden, *state.content().values()]
 
 
 def _speak(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
-    """Random codes, as one sound, since a piece of it may be all but silent; the state shows in it."""
+    """Random codes as one long sound: a short piece of it may be nearly silent and would hide errors."""
     manifest = bundle.manifest
     assert manifest.static is not None, "npu_graphs has seen to it"
     codes, frames = manifest.model.codes, manifest.static.frames

@@ -1,4 +1,4 @@
-"""What can be said of a graph for an NPU without compiling it: all shapes are numbers, all operators known to run.
+"""Checks of a graph for an NPU without compiling it: all shapes are numbers, and all operators are known to run.
 
 In: a graph file. Out: nothing, or an error that names the node and the remedy.
 """
@@ -47,17 +47,17 @@ def check_graph(path: Path) -> None:
 
 
 def _inferred(path: Path, proto: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Strict shape inference; onnxruntime's, since onnx's own knows neither 4-bit products nor 16-bit QDQ."""
+    """Strict shape inference, by onnxruntime: onnx's own knows neither 4-bit products nor 16-bit QDQ."""
     try:
         inferred = SymbolicShapeInference.infer_shapes(_without_weights(proto))
-    except Exception as error:  # it raises bare Exceptions, of several lines
+    except Exception as error:  # it raises plain Exceptions, whose messages have several lines
         raise BundleError(f"{path.name}: its shapes contradict each other ({error})", _REMEDY) from None
     values: Iterator[onnx.ValueInfoProto] = iter((*inferred.graph.value_info, *inferred.graph.output))
     return {value.name: value for value in values if value.type.tensor_type.HasField("shape")}
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same with weights of data files as inputs: no shape depends on them, and they would be looked for here."""
+    """The same graph with the weights of data files as inputs: no shape depends on them, and they are not read."""
     copy: onnx.ModelProto = onnx.ModelProto.FromString(proto.SerializeToString())
     apart = [tensor for tensor in copy.graph.initializer if uses_external_data(tensor)]
     for tensor in apart:

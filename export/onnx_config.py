@@ -1,4 +1,4 @@
-"""The contract in optimum's terms, and its parity gate: no graph is written that does not pass.
+"""The contract in optimum's terms, and optimum's comparison, which every graph must pass.
 
 An `OnnxConfig` per graph carries the contract's inputs, outputs and symbolic axes; optimum's `validate_models_outputs`
 compares the traced module and the exported graph over several shape sets.
@@ -26,13 +26,13 @@ from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec
 from voxrill.runtime.errors import ExportError
 
 RELATIVE_TOLERANCE = 1e-4
-"""Largest difference accepted, as a share of the largest value of that output (float32 sums in another order)."""
+"""Largest accepted difference, as a share of the output's largest value: float32 sums differ with their order."""
 
 TORCH_DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
 def resolve(spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:
-    """The tensor's shape with every symbol replaced from `sizes`."""
+    """The tensor's shape, with a number from `sizes` for every symbol."""
     known = dict(sizes)
     if contract.PAST_SEQUENCE in sizes:
         known[contract.TOTAL_SEQUENCE] = sizes[contract.PAST_SEQUENCE] + sizes[contract.SEQUENCE]
@@ -42,7 +42,7 @@ def resolve(spec: TensorSpec, sizes: Sizes) -> tuple[int, ...]:
 def example_inputs(plan: GraphPlan, sizes: Sizes) -> dict[str, torch.Tensor]:
     """Inputs of the given sizes: seeded noise for floats, sensible values for counts, codes and masks.
 
-    Where all shapes are fixed, `sizes[EXAMPLE]` (0, 1 or 2) says how full they are: partly, barely, wholly.
+    Where all shapes are fixed, `sizes[EXAMPLE]` says how full the inputs are: 0 partly, 1 barely, 2 completely.
     """
     example = sizes.get(EXAMPLE, 0)
     generator = torch.Generator().manual_seed(example)
@@ -108,7 +108,7 @@ def _axes(tensor: TensorSpec) -> dict[int, str]:
 
 
 class NamedOutputs(nn.Module):
-    """The traced module with inputs by name and outputs as a dict, as optimum's gate calls it."""
+    """The traced module with inputs by name and outputs as a dict, as optimum's comparison wants it."""
 
     def __init__(self, module: nn.Module, spec: GraphSpec) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def check_parity(plan: GraphPlan, module: nn.Module, path: Path) -> list[dict[st
     """Compare the exported graph with its module over all shape sets; the report of what was measured.
 
     Raises:
-        ExportError: optimum's gate, or a tolerance relative to each output's scale, is not met.
+        ExportError: optimum's comparison fails, or an output differs by more than `RELATIVE_TOLERANCE`.
     """
     named = NamedOutputs(module, plan.spec)
     report = _measure(plan, named, path)
@@ -150,7 +150,7 @@ def check_parity(plan: GraphPlan, module: nn.Module, path: Path) -> list[dict[st
                 "Please report this with the checkpoint's config.json",
             ) from error
         for name, output in measured["outputs"].items():
-            if not output["max_difference"] <= RELATIVE_TOLERANCE * max(output["scale"], 1e-3):  # NaN fails too
+            if not output["max_difference"] <= RELATIVE_TOLERANCE * max(output["scale"], 1e-3):  # also true for NaN
                 raise ExportError(
                     f"output {name} of graph {plan.spec.name} differs from its module by "
                     f"{output['max_difference']:.2g} (largest value {output['scale']:.2g})",

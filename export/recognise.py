@@ -62,7 +62,7 @@ def other_format(place: Path, names: Iterable[str]) -> CheckpointError | None:
 
 
 def not_a_folder(file: Path) -> CheckpointError:
-    """What to raise for a file where a folder is wanted."""
+    """What to raise for a file in the place of a folder."""
     with file.open("rb") as stream:
         name = "model.gguf" if stream.read(4) == b"GGUF" else file.name  # whatever the file is called
     for form in _FORMATS:
@@ -76,7 +76,7 @@ def _matches(name: str, form: _OtherFormat) -> bool:
 
 
 def _base_model(folder: Path) -> str:
-    """The model that a LoRA adapter belongs to, as it says itself."""
+    """The model that a LoRA adapter belongs to, if it says so."""
     try:
         return str(json.loads((folder / ADAPTER_FILE).read_bytes())["base_model_name_or_path"])
     except (OSError, ValueError, LookupError, TypeError):

@@ -1,9 +1,9 @@
 """Is a bundle ready for the NPU of an RK3588? Its encoder and codec are built and simulated by Rockchip's toolkit.
 
 In: a float32 bundle of the npu flavour, and the interpreter of an environment with rknn-toolkit2. Out: for each graph,
-in float16 and in 8 bits, how far the simulated outputs lie from the CPU's over several steps in which each feeds on its
-own state, and which nodes the NPU would not run. A simulator is no silicon: nothing of this says that a board runs it,
-or how fast.
+in float16 and in 8 bits, how far the simulated outputs are from the CPU's over several steps, each of which starts from
+its own last state, and which nodes the NPU would not run. This is a simulator: it does not show that a board runs the
+graph, or how fast.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ PRECISIONS: tuple[Precision, ...] = ("float16", "int8")
 class Built:
     """One graph in one precision.
 
-    seconds: of building, and of starting the toolkit; difference: see `TOLERANCE`; refused and on_cpu: nodes that the
-    toolkit has nothing for, and that the processor would run, as `name (operator)`. In 8 bits ranges are chosen by the
-    very inputs it is tried with.
+    seconds: to start the toolkit and to build; difference: see `TOLERANCE`; refused: nodes that the toolkit cannot run;
+    on_cpu: nodes that the processor would run, both as `name (operator)`. In 8 bits the ranges are chosen with the same
+    inputs that the graph is then tried with.
     """
 
     precision: Precision
@@ -48,13 +48,13 @@ class Built:
 
     @property
     def good(self) -> bool:
-        """Whether every node has something to run on, and the numbers are the CPU's."""
+        """Whether every node can run, and the numbers agree with the CPU's."""
         return not self.refused and self.difference <= TOLERANCE
 
 
 @dataclass
 class RknnCheck:
-    """What was found of one graph."""
+    """What was found for one graph."""
 
     graph: str
     forms: list[Built] = field(default_factory=list)
@@ -79,7 +79,7 @@ class _RecordedFeeds:
 
 
 def rknn_graphs(bundle: Bundle) -> list[str]:
-    """The graphs that are checked: the backbone is too large for a graph in float16, and Rockchip has another way.
+    """The graphs to check, without the backbone: it is too large in float16, and Rockchip has another tool for it.
 
     Raises:
         UsageError: the bundle is of the cpu flavour, or quantised.

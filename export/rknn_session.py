@@ -1,7 +1,8 @@
 """Rockchip's toolkit for the NPU of an RK3588, as a session: it runs in an environment of its own.
 
 In: a graph of the npu flavour in float32, and the interpreter of an environment with rknn-toolkit2. Out: a session on
-the toolkit's simulator, and what it said while it built the graph: nodes it has nothing for, nodes left to the CPU.
+the toolkit's simulator, and what the toolkit reported while it built the graph: nodes that it cannot run, and nodes
+that are left to the CPU.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from voxrill.runtime.errors import BundleError, UsageError
 Array = NDArray[Any]
 
 NEWEST_OPSET = 19
-"""The newest that rknn-toolkit2 2.5.0 reads. Of what our graphs are made of, only Gelu is newer."""
+"""The newest opset that rknn-toolkit2 2.5.0 reads. Of our operators only Gelu is newer."""
 
 _PROGRAM = Path(__file__).with_name("rknn_simulator.py")
 _INSTALL = "Make one with Python 3.11: pip install rknn-toolkit2 (or make .venv-rknn/.installed)"
@@ -33,11 +34,11 @@ _WITHOUT_LOWERING = re.compile(r"No lowering found for: (\S+), node type = (\w+)
 _LAYER = re.compile(r"RKNN: \[[\d:.]+\] \d+ +(\w+) +\w+ +CPU +.* (\w+):(\S+)\s*$", re.MULTILINE)
 _NO_WORK = ("InputOperator", "OutputOperator")
 _ERROR = re.compile(r"^(?:\w+\.)*[A-Z]\w+: (?!Traceback)(.+)$", re.MULTILINE)
-"""The last line of a traceback, of which the toolkit prints several, one inside the other."""
+"""The last line of a traceback. The toolkit prints several tracebacks, one inside the other."""
 
 
 def find_interpreter(python: Path) -> Path:
-    """Where an interpreter is that has the toolkit, from whichever folder it is called.
+    """The path of an interpreter that has the toolkit, valid from every folder.
 
     Raises:
         UsageError: there is none, or it has no toolkit.
@@ -54,10 +55,10 @@ def find_interpreter(python: Path) -> Path:
 
 
 class Simulated:
-    """A graph on the simulator; it is run like onnxruntime's sessions. Made by `simulated`.
+    """A graph on the simulator, run like a session of onnxruntime. `simulated` makes it.
 
-    refused: nodes the toolkit knows but has nothing to run with, as `name (operator)`; on_cpu: the same of those that
-    the processor beside the NPU would run.
+    refused: nodes that the toolkit knows and cannot run; on_cpu: nodes that the processor beside the NPU would run.
+    Both as `name (operator)`.
     """
 
     def __init__(self, name: str, process: subprocess.Popen[str], folder: Path, inputs: Sequence[str]) -> None:
@@ -68,7 +69,7 @@ class Simulated:
         self.on_cpu = [f"{name} ({operator})" for operator, _, name in _LAYER.findall(said) if operator not in _NO_WORK]
 
     def run(self, _names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """Run once; outputs in the graph's order, whichever are named."""
+        """Run once. All outputs are returned, in the graph's order."""
         source, target = (self._folder / f"{name}.npz" for name in ("in", "out"))
         np.savez(source, *(feeds[name] for name in self._inputs))
         assert self._process.stdin is not None
@@ -87,12 +88,12 @@ class Simulated:
 
 @contextmanager
 def simulated(python: Path, graph: Path, calls: Sequence[Mapping[str, Array]] = ()) -> Iterator[Simulated]:
-    """A session on the simulator, as long as the block lasts.
+    """A session on the simulator for the `with` block.
 
     Args:
         python: an interpreter that has the toolkit (`find_interpreter`).
         graph: an ONNX file.
-        calls: inputs to choose 8-bit ranges by; without any it is built in float16.
+        calls: inputs to choose the 8-bit ranges with. Without any, the graph is built in float16.
 
     Raises:
         BundleError: the toolkit does not take the graph.
@@ -107,14 +108,14 @@ def simulated(python: Path, graph: Path, calls: Sequence[Mapping[str, Array]] = 
             _PROGRAM,
             "graph.onnx",
             *dataset,
-        ]  # -I: nothing is imported from beside the program
+        ]  # -I: import nothing from the program's folder
         with (folder / "log").open("w") as log, _started(command, folder, log) as process:
             yield Simulated(graph.name, process, folder, inputs)
 
 
 @contextmanager
 def _started(command: Sequence[Path | str], folder: Path, log: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process, killed at the end: it has nothing to lose. It runs in `folder`, where the toolkit leaves files."""
+    """A process that is killed at the end, which loses nothing. It runs in `folder`, where the toolkit leaves files."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, cwd=folder, text=True) as process:
         try:
@@ -128,7 +129,7 @@ def _said(folder: Path) -> str:
 
 
 def _dataset(calls: Sequence[Mapping[str, Array]], inputs: Sequence[str], folder: Path) -> Path:
-    """A file that lists a .npy file for each input, a line a call."""
+    """A file with one line for each call, which lists a .npy file for each input."""
     lines = []
     for number, feeds in enumerate(calls):
         files = [folder / f"{number}-{index}.npy" for index in range(len(inputs))]
@@ -141,7 +142,7 @@ def _dataset(calls: Sequence[Mapping[str, Array]], inputs: Sequence[str], folder
 
 
 def write_older(source: Path, target: Path) -> list[str]:
-    """Write a graph, in one file, in an opset that the toolkit reads; the names of its inputs."""
+    """Write a graph as one file, in an opset that the toolkit reads. Returns the names of its inputs."""
     proto = onnx.load(str(source))
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
@@ -156,7 +157,7 @@ def write_older(source: Path, target: Path) -> list[str]:
 
 
 def _gelu(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Gelu by what it is defined with: x / 2 * (1 + erf(x / sqrt(2)))."""
+    """Gelu by its definition: x / 2 * (1 + erf(x / sqrt(2)))."""
 
     def constant(value: float) -> str:
         name = f"{node.name}_{len(graph.initializer)}"

@@ -1,11 +1,10 @@
-"""One graph on Rockchip's simulator: a program for the interpreter that has rknn-toolkit2, which cannot be Voxrill's.
+"""One graph on Rockchip's simulator: a program for the interpreter that has rknn-toolkit2. It does not import Voxrill.
 
     PYTHON rknn_simulator.py GRAPH [DATASET]
 
 GRAPH is an ONNX file of opset 19 or older. With DATASET, a text file with a line of .npy files for each call, it is
-built in 8 bits, else in float16. When it is built a line is written to stdout. Then each line of stdin names a .npz
-file of inputs, in the graph's order, and one to write the outputs to, in theirs; each is answered by a line. Whatever
-the toolkit says goes to stderr.
+built in 8 bits, else in float16. Then a line is written to stdout. Each line of stdin names a .npz file of inputs, in
+the graph's order, and a .npz file for the outputs; a line on stdout answers it. The toolkit's messages go to stderr.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ PLATFORM = "rk3588"
 
 
 def build(graph: str, dataset: str | None) -> RKNN:
-    """The graph, ready to be run. verbose: only then the toolkit says which processor a node is given to."""
+    """The graph, ready to run. verbose: the toolkit also says which processor runs each node."""
     toolkit = RKNN(verbose=True)
     toolkit.config(target_platform=PLATFORM)
     for step in (
@@ -39,7 +38,7 @@ def main() -> None:
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)
         toolkit = build(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
-        ctypes.CDLL(None).fflush(None)  # the toolkit's own library keeps what it says
+        ctypes.CDLL(None).fflush(None)  # the toolkit's library writes to the old stdout
         answers.write("built\n")
         for line in sys.stdin:
             source, target = line.split()

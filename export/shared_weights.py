@@ -1,6 +1,6 @@
-"""One data file for graphs of the same weights: what the step multiplies with is what every width of prefill does.
+"""One data file for graphs with the same weights: the step and every width of prefill.
 
-In: graph files in one folder, the first with its weights in a data file. Out: the others, which name that file.
+In: graph files in one folder; the first has its weights in a data file. Out: the others, which use that file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Bytes = NDArray[np.uint8]
 def share_weights(first: Path, others: Iterable[Path]) -> None:
     """Let `others` take their weights from the data file of `first`, and remove their own.
 
-    A graph stays as it is if it has no data file, or more than `EXTERNAL_ABOVE` bytes that `first` has not; fewer are
-    moved into it.
+    A graph stays as it is if it has no data file, or more than `EXTERNAL_ABOVE` bytes of weights that `first` lacks. If
+    it has fewer, they move into the graph's own file.
     """
     if not data_file(first).is_file():
         return
@@ -34,7 +34,7 @@ def share_weights(first: Path, others: Iterable[Path]) -> None:
 
 
 def weights_size(graph: Path) -> int:
-    """Bytes of a graph's file, and of all that it names in data files."""
+    """Bytes of a graph's file and of its weights in data files."""
     proto = onnx.load(str(graph), load_external_data=False)
     return graph.stat().st_size + sum(int(ExternalDataInfo(tensor).length or 0) for tensor in _external(proto))
 
@@ -65,6 +65,6 @@ def _external(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
 
 
 def _bytes(graph: Path, tensor: onnx.TensorProto) -> Bytes:
-    """A weight as it lies in its data file, mapped."""
+    """A weight's bytes in its data file, memory-mapped."""
     where = ExternalDataInfo(tensor)
     return np.memmap(graph.parent / where.location, np.uint8, "r", int(where.offset or 0), (int(where.length or 0),))

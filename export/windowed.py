@@ -1,10 +1,10 @@
-"""What the two codecs' streaming transformers share: positions, window mask and a KV state of fixed size.
+"""Positions, window mask and fixed-size KV state, which the streaming transformers of both codecs use.
 
-A window of W positions needs the last W - 1 keys. They are always all passed; `offset` says how many positions came
-before, so that slots not yet written are masked. That keeps every state shape a number, for any flavour.
+A window of W positions needs the last W - 1 keys. A call always gets all of them. `offset` says how many positions came
+before, so that slots that are not written yet are masked. So every shape of the state is a number, in every flavour.
 
-In the npu flavour positions count from the first new one, and kept keys are turned back by as many as a call brings: an
-NPU computes angles in float16, which fails at the positions of a sound's first seconds already.
+In the npu flavour positions count from the first new one, and each call turns kept keys back by its own length. An NPU
+computes angles in float16, which is too coarse for the positions of the first seconds of a sound.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def window_geometry(offset: torch.Tensor, length: int, window: int) -> tuple[tor
         positions (S,) float32 and bias (S, window - 1 + S).
     """
     query = offset + torch.arange(length)
+    # The W - 1 slots of the state come first; a negative position is a slot that nothing was written to yet.
     key = offset - (window - 1) + torch.arange(window - 1 + length)
     distance = query[:, None] - key[None, :]
     seen = (key >= 0)[None, :] & (distance >= 0) & (distance < window)

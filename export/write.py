@@ -23,7 +23,7 @@ from voxrill.runtime.bundle.contract import EXTERNAL_ABOVE, TensorSpec
 
 OPSET = 20
 _ANY_SIZE = 1 << 30
-"""With fixed shapes all that does not depend on an input is computed here: angles need more than an NPU's float16."""
+"""With fixed shapes, everything that no input changes is computed at export: angles need more than an NPU's float16."""
 
 
 def write_graph(plan: GraphPlan, directory: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""The command that runs on the host: export. The heavy packages are imported when it runs, not before.
+"""The command export, for a host. It imports the heavy packages only when it runs.
 
-In: a checkpoint. Out: a bundle, in fewer bits where a precision is asked for.
+In: a checkpoint. Out: a bundle, quantised if a precision is given.
 """
 
 from __future__ import annotations
@@ -89,6 +89,6 @@ def _static(mel_frames: int, prefill: Sequence[int] | None, context: int) -> Sta
 
 @contextmanager
 def _float32_folder(target: Path) -> Iterator[Path]:
-    """A place for the float32 bundle, beside `target` so that files can be linked; removed whatever happens."""
+    """A hidden folder for the float32 bundle, removed at the end; beside `target` its files can be linked."""
     with write_errors(target, "nothing was written"), hidden_folder(target) as folder:
         yield folder / FLOAT32
