@@ -1,8 +1,8 @@
-"""A folder's sounds to one JSON Lines file: a line a sound, by several models side by side, resumable.
+"""Many sounds to one JSON Lines file, a record for each sound, by several models side by side; it can be resumed.
 
-In: files. Out: a record for each, in the order in which they are finished. A record names its sound's hash and what
-made it, so that a later run leaves out what is done, redoes what changed or failed, and refuses what was made
-otherwise.
+In: files. Out: records, in the order in which they are finished. A record names its sound's hash and what made it. So a
+later run skips sounds that are finished, repeats those that changed or failed, and refuses a file that was made with
+another bundle or other options.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Self
 import msgspec
 
 from voxrill.runtime.apps.subtitles import as_json
-from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.apps.transcript import SegmentEvent, joined_text
 from voxrill.runtime.apps.transcription import transcribe_stream
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, open_sound
@@ -40,12 +40,12 @@ Record = dict[str, Any]
 
 
 def made_with(bundle: Bundle, wished: Mapping[str, Any]) -> Record:
-    """What makes a transcript what it is, beside the sound."""
+    """What a transcript depends on, beside the sound: version, bundle and options."""
     return {"voxrill": VERSION, "bundle": bundle.sha256, "options": dict(wished)}
 
 
 def short_hash(made: Record) -> str:
-    """The same in 16 characters."""
+    """The hash of `made_with`, in 16 characters."""
     return hashlib.sha256(msgspec.json.encode(made, order="deterministic")).hexdigest()[:16]
 
 
@@ -54,8 +54,8 @@ class ResultsFile:
 
     Args:
         out: the file.
-        made: the short hash of what makes its records.
-        what: what it is, for errors.
+        made: see `short_hash`.
+        what: what the file is called in errors.
     """
 
     def __init__(self, out: Path, made: str, what: str = "list of transcripts") -> None:
@@ -63,7 +63,7 @@ class ResultsFile:
         self._done: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        """Take over what an earlier run left: failures and the line that a crash cut short are dropped.
+        """Take over the records of an earlier run. Failures are dropped, and so is a line that a crash cut short.
 
         Raises:
             DataError: it holds something else.
@@ -82,7 +82,7 @@ class ResultsFile:
         self._file.close()
 
     def has(self, path: Path | str, sha256: str) -> bool:
-        """Whether this sound was finished, and has not changed."""
+        """Whether this sound is finished, and has not changed since."""
         return self._done.get(as_unicode(path)) == sha256
 
     def add(self, record: Record) -> None:
@@ -116,7 +116,7 @@ class ResultsFile:
 def record_of(
     model: Engine, path: Path, sha256: str, made: str, wished: Mapping[str, Any], stop: Flag
 ) -> Record | None:
-    """One sound's record; None if it was stopped."""
+    """The record of one sound; None if it was stopped."""
     record: Record = {"file": as_unicode(path), "sha256": sha256, "made_with": made}
     heard = 0
 
@@ -140,7 +140,7 @@ def record_of(
     return {
         **record,
         "seconds": round(heard / SAMPLE_RATE, 3),
-        "text": " ".join(segment.text for segment in segments),
+        "text": joined_text(segments),
         "segments": [as_json(segment) for segment in segments],
         **({"notices": sound.notices} if sound.notices else {}),
     }
@@ -149,9 +149,10 @@ def record_of(
 def transcribe_batch(
     models: Sequence[Engine], files: Iterable[tuple[Path, str]], made: str, wished: Mapping[str, Any]
 ) -> Generator[Record, None, None]:
-    """Records of `files` (each with its hash) as they are finished; as many at a time as there are models.
+    """Transcribe `files` (each with its hash); yield records as they are finished.
 
-    Closed early, it ends what is being done at the next segment.
+    There are as many at a time as there are models. When the generator is closed early, each of them ends at its next
+    segment.
     """
     free: Queue[Engine] = Queue()
     for model in models:
@@ -178,7 +179,7 @@ def transcribe_batch(
 
 
 def hashed(files: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    """Each file with its SHA-256; empty where it cannot be read, which transcribing it will say."""
+    """Each file with its SHA-256. The hash is empty if the file cannot be read: transcribing it will say why."""
     for path in files:
         try:
             yield path, hash_file(path)

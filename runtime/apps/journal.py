@@ -1,7 +1,8 @@
-"""What is finished of a transcript, kept beside its output until that is whole: a kill loses no finished segment.
+"""The journal of a transcript: it keeps finished segments until the output is complete. A kill loses none of them.
 
-In: segments. Out: `NAME.journal`, JSON Lines that are appended and synced one by one: what it is of, then a segment a
-line. A line that a crash cut short is dropped. The journal of another sound, bundle or wish is refused.
+In: segments. Out: `NAME.journal` beside the output, JSON Lines that are appended and synced one by one. The first line
+says what the transcript is of; each other line is a segment. A line that a crash cut short is dropped. The journal of
+another sound, bundle or other options is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from voxrill.runtime.errors import DataError, UsageError
 
 FORMAT = 1
 STARTED = "started"
-"""Of a header: when the transcript was begun, which a later run does not have to have alike."""
+"""In the first line: when the transcript was begun. It is the one thing in which a later run may differ."""
 
 
 def journal_of(out: Path) -> Path:
@@ -35,9 +36,9 @@ class Journal:
 
     Args:
         out: the transcript's file.
-        header: what the transcript is of: everything that must be alike for its segments to be used again.
+        header: what the transcript is of: everything that must be equal for its segments to be used again.
 
-    header: as it was when the transcript was begun; found: segments in it.
+    header: as it was when the transcript was begun. found: how many segments it holds.
     """
 
     def __init__(self, out: Path, header: dict[str, Any]) -> None:
@@ -47,7 +48,7 @@ class Journal:
         self.found = 0
 
     def __enter__(self) -> Self:
-        """Open it, or begin it.
+        """Open the journal, or begin one.
 
         Raises:
             DataError: it is no journal.
@@ -68,7 +69,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        if not self.found:  # there is nothing to go on from
+        if not self.found:  # nothing is left to go on from
             self.path.unlink(missing_ok=True)
 
     def segments(self) -> Iterator[SegmentEvent]:
@@ -79,12 +80,12 @@ class Journal:
                 yield msgspec.json.decode(line, type=SegmentEvent)
 
     def add(self, segment: SegmentEvent) -> None:
-        """Keep a segment: it is on the disk when this returns."""
+        """Append a segment: it is on the disk when this returns."""
         self._write(segment)
         self.found += 1
 
     def finish(self, form: TranscriptFormat) -> None:
-        """The transcript is whole: write it, and remove the journal.
+        """The transcript is complete: write it. The journal is removed when the block ends.
 
         Raises:
             OSError: it cannot be written; the journal is still there.

@@ -1,7 +1,7 @@
-"""A transcript in the forms that other programs read: plain lines, SubRip, WebVTT, JSON.
+"""A transcript in formats that other programs read: plain lines, SubRip, WebVTT, JSON.
 
-In: segments, one at a time. Out: text to append, so that no transcript is ever held whole. Sources: the W3C's WebVTT;
-for SubRip, which nobody specified, what VLC and ffmpeg read.
+In: segments, one at a time. Out: text to append, so that a transcript is never held in memory as a whole. Sources: the
+W3C's WebVTT; SubRip was never specified, so it is written as VLC and ffmpeg read it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Render = Callable[[SegmentEvent], str]
 
 @dataclass(frozen=True)
 class TranscriptFormat:
-    """One form: what it begins with, each segment's part, what lies between two parts, and what it ends with."""
+    """One format: how it begins, the part of each segment, what stands between two parts, and how it ends."""
 
     segment: Render
     begin: str = ""
@@ -30,7 +30,7 @@ class TranscriptFormat:
     end: str = ""
 
     def render(self, segments: Iterable[SegmentEvent]) -> Iterator[str]:
-        """The pieces of the transcript, each as soon as its segment is there."""
+        """The parts of the transcript, each as soon as its segment is there."""
         yield self.begin
         between = ""
         for segment in segments:
@@ -40,14 +40,14 @@ class TranscriptFormat:
 
 
 def clock(seconds: float, point: str = ".") -> str:
-    """`hh:mm:ss.mmm`; hours are as many as there are."""
+    """`hh:mm:ss.mmm`; there may be more than 99 hours."""
     minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
 
 
 def as_json(segment: SegmentEvent) -> dict[str, Any]:
-    """A segment as JSON knows it."""
+    """A segment as it is written in JSON."""
     return {
         "number": segment.number,
         "start": round(segment.start, 3),
@@ -84,16 +84,16 @@ _SUFFIXES = {"": "plain", ".txt": "plain", ".srt": "srt", ".vtt": "vtt", ".json"
 
 
 def form_named(name: str | None, out: Path | None) -> TranscriptFormat:
-    """The form that was asked for, or else the one that the output file's name ends with, or plain lines.
+    """The format that was asked for by name, or else by the suffix of the output file, or else plain lines.
 
     Raises:
-        UsageError: there is none of that name, or the file's name ends with a suffix of none of them.
+        UsageError: there is no format of that name or suffix.
     """
     if name is None:
         suffix = out.suffix.lower() if out is not None else ""
         if suffix not in _SUFFIXES:
             raise UsageError(
-                f"{suffix} is not a form of transcript that can be written",
+                f"{suffix} is not a transcript format that can be written",
                 f"Give a name in {', '.join(filter(None, _SUFFIXES))}, or say with --format what is to be in it",
             )
         name = _SUFFIXES[suffix]

@@ -1,10 +1,11 @@
-"""What a transcription hands out: segments, which stay as they are, tentative text, which does not, and the whole.
+"""What a transcription yields: segments, whose text is final; tentative text, which is replaced; and the whole.
 
 Units: seconds since the sound began.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from voxrill.runtime.events import Result
@@ -12,7 +13,7 @@ from voxrill.runtime.events import Result
 
 @dataclass(frozen=True)
 class TentativeEvent:
-    """What the open segment seems to say so far; the next event replaces it."""
+    """The text of the open segment so far; the next event replaces it."""
 
     start: float
     end: float
@@ -21,9 +22,9 @@ class TentativeEvent:
 
 @dataclass(frozen=True)
 class SegmentEvent:
-    """A segment that is over: its text is stable.
+    """A segment that is over: its text is final.
 
-    number: from 1; start, end: of its voiced part; loop: the model repeated itself without end, and was cut short.
+    number: from 1. start, end: of its voiced part. loop: the model repeated itself without end, and was stopped.
     """
 
     number: int
@@ -34,6 +35,11 @@ class SegmentEvent:
 
 
 TranscriptEvent = TentativeEvent | SegmentEvent
+
+
+def joined_text(segments: Iterable[SegmentEvent]) -> str:
+    """The text of all segments, in one line."""
+    return " ".join(segment.text for segment in segments)
 
 
 @dataclass

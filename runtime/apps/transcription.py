@@ -18,7 +18,7 @@ import numpy as np
 
 from voxrill.runtime.apps.loops import before_loop
 from voxrill.runtime.apps.stitching import Stitcher
-from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transcript, TranscriptEvent
+from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transcript, TranscriptEvent, joined_text
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, AudioSource, as_waveform, is_file, read_pieces
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Floats
@@ -145,7 +145,7 @@ def _heard_in_segments(model: Engine, sound: Iterable[Floats], system: str | Non
         first = first or time.perf_counter() - started
         segments.append(event)
     return Transcript(
-        text=" ".join(segment.text for segment in segments),
+        text=joined_text(segments),
         tokens=[token for result in heard for token in result.tokens],
         sample_rate=model.sample_rate,
         finish_reason=next((result.finish_reason for result in heard if result.finish_reason != "stop"), "stop"),

@@ -1,7 +1,7 @@
-"""The sound devices of this machine: found, chosen by name, and what is wrong when one cannot be opened.
+"""The sound devices of this machine: how they are listed, chosen by name, and why one cannot be opened.
 
-In: PortAudio's list, by way of sounddevice. Out: `AudioDevice`s, and errors that name the remedy. sounddevice is
-imported when it is first needed, since importing it starts PortAudio.
+In: PortAudio's list, from sounddevice. Out: `AudioDevice`s, and errors that name the remedy. sounddevice is imported
+when it is first needed, because importing it starts PortAudio.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _BAD_DEVICE = (-9996, -9993)
 class AudioDevice:
     """A device as PortAudio lists it.
 
-    index: its place in the list; host: the sound system it was found by; inputs, outputs: channels; rate: its native
-    rate, Hz; default_input, default_output: whether it is what is taken when nothing is named.
+    index: its place in the list. host: the sound system that found it. inputs, outputs: channels. rate: its native
+    rate, Hz. default_input, default_output: whether it is taken when no device is named.
     """
 
     index: int
@@ -44,7 +44,7 @@ class AudioDevice:
     default_output: bool = False
 
     def channels(self, direction: Direction) -> int:
-        """Channels in one direction."""
+        """How many channels it has in one direction."""
         return self.inputs if direction == "input" else self.outputs
 
     def is_default(self, direction: Direction) -> bool:
@@ -91,10 +91,10 @@ def found_devices(backend: Any) -> list[AudioDevice]:
 
 
 def choose(devices: Iterable[AudioDevice], direction: Direction, wanted: str | None = None) -> AudioDevice:
-    """The device that is meant by `wanted`: its index, its name, or a part of its name; None for the default.
+    """The device that `wanted` names: by its index, its name, or a part of its name; None for the default.
 
     Raises:
-        AudioDeviceError: there is none, or `wanted` fits none or several.
+        AudioDeviceError: there is no device, or `wanted` fits none or several.
     """
     able = [device for device in devices if device.channels(direction)]
     if not able:
@@ -106,7 +106,7 @@ def choose(devices: Iterable[AudioDevice], direction: Direction, wanted: str | N
         return next((device for device in able if device.is_default(direction)), able[0])
     fitting = _fitting(able, wanted)
     if len({device.name for device in fitting}) == 1:
-        return fitting[0]  # one device by way of several sound systems is the first of them
+        return fitting[0]  # several sound systems may list the same device: the first one is taken
     problem = "fits several" if fitting else "is not among"
     names = ", ".join(device.name for device in fitting or able)
     raise AudioDeviceError(f"the {THING[direction]} {wanted!r} {problem}: {names}", f"Give a name of these; {LIST}")
@@ -119,7 +119,7 @@ def _fitting(devices: list[AudioDevice], wanted: str) -> list[AudioDevice]:
 
 
 def explained(error: Exception, device: AudioDevice, direction: Direction) -> AudioDeviceError:
-    """What a PortAudioError on opening `device` means, and what to do."""
+    """The error for a PortAudioError that came when `device` was opened."""
     code = error.args[1] if len(error.args) > 1 else None
     what = f"the {THING[direction]} {device.name}"
     if code == _UNAVAILABLE:
@@ -132,13 +132,13 @@ def explained(error: Exception, device: AudioDevice, direction: Direction) -> Au
 
 
 def wants_other_channels(error: Exception) -> bool:
-    """Whether a PortAudioError says that the device cannot do so many channels."""
+    """Whether a PortAudioError says that the device cannot have this number of channels."""
     return len(error.args) > 1 and error.args[1] == _BAD_CHANNELS
 
 
 @cache
 def _silence_alsa() -> None:
-    """Keep ALSA from writing a page about devices that are not there each time PortAudio looks for them."""
+    """Keep ALSA quiet: whenever PortAudio looks for devices, it prints a page about those that do not exist."""
     if not sys.platform.startswith("linux"):
         return
     try:
@@ -151,4 +151,4 @@ def _silence_alsa() -> None:
 _ALSA_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)(
     lambda *_: None
 )
-"""Kept for as long as the process lives: ALSA holds only its address."""
+"""Kept for the life of the process: ALSA holds only its address, and Python must not free it."""

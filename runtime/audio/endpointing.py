@@ -1,7 +1,8 @@
-"""When does the user begin, pause, go on and end? Probabilities of speech in, decisions out; no clock and no sound.
+"""Endpointing: when does the user begin, pause, go on and end?
 
-Time is counted in blocks. A turn begins with a few voiced blocks in a row, pauses after a short silence (the answer
-can be begun on suspicion), and ends after a longer one.
+In: a probability of speech for each block. Out: decisions. There is no clock and no sound: time is counted in blocks. A
+turn begins with a few voiced blocks in a row. It pauses after a short silence: an answer may be begun then, on the
+suspicion that the turn is over. It ends after a longer silence.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from voxrill.runtime.audio.protocols import BLOCK_SECONDS
 from voxrill.runtime.errors import UsageError
 
 Decision = Literal["began", "paused", "resumed", "ended", "too long"]
-"""What became known with a block.
+"""What a block decided.
 
-began: the user speaks, since `first`. paused: nothing was voiced since `last`, for the pause's length. resumed: the
-user went on after a pause. ended: the turn is over. too long: the user was cut off; nothing begins until it is quiet.
+began: the user has been speaking since block `first`. paused: no block after `last` was voiced, for the length of a
+pause. resumed: the user went on after a pause. ended: the turn is over. too long: the user was cut off; no turn begins
+until it has been quiet.
 """
 
 
@@ -28,11 +30,13 @@ State = Literal["quiet", "speaking", "paused", "noisy"]
 class EndpointOptions:
     """When a turn begins and ends.
 
-    threshold: probability from which a block is voiced; once the user speaks, `release` less is enough. The rest are
-    seconds: begin of voice in a row that begins a turn, pause of silence to suspect its end, endpoint of silence that
-    ends it, hold that the detector takes to notice silence, longest a turn may be. After the last sound of 32 held-out
-    spoken commands silero's network held on for 62 ms (median; 104 ms at most). With this pause one of the 32 was taken
-    for over too early, with 160 ms or more none; the built-in model answers 31 of them rightly with any from 92 to 192.
+    threshold: probability from which a block is voiced. release: by how much less is enough once the user speaks. The
+    rest are seconds. begin: voice in a row that begins a turn. pause: silence after which the turn may be over.
+    endpoint: silence that ends the turn. hold: what the detector needs to notice silence. longest: a turn at most.
+
+    The values were measured with 32 held-out spoken commands. After their last sound, silero's network still said
+    "speech" for 62 ms (median; 104 ms at most). With this pause, one of the 32 turns was taken to be over too early,
+    and none with 160 ms or more. The built-in model answers 31 of them rightly with any pause from 92 to 192 ms.
     """
 
     threshold: float = 0.5
@@ -68,19 +72,20 @@ BEFORE = 0.32
 model answers 31 rightly with this and the pause after the last block, and 30 with neither (chosen on these clips)."""
 
 SUSPICIOUS = 0.15
-"""Probability from which the user may be about to begin. Of 32 held-out spoken commands it is reached 36 ms after the
-first sound (median; 88 at most), a threshold of 0.5 only after 56 (120); of music and noise in 0.4 % of the blocks."""
+"""Probability from which the user may be about to begin. In 32 held-out spoken commands it was reached 36 ms after the
+first sound (median; 88 ms at most), and 0.5 only after 56 ms (120 ms). In music and noise, 0.4 % of the blocks reach
+it."""
 
 
 def blocks(seconds: float) -> int:
-    """So many blocks last at least `seconds`; at least one."""
-    return max(1, math.ceil(seconds / BLOCK_SECONDS - 1e-6))
+    """How many blocks last at least `seconds`; at least one."""
+    return max(1, math.ceil(seconds / BLOCK_SECONDS - 1e-6))  # less a little: 0.064 / 0.032 may be 2.0000000000000004
 
 
 class Endpointer:
     """Follows one stream of probabilities.
 
-    number: of the next block. first, last: the voiced blocks, by number, of the turn so far.
+    number: of the next block. first, last: numbers of the first and the last voiced block of the turn so far.
     """
 
     def __init__(self, options: EndpointOptions) -> None:
@@ -105,11 +110,12 @@ class Endpointer:
         return self.state == "quiet" and self._newest >= SUSPICIOUS
 
     def split(self, number: int) -> None:
-        """After `too long`: the turn ended before block `number`, a voiced one of it, and another began there."""
+        """After `too long`: end the turn before block `number`, a voiced one, and begin another one there."""
+        # The run of unvoiced blocks goes on. It is as long as there are blocks after the last voiced one.
         self.state, self.first, self._run = "speaking", number, self.number - 1 - self.last
 
     def hear(self, probability: float) -> Decision | None:
-        """Take the next block's probability; what became known with it."""
+        """Take the next block's probability; return what it decided."""
         number, self.number = self.number, self.number + 1
         self._newest = probability
         voiced = probability >= self.options.threshold - self.options.release * (self.state in ("speaking", "paused"))
@@ -148,10 +154,11 @@ class Endpointer:
 
 
 class PushToTalk:
-    """An endpointer for a key instead of silence: a turn lasts from one press to the next, or `options.longest` s.
+    """An endpointer for a key instead of silence: a turn lasts from one press to the next, or as long as is allowed.
 
-    `first` and `last` are those of the voiced blocks between the presses, all of them if none is voiced: of 20 spoken
-    commands with half a second of silence on both sides the built-in model answers 19 rightly so, and none otherwise.
+    `first` and `last` are the first and last voiced block between the presses, or all blocks if none is voiced. Of 20
+    spoken commands with half a second of silence on both sides, the built-in model answers 19 rightly when it hears
+    these blocks only, and none when it hears the silence too.
     """
 
     def __init__(self, options: EndpointOptions) -> None:
@@ -173,11 +180,11 @@ class PushToTalk:
 
     @property
     def suspecting(self) -> bool:
-        """Never: a key leaves no doubt."""
+        """Never: a press is no suspicion."""
         return False
 
     def hear(self, probability: float) -> Decision | None:
-        """Take the next block's probability; what became known with it."""
+        """Take the next block's probability; return what it decided."""
         number, self.number = self.number, self.number + 1
         if self.state == "quiet":
             self._pressed = self.first = self.last = number

@@ -148,7 +148,7 @@ def _reachable(file: BinaryIO) -> Iterator[tuple[str, tuple[int, ...]]]:
             descriptor = file.fileno()
         except (AttributeError, io.UnsupportedOperation):  # it lies in memory
             descriptor = stack.enter_context(_in_memory(file)).fileno()
-        os.lseek(descriptor, 0, os.SEEK_SET)  # macOS shares the position with whoever opens the path
+        os.lseek(descriptor, 0, os.SEEK_SET)  # on macOS, opening the path shares the position
         yield f"/dev/fd/{descriptor}", (descriptor,)
 
 

@@ -1,11 +1,15 @@
-"""When a reply may begin to sound: as soon as the rest of it can be played without a gap, and no sooner.
+"""When a reply may start to play: as soon as the rest of it can be played without a gap, and no sooner.
 
-In: how fast sound is made, how much of it is expected, how much waits. Out: whether to start, or start again. Pure.
+In: how fast sound is made, how much of it is expected, how much waits. Out: whether to start, or to start again. It has
+no clock and no thread.
 
-A reply of T seconds, made at r seconds of computing a second of sound, of which b seconds wait, plays through without a
-gap if r(T - b) ≤ T, so b ≥ T(1 - 1/r): nothing for a device faster than real time. On top comes the longest lull: sound
-comes in rounds, some text first, and while the text is made no sound comes. Of a round that has just begun the text is
-made already, so that such a device catches up before the next lull; the nearer its end, the more of that must wait.
+Say that a reply has T seconds of sound, that a second of sound takes r seconds to compute, and that b seconds of sound
+wait. When playing starts, r(T - b) seconds of computing are left, and T seconds of playing. So there is no gap if
+r(T - b) ≤ T, which means b ≥ T(1 - 1/r). For a device that is faster than real time (r < 1) that is nothing.
+
+On top of that come pauses: the model makes sound in rounds. Each round begins with some text tokens, and while it makes
+text it makes no sound. If the newest sound lies at the beginning of a round, the text of that round is made already,
+and a fast device gains time until the next pause. The nearer the end of the round, the more sound must wait.
 """
 
 from __future__ import annotations
@@ -15,17 +19,17 @@ import math
 ROUND = 0.96
 """Seconds of sound of a round: 12 frames of 80 ms."""
 
-LULL = 0.48
-"""Seconds of sound, half a round: making the text of a round takes less than making its sound."""
+TEXT_PAUSE = 0.48
+"""Seconds of sound that could be made while the text of a round is made: at most half a round."""
 
 MARGIN = 0.06
-"""Seconds of sound, most of a frame: what is made is not made at an even rate."""
+"""Seconds of sound, most of a frame: sound is not made at an even rate."""
 
 UNKNOWN_RATE = 1.0
-"""Seconds of computing a second of sound, of a device that was not measured yet."""
+"""Seconds of computing for a second of sound, on a device that was not measured yet."""
 
 CAUTION = 1.25
-"""What the measured rate is multiplied by after each time that the reply ran dry: it was too hopeful."""
+"""The measured rate is multiplied by this after each underrun: it was too optimistic."""
 
 
 class JitterPolicy:
@@ -41,20 +45,21 @@ class JitterPolicy:
         self._expected = expected
 
     def needed(self, waiting: float, played: float, dry: int) -> float:
-        """Seconds of sound that must wait before it may sound, where `waiting` do.
+        """Seconds of sound that must wait before the reply may start or go on.
 
         Args:
-            waiting: seconds of sound.
-            played: seconds of the reply that were played, or left out.
-            dry: times that it ran dry.
+            waiting: seconds of sound that wait.
+            played: seconds of the reply that were played, or left out as silence.
+            dry: underruns so far.
         """
         rate = self._rate * CAUTION**dry
         left = max(0.0, self._expected - played)
         if rate > 1:
-            return rate * LULL + left * (1 - 1 / rate)
+            return rate * TEXT_PAUSE + left * (1 - 1 / rate)
         rounds = (played + waiting) / ROUND
-        begun = rounds - math.ceil(rounds) + 1  # of the newest sound's round, over 0 to 1
-        return rate * (MARGIN + (LULL - MARGIN) * begun)
+        # How far the newest sound's round has come: more than 0, and 1 at its end (0 rounds count as the end of one).
+        begun = rounds - math.ceil(rounds) + 1
+        return rate * (MARGIN + (TEXT_PAUSE - MARGIN) * begun)
 
     def may_start(self, waiting: float, played: float, dry: int) -> bool:
         """Whether `waiting` seconds of sound are enough to start."""

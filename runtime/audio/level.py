@@ -7,10 +7,10 @@ import numpy as np
 from voxrill.runtime.audio.protocols import Floats
 
 CLIPPED = 0.999
-"""Full scale of a sample from which it counts as clipped."""
+"""Absolute value, full scale 1, from which a sample counts as clipped."""
 
 
 def level(samples: Floats) -> float:
-    """How loud `samples` are: dB of full scale, -inf for silence."""
+    """The loudness of `samples`: dB of full scale, -inf for silence."""
     power = float(np.mean(np.square(samples, dtype=np.float64)))
     return 10 * float(np.log10(power)) if power > 0 else -np.inf

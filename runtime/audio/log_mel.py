@@ -1,13 +1,13 @@
-"""Waveform in, log-mel spectrogram out: what the audio encoder's graph is fed.
+"""Waveform in, log-mel spectrogram out: the input of the audio encoder's graph.
 
-The numbers are those of the reference (NeMo's FilterbankFeatures as shipped in liquid-audio), in numpy. It
-stays outside the graphs because a graph gains nothing here and would need an STFT operator that NPUs lack.
+It computes what the reference does (NeMo's FilterbankFeatures as shipped in liquid-audio), in numpy. It is not part of
+the graphs: a graph would gain nothing here, and would need an STFT operator that NPUs lack.
 
     pre-emphasis → 25 ms Hann windows every 10 ms → power → 128 Slaney mels → log → per-mel mean and deviation
 
-How close: 4e-5 on speech-like sound, 2e-4 on white noise, 1e-3 on a pure sweep (normalised units, largest of
-all values), which is the reference's own float32 rounding: a float64 computation is nearer to ours. A clip of
-digital silence comes out as zeros here, and as the rounding error of a mean divided by 1e-5 (0.28) there.
+The largest difference from the reference is 4e-5 on speech-like sound, 2e-4 on white noise and 1e-3 on a pure sweep, in
+normalised units. It is the reference's own float32 rounding: a float64 computation is nearer to ours. A clip of digital
+silence becomes zeros here. In the reference it becomes the rounding error of a mean, divided by 1e-5 (0.28).
 """
 
 from collections.abc import Iterator
@@ -88,7 +88,7 @@ class LogMelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return int(self.window_stride * self.sample_rate)
 
     def frames(self, samples: int) -> int:
-        """Frames that a waveform of so many samples becomes; the last one is always zero."""
+        """How many frames `samples` samples become; the last one is always zero."""
         return samples // self.hop_samples + 1
 
 

@@ -1,8 +1,8 @@
 """The microphone: native-rate sound from a PortAudio callback, as blocks of 512 samples at 16 kHz.
 
-In: chunks from the device, the first channel only. Out: `Block`s. A device that vanishes is waited for: when it is
-back, the next block's `at` shows how much was missed. Blocks come from `read`, which does all the work; the callback
-only hands its chunk over.
+In: chunks from the device, the first channel only. Out: `Block`s. When the device vanishes, `read` waits for it; when
+it is back, the next block's `at` shows how much was missed. `read` does all the work, in the thread that calls it. The
+callback only copies its chunk into a ring buffer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from voxrill.runtime.audio.ring_buffer import Chunk, RingBuffer
 from voxrill.runtime.audio.streams import AudioSystem, DeviceStream, Notify, OpenStream
 
 WAITING_CHUNKS = 1000
-"""Chunks that may wait to be read; the model is never that long at a stretch in the thread that reads."""
+"""Chunks that may wait to be read: 8 s. The thread that reads never computes that long without reading."""
 
-GLANCE = 0.1
-"""Seconds after which a silent device is looked at."""
+POLL = 0.1
+"""Seconds without a chunk after which `read` checks whether the device is still there."""
 
 PATIENCE = 60.0
-"""Seconds that a lost device is waited for."""
+"""Seconds for which `read` waits for a lost device."""
 
 
 _NOTHING = np.empty(0, np.float32)
@@ -32,9 +32,13 @@ _NOTHING = np.empty(0, np.float32)
 
 @dataclass(frozen=True)
 class _Feed:
-    """What the device gives from one opening to its end: at `rate` Hz, beginning with sample `origin` at 16 kHz."""
+    """The device's sound from one opening to its end.
 
-    handover: RingBuffer
+    ring: where the callback puts it. rate: Hz. origin: what its first sample counts as, in samples at 16 kHz since the
+    microphone was opened for the first time.
+    """
+
+    ring: RingBuffer
     rate: int
     origin: int
 
@@ -45,8 +49,8 @@ class DeviceMicrophone(OpenStream):
     Args:
         system: PortAudio.
         wanted: the device: its index, name or a part of it; None for the default.
-        notify: told, in a sentence, when the device is lost or back.
-        patience: seconds that a lost device is waited for.
+        notify: called with a sentence when the device is lost or back.
+        patience: seconds for which to wait for a lost device.
     """
 
     def __init__(
@@ -74,21 +78,21 @@ class DeviceMicrophone(OpenStream):
         while len(self._pending) < BLOCK:
             left = until - self._clock()
             feed = self._feed
-            chunk = feed.handover.take(min(left, GLANCE))
+            chunk = feed.ring.take(min(left, POLL))
             if chunk is not None:
                 self._take(feed, chunk)
             else:
                 self._stream.ensure()
-                if left <= GLANCE:
+                if left <= POLL:
                     return None
         return self._block()
 
     def _move(self, data: Any) -> None:
-        """PortAudio's side: (frames, channels)."""
-        self._feed.handover.put(data[:, 0])
+        """In PortAudio's thread: (frames, channels)."""
+        self._feed.ring.put(data[:, 0])
 
     def _prepare(self, rate: int, frames: int) -> None:
-        """The device begins, perhaps again, and perhaps at another rate."""
+        """The device opens, perhaps again, and perhaps at another rate."""
         now = self._clock()
         self._opened = now if self._opened is None else self._opened
         origin = round((now - self._opened) * RATE)
@@ -96,10 +100,13 @@ class DeviceMicrophone(OpenStream):
 
     def _take(self, feed: _Feed, chunk: Chunk) -> None:
         start = chunk.end - len(chunk.samples)
+        # The resampler knows one gapless sound. After a gap, or from another opening, it begins anew, and what waits of
+        # the block before is dropped: it does not belong together with what comes now.
         if feed is not self._reading or start != self._expected:
             self._reading = feed
             self._resampler = Resampler(feed.rate, RATE)
-            self._pending = _NOTHING  # it does not hang together with what comes now
+            self._pending = _NOTHING
+            # `start` counts the device's own samples. Rounding must not let positions run backwards.
             self._at = max(self._at, feed.origin + round(start * RATE / feed.rate))
         self._expected = chunk.end
         self._newest = feed.origin + chunk.end * RATE / feed.rate
@@ -107,8 +114,10 @@ class DeviceMicrophone(OpenStream):
         self._pending = np.concatenate([self._pending, self._resampler(chunk.samples)])
 
     def _block(self) -> Block:
-        """Cut a block off; its last sample is so much older than the last chunk as it lies before the chunk's end."""
+        """Cut off the next block."""
         at = self._at
         samples, self._pending = self._pending[:BLOCK], self._pending[BLOCK:]
         self._at += BLOCK
+        # The newest chunk came at `_came` and ends with sample `_newest`. The block ends with an earlier sample, `_at`,
+        # which was captured earlier by the time between the two.
         return Block(samples, at, self._came - (self._newest - self._at) / RATE)

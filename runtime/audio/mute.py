@@ -9,7 +9,7 @@ from voxrill.runtime.audio.protocols import Floats
 
 
 class MutePlayer:
-    """A `Player` of answers without sound, which are over as soon as they are made."""
+    """A `Player` without a loudspeaker: an answer is over as soon as it is made."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
-"""The edges of the live loop: where heard sound comes from and spoken sound goes to.
+"""The protocols of the live loop: where heard sound comes from, and where spoken sound goes to.
 
-Heard sound is blocks of 512 samples at 16 kHz, spoken sound any number of samples at the model's own rate. What is
-behind the protocols (a sound card, a file, a test) resamples for itself.
+Heard sound is blocks of 512 samples at 16 kHz. Spoken sound is any number of samples at the model's own rate. Whatever
+implements a protocol (a sound card, a file, a test) does its own resampling.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ RATE = SAMPLE_RATE
 """Hz of everything that is heard: 16000."""
 
 BLOCK = 512
-"""Samples of one block: 32 ms, what voice activity detection takes at once."""
+"""Samples of one block: 32 ms, which the voice activity detector takes at once."""
 
 BLOCK_SECONDS = BLOCK / RATE  # 0.032
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some sound that was heard.
+    """One block of heard sound.
 
-    samples: (512,) at 16 kHz; at: index of the first since the microphone was opened, lost ones counted in;
-    captured: `time.perf_counter()` seconds when the last was captured.
+    samples: (512,) at 16 kHz. at: index of the first sample since the microphone was opened; lost samples are counted.
+    captured: when the last sample was captured, in `time.perf_counter()` seconds.
     """
 
     samples: Floats
@@ -40,7 +40,7 @@ class Block:
 
 
 class Microphone(Protocol):
-    """Where heard sound comes from. Open within a `with` block."""
+    """Where heard sound comes from. It is open within a `with` block."""
 
     def __enter__(self) -> Self: ...
 
@@ -52,14 +52,14 @@ class Microphone(Protocol):
         """The next block; None after `timeout` seconds without one.
 
         Raises:
-            AudioDeviceLost: it is gone for good.
+            AudioDeviceLost: it is gone and did not come back in time.
         """
 
 
 class Player(Protocol):
-    """Where spoken sound goes to, one reply at a time. Open within a `with` block.
+    """Where spoken sound goes to, one reply at a time. It is open within a `with` block.
 
-    Samples are counted at the model's rate and from the reply's beginning; times are `time.perf_counter()` seconds.
+    Samples are counted at the model's rate, from the beginning of the reply. Times are `time.perf_counter()` seconds.
     `hold`, `stop`, `played` and `busy` may be called from any thread.
     """
 
@@ -70,22 +70,22 @@ class Player(Protocol):
     ) -> None: ...
 
     def begin(self, rate: float | None, expected_seconds: float) -> None:
-        """A new reply comes; `rate` is seconds of computing per second of sound, None if it is not known yet."""
+        """Begin a reply. `rate` is seconds of computing per second of sound, None if it is not known yet."""
 
     def push(self, samples: Floats) -> None:
-        """More of the reply."""
+        """Append to the reply."""
 
     def finish(self) -> None:
-        """No more of this reply comes: play what there is."""
+        """The reply is complete: play what there is."""
 
     def hold(self, held: bool) -> None:
-        """Hold this reply while it is not certain yet that the user interrupts it; then stop it, or let it go on."""
+        """Hold this reply while it is not certain yet whether the user interrupts it, or let it go on."""
 
     def stop(self) -> int:
-        """Silence at once, within one callback; the samples of this reply that were played."""
+        """Be silent at once, within one callback. Returns how many samples of this reply were played."""
 
     def ensure(self) -> None:
-        """While something is still to be played, see that the device is there, and have it back if it is not.
+        """While something is still to be played, check that the device is there, and wait for it if it is not.
 
         Raises:
             AudioDeviceLost: the device is gone, and did not come back in time.
@@ -95,7 +95,7 @@ class Player(Protocol):
         """Samples of this reply that have left for the device."""
 
     def underruns(self) -> int:
-        """Times that this reply ran dry."""
+        """How often there was not enough of this reply to play."""
 
     def busy(self) -> bool:
         """Whether something of this reply is still to be played."""

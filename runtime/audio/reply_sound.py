@@ -1,8 +1,8 @@
-"""The sound of one reply on its way to the device, shared by the thread that pushes and PortAudio's without a lock.
+"""The sound of one reply on its way to the device, shared by two threads without a lock.
 
-In: chunks at the device's rate. Out: samples for the callback, and counts. Each attribute is written by one side only;
-the queue between them is a deque, whose ends are atomic. A side that sees the other's count a moment late waits for
-the next chunk or the next callback, never for the other side.
+One thread pushes chunks at the device's rate; PortAudio's thread takes samples. Each attribute is written by one thread
+only. The queue between them is a deque: appending and popping are atomic. A thread may see the other's count a moment
+late. Then it acts at the next chunk or the next callback; it never waits for the other thread.
 """
 
 from __future__ import annotations
@@ -14,26 +14,30 @@ from voxrill.runtime.audio.protocols import Floats
 
 
 class ReplySound:
-    """One reply at `rate` Hz, which starts and goes on when `policy` says so."""
+    """One reply at `rate` Hz. `policy` says when it may start, and when it may go on after an underrun."""
 
     def __init__(self, rate: int, policy: JitterPolicy) -> None:
         self.rate = rate
         self.first_queued: float | None = None
         self.first_played: float | None = None
-        self.skipped = 0.0  # seconds that were left out before it; written by the pushing side, as are the next five
+        # Written by the thread that pushes:
+        self.skipped = 0.0  # seconds of silence that were left out at the beginning
         self.pushed = 0  # samples
-        self.underruns = 0  # times that sound came after the reply had run dry
+        self.underruns = 0  # underruns after which more sound came: the user heard a gap
         self.finished = self.stopped = self.held = False
-        self.taken = 0  # samples; written by the callback, as are the next two
+        # Written by the callback:
+        self.taken = 0  # samples
         self.dry = 0  # times that there was too little for the callback
         self.silent = False  # it was faded out
-        self._permitted = -1  # it may go on after running dry so many times
+        # Written by the thread that pushes: `dry` at which the policy last let it play. As long as `dry` is larger, the
+        # callback plays nothing. -1: it was never let play, so that it waits although it never ran dry.
+        self._permitted = -1
         self._policy = policy
         self._offset = 0  # into the first chunk
         self._chunks: deque[Floats] = deque()
 
     def push(self, samples: Floats) -> None:
-        """The pushing side: more sound, (n,)."""
+        """From the thread that pushes: more sound, (n,)."""
         if not len(samples):
             return
         dry = self.underruns = self.dry
@@ -43,8 +47,8 @@ class ReplySound:
             self._permitted = dry
 
     def finish(self, rest: Floats) -> None:
-        """The pushing side: no more comes than `rest` (n,), which the resampler kept back (no gap)."""
-        if self.taken < self.pushed:
+        """From the thread that pushes: `rest` (n,), which the resampler held back, is the last of it."""
+        if self.taken < self.pushed:  # or else all was played, and the end of the reply is no gap
             self.underruns = self.dry
         self._append(rest)
         self.finished = True
@@ -54,7 +58,7 @@ class ReplySound:
         self.pushed += len(samples)
 
     def fill(self, out: Floats) -> int:
-        """The callback's side: move what may sound into `out` (n,); samples moved."""
+        """From the callback: move what may be played into `out` (n,). Returns how many samples were moved."""
         if not self.finished and self._permitted < self.dry:
             return 0
         filled = 0
@@ -74,5 +78,5 @@ class ReplySound:
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it will sound any more."""
+        """Whether nothing of it will be played any more."""
         return self.stopped or (self.finished and self.taken == self.pushed)

@@ -1,8 +1,8 @@
-"""From a PortAudio callback to a thread of ours: chunks of sound are handed over without waiting.
+"""A ring buffer from a PortAudio callback to a thread of ours: chunks of sound are handed over without waiting.
 
-The callback's side copies into memory that was set aside and puts a small tuple into a `queue.SimpleQueue`, whose `put`
-never blocks. When nobody takes the chunks, the newest are dropped, and the next that arrives shows by its position how
-many samples are missing.
+The callback copies samples into memory that was allocated before, and puts a small tuple into a `queue.SimpleQueue`,
+whose `put` never blocks. When nobody takes chunks, the newest ones are dropped. The next chunk that arrives shows by
+its position how many samples are missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from voxrill.runtime.audio.protocols import Floats
 
 @dataclass(frozen=True)
 class Chunk:
-    """samples (n,); end: index after the last, lost ones counted; at: clock's seconds when it came."""
+    """samples: (n,). end: index after the last of them; lost samples are counted. at: seconds when the chunk came."""
 
     samples: Floats
     end: int
@@ -26,30 +26,32 @@ class Chunk:
 
 
 class RingBuffer:
-    """A way for chunks of up to `size` samples, of which `places` may wait."""
+    """Holds up to `slots` chunks of up to `size` samples each. One thread puts, another one takes."""
 
-    def __init__(self, size: int, places: int, clock: Callable[[], float]) -> None:
-        self._places = np.zeros((places, size), np.float32)
+    def __init__(self, size: int, slots: int, clock: Callable[[], float]) -> None:
+        self._slots = np.zeros((slots, size), np.float32)
         self._waiting: queue.SimpleQueue[tuple[int, int, int, float]] = queue.SimpleQueue()
         self._clock = clock
         self._put = 0
         self._end = 0
 
     def put(self, samples: Floats) -> None:
-        """The callback's side: hand over (n,) samples, or drop them if too many wait. Never waits."""
+        """From the callback: hand over (n,) samples, or drop them if too many chunks wait. It never waits."""
         count = len(samples)
-        self._end += count
-        if self._waiting.qsize() >= len(self._places) - 1:  # one place may be in the taker's hands
+        self._end += count  # also when they are dropped: the position of the next chunk shows the gap
+        # A chunk leaves the queue before `take` has copied it. So one slot fewer may wait than there are: the slot that
+        # is being copied is the one before the oldest that waits, and is never written meanwhile.
+        if self._waiting.qsize() >= len(self._slots) - 1:
             return
-        place = self._put % len(self._places)
-        self._places[place, :count] = samples
+        slot = self._put % len(self._slots)
+        self._slots[slot, :count] = samples
         self._put += 1
-        self._waiting.put((place, count, self._end, self._clock()))
+        self._waiting.put((slot, count, self._end, self._clock()))
 
     def take(self, timeout: float) -> Chunk | None:
-        """The taker's side: the next chunk, None if none comes within `timeout` seconds."""
+        """From the other thread: the next chunk, None if none comes within `timeout` seconds."""
         try:
-            place, count, end, at = self._waiting.get(timeout=max(0.0, timeout))
+            slot, count, end, at = self._waiting.get(timeout=max(0.0, timeout))
         except queue.Empty:
             return None
-        return Chunk(self._places[place, :count].copy(), end, at)
+        return Chunk(self._slots[slot, :count].copy(), end, at)

@@ -1,9 +1,9 @@
-"""Where somebody speaks in a sound: voiced stretches with a little around them, each short enough for a model.
+"""Segments: where somebody speaks in a sound, with a little sound around it, each short enough for a model.
 
-In: blocks (512,) at 16 kHz, as they come, or a whole sound. Out: what became known with a block, and the segment's
-sound. A segment ends with a silence. One that grows too long is cut where speech was least likely. If that was no
-silence, both parts hear what is around the cut, and the words that both have must be dropped from the second. Pure but
-for the detector; it keeps one segment.
+In: blocks (512,) at 16 kHz, as they come, or a whole sound. Out: what a block decided, and the segment's sound. A
+segment ends with a silence. A segment that grows too long is cut where speech is least likely. If that is no silence,
+both parts hold the sound around the cut, and words that both of them have must be dropped from the second. One segment
+is kept at a time.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Kept:
 
 
 class Segmenter:
-    """Follows one sound.
+    """Finds the segments of one sound.
 
     Args:
         voice: tells speech from other sound.

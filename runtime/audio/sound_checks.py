@@ -1,7 +1,7 @@
-"""Do microphone and loudspeaker work here, and does the one hear the other?
+"""Do microphone and loudspeaker work here, and does the microphone hear the loudspeaker?
 
-In: devices by name. Out: levels, in dB of full scale, and what they mean for whoever wants to talk. All of it is done
-through the same microphone and loudspeaker as a talk.
+In: an open microphone and loudspeaker, of the same classes as in a talk. Out: levels in dB of full scale, and what is
+wrong with them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ LISTEN_SECONDS = 1.0
 ECHO_SECONDS = 2.0
 
 DEAD = -90.0
-"""dB below which a microphone hears nothing at all: switched off, muted, or not a microphone."""
+"""dB of full scale below which a microphone hears nothing: it is switched off, muted, or not a microphone."""
 
 ECHO_HEARD = 6.0
-"""dB above the room's noise from which the loudspeaker counts as heard: half of it may be chance."""
+"""dB above the room's noise from which the loudspeaker counts as heard. The noise itself may vary by 3 dB."""
 
 _READ_SECONDS = 3.0
-"""PulseAudio's first block has been seen to take most of a second."""
+"""Seconds to wait for a block. PulseAudio's first one has been seen to take most of a second."""
 
 
 @dataclass(frozen=True)
 class MicrophoneLevel:
-    """What a microphone heard: loudness and loudest sample, dB of full scale; clipped samples."""
+    """What a microphone heard. level: loudness; peak: loudest sample; both in dB of full scale. clipped: samples."""
 
     level: float
     peak: float
@@ -47,7 +47,7 @@ class MicrophoneLevel:
 
 
 def hear(microphone: Microphone, seconds: float = LISTEN_SECONDS) -> MicrophoneLevel:
-    """Listen.
+    """Listen for some seconds.
 
     Raises:
         AudioDeviceError: it gives no sound.
@@ -57,15 +57,16 @@ def hear(microphone: Microphone, seconds: float = LISTEN_SECONDS) -> MicrophoneL
 
 def play(player: Player, samples: Floats) -> None:
     """Begin to play all of `samples` (n,), which are at the player's rate."""
+    # A rate of 0: everything is made already, so that the player need not wait for more.
     player.begin(0.0, len(samples) / RATE)
     player.push(samples)
     player.finish()
 
 
 def echo(microphone: Microphone, player: Player) -> tuple[MicrophoneLevel, MicrophoneLevel]:
-    """What the microphone hears of the room, and then while noise like speech is played."""
+    """What the microphone hears of the room, and what it hears while noise in the band of speech is played."""
     room = hear(microphone)
-    play(player, _babble(ECHO_SECONDS))
+    play(player, _speech_noise(ECHO_SECONDS))
     during = hear(microphone, ECHO_SECONDS)
     player.stop()
     return room, during
@@ -76,7 +77,7 @@ def is_heard(room: MicrophoneLevel, during: MicrophoneLevel) -> bool:
     return during.level > max(room.level, DEAD) + ECHO_HEARD
 
 
-def _babble(seconds: float) -> Floats:
+def _speech_noise(seconds: float) -> Floats:
     """Noise (n,) in the band of speech, at the loudness of an answer; always the same."""
     noise = np.random.default_rng(0).standard_normal(round(seconds * RATE))
     spectrum = np.fft.rfft(noise)

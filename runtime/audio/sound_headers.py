@@ -226,7 +226,7 @@ def _patched(file: BinaryIO, field: SamplesField, size: int) -> BinaryIO:
 
 
 class PatchedFile:
-    """An open file of which some bytes read as others; what decoders need of a file, no more."""
+    """An open file in which some bytes are read as others. It has what decoders need of a file, no more."""
 
     def __init__(self, file: BinaryIO, at: int, data: bytes) -> None:
         self._file, self._at, self._data = file, at, data

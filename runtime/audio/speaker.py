@@ -1,8 +1,8 @@
-"""The loudspeaker: a reply's sound, resampled to the device's native rate and played when it will not stutter.
+"""The loudspeaker: a reply's sound, resampled to the device's native rate, and played as soon as it will have no gap.
 
-In: samples at the model's rate, as they are made. Out: sound, and what was truly played. The thread that pushes
-resamples and decides when the reply may start; the callback only moves samples. A device that vanishes is waited for
-in the middle of a reply, which then goes on where it was.
+In: samples at the model's rate, as they are made. Out: sound, and what was played of it. The thread that pushes also
+resamples, and decides when the reply may start. The callback only moves samples. When the device vanishes in the middle
+of a reply, the reply waits for it, and then goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from voxrill.runtime.audio.ring_buffer import RingBuffer
 from voxrill.runtime.audio.streams import AudioSystem, DeviceStream, Notify, OpenStream
 
 PATIENCE = 10.0
-"""Seconds that a reply waits for a lost device."""
+"""Seconds for which a reply waits for a lost device."""
 
 FADE = 0.003
-"""Seconds: short, but no click."""
+"""Seconds of fading in or out: short, but long enough not to click."""
 
 TAPPED_CHUNKS = 100
 """Chunks of 10 ms that may wait at the tap."""
@@ -36,9 +36,10 @@ class Speaker(OpenStream):
         system: PortAudio.
         sample_rate: the model's, Hz.
         wanted: the device: its index, name or a part of it; None for the default.
-        notify: told, in a sentence, when the device is lost or back.
-        patience: seconds that a reply waits for a lost device.
-        tapped: hand all that is played, silence too, over to `tap`, at the device's rate; another one after a loss.
+        notify: called with a sentence when the device is lost or back.
+        patience: seconds for which a reply waits for a lost device.
+        tapped: put all that is played, silence too, into `tap`, at the device's rate. After a loss, `tap` is another
+            ring buffer.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Speaker(OpenStream):
         self._tapped = tapped
 
     def begin(self, rate: float | None, expected_seconds: float) -> None:
-        """A new reply; `rate` is seconds of computing per second of sound, None if it is not known.
+        """Begin a reply. `rate` is seconds of computing per second of sound, None if it is not known.
 
         Raises:
             AudioDeviceLost: the device is gone, and did not come back in time.
@@ -73,7 +74,7 @@ class Speaker(OpenStream):
         self._late_before = self._stream.late
 
     def push(self, samples: Floats) -> None:
-        """More of the reply, (n,) at the model's rate."""
+        """Append to the reply: (n,) at the model's rate."""
         if self._reply.first_queued is None:
             self._reply.first_queued = self._clock()
         sounding = self._onset(samples)
@@ -81,7 +82,7 @@ class Speaker(OpenStream):
         self._reply.push(self._resampler(sounding))
 
     def finish(self) -> None:
-        """No more of this reply comes: play what there is."""
+        """The reply is complete: play what there is."""
         self._reply.finish(self._resampler.rest())
 
     def hold(self, held: bool) -> None:
@@ -89,7 +90,7 @@ class Speaker(OpenStream):
         self._reply.held = held
 
     def stop(self) -> int:
-        """Silence, after a short fade; the samples of this reply that were played, at the model's rate."""
+        """Be silent, after a short fade. Returns how many samples of this reply were played, at the model's rate."""
         self._reply.stopped = True
         return self.played()
 
@@ -98,7 +99,7 @@ class Speaker(OpenStream):
         return self._onset.skipped + round(self._reply.taken * self._model_rate / self._reply.rate)
 
     def underruns(self) -> int:
-        """Times that this reply ran dry before its end, or that the device wanted it sooner than it could be moved."""
+        """Underruns of this reply, and times that the device lost sound because the callback came too late."""
         return self._reply.underruns + self._stream.late - self._late_before
 
     def ensure(self) -> None:
@@ -123,8 +124,8 @@ class Speaker(OpenStream):
         return self._reply.first_played
 
     def _prepare(self, rate: int, frames: int) -> None:
-        """A device of another rate than before cannot go on with a reply."""
-        if self._reply.rate != rate:
+        """The device opens, perhaps again, and perhaps at another rate."""
+        if self._reply.rate != rate:  # its sound was resampled for the rate before: it cannot go on
             self._reply.stopped = True
         if self._tapped:
             self.tap = RingBuffer(frames, TAPPED_CHUNKS, self._clock)
@@ -134,14 +135,15 @@ class Speaker(OpenStream):
         self._fade_in = 1.0 - self._fade_out
 
     def _move(self, data: Any) -> None:
-        """PortAudio's side: fill (frames, channels)."""
+        """In PortAudio's thread: fill (frames, channels)."""
+        # `begin` may put another reply in place at any moment: this call keeps to the one that it found.
         reply, first = self._reply, data[:, 0]
         quiet = reply.stopped or reply.held
         filled = 0 if quiet and reply.silent else reply.fill(first)
         if filled and reply.first_played is None:
             reply.first_played = self._clock()
         first[filled:] = 0.0
-        if quiet != reply.silent:
+        if quiet != reply.silent:  # this is the first call since it changed: fade
             np.multiply(first, self._fade_out if quiet else self._fade_in, out=first)
             reply.silent = quiet
         data[:, 1:] = data[:, :1]

@@ -1,10 +1,10 @@
-"""Streams of sound in one direction, which come back when their device does.
+"""Streams of sound in one direction. They come back when their device comes back.
 
-In: a device's name and a function that moves samples. Out: a running PortAudio stream, at the device's native rate, and
-whether it is alive. Input and output are streams of their own: their devices may differ, and so may their clocks.
+In: a device's name, and a function that moves samples. Out: a running PortAudio stream at the device's native rate, and
+whether it is alive. Input and output are separate streams: their devices may differ, and so may their clocks.
 
-PortAudio lists devices only when it starts, and starting it anew ends every stream: all streams of a process therefore
-belong to one `AudioSystem`, which closes and opens them together. Its lock is never taken in a callback.
+PortAudio lists devices only when it starts, and starting it again ends every stream. So all streams of a process belong
+to one `AudioSystem`, which closes and opens them together. Its lock is never taken in a callback.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ from voxrill.runtime.audio.devices import (
 from voxrill.runtime.errors import AudioDeviceError, AudioDeviceLost
 
 PERIODS: dict[Direction, float] = {"input": 0.008, "output": 0.010}
-"""Seconds of sound that a callback moves. With three busy programs on two cores, a loudspeaker called every 5 ms lost
-sound 8 times in 14 s, every 10 ms never. A microphone called every 5 ms lost nothing, but each call wakes Python while
-the model computes: on two cores the true size took 1.38 s of work for a second of sound; every 8 ms 1.27 to 1.33, every
-16 ms 1.27 to 1.36. An interrupted answer then sounded at most 110 ms at 8 ms, 120 to 130 at 16 (ten each, twice)."""
+"""Seconds of sound that one call of the callback moves.
+
+Loudspeaker: with three busy programs on two cores, it lost sound 8 times in 14 s when called every 5 ms, and never when
+called every 10 ms. Microphone: called every 5 ms it lost nothing, but each call wakes Python while the model computes.
+On two cores, the 1.5 B model took 1.38 s of work for a second of sound at 5 ms, 1.27 to 1.33 s at 8 ms, and 1.27 to
+1.36 s at 16 ms. An interrupted answer went on for at most 110 ms at 8 ms, and for 120 to 130 ms at 16 ms (ten each,
+twice)."""
 
 STALLED = 2.0
-"""Seconds without a callback after which a stream is taken for dead, whatever PortAudio says of it."""
+"""Seconds without a callback after which a stream counts as dead, even if PortAudio says that it is active."""
 
 RETRY = 1.0
-"""Seconds between two attempts at opening a lost device."""
+"""Seconds between two attempts to open a lost device."""
 
 Clock = Callable[[], float]
 Notify = Callable[[str], None]
@@ -49,7 +52,7 @@ Move = Callable[[Any], None]
 
 
 class AudioSystem:
-    """PortAudio, as this process uses it. `backend` is sounddevice, or stands in for it."""
+    """PortAudio in this process. `backend` is sounddevice, or a test's stand-in."""
 
     def __init__(self, backend: Any = None, clock: Clock = time.perf_counter) -> None:
         self.backend = portaudio() if backend is None else backend
@@ -58,30 +61,30 @@ class AudioSystem:
         self._streams: list[DeviceStream] = []
 
     def devices(self) -> list[AudioDevice]:
-        """What PortAudio found when it last looked."""
+        """The devices that PortAudio found when it last looked."""
         with self.lock:
             return found_devices(self.backend)
 
     def add(self, stream: DeviceStream) -> None:
-        """A stream that is to be closed and opened with the others."""
+        """Add a stream that is to be closed and opened with the others."""
         with self.lock:
             self._streams.append(stream)
 
     def remove(self, stream: DeviceStream) -> None:
-        """A stream that is not used any more."""
+        """Remove a stream that is not used any more."""
         with self.lock:
             self._streams.remove(stream)
 
     def look_again(self, lost: DeviceStream) -> None:
-        """Open a lost stream again, having PortAudio look for devices anew unless another stream is in use."""
+        """Open a lost stream again. PortAudio looks for devices again first, unless another stream is in use."""
         with self.lock:
             others = [stream for stream in self._streams if stream is not lost]
             lost.shut()
-            if any(stream.in_use() for stream in others):
+            if any(stream.in_use() for stream in others):  # closing it now would be heard
                 return lost.reopen()
             for stream in others:
                 stream.shut()
-            self.backend._terminate()
+            self.backend._terminate()  # sounddevice has no public way to look for devices again
             self.backend._initialize()
             for stream in [lost, *others]:
                 stream.reopen()
@@ -91,16 +94,17 @@ class DeviceStream:
     """A stream on the device called `wanted` (None: the default).
 
     Args:
-        system: what it belongs to.
+        system: the `AudioSystem` that it belongs to.
         direction: input or output.
-        wanted: as `choose` takes it.
-        prepare: told the rate, Hz, and the samples of a callback before the first one, and so again after a loss.
-        move: what moves the samples.
-        notify: told, in a sentence, when the device is lost or back.
-        patience: seconds that a lost device is waited for.
-        in_use: whether it would be heard if it were closed for a moment.
+        wanted: as for `choose`.
+        prepare: called before the first callback, and again after a loss, with the rate in Hz and the samples that each
+            callback moves.
+        move: moves the samples; called in PortAudio's thread.
+        notify: called with a sentence when the device is lost or back.
+        patience: seconds for which to wait for a lost device.
+        in_use: whether closing it for a moment would be heard.
 
-    late: times that the device lost sound because this process was too late for it.
+    late: times that the device lost sound because this process was too late.
     """
 
     def __init__(
@@ -141,10 +145,10 @@ class DeviceStream:
             self.shut()
 
     def ensure(self) -> bool:
-        """See that the device is there; if not, try to have it back, at most once a second. Whether it is.
+        """Check that the device is there. If not, try to open it again, at most once a second. Returns whether it is.
 
         Raises:
-            AudioDeviceLost: it has been away for longer than `patience`.
+            AudioDeviceLost: it has been gone for longer than `patience`.
         """
         if self._alive() or self._revived():
             if self._lost is not None:
@@ -206,7 +210,7 @@ class DeviceStream:
             raise explained(error, device, self._direction) from error
 
     def _made(self, device: AudioDevice, frames: int) -> Any:
-        """The stream with one channel, or with two where the device cannot do one."""
+        """The stream: with one channel, or with two where the device cannot do one."""
         backend = self._system.backend
         make = backend.InputStream if self._direction == "input" else backend.OutputStream
         options = {
@@ -225,6 +229,7 @@ class DeviceStream:
             return make(channels=2, **options)
 
     def _called(self, data: Any, _frames: int, _time: Any, status: Any) -> None:
+        """The callback, in PortAudio's thread. It must not wait for any lock: a late callback is heard."""
         self._last_call = self._system.clock()
         if status and (status.output_underflow or status.input_overflow):
             self.late += 1
@@ -232,7 +237,7 @@ class DeviceStream:
 
 
 class OpenStream:
-    """What is made of a stream, `_stream`, which is open within a `with` block."""
+    """The base of a microphone and a loudspeaker: its stream, `_stream`, is open within a `with` block."""
 
     _stream: DeviceStream
 

@@ -1,7 +1,7 @@
-"""Is somebody speaking? Silero's small network on onnxruntime, one block at a time.
+"""Voice activity detection: is somebody speaking? Silero's small network on onnxruntime, one block at a time.
 
-In: blocks (512,) at 16 kHz. Out: the probability that the block holds speech. The network's file comes from the
-silero-vad 6.2 package (MIT, its licence beside it), whose own Python would bring torch along.
+In: blocks (512,) at 16 kHz. Out: the probability that the block holds speech. The network's file comes from the package
+silero-vad 6.2 (MIT, its licence lies beside it). The package itself is not used: it would bring torch along.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Floats
 MODEL = "silero/silero_vad_16k_op15.onnx"
 
 _CONTEXT = 64
-"""Samples of the block before that the network sees again."""
+"""Samples of the previous block that the network is given again, before the new block."""
 
 _STATE = (2, 1, 128)
 
@@ -38,7 +38,7 @@ _RELEASE = 10 ** (-3.0 * BLOCK_SECONDS / 20)
 
 
 class VoiceDetector(Protocol):
-    """Anything that tells speech from other sound, block by block."""
+    """Tells speech from other sound, block by block."""
 
     def __call__(self, samples: Floats) -> float:
         """The probability, 0 to 1, that the stream's next samples (512,) hold speech."""
@@ -49,7 +49,7 @@ class VoiceDetector(Protocol):
 
 @cache
 def _network() -> ort.InferenceSession:
-    """The network, which all streams share: what one remembers is handed in and out with each block."""
+    """The network. All streams share it: a stream's state goes in and comes out with each block."""
     path = Path(str(resources.files("voxrill.runtime.audio"))) / MODEL
     return ort.InferenceSession(str(path), sess_options=session_options(threads=1), providers=[CPU])
 
@@ -73,7 +73,7 @@ class AutomaticGain:
 
 
 class VoiceActivity:
-    """One stream's detector; it remembers what it heard until `reset`.
+    """The detector of one stream. It remembers what it heard until `reset`.
 
     Args:
         auto_gain: also know speech that is very quiet, as in recordings from afar.

@@ -1,18 +1,26 @@
-"""The wake word: until it is heard, nothing is taken for a question.
+"""The wake word: nothing is taken for a question before it was heard.
 
-In: blocks of the microphone. Out: of those, the ones that follow the word, while the talk is awake. It wakes with the
-word, stays awake while a question is asked and answered and for some seconds after each answer, and falls asleep. A
-word that is heard while awake begins the question anew, so that the word itself is never part of one. While an answer
-is played, with barge-in any speech interrupts it, as without a wake word: to wait for the word would leave it sounding
-for as long as the word takes to say.
+In: blocks of the microphone. Out: the blocks that follow the word, while the talk is awake. The word wakes the talk. It
+stays awake while a question is asked and answered, and for some seconds after each answer; then it falls asleep. If the
+word is heard while the talk is awake, the question begins again, so that the word itself is never part of a question.
+With barge-in, any speech interrupts an answer, as without a wake word: if only the word did, the answer would go on for
+as long as it takes to say the word.
 
-The detector is microWakeWord, by way of pymicro-wakeword (Apache-2.0, its networks too; wheels for x86-64 and aarch64).
-Beside openWakeWord (pyopen-wakeword), four words that both have, in 11 voices of flite and espeak-ng, each at its own
-threshold: it knew 33 of 44 (28), and 17 of 44 (16) with a command run on without a pause; a false alarm was none over
-the 44 held-out clips (none), and 13 times in 360 trials of phrases made to confuse it (6); a second of sound took 2 ms
-of processor time (66); its wheel has 2 MB (7). openWakeWord's own networks are published as CC BY-NC-SA, not for trade.
-"okay nabu", "hey mycroft" and "alexa" were known in 9, 9 and 10 of the voices, "hey jarvis" in 5 (openWakeWord: 11).
-No person's voice was tried.
+The detector is microWakeWord, from the package pymicro-wakeword (Apache-2.0, its networks too; wheels for x86-64 and
+aarch64). It was compared with openWakeWord (package pyopen-wakeword) on the four words that both have, in 11 voices of
+flite and espeak-ng, each at its own threshold:
+
+    |                                                        | microWakeWord | openWakeWord |
+    | words recognised, of 44                                |            33 |           28 |
+    | with a command right behind the word, of 44            |            17 |           16 |
+    | false alarms in the 44 held-out clips                  |             0 |            0 |
+    | false alarms in 360 trials of phrases meant to confuse |            13 |            6 |
+    | processor time for a second of sound, ms               |             2 |           66 |
+    | size of the wheel, MB                                  |             2 |            7 |
+
+openWakeWord's own networks are published under CC BY-NC-SA, which forbids commercial use. "okay nabu", "hey mycroft"
+and "alexa" were recognised in 9, 9 and 10 of the voices, "hey jarvis" in 5 (openWakeWord: 11). No person's voice was
+tried.
 """
 
 from __future__ import annotations
@@ -31,34 +39,35 @@ FOLLOW_UP = 8.0
 """Seconds after the word, and after each answer, in which a question may begin without the word."""
 
 BEHIND, AHEAD = 0.25, 0.3
-"""Seconds before and after the block in which the word is known, among which its end is looked for.
+"""Seconds before and after the block in which the word is recognised; the end of the word is looked for among them.
 
-It became known from 0.3 s before its end to 0.4 s after. Of two commands in 11 voices that followed by 0.1 or 0.25 s,
-the built-in model then wrote down 120 of 121 rightly (of 161 with those that followed at once 149; from the moment
-itself on 146; with nothing looked for after it 142; all 161 if cut by hand)."""
+Words were recognised from 0.3 s before their end to 0.4 s after it. Then two commands followed, in 11 voices. When they
+followed by 0.1 or 0.25 s, the built-in model transcribed 120 of 121 rightly. When some of them followed at once, it was
+149 of 161. It was 146 when the sound was cut at the moment of recognition, 142 when the end was not looked for after
+that moment, and 161 when the word was cut off by hand."""
 
 AGAIN = blocks(0.7)
-"""Blocks in which the word must not have been known, for it to be known again; one saying was known and lost and known
-again after up to 0.5 s."""
+"""Blocks without the word after which it may be recognised again. A word that was said once was recognised, lost and
+recognised again within 0.5 s."""
 
 LIST = "list"
-"""The name with which the words are asked for."""
+"""As a word: list the words there are."""
 
 
 class WordDetector(Protocol):
-    """Anything that knows a word, block by block."""
+    """Recognises a word, block by block."""
 
     name: str
 
     def __call__(self, samples: Floats) -> bool:
-        """Whether the word became known with the stream's next samples (512,)."""
+        """Take the stream's next samples (512,); return whether the word was recognised with them."""
 
     def reset(self) -> None:
         """Forget what was heard."""
 
 
 class WakeWord:
-    """One stream's detector of one of `wake_words()`.
+    """The detector of one stream for one of `wake_words()`.
 
     Raises:
         MissingDependency: the extra `wake` is not installed.
@@ -78,7 +87,8 @@ class WakeWord:
         self.reset()
 
     def __call__(self, samples: Floats) -> bool:
-        """Whether the word became known with `samples` (512,), the stream's next."""
+        """Take the stream's next `samples` (512,); return whether the word was recognised with them."""
+        # Its features are computed from 16-bit samples. They come every 10 ms: several for one block, or none.
         heard = (np.clip(samples, -1, 1) * np.iinfo(np.int16).max).astype("<i2").tobytes()
         above = [self._detector.process_streaming(features) for features in self._features.process_streaming(heard)]
         self._below += 1
@@ -95,7 +105,7 @@ class WakeWord:
 
 
 def wake_words() -> tuple[str, ...]:
-    """The words there are.
+    """The words that can be recognised.
 
     Raises:
         MissingDependency: the extra `wake` is not installed.
@@ -110,11 +120,11 @@ def _package() -> Any:
 
 
 class Waking:
-    """Lets blocks through while awake, from the wake word's end on.
+    """Lets blocks through while the talk is awake, from the end of the wake word on.
 
     Args:
-        detector: knows the word.
-        follow_up: seconds that it stays awake while nothing is said and nothing is answered.
+        detector: recognises the word.
+        follow_up: seconds for which the talk stays awake while nothing is said or answered.
     """
 
     def __init__(self, detector: WordDetector, follow_up: float = FOLLOW_UP) -> None:
@@ -124,32 +134,33 @@ class Waking:
         self._follow_up = blocks(follow_up)
         self._ahead = blocks(AHEAD)
         self._recent: deque[Block] = deque(maxlen=blocks(BEHIND) + self._ahead)
-        self._left = 0  # blocks until it is asleep, 0 if it is
-        self._until_end = 0  # blocks until the word's end is looked for, 0 if no word was heard
+        self._left = 0  # blocks until the talk falls asleep; 0: it is asleep
+        self._until_end = 0  # blocks until the word's end is looked for; 0: no word was heard
 
     @property
     def word(self) -> str:
-        """The word that is waited for."""
+        """The wake word."""
         return self._detector.name.replace("_", " ")
 
     @property
     def awake(self) -> bool:
-        """Whether what is heard counts."""
+        """Whether the talk is awake."""
         return self._left > 0
 
     def hears_word(self, block: Block) -> bool:
-        """Take the next block; whether the word became known with it."""
+        """Take the next block; return whether the word was recognised with it."""
         self._recent.append(block)
         known = self._detector(block.samples)
         if known:
+            # `let_through` counts this block too: one more than the blocks that are to follow.
             self._left, self._until_end = self._follow_up, self._ahead + 1
         return known
 
     def let_through(self, busy: bool) -> list[Block]:
-        """What now counts of the blocks so far: the newest while awake, more of them when the word's end is found.
+        """The blocks that are let through now: the newest one, or several when the end of the word is found.
 
         Args:
-            busy: a question is being asked or answered, so that this is no time to fall asleep.
+            busy: a question is being asked or answered, so that the talk must not fall asleep.
         """
         if not self._left:
             return []
@@ -160,13 +171,13 @@ class Waking:
         return [] if self._until_end else after_word(self._recent)
 
     def reset(self) -> None:
-        """The blocks to come do not follow those before: forget a word half heard."""
+        """The next block does not follow the ones before: forget the half of a word."""
         self._detector.reset()
         self._recent.clear()
         self._until_end = 0
 
 
 def after_word(around: Sequence[Block]) -> list[Block]:
-    """Of the blocks around the moment in which the word was known, those from its end on: from the quietest of them."""
+    """The blocks from the end of the word on, among those around its recognition: it ends in the quietest one."""
     power = [float(np.square(block.samples, dtype=np.float64).sum()) for block in around]
     return list(around)[int(np.argmin(power)) :]

@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from voxrill.runtime.apps.stitching import Stitcher
 from voxrill.runtime.apps.subtitles import FORMS
-from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.apps.transcript import SegmentEvent, joined_text
 from voxrill.runtime.apps.transcription import ModelRecogniser, longest_segment
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, Waveform
 from voxrill.runtime.audio.segments import Span, spans
@@ -79,7 +79,7 @@ async def _stream(pieces: Pieces) -> AsyncIterator[bytes]:
 
 
 def _response(segments: list[SegmentEvent], waveform: Waveform, form: str) -> Response:
-    text = " ".join(segment.text for segment in segments)
+    text = joined_text(segments)
     if form == "json":
         return as_json({"text": text})
     if form == "verbose_json":

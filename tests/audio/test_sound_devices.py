@@ -11,7 +11,7 @@ from tests.signals import speech_like
 from tests.sound_cards import FakeSounddevice, PortAudioError, card
 from voxrill.runtime.audio import sound_checks
 from voxrill.runtime.audio.devices import choose, explained, found_devices, portaudio
-from voxrill.runtime.audio.jitter import LULL, ROUND, JitterPolicy
+from voxrill.runtime.audio.jitter import ROUND, TEXT_PAUSE, JitterPolicy
 from voxrill.runtime.audio.microphone import WAITING_CHUNKS, DeviceMicrophone
 from voxrill.runtime.audio.protocols import BLOCK, RATE
 from voxrill.runtime.audio.resampler import Resampler
@@ -275,7 +275,7 @@ def test_a_slow_device_starts_when_the_rest_will_not_stutter(speaker, backend):
     speaker.finish()
     stream.play(500)
     start = next(n for n, played in enumerate(heard) if played)
-    assert 2.0 <= 0.08 * start <= 2.0 + SLOW * LULL + 0.16
+    assert 2.0 <= 0.08 * start <= 2.0 + SLOW * TEXT_PAUSE + 0.16
     assert speaker.underruns() == 0 and not speaker.busy()
 
 
@@ -544,12 +544,12 @@ def test_no_reply_stutters_whose_rate_was_known(rate, lull):
 def test_after_running_dry_more_is_kept_waiting():
     policy = JitterPolicy(1.2, 5.0)
     needed = [policy.needed(0.5, 1.0, dry) for dry in range(4)]
-    assert needed == sorted(set(needed)) and policy.needed(0.0, 5.0, 0) == pytest.approx(1.2 * LULL)
+    assert needed == sorted(set(needed)) and policy.needed(0.0, 5.0, 0) == pytest.approx(1.2 * TEXT_PAUSE)
 
 
 def test_less_waits_where_the_text_of_the_round_is_made():
     """A device that is just fast enough starts with the second frame of a round, and late in it with half a round."""
     policy = JitterPolicy(1.0, 60.0)
     assert [policy.may_start(0.08 * frames, 0.0, 0) for frames in (1, 2)] == [False, True]
-    assert policy.needed(ROUND, 0.0, 0) == pytest.approx(LULL)
+    assert policy.needed(ROUND, 0.0, 0) == pytest.approx(TEXT_PAUSE)
     assert policy.needed(0.5 * ROUND, 0.5 * ROUND, 0) == policy.needed(ROUND, 0.0, 0)

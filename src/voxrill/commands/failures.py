@@ -1,4 +1,4 @@
-"""Some of several files may fail: each failure is told at once, and the command ends as failed."""
+"""Commands that work through several files go on when one of them fails, and end as failed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from voxrill.runtime.errors import DataError, VoxrillError
 
 
 class Failures:
-    """Those of a command that works through `files` files."""
+    """The failures of a command that works through `files` files."""
 
     def __init__(self, files: int) -> None:
         self._files = files
@@ -18,10 +18,10 @@ class Failures:
 
     @contextmanager
     def of_one(self) -> Iterator[None]:
-        """Work on one file, of which an error is told; of an only file it is the end.
+        """Work on one file in the `with` block. Its error is printed and counted, unless it is the only file.
 
         Raises:
-            VoxrillError: it is the only one.
+            VoxrillError: it is the only file.
         """
         try:
             yield
@@ -31,7 +31,7 @@ class Failures:
             self.tell(str(error))
 
     def tell(self, what: str) -> None:
-        """Say that a file has failed, and why."""
+        """Count a failure, and print why."""
         self._failed += 1
         err.print(f"voxrill: {what}", style="red", soft_wrap=True)
 

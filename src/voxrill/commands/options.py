@@ -1,7 +1,7 @@
 """The options that several commands share, and the bundle, model and sampling that they name.
 
-Where no bundle is named, by argument, option or VOXRILL_BUNDLE, the built-in one is taken, and stderr says so. The
-engine is imported when a model is opened: help does not need it.
+If no bundle is named by argument, option or VOXRILL_BUNDLE, the built-in one is used, and stderr says so. The engine
+is imported when a model is opened: help does not need it.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ AudioTemperature = Annotated[float | None, typer.Option(help="Audio sampling tem
 AudioTopK = Annotated[int | None, typer.Option(help="Audio candidates kept; 0 keeps all.", min=0)]
 TrimOption = Annotated[
     bool | None,
-    typer.Option("--trim/--no-trim", help="Hear only the speech, or silence too; else as suits the model."),
+    typer.Option("--trim/--no-trim", help="Hear only the speech, or the silence too; else as suits the model."),
 ]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads per graph; 0: what tune found best, or one per core.")]
 ProviderOption = Annotated[
     list[str] | None,
     typer.Option(
         "--provider",
-        help="Execution provider of all graphs, or GRAPH=NAME, or a profile that says so; may be given several times. "
-        "With a chip: qnn:soc=SM8650.",
+        help="Execution provider of all graphs, or GRAPH=NAME, or the file of a device profile; may be given several "
+        "times. With a chip: qnn:soc=SM8650.",
         show_default=False,
     ),
 ]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Refuse a graph of which the provider would leave nodes to the CPU.")
+    bool, typer.Option("--strict", help="Refuse a provider that would leave nodes of a graph to the CPU.")
 ]
 AudioFlag = Annotated[bool, typer.Option("--audio", help="Microphones and loudspeakers.")]
 MicrophoneOption = Annotated[
@@ -75,7 +75,7 @@ WakeWordOption = Annotated[
     typer.Option("--wake-word", help="Sleep until this is said; list shows the words. Needs the extra wake."),
 ]
 FollowUpOption = Annotated[float, typer.Option(help="Seconds after an answer in which no wake word is needed.")]
-SystemOption = Annotated[str | None, typer.Option(help="Another system prompt than the model family's own.")]
+SystemOption = Annotated[str | None, typer.Option(help="The system prompt, in place of the model family's own.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace what -o names, even if Voxrill did not make it or takes long to.")
 ]
@@ -91,7 +91,7 @@ OutOption = Annotated[
 
 
 def open_named(bundle: Path | None) -> Bundle:
-    """The bundle that was named, or else the built-in one with a note that it is."""
+    """The bundle that was named, or the built-in one, with a note on stderr."""
     from voxrill.runtime.bundle import builtin
     from voxrill.runtime.bundle.bundle import open_bundle
 
@@ -109,7 +109,7 @@ def open_model(
     strict: bool = False,
     profiling: Path | None = None,
 ) -> Model:
-    """The model of the bundle that was named, or else the built-in one with a note that it is.
+    """The model of the bundle that was named, or of the built-in one, with a note on stderr.
 
     profiling: as of `Engine`.
     """
@@ -135,11 +135,11 @@ def sound_source(file: Path) -> Path | BinaryIO:
 
 
 def stdin_text() -> str:
-    """All of stdin, for a text that is `STDIN`."""
+    """All of stdin: the text, if it was given as `STDIN`."""
     try:
         return _stdin().read().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise UsageError("what stdin brings is not text", "Give text in UTF-8") from None
+        raise UsageError("stdin is not text", "Give text in UTF-8") from None
 
 
 def _stdin() -> TextIO:
@@ -149,7 +149,7 @@ def _stdin() -> TextIO:
 
 
 def sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
-    """The model's own sampling, but for what was wished."""
+    """The model's own sampling, changed by what was given."""
     from voxrill.runtime.bundle.manifest import Sampling
 
     return Sampling(

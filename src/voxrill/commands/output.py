@@ -36,12 +36,12 @@ err = SafeConsole(stderr=True)
 out = SafeConsole()
 
 STDOUT = "-"
-"""As an output file: raw 16-bit little-endian mono samples on stdout (a WAV header cannot be streamed)."""
+"""As an output file: stdout. Sound goes there as raw 16-bit little-endian mono samples, without a header."""
 
 
 @contextmanager
 def sound_sink(out: str | None, sample_rate: int) -> Iterator[Callable[[AudioEvent], None]]:
-    """Where sound goes as it is made: a WAV file, stdout, or nowhere."""
+    """Where sound goes as it is made: a sound file, stdout, or nowhere."""
     if out is None:
         yield lambda _event: None
     elif out == STDOUT:
@@ -62,7 +62,7 @@ def _write_raw(event: AudioEvent) -> None:
 
 
 def summary(result: Result) -> dict[str, Any]:
-    """A result as JSON knows it."""
+    """A result as it is written in JSON."""
     return {
         "text": result.text,
         "finish_reason": result.finish_reason,
@@ -84,7 +84,7 @@ def print_json(value: Any) -> None:
 
 
 def print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns on stdout, the first row their heads."""
+    """Print aligned columns on stdout; the first row holds their heads."""
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -92,7 +92,7 @@ def print_columns(rows: Sequence[Sequence[str]]) -> None:
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """A table for the terminal, its columns named; without names it has no head."""
+    """A table for the terminal. Without names for its columns it has no head."""
     table = Table(title=title, title_justify="left", show_header=any(columns), title_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -100,7 +100,7 @@ def new_table(title: str, *columns: str) -> Table:
 
 
 def size(count: int) -> str:
-    """Bytes with a unit that suits them."""
+    """A number of bytes, with a unit."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"

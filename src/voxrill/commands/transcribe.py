@@ -1,4 +1,4 @@
-"""The command transcribe: a few short files, one of any length, a folder of them, or the microphone.
+"""The command transcribe: files of any length, folders of them, or the microphone.
 
 Text, subtitles and JSON go to stdout or to --out, everything else to stderr. A file of up to half a minute becomes one
 line unless times are asked for; all else is written segment by segment.
@@ -63,7 +63,7 @@ _OTHERS_NAMED = 20
 
 @dataclass(frozen=True)
 class BatchWish:
-    """Which files, how many at a time, where to, and how."""
+    """A batch: which files, how many at a time, the output file, and the options of transcribing."""
 
     files: list[Path]
     jobs: int
@@ -78,7 +78,7 @@ def transcribe(
     live: Annotated[bool, typer.Option("--live", help="Listen to the microphone until Ctrl-C.")] = False,
     microphone: MicrophoneOption = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="plain, srt, vtt or json; else as --out is called, or plain.")
+        str | None, typer.Option("--format", help="plain, srt, vtt or json. Without it, the suffix of --out decides.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -88,7 +88,7 @@ def transcribe(
     ] = None,
     force: ForceOption = False,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Of folders: sounds at a time, each with a model of its own in memory.")
+        int, typer.Option(min=1, help="For folders: sounds at a time. Each one needs a model of its own in memory.")
     ] = 1,
     trim: TrimOption = None,
     bundle: BundleOption = None,
@@ -146,10 +146,10 @@ def _stream(out: Path | None) -> AbstractContextManager[TextIO | None]:
 
 
 def _check(form: str | None, out: Path | None, json: bool, jobs: int, folders: bool, count: int) -> None:
-    """Refuse what does not go together.
+    """Refuse options that do not go together.
 
     Raises:
-        UsageError: so it is.
+        UsageError: they do not.
     """
     if folders and form is not None:
         raise UsageError("a folder's transcripts are JSON Lines", "Leave --format out, or give one file")
@@ -207,7 +207,7 @@ def _tell_others(others: list[Path]) -> None:
 
 
 def _unfinished(files: list[Path], results: ResultsFile | None, progress: Progress) -> list[tuple[Path, str]]:
-    """The files that no earlier run finished, with their hashes."""
+    """The files that no earlier run has finished, with their hashes."""
     asked = []
     for number, one in enumerate(hashed(files)):
         progress("looking for changes", number, len(files))

@@ -1,7 +1,7 @@
-"""One sound to a transcript on stdout or in a file, with what goes on shown on the terminal.
+"""One sound to a transcript on stdout or in a file; the terminal shows the progress.
 
-In: a file or a microphone. Out: text, subtitles or JSON as segments are finished; with an output file, a journal beside
-it until that is whole.
+In: a file or a microphone. Out: text, subtitles or JSON, segment by segment. With an output file, a journal keeps the
+finished segments until the file is complete.
 """
 
 from __future__ import annotations
@@ -38,16 +38,15 @@ from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.talk.keyboard import closed_by_signals
 
 MICROPHONE = "microphone"
-"""Stands for a sound's hash in the journal of a live transcript."""
+"""Stands in the journal of a live transcript, in place of a sound's hash."""
 
 
 @dataclass(frozen=True)
 class Writing:
     """Transcribes with `model` as `wished`, and writes in `form`, or events as JSON.
 
-    out: the file that is written when the transcript is whole, with a journal until then; None to write to `stream` as
-    it goes.
-    trim: see `Model.transcribe`; of what is heard in segments anyway it says nothing.
+    out: the file that is written when the transcript is complete, with a journal until then. None: write to `stream`
+    (None: stdout) as it goes. trim: see `Model.transcribe`; it means nothing for sound that is heard in segments.
     """
 
     model: Engine
@@ -68,7 +67,7 @@ class Writing:
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
-            UsageError: there is a journal, of something else.
+            UsageError: there is a journal of something else.
         """
         with open_sound(file) as sound:
             pieces = sound.pieces()
@@ -95,8 +94,8 @@ class Writing:
         """Transcribe what the microphone hears until Ctrl-C.
 
         Raises:
-            AudioDeviceError: it cannot be used, or is gone for good; what was heard before is written.
-            UsageError: there is a journal, of something else.
+            AudioDeviceError: it cannot be used, or is gone and did not come back. What was heard before is written.
+            UsageError: there is a journal of something else.
         """
         with ExitStack() as stack:
             journal = self._journal(stack, MICROPHONE) if self.out is not None else None
@@ -140,7 +139,7 @@ class Writing:
         known: dict[tuple[float, float], SegmentEvent],
         name: str | None,
     ) -> None:
-        """Write events as they come; with a journal, the transcript when it is whole."""
+        """Write events as they come; with a journal, write the transcript when it is complete."""
         segments = self._shown(events, view, name)
         if journal is not None:
             try:
@@ -164,7 +163,7 @@ class Writing:
     def _shown(
         self, events: Iterable[TranscriptEvent], view: TranscriptView, name: str | None
     ) -> Iterator[SegmentEvent]:
-        """The segments among `events`, each event shown."""
+        """Show each event; yield the segments among them."""
         for event in events:
             view.show(event)
             if self.json:
@@ -174,20 +173,21 @@ class Writing:
 
 
 def event_json(event: TranscriptEvent) -> dict[str, Any]:
-    """An event for machines."""
+    """An event as it is written in JSON."""
     if isinstance(event, SegmentEvent):
         return {"event": "segment", **as_json(event)}
     return {"event": "tentative", "start": round(event.start, 3), "end": round(event.end, 3), "text": event.text}
 
 
 def _before(journal: Journal) -> tuple[int, float]:
-    """Segments and seconds since a live transcript was begun; the clock may have been set back meanwhile."""
+    """How many segments a live transcript has so far, and how many seconds ago it was begun."""
+    # The clock may have been set back meanwhile: times must not run backwards.
     end = max((segment.end for segment in journal.segments()), default=0.0)
     return journal.found, max(time.time() - journal.header[STARTED], end)
 
 
 def _counted(pieces: Iterable[Floats], tell: Callable[[float], None]) -> Iterator[Floats]:
-    """`pieces`; `tell` is told the seconds handed out so far."""
+    """Yield `pieces`, and call `tell` with the seconds so far after each."""
     samples = 0
     for piece in pieces:
         yield piece
