@@ -130,3 +130,12 @@ def test_a_flood_of_connections_fills_neither_the_files_nor_the_log():
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors.decode() and errors.count(b"system resource") <= 2
+
+
+def test_its_help_waits_for_no_model(tmp_path):
+    """What the command needs is imported when it runs."""
+    script = (
+        "import sys, voxrill.commands.serve; print({'onnxruntime', 'starlette', 'voxrill.model'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "set()\n", done.stderr
