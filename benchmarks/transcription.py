@@ -88,7 +88,8 @@ def words(found: list[Clip], meetings: int) -> Figures:
     """Word error rates, in segments and whole."""
     model = voxrill.load(threads=1)
     whole = _errors(
-        " ".join(text for text, _ in found), " ".join(model.transcribe(samples).text for _, samples in found)
+        " ".join(text for text, _ in found),
+        " ".join(model.transcribe(samples, trim=False).text for _, samples in found),
     )
     segmented = count = 0
     for seed in range(meetings):

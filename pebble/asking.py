@@ -136,7 +136,7 @@ class Desk:
         words = ""
         if question.kind in ("hear", "label"):
             found = self.model.transcribe(
-                waveform, system=question.system, text_sampling=GREEDY, max_new_tokens=WRITTEN_LIMIT
+                waveform, system=question.system, trim=False, text_sampling=GREEDY, max_new_tokens=WRITTEN_LIMIT
             )
             words = found.text.strip()
         if question.kind == "label":
@@ -153,7 +153,12 @@ class Desk:
 
     def _ask(self, conversation: voxrill.Conversation, waveform: Floats, typed: str | None) -> voxrill.Result:
         *_, end = conversation.ask(
-            audio=waveform, text=typed, max_new_tokens=SPOKEN_LIMIT, text_sampling=GREEDY, audio_sampling=GREEDY
+            audio=waveform,
+            text=typed,
+            trim=False,
+            max_new_tokens=SPOKEN_LIMIT,
+            text_sampling=GREEDY,
+            audio_sampling=GREEDY,
         )
         assert isinstance(end, voxrill.EndEvent)
         return end.result

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from voxrill.runtime.apps.documents.answer import Answer, AnswerText
     from voxrill.runtime.apps.documents.citations import Citation
     from voxrill.runtime.apps.grammar import Call
-    from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, TranscriptEvent
+    from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transcript, TranscriptEvent
     from voxrill.runtime.bundle.builtin import pebble_world
     from voxrill.runtime.bundle.manifest import Sampling
     from voxrill.runtime.engine.conversation import Conversation
@@ -68,7 +68,7 @@ _HOMES = {
     "voxrill.runtime.apps.documents.answer": ("Answer", "AnswerText"),
     "voxrill.runtime.apps.documents.citations": ("Citation",),
     "voxrill.runtime.apps.grammar": ("Call",),
-    "voxrill.runtime.apps.transcript": ("SegmentEvent", "TentativeEvent", "TranscriptEvent"),
+    "voxrill.runtime.apps.transcript": ("SegmentEvent", "TentativeEvent", "Transcript", "TranscriptEvent"),
     "voxrill.runtime.bundle.builtin": ("pebble_world",),
     "voxrill.runtime.bundle.manifest": ("Sampling",),
     "voxrill.runtime.engine.conversation": ("Conversation",),
@@ -138,6 +138,7 @@ __all__ = [
     "Speech",
     "TentativeEvent",
     "TextEvent",
+    "Transcript",
     "TranscriptEvent",
     "Understood",
     "UnknownText",

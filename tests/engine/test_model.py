@@ -21,8 +21,8 @@ def test_public_names_are_pinned():
         "ContextFull", "Conversation", "DataError", "DeviceError", "EndEvent", "Event", "ExportError", "HashMismatch",
         "HookError", "MissingDependency", "Model", "NewerFormat", "NotEnoughMemory", "ProfileError", "ProviderError",
         "ProviderRefused", "Result", "Sampling", "SegmentEvent", "Speech", "TentativeEvent", "TextEvent",
-        "TranscriptEvent", "Understood", "UnknownText", "UsageError", "VoxrillError", "VoxrillWarning", "__version__",
-        "load", "pebble_world",
+        "Transcript", "TranscriptEvent", "Understood", "UnknownText", "UsageError", "VoxrillError", "VoxrillWarning",
+        "__version__", "load", "pebble_world",
     }  # fmt: skip
 
 

@@ -20,8 +20,10 @@ greedy = voxrill.Sampling(temperature=0.0)
 # Good calls
 
 assert_type(model, voxrill.Model)
-assert_type(model.transcribe(Path("q.wav"), max_new_tokens=3, seed=1, text_sampling=greedy), voxrill.Result)
-assert_type(model.transcribe((noise, 16_000)).text, str)
+assert_type(model.transcribe(Path("q.wav"), max_new_tokens=3, seed=1, text_sampling=greedy), voxrill.Transcript)
+assert_type(model.transcribe((noise, 16_000), trim=False).text, str)
+assert_type(model.transcribe("q.wav", trim=None).segments[0], voxrill.SegmentEvent)
+assert_type(conversation.ask(audio=noise, trim=True), Iterator[voxrill.Event])
 assert_type(model.speak("Hello.", voice="US male", seed=None, audio_sampling=greedy), voxrill.Speech)
 assert_type(model.chat(audio=noise, text="Why?", output="both", max_new_tokens=9), Iterator[voxrill.Event])
 assert_type(model.translate("q.wav", "German", output="text", seed=1), Iterator[voxrill.Event])
@@ -43,6 +45,7 @@ voxrill.AnswerOptions(max_new_tokens=3, seed=1, text_sampling=greedy, audio_samp
 voxrill.load("bundle", thread=1)  # pyright: ignore[reportCallIssue]
 model.transcribe("q.wav", max_new_tokns=3)  # pyright: ignore[reportCallIssue]
 model.transcribe("q.wav", audio_sampling=greedy)  # pyright: ignore[reportCallIssue]
+model.transcribe("q.wav", trim="yes")  # pyright: ignore[reportArgumentType]
 model.transcribe("q.wav", max_new_tokens="3")  # pyright: ignore[reportArgumentType]
 model.transcribe_stream("q.wav", max_new_tokns=3)  # pyright: ignore[reportCallIssue]
 model.transcribe_stream("q.wav", None)  # pyright: ignore[reportCallIssue]
