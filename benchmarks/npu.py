@@ -28,7 +28,7 @@ from voxrill.export.decoder import DecoderModule
 from voxrill.export.graphs import GraphPlan
 from voxrill.export.layers import linears_to_matmuls
 from voxrill.export.lfm import CONV, LfmConfig
-from voxrill.export.npu_check import Stepped, on_chip, on_cpu, think
+from voxrill.export.npu_check import SessionGraph, on_chip, on_cpu, run_backbone
 from voxrill.export.write import write_graph
 from voxrill.quantize.a16w8 import A16W8, to_a16w8
 from voxrill.quantize.graph import quantize_graph
@@ -88,11 +88,11 @@ def make(form: str, source: Path, target: Path, spec: GraphSpec, rows: np.ndarra
         quantize_graph(DECODER, source, target, read_recipe("npu-int4"))
         return
     feeds: list[dict[str, Any]] = []
-    on_cpu(source, lambda session: think(Overheard(spec, session, feeds), rows, CONTEXT))
+    on_cpu(source, lambda session: run_backbone(RecordedGraph(spec, session, feeds), rows, CONTEXT))
     to_a16w8(source, target, feeds)
 
 
-class Overheard(Stepped):
+class RecordedGraph(SessionGraph):
     """What a graph is given is kept."""
 
     def __init__(self, spec: GraphSpec, session: Any, feeds: list[dict[str, Any]]) -> None:
@@ -119,7 +119,7 @@ def measure(kind: str, soc: Soc, folder: Path, say: Callable[[str], None]) -> li
             make(form, source, path, spec, rows)
 
         def loop(session: Any, given: np.ndarray = rows[:STEPS]) -> list[np.ndarray]:
-            return think(Stepped(spec, session), given, CONTEXT)
+            return run_backbone(SessionGraph(spec, session), given, CONTEXT)
 
         start = time.perf_counter()
         chip = on_chip(path, soc, loop, on_cpu(path, loop))

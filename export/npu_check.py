@@ -177,7 +177,7 @@ def difference(expected: Array, found: Array) -> float:
     return float(np.linalg.norm(expected - found) / max(np.linalg.norm(expected), np.finfo(np.float32).tiny))
 
 
-class Stepped:
+class SessionGraph:
     """A session with the methods that the runtime's stages expect of a graph."""
 
     def __init__(self, spec: GraphSpec, session: GraphSession) -> None:
@@ -192,39 +192,39 @@ class Stepped:
 
 def state_loop(bundle: Bundle, name: str, session: GraphSession) -> list[Array]:
     """The outputs that the runtime reads, and the state, over some steps that each start from the last state."""
-    graph, chance = Stepped(bundle.manifest.specs()[name], session), np.random.default_rng(0)
+    graph, chance = SessionGraph(bundle.manifest.specs()[name], session), np.random.default_rng(0)
     if name == AUDIO_ENCODER:
-        return _hear(graph, chance)
+        return _encode_clip(graph, chance)
     if name == DECODER or is_prefill(name):
-        return _think(bundle, graph, chance)
-    return _speak(bundle, graph, chance)
+        return _fill_context(bundle, graph, chance)
+    return _decode_codes(bundle, graph, chance)
 
 
-def _hear(graph: Stepped, chance: np.random.Generator) -> list[Array]:
+def _encode_clip(graph: SessionGraph, chance: np.random.Generator) -> list[Array]:
     """A clip that fills four fifths of the encoder. Its features have mean 0 and deviation 1, as normalised ones do."""
     mel = chance.standard_normal([int(size) for size in graph.spec.inputs[0].shape]).astype(np.float32)
     outputs = graph.run({"mel_spectrogram": mel, "mel_lengths": np.array([mel.shape[1] * 4 // 5], np.int64)})
     return [outputs["audio_embeddings"][:, : int(outputs["audio_lengths"][0])]]
 
 
-def _think(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
+def _fill_context(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
     """Random words until the context is full; the last call is half full."""
     static, words = bundle.manifest.static, bundle.manifest.text_embeddings
     assert static is not None, "npu_graphs has seen to it"
     width = int(graph.spec.inputs[0].shape[1])
     count = min((STEPS - 1) * width + (width + 1) // 2, static.context)
     ids = chance.integers(0, words.shape[0], count)
-    return think(graph, bundle.table(words).rows(ids), static.context)
+    return run_backbone(graph, bundle.table(words).rows(ids), static.context)
 
 
-def think(graph: Any, rows: Array, context: int) -> list[Array]:
+def run_backbone(graph: Any, rows: Array, context: int) -> list[Array]:
     """Hidden states and the last state of a backbone's graph for rows (n, hidden), one width after the other."""
     state, width = PaddedState(graph.spec, context), int(graph.spec.inputs[0].shape[1])
     hidden = [state.step(graph, rows[start : start + width]) for start in range(0, len(rows), width)]
     return [*hidden, *state.content().values()]
 
 
-def _speak(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
+def _decode_codes(bundle: Bundle, graph: Any, chance: np.random.Generator) -> list[Array]:
     """Random codes as one long sound: a short piece of it may be nearly silent and would hide errors."""
     manifest = bundle.manifest
     assert manifest.static is not None, "npu_graphs has seen to it"

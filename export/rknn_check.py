@@ -65,7 +65,7 @@ class RknnCheck:
         return any(form.good for form in self.forms)
 
 
-class _RecordedFeeds:
+class _RecordedSession:
     """A session whose feeds are kept."""
 
     def __init__(self, session: GraphSession) -> None:
@@ -110,7 +110,7 @@ def check_for_rknn(
     total = len(checks) * len(PRECISIONS)
     for index, check in enumerate(checks):
         path, loop = bundle.path(bundle.manifest.graphs[check.graph].file), partial(state_loop, bundle, check.graph)
-        on_cpu = _RecordedFeeds(ort.InferenceSession(str(path), session_options(), providers=[CPU]))
+        on_cpu = _RecordedSession(ort.InferenceSession(str(path), session_options(), providers=[CPU]))
         expected = loop(on_cpu)
         for done, precision in enumerate(PRECISIONS, index * len(PRECISIONS)):
             progress(f"{check.graph} in {precision}", done, total)

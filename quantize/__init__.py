@@ -1,1 +1,1 @@
-"""The room for INT8 and INT4: a float32 bundle in, a smaller bundle out (onnx and numpy, no torch)."""
+"""INT8 and INT4: a float32 bundle in, a smaller bundle out. It needs onnx and numpy, and no torch."""

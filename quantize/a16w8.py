@@ -1,7 +1,7 @@
-"""Activations in 16 bits, weights in 8 bits, by static QDQ: the form for NPUs that compute in integers alone.
+"""Activations in 16 bits, weights in 8 bits, by static QDQ: the form for NPUs that compute with integers only.
 
-In: a float32 bundle of the npu flavour and sounds that it is calibrated with. Out: its NPU graphs with QuantizeLinear
-and DequantizeLinear around every operator, their ranges from real turns. The work is onnxruntime's, with its QNN
+In: a float32 bundle of the npu flavour, and sounds to calibrate it with. Out: its NPU graphs with QuantizeLinear and
+DequantizeLinear around every operator; the ranges come from real turns. onnxruntime does the work, with its QNN
 settings.
 """
 
@@ -33,12 +33,12 @@ Feeds = list[dict[str, Array]]
 
 A16W8 = "a16w8"
 MASK_DEPTH = 60.0
-"""Range of attention scores, on both sides of 0: in 16 bits a step of 0.002. With masks at -1e4 inside the range a step
-would be 0.15; a score this far below another weighs e^-60, which is nothing."""
+"""Range of attention scores on both sides of 0; in 16 bits a step is 0.002. If the range held masks of -1e4, a step
+would be 0.15. A score that is this much lower than another weighs e^-60, which is nothing."""
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds one after the other, as onnxruntime asks for them."""
+    """Gives onnxruntime one feed after the other."""
 
     def __init__(self, feeds: Iterable[dict[str, Array]]) -> None:
         self._feeds = list(feeds)
@@ -53,26 +53,26 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         self._left = iter(self._feeds)
 
 
-class _Overheard:
-    """A graph whose feeds are kept. As the runtime's stages see it, a `Graph`."""
+class FeedRecorder:
+    """Keeps all feeds of a graph. The runtime's stages use it like a `Graph`."""
 
     def __init__(self, graph: Any, feeds: Feeds) -> None:
         self._graph, self._feeds = graph, feeds
         self.spec: GraphSpec = graph.spec
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once, and remember with what."""
+        """Run once, and keep a copy of the feeds."""
         self._feeds.append({name: array.copy() for name, array in feeds.items()})
         outputs: dict[str, Array] = self._graph.run(feeds)
         return outputs
 
 
-def overhear(model: Engine, sounds: Sequence[Floats]) -> dict[str, Feeds]:
-    """What each NPU graph of `model` is given while it answers `sounds` (samples,) at 16 kHz, in speech."""
+def record_feeds(model: Engine, sounds: Sequence[Floats]) -> dict[str, Feeds]:
+    """The feeds of each NPU graph while `model` answers `sounds`, each (samples,) at 16 kHz, in speech."""
     feeds: dict[str, Feeds] = {name: [] for name in model.graphs if contract.is_for_npu(name)}
-    graphs: dict[str, Any] = {name: _Overheard(model.graphs[name], kept) for name, kept in feeds.items()}
+    graphs: dict[str, Any] = {name: FeedRecorder(model.graphs[name], kept) for name, kept in feeds.items()}
     spec, static = model.manifest.model, model.manifest.static
-    assert static is not None, "the caller has seen that it is of the npu flavour"
+    assert static is not None, "the caller checks that it is of the npu flavour"
     encoder = AudioEncoder(graphs[contract.AUDIO_ENCODER], spec.log_mel, model.times, static.mel_frames)
     backbones = [
         Backbone(
@@ -87,15 +87,16 @@ def overhear(model: Engine, sounds: Sequence[Floats]) -> dict[str, Feeds]:
     codec = Codec(graphs[spec.codec.graph], spec.codec, spec.codes, static.frames)
     for sound in sounds:
         encoder.encode(sound)
-        _live_again(record(model, sound, model.manifest.tasks.chat), backbones, codec)
+        _replay(record(model, sound, model.manifest.tasks.chat), backbones, codec)
     return feeds
 
 
-def _live_again(turn: CapturedTurn, backbones: Sequence[Backbone], codec: Codec) -> None:
-    """The prompt by each prefill graph, and after the last of them the rest."""
+def _replay(turn: CapturedTurn, backbones: Sequence[Backbone], codec: Codec) -> None:
+    """Run a recorded turn: the prompt through each prefill graph, and after the last one the answer."""
     for backbone in backbones:
         state = backbone.new_state()
         backbone.forward(turn.rows[: turn.prompt], state)
+    # The backbone of the last prefill graph has read the prompt: it goes on with its state.
     stream = codec.stream()
     for row in turn.rows[turn.prompt :]:
         backbone.forward(row[None], state)
@@ -110,7 +111,7 @@ def to_a16w8(source: Path, target: Path, feeds: Feeds) -> None:
     Args:
         source: its float32 file.
         target: the file to write.
-        feeds: what it is calibrated with.
+        feeds: what to calibrate it with.
     """
     try:
         config = get_qnn_qdq_config(
@@ -121,14 +122,14 @@ def to_a16w8(source: Path, target: Path, feeds: Feeds) -> None:
             per_channel=True,
             init_overrides=_exceptions(onnx.load(str(source), load_external_data=False)),
         )
-        logging.disable(logging.WARNING)  # it advises on the root logger what does not apply here
+        logging.disable(logging.WARNING)  # its advice on the root logger does not apply here
         quantize(str(source), str(target), config)
     finally:
         logging.disable(logging.NOTSET)
 
 
 def _exceptions(proto: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
-    """Fixed ranges for attention scores and the masks added to them; gains of norms, which the HTP wants unsigned."""
+    """Fixed ranges for attention scores and the masks added to them; unsigned gains of norms, as the HTP wants them."""
     made_by = {name: node for node in proto.graph.node for name in node.output}
     scores = {node.input[0] for node in proto.graph.node if node.op_type == "Softmax"}
     masks = {name for score in scores if made_by[score].op_type == "Add" for name in made_by[score].input}

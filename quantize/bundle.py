@@ -1,4 +1,4 @@
-"""A whole bundle with fewer bits: every graph, the embedding tables, the manifest; all of it or nothing.
+"""A whole bundle with fewer bits: every graph, the embedding tables and the manifest, or nothing at all.
 
 In: a float32 bundle and a recipe. Out: a bundle that the runtime loads like any other.
 """
@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from voxrill.export.shared_weights import share_weights
-from voxrill.quantize.a16w8 import A16W8, overhear, to_a16w8
+from voxrill.quantize.a16w8 import A16W8, record_feeds, to_a16w8
 from voxrill.quantize.calibration import Calibration
 from voxrill.quantize.graph import Moments, QuantizeReport, Weight, external_place, large_weights, quantize_graph
 from voxrill.quantize.recipe import GPTQ, Recipe, read_recipe
@@ -33,7 +33,7 @@ from voxrill.runtime.errors import DataError, UsageError
 from voxrill.runtime.progress import Progress, no_progress
 
 AUDIO_EMBEDDINGS = "audio_embeddings"
-"""The table of spoken frames, by the name a recipe gives it."""
+"""The name of the table of spoken frames in recipes."""
 AUDIO_TABLE_FILE = "audio_embeddings.i8"
 
 
@@ -53,10 +53,10 @@ def quantize_bundle(
         target: the folder to write.
         recipe: how many bits each weight gets.
         progress: told what is being done.
-        fast_prefill: add a second decoder for prefill, in 8 bits whatever the recipe says: with many positions its
-            products take half the time of 4-bit ones, for a second copy of the decoder's weights.
-        sounds: questions (samples,) at 16 kHz, for gptq to see what the weights are multiplied with; a few dozen.
-        force: replace a bundle that is there.
+        fast_prefill: add a second decoder for prefill, always in 8 bits. With many positions its products take half
+            the time of 4-bit ones. It costs a second copy of the decoder's weights.
+        sounds: questions (samples,) at 16 kHz, a few dozen. They show gptq and a16w8 what weights are multiplied with.
+        force: replace an older bundle.
 
     Raises:
         UsageError: the bundle is quantised already or of another flavour, or `target` may not be replaced.
@@ -78,7 +78,7 @@ def quantize_bundle(
     total = len(manifest.graphs) + 1
     progress("calibration", 0, total)
     moments = _calibrate(bundle, recipe, weights, sounds)
-    overheard = _overhear(bundle, recipe, sounds)
+    feeds = _recorded_feeds(bundle, recipe, sounds)
     replaced = {manifest.audio_embeddings.file}
     reports: dict[str, QuantizeReport] = {}
     graphs: dict[str, GraphFile] = {}
@@ -87,8 +87,8 @@ def quantize_bundle(
             progress(name, done, total)
             external = name == TEXT_HEAD
             source, made = bundle.path(graph.file), partial / graph.file
-            if name in overheard:
-                to_a16w8(source, made, overheard[name])
+            if name in feeds:
+                to_a16w8(source, made, feeds[name])
                 graphs[name] = GraphFile(graph.file, A16W8)
             else:
                 reports[name] = quantize_graph(name, source, made, recipe, external, moments=moments.get(name))
@@ -116,7 +116,7 @@ def quantize_bundle(
 def _calibrate(
     bundle: Bundle, recipe: Recipe, weights: dict[str, list[Weight]], sounds: Sequence[NDArray[np.float32]]
 ) -> dict[str, Moments]:
-    """By graph, what gptq asks; empty where the recipe never speaks of it."""
+    """What gptq needs, by graph; empty if the recipe does not use gptq."""
     asked = {
         graph: [weight for weight in of_graph if recipe.rule(graph, weight.name).method == GPTQ]
         for graph, of_graph in weights.items()
@@ -130,10 +130,10 @@ def _calibrate(
     return {graph: Calibration(model, graph, of_graph, turns).moments for graph, of_graph in asked.items()}
 
 
-def _overhear(
+def _recorded_feeds(
     bundle: Bundle, recipe: Recipe, sounds: Sequence[NDArray[np.float32]]
 ) -> dict[str, list[dict[str, NDArray[Any]]]]:
-    """By graph that becomes a16w8, what it is given; empty where the recipe names none."""
+    """The feeds of each graph that becomes a16w8; empty if the recipe names none."""
     if not recipe.static:
         return {}
     if bundle.manifest.static is None:
@@ -141,12 +141,12 @@ def _overhear(
             f"the recipe is for an NPU, and {bundle.directory} is of the cpu flavour",
             "Start from: voxrill export CHECKPOINT --flavour npu",
         )
-    heard = overhear(Engine(bundle), sounds)
-    return {graph: feeds for graph, feeds in heard.items() if recipe.is_static(graph)}
+    recorded = record_feeds(Engine(bundle), sounds)
+    return {graph: feeds for graph, feeds in recorded.items() if recipe.is_static(graph)}
 
 
 def _prefill(bundle: Bundle, partial: Path) -> tuple[GraphFile, QuantizeReport]:
-    """The decoder once more, in 8 bits."""
+    """A second decoder, in 8 bits."""
     file = f"{DECODER_PREFILL}.onnx"
     source = bundle.path(bundle.manifest.graphs[DECODER].file)
     report = quantize_graph(DECODER_PREFILL, source, partial / file, read_recipe("int8"))
@@ -166,7 +166,7 @@ def _text_table(bundle: Bundle, partial: Path, report: QuantizeReport) -> Table:
 
 
 def _audio_table(bundle: Bundle, partial: Path, recipe: Recipe) -> Table:
-    """The spoken frames' embeddings, a scale a row, rows first."""
+    """The embeddings of spoken frames: all rows, then a scale for each row."""
     old = bundle.manifest.audio_embeddings
     bits = recipe.rule(AUDIO_EMBEDDINGS, AUDIO_EMBEDDINGS).bits
     if bits == 32:

@@ -1,7 +1,7 @@
-"""What matrices are multiplied with on real turns, as GPTQ wants to know it.
+"""What matrices are multiplied with on real turns, for GPTQ.
 
-In: a float32 model, one of its graphs and recorded turns. Out: for each weight asked for, the second moments of the
-inputs of its products, gathered by running the graph with those inputs as further outputs.
+In: a float32 model, one of its graphs and recorded turns. Out: for each weight, the second moments of the inputs of its
+products. They are gathered by a copy of the graph that has those inputs as additional outputs.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 CALIBRATED = (DECODER, DEPTHFORMER)
-"""Graphs that can be calibrated: the others are not given 4 bits by any recipe that ships."""
+"""Graphs that can be calibrated. No shipped recipe gives 4 bits to the others."""
 
 AT_ONCE = 1 << 30
-"""Bytes of second moments that are gathered in one pass over the turns."""
+"""Bytes of second moments to gather in one pass over the turns."""
 
 
 class Calibration:
     """Second moments of the inputs of one graph's products.
 
-    Weights are asked for one after the other, and those that follow are gathered along, as many as fit.
+    Weights are asked for in order. One pass gathers the moments of as many following weights as fit into `AT_ONCE`.
 
     Args:
         model: the float32 model.
         graph: the graph's name.
-        weights: those that will be asked for, in that order.
-        turns: what the graph is run on.
+        weights: the weights that will be asked for, in that order.
+        turns: what to run the graph on.
 
     Raises:
         DataError: the recipe names a graph that cannot be calibrated.
@@ -71,7 +71,7 @@ class Calibration:
         return self._known[name]
 
     def _next(self, name: str) -> list[str]:
-        """This weight and those after it that fit."""
+        """This weight, and as many following ones as fit into `AT_ONCE`."""
         names = [weight.name for weight in self._weights]
         chosen, size = [name], 0
         for weight in self._weights[names.index(name) :]:
@@ -82,7 +82,7 @@ class Calibration:
         return list(dict.fromkeys(chosen))
 
     def _gather(self, names: Sequence[str]) -> dict[str, Floats]:
-        with tempfile.TemporaryDirectory(dir=self._bundle.directory.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".calibration-", dir=self._bundle.directory.parent) as folder:
             path, inputs = _exposed(self._bundle, self._graph, set(names), Path(folder))
             session = ort.InferenceSession(str(path), session_options(), providers=[CPU])
             sums: dict[str, Floats] = {}
@@ -94,7 +94,7 @@ class Calibration:
 
 
 def _exposed(bundle: Bundle, graph: str, weights: set[str], folder: Path) -> tuple[Path, dict[str, str]]:
-    """The graph with the inputs of those products as outputs, and which weight each of these is for."""
+    """A copy of the graph with the inputs of those products as outputs; and the weight of each such output."""
     source = bundle.path(bundle.manifest.graphs[graph].file)
     proto = load_graph(source)
     inputs = {
@@ -113,7 +113,7 @@ def _exposed(bundle: Bundle, graph: str, weights: set[str], folder: Path) -> tup
 
 
 def _decoder_feeds(model: Engine, turns: Sequence[CapturedTurn]) -> Iterator[dict[str, Array]]:
-    """Every turn whole, from an empty state."""
+    """Every turn as one call, from an empty state."""
     for turn in turns:
         count = len(turn.rows)
         feed: dict[str, Array] = {
@@ -127,7 +127,7 @@ def _decoder_feeds(model: Engine, turns: Sequence[CapturedTurn]) -> Iterator[dic
 
 
 def _depthformer_feeds(model: Engine, turns: Sequence[CapturedTurn]) -> Iterator[dict[str, Array]]:
-    """Every frame that was spoken, from the hidden state it came from."""
+    """Every spoken frame, with the hidden state that it came from."""
     backbone, codes = model.parts.backbone, model.manifest.model.codes
     for turn in turns:
         hidden = backbone.forward(turn.rows, backbone.new_state())

@@ -1,6 +1,6 @@
-"""A recipe from measured sensitivity: 4 bits where they cost least, 8 where they cost most for each byte they save.
+"""A recipe from measured sensitivity: 8 bits where 4 cost most for each byte that they save, 4 bits elsewhere.
 
-In: what `sensitivity.measure` found, and a size or how much of the cost to avoid. Out: the recipe as a TOML text that a
+In: what `sensitivity.measure` found, and a size or a share of the cost to avoid. Out: the recipe as TOML text that a
 user can edit.
 """
 
@@ -10,23 +10,23 @@ from collections.abc import Sequence
 
 from voxrill.quantize.groups import Inventory
 from voxrill.quantize.recipe import K_QUANT
-from voxrill.quantize.sensitivity import Measured
+from voxrill.quantize.sensitivity import MeasuredGroup
 from voxrill.runtime.errors import UsageError
 
 AVOIDED = 0.75
-"""Share of the cost of 4 bits that a recipe avoids when no size is asked for."""
+"""Share of the cost of 4 bits that a recipe avoids if no size is given."""
 
 
-def choose(measured: Sequence[Measured], inventory: Inventory, size: int | None = None) -> list[Measured]:
+def choose(measured: Sequence[MeasuredGroup], inventory: Inventory, size: int | None = None) -> list[MeasuredGroup]:
     """The groups that get 4 bits.
 
     Args:
-        measured: the groups, those that 4 bits cost most for each byte saved first.
-        inventory: the bundle they are from.
-        size: bytes that the bundle may have; None avoids `AVOIDED` of the cost of 4 bits everywhere.
+        measured: the groups. Those where 4 bits cost most for each saved byte come first.
+        inventory: the bundle that they are from.
+        size: bytes that the bundle may have. None: avoid `AVOIDED` of the cost of 4 bits everywhere.
 
     Raises:
-        UsageError: 4 bits everywhere are not small enough.
+        UsageError: the bundle would be too large even with 4 bits everywhere.
     """
     if size is None:
         return _cheap(measured)
@@ -44,8 +44,8 @@ def choose(measured: Sequence[Measured], inventory: Inventory, size: int | None 
     return chosen
 
 
-def _cheap(measured: Sequence[Measured]) -> list[Measured]:
-    """All but the dearest, which together have most of the cost."""
+def _cheap(measured: Sequence[MeasuredGroup]) -> list[MeasuredGroup]:
+    """All groups but the most expensive ones, which together make up most of the cost."""
     wanted, avoided = AVOIDED * sum(group.added for group in measured), 0.0
     for index, group in enumerate(measured):
         if avoided >= wanted:
@@ -54,7 +54,7 @@ def _cheap(measured: Sequence[Measured]) -> list[Measured]:
     return []
 
 
-def as_toml(chosen: Sequence[Measured], about: str, block: int) -> str:
+def as_toml(chosen: Sequence[MeasuredGroup], about: str, block: int) -> str:
     """The recipe: 8 bits for all, 4 for the chosen groups."""
     entries = [f'about = "{about}"\n', "[[weights]]\nbits = 8\n"]
     for one in sorted(chosen, key=lambda one: (one.group.graph, one.group.pattern)):

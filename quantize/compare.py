@@ -1,8 +1,8 @@
-"""What quantising did to a model: two bundles of it side by side, graph by graph and from end to end.
+"""What quantising changed: two bundles of one model are compared graph by graph, and from end to end.
 
-In: two loaded models of one architecture, and sounds to hear. Out: a `Comparison`. Every graph of the second gets
-exactly what the first one's got in a real turn, so that an error is seen where it is made; then both answer on
-their own. Greedy throughout.
+In: two loaded models of one architecture, and sounds to hear. Out: a `Comparison`. Every graph of the second model gets
+exactly what the graph of the first one got in a real turn, so that an error shows in the graph that makes it. Then both
+answer on their own. All decoding is greedy.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ TINY = 1e-30
 
 @dataclass
 class Difference:
-    """How far outputs of one graph are apart. cosine: of whole outputs; largest: relative to the largest number."""
+    """How far the outputs of one graph are apart.
+
+    cosines: of whole outputs; largest: the largest difference, as a share of the largest number.
+    """
 
     cosines: list[float] = field(default_factory=list)
     largest: list[float] = field(default_factory=list)
 
     def add(self, wanted: Floats, got: Floats) -> None:
-        """Count one pair of outputs."""
+        """Add one pair of outputs."""
         a, b = wanted.astype(np.float64).ravel(), got.astype(np.float64).ravel()
         length, largest = float(np.linalg.norm(a) * np.linalg.norm(b)), float(np.abs(a).max())
         self.cosines.append(float(a @ b) / max(length, TINY))
@@ -56,7 +59,7 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """The figures. graphs: by graph; codes_flipped: share by codebook; ends: end to end; sizes in bytes."""
+    """The figures. graphs: by graph; codes_flipped: share for each codebook; sizes: in bytes."""
 
     sounds: int
     graphs: dict[str, dict[str, float]]
@@ -76,19 +79,19 @@ def compare(
     """Compare two models on sounds (samples,) at 16 kHz.
 
     Args:
-        first: the one taken as right, as a rule the float32 bundle.
-        second: the one in question.
+        first: the model that counts as right, usually the float32 one.
+        second: the model in question.
         sounds: what both hear.
         references: the words of each sound, for word error rates against the truth.
         progress: called with the number of sounds done.
 
     Raises:
-        UsageError: the models differ in more than precision.
+        UsageError: the models differ not only in precision.
     """
     if first.manifest.model != second.manifest.model:
         raise UsageError("the two bundles are not of the same model", "Compare a bundle with its own quantised forms")
     graphs = _Graphs(first, second)
-    ends = _Ends(first, second)
+    ends = _EndToEnd(first, second)
     for number, sound in enumerate(sounds):
         graphs.hear(sound)
         ends.hear(sound)
@@ -108,7 +111,7 @@ def _share(counts: NDArray[np.int64], total: int) -> list[float]:
 
 
 class _Graphs:
-    """Each graph of both models on the same inputs."""
+    """Runs each graph of both models on the same inputs."""
 
     def __init__(self, first: Engine, second: Engine) -> None:
         self.first, self.second = first, second
@@ -148,8 +151,8 @@ class _Graphs:
         self.flipped += wanted.argmax(-1) != got.argmax(-1)
 
 
-class _Ends:
-    """Both models on their own."""
+class _EndToEnd:
+    """Lets both models answer on their own."""
 
     def __init__(self, first: Engine, second: Engine) -> None:
         self.models = (first, second)
@@ -191,7 +194,7 @@ def _answer(model: Engine, sound: Floats) -> Result:
 
 
 def _wer(wanted: Sequence[str], said: Sequence[str]) -> float:
-    """Word error rate; sounds without words are left out, as no rate is defined for them."""
+    """Word error rate. Sounds without words are left out, because they have no rate."""
     pairs = [(a, b) for a, b in zip(wanted, said, strict=True) if a]
     rate: Any = jiwer.wer([a for a, _ in pairs], [b for _, b in pairs])
     return float(rate)

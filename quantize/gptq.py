@@ -1,7 +1,7 @@
-"""4-bit rounding that knows what the weight is multiplied with: each row's error is made good by the rows after it.
+"""4-bit rounding that knows what the weight is multiplied with: the rows after a row correct its error.
 
-In: a weight (rows, columns) and the second moments of what it is multiplied with on real turns. Out: the `Int4Matrix`.
-Source: Frantar et al. 2022 (GPTQ), with the scale of a block set when the block begins.
+In: a weight (rows, columns), and the second moments of what it is multiplied with on real turns. Out: the `Int4Matrix`.
+Source: Frantar et al. 2022 (GPTQ). The scale of a block is set when the block begins.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from voxrill.quantize.weights import INT4_LEVELS, Int4Matrix, block_range, pack_
 Floats = NDArray[np.float32]
 
 DAMPING = 0.01
-"""Share of the mean diagonal that is added to it, so that inputs that never vary do no harm."""
+"""Share of the diagonal's mean that is added to it, so that the matrix can be inverted if some inputs never vary."""
 
 
 def to_gptq(weight: Floats, block: int, moments: Floats) -> Int4Matrix:
-    """Round to 4 bits, `block` rows of a column to a scale; asymmetric.
+    """Round to 4 bits. `block` rows of a column share a scale; asymmetric.
 
     Args:
         weight: (rows, columns).
@@ -39,9 +39,11 @@ def to_gptq(weight: Floats, block: int, moments: Floats) -> Int4Matrix:
             steps = np.clip(np.rint(left[row] / scales[index]) + zeros[index], 0, INT4_LEVELS)
             values[row] = steps
             errors[row - start] = (left[row] - (steps - zeros[index]) * scales[index]) / feedback[row, row]
+            # Within the block the correction is made row by row, so that the next row sees it ...
             left[row + 1 : stop] -= feedback[row, row + 1 : stop, None] * errors[row - start]
+        # ... and for all rows after the block in one product, which is much faster.
         left[stop:] -= feedback[start:stop, stop:].T @ errors
-        values[stop : (index + 1) * block] = zeros[index]
+        values[stop : (index + 1) * block] = zeros[index]  # padding that stands for 0
     return pack_int4(values.T.reshape(columns, blocks, block), scales.T, zeros.T)
 
 

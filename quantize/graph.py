@@ -1,12 +1,12 @@
-"""One graph: its large weights replaced by quantised ones, node by node.
+"""One graph: its large weights are replaced by quantised ones, node by node.
 
-In: a graph file and a recipe. Out: the quantised graph's file, and a report of what became of every weight.
-Weights are read one at a time from the graph's data file, so that the largest graph needs little memory beside its
-result. A weight that several nodes share is quantised once and stays shared. A block that is larger than a weight has
-rows shrinks to the largest that fits, and the report says so: one recipe serves wide models and narrow ones.
+In: a graph file and a recipe. Out: the quantised graph's file, and a report of what happened to every weight. Weights
+are read one at a time from the graph's data file, so that even the largest graph needs little memory beside its result.
+A weight that several nodes share is quantised once and stays shared. If a weight has fewer rows than a block, the block
+shrinks to the largest size that fits, and the report says so. So one recipe serves wide and narrow models.
 
-onnxruntime's own quantisers are not used for this: they copy a shared weight once a node (the depthformer uses each
-of its weights eight times), and cannot mix 4 and 8 bits in one graph. Their kernels and their 4-bit rounding are.
+onnxruntime's own quantisers are not used here. They copy a shared weight for every node (the depthformer uses each of
+its weights eight times), and they cannot mix 4 and 8 bits in one graph. Their kernels and 4-bit rounding are used.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from voxrill.runtime.errors import BundleError, DataError
 
 Floats = NDArray[np.float32]
 Moments = Callable[[str], Floats]
-"""A weight's name to the second moments (rows, rows) of what the weight is multiplied with."""
+"""Takes a weight's name, and gives the second moments (rows, rows) of what the weight is multiplied with."""
 
 CONTRIB = "com.microsoft"
 ACCURACY_LEVEL = 4
-"""4-bit products multiply in 8-bit integers; without it they are several times slower."""
+"""4-bit products multiply in 8-bit integers. Without this level they are several times slower."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class Weight:
 
     @property
     def may_have_4_bits(self) -> bool:
-        """Whether it is a matrix that is only multiplied with; rows that are gathered have 8 bits."""
+        """Whether it is a matrix that is only used in products. Tables that rows are gathered from have 8 bits."""
         return self.operators == {"MatMul"} and len(self.shape) == 2 and self.shape[0] >= BLOCKS[0]
 
     @property
     def may_have_8_bits(self) -> bool:
-        """Whether there is a quantised form of it at all."""
+        """Whether it has a quantised form at all."""
         return self.operators <= {"MatMul", "Gemm", "Gather"} and len(self.shape) == 2
 
 
 @dataclass
 class QuantizeReport:
-    """What became of a graph. bits: of every large weight; kept: why a weight stayed float32; nodes: how many of each.
+    """What happened to a graph. bits: of every large weight; kept: why a weight stayed in float32.
 
-    nodes counts the quantised operators, so that a quantiser that silently skips nodes is seen. methods: how the
-    4-bit weights were rounded. smaller_blocks: the blocks of weights that have fewer rows than the recipe's block.
+    nodes: how many quantised operators of each kind there are, so that skipped nodes show; methods: how 4-bit weights
+    were rounded; smaller_blocks: the block size of weights that have fewer rows than the recipe's block.
     """
 
     bits: dict[str, int] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class QuantizeReport:
 
 
 def large_weights(path: Path) -> list[Weight]:
-    """The weights of a graph that a recipe may speak of, in the order in which they are used."""
+    """The weights of a graph that a recipe can name, in the order in which they are used."""
     proto = load_graph(path)
     large = _large_weights(proto)
     users: dict[str, set[str]] = {}
@@ -92,7 +92,7 @@ def large_weights(path: Path) -> list[Weight]:
 
 
 def fitting_block(block: int, rows: int) -> int:
-    """The largest block size up to `block` that a weight with so many rows fills; 0 if even the smallest is larger."""
+    """The largest block size up to `block` that a weight of `rows` rows fills; 0 if even the smallest is too large."""
     return max((size for size in BLOCKS if size <= min(block, rows)), default=0)
 
 
@@ -108,16 +108,16 @@ def quantize_graph(
     """Write the quantised form of one graph.
 
     Args:
-        graph: the graph's name in the contract, by which the recipe knows it.
+        graph: the graph's name in the contract and in recipes.
         source: its float32 file.
         target: the file to write (and `target`.data where weights are kept apart).
         recipe: how many bits each weight gets.
-        external: keep weights apart however small they are.
-        data_stays: do not copy what stays float32 out of the source's data file, which must lie beside `target` too.
-        moments: what gptq asks for each of its weights.
+        external: write weights to a data file even if they are small.
+        data_stays: leave float32 weights in the source's data file, which must then lie beside `target`, too.
+        moments: gives gptq what it needs for each of its weights.
 
     Raises:
-        DataError: the recipe asks for what cannot be (4 bits for an embedding table).
+        DataError: the recipe asks for something impossible, such as 4 bits for an embedding table.
         BundleError: the file is not a readable graph.
     """
     proto = load_graph(source)
@@ -131,16 +131,16 @@ def quantize_graph(
 
 
 def external_place(tensor: onnx.TensorProto) -> tuple[str, int]:
-    """The data file of a weight that is kept apart, and the byte of it where the weight begins."""
+    """The data file of an external weight, and the byte where the weight begins."""
     where = {entry.key: entry.value for entry in tensor.external_data}
     return where["location"], int(where.get("offset", 0))
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
-    """A graph without the weights that are kept apart."""
+    """A graph without its external weights."""
     try:
         return onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's own error classes differ between versions
+    except Exception as error:  # protobuf's error classes differ between its versions
         raise BundleError(f"{path.name} is not a readable graph ({error})", "Export the bundle again") from None
 
 
@@ -153,7 +153,7 @@ def _large_weights(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 
 class _Work:
-    """The quantisation of one graph under way."""
+    """The quantisation of one graph, while it runs."""
 
     def __init__(
         self, graph: str, proto: onnx.ModelProto, folder: Path, recipe: Recipe, moments: Moments | None
@@ -181,7 +181,7 @@ class _Work:
             self.proto.opset_import.append(helper.make_opsetid(CONTRIB, 1))
 
     def _replaced(self, node: onnx.NodeProto, weight: onnx.TensorProto) -> list[onnx.NodeProto]:
-        """The nodes that take the place of one node with a large weight."""
+        """The nodes that replace one node with a large weight."""
         rule = self.recipe.rule(self.graph, weight.name)
         makers = {"MatMul": self._matmul, "Gemm": self._gemm, "Gather": self._gather}
         if len(weight.dims) > 2 and node.op_type in makers:
@@ -201,7 +201,7 @@ class _Work:
         return [self._int4_product(node, weight, rule)]
 
     def _gemm(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
-        """X @ weight.T without bias, as the text head has it. Its weight is an embedding table too: never 4 bits."""
+        """X @ weight.T without bias, as in the text head; as an embedding table its weight never has 4 bits."""
         if rule.bits != 8:
             raise DataError(
                 f"the recipe gives {self.graph} {rule.bits} bits; but its weight is also the table of text embeddings",
@@ -210,7 +210,7 @@ class _Work:
         return [self._int8_product(node, weight, transposed=True)]
 
     def _gather(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
-        """Rows of an embedding table: 8-bit rows and their scales are gathered and multiplied."""
+        """Rows of an embedding table: gather 8-bit rows and their scales, and multiply them."""
         name = weight.name
         if rule.bits != 8:
             raise DataError(
@@ -291,7 +291,7 @@ class _Work:
         self._new[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
 
     def _read(self, tensor: onnx.TensorProto) -> NDArray[Any]:
-        """A weight's numbers; from the data file they are mapped, not read."""
+        """A weight's numbers. Those in a data file are memory-mapped, and not read."""
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             return numpy_helper.to_array(tensor)
         file, offset = external_place(tensor)
@@ -304,6 +304,6 @@ def _save(proto: onnx.ModelProto, target: Path, external: bool) -> None:
     if external or large:
         data = f"{target.name}.data"
         onnx.save_model(proto, str(target), save_as_external_data=True, location=data, size_threshold=1024)
-        target.with_name(data).chmod(target.stat().st_mode)  # onnx makes it readable by its owner alone
+        target.with_name(data).chmod(target.stat().st_mode)  # onnx makes it readable for its owner only
     else:
         onnx.save_model(proto, str(target))

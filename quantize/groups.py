@@ -1,6 +1,6 @@
-"""Weights in groups, as the sensitivity measurement takes them, and how many bytes they need.
+"""Groups of weights for the sensitivity measurement, and how many bytes they need.
 
-In: a float32 bundle. Out: groups of weights that can have 4 bits, each with the pattern by which a recipe names it.
+In: a float32 bundle. Out: groups of weights that can have 4 bits, each with the pattern that names it in a recipe.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ PATTERNS: dict[By, Callable[[str], str]] = {
     "layer": lambda name: name[: found.end()] + ".*" if (found := _NUMBER.search(name)) else name,
     "kind": lambda name: _NUMBER.sub("*", name),
 }
-"""The pattern of a weight's group: itself, its layer (up to the first number), or its kind (every number a star)."""
+"""The pattern of a weight's group: its own name, its layer (up to the first number), or its kind (stars for
+numbers)."""
 
 MANY = 200
-"""Weights above which they are measured by kind, unless asked for otherwise."""
+"""A bundle with more weights is measured by kind, unless the user says otherwise."""
 
 
 @dataclass(frozen=True)
 class WeightGroup:
-    """Weights of one graph that get the same number of bits. pattern: their name in a recipe."""
+    """Weights of one graph that get the same number of bits. pattern: what names them in a recipe."""
 
     graph: str
     pattern: str
@@ -43,9 +44,9 @@ class WeightGroup:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a bundle has to quantise. groups: can have 4 bits; tables: (graph, weight) that 4 bits are refused for.
+    """What can be quantised in a bundle. groups: they can have 4 bits; tables: (graph, weight) that cannot have 4 bits.
 
-    size: bytes of the bundle with 8 bits wherever there is an 8-bit form.
+    size: bytes of the bundle with 8 bits for every weight that has an 8-bit form.
     """
 
     groups: tuple[WeightGroup, ...]
@@ -58,11 +59,11 @@ def take_inventory(bundle: Bundle, by: By | None = None, graphs: Sequence[str] =
 
     Args:
         bundle: the bundle.
-        by: how to group; None takes each weight by itself, or its kind where there are many.
-        graphs: only the weights of these are grouped; none means all.
+        by: how to group. None: each weight by itself, or by kind if there are many.
+        graphs: group only the weights of these graphs; empty means all.
 
     Raises:
-        UsageError: there is no such graph, or nothing that can have 4 bits.
+        UsageError: there is no such graph, or no weight that can have 4 bits.
     """
     manifest = bundle.manifest
     unknown = set(graphs) - set(manifest.graphs)

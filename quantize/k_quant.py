@@ -1,8 +1,8 @@
-"""4-bit rounding with a search: for each block the scale and zero point with the least weighted squared error.
+"""4-bit rounding with a search: each block gets the scale and zero point with the least weighted squared error.
 
-In: a weight (rows, columns). Out: the `Int4Matrix` of it. After llama.cpp's make_qkx2_quants: large weights count more,
-narrower ranges than the block's own are tried, and the scale of each try is fitted by least squares. Zero points are
-whole numbers, as MatMulNBits has them.
+In: a weight (rows, columns). Out: its `Int4Matrix`. As in llama.cpp's make_qkx2_quants, large weights count more,
+ranges narrower than the block's own are tried, and the scale of each try is fitted by least squares. Zero points are
+whole numbers, as MatMulNBits wants them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from voxrill.quantize.weights import INT4_LEVELS, Int4Matrix, in_blocks, pack_in
 Floats = NDArray[np.float32]
 
 SHRUNK = np.linspace(1.0, 0.6, 9)
-"""Shares of a block's range that are tried: what lies outside is clipped."""
+"""Shares of a block's range that are tried. Numbers outside are clipped."""
 AT_ONCE = 1 << 22
-"""Numbers worked on at a time: bounds memory to some 100 MB."""
+"""Numbers in one piece of work. It keeps the memory at about 100 MB."""
 
 _TINY = 1e-12
 
 
 def to_k_quant(weight: Floats, block: int) -> Int4Matrix:
-    """Round to 4 bits, `block` rows of a column to a scale; asymmetric."""
+    """Round to 4 bits. `block` rows of a column share a scale; asymmetric."""
     blocks = in_blocks(weight, block)
     step = max(1, AT_ONCE // blocks[0].size)
     parts = [_searched(blocks[start : start + step]) for start in range(0, len(blocks), step)]
@@ -48,7 +48,7 @@ def _searched(blocks: Floats) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uin
 
 
 def _fitted(blocks: Floats, importance: Floats, share: float) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8]]:
-    """One try: the range shrunk to `share`, then the scale that fits the values best."""
+    """One try: shrink the range to `share`, then fit the scale to the values."""
     low, high = np.minimum(blocks.min(-1), 0) * share, np.maximum(blocks.max(-1), 0) * share
     scales = np.maximum((high - low) / INT4_LEVELS, _TINY)
     zeros = np.clip(np.rint(-low / scales), 0, INT4_LEVELS)

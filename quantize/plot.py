@@ -1,4 +1,4 @@
-"""A picture of a comparison: errors by graph, codes flipped by codebook, what came out the same.
+"""A picture of a comparison: errors of each graph, flipped codes of each codebook, and the share of equal answers.
 
 In: a `Comparison`. Out: a PNG.
 """

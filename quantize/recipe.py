@@ -1,6 +1,6 @@
 """Recipes: which weight gets how many bits. A recipe is a TOML file that a user can copy and edit.
 
-In: a file, or the name of one that ships here. Out: a `Recipe`, asked weight by weight.
+In: a file, or the name of one that ships here. Out: a `Recipe`, which has a rule for each weight.
 
     about = "what this recipe is for"
 
@@ -9,13 +9,13 @@ In: a file, or the name of one that ships here. Out: a `Recipe`, asked weight by
     name = "*.w2.*"    # a weight's name, as in the checkpoint
     bits = 4           # 4, 8, or 32 to leave it in float32
     block = 64         # 4 bits: rows that share a scale; fewer where a weight has fewer
-    method = "gptq"    # 4 bits: "round" to the nearest, "k_quant" (searches each block's scale), or "gptq" (makes good
-                       # each row's error with the rows after it; in decoder and depthformer, and it wants --audio)
+    method = "gptq"    # 4 bits: "round" to the nearest, "k_quant" (searches each block's scale), or "gptq" (later rows
+                       # correct each row's error; only for decoder and depthformer, and it needs --audio)
 
     static = ["decoder*"]  # optional, before the first entry: graphs of the npu flavour that become a16w8, activations
-                           # in 16 bits and all weights in 8; it wants --audio
+                           # in 16 bits and all weights in 8; it needs --audio
 
-An entry for a graph that only another family has is passed over, so that one recipe can speak of every family.
+An entry for a graph of another family is ignored, so that one recipe can serve every family.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from voxrill.runtime.bundle.contract import (
 from voxrill.runtime.errors import DataError, UsageError
 
 By = Literal["weight", "layer", "kind"]
-"""How the weights that one entry names belong together."""
+"""How weights are grouped into entries."""
 
 RECIPES = Path(__file__).parent / "recipes"
 GRAPHS = (AUDIO_ENCODER, DECODER, DECODER_PREFILL, TEXT_HEAD, DEPTHFORMER, MIMI_DECODER, AUDIO_DETOKENIZER)
 """The graphs of every family."""
 BLOCKS = (16, 32, 64, 128, 256)
-"""Block sizes that onnxruntime's MatMulNBits knows."""
+"""The block sizes of onnxruntime's MatMulNBits."""
 
 Method = Literal["round", "k_quant", "gptq"]
 ROUND: Method = "round"
@@ -53,7 +53,7 @@ GPTQ: Method = "gptq"
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the weights that match are stored. graph and name are patterns; see the module's example."""
+    """How matching weights are stored. graph and name are patterns; see the module's example."""
 
     bits: Literal[4, 8, 32]
     graph: str = "*"
@@ -62,14 +62,14 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     method: Method = ROUND
 
     def matches(self, graph: str, weight: str) -> bool:
-        """Whether this rule speaks of a weight."""
+        """Whether this rule applies to a weight."""
         return fnmatchcase(graph, self.graph) and fnmatchcase(weight, self.name)
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Rules in order; of those that match a weight the last decides, and what none matches stays float32.
+    """Rules in order. The last rule that matches a weight decides; a weight without a rule stays float32.
 
-    static: patterns of graphs that become a16w8 as a whole, whatever the rules say of them.
+    static: patterns of graphs that become a16w8 as a whole. Rules do not change them.
     """
 
     about: str
@@ -78,11 +78,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def wants_sounds(self) -> bool:
-        """Whether the model has to be listened to."""
+        """Whether it needs recorded questions, to calibrate with."""
         return bool(self.static) or any(rule.method == GPTQ for rule in self.weights)
 
     def is_static(self, graph: str) -> bool:
-        """Whether a graph's activations are integers too."""
+        """Whether a graph's activations become integers, too."""
         return any(fnmatchcase(graph, pattern) for pattern in self.static)
 
     def rule(self, graph: str, weight: str) -> Rule:
@@ -91,10 +91,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return matching[-1] if matching else Rule(bits=32)
 
     def check_names(self, known: dict[str, list[str]]) -> None:
-        """Refuse rules that match none of the `known` weights (by graph): a misspelt name must not pass silently.
+        """Refuse rules that match none of the `known` weights (by graph): a misspelt name must not be ignored.
 
         Raises:
-            DataError: a rule matches nothing, and is not of another family's graph.
+            DataError: a rule matches nothing, and is not for a graph of another family.
         """
         for rule in self.weights:
             graphs = [graph for graph in known if fnmatchcase(graph, rule.graph)]
@@ -141,7 +141,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 def check_block(block: int, where: str) -> None:
-    """Refuse a block size that there is no kernel for.
+    """Refuse a block size without a kernel.
 
     Raises:
         UsageError: it is none of `BLOCKS`.

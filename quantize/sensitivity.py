@@ -1,13 +1,13 @@
-"""What fewer bits for a few weights cost the model: one group of weights at a time, on recorded turns.
+"""What fewer bits for some weights cost the model, measured for one group of weights at a time on recorded turns.
 
-In: a float32 bundle and sounds. Out: for every group of weights what it costs in 4 bits and in 8, all else in float32.
+In: a float32 bundle and sounds. Out: for every group of weights, its cost in 4 bits and in 8, with all else in float32.
 
-The float32 model hears each sound twice, to transcribe it and to answer it, and what it writes and speaks is kept. Then
-one graph is opened with one group quantised and is fed the very rows and codes of those turns (teacher forcing), the
+The float32 model hears each sound twice, to transcribe it and to answer it. What it writes and speaks is kept. Then one
+graph is opened with one group quantised, and gets exactly the rows and codes of those turns (teacher forcing): the
 prompt at once and the answer row by row, as on a device. The cost is how far the predictions move: the mean
-Kullback-Leibler divergence from float32's of the next text token and of the next code. The codec predicts nothing; its
-cost is the power of the error in the sound over the sound's power, also a number near 0 that grows with the error's
-square.
+Kullback-Leibler divergence from float32's predictions of the next text token and the next code. The codec predicts
+nothing. Its cost is the power of the error in the sound over the power of the sound, which also grows with the square
+of the error.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Lived:
-    """A turn with what float32 predicted.
+class ReferenceTurn:
+    """A recorded turn with the predictions of float32.
 
-    hidden (steps, hidden): the state that each step of the answer came from; logits: of each step, (vocab,) or
+    hidden (steps, hidden): the hidden state before each step of the answer; logits: of each step, (vocab,) or
     (codebooks, vocab).
     """
 
@@ -58,7 +58,7 @@ class Lived:
 
 @dataclass
 class Cost:
-    """Mean divergences in nats, of `text` tokens and of `codes`, and the codec's error power: 0 where nothing moved."""
+    """Divergences in nats of `text` tokens and of `codes`, and the codec's error power; 0 where nothing changed."""
 
     text: list[float] = field(default_factory=list)
     codes: list[float] = field(default_factory=list)
@@ -73,8 +73,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a group costs in 4 bits and in 8, and the bytes that 4 bits save beside 8."""
+class MeasuredGroup:
+    """The cost of a group in 4 bits and in 8, and the bytes that 4 bits save."""
 
     group: WeightGroup
     cost4: float
@@ -83,12 +83,12 @@ class Measured:
 
     @property
     def added(self) -> float:
-        """What 4 bits cost more than 8; 0 where they are no worse."""
+        """How much more 4 bits cost than 8; 0 if they are no worse."""
         return max(self.cost4 - self.cost8, 0.0)
 
     @property
     def rank(self) -> float:
-        """Cost a saved byte: the groups to give 8 bits first have most of it."""
+        """Cost for each saved byte. The groups with the highest rank get 8 bits first."""
         return self.added / self.saved
 
 
@@ -100,17 +100,17 @@ def measure(
     block: int = 128,
     threads: int = 0,
     progress: Progress = no_progress,
-) -> list[Measured]:
-    """Measure every group; those that 4 bits cost most for each byte saved come first.
+) -> list[MeasuredGroup]:
+    """Measure every group. Groups where 4 bits cost most for each saved byte come first.
 
     Args:
         bundle: the float32 bundle.
         groups: what to measure.
         sounds: sounds (samples,) at 16 kHz; a dozen are enough to rank by.
-        folder: where temporary files may lie; on the bundle's file system they take little room.
-        block: of 4 bits.
+        folder: where to put temporary files. On the bundle's file system they need little space.
+        block: rows that share a scale in 4 bits.
         threads: threads of a graph.
-        progress: told what is being measured.
+        progress: is told what is being measured.
 
     Raises:
         UsageError: the bundle is not float32 of the cpu flavour.
@@ -129,7 +129,7 @@ def measure(
             progress(f"{group.graph} {group.pattern}", done, total)
             rules = (Rule(4, group.graph, block=block, method=K_QUANT), Rule(8, group.graph))
             cost4, cost8 = (trials.cost(group, rule).total for rule in rules)
-            found.append(Measured(group, cost4, cost8, group.size(8, block) - group.size(4, block)))
+            found.append(MeasuredGroup(group, cost4, cost8, group.size(8, block) - group.size(4, block)))
     return sorted(found, key=lambda one: one.rank, reverse=True)
 
 
@@ -145,14 +145,17 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 class _Trials:
-    """The float32 model, its turns, and one graph at a time tried on them."""
+    """Tries one changed graph at a time on the turns of the float32 model."""
 
     def __init__(self, bundle: Bundle, sounds: Sequence[Floats], scratch: Path, threads: int) -> None:
         self.bundle, self.scratch, self.threads = bundle, scratch, threads
         self.model = Engine(bundle, threads)
         tasks = bundle.manifest.tasks
-        turns = [_live(self.model, sound, task) for sound in sounds for task in (tasks.transcribe, tasks.chat)]
-        self.lived = [lived for lived in turns if lived.turn.steps]  # to silence some models say nothing
+        turns = [
+            _reference_turn(self.model, sound, task) for sound in sounds for task in (tasks.transcribe, tasks.chat)
+        ]
+        # some models say nothing when they hear silence
+        self.references = [reference for reference in turns if reference.turn.steps]
         spec = bundle.manifest.model
         self._stages: dict[str, Callable[[Graph, Cost], None]] = {
             AUDIO_ENCODER: self._encoder,
@@ -162,7 +165,7 @@ class _Trials:
         }
 
     def cost(self, group: WeightGroup, rule: Rule) -> Cost:
-        """What `group` costs, stored as `rule` says, with everything else in float32."""
+        """The cost of storing `group` as `rule` says, with everything else in float32."""
         rules = [replace(rule, name=weight.name) for weight in group.weights]
         source = self.bundle.path(self.bundle.manifest.graphs[group.graph].file)
         target, data = self.scratch / source.name, f"{source.name}.data"
@@ -176,35 +179,39 @@ class _Trials:
 
     def _encoder(self, graph: Graph, cost: Cost) -> None:
         encoder = AudioEncoder(graph, self.bundle.manifest.model.log_mel, StageTimes(), None)
-        for lived in self.lived:
-            rows = lived.turn.rows.copy()
-            rows[lived.turn.heard] = encoder.encode(lived.turn.sound)
-            self._compare(lived, _states(self.model.parts.backbone, rows, lived.turn), cost)
+        for reference in self.references:
+            rows = reference.turn.rows.copy()
+            rows[reference.turn.heard] = encoder.encode(reference.turn.sound)
+            self._compare(reference, _states(self.model.parts.backbone, rows, reference.turn), cost)
 
     def _decoder(self, graph: Graph, cost: Cost) -> None:
         limit = self.bundle.manifest.model.backbone.max_positions
-        backbone = Backbone(graph, graph, (), None, limit)  # its text head is never asked
-        for lived in self.lived:
-            self._compare(lived, _states(backbone, lived.turn.rows, lived.turn), cost)
+        backbone = Backbone(graph, graph, (), None, limit)  # this backbone never uses its text head
+        for reference in self.references:
+            self._compare(reference, _states(backbone, reference.turn.rows, reference.turn), cost)
 
     def _frame_decoder(self, graph: Graph, cost: Cost) -> None:
         depthformer = Depthformer(graph, self.bundle.manifest.model.codes)
-        for lived in self.lived:
-            self._compare(lived, lived.hidden, cost, depthformer)
+        for reference in self.references:
+            self._compare(reference, reference.hidden, cost, depthformer)
 
     def _codec(self, graph: Graph, cost: Cost) -> None:
         model = self.model
         codec = Codec(graph, model.manifest.model.codec, model.manifest.model.codes, None)
-        for lived in self.lived:
-            spoken = [step.codes for step in lived.turn.steps if isinstance(step, Frame) and codec.decodes(step.codes)]
+        for reference in self.references:
+            spoken = [
+                step.codes for step in reference.turn.steps if isinstance(step, Frame) and codec.decodes(step.codes)
+            ]
             if spoken:
                 wanted, got = (one.decode(np.stack(spoken, 1)).astype(np.float64) for one in (model.codec, codec))
                 cost.error += float(((wanted - got) ** 2).sum())
                 cost.power += float((wanted**2).sum())
 
-    def _compare(self, lived: Lived, hidden: Floats, cost: Cost, depthformer: Depthformer | None = None) -> None:
-        """Count what is predicted from other hidden states, or by another depthformer, against float32's."""
-        for step, state, wanted in zip(lived.turn.steps, hidden, lived.logits, strict=True):
+    def _compare(
+        self, reference: ReferenceTurn, hidden: Floats, cost: Cost, depthformer: Depthformer | None = None
+    ) -> None:
+        """Compare predictions from other hidden states, or by another depthformer, with those of float32."""
+        for step, state, wanted in zip(reference.turn.steps, hidden, reference.logits, strict=True):
             if isinstance(step, Token):
                 if depthformer is None:
                     cost.text.append(divergence(wanted, self.model.parts.backbone.logits(state)))
@@ -213,27 +220,27 @@ class _Trials:
                 cost.codes.append(divergence(wanted, got))
 
 
-def _live(model: Engine, sound: Floats, task: Task) -> Lived:
-    """A sound and what the model makes of it: transcribed or answered, greedily."""
+def _reference_turn(model: Engine, sound: Floats, task: Task) -> ReferenceTurn:
+    """A sound and the model's greedy transcript or answer."""
     turn, parts = record(model, sound, task), model.parts
     hidden = _states(parts.backbone, turn.rows, turn)
     logits = [
         parts.backbone.logits(state) if isinstance(step, Token) else parts.depthformer.logits(state, step.codes)
         for step, state in zip(turn.steps, hidden, strict=True)
     ]
-    return Lived(turn, hidden, logits)
+    return ReferenceTurn(turn, hidden, logits)
 
 
 def _states(backbone: Backbone, rows: Floats, turn: CapturedTurn) -> Floats:
-    """The hidden state before each step of the answer: the prompt at once, then row by row, as when it was made."""
+    """The hidden state before each step of the answer. The prompt is run at once, and the answer row by row."""
     state = backbone.new_state()
     hidden = [backbone.forward(rows[: turn.prompt], state)[-1:]]
-    hidden += [backbone.forward(row[None], state) for row in rows[turn.prompt : -1]]  # after the last nothing follows
+    hidden += [backbone.forward(row[None], state) for row in rows[turn.prompt : -1]]  # nothing follows the last row
     return np.concatenate(hidden)
 
 
 def divergence(wanted: Floats, got: Floats) -> float:
-    """Kullback-Leibler divergence in nats between the softmaxes of logits (..., vocab), its mean over the others."""
+    """Mean Kullback-Leibler divergence in nats between the softmaxes of logits (..., vocab)."""
     p, q = (_log_softmax(logits.astype(np.float64)) for logits in (wanted, got))
     terms = np.where(np.isfinite(p), np.exp(p) * (p - q), 0.0)
     return float(terms.sum(-1).mean())

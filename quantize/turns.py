@@ -1,6 +1,6 @@
-"""Real turns, recorded: what the graphs are given when a model hears a sound and answers it.
+"""Recorded turns: what graphs get when a model hears a sound and answers it.
 
-In: a loaded model and a sound. Out: a `CapturedTurn`. Greedy.
+In: a loaded model and a sound. Out: a `CapturedTurn`. Decoding is greedy.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ GREEDY = Sampling()
 
 @dataclass(frozen=True)
 class CapturedTurn:
-    """One turn as the first model lived it.
+    """One recorded turn.
 
-    sound: what it heard; rows (n, hidden): prompt and answer, of which `heard` are the sound's and the first `prompt`
-    the prompt's; steps: the answer.
+    sound: what was heard; rows (n, hidden): prompt and answer; heard: which rows belong to the sound; prompt: how many
+    rows at the beginning are the prompt; steps: the answer.
     """
 
     sound: Floats
@@ -35,12 +35,12 @@ class CapturedTurn:
     steps: list[Token | Frame]
 
     def answered(self, hidden: Floats) -> Iterator[tuple[Token | Frame, Floats]]:
-        """Each step of the answer with the hidden state it came from; hidden (n, hidden) of all rows."""
+        """Each step of the answer with the hidden state before it; `hidden` (n, hidden) is that of all rows."""
         yield from zip(self.steps, hidden[self.prompt - 1 :], strict=False)
 
 
 def record(model: Engine, sound: Floats, task: Task) -> CapturedTurn:
-    """A sound (samples,) at 16 kHz and what the model makes of it."""
+    """Record a turn: a sound (samples,) at 16 kHz and the model's answer."""
     context, parts = model.conversation(system=task.system).context, model.parts
     with context.turn("user"):
         start = context.positions

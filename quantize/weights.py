@@ -1,4 +1,4 @@
-"""Float32 matrices to fewer bits, as onnxruntime's kernels want them.
+"""Float32 matrices in fewer bits, in the layout of onnxruntime's kernels.
 
 In: a weight (rows, columns) as ONNX MatMul stores it: y = x @ weight. Out: its quantised form.
 """
@@ -28,7 +28,7 @@ class Int8Matrix:
 
 @dataclass(frozen=True)
 class Int4Matrix:
-    """4-bit numbers, two a byte: (columns, blocks, block / 2), with a scale and a zero point for each block."""
+    """4-bit numbers, two in a byte: (columns, blocks, block / 2), with a scale and a zero point for each block."""
 
     packed: NDArray[np.uint8]
     scales: Floats
@@ -44,7 +44,7 @@ def to_int8(weight: Floats, axis: int = 1) -> Int8Matrix:
 
 
 def to_int4(weight: Floats, block: int) -> Int4Matrix:
-    """Round to 4 bits by onnxruntime's own routine, `block` rows of a column to a scale; asymmetric."""
+    """Round to 4 bits with onnxruntime's own routine. `block` rows of a column share a scale; asymmetric."""
     rows, columns = weight.shape
     blocks = -(-rows // block)
     padded = np.ascontiguousarray(np.pad(weight, ((0, blocks * block - rows), (0, 0))), np.float32)
@@ -56,7 +56,7 @@ def to_int4(weight: Floats, block: int) -> Int4Matrix:
 
 
 def in_blocks(weight: Floats, block: int) -> Floats:
-    """(rows, columns) to (columns, blocks, block), rows filled up with zeros."""
+    """(rows, columns) to (columns, blocks, block); the last block is filled up with zeros."""
     rows, columns = weight.shape
     blocks = -(-rows // block)
     padded = np.pad(weight, ((0, blocks * block - rows), (0, 0)))
@@ -64,14 +64,14 @@ def in_blocks(weight: Floats, block: int) -> Floats:
 
 
 def block_range(rows: Floats) -> tuple[Floats, NDArray[np.uint8]]:
-    """Scale and zero point (columns,) with which `rows` (n, columns) fill the 4-bit range; zero stays zero."""
+    """Scale and zero point (columns,) that make `rows` (n, columns) fill the 4-bit range. Zero stays exactly zero."""
     low, high = np.minimum(rows.min(0), 0), np.maximum(rows.max(0), 0)
     scales = np.where(high > low, (high - low) / INT4_LEVELS, 1.0).astype(np.float32)
     return scales, np.clip(np.rint(-low / scales), 0, INT4_LEVELS).astype(np.uint8)
 
 
 def pack_int4(values: NDArray[np.uint8], scales: Floats, zero_points: NDArray[np.uint8]) -> Int4Matrix:
-    """4-bit numbers, one a byte, as MatMulNBits wants them: two a byte, the first one low.
+    """Pack 4-bit numbers, one in a byte, as MatMulNBits wants them: two in a byte, the first one in the low half.
 
     values (columns, blocks, block); scales and zero_points (columns, blocks).
     """

@@ -17,7 +17,7 @@ from voxrill.quantize.bundle import quantize_bundle
 from voxrill.quantize.choose import as_toml, choose
 from voxrill.quantize.groups import Inventory, WeightGroup, stored_size, take_inventory
 from voxrill.quantize.recipe import Recipe, Rule, read_recipe
-from voxrill.quantize.sensitivity import Measured, divergence, measure
+from voxrill.quantize.sensitivity import MeasuredGroup, divergence, measure
 
 SOUNDS = [signals.speech_like(16_000, 5)]
 
@@ -57,7 +57,7 @@ def test_sizes_are_those_of_the_bundle_that_is_made(bundle, tmp_path):
 
 
 def ranked(*added):
-    groups = [Measured(WeightGroup("decoder", f"w{i}", ()), cost, 0.0, 10) for i, cost in enumerate(added)]
+    groups = [MeasuredGroup(WeightGroup("decoder", f"w{i}", ()), cost, 0.0, 10) for i, cost in enumerate(added)]
     return sorted(groups, key=lambda one: one.rank, reverse=True)
 
 

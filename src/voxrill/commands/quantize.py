@@ -1,6 +1,6 @@
-"""The commands that make a bundle small and say what it costs: quantize, sensitivity, compare.
+"""The commands that make a bundle small and show what that costs: quantize, sensitivity, compare.
 
-What they need beyond the runtime (onnx, jiwer, matplotlib) is imported when they run, not before.
+They import what they need beyond the runtime (onnx, jiwer, matplotlib) only when they run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from voxrill.runtime.progress import Progress, step_progress
 
 if TYPE_CHECKING:
     from voxrill.quantize.compare import Comparison
-    from voxrill.quantize.sensitivity import Measured
+    from voxrill.quantize.sensitivity import MeasuredGroup
 
 
 def quantize(
@@ -60,11 +60,11 @@ def quantize(
 def quantiser(
     recipe: str, fast_prefill: bool = False, sounds: Sequence[NDArray[np.float32]] = (), force: bool = False
 ) -> Callable[[Bundle, Path, Progress], Bundle]:
-    """What quantises a float32 bundle into a folder, by a recipe that is read now; see `quantize_bundle`.
+    """A function that quantises a float32 bundle into a folder. The recipe is read now; see `quantize_bundle`.
 
     Raises:
         MissingDependency: the extra `quantize` is not installed.
-        UsageError: there is no such recipe, or it wants sounds.
+        UsageError: there is no such recipe, or it needs sounds and there are none.
         DataError: it is not a valid one.
     """
     with needs_extra("quantize"):
@@ -123,7 +123,7 @@ def sensitivity(
         err.print(f"wrote {out}: {len(chosen)} of {len(found)} groups in 4 bits", soft_wrap=True)
 
 
-def _row(one: Measured, four: bool) -> dict[str, object]:
+def _row(one: MeasuredGroup, four: bool) -> dict[str, object]:
     return {
         "graph": one.group.graph,
         "name": one.group.pattern,
@@ -135,7 +135,7 @@ def _row(one: Measured, four: bool) -> dict[str, object]:
     }
 
 
-def _sensitivity_table(found: Sequence[Measured], chosen: Sequence[Measured]) -> Table:
+def _sensitivity_table(found: Sequence[MeasuredGroup], chosen: Sequence[MeasuredGroup]) -> Table:
     title = "Cost: divergence from float32, in nats (the codec: error power)"
     table = Table("graph", "weights", "cost in 4 bits", "in 8", "MB saved", "bits", title=title)
     for one in found:
