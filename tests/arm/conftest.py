@@ -1,7 +1,7 @@
 """The userland, what every processor answers in it, and the table at the end of a run.
 
-A processor answers once a run, whichever worker of pytest-xdist asks first; the host answers too, and is what the
-others are held against.
+Each processor answers once in a run, for the first worker of pytest-xdist that asks. The host answers, too: the others
+are compared with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.command_line import clean_environment
 from tests.conftest import import_exporter
 from tests.places import ROOT
 
-SECONDS = 1200  # for any one run inside, lest it hang: the slowest, `max`, takes 260 s where the cores are shared
+SECONDS = 1200  # for one run inside, so that it cannot hang; the slowest, `max`, takes 260 s on shared cores
 PEBBLE = ROOT / "src" / "voxrill" / "pebble" / "bundle"
 PEBBLE_CHECKPOINT, PEBBLE_INT4 = (ROOT / "pebble" / name for name in ("checkpoint", "int4.toml"))
 
@@ -68,7 +68,7 @@ def question_bundles(made_once) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def answers(inside, question_bundles, made_once) -> Callable[[str], Answers]:
-    """`answers("cortex-a76")`, or those of the `host`."""
+    """The answers of a processor, such as `answers("cortex-a76")`, or of the `host`."""
 
     def products(folder: Path) -> None:
         from tests.arm.products import write_products

@@ -1,6 +1,6 @@
-"""The runtime on ARM64, emulated: its own tests, and Pebble from a spoken question to a spoken answer. `make test-arm`
+"""The runtime on emulated ARM64: its own tests, and Pebble from a spoken question to a spoken answer. `make test-arm`
 
-Emulation proves code paths and numbers, never speed. The whole list runs as a Pi 5's processor, Pebble as every one.
+Emulation proves code paths and numbers, and never speed. The tests run as a Pi 5's processor; Pebble runs as each one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.arm.processors import PROCESSORS
+from tests.places import ROOT
 
 pytestmark = pytest.mark.arm
 
@@ -20,17 +21,23 @@ SUITES = {
     "talking": "test_talk test_talk_loop test_talk_view",
     "model": "test_model test_snapshot test_bundle test_builtin test_tune",
 }
-"""Tests of what a device runs that need nothing but what it installs, and bundles that the host has exported."""
-TOO_LONG = "not many_turns"  # minutes of talk, over and over: how memory grows is not the processor's doing
+"""Tests that need only what a device installs, and bundles that the host has exported."""
+TOO_LONG = "not many_turns"  # minutes of talk: how memory grows does not depend on the processor
 
 FLOAT32 = 1e-5
 """How far float32 numbers may be from x86's; measured: 2e-6."""
 INT4 = 0.04
-"""How far INT4 numbers may be from x86's; measured: 0.02, activations being rounded to 8 bits or not at all."""
+"""How far INT4 numbers may be from x86's; measured: 0.02, where only one of them rounds activations to 8 bits."""
 ROUNDING = 1.1
-"""How many times as far from float32 as on x86 quantised numbers may be; measured: 1.02."""
+"""Quantised numbers may be this many times as far from float32 as on x86; measured: 1.02."""
 
 every_processor = pytest.mark.parametrize("processor", PROCESSORS, ids=lambda processor: processor.name)
+
+
+def suite_files(suite):
+    """The files of a suite, below the repository's root."""
+    found = {path.stem: path.relative_to(ROOT) for path in (ROOT / "tests").glob("*/test_*.py")}
+    return [found[name] for name in SUITES[suite].split()]
 
 
 def distance(found, wanted):
@@ -51,7 +58,7 @@ def apart(found, wanted):
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_runtime_s_own_tests_pass(inside, bundles, suite, record_property):
     made = {bundles[family].parent for family in bundles}
-    files = [f"tests/{name}.py" for name in SUITES[suite].split()]
+    files = suite_files(suite)
     environment = {"VOXRILL_TESTS_MADE": str(*made)}
     options = ("-q", "-p", "no:cacheprovider", "-k", TOO_LONG)
     done = inside("cortex-a76", "-m", "pytest", *options, *files, seconds=SUITE_SECONDS, **environment)

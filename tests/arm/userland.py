@@ -46,7 +46,7 @@ PYTHON_VERSION, GLIBC = "3.13", 41
 PACKAGES = (f"python{PYTHON_VERSION}-minimal", f"libpython{PYTHON_VERSION}-stdlib", "libstdc++6")
 QEMU = "qemu-user"  # 10 in trixie: static, and its /proc/cpuinfo is the guest's; bookworm's 7.2 has neither
 
-ROOMS = ("export", "quantize", "runtime", "devices", "voxrill")
+ROOMS = ("export", "quantize", "runtime", "devices", "src")
 TESTING = ("pytest>=8.3",)
 SECONDS = 900  # for any one command: apt fetches 85 MB
 
