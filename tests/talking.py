@@ -1,7 +1,7 @@
 """A talk without sound card, threads or waiting: a clock that is turned by hand, a player that only counts.
 
 In: what the user says and when. Out: what was shown, kept and played. One block of 32 ms passes at a time: the player
-plays that much, the listener hears it, the mind does as many steps as it is given.
+plays that much, the listener hears it, the responder does as many steps as it is given.
 """
 
 import json
@@ -102,7 +102,7 @@ class FakePlayer:
 
 @dataclass
 class Scene:
-    """A talk with `model`; `steps` is how much the mind does while a block of 32 ms passes."""
+    """A talk with `model`; `steps` is how much the responder does while a block of 32 ms passes."""
 
     model: object
     mind_options: ResponderOptions = field(default_factory=lambda: ResponderOptions(turns=0))

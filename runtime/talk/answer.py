@@ -92,6 +92,7 @@ class TalkAnswer:
 
     def heard(self, samples: int) -> None:
         """The first `samples` samples were played, so that the answer will not be cut before them."""
+        # The last mark at or before `samples` stays: the answer may still be cut there.
         while len(self._marks) > 1 and self._marks[1].samples <= samples:
             self._marks.popleft()
 
@@ -100,7 +101,7 @@ class TalkAnswer:
 
         A realtime client may have heard less than `heard` was told. The answer then ends at the first mark.
         """
-        while not self._marks:
+        while not self._marks:  # the question is not prefilled yet, but was asked: it stays, with an empty answer
             self.step()
         heard = [mark for mark in self._marks if mark.samples <= samples]
         mark = max(heard, key=lambda mark: mark.samples, default=self._marks[0])

@@ -41,7 +41,7 @@ class Floor:
 
     def push(self, ticket: int, samples: Floats) -> None:
         """More of the answer."""
-        with self._lock:
+        with self._lock:  # also while the player takes the samples: `interrupt` must not come between check and push
             if self._may(ticket):
                 self._player.push(samples)
 
@@ -70,7 +70,7 @@ class Floor:
         """Whether the answer was played to its end."""
         with self._lock:
             if self._may(ticket) and self._over():
-                self._owed = False
+                self._owed = False  # from now on there is nothing to interrupt
                 return True
             return False
 

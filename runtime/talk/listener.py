@@ -158,9 +158,10 @@ class Listener:
 
     def hear(self, block: Block) -> list[Floats]:
         """Take the next block; the samples that count as heard, with silence in place of a gap."""
-        gap = (block.at - self._expected) // BLOCK if self._expected else 0
+        gap = (block.at - self._expected) // BLOCK if self._expected else 0  # whole blocks that were lost
         self._expected = block.at + BLOCK
         silence = np.zeros(BLOCK, np.float32)
+        # Enough silence to end a turn, however long the gap was: nobody can go on with it after hours.
         fill = [silence] * min(gap, self._endpointer.options.endpoint_blocks + 1)
         if gap:
             self._show(Notice(f"The microphone gave no sound for {gap * BLOCK_SECONDS:.1f} seconds"))
@@ -217,15 +218,16 @@ class Listener:
         """Listen to a block."""
         self._kept.append((self._endpointer.number, block))
         decision = self._endpointer.hear(self._voice_activity(block.samples))
-        if decision != "began":
+        if decision != "began":  # then the answer is stopped below, and holding it could let it go on for a moment
             self._floor.hold(self._endpointer.suspecting)
         self._watch_clipping(block)
         if decision is not None:
             self._decide(decision)
         if self._endpointer.state in ("quiet", "noisy"):
+            # Keep what a turn that begins with the next block would need: its first voiced blocks, and those before.
             while len(self._kept) > self._before + blocks(self._endpointer.options.begin):
                 self._kept.popleft()
-        elif self._number % 8 == 0:
+        elif self._number % 8 == 0:  # four times a second
             spoken = self._endpointer.last - self._endpointer.first + 1
             self._show(UserSpeaking(spoken * BLOCK_SECONDS))
 
@@ -247,7 +249,7 @@ class Listener:
         now = self._clock()
         if decision == "began":
             heard = self._floor.interrupt()
-            if heard is not None:
+            if heard is not None:  # before `Began`, at which an answer that is still there counts as heard to its end
                 self._post(Interrupted(heard, now))
             self._post(Began())
         elif decision == "paused":
@@ -255,6 +257,7 @@ class Listener:
         elif decision == "resumed":
             self._post(Resumed())
         else:
+            # The ticket is taken in this thread: sound of the answer before is worthless from this moment on.
             self._post(Ended(self._utterance(), now, self._floor.question(), decision == "too long"))
             self._woke = None
 

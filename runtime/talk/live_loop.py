@@ -111,7 +111,7 @@ class LiveLoop:
         """
         with ExitStack() as devices:
             devices.enter_context(self._view)
-            self._handler.warm_up()
+            self._handler.warm_up()  # before the microphone is open, or its sound would pile up meanwhile
             devices.enter_context(self._player)
             if self._microphone is not None:
                 devices.enter_context(self._microphone)
@@ -135,6 +135,7 @@ class LiveLoop:
         while self._handler.closed is None:
             if not self._handler.step():
                 try:
+                    # Nothing tells when the player has played all, so it is asked again after a while.
                     self._handler.take(self._handler.inbox.get(timeout=POLL))
                 except Empty:
                     continue

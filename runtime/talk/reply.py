@@ -113,7 +113,7 @@ class Reply:
         Raises:
             AudioDeviceLost: the player's device is gone for good.
         """
-        for piece in self._unsaid:
+        for piece in self._unsaid:  # words are shown as they are made, long before their sound is played
             if piece:
                 show(AssistantSaid(piece))
         for samples in self._unplayed:
@@ -126,7 +126,7 @@ class Reply:
             floor.finish(ticket)
             self.finished = True
         if self.playing:
-            player.ensure()
+            player.ensure()  # here and not in the callback: a device that is gone may take seconds to come back
         self.answer.heard(player.played() if self.playing else 0)
 
     def cut(self, heard: int) -> None:

@@ -146,7 +146,7 @@ class Responder(SignalHandler):
         if reply.made:
             return reply.ticket is not None and self._end_if_played(reply, reply.ticket)
         if reply.ticket is None and len(reply.answer.codes) >= self._options.ahead:
-            return False
+            return False  # the user may go on: more work would be wasted
         reply.advance(self._clock)
         if reply.answer.finish_reason is not None:
             self._pace.replied(reply.tracer.making, reply.answer.samples / self._sample_rate)
@@ -160,7 +160,7 @@ class Responder(SignalHandler):
         return False
 
     def _begin(self, utterance: Utterance | None, typed: str | None, paused: float | None) -> None:
-        while self._prepare():
+        while self._prepare():  # by the same steps whatever the timing, so that a replay makes the same bits
             pass
         if self._tracer is None:
             self._turn += 1
@@ -241,7 +241,7 @@ class Responder(SignalHandler):
         options = self._options
         if not reply.finished:
             reply.tell_error(self._show)
-        full = isinstance(reply.error, ContextFull)
+        full = isinstance(reply.error, ContextFull)  # then all turns are forgotten: only that makes room for certain
         forgotten = self._conversation.forget(0 if full else options.budget, options.turns)
         if forgotten and options.turns is None:
             self._show(Notice(f"The conversation is long: the oldest {forgotten} turns are forgotten"))

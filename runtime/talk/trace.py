@@ -106,7 +106,7 @@ class Tracer:
                 self._known[event.stage] = ended
             return
         self.making += ended - started
-        if isinstance(event, TextEvent) and "first_frame" not in self._known:
+        if isinstance(event, TextEvent) and "first_frame" not in self._known:  # the last one before it is kept
             self._known["spelled"] = ended
         first = _FIRSTS.get(type(event))
         if first:

@@ -240,7 +240,7 @@ def test_an_answer_of_which_less_was_heard_than_the_clock_says(server, monkeypat
 
 
 def slowly(monkeypatch, server, seconds):
-    """Every frame of speech takes so long."""
+    """Let every frame of speech take this many seconds."""
     depthformer = server.service.model.parts.depthformer
     frame = depthformer.frame
     monkeypatch.setattr(depthformer, "frame", lambda *given: (time.sleep(seconds), frame(*given))[1])

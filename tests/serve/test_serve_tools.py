@@ -1,4 +1,4 @@
-"""Tools over the realtime WebSocket, with OpenAI's own client: calls always fit, and what came of them is said."""
+"""Tools over the realtime WebSocket, with OpenAI's own client: calls always fit, and their output is spoken."""
 
 import asyncio
 import json
@@ -108,7 +108,7 @@ def test_a_spoken_question_calls_and_what_came_of_it_is_spoken(server, beta):
 
 
 def test_the_output_is_spoken_in_words_that_can_be_understood(server):
-    """What is said of a call is what the client wanted to be said: the server's own ears hear it."""
+    """The output is spoken as the client wrote it: the server itself transcribes it."""
 
     async def talk():
         async with connected(server) as client:
@@ -191,7 +191,7 @@ def test_tools_change_in_the_middle_of_a_session(server):
 
 
 def test_eight_with_tools_of_their_own_mix_nothing(server):
-    """Each session calls only what it declared, spoken or written, and hears only what came of its own call."""
+    """Each session calls only what it declared, spoken or written, and hears only the output of its own call."""
 
     async def session(number, room):
         async with connected(server) as client:

@@ -630,7 +630,7 @@ class Echoing(Microphone):
 
 
 async def told(events, kind, count=1):
-    """Wait until a satellite has had so many events of that type."""
+    """Wait until a satellite has had `count` events of that type."""
     until = time.monotonic() + 20
     while sum(event.type == kind for event in events) < count:
         assert time.monotonic() < until, [event.type for event in events]
@@ -638,7 +638,7 @@ async def told(events, kind, count=1):
 
 
 def satellites_told(runs, kind, words=None, later=False, made=Microphone, count=1):
-    """What satellites that run those pipelines are told until each has had so many events of that type.
+    """The events that satellites with those pipelines get, until each has had `count` events of that type.
 
     words: what the server says of them. later: they come after the server. made: what they are.
     """

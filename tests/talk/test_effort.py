@@ -100,7 +100,7 @@ def test_running_dry_before_anything_was_measured():
 
 
 def test_a_model_that_slows_down_is_told_of_and_says_the_same():
-    """Every step of the mind takes longer from one question to the next, on its own clock."""
+    """Every step of the responder takes longer from one question to the next, on its own clock."""
     scene = Scene(voxrill.load(threads=1))
     cost, elapsed = [0.0], [0.0]
 

@@ -1,4 +1,4 @@
-"""The live loop on fake edges: held-out questions are answered, pauses, interruptions and faults survived."""
+"""The live loop on fake devices: held-out questions are answered; pauses, interruptions and faults are survived."""
 
 import dataclasses
 import errno
@@ -214,7 +214,7 @@ def test_the_microphone_is_ignored_while_the_answer_plays(pebble):
     assert scene.ask(SPOKEN[2]).answer.text.strip() == SPOKEN[2]["reply"]
 
 
-def test_whoever_speaks_before_the_answer_is_heard_interrupts_it(pebble):
+def test_a_user_who_speaks_before_the_answer_is_heard_interrupts_it(pebble):
     scene = Scene(pebble, ResponderOptions(turns=3, speculate=False), steps=0)
     scene.hear(silence(0.5), spoken(SPOKEN[0]), silence(1.0), spoken(SPOKEN[1]))
     scene.steps = 1000

@@ -104,7 +104,7 @@ class SessionLink:
 
     async def send(self, raw: str | bytes) -> None:
         """Hand over a message, once the session has worked off enough of those before."""
-        while self.session.behind:
+        while self.session.behind:  # meanwhile nothing is read, so that the client's system holds its messages back
             await asyncio.sleep(POLL)
         await self.service.process_sound(self.session.receive, raw)
 

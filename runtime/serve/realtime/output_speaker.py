@@ -41,7 +41,7 @@ class OutputSpeaker:
         self._show = show
         self._text = ""
         options = ResponderOptions(turns=0, max_new_tokens=service.limits.answer)
-        show_text = weak_callback(self._show_text)
+        show_text = weak_callback(self._show_text)  # the responder must not keep its owner in memory
         self.responder = Responder(self.conversation, player, floor, show_text, keep, options)
 
     def speak(self, text: str) -> None:

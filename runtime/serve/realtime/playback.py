@@ -56,7 +56,7 @@ class ClientPlayer:
         now = self._clock()
         if self._first is None:
             self._first = now
-        self._end = max(self._end, now) + len(samples) / self._rate
+        self._end = max(self._end, now) + len(samples) / self._rate  # after a gap, this piece is played from now on
         self._sent += len(samples)
         self._send(samples)
 

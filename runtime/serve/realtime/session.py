@@ -154,7 +154,7 @@ class RealtimeSession:
 
     def leave(self) -> None:
         """The client is gone."""
-        self._leaving = True
+        self._leaving = True  # the worker's thread may be in the middle of a step: it ends the session itself
         self._outbox.drop()
         self._service.worker.wake()
 
@@ -277,7 +277,10 @@ class RealtimeSession:
         self._emit("conversation.item.truncated", item_id=event.item_id, content_index=0, audio_end_ms=self._cut[1])
 
     def _is_last(self, item: str) -> bool:
-        """Whether an item is the answer that has the floor: no other question was asked since."""
+        """Whether an item is the answer that has the floor: no other question was asked since.
+
+        `_asked` is counted in the listening thread, `_begun` in the worker's: they differ while a question waits.
+        """
         return self._response is not None and self._response.item_id == item and self._asked == self._begun
 
     def _interrupt(self, heard: int) -> None:

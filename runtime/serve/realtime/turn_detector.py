@@ -99,6 +99,7 @@ class TurnDetector:
         if self._by_hand:
             self._keep(samples)
             return
+        # The listener takes blocks of 512 samples: the rest waits for the next append.
         waiting = np.concatenate([self._left, samples])
         whole = len(waiting) // BLOCK * BLOCK
         self._left = waiting[whole:]

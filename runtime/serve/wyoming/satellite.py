@@ -212,6 +212,7 @@ class Satellite:
             case "response.output_audio.delta":
                 begun, self._playing = self._playing, True
                 chunk = AudioChunk(rate, 2, 1, base64.b64decode(event["delta"]))
+                # Chunks are sent faster than they are played: each one is played after those before it.
                 self._played = max(self._played, time.monotonic() + LATE) + chunk.seconds
                 return [chunk] if begun else [AudioStart(rate, 2, 1), chunk]
             case "response.output_audio.done":

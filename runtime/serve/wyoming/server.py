@@ -102,7 +102,7 @@ class WyomingServer:
         client = ClientHandler(
             self._service, self._conversations, address, stream.write, lambda: self._rates.check(address)
         )
-        ahead = _ReadAhead()
+        ahead = _ReadAhead()  # one side reads into it, so that it sees the connection end while another side works
         sides = {
             asyncio.ensure_future(_read(stream, ahead)),
             asyncio.ensure_future(_take(client, ahead)),
