@@ -40,7 +40,7 @@ test: .venv/.installed-dev ## the tests
 
 # The first command only shows its progress: where it cannot make the userland, the tests that need it skip and say why.
 test-arm: .venv/.installed-dev ## the runtime's tests and Pebble on four ARM64 processors, emulated (6 to 12 minutes)
-	-@$(BIN)/python tests/arm/userland.py
+	-@$(BIN)/python -m tests.arm.userland
 	$(BIN)/python -m pytest -m arm -n 2 --dist worksteal tests/arm
 
 lint: .venv/.installed-dev ## ruff: rules and format

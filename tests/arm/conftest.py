@@ -93,7 +93,8 @@ def answers(inside, question_bundles, made_once) -> Callable[[str], Answers]:
 
 def _on_host(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=SECONDS)
+    environment = clean_environment(PYTHONPATH=str(ROOT))  # a script finds its own folder only, and not `tests`
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

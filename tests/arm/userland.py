@@ -1,7 +1,7 @@
 """An ARM64 userland in build/arm, made without root: Debian's packages and aarch64 wheels, run by qemu-user.
 
     make test-arm                                           # makes it when it is not there, and tests in it
-    python tests/arm/userland.py                            # makes it
+    python -m tests.arm.userland                            # makes it
     QEMU_CPU=cortex-a72 build/arm/python -m voxrill --help  # runs this repository's voxrill in it
 
 In: a Debian archive, by apt with its state in build/arm/apt (apt checks every file against the signed index), and a
