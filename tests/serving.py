@@ -30,14 +30,14 @@ HEARD, ANSWER = "turn on the kitchen lights", "kitchen lights on"
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that runs: where, and what it is made of."""
+    """A running server: its URL and its application."""
 
     url: str
     app: Starlette
 
     @property
     def service(self) -> Service:
-        """What its doors share."""
+        """What its endpoints share."""
         return self.app.state.service
 
     def client(self, key: str = "unused") -> openai.OpenAI:

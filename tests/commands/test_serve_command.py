@@ -1,4 +1,4 @@
-"""`voxrill serve` as a command: when it may start, what it says, how it ends."""
+"""`voxrill serve` as a command: when it starts, what it says, and how it ends."""
 
 import json
 import signal
@@ -87,7 +87,7 @@ def session(url):
 
 
 def describe(uri):
-    """What is said there of the services for Home Assistant."""
+    """The description of the services for Home Assistant."""
     address = urlsplit(uri)
     with socket.create_connection((address.hostname, address.port)) as connection, connection.makefile("rwb") as stream:
         stream.write(b'{"type": "describe"}\n')
@@ -106,7 +106,7 @@ def test_nohup_keeps_it_alive():
 
 
 def flood(url, count):
-    """So many connections of another address, the newest of them still open."""
+    """Open `count` connections from another address. The newest 100 stay open."""
     address = urlsplit(url)
     opened = [socket.create_connection((address.hostname, address.port), 10, ("127.0.0.2", 0)) for _ in range(count)]
     for one in opened[: count - 100]:
@@ -115,7 +115,7 @@ def flood(url, count):
 
 
 def test_a_flood_of_connections_fills_neither_the_files_nor_the_log():
-    """With as few files as a shell allows, others are answered while it goes on, and the log has one line of a kind."""
+    """With few files, other addresses are answered during the flood, and the log has one line of a kind."""
     start = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); sys.argv = {SERVE}; "
     command = [sys.executable, "-c", f"import sys; {start}runpy.run_module('voxrill', run_name='__main__')"]
     with subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -42,7 +42,7 @@ def address(server, host="127.0.0.1"):
 
 @pytest.fixture
 def tab(browser, server):
-    """The page, which must not have complained of anything at the end."""
+    """The page. At the end it must have reported no errors."""
     with Tab(browser, address(server)) as opened:
         yield opened.open()
         assert opened.complaints == []
@@ -52,7 +52,7 @@ def tab(browser, server):
 
 
 def test_a_spoken_question(tab):
-    """By keyboard only: it is heard, written down and answered aloud, and the latency is shown."""
+    """By keyboard only: the question is heard, transcribed and answered aloud, and the latency is shown."""
     tab.sees("facts", "pebble")
     tab.tab_to("talk")
     tab.press("Enter")
@@ -127,7 +127,7 @@ def test_all_sessions_are_taken(browser):
 
 
 def test_a_server_that_goes_away(browser, server):
-    """The page finds it again, and says what that means."""
+    """The page connects again, and says that the device has forgotten the talk."""
     with Tab(browser, address(server)) as tab:
         sockets = []
         tab.page.route_web_socket("**/v1/realtime", lambda socket: sockets.append((socket, socket.connect_to_server())))
@@ -204,7 +204,7 @@ def until(tab, done):
 
 
 def test_the_user_interrupts(tab, scripted):
-    """It is silent at once, sound on its way is not played, and the server is told how much was heard."""
+    """It is silent at once, later sound is not played, and the server is told how much was heard."""
     tab.page.click("#talk")
     until(tab, lambda: scripted.of("input_audio_buffer.append"))
     scripted.send("input_audio_buffer.speech_stopped", audio_end_ms=0)
@@ -240,7 +240,7 @@ def test_what_is_played_is_what_was_sent(tab, scripted):
 
 
 def test_push_to_talk(tab, scripted):
-    """With the keyboard: sound is sent while a key is held only, and is to be answered once it is let go."""
+    """With the keyboard: sound is sent only while a key is held, and answered when the key is released."""
     tab.tab_to("by-hand")
     tab.press("Space")
     tab.tab_to("talk")

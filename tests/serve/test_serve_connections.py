@@ -1,4 +1,4 @@
-"""Connections beyond the limit, and such as never ask for anything."""
+"""Connections: too many of them, connections without a request, and what the log says of them."""
 
 import asyncio
 import errno
@@ -83,7 +83,7 @@ def test_small_packets_are_sent_at_once(listen):
 
 
 def test_no_more_connections_than_allowed():
-    """What is too many is told so; those that were there go on, and there is room again when one has gone."""
+    """A refused connection is told why. Open ones go on, and when one is closed there is room for another."""
     with serving(Limits(connections=3)) as small:
         with ExitStack() as held:
             idle = [held.enter_context(connect(small)) for _ in range(3)]
@@ -126,7 +126,7 @@ def test_a_connection_without_a_request_is_closed(sent):
 
 
 def test_a_refused_client_is_dropped_at_once():
-    """It need not send anything: a refused connection that stays open would use up the files of the process."""
+    """It need not send anything. A refused connection that stayed open would use up the files of the process."""
     with serving(Limits(connections=1)) as small, connect(small) as first, connect(small) as second:
         assert b"too_many_connections" in whole(second)
         assert is_answered(first)

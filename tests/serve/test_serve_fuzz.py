@@ -1,4 +1,4 @@
-"""The server against whatever may be sent: made-up requests, broken sounds, senseless events. Never a 500 or a crash.
+"""The server against generated requests, broken sounds and senseless events: never a 500 or a crash.
 
 VOXRILL_FUZZ is how many of each are made up. CI makes few; `VOXRILL_FUZZ=3400` makes 10,000 requests, 13,000 sounds and
 10,000 events of each protocol.
@@ -40,7 +40,7 @@ from voxrill.runtime.serve.uploads import decode
 COUNT = int(os.environ.get("VOXRILL_FUZZ", "60"))
 FRAMES = 3 * COUNT
 WAIT = 5.0
-"""Seconds after which a server is taken to wait for the rest of an event whose lengths were changed."""
+"""Seconds of silence after which the server is assumed to wait for the rest of an event with changed lengths."""
 
 GROWTH = 128 << 20
 """Bytes by which a process may grow while it is fuzzed: what is kept for the next request, and onnxruntime's arenas."""
@@ -48,7 +48,7 @@ GROWTH = 128 << 20
 
 @dataclass(frozen=True)
 class Running:
-    """A server in a process of its own, and the bytes it had when it had answered once."""
+    """A server in its own process, and the bytes of memory that it used after its first answer."""
 
     url: str
     wyoming: str
@@ -116,7 +116,7 @@ def test_all_operations_are_fuzzed(operations):
 
 @pytest.mark.parametrize("label", LABELS)
 def test_made_up_requests(server, operations, label):
-    """Right and wrong ones, from the OpenAPI document: every answer is one that the document knows."""
+    """Right and wrong requests, made from the OpenAPI document: every answer has a status that the document lists."""
     operation = operations[label]
     modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
     count = COUNT if label.startswith("POST") else min(COUNT, 20)
@@ -139,7 +139,7 @@ def test_made_up_requests(server, operations, label):
 
 
 def broken(random_, whole):
-    """A file that something happened to: bytes changed, cut out, doubled, or cut off."""
+    """A damaged file: bytes are changed, cut out, doubled or cut off."""
     data = bytearray(whole)
     for _ in range(random_.choice((0, 1, 4, 64))):
         data[random_.randrange(min(len(data), random_.choice((64, 4096, 1 << 20))))] = random_.randrange(256)
@@ -151,7 +151,7 @@ def broken(random_, whole):
 
 @pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3"])
 def test_broken_sounds(container):
-    """Each is a sound or a refusal; nothing else is raised, and memory does not grow."""
+    """Each is decoded or refused. Nothing else is raised, and memory does not grow."""
     file = io.BytesIO()
     soundfile.write(file, read_audio(QUESTION, 16_000), 16_000, format=container)
     random_ = random.Random(container)
@@ -200,7 +200,7 @@ def senseless(random_, sound):
 
 
 def test_senseless_events(server):
-    """Sessions with made-up events go on or are told why not; afterwards nothing is left of them, and others go on."""
+    """Sessions go on, or are told what is wrong. Afterwards nothing is left of them, and other sessions go on."""
 
     async def pester(seed):
         random_ = random.Random(seed)
@@ -262,11 +262,11 @@ def _bytes(random_, kind, data, payload):
 
 
 def test_senseless_wyoming_events(server):
-    """The same over the other protocol, in connections that are ended by what is no event at all."""
+    """The same over Wyoming, whose connections end at bytes that are no event."""
     address, seen = urlsplit(server.wyoming), set()
 
     async def until_pong(reader):
-        """What the server says until it has taken everything, ends the connection, or waits for more."""
+        """What the server sends until it has read everything, closes the connection, or waits for more."""
         said = b""
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(WAIT):

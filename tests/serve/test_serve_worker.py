@@ -1,4 +1,4 @@
-"""One model for many: conversations that take turns say what each would alone, and their memory has a budget."""
+"""One model for many clients: conversations that take turns say what each says alone, within a memory budget."""
 
 import asyncio
 import tempfile
@@ -110,7 +110,7 @@ def worker():
 
 
 def test_work_is_done_in_turn_and_the_rest_waits(worker):
-    """Two are worked on step by step in turn; the third begins when one of them is done."""
+    """Two requests take turns, step by step. The third begins when one of them is done."""
     done = []
 
     def steps(name, count):
@@ -183,7 +183,7 @@ def test_slots_are_bounded_and_say_when_to_ask_again(worker):
 
 
 def test_others_take_turns_while_a_long_conversation_is_told(pebble, monkeypatch):
-    """Each turn that is told is a step: no step encodes two sounds."""
+    """Each turn of the conversation is one step: no step encodes two sounds."""
     encoded = []
     encode = pebble.parts.encoder.encode
     monkeypatch.setattr(pebble.parts.encoder, "encode", lambda sound: encoded.append(1) or encode(sound))
@@ -211,7 +211,7 @@ def test_others_take_turns_while_a_long_prompt_is_prefilled(pebble, monkeypatch)
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_states_stay_in_memory_when_the_disk_is_full(pebble, monkeypatch):
-    """None is lost: the error shows before a state in memory is given up, and the disk is tried again later."""
+    """No state is lost: a state leaves the memory only after it was written. The disk is tried again later."""
     disk = tempfile.TemporaryFile
     monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "r+b"))
     monkeypatch.setattr("voxrill.runtime.serve.state_cache._RETRY", 0.0)
