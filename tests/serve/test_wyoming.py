@@ -30,6 +30,7 @@ from tests.serving import ANSWER, HEARD, QUESTION, serving
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.log import LOG, OneOfAKind
 from voxrill.runtime.serve.realtime.session import RealtimeSession
 from voxrill.runtime.serve.wyoming import satellite, satellite_links
 from voxrill.runtime.serve.wyoming.addresses import bind, uri_of
@@ -359,6 +360,25 @@ def test_what_nobody_foresaw_is_told_and_the_others_go_on(uri, monkeypatch, capl
     assert "made a mistake" in error.data["text"] and end is None
     assert "ZeroDivisionError" in caplog.text
     assert asyncio.run(heard(uri, pcm())) == HEARD
+
+
+def test_a_mistake_that_many_clients_meet_is_logged_once(uri, monkeypatch, caplog):
+    async def ask():
+        async with connected(uri) as client:
+            await client.write_event(Describe().event())
+            return (await client.read_event()).type
+
+    async def everyone():
+        return await asyncio.gather(*(ask() for _ in range(20)))
+
+    filtered = OneOfAKind()
+    LOG.addFilter(filtered)
+    try:
+        monkeypatch.setattr("voxrill.runtime.serve.wyoming.handler.server_info", lambda manifest: 1 / 0)
+        assert asyncio.run(everyone()) == ["error"] * 20
+    finally:
+        LOG.removeFilter(filtered)
+    assert len(caplog.records) == 1
 
 
 def test_requests_are_counted(server, uri):
