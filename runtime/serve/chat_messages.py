@@ -88,8 +88,7 @@ class SoundBudget:
             ApiError: it is not usable sound, or is longer than the model holds, alone or with those before it.
         """
         sound = decode(from_base64(part.input_audio.data, "messages"), self._each, self._samples, "messages")
-        waveform = self._parts.waveform(sound)
-        self._decoded += len(waveform) / SAMPLE_RATE
+        self._decoded += len(sound) / SAMPLE_RATE  # with its silence: to look for speech in it is work, too
         if self._decoded > self._all:
             raise ApiError(
                 400,
@@ -97,7 +96,7 @@ class SoundBudget:
                 "sounds_too_long",
                 "messages",
             )
-        return waveform
+        return self._parts.waveform(sound)
 
 
 def read_messages(messages: list[Message], output: Output, sounds: SoundBudget) -> ChatMessages:
