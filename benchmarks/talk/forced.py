@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from voxrill.commands.options import open_model
+from voxrill.commands.options import Loading
 from voxrill.commands.output import err, print_json
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.microphone import DeviceMicrophone
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--endpoint", type=float, default=EndpointOptions.endpoint)
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
-    model = open_model(args.bundle, args.threads)
+    model = Loading(args.bundle, args.threads).model()
     forced_talk(model, args.seconds, EndpointOptions(endpoint=args.endpoint), make_view(err, err), print_json).run()
 
 

@@ -12,20 +12,17 @@ from voxrill.commands.options import (
     STDIN,
     AudioTemperature,
     AudioTopK,
-    BundleOption,
     ForceOption,
     JsonOption,
+    Loading,
     MaxOption,
     OutOption,
-    ProviderOption,
     SeedOption,
-    StrictOption,
     SystemOption,
     TextTemperature,
     TextTopK,
-    ThreadsOption,
     TrimOption,
-    open_model,
+    loads_model,
     sampling,
     sound_source,
     stdin_text,
@@ -40,11 +37,12 @@ from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 from voxrill.runtime.printable import as_unicode
 
 
+@loads_model
 def speak(
     text: Annotated[str, typer.Argument(help="What to say; - reads it from stdin.")],
     out: OutOption = None,
     force: ForceOption = False,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
     json: JsonOption = False,
     system: SystemOption = None,
@@ -54,16 +52,13 @@ def speak(
     text_top_k: TextTopK = None,
     audio_temperature: AudioTemperature = None,
     audio_top_k: AudioTopK = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
 ) -> None:
     """Say a text aloud into a sound file."""
     if out is None:
         raise UsageError("there is nowhere to put the sound", "Give -o OUT.wav, or -o - for raw samples on stdout")
     _check_streams(out, json)
     check_sound_output(out, force=force)
-    model = open_model(bundle, threads, provider, strict)
+    model = loading.model()
     task = model.manifest.tasks.speak
     speech = model.speak(
         stdin_text() if text == STDIN else text,
@@ -80,6 +75,7 @@ def speak(
     _report(speech.result, out, json)
 
 
+@loads_model
 def chat(
     audio: Annotated[Path | None, typer.Option(help="The spoken question; - reads the file from stdin.")] = None,
     text: Annotated[str | None, typer.Option(help="The written question or note; - reads it from stdin.")] = None,
@@ -87,7 +83,7 @@ def chat(
     force: ForceOption = False,
     output: Annotated[str, typer.Option(help="What to answer with: text, audio or both.")] = "both",
     trim: TrimOption = None,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     json: JsonOption = False,
     system: SystemOption = None,
     max_new_tokens: MaxOption = None,
@@ -96,9 +92,6 @@ def chat(
     text_top_k: TextTopK = None,
     audio_temperature: AudioTemperature = None,
     audio_top_k: AudioTopK = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
 ) -> None:
     """Answer one question, spoken, written or both."""
     if audio is None and text is None:
@@ -110,7 +103,7 @@ def chat(
         raise UsageError("--output text makes no sound that -o could write", "Leave -o out, or give --output both")
     _check_streams(out, json or wanted != "audio")
     check_sound_output(out, [audio], force=force)
-    model = open_model(bundle, threads, provider, strict)
+    model = loading.model()
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
         audio=None if audio is None else sound_source(audio),

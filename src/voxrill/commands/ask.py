@@ -12,19 +12,16 @@ import typer
 
 from voxrill.commands.options import (
     STDIN,
-    BundleOption,
     ForceOption,
     JsonOption,
+    Loading,
     MaxOption,
     OutOption,
-    ProviderOption,
     SeedOption,
-    StrictOption,
     TextTemperature,
     TextTopK,
-    ThreadsOption,
     TrimOption,
-    open_model,
+    loads_model,
     sampling,
     sound_source,
     stdin_text,
@@ -42,6 +39,7 @@ from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.progress import step_progress
 
 
+@loads_model
 def ask(
     question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
     docs: Annotated[Path | None, typer.Option(help="Folder of documents: .txt, .md, .rst, .html.")] = None,
@@ -64,16 +62,13 @@ def ask(
     snapshot: Annotated[
         Path | None, typer.Option(help="Instead of --docs: what voxrill snapshot --document FILE --ask wrote.")
     ] = None,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
     json: JsonOption = False,
     max_new_tokens: MaxOption = None,
     seed: SeedOption = None,
     text_temperature: TextTemperature = None,
     text_top_k: TextTopK = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
 ) -> None:
     """Answer a question from your own documents, citing file and lines."""
     if (docs is None) == (snapshot is None):
@@ -84,7 +79,7 @@ def ask(
         raise UsageError("stdout is taken by the answer's text", "Give -o the name of a file")
     check_sound_output(out, [audio, snapshot], force=force)
     spoken = None if audio is None else sound_source(audio)
-    model = open_model(bundle, threads, provider, strict)
+    model = loading.model()
     text = stdin_text() if question == STDIN else question
     aloud = out is not None
     options: AnswerKeywords = {

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, StrictOption, ThreadsOption, open_model
+from voxrill.commands.options import (
+    JsonOption,
+    Loading,
+    loads_model,
+)
 from voxrill.commands.output import check_plot, err, print_columns, print_json
 from voxrill.devices.heat import BASELINE, Sample, Verdict, judge
 from voxrill.runtime.errors import UsageError
@@ -31,16 +35,14 @@ _HEADER = ("from, min", "sound a second", "°C", "GHz")
 
 
 @group.callback(invoke_without_command=True)
+@loads_model
 def sustained(
     context: typer.Context,
     minutes: Annotated[
         float | None,
         typer.Option(min=0, help="How long to speak without a pause, to see whether heat slows this machine."),
     ] = None,
-    bundle: BundleOption = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
+    loading: Loading = Loading(),
     json: JsonOption = False,
     plot: Annotated[Path | None, typer.Option(help="PNG to draw.")] = None,
 ) -> None:
@@ -56,7 +58,7 @@ def sustained(
     if plot is not None:
         check_plot(plot)
         check_output(plot)
-    model = open_model(bundle, threads, provider, strict)
+    model = loading.model()
     samples: list[Sample] = []
     with step_progress(err, "speaking") as progress, suppress(KeyboardInterrupt):
         for sample in sustain(model, 60 * minutes):

@@ -12,19 +12,16 @@ import typer
 
 from voxrill.commands.failures import Failures
 from voxrill.commands.options import (
-    BundleOption,
     FollowUpOption,
     ForceOption,
     JsonOption,
+    Loading,
     MicrophoneOption,
-    ProviderOption,
     SpeakerOption,
-    StrictOption,
     SystemOption,
-    ThreadsOption,
     TrimOption,
     WakeWordOption,
-    open_model,
+    loads_model,
     sound_source,
 )
 from voxrill.commands.output import STDOUT, err, print_json
@@ -49,6 +46,7 @@ from voxrill.runtime.talk.keyboard import closed_by_signals
 from voxrill.runtime.talk.view import make_view
 
 
+@loads_model
 def classify(
     files: Annotated[list[Path], typer.Argument(help="Sound files of any kind and rate; - reads one from stdin.")],
     labels: Annotated[
@@ -56,15 +54,12 @@ def classify(
     ] = None,
     task: Annotated[str, typer.Option(help="What the labels name: intent, emotion, style, language ...")] = TASK,
     trim: TrimOption = None,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     system: SystemOption = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Tell which of some labels fits a sound, with probabilities."""
-    model = open_model(bundle, threads, provider, strict)
+    model = loading.model()
     classifier = Classifier(model, None if labels is None else labels.split(","), task, system)
     failures = Failures(len(files))
     for file in files:
@@ -80,6 +75,7 @@ def classify(
     failures.check()
 
 
+@loads_model
 def control(
     commands: Annotated[Path, typer.Argument(help="TOML file of commands; examples/commands.toml is one.")],
     files: Annotated[
@@ -88,7 +84,7 @@ def control(
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Listen to the microphone; Ctrl-C ends it.")] = False,
     trim: TrimOption = None,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -110,9 +106,6 @@ def control(
     wake_word: WakeWordOption = None,
     follow_up: FollowUpOption = FOLLOW_UP,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a command.")] = EndpointOptions.endpoint,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Understand spoken commands, run them, and confirm them aloud."""
@@ -134,7 +127,7 @@ def control(
     endpoints = EndpointOptions(endpoint=endpoint)
     grammar = read_grammar(commands)
     system = AudioSystem() if live else None
-    model = open_model(bundle, threads, provider, strict)
+    model = loading.model()
     controls = Control(model, grammar, threshold)
     if system is None:
         _control_files(model, controls, files or [], trim, not dry_run, out, json)

@@ -16,14 +16,11 @@ import typer
 
 from voxrill.commands.failures import Failures
 from voxrill.commands.options import (
-    BundleOption,
     JsonOption,
+    Loading,
     MaxOption,
-    ProviderOption,
-    StrictOption,
     SystemOption,
-    ThreadsOption,
-    open_model,
+    loads_model,
 )
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
@@ -76,9 +73,10 @@ class Shown:
 
 
 @group.command()
+@loads_model
 def asr(
     data: DataOption,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     peer: PeerOption = None,
     out: ResultsOption = None,
     report: ReportOption = None,
@@ -88,18 +86,16 @@ def asr(
     system: SystemOption = None,
     max_new_tokens: MaxOption = None,
     seed: SeedOption = SEED,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Transcribe recordings whose words are known: word error rate."""
     wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_recordings(data)
-    _run(evaluating.asr(open_model(bundle, threads, provider, strict), items, wish), data, Shown(json, report))
+    _run(evaluating.asr(loading.model(), items, wish), data, Shown(json, report))
 
 
 @group.command()
+@loads_model
 def tts(
     data: DataOption,
     judge: Annotated[
@@ -111,7 +107,7 @@ def tts(
     ] = None,
     sounds: Annotated[Path | None, typer.Option(help="Folder to keep every sound in, as ID.wav.")] = None,
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     peer: PeerOption = None,
     out: ResultsOption = None,
     report: ReportOption = None,
@@ -121,27 +117,25 @@ def tts(
     system: SystemOption = None,
     max_new_tokens: MaxOption = None,
     seed: SeedOption = SEED,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Say texts, and have another recogniser write down what it hears: word error rate of the round trip."""
     wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_texts(data)
-    model = open_model(bundle, threads, provider, strict)
+    model = loading.model()
     made = evaluating.tts(model, items, wish, voice=voice, judge=judge, judge_file=judge_file, sounds=sounds)
     _run(made, data, Shown(json, report))
 
 
 @group.command()
+@loads_model
 def chat(
     data: DataOption,
     output: Annotated[str, typer.Option(help="Answer in text, or in text and aloud: text or both.")] = "both",
     judge: Annotated[
         str, typer.Option(help="Who hears what is said aloud: pocketsphinx, pocketsphinx-texts, bundle, none.")
     ] = "none",
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     peer: PeerOption = None,
     out: ResultsOption = None,
     report: ReportOption = None,
@@ -151,28 +145,26 @@ def chat(
     system: SystemOption = None,
     max_new_tokens: MaxOption = None,
     seed: SeedOption = SEED,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Answer spoken questions whose answers are known."""
     wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_questions(data)
     _run(
-        evaluating.chat(open_model(bundle, threads, provider, strict), items, wish, output=output, judge=judge),
+        evaluating.chat(loading.model(), items, wish, output=output, judge=judge),
         data,
         Shown(json, report),
     )
 
 
 @group.command()
+@loads_model
 def voicebench(
     data: DataOption,
     responses: Annotated[Path | None, typer.Option(help="Folder for VoiceBench's own result files.")] = None,
     output: Annotated[str, typer.Option(help="Answer in text, or in text and aloud: text or both.")] = "text",
     modality: Annotated[str, typer.Option(help="Ask aloud or in writing: audio or text.")] = "audio",
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     peer: PeerOption = None,
     out: ResultsOption = None,
     report: ReportOption = None,
@@ -182,15 +174,12 @@ def voicebench(
     system: SystemOption = None,
     max_new_tokens: MaxOption = None,
     seed: SeedOption = SEED,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Answer VoiceBench's questions; what needs no judge is scored, the rest written for VoiceBench's own."""
     wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_voicebench(data, modality)
-    model = open_model(bundle, threads, provider, strict)
+    model = loading.model()
     made = evaluating.voicebench(model, items, wish, output=output, modality=modality)
     _run(made, data, Shown(json, report, lambda: _responses(made, responses, modality)))
 

@@ -12,13 +12,10 @@ from typing import Annotated
 import typer
 
 from voxrill.commands.options import (
-    BundleOption,
     ForceOption,
     JsonOption,
-    ProviderOption,
-    StrictOption,
-    ThreadsOption,
-    open_model,
+    Loading,
+    loads_model,
     sound_source,
 )
 from voxrill.commands.output import print_json
@@ -36,21 +33,19 @@ from voxrill.runtime.upkeep.golden import (
 )
 
 
+@loads_model
 def golden(
     folder: Annotated[Path, typer.Argument(help="Where the golden vectors are, or are to be written.")],
     force: ForceOption = False,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     audio: Annotated[Path | None, typer.Option(help="A spoken question: write what is computed of it.")] = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Compare this device with golden vectors, or write some."""
     if audio is not None:
         for name in GOLDEN_FILES:
             check_output(folder / name, [audio], force=force, makes_folder=True)
-        made = make_vectors(open_model(bundle, threads, provider, strict), as_waveform(sound_source(audio)))
+        made = make_vectors(loading.model(), as_waveform(sound_source(audio)))
         size = save_vectors(made, folder)
         if json:
             print_json({"folder": str(folder), "bytes": size, "text": made.rest.text})
@@ -58,7 +53,7 @@ def golden(
             print(f"{printable(folder)}: {size / 1000:.0f} kB, {made.rest.text!r}")
         return
     vectors = read_vectors(folder)
-    found = differences(open_model(bundle, threads, provider, strict), vectors)
+    found = differences(loading.model(), vectors)
     for one in found:
         _tell(one, json)
     if not all(one.passes for one in found):

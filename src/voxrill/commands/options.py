@@ -6,9 +6,13 @@ is imported when a model is opened: help does not need it.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
 
 import typer
 
@@ -16,6 +20,7 @@ from voxrill.commands.output import err
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from voxrill.devices.choice import Choice
     from voxrill.model import Model
     from voxrill.runtime.bundle.bundle import Bundle
     from voxrill.runtime.bundle.manifest import Manifest, Sampling
@@ -102,22 +107,70 @@ def open_named(bundle: Path | None) -> Bundle:
     return opened
 
 
-def open_model(
-    bundle: Path | None,
-    threads: int,
-    provider: list[str] | None = None,
-    strict: bool = False,
-    profiling: Path | None = None,
-) -> Model:
-    """The model of the bundle that was named, or of the built-in one, with a note on stderr.
+@dataclass(frozen=True)
+class Loading:
+    """Which bundle is loaded, and how: what --bundle, --threads, --provider and --strict say."""
 
-    profiling: as of `Engine`.
+    bundle: Path | None = None
+    threads: int = 0
+    provider: Sequence[str] | None = None
+    strict: bool = False
+
+    @property
+    def choice(self) -> Choice:
+        """The provider of each graph.
+
+        Raises:
+            DeviceError: one is not known.
+        """
+        from voxrill.devices.choice import choose
+
+        return choose(self.provider or (), self.strict)
+
+    def model(self, profiling: Path | None = None) -> Model:
+        """The model of the bundle that was named, or of the built-in one, with a note on stderr.
+
+        profiling: as of `Engine`.
+        """
+        from voxrill.model import Model
+
+        choice = self.choice
+        return Model(open_named(self.bundle), self.threads, choice=choice, profiling=profiling)
+
+
+_LOADING_OPTIONS = {
+    "bundle": (BundleOption, None),
+    "threads": (ThreadsOption, 0),
+    "provider": (ProviderOption, None),
+    "strict": (StrictOption, False),
+}
+
+
+def loads_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Loading`, which it takes as its one parameter `loading`.
+
+    A command that names its bundle by an argument has a parameter `bundle` of its own. A command that calls another
+    hands its own `loading` on. typer reads options off a command's signature, so the signature is written anew.
     """
-    from voxrill.devices.choice import choose
-    from voxrill.model import Model
+    own = inspect.signature(command, eval_str=True)
+    added = {name: option for name, option in _LOADING_OPTIONS.items() if name not in own.parameters}
+    parameters: list[inspect.Parameter] = []
+    for parameter in own.parameters.values():
+        options = added.items() if parameter.name == "loading" else ()
+        parameters += [parameter.replace(name=name, annotation=kind, default=usual) for name, (kind, usual) in options]
+        parameters += [parameter] if parameter.name != "loading" else []
 
-    choice = choose(provider or (), strict)
-    return Model(open_named(bundle), threads, choice=choice, profiling=profiling)
+    @functools.wraps(command)
+    def given(*arguments: Any, **options: Any) -> None:
+        if "loading" not in options:
+            named = {name: options[name] for name in _LOADING_OPTIONS if name in options}
+            options = {name: value for name, value in options.items() if name not in added}
+            options["loading"] = Loading(**named)
+        command(*arguments, **options)
+
+    given.__dict__["__signature__"] = own.replace(parameters=parameters)
+    given.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return given
 
 
 def builtin_note(manifest: Manifest) -> str:

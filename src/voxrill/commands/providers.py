@@ -8,7 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from voxrill.commands.options import BundleArgument, JsonOption, ProviderOption, StrictOption, ThreadsOption, open_model
+from voxrill.commands.options import (
+    BundleArgument,
+    JsonOption,
+    Loading,
+    loads_model,
+)
 from voxrill.commands.output import print_columns, print_json
 from voxrill.runtime.upkeep.provider_report import Share, report
 
@@ -18,16 +23,15 @@ _NAMED = 4
 _HEADER = ("graph", "provider", "nodes", "ms a call", "operators")
 
 
+@loads_model
 def providers(
     bundle: BundleArgument = None,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
-    threads: ThreadsOption = 0,
+    loading: Loading = Loading(),
     json: JsonOption = False,
 ) -> None:
     """Show which nodes each execution provider took, and their time."""
     with TemporaryDirectory(prefix="voxrill-") as folder:
-        shares = report(open_model(bundle, threads, provider, strict, profiling=Path(folder)))
+        shares = report(loading.model(profiling=Path(folder)))
     if json:
         print_json(
             [

@@ -10,7 +10,11 @@ from typing import Annotated
 
 import typer
 
-from voxrill.commands.options import BundleOption, JsonOption, ProviderOption, StrictOption, ThreadsOption, open_model
+from voxrill.commands.options import (
+    JsonOption,
+    Loading,
+    loads_model,
+)
 from voxrill.commands.output import err, print_json
 from voxrill.runtime.errors import DataError, MissingDependency, UsageError
 
@@ -22,6 +26,7 @@ _LEAST_KEY = 16
 """Characters of a key: fewer could be guessed."""
 
 
+@loads_model
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; others than this machine need a key.")] = LOCAL,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any free port.")] = 8000,
@@ -47,10 +52,7 @@ def serve(
         list[str] | None,
         typer.Option(help="A Wyoming satellite to talk with, such as tcp://kitchen:10700.", show_default=False),
     ] = None,
-    bundle: BundleOption = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
+    loading: Loading = Loading(),
     memory: Annotated[int, typer.Option(min=1, help="MB for the states of conversations; the rest go to disk.")] = 256,
     sessions: Annotated[int, typer.Option(min=1, help="Realtime sessions at once.")] = 8,
     rate: Annotated[int, typer.Option(min=1, help="Requests of one address in a minute.")] = 600,
@@ -81,7 +83,7 @@ def serve(
     with ExitStack() as sockets:  # whether a port is free is known before a model is loaded
         bound = sockets.enter_context(closing(address.bind()))
         assist = None if wyoming is None else sockets.enter_context(closing(bind(wyoming, wyoming_anyone)))
-        model = open_model(bundle, threads, provider, strict)
+        model = loading.model()
 
         def ready() -> None:
             name, url, page = model.manifest.name, address.url(bound), address.page(bound)

@@ -16,16 +16,15 @@ from voxrill.commands.options import (
     BundleOption,
     FollowUpOption,
     JsonOption,
+    Loading,
     MaxOption,
     MicrophoneOption,
-    ProviderOption,
     SeedOption,
     SpeakerOption,
-    StrictOption,
     SystemOption,
     ThreadsOption,
     WakeWordOption,
-    open_model,
+    loads_model,
 )
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
@@ -57,8 +56,9 @@ from voxrill.runtime.upkeep.snapshot import open_snapshot, save_snapshot
 SEEDS = 1 << 31
 
 
+@loads_model
 def talk(
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     microphone: MicrophoneOption = None,
     speaker: SpeakerOption = None,
     text: Annotated[bool, typer.Option("--text", help="Type questions instead of speaking, one on each line.")] = False,
@@ -93,9 +93,6 @@ def talk(
     ] = None,
     seed: SeedOption = None,
     max_new_tokens: MaxOption = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Talk: speak, be answered aloud, interrupt, go on."""
@@ -111,7 +108,7 @@ def talk(
     endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
     canceller_made = canceller() if echo_cancel else None
     system_audio = None if text and mute else AudioSystem()
-    model = open_model(bundle, threads, provider, strict)
+    model = loading.model()
     conversation = _conversation(model, system, snapshot, "text" if mute else "both")
     responder = ResponderOptions(
         speculate=speculate,
@@ -154,7 +151,7 @@ def replay(
 ) -> None:
     """Make a recorded talk's answers again, and compare them to the bit."""
     recorded = replaying.read_recording(recording)
-    model = open_model(bundle, recorded.header.threads, recorded.header.providers)
+    model = Loading(bundle, recorded.header.threads, recorded.header.providers).model()
     for difference in replaying.differences(recorded, model):
         err.print(f"voxrill: the answers may differ, because {difference}", style="yellow", soft_wrap=True)
     differing = []
@@ -185,7 +182,7 @@ def snapshot(
     check_output(file, [document])
     if ask and (document is None or system is not None):
         raise UsageError("--ask needs a document, and sets the system prompt itself", "Give --document, not --system")
-    model = open_model(bundle, threads)
+    model = Loading(bundle, threads).model()
     if ask and document is not None:
         positions = snapshot_document(model, document, file)
     else:

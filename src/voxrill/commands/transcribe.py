@@ -16,19 +16,17 @@ import typer
 
 from voxrill.commands.failures import Failures
 from voxrill.commands.options import (
-    BundleOption,
     ForceOption,
     JsonOption,
+    Loading,
     MaxOption,
     MicrophoneOption,
-    ProviderOption,
     SeedOption,
-    StrictOption,
     SystemOption,
     TextTemperature,
     TextTopK,
-    ThreadsOption,
     TrimOption,
+    loads_model,
     open_named,
     sampling,
     sound_source,
@@ -36,7 +34,6 @@ from voxrill.commands.options import (
 from voxrill.commands.output import STDOUT, err, print_json
 from voxrill.commands.output_files import check_output
 from voxrill.commands.transcript_writer import Writing
-from voxrill.devices.choice import choose
 from voxrill.devices.processor import cores
 from voxrill.model import Model
 from voxrill.runtime.apps.batch import (
@@ -71,6 +68,7 @@ class BatchWish:
     wished: dict[str, Any]
 
 
+@loads_model
 def transcribe(
     sounds: Annotated[
         list[Path] | None, typer.Argument(help="Sound files of any kind, rate and length, or folders; - reads stdin.")
@@ -91,16 +89,13 @@ def transcribe(
         int, typer.Option(min=1, help="For folders: sounds at a time. Each one needs a model of its own in memory.")
     ] = 1,
     trim: TrimOption = None,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     json: JsonOption = False,
     system: SystemOption = None,
     max_new_tokens: MaxOption = None,
     seed: SeedOption = None,
     text_temperature: TextTemperature = None,
     text_top_k: TextTopK = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
 ) -> None:
     """Write down the words of files, folders or a microphone."""
     files = sounds or []
@@ -118,8 +113,8 @@ def transcribe(
         )
     written = form_named(form, None if folders else out)
     audio = AudioSystem() if live else None
-    choice = choose(provider or (), strict)
-    opened = open_named(bundle)
+    choice = loading.choice
+    opened = open_named(loading.bundle)
     wished = {
         "system": system,
         "max_new_tokens": max_new_tokens,
@@ -127,13 +122,13 @@ def transcribe(
         "text_sampling": sampling(opened.manifest.tasks.transcribe.text, text_temperature, text_top_k),
     }
     if folders:
-        each = threads or (max(1, cores() // jobs) if jobs > 1 else 0)
+        each = loading.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
         return _transcribe_folders(
             lambda: Model(opened, each, choice=choice), opened, BatchWish(files, jobs, out, wished)
         )
     with _stream(out) as stream:
         kept = out if stream is None else None
-        writing = Writing(Model(opened, threads, choice=choice), wished, written, kept, json, trim, stream)
+        writing = Writing(Model(opened, loading.threads, choice=choice), wished, written, kept, json, trim, stream)
         if audio is not None:
             writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
         else:

@@ -11,22 +11,21 @@ from voxrill.commands.answers import chat
 from voxrill.commands.options import (
     AudioTemperature,
     AudioTopK,
-    BundleOption,
     ForceOption,
     JsonOption,
+    Loading,
     MaxOption,
     OutOption,
-    ProviderOption,
     SeedOption,
-    StrictOption,
     TextTemperature,
     TextTopK,
-    ThreadsOption,
     TrimOption,
+    loads_model,
 )
 from voxrill.runtime.apps.translation import translation_prompt
 
 
+@loads_model
 def translate(
     file: Annotated[Path, typer.Argument(help="Sound file of any kind and rate; - reads it from stdin.")],
     to: Annotated[str, typer.Option(help="The language, by its English name. Pebble knows German, in writing.")],
@@ -34,7 +33,7 @@ def translate(
     force: ForceOption = False,
     output: Annotated[str, typer.Option(help="What to answer with: text, audio or both.")] = "text",
     trim: TrimOption = None,
-    bundle: BundleOption = None,
+    loading: Loading = Loading(),
     json: JsonOption = False,
     max_new_tokens: MaxOption = None,
     seed: SeedOption = None,
@@ -42,9 +41,6 @@ def translate(
     text_top_k: TextTopK = None,
     audio_temperature: AudioTemperature = None,
     audio_top_k: AudioTopK = None,
-    threads: ThreadsOption = 0,
-    provider: ProviderOption = None,
-    strict: StrictOption = False,
 ) -> None:
     """Say in another language what a sound file says."""
     chat(
@@ -54,7 +50,7 @@ def translate(
         force=force,
         output=output,
         trim=trim,
-        bundle=bundle,
+        loading=loading,
         json=json,
         max_new_tokens=max_new_tokens,
         seed=seed,
@@ -62,7 +58,4 @@ def translate(
         text_top_k=text_top_k,
         audio_temperature=audio_temperature,
         audio_top_k=audio_top_k,
-        threads=threads,
-        provider=provider,
-        strict=strict,
     )
