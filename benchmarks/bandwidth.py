@@ -1,7 +1,7 @@
 """The machine's read bandwidth as a contender: threads that sum an array far larger than the caches.
 
-In: a number of threads. Out: the time of one pass, with the bytes it read as the amount. It stands beside every decode
-step: a step reads every weight once, so none can be faster than its bytes at this rate.
+In: a number of threads. Out: the time of one pass, with the bytes that it read as the amount. It is measured beside
+every decode step: a step reads every weight once, so it cannot be faster than this rate allows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Bandwidth(Contender):
         self._reader = MemoryReader(BYTES, threads)
 
     def decode(self, context: int, head: bool) -> Call:
-        """Read everything once, whatever the context; the amount is bytes."""
+        """Read everything once; the context does not matter. The amount is bytes."""
         return self._read
 
     def product(self, bits: int, block: int) -> Call:
-        """Read everything once, whatever the product."""
+        """Read everything once; the product does not matter."""
         return self._read
 
     def _read(self) -> float:

@@ -1,7 +1,7 @@
-"""What is compared, and how it comes into being: checkpoint, bundles, GGUF files, onnxruntime-genai's model.
+"""What is compared, and how it is made: checkpoint, bundles, GGUF files, onnxruntime-genai's model.
 
-In: a working folder, a family and the interpreters of the other environments. Out: contenders by name. What is missing
-is made on the way, and kept for the next run; what cannot be made is a `Failed` with the reason.
+In: a working folder, a family and the interpreters of the other environments. Out: contenders by name. A missing file
+is made, and kept for the next run. If it cannot be made, `Failed` gives the reason.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ FLOAT32 = "float32"
 FAST_PREFILL = "-fast-prefill"
 TUNED = "-tuned"
 VARIANTS = (f"int4{FAST_PREFILL}", f"int4{TUNED}")
-"""Bundles that differ from one of a recipe only in prefill or in how they are loaded."""
+"""Bundles that differ from a recipe's bundle only in prefill, or in how they are loaded."""
 DTYPES = ("float32", "bfloat16")
 TORCH_MEMORY_GB = {"float32": 9.6, "bfloat16": 7.4}
-"""While loading; two thirds of it once loaded."""
+"""While it loads. Once loaded it takes two thirds of this."""
 
 
 @dataclass
@@ -55,16 +55,16 @@ class Workshop:
     _known: dict[str, MeasuredContender | Failed] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """Every contender there is to ask for, in the order of tables."""
+        """Every contender, in the order of tables."""
         llama = [f"llama.cpp {name}" for name in FORMATS]
         torch = [f"torch {dtype}" for dtype in DTYPES]
         return [BANDWIDTH, PRODUCTS, *self._ours(), *llama, GENAI, *torch]
 
     def contender(self, name: str) -> MeasuredContender:
-        """One contender, made if need be.
+        """One contender. It is made if it is not there yet.
 
         Raises:
-            Failed: it cannot be had.
+            Failed: it cannot be made.
         """
         if name not in self._known:
             try:
@@ -134,7 +134,7 @@ class Workshop:
             raise Failed(f"not measured: give --{environment} PYTHON, or run: make bench")
         if not path.exists():
             raise Failed(f"there is no {path}: give --{environment} PYTHON, or run: make bench")
-        return str(path.absolute())  # not resolved: a link to the interpreter is what tells it its environment
+        return str(path.absolute())  # not resolved: the interpreter knows its environment by the link's place
 
     def _checkpoint(self) -> Path:
         folder = self.work / f"checkpoint-{self.family}"
@@ -159,14 +159,14 @@ class Workshop:
         return bundle
 
     def _source(self, precision: str) -> list[object]:
-        """The command that makes a bundle, less its target."""
+        """The command that makes a bundle, without its target."""
         if precision == FLOAT32:
             return ["export", self._checkpoint()]
         command = ["quantize", self._bundle(FLOAT32), "--recipe", precision.removesuffix(FAST_PREFILL)]
         return [*command, "--fast-prefill"] if precision.endswith(FAST_PREFILL) else command
 
     def _make(self, what: str, command: list[object]) -> None:
-        """Run a command that makes something, its output in a log; note what it took."""
+        """Run a command that makes something, with its output in a log, and note its time and memory."""
         say(f"making {what}; this is done once")
         log = self._logs / f"make-{what.replace(' ', '-')}.log"
         start = time.perf_counter()
@@ -185,7 +185,7 @@ class Workshop:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Only one run at a time is in this block, for one folder."""
+    """For one folder, only one process at a time is in this block."""
     lock = lock_folder(folder, wait=True)
     try:
         yield
@@ -194,7 +194,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _link(bundle: Path, target: Path) -> None:
-    """The same bundle in another folder, which is tuned without the first."""
+    """The same bundle in another folder, so that it can be tuned and the first cannot."""
     remove(target)
     for path in bundle.iterdir():
         if path.is_file():

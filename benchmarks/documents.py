@@ -2,8 +2,8 @@
 
 In: `examples/documents/`, the questions to it, and the folder of a sentence-transformers model in ONNX, or none. Out:
 how many questions have a passage with their answer among the first 1, 3 and 5, and how many find anything at all, by
-threshold; what the sentence model costs. Documents and questions are our own and few: the
-figures tell two ways of searching apart, and do not carry over to other documents.
+threshold; what the sentence model costs. Documents and questions are our own and few: the figures tell two ways of
+searching apart, and do not carry over to other documents.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The work before an answer's first sound, by others than us: what would be heard of it behind the same endpoint timer.
+"""The work before an answer's first sound, by us and by others, and the wait behind the same endpoint timer.
 
-In: what `voxrill bench first-sound --json` wrote, and this benchmark's contenders. Out: for each the same work (the
-same seconds encoded, the same positions taken in, the text of the first round, the first frame), whole and with what
-would remain if it were begun at the same short silence. llama.cpp neither encodes nor speaks here: its rows are an
-estimate, its prefill and steps with our encoder, depthformer and codec. Stages are timed one by one, on a machine that
-does nothing else; our own row of them stands beside what the live loop really took.
+In: what `voxrill bench first-sound --json` wrote, and this benchmark's contenders. Out: for each contender the same
+work (the same seconds encoded, the same prefill, the text of the first round, the first frame): all of it, and what
+remains if it begins at the same short silence. llama.cpp neither encodes nor speaks here. Its rows are an estimate: its
+prefill and steps with our encoder, depthformer and codec. Stages are timed one by one on an idle machine. Our own row
+of stages stands beside what the live loop really took.
 
     voxrill bench first-sound --bundle BUNDLE --endpoint 0.5 --json > half.json
     python -m benchmarks.first_sound half.json --bundle BUNDLE --llama PYTHON --reference PYTHON -o OUT.json
@@ -44,7 +44,7 @@ Samples = dict[str, dict[str, StageSamples]]
 
 @dataclass(frozen=True)
 class FirstSoundStages:
-    """Seconds of each stage. step_with_head: one text token; step: one position that a frame is made from."""
+    """Seconds of each stage. step_with_head: one text token; step: the position before a frame."""
 
     encoder: float
     prefill: float
@@ -54,7 +54,7 @@ class FirstSoundStages:
     codec: float
 
     def work(self, pattern: InterleaveSpec) -> float:
-        """Seconds to the first frame's sound; the logits of the first text token belong to prefill."""
+        """Seconds to the sound of the first frame. The logits of the first text token belong to prefill."""
         text = (pattern.text - 1) * self.step_with_head
         return self.encoder + self.prefill + text + self.step + self.frame + self.codec
 
@@ -87,7 +87,7 @@ def measured(worker: BenchWorker, positions: int, seconds: float) -> StageSample
 
 
 def rows(samples: dict[str, StageSamples]) -> dict[str, FirstSoundStages]:
-    """Medians by contender; what llama.cpp lacks is ours."""
+    """Medians by contender. llama.cpp gets our figures for the stages that it lacks."""
     found = {}
     for name, own in samples.items():
         filled = {**samples[OURS], **own}
@@ -97,7 +97,7 @@ def rows(samples: dict[str, StageSamples]) -> dict[str, FirstSoundStages]:
 
 
 def delays(stages: FirstSoundStages, group: Json, manifest: Manifest) -> Json:
-    """What is waited for after the endpoint, in seconds: without speculation, and with it."""
+    """Seconds that the user waits after the endpoint: without speculation, and with it."""
     spec, codec = manifest.model, manifest.model.codec
     endpoint, begun = (group["figures"][name]["median"] for name in ("endpoint", "begun"))
     work = stages.work(spec.interleave)
@@ -127,7 +127,7 @@ def table(talk: Json, group: Json) -> Table:
 
 
 def measure(workshop: Workshop, groups: list[Json], threads: int) -> Samples:
-    """Every contender's samples by kind of question; who cannot be had is left out."""
+    """Every contender's samples by kind of question. A contender that cannot be made is left out."""
     samples: Samples = {group["questions"]: {} for group in groups}
     for name in (OURS, *LLAMA, *TORCH):
         try:
@@ -142,7 +142,7 @@ def measure(workshop: Workshop, groups: list[Json], threads: int) -> Samples:
 
 
 def compare(talks: list[Json], samples: Samples, manifest: Manifest) -> None:
-    """Add to every group of the talks what the others' work would be, and show it."""
+    """Add the others' work to every group of talks, and show it."""
     for talk in talks:
         for group in talk["groups"]:
             found = rows(samples[group["questions"]])

@@ -1,7 +1,7 @@
-"""onnxruntime-genai as a contender: the backbone as its own model builder makes it, run by its own generator.
+"""onnxruntime-genai as a contender: its own model builder makes the backbone, and its own generator runs it.
 
 In: a checkpoint, to build from; or what was built and a number of threads, to serve. Its generator takes tokens,
-computes the text head every step and picks the next token itself; it does not speak. Run in an environment with
+computes the text head in every step and picks the next token itself. It does not speak. Run in an environment with
 onnxruntime-genai, and for building also torch, onnx and a transformers that it accepts.
 
     python -m benchmarks.genai make CHECKPOINT OUT_DIR
@@ -25,7 +25,7 @@ from benchmarks.protocol import Call, Contender, Json, Unsupported, serve
 
 LONGEST = 5000
 ROOM = 64
-"""Steps after which a generator is thrown away: its context has drifted too far from the one asked for."""
+"""Steps until a generator is replaced: its context has grown too far beyond the one asked for."""
 
 
 def make(checkpoint: Path, out: Path) -> None:
@@ -71,7 +71,7 @@ class GenAI(Contender):
         return lambda: generator.append_tokens(self._tokens(1))
 
     def prefill(self, positions: int) -> Call:
-        """A prompt of so many tokens, and the logits after it."""
+        """A prompt of `positions` tokens, and the logits after it."""
         tokens = self._tokens(positions)
         return lambda: self._new().append_tokens(tokens) and None
 

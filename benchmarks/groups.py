@@ -1,6 +1,6 @@
-"""What is measured: groups of stages, and which contenders are loaded together for each.
+"""What is measured: groups of stages, and which contenders are loaded together for each group.
 
-A group's contenders are in memory at the same time and are asked in turn, so a group must fit into the machine.
+All contenders of a group are in memory at the same time and are asked in turn, so a group must fit into the machine.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from benchmarks.contenders import BANDWIDTH, FAST_PREFILL, FLOAT32, PRODUCTS, TU
 class BenchStage:
     """One thing to time.
 
-    name and args: as the contenders know them; calls: calls of one request; seconds: how long rounds of requests go
-    on; rounds: at least so many of them; warm: whether a first round is thrown away.
+    name and args: as the contenders know them; calls: calls in one request; seconds: how long requests are repeated;
+    rounds: the least number of them; warm: whether the first round does not count.
     """
 
     name: str
@@ -32,9 +32,9 @@ class BenchStage:
 class StageGroup:
     """Stages measured side by side.
 
-    kinds: beginnings of the names of the contenders; without: ends of the names of ours that would take memory or time
-    and show nothing here; each_threads: every number of threads, or only the largest; starts: how often the group's
-    contenders are loaded, one by one, with no stage asked of them.
+    kinds: how the names of its contenders begin; without: how the names of our contenders end that would show nothing
+    new here; each_threads: whether every number of threads is measured, or only the largest; starts: how often the
+    contenders are loaded one by one, without any stage.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""llama.cpp as a contender: the same backbone with the same weights, as GGUF, by way of llama-cpp-python.
+"""llama.cpp as a contender: the same backbone with the same weights, as GGUF, through llama-cpp-python.
 
 In: a checkpoint, to write GGUF files from; or a GGUF file and a number of threads, to serve. Tokens go in, so the text
-head belongs to a step; `head=False` asks for no logits. llama.cpp's own C interface is called directly. Run in an
+head belongs to a step; `head=False` asks for no logits. It calls llama.cpp's C interface directly. Run in an
 environment with llama-cpp-python (built for this processor), gguf and numpy.
 
     python -m benchmarks.llama make CHECKPOINT OUT_DIR       # float16, then every format of FORMATS
@@ -29,7 +29,7 @@ FORMATS = {"Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15}
 """llama.cpp's numbers for them (`llama_ftype`)."""
 FLOAT16 = "F16"
 LONGEST = 5000
-"""Positions of a context; its cache is made whole, 6 layers of 12 kB a position for the 1.5 B model."""
+"""Positions of a context. Its whole cache is allocated: 6 layers of 12 kB a position for the 1.5 B model."""
 BATCH = 512
 
 _LAYER_NAMES = {
@@ -77,7 +77,7 @@ def backbone_weights(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 
 def feed_forward_size(config: Json) -> int:
-    """The width of the SwiGLU, which the config leaves to be worked out."""
+    """The width of the SwiGLU, which has to be computed from the config."""
     size = config["block_ff_dim"]
     if config["block_auto_adjust_ff_dim"]:
         multiple = config["block_multiple_of"]
@@ -114,7 +114,7 @@ def write_gguf(checkpoint: Path, out: Path) -> None:
 
 
 def make(checkpoint: Path, folder: Path) -> None:
-    """Write the GGUF files that are not there yet."""
+    """Write the missing GGUF files."""
     llama_cpp: Any = import_module("llama_cpp")
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / f"{FLOAT16}.gguf"
@@ -156,7 +156,7 @@ class Llama(Contender):
         self._snapshot: tuple[int, Any] | None = None
 
     def facts(self) -> Json:
-        """The file's size, what a step reads of it (all, the tied embedding being the head), build and version."""
+        """The file's size, what a step reads of it (all: the tied embedding is the head), build and version."""
         size = self._file.stat().st_size
         return {
             "bytes": size,
@@ -180,7 +180,7 @@ class Llama(Contender):
         return step
 
     def prefill(self, positions: int) -> Call:
-        """A prompt of so many tokens, and the logits after it."""
+        """A prompt of `positions` tokens, and the logits after it."""
         tokens = self._tokens(positions)
 
         def run() -> None:
@@ -190,7 +190,7 @@ class Llama(Contender):
         return run
 
     def _run(self, tokens: list[int], position: int, head: bool) -> None:
-        """Take in tokens; logits of the last one where asked for."""
+        """Run tokens through the model; logits of the last one if asked for."""
         for start in range(0, len(tokens), BATCH):
             chunk = tokens[start : start + BATCH]
             self._batch.n_tokens = len(chunk)
@@ -224,12 +224,14 @@ class Llama(Contender):
         return [int(i) for i in self._random.integers(0, self._vocab, count)]
 
     def _keep_log(self) -> None:
-        """Keep what llama.cpp says while loading: it tells whether weights were repacked for this processor."""
+        """Keep llama.cpp's log of loading: it says whether weights were repacked for this processor."""
 
         def listen(level: int, text: bytes, _: Any) -> None:
             self._log.append(text.decode(errors="replace").strip())
 
-        self._listener = self._api.llama_log_callback(listen)  # held: it is called for as long as the model lives
+        self._listener = self._api.llama_log_callback(
+            listen
+        )  # kept alive: llama.cpp calls it as long as the model exists
         self._api.llama_log_set(self._listener, None)
 
 

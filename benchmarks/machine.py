@@ -33,7 +33,7 @@ def machine() -> Json:
 
 
 def load_average() -> float:
-    """Processes that wanted to run, averaged over the last minute."""
+    """Processes that were ready to run, averaged over the last minute."""
     return round(float(psutil.getloadavg()[0]), 2)
 
 

@@ -1,8 +1,8 @@
-"""True-size layers on Qualcomm's compiler and simulator: seconds to compile, context beside weights, agreement.
+"""True-size layers on Qualcomm's compiler and simulator: compile time, size of the context, agreement with the CPU.
 
 One layer of each kind of the 1.5 B model (a gated short convolution or attention, and its feed-forward; 2048 wide),
-random weights, one step on 1024 positions, in each form that NPUs are given. Random weights say nothing about quality,
-and the seconds of a simulator nothing about a phone's.
+random weights, one step on 1024 positions, in each form for NPUs. Random weights say nothing about quality, and the
+seconds of a simulator say nothing about those of a phone.
 
     python -m benchmarks.npu --out benchmarks/results-npu.json
 """
@@ -42,9 +42,9 @@ KINDS = (CONV, "full_attention")
 FORMS = (FLOAT32, "int4", A16W8)
 SOC = SOCS["SM8650"]
 STEPS = 2
-"""Of the state loop: a step of one such layer takes the simulator many seconds."""
+"""Steps of the state loop. The simulator takes many seconds for one step of such a layer."""
 CALIBRATION = 32
-"""Steps of normal noise that a16w8 is calibrated with: one range serves noise and noise alike."""
+"""Steps of normal noise that a16w8 is calibrated with. Noise needs few: its range is always the same."""
 
 
 def config(kind: str) -> LfmConfig:
@@ -73,7 +73,7 @@ def contract_of(layer: LfmConfig) -> GraphSpec:
 
 
 def random_decoder(layer: LfmConfig) -> torch.nn.Module:
-    """Weights that keep the size of what they multiply."""
+    """Random weights whose products keep the size of their input."""
     torch.manual_seed(0)
     module = DecoderModule(layer, fixed=True)
     for weight in module.parameters():
@@ -93,7 +93,7 @@ def make(form: str, source: Path, target: Path, spec: GraphSpec, rows: np.ndarra
 
 
 class RecordedGraph(SessionGraph):
-    """What a graph is given is kept."""
+    """Keeps the feeds of a graph."""
 
     def __init__(self, spec: GraphSpec, session: Any, feeds: list[dict[str, Any]]) -> None:
         super().__init__(spec, session)

@@ -1,7 +1,7 @@
 """A Voxrill bundle as a contender.
 
-In: a bundle folder and a number of threads. Out: the runtime's own objects, stage by stage: what is timed is what a
-conversation calls. Run by the benchmark as `python -m benchmarks.ours BUNDLE --threads N`.
+In: a bundle folder and a number of threads. Out: the runtime's own objects, stage by stage. A conversation calls the
+same code. Run by the benchmark as `python -m benchmarks.ours BUNDLE --threads N`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from voxrill.runtime.engine.state import FIRST_CAPACITY, BackboneState, Mark
 from voxrill.runtime.graph_names import DECODER, TEXT_HEAD
 
 PREFILLED = 200
-"""Positions of a long context that are really computed; see `Ours._grown`."""
+"""Positions of a long context that are computed. The rest are zeros; see `Ours._grown`."""
 CODEC_WARM_FRAMES = 50
-"""Frames before the first that is timed: the detokenizer's window (5 frames) is full, and Mimi's conv states are."""
+"""Frames before the first timed one. Then the detokenizer's window (5 frames) and Mimi's conv states are full."""
 LONGEST_ANSWER = 4000
 ROOM = 32
-"""Steps of one request at most."""
+"""Most steps of one request."""
 
 
 class Ours(Contender):
@@ -44,7 +44,7 @@ class Ours(Contender):
         self._streamed = False
 
     def facts(self) -> Json:
-        """Sizes of the bundle, a tuned form counted in, and of each graph with its weights, in bytes."""
+        """Bytes of the bundle, with its tuned form, and of each graph with its weights."""
         manifest = self._model.manifest
         graphs = {name: manifest.graph_size(name) for name in manifest.graphs}
         step = graphs[DECODER]
@@ -72,7 +72,7 @@ class Ours(Contender):
         return step
 
     def prefill(self, positions: int) -> Call:
-        """A prompt of so many positions, and the logits after it."""
+        """A prompt of `positions` positions, and the logits after it."""
         backbone, rows = self._parts.backbone, self._parts.embed_tokens(self._tokens(positions))
 
         def run() -> None:
@@ -91,7 +91,7 @@ class Ours(Contender):
         return run
 
     def encoder(self, seconds: float) -> Call:
-        """Log-mel and encoder for so many seconds of sound."""
+        """Log-mel and encoder for `seconds` of sound."""
         waveform = speech_like(int(16_000 * seconds), 1)
 
         def run() -> None:
@@ -100,7 +100,7 @@ class Ours(Contender):
         return run
 
     def codec(self) -> Call:
-        """The next frame of a sound that has been going on for a while."""
+        """The next frame of a sound that began earlier."""
         spec = self._parts.spec.codes
 
         def frames(count: int) -> None:
@@ -112,7 +112,7 @@ class Ours(Contender):
         return lambda: frames(1)
 
     def first_audio(self, seconds: float) -> Call:
-        """From the end of a spoken question to the first sound of the answer, nothing known beforehand."""
+        """From the end of a spoken question to the first sound of the answer, without any earlier work."""
 
         def run() -> None:
             next(self._answer(seconds, voxrill.AudioEvent))
@@ -130,7 +130,7 @@ class Ours(Contender):
                 next(texts)
             return pattern.audio * frame_seconds
 
-        cycle()  # the question's own prefill, and everything's first call
+        cycle()  # the question's prefill, and the first call of every graph
         return cycle
 
     def _answer(self, seconds: float, kind: type) -> Iterator[voxrill.Event]:
@@ -147,9 +147,9 @@ class Ours(Contender):
     def _grown(self, context: int) -> BackboneState:
         """A state of `context` positions, the same one every time.
 
-        Past the first few hundred, keys and values are zeros: a step costs the same with any content, and computing
-        a prompt of 16,384 would take minutes. A state goes back to a mark, so it also goes forward to a made-up one;
-        each copy touches all the memory, as computing it would have.
+        After the first few hundred, keys and values are zeros: a step costs the same with any content, and a prompt of
+        16,384 positions would take minutes. A state can be set to a mark, so it can also be set to a made-up one. Each
+        copy touches all of the memory, as the real computation would.
         """
         if self._context is None or self._context[0] != context:
             backbone, state = self._parts.backbone, self._parts.backbone.new_state()
@@ -164,7 +164,9 @@ class Ours(Contender):
             state = state.copy()
             backbone.forward(self._parts.embed_tokens([0]), state)
             self._context = (context, state, state.mark())
-            backbone.forward(self._parts.embed_tokens([0] * ROOM), state)  # grows now, and not while it is timed
+            backbone.forward(
+                self._parts.embed_tokens([0] * ROOM), state
+            )  # it grows now, and not during the measurement
         _, state, mark = self._context
         state.rewind(mark)
         return state
@@ -176,7 +178,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
-    warnings.simplefilter("error", NotTuned)  # a form that is not used must not be measured under its name
+    warnings.simplefilter("error", NotTuned)  # otherwise the plain form would be measured under the tuned form's name
     serve(lambda: Ours(args.model, args.threads))
 
 

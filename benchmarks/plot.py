@@ -1,4 +1,4 @@
-"""The plot of what the benchmark measured, and the command that makes plot and tables anew from a results file.
+"""The plot of what the benchmark measured, and the command that draws plot and tables again from a results file.
 
 In: the content of `results.json`. Out: a PNG of four panels.
 
@@ -37,7 +37,7 @@ def plot(content: Json, path: Path) -> None:
 
 
 def _bars(axes: Any, record: Json | None, stage: BenchStage, title: str) -> None:
-    """Horizontal bars, one a contender and number of threads; ours in blue."""
+    """Horizontal bars, one for each contender and number of threads. Ours are blue."""
     labels: list[str] = []
     for figures in [ReportGroup(record, threads) for threads in threads_of(record)] if record else []:
         threads = figures.threads

@@ -1,7 +1,7 @@
-"""Predicted against measured: what `devices/stages.py` says of this benchmark's machine, beside every sample of it.
+"""Predicted against measured: what `devices/stages.py` predicts for this benchmark's machine, beside every sample.
 
-In: `results-lfm2.5.json`. Out: a table and a plot. Samples that a constant of the planner was fitted on are marked, and
-are no test; all the others are. Bandwidth is the benchmark's own probe, with one thread and with two.
+In: `results-lfm2.5.json`. Out: a table and a plot. Samples that a constant of the planner was fitted to are marked, and
+are no test. All others are. The bandwidth is from the benchmark's own probe, with one thread and with two.
 
     python -m benchmarks.prediction
 """
@@ -25,8 +25,8 @@ RESULTS = Path(__file__).with_name("results-lfm2.5.json")
 PLOT = Path(__file__).with_name("prediction-lfm2.5.png")
 
 PROMPT = 70
-"""Positions around the question here: the random checkpoint's tokenizer has few words, and spells out the
-prompt. An estimate, made when the measured time to first sound was known."""
+"""Positions around the question here: the tokenizer of the random checkpoint has few words and spells the prompt out.
+This is an estimate, made when the measured time to first sound was known."""
 GROUPS = ("decode", "growth", "prefill", "speech")
 PRECISIONS = ("float32", "int8", "mixed", "int4", "int4-fast-prefill")
 FITTED = (
@@ -37,7 +37,7 @@ FITTED = (
     ("encoder", "int8", 1, {"seconds": 4.0}),
     ("encoder", "int8", 1, {"seconds": 30.0}),
 )
-"""Stage, precision, threads and arguments of the samples that constants come from."""
+"""Stage, precision, threads and arguments of the samples that gave the constants."""
 COLOURS = {"decode": "tab:blue", "prefill": "tab:orange", "encoder": "tab:green"}
 
 
@@ -53,23 +53,23 @@ class Point:
 
     @property
     def fitted(self) -> bool:
-        """Whether a constant was fitted on it."""
+        """Whether a constant was fitted to it."""
         return (self.row.stage, self.precision, self.threads, self.row.args) in FITTED
 
     @property
     def error(self) -> float:
-        """Of the measured time; above 0 the prediction is too slow."""
+        """Error as a share of the measured time. Above 0 the prediction is too slow."""
         return self.predicted / self.measured - 1
 
 
 def machine(content: Json) -> Machine:
-    """The benchmark's machine, with the bandwidth that was measured beside the step."""
+    """The benchmark's machine, with the bandwidth measured beside the step."""
     one, two = (ReportGroup(content["groups"]["decode"], threads).bandwidth() or 0.0 for threads in (1, 2))
     return Machine(25e9, two, one, 2, 2.6, 128, 32, matrix_units=True)
 
 
 def predict(stages: StageSeconds, row: ReportRow) -> float:
-    """The planner's word for a stage of the benchmark."""
+    """The planner's prediction for a stage of the benchmark."""
     calls: dict[str, Any] = {
         "decode": lambda: stages.step(row.args["context"], row.args["head"]),
         "prefill": lambda: stages.prefill(row.args["positions"]),
@@ -96,7 +96,7 @@ def points(content: Json) -> Iterator[Point]:
 
 
 def _model(content: Json, precision: str) -> Any:
-    """The planner's own model, or with a second decoder, that of the results."""
+    """The planner's model; for a bundle with a second decoder, a model from the sizes in the results."""
     if precision != "int4-fast-prefill":
         return known_model(precision)
     found = content["contenders"][f"voxrill {precision}"]
@@ -151,7 +151,7 @@ def plot(found: list[Point], path: Path) -> None:
 
 
 def _kinds(found: list[Point]) -> dict[str, list[Point]]:
-    """Points by what the legend says of them."""
+    """Points by their label in the legend."""
     kinds: dict[str, list[Point]] = {}
     for point in found:
         label = point.row.stage if point.row.stage in COLOURS else "other stages"

@@ -1,7 +1,7 @@
 """onnxruntime's product kernels as a contender: what one position costs, by the bits of a weight, in a chain.
 
-In: a number of threads. Out: the time of a chain of products as long as half a backbone, with the bytes of its weights
-as the amount. It tells how near to the memory's rate the kernels themselves come, hence what a step can gain yet.
+In: a number of threads. Out: the time of a chain of products half as long as a backbone, with the bytes of its weights
+as the amount. It shows how close the kernels come to the memory's rate, and so how much faster a step could become.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from voxrill.devices.providers import CPU, session_options
 from voxrill.quantize.graph import ACCURACY_LEVEL, CONTRIB
 
 WIDTHS = (2048, 8192) * 12
-"""The backbone's width and its feed-forward's, in turn: 23 products, 193 MB in 4 bits; no cache holds them."""
+"""The widths of backbone and feed-forward, in turn: 23 products, 193 MB in 4 bits, more than any cache holds."""
 OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid(CONTRIB, 1)]
 IR_VERSION = 9
 
 
 class Products(Contender):
-    """Chains of products, each made when it is first asked for."""
+    """Chains of products. Each is made when it is first used."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -36,7 +36,7 @@ class Products(Contender):
         """All products of a chain, one position; the amount is bytes of weights.
 
         Args:
-            bits: of a weight; 8 is DynamicQuantizeMatMul, fewer are MatMulNBits.
+            bits: of a weight. 8 uses DynamicQuantizeMatMul; fewer use MatMulNBits.
             block: rows that share a scale; 0 for a whole column.
         """
         if (bits, block) not in self._chains:
@@ -72,11 +72,11 @@ class Products(Contender):
         return session, sum(len(weight.raw_data) for weight in weights)
 
     def _int8(self, rows: int, columns: int) -> list[np.ndarray]:
-        """Values and a scale a column."""
+        """Values, and a scale for each column."""
         return [self._random.integers(-127, 128, (rows, columns), np.int8), np.full(columns, 1e-3, np.float32)]
 
     def _packed(self, rows: int, columns: int, bits: int, block: int) -> list[np.ndarray]:
-        """Values of so many bits, a scale and a zero point a block."""
+        """Values of `bits` bits, and a scale and a zero point for each block."""
         blocks = rows // block
         values = self._random.integers(0, 256, (columns, blocks, block * bits // 8), np.uint8)
         points = self._random.integers(0, 256, columns * -(-blocks * bits // 8), np.uint8)

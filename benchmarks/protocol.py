@@ -1,11 +1,11 @@
 """The contender's side of a benchmark: requests come in on stdin, one JSON object a line; answers go out on stdout.
 
 In: `{"stage": "decode", "args": {"context": 200}, "count": 5}`. Out: wall and processor seconds of each of the 5 calls,
-and the process's memory. The first line out tells how long loading took and what was loaded. This module needs
-nothing but the standard library, so that it runs in every contender's own environment.
+and the process's memory. The first line out tells how long loading took and what was loaded. This module needs nothing
+but the standard library, so that it runs in every contender's own environment.
 
-Why a process each: contenders are loaded together and asked in turn, so that what else the machine does meanwhile
-falls on all of them alike.
+Why each has a process: contenders are loaded together and asked in turn, so that other work of the machine slows all of
+them alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 Call = Callable[[], float | None]
-"""What is timed. It may return an amount (such as seconds of sound made) that its time is to be divided by."""
+"""What is timed. It may return an amount, such as seconds of sound; the time is divided by it."""
 
 Json = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Unsupported(Exception):
 
 
 class Contender:
-    """Something loaded that can be measured: every public method is a stage, and returns the call to time."""
+    """Something that can be measured: every public method is a stage, and returns the call to time."""
 
     def facts(self) -> Json:
         """What was loaded: sizes in bytes, versions."""
@@ -39,7 +39,7 @@ class Contender:
 def serve(load: Callable[[], Contender]) -> None:
     """Load, then answer requests until stdin ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not mix with the answers
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
 
     def answer(value: Json) -> None:
         answers.write(json.dumps(value) + "\n")
@@ -74,7 +74,7 @@ def measure(contender: Contender, stage: str, args: Json, count: int) -> Json:
 
 
 def reset_peak() -> None:
-    """Let the peak of `memory` count from now (Linux; elsewhere it counts from the start)."""
+    """Start a new peak for `memory` (Linux only; elsewhere the peak is that of the whole process)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -82,7 +82,7 @@ def reset_peak() -> None:
 
 
 def memory() -> Json:
-    """Bytes of memory: resident, the part of it that is mapped from files (and can be dropped), and the peak."""
+    """Bytes of memory: resident; mapped from files, which can be dropped; and the peak."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

@@ -1,8 +1,8 @@
 """The reference implementation, `liquid-audio` in PyTorch, as a contender.
 
-In: a checkpoint, a dtype and a number of threads. Out: its own modules, stage by stage, on the CPU. The codec is
-float32 whatever the dtype, as the library has it. Mimi streams; the LFM detokenizer has no streaming in the library,
-so its one frame is decoded by itself. Run in the environment that `make golden` makes:
+In: a checkpoint, a dtype and a number of threads. Out: its own modules, stage by stage, on the CPU. The codec is always
+float32, as in the library. Mimi streams. The LFM detokenizer cannot stream in the library, so one frame is decoded by
+itself. Run in the environment that `make golden` makes:
 
     python -m benchmarks.reference CHECKPOINT --dtype bfloat16 --threads 2
 """
@@ -73,7 +73,7 @@ class Reference(Contender):
         return step
 
     def prefill(self, positions: int) -> Call:
-        """A prompt of so many positions, and the logits after it."""
+        """A prompt of `positions` positions, and the logits after it."""
         rows = self._rows(positions)
 
         def run() -> None:
@@ -91,7 +91,7 @@ class Reference(Contender):
         return run
 
     def encoder(self, seconds: float) -> Call:
-        """Log-mel, encoder and adapter for so many seconds of sound."""
+        """Log-mel, encoder and adapter for `seconds` of sound."""
         wave = torch.from_numpy(speech_like(int(SAMPLE_RATE * seconds), 1))[None]
 
         def run() -> None:
@@ -160,7 +160,7 @@ class Reference(Contender):
 
 
 def _detokenizer(folder: Path) -> Any:
-    """The detokenizer, as the library loads it but on the CPU, where the library insists on a GPU."""
+    """The detokenizer, loaded as in the library, but on the CPU: the library always uses a GPU."""
     from liquid_audio.detokenizer import LFM2AudioDetokenizer
     from safetensors.torch import load_file
     from transformers import Lfm2Config

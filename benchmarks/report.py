@@ -1,8 +1,8 @@
 """Tables of what the benchmark measured.
 
-In: the content of `results.json`. Out: Markdown tables, which read well in a terminal too. Every figure is
-the median of its samples; wall time, with the process's processor time in brackets. Contenders in one table were
-loaded together and asked in turn, so only figures in one table should be compared.
+In: the content of `results.json`. Out: Markdown tables, which also read well in a terminal. Every figure is the median
+of its samples: wall time, with the processor time of the process in brackets. The contenders of one table were loaded
+together and asked in turn, so compare only figures of one table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One stage in a table: what it is called, and its unit: ms a call, or x, seconds per second of sound."""
+    """One stage in a table: its label, and its unit: ms for a call, or x for seconds per second of sound."""
 
     label: str
     stage: str
@@ -41,7 +41,7 @@ class ReportGroup:
 
     @property
     def contenders(self) -> list[str]:
-        """Those with any figure, in the order they were asked."""
+        """Contenders with any figure, in the order in which they were asked."""
         listed = self._samples or self.loads
         names = dict.fromkeys(entry["contender"] for entry in listed)
         return [name for name in names if name != BANDWIDTH]
@@ -60,7 +60,7 @@ class ReportGroup:
         return None
 
     def seconds(self, contender: str, row: ReportRow, clock: str = "wall") -> float | None:
-        """Median seconds of a call, or per second of sound where the row says so."""
+        """Median seconds of a call, or per second of sound, as the row says."""
         sample = self.sample(contender, row.stage, row.args)
         if sample is None:
             return None
@@ -75,7 +75,7 @@ class ReportGroup:
         return float(median(amount / wall for wall, amount in zip(sample["wall"], sample["amount"], strict=True)))
 
     def bandwidth(self) -> float | None:
-        """Bytes a second that this many threads read, measured in the same rounds as the step."""
+        """Bytes a second that the threads read, measured in the same rounds as the step."""
         return self.rate(BANDWIDTH, row_of(STEP_WITH_HEAD))
 
     def peak(self, contender: str) -> float | None:
@@ -89,7 +89,7 @@ def row_of(stage: BenchStage) -> ReportRow:
 
 
 def _row(stage: str, args: Json) -> ReportRow:
-    """A stage's words in a table."""
+    """A stage's label and unit in a table."""
     labels: dict[str, Callable[[], str]] = {
         "decode": lambda: f"step at {args['context']}{', with text head' if args['head'] else ''}",
         "prefill": lambda: f"prefill of {args['positions']}",
@@ -158,7 +158,7 @@ def _gigabytes(size: float | None) -> str:
 
 
 def made_table(made: Json) -> str:
-    """What making bundles and the like took; nothing where nothing was made."""
+    """How long it took to make bundles and other files; empty if nothing was made."""
     rows = [[what, figure(took["wall"], took["cpu"], "x"), _gigabytes(took["peak"])] for what, took in made.items()]
     return table("making it, once", ["", "time, s", "peak memory, GB"], rows) if rows else ""
 
@@ -183,7 +183,7 @@ def decode_table(record: Json, group: ReportGroup, contenders: Json) -> str:
 
 
 def product_table(record: Json, group: ReportGroup) -> str:
-    """The kernels by themselves: time of a chain, and how near they come to the memory's rate."""
+    """The kernels by themselves: time of a chain, and how close they come to the memory's rate."""
     rows = []
     for row in group.rows():
         kernels, memory = (group.rate(name, row) for name in (PRODUCTS, BANDWIDTH))
@@ -196,7 +196,7 @@ def product_table(record: Json, group: ReportGroup) -> str:
 
 
 def stage_table(record: Json, group: ReportGroup, baseline: str | None) -> str:
-    """Stages by contenders; with a baseline, also how many times faster than it."""
+    """Stages by contenders. With a baseline, also how many times faster than the baseline."""
     header = ["ms", *group.contenders]
     rows = []
     for row in group.rows():
@@ -211,7 +211,7 @@ def stage_table(record: Json, group: ReportGroup, baseline: str | None) -> str:
 
 
 def budget_rows(speech: ReportGroup, decode: ReportGroup | None) -> list[list[str]]:
-    """What 80 ms of sound cost when the text has ended: a step without text head, a frame, its codec."""
+    """The cost of 80 ms of sound after the end of the text: a step without text head, a frame, its codec."""
     if decode is None:
         return []
     rows = []
@@ -227,7 +227,7 @@ def budget_rows(speech: ReportGroup, decode: ReportGroup | None) -> list[list[st
 
 
 def budget_table(speech: ReportGroup, decode: ReportGroup | None) -> str:
-    """`budget_rows` as a table; nothing without figures."""
+    """`budget_rows` as a table; empty without figures."""
     rows = budget_rows(speech, decode)
     header = ["ms", "step", "frame", "codec", "time per second of sound", "peak memory, GB"]
     return table(f"speech once the text has ended, {_threads(speech)}", header, rows) if rows else ""
@@ -263,7 +263,7 @@ def _quick(content: Json) -> str:
 
 
 def tables(content: Json) -> str:
-    """Every table there are figures for."""
+    """Every table that has figures."""
     groups, contenders = content["groups"], content["contenders"]
     parts = [head(content)]
     for group in GROUPS:

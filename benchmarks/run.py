@@ -1,8 +1,8 @@
-"""The benchmark: loads contenders side by side, asks them in turn, writes down every sample.
+"""The benchmark: it loads contenders side by side, asks them in turn, and writes down every sample.
 
-In: a working folder, where checkpoint and bundles are kept (and made when missing). Out: `results-FAMILY.json`, written
-after every stage, so that a run that is stopped loses nothing; tables on stdout, a plot beside the results, progress on
-stderr. A group that is measured again replaces its old figures and leaves the other groups' alone.
+In: a working folder for checkpoint and bundles, which are made if they are missing. Out: `results-FAMILY.json`, written
+after every stage, so that a stopped run loses nothing; tables on stdout, a plot beside the results, progress on stderr.
+A group that is measured again replaces its own old figures only.
 
     python -m benchmarks.run --work build/bench                      # everything, about 25 minutes on two cores
     python -m benchmarks.run --work build/bench --only decode,prefill --threads 2
@@ -35,15 +35,15 @@ from voxrill.runtime.atomic_write import write_text
 FORMAT = 1
 MOST_ROUNDS = 20
 SETTLE_SECONDS = 0.05
-"""Before every request: threads of the contender before may still spin."""
+"""Wait before every request: threads of the previous contender may still spin."""
 
 
 class BenchResults:
     """What was measured, and its file.
 
     Args:
-        path: where it is kept; what is there already is read, and kept where it is not measured again.
-        settings: of this run.
+        path: the file. Figures that it has already stay there, unless they are measured again.
+        settings: those of this run.
     """
 
     def __init__(self, path: Path, settings: Json) -> None:
@@ -57,7 +57,7 @@ class BenchResults:
 
     @property
     def content(self) -> Json:
-        """What the file holds, with what this run measured in the place of older figures."""
+        """The content of the file, in which the figures of this run replace older ones."""
         found: Json = {"format": FORMAT, "made": {}, "contenders": {}, "groups": {}}
         if self._path.is_file():
             old = json.loads(self._path.read_text(encoding="utf-8"))
@@ -82,14 +82,14 @@ class BenchResults:
         return record
 
     def save(self) -> None:
-        """Write the file anew, whole or not at all; what another run wrote into it meanwhile is kept."""
+        """Write the whole file or nothing. Figures that another run has written meanwhile are kept."""
         with locked(self._path.parent):
             write_text(self._path, json.dumps(self.content, indent=1) + "\n")
 
 
 @dataclass
 class Bench:
-    """One run: where contenders come from, where results go, where logs go."""
+    """One run: the source of contenders, the results, and the folder for logs."""
 
     workshop: Workshop
     results: BenchResults
@@ -147,9 +147,9 @@ class Bench:
 
 
 def measure(stage: BenchStage, workers: list[BenchWorker], threads: int, skipped: list[Json]) -> list[Json]:
-    """Ask every contender in turn, round after round; one record a contender that can do it.
+    """Ask every contender in turn, round after round. Each one that can do it gets a record.
 
-    A contender that cannot is noted in `skipped`; one that fails is also taken from `workers`.
+    A contender that cannot do it is noted in `skipped`. One that fails is also removed from `workers`.
     """
     records: dict[str, Json] = {}
     able = list(workers)
@@ -171,7 +171,7 @@ def measure(stage: BenchStage, workers: list[BenchWorker], threads: int, skipped
 def _round(
     stage: BenchStage, able: list[BenchWorker], workers: list[BenchWorker], skipped: list[Json]
 ) -> list[tuple[str, Json]]:
-    """One request to every contender that is able; those that turn out not to be are taken from the list."""
+    """One request to every contender in `able`. One that turns out to be unable is removed from the list."""
     answers = []
     for worker in list(able):
         time.sleep(SETTLE_SECONDS)
@@ -192,7 +192,7 @@ def _round(
 
 
 def skip(skipped: list[Json], contender: str, reason: str, stage: BenchStage | None = None) -> None:
-    """Note what was not measured, once, and say so."""
+    """Note once what was not measured, and print it."""
     note: dict[str, Any] = {"contender": contender, "reason": reason}
     if stage is not None:
         note |= {"stage": stage.name, "args": stage.args}
@@ -202,13 +202,13 @@ def skip(skipped: list[Json], contender: str, reason: str, stage: BenchStage | N
 
 
 def quick(group: StageGroup) -> StageGroup:
-    """The group with one sample of everything: shows that it works, not how fast."""
+    """The group with one sample of everything: it shows that everything works, and not how fast."""
     stages = tuple(replace(stage, calls=1, seconds=0.0, rounds=1, warm=False) for stage in group.stages)
     return replace(group, stages=stages, starts=min(group.starts, 1))
 
 
 def chosen_groups(names: Sequence[str]) -> list[StageGroup]:
-    """The groups of those names; all without any."""
+    """The groups with those names; all groups without names."""
     known = {group.name: group for group in GROUPS}
     unknown = [name for name in names if name not in known]
     if unknown:

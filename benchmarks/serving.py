@@ -1,11 +1,11 @@
-"""What `voxrill serve` sustains: sessions that talk at once, and a crowd that asks for twice what it can do.
+"""What `voxrill serve` sustains: sessions that talk at the same time, and twice as many requests as it can answer.
 
     python -m benchmarks.serving --minutes 10 > serving.json
 
-The server is a process of its own with the built-in model on one thread; the clients are here, on the same machine, and
-take part of it. First eight realtime sessions ask in turn, each for something of its own. Then clients that wait for
-their answers find the rate that is sustained; then requests come at twice that rate, whether or not they are answered;
-then the first measurement is made again. JSON on stdout; nothing is said of any other model.
+The server is a process of its own with the built-in model on one thread. The clients run on the same machine and use
+part of it. First eight realtime sessions ask in turn, each its own questions. Then clients that wait for their answers
+find the sustained rate. Then requests come at twice that rate, whether or not they are answered. Then the first
+measurement is repeated. JSON goes to stdout. The figures hold for the built-in model only.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ QUESTION = Path(__file__).parent.parent / "examples" / "question.wav"
 HEARD = "turn on the kitchen lights"
 ROOMS = ("kitchen", "bedroom", "bathroom", "garage", "hall", "office", "garden", "kitchen")
 CLIENTS = 4
-"""Clients that wait for their answers: as many as the server works on in turn."""
+"""Clients that wait for their answers: as many as the server works on at a time."""
 
 PIECE = 4800
-"""Bytes of sound that are sent at once: a tenth of a second."""
+"""Bytes of sound in one message: a tenth of a second."""
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def server() -> Iterator[tuple[str, psutil.Process]]:
 
 
 async def ask(client: httpx.AsyncClient, sound: bytes) -> tuple[int, float, bool]:
-    """One transcription: its status, its seconds, and whether it was right or a refusal that says when to come back."""
+    """One transcription: its status, its seconds, and whether it was right, or refused with a time to come back."""
     started = time.perf_counter()
     found = await client.post("/audio/transcriptions", data={"model": "pebble"}, files={"file": ("a.wav", sound)})
     right = found.json().get("text") == HEARD if found.status_code == 200 else "retry-after" in found.headers
@@ -75,7 +75,7 @@ async def ask(client: httpx.AsyncClient, sound: bytes) -> tuple[int, float, bool
 
 
 async def sustained(client: httpx.AsyncClient, sound: bytes, seconds: float) -> dict[str, Any]:
-    """Requests in a second of clients that wait for their answers."""
+    """Requests per second of clients that wait for their answers."""
     until, answers = time.perf_counter() + seconds, []
 
     async def waiting() -> None:
@@ -87,7 +87,7 @@ async def sustained(client: httpx.AsyncClient, sound: bytes, seconds: float) -> 
 
 
 async def crowd(client: httpx.AsyncClient, sound: bytes, rate: float, seconds: float) -> dict[str, Any]:
-    """What becomes of requests that come at `rate` in a second, whether or not others are answered."""
+    """What happens to requests that come at `rate` per second, whether or not others are answered."""
     asked: list[asyncio.Task[tuple[int, float, bool]]] = []
     started = time.perf_counter()
     while time.perf_counter() - started < seconds:
@@ -98,7 +98,7 @@ async def crowd(client: httpx.AsyncClient, sound: bytes, rate: float, seconds: f
 
 
 def summary(answers: list[tuple[int, float, bool]]) -> dict[str, Any]:
-    """Answers by status, the wrong ones, and how long the answered ones took."""
+    """Answers by status, wrong answers, and the time of the answered requests."""
     times = [seconds for status, seconds, _ in answers if status == 200]
     return {
         "statuses": dict(Counter(str(status) for status, _, _ in answers)),
@@ -109,7 +109,7 @@ def summary(answers: list[tuple[int, float, bool]]) -> dict[str, Any]:
 
 
 async def sessions(url: str, turns: int) -> dict[str, Any]:
-    """Realtime sessions at once, of which each says or writes `turns` commands of its own; a spoken one every other."""
+    """Realtime sessions at the same time. Each gives `turns` commands of its own, spoken and written ones in turn."""
     silence = bytes(24_000)
     spoken = silence + pcm16(read_audio(QUESTION, 24_000)).tobytes() + silence * 2
     lost, mixed, first = 0, 0, []
@@ -138,7 +138,7 @@ async def sessions(url: str, turns: int) -> dict[str, Any]:
 
 
 async def say(socket: websockets.ClientConnection, sound: bytes) -> None:
-    """Send a spoken question, as fast as it goes."""
+    """Send a spoken question, as fast as possible."""
     for start in range(0, len(sound), PIECE):
         piece = base64.b64encode(sound[start : start + PIECE]).decode()
         await socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": piece}))

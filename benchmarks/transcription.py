@@ -1,10 +1,10 @@
-"""What segments cost, how soon text is seen, and whether memory grows: `python -m benchmarks.transcription [PART ...]`.
+"""Segments: their errors, how soon text shows, whether memory grows: `python -m benchmarks.transcription [PART ...]`.
 
 In: Pebble, and spoken commands in random order with pauses of 0.6 to 3 s between them. Out: figures as JSON lines.
 
-words: the held-out clips of tests/pebble, in segments and each by itself, whole. evaluated: the same with the clips of
-Pebble's evaluation, which espeak-ng, flite and festival must make first. latency: a microphone that gives a block every
-32 ms. memory: three hours of sound, as fast as it is transcribed.
+Parts: `words` takes the held-out clips of tests/pebble, in segments and each clip by itself. `evaluated` does the same
+with the clips of Pebble's evaluation, which espeak-ng, flite and festival must make first. `latency` has a microphone
+that gives a block every 32 ms. `memory` transcribes three hours of sound as fast as it can.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ PAUSES = (0.6, 3.0)
 """Seconds between two clips."""
 
 NOISE = 10 ** (-80 / 20)
-"""Level of the noise in pauses: that of the clips' own."""
+"""Level of the noise in pauses, the same as in the clips."""
 
 SLACK = 0.3
-"""Seconds by which an event's end and a phrase's may differ."""
+"""Seconds by which the end of an event and of a phrase may differ."""
 
 FIRST = 300.0
-"""Seconds after which memory is looked at."""
+"""Seconds after which memory is first read."""
 
 Clip = tuple[str, Floats]
 """Its words, and (n,) samples at 16 kHz."""
@@ -57,7 +57,7 @@ def held_out() -> list[Clip]:
 
 
 def evaluated() -> list[Clip]:
-    """The 610 clips that Pebble's evaluation hears words in, in a quiet room; made when they are not there yet."""
+    """The 610 clips with words of Pebble's evaluation, in a quiet room. They are made if they are not there."""
     sys.path.insert(0, str(ROOT / "pebble"))
     from augment import quiet_room
     from data import evaluation_jobs
@@ -72,7 +72,7 @@ def evaluated() -> list[Clip]:
 
 
 def meeting(chance: np.random.Generator, found: list[Clip]) -> Iterator[Clip]:
-    """The clips in another order, each after a pause; a pause at the end."""
+    """The clips in random order, each after a pause, and a pause at the end."""
     for number in chance.permutation(len(found)):
         text, samples = found[number]
         yield text, np.concatenate([_pause(chance), samples])
@@ -112,7 +112,7 @@ def _errors(said: str, heard: str) -> int:
 
 
 class RealTime:
-    """A microphone that hears (n,) samples, a block every 32 ms; it tells when each was captured."""
+    """A microphone that hears samples (n,), a block every 32 ms, and knows when each block was captured."""
 
     def __init__(self, samples: Floats) -> None:
         self._blocks = samples[: len(samples) // BLOCK * BLOCK].reshape(-1, BLOCK)
@@ -140,10 +140,10 @@ class RealTime:
 
 
 def latency(found: list[Clip]) -> Figures:
-    """Milliseconds from the capture of each phrase's last voiced sample until its text is seen, and until it is stable.
+    """Milliseconds from the capture of each phrase's last voiced sample until its text shows, and until it is stable.
 
-    Seen is the first event from which on the text is what the segment has in the end; it may come before the phrase's
-    last sound. computed: what the model took for a piece of sound, which tells how busy the machine was otherwise.
+    The text shows with the first event after which it does not change any more. That may be before the phrase's last
+    sound. computed: the model's time for a piece of sound; it shows how busy the machine was.
     """
     parts = list(meeting(np.random.default_rng(0), found))
     microphone = RealTime(np.concatenate([samples for _, samples in parts]))
@@ -181,7 +181,7 @@ def _ends(parts: list[Clip]) -> list[int]:
 
 
 def _waits(events: list[tuple[float, voxrill.TranscriptEvent]], end: int, captured: float) -> tuple[float, float]:
-    """Seconds from `captured` until the text of the segment that ends with sample `end` is seen, and is stable."""
+    """Seconds from `captured` until the text of the segment that ends with sample `end` shows, and is stable."""
     of_it = [
         (at, one) for at, one in events if one.start < end / SAMPLE_RATE and abs(one.end - end / SAMPLE_RATE) < SLACK
     ]
@@ -195,7 +195,7 @@ def _waits(events: list[tuple[float, voxrill.TranscriptEvent]], end: int, captur
 
 
 def memory(found: list[Clip], hours: float) -> Figures:
-    """Resident MB after 5 minutes and at the end of such sound, and the most in between; as fast as it can be had."""
+    """Resident MB after 5 minutes of sound and at its end, and the most in between."""
     model, process = voxrill.load(threads=1), psutil.Process()
     resident: list[int] = []
     seconds = 0.0

@@ -21,26 +21,26 @@ ROOT = Path(__file__).resolve().parent.parent
 LOAD_SECONDS = 600.0
 REQUEST_SECONDS = 900.0
 SPARE_GB = 0.5
-"""Memory left to everything else, in GB."""
+"""GB of memory that stay free for everything else."""
 
 
 class Failed(Exception):
-    """A contender cannot be had, or is gone; the message says why."""
+    """A contender cannot be made or has ended; the message says why."""
 
 
 @dataclass(frozen=True)
 class MeasuredContender:
-    """How to start one: the command less its `--threads N`, and the most memory it takes, in GB."""
+    """How to start one: the command without `--threads N`, and the most memory that it takes, in GB."""
 
     name: str
     command: tuple[str, ...]
     memory_gb: float = 0.1
 
     def check_memory(self) -> None:
-        """Refuse to start what this machine has no room for.
+        """Refuse to start a contender that needs more memory than is free.
 
         Raises:
-            Failed: it would not fit.
+            Failed: it needs more.
         """
         free = psutil.virtual_memory().available / 1e9
         if free < self.memory_gb + SPARE_GB:
@@ -82,7 +82,7 @@ class BenchWorker:
         """Time a stage `count` times.
 
         Raises:
-            Failed: it died or took too long; it cannot be asked again.
+            Failed: it ended or took too long. It cannot be asked again.
         """
         assert self._process.stdin is not None
         request = json.dumps({"stage": stage, "args": args, "count": count})
@@ -111,12 +111,12 @@ class BenchWorker:
         return answer
 
     def _why(self) -> str:
-        """What its process said last."""
+        """The last line that its process printed."""
         status = self._process.wait()
         return f"ended with status {status}: {last_line(self._log.read_text(errors='replace'))} (see {self._log})"
 
     def close(self) -> None:
-        """End the process; it ends by itself when its stdin does."""
+        """Close its stdin, after which it ends by itself; kill it if it does not."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             try:
@@ -137,7 +137,7 @@ class BenchWorker:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """The last line that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "nothing on stderr"
 

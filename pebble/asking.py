@@ -1,7 +1,7 @@
-"""Asks a bundle by the runtime, greedily, in as many processes as there are cores: questions in, answers out.
+"""Asks a bundle through the runtime, greedily, in one process for each core.
 
 In: a bundle, sets of clips, the reply voices. Out: answers in the order of the questions; what the judges hear in
-spoken codes; how high they sound; how far they are from the voice they encode.
+spoken codes, how high they sound, and how far they are from the voice that they encode.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
 
 GREEDY = voxrill.Sampling()
-"""Without chance."""
+"""Greedy decoding."""
 WRITTEN_LIMIT, SPOKEN_LIMIT = 60, 120
-"""Most tokens and frames of an answer; the longest right ones have 20 and 75."""
+"""Most tokens and frames of an answer. The longest right answers have 20 and 75."""
 
 CONDITIONS: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
     "clean": lambda waveform, chance: waveform,
@@ -42,25 +42,25 @@ CONDITIONS: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
     "noise 5 dB": lambda waveform, chance: noisy(waveform, "pink", 5, [], chance),
     "reverberation": lambda waveform, chance: reverberated(waveform, 0.35, 0.2, chance),
 }
-"""What is done to a clip in a quiet room, by the name of the condition."""
+"""By the name of a condition: what is done to a clip from a quiet room."""
 
-ERR = Console(stderr=True)  # stdout is the tables
+ERR = Console(stderr=True)  # stdout is for the tables
 
 
 def heard_in(condition: str, waveform: Floats, number: int) -> Floats:
-    """Clip `number` of its set as it is heard in a condition; the same every time."""
+    """Clip `number` of its set in a condition. The result is the same every time."""
     chance = np.random.default_rng(number)
     return CONDITIONS[condition](quiet_room(waveform, chance), chance)
 
 
 @dataclass(frozen=True)
 class PebbleQuestion:
-    """One thing a bundle is asked, and the right answer.
+    """A question to a bundle, and the right answer.
 
-    kind: hear (write it down, and answer it), reply (only answer it), label (write what `system` asks for) or speak;
-    test, condition: its cell in the tables; words: what is to be written down; reply: what is to be answered, or said;
-    clip: set and number of what is heard; first: of what is heard and answered before it; typed: what is typed after
-    it; voice: whose voice is to say it.
+    kind: hear (write it down and answer it), reply (only answer it), label (write what `system` asks for) or speak;
+    test, condition: its cell in the tables; words: the right transcript; reply: the right answer, or the text to say;
+    clip: set and number of the clip; first: those of a clip that is heard and answered before; typed: text after the
+    clip; voice: who says it.
     """
 
     kind: Literal["hear", "reply", "label", "speak"]
@@ -77,7 +77,7 @@ class PebbleQuestion:
 
 @dataclass(frozen=True)
 class PebbleAnswer:
-    """What a bundle wrote down, what it answered, and the codes (BOOKS, frames) it spoke."""
+    """A bundle's transcript, its answer as text, and the codes (BOOKS, frames) that it spoke."""
 
     words: str = ""
     reply: str = ""
@@ -85,16 +85,16 @@ class PebbleAnswer:
 
     @property
     def sound(self) -> bytes:
-        """The codes as a name for their sound."""
+        """The codes as bytes, which serve as a name for the sound."""
         return sound_of(self.codes)
 
 
 Said = bytes | tuple[str, str]
-"""A sound by name: codes as bytes, or a text and the speaker of its recorded words, which were never codes."""
+"""A sound by name: codes as bytes; or a text and a speaker, which stand for recorded words and not for codes."""
 
 
 def sound_of(codes: Codes) -> bytes:
-    """Codes (BOOKS, frames) as a name: equal codes sound equal."""
+    """Codes (BOOKS, frames) as a name: equal codes have the same sound."""
     return codes.tobytes()
 
 
@@ -104,7 +104,7 @@ def codes_of(sound: bytes) -> Codes:
 
 
 class Desk:
-    """Where one process answers. `sentences`: what its sentence judges pick from, by name."""
+    """The model and the judges of one process. `sentences`: what each sentence judge picks from, by its name."""
 
     def __init__(
         self, bundle: Path, sets: dict[str, ClipStore], voices: dict[str, Voice], sentences: dict[str, list[str]]
@@ -170,12 +170,12 @@ class Desk:
         return np.concatenate([self.voices[speaker].sounds[word] for word in text.split()] or [np.zeros(0, np.float32)])
 
     def sentence_in(self, judged: tuple[Said, str]) -> str:
-        """The sentence that a judge, named beside the sound, hears."""
+        """The sentence that a judge hears. The pair has the sound and the judge's name."""
         said, judge = judged
         return self._sentence_judges[judge](self._sound(said), RATE)
 
     def words_in(self, said: Said) -> str:
-        """The words that a judge hears who has no sentences to lean on."""
+        """The words that a judge without a list of sentences hears."""
         return self._word_judge(self._sound(said), RATE)
 
     def pitch(self, said: Said) -> float:
@@ -189,13 +189,13 @@ class Desk:
 
 
 class Desks:
-    """Several processes, each with a `Desk`; a context."""
+    """Several processes, each with a `Desk`, for a `with` block."""
 
     def __init__(self, processes: int, *desk: Any) -> None:
         self._pool = Pool(processes, _open_desk, desk)
 
     def map(self, work: Callable[[Desk, Any], Any], items: Iterable[Any], what: str) -> list[Any]:
-        """`work` of every item, in their order."""
+        """The results of `work` for all items, in their order."""
         tasks = [(work, item) for item in items]
         done = self._pool.imap(_work, tasks, chunksize=4)
         shown = track(done, what, len(tasks), transient=True, console=ERR, disable=not ERR.is_terminal)

@@ -1,6 +1,7 @@
 """What happens to a voice on its way to a microphone: noise, babble, rooms, telephones, pace and level.
 
-In: a clean waveform at 16 kHz. Out: one as a device would hear it. Seeded, so that a set can be made again.
+In: a clean waveform at 16 kHz. Out: the waveform as a device would hear it. It is seeded, so that a set can be made
+again.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ def quiet_room(waveform: Waveform, chance: Random) -> Waveform:
 
 
 def padded(waveform: Waveform, before: int, after: int) -> Waveform:
-    """Silence of so many samples around the clip."""
+    """The clip with `before` and `after` samples of silence around it."""
     return np.pad(waveform, (before, after))
 
 
 def reverberated(waveform: Waveform, seconds: float, wet: float, chance: Random) -> Waveform:
-    """With the tail of a room that dies by 60 dB in `seconds`; `wet` is the tail's level."""
+    """The clip in a room whose echo falls by 60 dB in `seconds`; `wet` is the level of the echo."""
     length = int(RATE * seconds)
     tail = chance.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length) * wet
     tail[0] = 1.0
@@ -54,7 +55,7 @@ def reverberated(waveform: Waveform, seconds: float, wet: float, chance: Random)
 
 
 def telephone(waveform: Waveform) -> Waveform:
-    """Only 300 to 3400 Hz."""
+    """The clip through a telephone: only 300 to 3400 Hz."""
     spectrum = np.fft.rfft(waveform)
     frequencies = np.fft.rfftfreq(len(waveform), 1 / RATE)
     spectrum[(frequencies < 300) | (frequencies > 3400)] = 0
@@ -62,7 +63,7 @@ def telephone(waveform: Waveform) -> Waveform:
 
 
 def noisy(waveform: Waveform, kind: str, snr_db: float, babble: list[Waveform], chance: Random) -> Waveform:
-    """With white or pink noise, or other voices, `snr_db` below it."""
+    """The clip with white noise, pink noise or other voices, `snr_db` below it."""
     noise = chance.standard_normal(len(waveform))
     if kind == "pink":
         spectrum = np.fft.rfft(noise)

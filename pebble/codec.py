@@ -1,8 +1,9 @@
 """Pebble's reply voice as codes, and the detokenizer that turns codes into sound again.
 
 In: two speakers' words, synthesised one at a time and fitted to whole frames of 80 ms. Out: codes for every word
-(residual k-means on the words' log-mel, no learned encoder), and a trained detokenizer of the LFM2.5 form.
-A word-aligned voice is choppier than sentences but ten times faster to learn: every word has one sequence of codes.
+(residual k-means on the words' log-mel, no learned encoder), and a trained detokenizer of the LFM2.5 form. A voice that
+is aligned to words sounds less smooth than whole sentences, but it is learnt ten times faster: every word has one
+sequence of codes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MELS = 80
 BOOKS, CODES = 8, 256
 PCA = 64
 SETTLED = 0.003
-"""Share of the variance below which a residual is left at zero: its code is then 0, which is easy to say."""
+"""A residual with a smaller share of the variance stays zero: its code is always 0, which is easy to learn."""
 
 SPEAKERS = {"female": "flite:slt", "male": "flite:rms"}
 STEPS = 3200
@@ -57,7 +58,7 @@ class Voice:
 
 
 def fitted(waveform: NDArray[np.floating]) -> Floats:
-    """A word in whole frames, centred, squeezed a little where that saves a long gap."""
+    """A word in whole frames, centred. It is squeezed a little if that avoids a long gap."""
     length = len(waveform)
     frames = -(-(length + 480) // FRAME)
     if frames * FRAME - length > 1500 and length > 2 * FRAME:
@@ -124,7 +125,7 @@ def _residual_codes(rows: torch.Tensor) -> torch.Tensor:
 
 
 def make_voices(cache: Path) -> dict[str, Voice]:
-    """Both speakers' words with their codes, made once."""
+    """The words of both speakers with their codes. They are made once."""
     path = cache / "voices.pt"
     if not path.is_file():
         units = _units()
@@ -193,7 +194,7 @@ class Detokenizer(AudioDetokenizerModule):
         return magnitude, phase
 
     def sound(self, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Codes to samples (B, frames * 1920) and the log-magnitude they came from."""
+        """Codes to samples (B, frames * 1920) and their log-magnitude."""
         magnitude, phase = self.spectrum(codes)
         window = torch.hann_window(N_FFT)
         columns = torch.fft.irfft(torch.polar(magnitude.clamp(max=7).exp(), phase), n=N_FFT) * window
@@ -227,7 +228,7 @@ def spectral_losses(made: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Ten
 
 
 def train_detokenizer(cache: Path, seconds: float) -> Detokenizer:
-    """Train, or go on training, for at most so many seconds."""
+    """Train for at most `seconds`, or continue an earlier training."""
     voices = make_voices(cache)
     model = Detokenizer()
     run = Run(cache / "detokenizer.pt", model, 2e-3, betas=(0.8, 0.99))
@@ -248,7 +249,7 @@ def train_detokenizer(cache: Path, seconds: float) -> Detokenizer:
 
 
 def _start_at_mean(model: Detokenizer, voices: dict[str, Voice]) -> None:
-    """The output bias begins at the mean log-magnitude and random phases."""
+    """Set the output bias to the mean log-magnitude and to random phases."""
     sound = torch.from_numpy(np.concatenate([unit for voice in voices.values() for unit in voice.sounds.values()]))
     mean = _magnitude(sound[None], N_FFT, HOP)[0].clamp(min=1e-2).log().mean(1)
     with torch.no_grad():

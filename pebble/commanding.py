@@ -1,7 +1,8 @@
-"""How rightly Pebble's spoken commands become calls: `python commanding.py`, by the runtime's voice control.
+"""How well spoken commands become calls with Pebble and the runtime's voice control: `python commanding.py`.
 
-In: examples/commands.toml, a bundle, clips made once in the cache. Out: a line a test, and of the set `choose`, voices
-that Pebble was trained on saying other takes, a line a threshold. The threshold is chosen there and never on the tests.
+In: examples/commands.toml, a bundle, and clips that are made once in the cache. Out: a line for each test. The set
+`choose` has trained voices in takes that were not trained on, and gets a line for each threshold: the threshold is
+chosen with it, and never with the tests.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from voxrill.runtime.apps.grammar import Call, read_grammar
 
 COMMANDS = Path(__file__).parent.parent / "examples" / "commands.toml"
 CHOSEN_ON = 200
-"""Commands, as many near misses, and as many outside sentences, that the threshold is chosen on."""
+"""Number of commands, of near misses and of outside sentences that the threshold is chosen with."""
 LIMIT = 60
-"""Most tokens of an unconstrained transcript."""
+"""Most tokens of a transcript without a grammar."""
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 CONDITIONS = ("clean", "noise 10 dB")
 NO_COMMAND, NEAR_MISS = "outside sentences", "near misses, other sentences of the world"
@@ -34,10 +35,10 @@ NO_COMMAND, NEAR_MISS = "outside sentences", "near misses, other sentences of th
 
 @dataclass(frozen=True)
 class HeardClip:
-    """One clip: its test, the call it means (None if none), and what each way of decoding made of it.
+    """One clip: its test, the call that it means (None if it means none), and the result of each way of decoding.
 
-    free: of the unconstrained transcript, None where that is no sentence of the grammar; greedy: taking the likeliest
-    allowed token each time.
+    free: the call of a transcript without a grammar, None if the grammar has no such sentence; greedy: the call when
+    the likeliest allowed token is taken each time.
     """
 
     test: str
@@ -48,7 +49,7 @@ class HeardClip:
 
 
 def choosing_jobs() -> Iterator[SynthesisJob]:
-    """Trained voices in takes that were not trained on: known commands, near misses, sentences outside the world."""
+    """Trained voices in new takes: known commands, near misses, and sentences outside the world."""
     known = [s for s in SENTENCES if not s.held_out]
     chance = np.random.default_rng(17)
     for number in range(CHOSEN_ON):
@@ -59,7 +60,7 @@ def choosing_jobs() -> Iterator[SynthesisJob]:
 
 
 def testing_jobs() -> Iterator[SynthesisJob]:
-    """Pebble's own evaluation clips, and near misses by voices it never heard."""
+    """Pebble's evaluation clips, and near misses by voices that it never heard."""
     yield from evaluation_jobs()
     chance = np.random.default_rng(19)
     for number in range(CHOSEN_ON):
@@ -67,7 +68,7 @@ def testing_jobs() -> Iterator[SynthesisJob]:
 
 
 def near_miss(chance: np.random.Generator) -> str:
-    """A sentence of the world with one of its words exchanged for another that Pebble knows, which makes it none."""
+    """A sentence of the world with one word replaced by another known word, so that it is no command any more."""
     commands = {s.command for s in SENTENCES}
     while True:
         words = SENTENCES[chance.integers(len(SENTENCES))].command.split()
@@ -77,7 +78,7 @@ def near_miss(chance: np.random.Generator) -> str:
 
 
 def hear(bundle: Path | None, clips: ClipStore, condition: str, limit: int) -> Iterator[HeardClip]:
-    """What is made of the first `limit` clips of each test."""
+    """Decode the first `limit` clips of each test in every way."""
     model = voxrill.load(bundle, threads=1)
     grammar = read_grammar(COMMANDS)
     calls = {sentence.words: sentence.call for sentence in grammar.sentences}
@@ -100,7 +101,7 @@ def hear(bundle: Path | None, clips: ClipStore, condition: str, limit: int) -> I
 
 
 def test_of(clips: ClipStore, number: int, wanted: Call | None) -> str:
-    """Which test a clip belongs to."""
+    """The test that a clip belongs to."""
     voice = clips.voices[number]
     if wanted is None and set(clips.texts[number].split()) <= set(WORDS):
         return NEAR_MISS
@@ -113,7 +114,7 @@ def test_of(clips: ClipStore, number: int, wanted: Call | None) -> str:
 
 
 def rows(heard: list[HeardClip], threshold: float) -> Iterator[str]:
-    """A Markdown line a test; the three synthesisers that were never heard also together."""
+    """A Markdown line for each test, and one for all three unheard synthesisers together."""
     yield "| test | n | free | greedy | likeliest | done rightly | done wrongly | asked back |"
     yield "|---|---|---|---|---|---|---|---|"
     tests = {test: [one for one in heard if one.test == test] for test in dict.fromkeys(one.test for one in heard)}
@@ -132,7 +133,7 @@ def rows(heard: list[HeardClip], threshold: float) -> Iterator[str]:
 
 
 def accepted(heard: HeardClip, threshold: float) -> bool:
-    """Whether the call would be done."""
+    """Whether the call would be carried out."""
     return heard.best.confidence >= threshold
 
 
@@ -142,7 +143,7 @@ def share(right: list[bool]) -> str:
 
 
 def thresholds(heard: list[HeardClip]) -> Iterator[str]:
-    """A Markdown line a threshold: of the commands those done rightly and wrongly, of the rest those done at all."""
+    """A Markdown line for each threshold: commands carried out rightly and wrongly, and the rest carried out at all."""
     yield "| threshold | done rightly | done wrongly | of no command, done |"
     yield "|---|---|---|---|"
     commands, others = ([one for one in heard if (one.wanted is None) is none] for none in (False, True))

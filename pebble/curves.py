@@ -1,7 +1,7 @@
 """Learning curves of all stages as one picture: `python curves.py --cache CACHE`.
 
-In: the runs in the cache; stages that are not there keep the curve that an earlier call wrote into `curves.json`. Out:
-`curves.json`, at most 200 points a stage, and `curves.png`.
+In: the runs in the cache. Stages that are not there keep their curve from `curves.json`. Out: `curves.json`, with at
+most 200 points for each stage, and `curves.png`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ FOLDER = Path(__file__).parent
 STAGES = ("detokenizer", "speech", "encoder", "joint", "further")
 POINTS = 200
 SMOOTHED = 5
-"""Points that a drawn one is the mean of."""
+"""Number of points whose mean is drawn as one point."""
 COLOURS = 64
-"""Of the picture; a third of the size that all colours make."""
+"""Colours of the picture. With all colours it would be three times as large."""
 
 Curve = list[dict[str, float]]
 
 
 def read_runs(cache: Path) -> dict[str, Curve]:
-    """The curve of every stage that has begun, thinned."""
+    """The curve of every stage that has begun, with fewer points."""
     import torch
 
     paths = {stage: cache / f"{stage}.pt" for stage in STAGES}
@@ -39,13 +39,13 @@ def read_runs(cache: Path) -> dict[str, Curve]:
 
 
 def thinned(curve: Curve) -> Curve:
-    """At most `POINTS` points, each the mean of those it stands for, with four digits."""
+    """At most `POINTS` points. Each is the mean of a group of points, with four digits."""
     group = -(-len(curve) // POINTS) or 1
     return [_mean(curve[start : start + group]) for start in range(0, len(curve), group)]
 
 
 def _mean(points: Curve) -> dict[str, float]:
-    """One point of several: the last one's step and seconds, the mean of everything else."""
+    """One point for several: step and seconds of the last one, and the mean of everything else."""
     names = dict.fromkeys(name for point in points for name in point)
     values = {name: [point[name] for point in points if name in point] for name in names}
     means = {name: float(f"{sum(found) / len(found):.4g}") for name, found in values.items()}
@@ -53,7 +53,7 @@ def _mean(points: Curve) -> dict[str, float]:
 
 
 def draw(curves: dict[str, Curve], path: Path) -> None:
-    """A panel for the losses of each stage, and one for its shares of right answers if it has any."""
+    """A panel for the losses of each stage, and one for its shares of right answers, if it has any."""
     panels = []
     for stage, curve in curves.items():
         names = sorted({name for point in curve for name in point} - {"step", "seconds"})
@@ -77,7 +77,7 @@ def _draw_panel(axes: Axes, stage: str, curve: Curve, names: list[str], what: st
     for number, name in enumerate(names):
         points = [(point["step"], point[name]) for point in curve if name in point]
         steps, values = zip(*points, strict=True)
-        style = "-" if number < 10 else "--"  # there are ten colours
+        style = "-" if number < 10 else "--"  # matplotlib has ten colours
         axes.plot(steps, _smooth(values), style, label=name, linewidth=1.2)
     last = curve[-1]
     axes.set_title(f"{stage}: {last['step']:.0f} steps, {last['seconds'] / 60:.0f} min", fontsize=10)
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def _lines(curve: Curve) -> str:
-    """JSON, a point a line."""
+    """JSON with a point on each line."""
     return "[" + ",\n".join(json.dumps(point) for point in curve) + "]"
 
 

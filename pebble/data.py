@@ -1,9 +1,9 @@
-"""Training and evaluation sets: which sentence is said by whom, and the training sets' log-mel.
+"""Training and evaluation sets: who says which sentence, and the log-mel of the training sets.
 
-In: `world`, `synthesise`, `augment`. Out: `Features` memory-mapped from a cache folder; the log-mel is the runtime's
-own, so training hears exactly what the device hears. Three sets: `train`, what is said to Pebble; `around`, what else a
-device hears: second turns, long talk, music, silence; `words`, known words in no known order, which can only be written
-down by listening and never by guessing.
+In: `world`, `synthesise`, `augment`. Out: `Features`, memory-mapped from a cache folder. The log-mel is the runtime's,
+so training hears exactly what the device hears. There are three sets. `train` is what people say to Pebble. `around` is
+what else a device hears: second turns, long talk, music, silence. `words` has known words in random order: Pebble has
+to listen to write them down, and cannot guess.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ SOUND_CLIPS = 400
 LONG_CLIPS = 120
 FOLLOW_UPS_EVALUATED = TYPED_EVALUATED = SOUNDS_EVALUATED = 200
 LONG_EVALUATED = 280
-"""Not all of them last ten to thirty seconds."""
+"""Only some of them last ten to thirty seconds."""
 MUSIC = OUTSIDE_WORDS[0] + " music"
-"""The text of a clip of music: like any other outside sentence it is not transcribed and is refused."""
+"""The text of a clip of music. Like every outside sentence, music is not transcribed, and is refused."""
 
 
 @dataclass
 class Features:
     """Log-mel of a set.
 
-    mel: float16 (frames of all clips, 128), memory-mapped; ends: frame where each clip ends; answered: whether there is
-    an answer to what is said, or only its words.
+    mel: float16 (frames of all clips, 128), memory-mapped; ends: frame where each clip ends; answered: whether the
+    clips have answers, or only words.
     """
 
     texts: list[str]
@@ -71,7 +71,7 @@ class Features:
 
 
 def command_jobs() -> Iterator[SynthesisJob]:
-    """Every trained sentence by many voices, strings of random words, and sentences outside the world."""
+    """Every trained sentence by many voices, random words, and sentences outside the world."""
     for number, sentence in enumerate(s for s in SENTENCES if not s.held_out):
         for take in range(ESPEAK_TAKES):
             yield SynthesisJob(sentence.command, "espeak", number * 1009 + take)
@@ -87,7 +87,7 @@ def command_jobs() -> Iterator[SynthesisJob]:
 
 
 def around_jobs() -> Iterator[SynthesisJob]:
-    """Second turns, and what is no command: up to half a minute of talk, music, silence."""
+    """Second turns, and sounds that are no command: up to half a minute of talk, music, silence."""
     for number, text in enumerate(FOLLOW_UPS):
         for take in range(FOLLOW_UP_TAKES):
             yield SynthesisJob(text, _trained_voice(take), 7 * 10**6 + 1009 * number + take)
@@ -99,7 +99,7 @@ def around_jobs() -> Iterator[SynthesisJob]:
 
 
 def word_jobs() -> Iterator[SynthesisJob]:
-    """Random words, and trained sentences with one or two words exchanged for any others."""
+    """Random words, and trained sentences with one or two words replaced by any others."""
     chance = np.random.default_rng(13)
     known = [s.command.split() for s in SENTENCES if not s.held_out]
     for number in range(MIXED_WORD_CLIPS):
@@ -122,7 +122,7 @@ def _trained_voice(number: int) -> str:
 
 
 def evaluation_jobs() -> Iterator[SynthesisJob]:
-    """Known and new sentences by voices never trained on, and outside sentences that were not trained on either."""
+    """Known and new sentences by voices that were never trained on, and new outside sentences."""
     known = [s for s in SENTENCES if not s.held_out]
     chance = np.random.default_rng(11)
     known = [known[i] for i in chance.permutation(len(known))[:200]]
@@ -137,7 +137,7 @@ def evaluation_jobs() -> Iterator[SynthesisJob]:
 
 
 def around_evaluation_jobs() -> Iterator[SynthesisJob]:
-    """What `around_jobs` trains, of clips and voices never trained on; and commands for a typed addition."""
+    """The kinds of `around_jobs`, with new clips and voices; and commands for a typed addition."""
     for number in range(FOLLOW_UPS_EVALUATED):
         yield SynthesisJob(list(FOLLOW_UPS)[number % len(FOLLOW_UPS)], "espeak-held-out", 9 * 10**6 + number)
     commands = {s.command for s in SENTENCES if not s.held_out}
@@ -162,7 +162,7 @@ def training_features(cache: Path) -> list[Features]:
 
 
 def _features(cache: Path, name: str, jobs: Callable[[], Iterator[SynthesisJob]], answered: bool) -> Features:
-    """Augmented log-mel of a set, `PASSES` versions of every clip; made once."""
+    """Augmented log-mel of a set: `PASSES` versions of every clip. They are made once."""
     clips = make_clips(jobs(), cache / f"{name}.npz", f"speaking the set {name!r}")
     mel_path, about_path = cache / f"{name}-mel.f16", cache / f"{name}-mel.json"
     if not about_path.is_file():
@@ -183,7 +183,7 @@ def _features(cache: Path, name: str, jobs: Callable[[], Iterator[SynthesisJob]]
 
 
 _work: dict[str, Any] = {}
-"""What the workers of `training_features` share."""
+"""What the worker processes of `training_features` share."""
 
 
 def _one(task: tuple[int, int]) -> NDArray[np.float16]:

@@ -1,8 +1,8 @@
-"""How well Pebble hears, answers and speaks: `python evaluate.py BUNDLE [BUNDLE ...]`, always by the runtime.
+"""How well Pebble hears, answers and speaks in the runtime: `python evaluate.py BUNDLE [BUNDLE ...]`.
 
-In: bundles (the first is the reference that the others are compared with) and the cache's evaluation clips, of voices
-and sentences never trained on. Out: a row a cell, as Markdown tables or (--json) as JSON lines; n is the number of
-utterances. Shares are of utterances, WER is of words.
+In: bundles (the others are compared with the first), and the cache's evaluation clips, whose voices and sentences were
+never trained on. Out: a row for each cell, as Markdown tables or (--json) as JSON lines. n is the number of utterances.
+Shares are of utterances; WER is of words.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ KNOWN, NEW = "known sentences", "new sentences"
 POOLED = {KNOWN: "known and new sentences", NEW: "known and new sentences"} | dict.fromkeys(
     EVALUATED_ONLY, "unheard synthesisers"
 )
-"""Rows that are also counted together."""
+"""Rows that are also added up to one row."""
 OUTSIDE_CONDITIONS = ("clean", "noise 10 dB")
 LONG_SECONDS = (10, 30)
 RANDOM, RANDOM_TEXTS = "speak random words", 50
 PITCH_THRESHOLD = 120
-"""Hz between the two voices: the geometric mean of their recorded words' medians, 84 and 171 Hz."""
+"""Hz that separate the two voices: the geometric mean of 84 and 171 Hz, the medians of their recorded words."""
 
 Row = dict[str, Any]
 
 
 def cell_of(clips: ClipStore, number: int) -> str:
-    """Which test a clip of the set `evaluate` belongs to."""
+    """The test that a clip of the set `evaluate` belongs to."""
     text, voice = clips.texts[number], clips.voices[number]
     if text not in BY_COMMAND:
         return OUTSIDE
@@ -58,7 +58,7 @@ def cell_of(clips: ClipStore, number: int) -> str:
 
 
 def by_cell(clips: ClipStore) -> dict[str, list[int]]:
-    """The numbers of the clips of each test of the set `evaluate`."""
+    """The clip numbers of each test of the set `evaluate`."""
     cells: dict[str, list[int]] = {}
     for number in range(len(clips)):
         cells.setdefault(cell_of(clips, number), []).append(number)
@@ -77,7 +77,7 @@ def hear_questions(sets: dict[str, ClipStore], limit: int) -> Iterator[PebbleQue
 
 
 def around_questions(sets: dict[str, ClipStore], limit: int) -> Iterator[PebbleQuestion]:
-    """What is no command, second turns, typed additions, labels and German."""
+    """Sounds that are no command, second turns, typed additions, labels and German."""
     cells: dict[str, list[PebbleQuestion]] = {}
     for questions in (nothing_to_do, second_turns, typed_additions, labels):
         for question in questions(sets):
@@ -100,7 +100,7 @@ def nothing_to_do(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
 
 
 def second_turns(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
-    """Another room for the command that was just given."""
+    """A second turn that names another room for the command just given."""
     chance = np.random.default_rng(17)
     commands = sets["evaluate"].texts
     known = by_cell(sets["evaluate"])[KNOWN]
@@ -116,8 +116,8 @@ def second_turns(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
 
 
 def typed_additions(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
-    """Half of a command is spoken, and a room is typed."""
-    random.seed(17)  # what `mixed` chooses with
+    """A command is spoken, and a room is typed."""
+    random.seed(17)  # `mixed` uses it
     for number, text in enumerate(sets["around"].texts):
         addition = mixed(text) if text in BY_COMMAND else None
         if addition:
@@ -126,7 +126,7 @@ def typed_additions(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
 
 
 def labels(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
-    """Intent, style and German of what espeak's voices said."""
+    """Intent, style and German of commands by espeak's voices."""
     clips = sets["evaluate"]
     for number, job in enumerate(evaluation_jobs()):
         test, sentence = cell_of(clips, number), BY_COMMAND.get(job.text)
@@ -142,7 +142,7 @@ def labels(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
 
 
 def said_texts(limit: int) -> dict[str, list[str]]:
-    """What is said aloud, by test; each text is said by all four voices."""
+    """The texts to say, by test. All four voices say each text."""
     chance = np.random.default_rng(5)
     texts = {
         "speak new sentences": sorted({s.command for s in SENTENCES if s.held_out} - set(REPLIES)),
@@ -182,17 +182,17 @@ class Asked:
 
     @property
     def judge(self) -> str:
-        """Which judge knows the right answer."""
+        """The name of the judge that knows the right answer."""
         return RANDOM if self.question.test == RANDOM else "world"
 
 
 def speaker(question: PebbleQuestion) -> str:
-    """Which of the two speakers answers."""
+    """The speaker who answers, one of two."""
     return question.voice.split()[1] if question.voice else REPLY_VOICE
 
 
 def cells(asked: Iterable[Asked]) -> dict[tuple[str, str], list[Asked]]:
-    """By test and condition; then some of them together."""
+    """Questions by test and condition, and then some cells together."""
     found: dict[tuple[str, str], list[Asked]] = {}
     for one in asked:
         found.setdefault((one.question.test, one.question.condition), []).append(one)
@@ -203,22 +203,22 @@ def cells(asked: Iterable[Asked]) -> dict[tuple[str, str], list[Asked]]:
 
 
 def share(flags: Iterable[bool]) -> float:
-    """How many of them are true."""
+    """The share of true values."""
     return float(np.mean(list(flags)))
 
 
 def spoken_exactly(answer: PebbleAnswer, text: str, voice: Voice) -> bool:
-    """Whether the first codebook says exactly the words' own codes."""
+    """Whether the first codebook has exactly the codes of the words."""
     return np.array_equal(answer.codes[0], voice.say(text)[:, 0])
 
 
 def word_error_rate(wanted: Iterable[str], found: Iterable[str]) -> float:
-    """Errors a wanted word."""
+    """Errors per right word."""
     return float(jiwer.wer(list(wanted), list(found)))
 
 
 def compared(asked: Sequence[Asked]) -> Row:
-    """How many answers are those of the reference bundle."""
+    """The share of answers that equal those of the reference bundle."""
     row: Row = {}
     kind = asked[0].question.kind
     pairs = [(one.answer, one.reference) for one in asked if one.reference]
@@ -230,7 +230,7 @@ def compared(asked: Sequence[Asked]) -> Row:
 
 
 def precision(bundle: Path) -> str:
-    """What a bundle's weights are stored in: float32, or what else some graphs are in."""
+    """The precision of a bundle's weights: float32, or that of its quantised graphs."""
     found = {graph.precision for graph in open_bundle(bundle).manifest.graphs.values()}
     return "+".join(sorted(found - {FLOAT32})) or FLOAT32
 
@@ -273,21 +273,21 @@ class PebbleEvaluation:
             yield self._two_voices(asked)
 
     def _judge(self, sounds: Iterable[tuple[Said, str]]) -> None:
-        """Have each different sound judged once."""
+        """Let a judge hear each different sound once."""
         new = [one for one in dict.fromkeys(sounds) if one not in self._sentences]
         self._sentences.update(zip(new, self._map(Desk.sentence_in, new, "judging"), strict=True))
 
     def _judge_words(self, sounds: Iterable[Said]) -> None:
-        """Have each different sound judged word by word once."""
+        """Let the word judge hear each different sound once."""
         new = [said for said in dict.fromkeys(sounds) if said not in self._words]
         self._words.update(zip(new, self._map(Desk.words_in, new, "judging word by word"), strict=True))
 
     def _judged(self, pairs: Iterable[tuple[Said, str]], judge: str = "world") -> float:
-        """How many sounds are heard as the sentence they are to be."""
+        """The share of sounds that are heard as the right sentence."""
         return share(as_heard(self._sentences[said, judge]) == as_heard(text) for said, text in pairs)
 
     def _loop(self, pairs: Sequence[tuple[Said, str]]) -> float:
-        """Word error rate of sounds for a judge who has no sentences to lean on."""
+        """Word error rate of sounds for the judge without a list of sentences."""
         found = [as_heard(self._words[said]) for said, _ in pairs]
         return word_error_rate([as_heard(text) for _, text in pairs], found)
 
@@ -315,7 +315,7 @@ class PebbleEvaluation:
         }
 
     def _said(self, asked: list[Asked]) -> Row:
-        """Speech: exactly the right codes, the right sentence to the judge, and to the judge in recorded words."""
+        """Speech: the share of exactly right codes, and what the judge hears in it and in recorded words."""
         voices = self._voices
         exact = (spoken_exactly(one.answer, one.question.reply, voices[speaker(one.question)]) for one in asked)
         return {
@@ -333,7 +333,7 @@ class PebbleEvaluation:
         }
 
     def _labelled(self, asked: list[Asked]) -> Row:
-        """What was to be written down, exactly."""
+        """The share of exactly right transcripts."""
         return {"right": share(one.answer.words == one.question.words for one in asked)}
 
     def _two_voices(self, asked: list[Asked]) -> Row:
@@ -353,7 +353,7 @@ class PebbleEvaluation:
         }
 
     def _codec(self, limit: int) -> Iterator[Row]:
-        """The right codes as sound, beside the recorded words they stand for."""
+        """The right codes as sound, beside the recorded words that they encode."""
         texts = said_texts(limit * len(VOICES))["speak replies"]
         for name, voice in self._voices.items():
             originals = [(text, name) for text in texts]

@@ -2,7 +2,7 @@
 
 In: the synthesisers. Out: 16-bit FLAC at 16 kHz, each as `evaluate.py` hears it in its clean condition, and
 `held_out.json`: file, kind, text (what was said), words (what recognition should write) and reply of each. The clips
-are the first of each kind, whatever Pebble makes of them.
+are the first of each kind, no matter how well Pebble hears them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from voxrill.runtime.atomic_write import write_text
 FOLDER = Path(__file__).parent.parent / "tests" / "pebble"
 COUNTS = {"known": 10, "new": 10, **dict.fromkeys(EVALUATED_ONLY, 2), OUTSIDE: 6, "music": 4, "silence": 4, "typed": 4}
 LONGEST_SOUND = 4.0
-"""Seconds of music or noise, which packs badly; longer clips are passed over."""
+"""Most seconds of music or noise. Longer clips are skipped, because FLAC hardly compresses them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Chosen:
 
 
 def candidates() -> Iterator[Chosen]:
-    """The clips of both evaluation sets that are of a kind in `COUNTS`."""
+    """The clips of both evaluation sets whose kind is in `COUNTS`."""
     held_out = {s.command: s.held_out for s in SENTENCES}
     for number, job in enumerate(evaluation_jobs()):
         if job.text not in held_out:

@@ -1,8 +1,8 @@
 """An independent recogniser that says whether spoken words are the wanted ones: pocketsphinx, US English.
 
-In: sound. Out: what was heard in it. It never saw Pebble's voices, and knows them only as sound. Two judges: one picks
-a sentence from a list, and one hears any row of the world's words, with nothing to lean on; it is often wrong, so its
-errors are to be read beside those it makes in the original recordings.
+In: sound. Out: the words that were heard. It was not trained with Pebble's voices. There are two judges. One picks a
+sentence from a list. The other hears any sequence of the world's words. It is often wrong, so compare its errors with
+those that it makes in the original recordings.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ RATE = 16_000
 AROUND = RATE // 5
 """Samples of silence before and after what is judged."""
 HISS = 3e-4
-"""Level of the noise that is added: the recogniser is at a loss in digital silence."""
+"""Level of the noise that is added, because the recogniser fails in digital silence."""
 PAUSES = 1.0
-"""Weight of the grammar against the sound, in pocketsphinx's units (its default, 6.5, makes pauses dear): spoken words
-stand apart here."""
+"""Weight of the grammar against the sound, in pocketsphinx's units (its default, 6.5, punishes pauses): here words are
+spoken one by one."""
 NEIGHBOURS = 4
 
 Floats = NDArray[np.float32]
 
 
 class Judge:
-    """One recogniser. Made by `sentence_judge` or `word_judge`; every sound is heard as if it were the first."""
+    """One recogniser, made by `sentence_judge` or `word_judge`. It hears every sound as if it were the first."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
 
     def __call__(self, sound: Floats, rate: int) -> str:
-        """What is heard in `sound` (n,) at `rate` Hz; nothing where no sentence fits."""
+        """The words in `sound` (n,) at `rate` Hz; empty if no sentence fits."""
         peak = np.abs(sound).max(initial=0.0)
         if not peak:
             return ""
@@ -61,7 +61,7 @@ def sentence_judge(sentences: Iterable[str]) -> Judge:
 
 
 def word_judge() -> Judge:
-    """Hears any row of the world's words, each as likely as any other."""
+    """Hears any sequence of the world's words. All words are equally likely."""
     likelihood = -math.log10(len(WORDS) + 1)
     rows = [f"{likelihood:.4f} {word}" for word in (*WORDS, "</s>")]
     lines = ["\\data\\", f"ngram 1={len(rows) + 1}", "", "\\1-grams:", "-99 <s>", *rows, "", "\\end\\", ""]
@@ -79,12 +79,12 @@ def _decoder(lm: str | None) -> Decoder:
 
 
 def world_sentences() -> list[str]:
-    """All commands and replies: what a sentence judge picks from where one of them was to be said."""
+    """All commands and replies, for a sentence judge to pick from."""
     return sorted({s.command for s in SENTENCES} | set(REPLIES))
 
 
 def with_neighbours(texts: Iterable[str]) -> list[str]:
-    """Any other sentences, each with some that differ in one word, so that picking the right one says something."""
+    """Other sentences, each with some that differ in one word, so that the right choice is not easy."""
     chance = np.random.default_rng(13)
     return sorted({sentence for text in texts for sentence in (text, *_neighbours(text, chance))})
 

@@ -1,7 +1,7 @@
-"""Pebble's network for training: the exporter's own modules, batched, with what only training needs beside them.
+"""Pebble's network for training: the modules of the exporter in batches, and what only training needs.
 
 In: batches of prompts and answers. Out: hidden states, text and code logits, and a state dict under the published
-names. Nothing of the architecture is written twice: a layer trained here is the layer that is exported.
+names. The architecture is written once: a layer that is trained here is the layer that is exported.
 """
 
 from __future__ import annotations
@@ -120,13 +120,13 @@ def config() -> dict[str, Any]:
             "labels": {"intent": INTENTS, "style": STYLES},
             "refusal": REFUSAL,
             "turns": TURNS,
-            "trim_silence": True,  # every sound that it was taught with begins and ends with its words
+            "trim_silence": True,  # in training every sound begins and ends with its words
         },
     }
 
 
 class Pebble(nn.Module):
-    """Everything of the checkpoint but the detokenizer, and two heads that only training uses."""
+    """The checkpoint without the detokenizer, and two heads that only training uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class Pebble(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encodings (B, T / 8, 128), embeddings (B, T / 8, HIDDEN) and lengths of mel (B, T, 128), lengths (B,).
 
-        A frozen encoder learns nothing; the adapter after it does.
+        A frozen encoder does not learn; the adapter after it does.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             encoded, out_lengths = self.encoder.conformer(mel, lengths)

@@ -1,8 +1,8 @@
 """What ships: `python package.py` makes `src/voxrill/pebble/` from the committed checkpoint and the world.
 
-In: `checkpoint/` here (with --cache, first fetched from a training run's cache). Out: `src/voxrill/pebble/bundle/`, the
-checkpoint by the ordinary export and the ordinary INT8 recipe; `src/voxrill/pebble/world.json`, a JSON list of
-`{"say", "reply"}`, one entry a line, in the world's own order.
+In: `checkpoint/` here (with --cache it is first copied from a training run's cache). Out: `src/voxrill/pebble/bundle/`,
+made with the ordinary export and the ordinary INT8 recipe; and `src/voxrill/pebble/world.json`, a JSON list of `{"say",
+"reply"}` in the order of the world, with one entry on each line.
 """
 
 from __future__ import annotations

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOWEST, HIGHEST = 65, 350
-"""Hz a voice is looked for between."""
+"""The search for a voice goes from the first to the second, Hz."""
 WINDOW_SECONDS = 0.04
 LOUD = 0.1
-"""Share of the loudest window's power from which a window counts."""
+"""A window counts if it has at least this share of the loudest window's power."""
 VOICED = 0.5
-"""Normalised autocorrelation from which a window counts as voiced."""
+"""A window is voiced if its normalised autocorrelation is at least this."""
 
 
 def median_pitch(sound: NDArray[np.float32], rate: int) -> float:
-    """Median over the voiced windows of `sound` (n,); not a number where there are none."""
+    """Median over the voiced windows of `sound` (n,), Hz; NaN if there are none."""
     size = int(WINDOW_SECONDS * rate)
     if len(sound) < size:
         return float("nan")

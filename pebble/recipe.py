@@ -1,8 +1,8 @@
-"""The whole recipe, stage after stage: `make pebble`. Every stage resumes; what is done is not done again.
+"""The whole recipe, stage after stage: `make pebble`. Every stage resumes where it stopped.
 
-In: nothing but the synthesisers (Debian: espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts). Out, under
-the cache folder: `checkpoint/` in the published layout, its bundles `float32/`, `int8/` and `int4/`. `package.py` then
-makes the package's own files of it. With --further only the last stage runs, from the committed checkpoint on.
+In: only the synthesisers (Debian: espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts). Out, under the cache
+folder: `checkpoint/` in the published layout, its bundles `float32/`, `int8/` and `int4/`. `package.py` then makes the
+files of the package. With --further only the last stage runs; it begins with the committed checkpoint.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _voxrill(*arguments: object) -> None:
 
 
 def build(cache: Path, checkpoint: Path, further: bool = False) -> None:
-    """Write the checkpoint of the trained stages, in float16; taught further, it keeps the committed detokenizer."""
+    """Write the checkpoint of the trained stages in float16. With `further` the committed detokenizer is kept."""
     model, detokenizer = Pebble(), Detokenizer()
     model.load_state_dict(_trained(cache / ("further.pt" if further else "joint.pt")))
     kept = CHECKPOINT / "audio_detokenizer" / "model.safetensors"

@@ -1,6 +1,6 @@
 """Rows of `evaluate.py` as tables: `python report.py FILE.json` writes them into README.md, between its markers.
 
-In: rows, as saved by --out. Out: Markdown, one table a part, with the goal beside each row that has one.
+In: rows, as saved by --out. Out: Markdown with one table for each part. A row with a goal shows it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Goal:
-    """What a measure of a row is to reach; `precision`: only in a bundle of that precision."""
+    """The value that a measure of a row should reach; `precision`: only for bundles of that precision."""
 
     test: str
     condition: str
@@ -89,7 +89,7 @@ def tables(rows: Iterable[Row]) -> str:
 
 
 def _table(rows: list[Row]) -> str:
-    """One table; columns that say nothing are left out."""
+    """One table, without empty columns."""
     names = [name for name in ("bundle", "test", "condition") if name == "test" or len({row[name] for row in rows}) > 1]
     measures = [name for name in ("n", *SHARES, *NUMBERS) if any(name in row for row in rows)]
     goals = ["goal"] if any(_goals(row) for row in rows) else []
@@ -116,7 +116,7 @@ def _goals(row: Row) -> str:
 
 
 def put_between_markers(text: str, tables: str) -> str:
-    """`text` with what stands between the markers replaced.
+    """`text` with new content between the markers.
 
     Raises:
         ValueError: it does not have both markers.
@@ -135,7 +135,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Save rows, a line each."""
+    """Save rows, one on each line."""
     lines = ",\n".join(json.dumps(row) for row in rows)
     write_text(path, f"[\n{lines}\n]\n")
 

@@ -1,7 +1,7 @@
 """What a microphone hears when nobody speaks to it: rooms, hum and hiss, and music.
 
-In: a seed. Out: a waveform at 16 kHz. Silence and steady noise are one thing to Pebble (its log-mel is normalised, so
-level is lost): nothing was said. Music is something it does not know.
+In: a seed. Out: a waveform at 16 kHz. Silence and steady noise are the same to Pebble, because its log-mel is
+normalised and the level is lost: nothing was said. Music is unknown to it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Text to speech, many voices: the only source of Pebble's training and evaluation sound.
 
-In: sentences of `world`. Out: `ClipStore` (int16 waveforms at 16 kHz with their text and voice) in one .npz a set, made
-once. espeak-ng's variants and three flite voices are trained on; other espeak variants, flite's awb and festival are
-only ever evaluated on. Needs Debian's espeak-ng, flite, festival, festvox-kallpc16k, festvox-us-slt-hts.
+In: sentences of `world`. Out: a `ClipStore` for each set (int16 waveforms at 16 kHz with text and voice), in one .npz
+that is made once. Training uses variants of espeak-ng and three flite voices. Other espeak variants, flite's awb and
+festival are for evaluation only. It needs Debian's espeak-ng, flite, festival, festvox-kallpc16k, festvox-us-slt-hts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ EVALUATED_ONLY = ("flite:awb", "festival:kal", "festival:hts")
 FESTIVAL = {"kal": "(voice_kal_diphone)", "hts": "(voice_cmu_us_slt_arctic_hts)"}
 
 SOUNDS = {"silence": silence, "music": music}
-"""What is nobody's voice, by the name a job gives it."""
+"""Sounds that are no voice, by their name in a job."""
 
 Waveform = NDArray[np.float32]
 
@@ -72,7 +72,7 @@ class ClipStore:
         return self.sound[start : self.ends[index]].astype(np.float32) / np.float32(32768)
 
     def save(self, path: Path) -> None:
-        """Write to `path`, whole or not at all."""
+        """Write the whole set to `path`, or nothing."""
         with atomic_write(path) as part, part.open("wb") as stream:
             np.savez(stream, texts=self.texts, voices=self.voices, sound=self.sound, ends=self.ends)
 
@@ -116,7 +116,7 @@ def style(voice: str, seed: int) -> str | None:
 
 
 def _run(command: list[str], text: str = "") -> tuple[Waveform, int]:
-    """Run a synthesiser that writes a WAV to stdout, whose header may not know the length."""
+    """Run a synthesiser that writes a WAV to stdout. The header may lack the length."""
     raw = bytearray(subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout)
     start = raw.find(b"data") + 8
     raw[start - 4 : start] = (len(raw) - start).to_bytes(4, "little")
@@ -126,7 +126,7 @@ def _run(command: list[str], text: str = "") -> tuple[Waveform, int]:
 
 
 def trimmed(waveform: Waveform, rate: int, floor: float = 0.01) -> Waveform:
-    """Without the silence at both ends, a hundredth of a second left before and three after."""
+    """Cut the silence at both ends, except for 10 ms before and 30 ms after."""
     loud = np.flatnonzero(np.abs(waveform) > floor * max(np.abs(waveform).max(initial=0.0), 1e-5))
     if not len(loud):
         return waveform

@@ -1,7 +1,7 @@
 """What Pebble is taught: prompts and answers as sequences of text tokens, sound and frames.
 
-In: `world`, a tokenizer, the reply voices. Out: `Lesson`s, and batches of them as tensors. The prompts are the
-family's own, token for token as the runtime assembles them.
+In: `world`, a tokenizer, the reply voices. Out: `Lesson`s, and batches of them as tensors. The prompts are those of the
+family, with exactly the tokens that the runtime uses.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def ids(text: str) -> list[int]:
 class Lesson:
     """One sequence.
 
-    before, after: prompt tokens around the `heard` embeddings; answer: token ids and frames (BOOKS,);
-    words: for each item of the answer the number of the word being said (0: none); starts: whether it begins a word;
-    then: the next turn of the same conversation, whose `before` goes on where the answer ended.
+    before, after: prompt tokens around the `heard` embeddings; answer: token ids and frames (BOOKS,); words: for each
+    item of the answer the number of the word that is said (0: none); starts: whether the item begins a word; then: the
+    next turn of the same conversation. Its `before` begins where the answer ended.
     """
 
     before: list[int]
@@ -68,14 +68,14 @@ class Lesson:
 
 
 def prompt(system: str, text: str = "") -> tuple[list[int], list[int]]:
-    """Tokens before and after the place of sound in the user's turn; typed text follows the sound."""
+    """Tokens before and after the sound in the user's turn. Typed text follows the sound."""
     before = [START, IM_START, *ids("system\n"), *ids(system), IM_END, *ids("\n"), IM_START, *ids("user\n")]
     after = [*ids(text), IM_END, *ids("\n"), IM_START, *ids("assistant\n")]
     return before, after
 
 
 def _spoken(text: str, voice: Voice) -> tuple[list[Item], list[int], list[bool]]:
-    """Frames of a sentence, and which word each belongs to; the end-of-audio frame last."""
+    """Frames of a sentence, with an end-of-audio frame, and the word that each belongs to."""
     frames: list[Item] = []
     words, starts = [], []
     for word in text.split():
@@ -107,7 +107,7 @@ def written(command: str) -> Lesson:
 
 
 def labelled(system: str, answer: str, heard: int = 0, typed: str = "") -> Lesson:
-    """A spoken or written command, answered by its intent, its style or its German in writing."""
+    """A spoken or written command; the written answer is its intent, its style or its German."""
     before, after = prompt(system, typed)
     return Lesson(before, after, heard, [*ids(answer), IM_END])
 
@@ -115,7 +115,8 @@ def labelled(system: str, answer: str, heard: int = 0, typed: str = "") -> Lesso
 def dialogue(reply: str, heard: int, voices: dict[str, Voice], typed: str = "", frames_too: bool = True) -> Lesson:
     """A spoken question (with a typed addition), answered in interleaved text and frames.
 
-    Without `frames_too` the answer stops where its first frame would stand: all there is to understand, at half cost.
+    Without `frames_too` the answer stops before its first frame. This teaches all of the understanding at half the
+    cost.
     """
     before, after = prompt(INTERLEAVED, typed)
     if not reply:
@@ -138,7 +139,7 @@ def dialogue(reply: str, heard: int, voices: dict[str, Voice], typed: str = "", 
 
 
 def mixed(command: str) -> tuple[str, str] | None:
-    """A typed addition that makes another known command of a spoken one, and that command's reply."""
+    """A typed addition that turns a spoken command into another known one, and the reply to that."""
     rooms = TIMER_ROOMS if command.startswith("set a timer") else ("kitchen", "bedroom", "hall", "office", "garden")
     options = [f"in the {room}" for room in rooms if f"{command} in the {room}" in KNOWN]
     if not options:
@@ -148,13 +149,13 @@ def mixed(command: str) -> tuple[str, str] | None:
 
 
 def follow_ups(command: str) -> dict[str, str]:
-    """What may be said after a known command, and its reply; only what makes another known command."""
+    """Follow-ups to a known command that make another known command, with the replies."""
     changed = {text: followed_up(command, room) for text, room in FOLLOW_UPS.items()}
     return {text: KNOWN[new].reply for text, new in changed.items() if new in KNOWN}
 
 
 def two_turns(command: str, heard: int, reply: str, heard_next: int, voices: dict[str, Voice]) -> Lesson:
-    """A spoken command, its answer, and a second turn that is understood only from the first."""
+    """A spoken command, its answer, and a second turn that makes sense only after the first."""
     first = dialogue(KNOWN[command].reply, heard, voices)
     first.then = dialogue(reply, heard_next, voices)
     first.then.before = [*ids("\n"), IM_START, *ids("user\n")]
@@ -162,12 +163,12 @@ def two_turns(command: str, heard: int, reply: str, heard_next: int, voices: dic
 
 
 def in_world(text: str) -> bool:
-    """Whether every word is known; outside sentences have words that are not."""
+    """Whether every word is known. Outside sentences have unknown words."""
     return all(word in WORD_NUMBER for word in text.split())
 
 
 def heard_words(text: str, heard: int) -> Lesson:
-    """What recognition makes of a clip: its words, or nothing if it is outside the world."""
+    """The right transcript of a clip: its words, or nothing if it is outside the world."""
     return transcription(text if in_world(text) else "", heard)
 
 
@@ -199,7 +200,7 @@ def random_written() -> Lesson:
 
 
 def random_text() -> str:
-    """What is said in a speech lesson: random words more often than a reply, so that reading is learnt."""
+    """The text of a speech lesson: more often random words than a reply, so that it learns to read."""
     if random.random() < 0.6:
         return " ".join(random.choice(WORDS) for _ in range(random.randint(2, 7)))
     return random.choice(REPLIES) if random.random() < 0.5 else random.choice(list(KNOWN))
@@ -214,7 +215,7 @@ def random_speech(voices: dict[str, Voice]) -> Lesson:
 class Batch:
     """Lessons as tensors, right-padded. Positions are those whose *next* item is the target.
 
-    tokens (B, S): id, or -1 where sound or a frame stands; frames (N, BOOKS) and frame_at (B, S) mark frames;
+    tokens (B, S): id, or -1 in the place of sound or a frame; frames (N, BOOKS) and frame_at (B, S) mark frames;
     heard_at (B, S); next_text (B, S), next_frame (B, S, BOOKS), next_word (B, S): IGNORE where there is none;
     next_starts (B, S).
     """

@@ -1,8 +1,8 @@
 """Teach Pebble: `python train.py STAGE --minutes N`; every stage resumes where it stopped.
 
-Stages: `speech` (backbone and depthformer on random-word speech), `encoder` (word CTC alone), `joint` (everything,
-begun from the other two); `further` (everything, begun from the committed checkpoint: for a change of the world or a
-longer schedule). In: the cache of `data` and `codec`. Out: `CACHE/STAGE.pt`.
+Stages: `speech` (backbone and depthformer on random-word speech), `encoder` (word CTC alone), `joint` (everything, from
+the results of the other two); `further` (everything, from the committed checkpoint, for a changed world or a longer
+schedule). In: the cache of `data` and `codec`. Out: `CACHE/STAGE.pt`.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ STEPS = {"speech": 1500, "encoder": 7500, "joint": 10500, "further": 6000}
 RATE = {"speech": 2e-3, "encoder": 1.5e-3, "joint": 1.2e-3, "further": 6e-4}
 BATCH, TWO_TURN_BATCH = 24, 8
 LONGEST_BATCH = 24 * 600
-"""Log-mel frames of a batch, padding included; long clips come in smaller batches."""
+"""Log-mel frames of a batch, with padding. Long clips come in smaller batches."""
 CODE_NOISE, FRAME_SWAPS = 0.07, 0.05
 START_WEIGHT = 3.0
 _BOOKS = torch.exp(torch.linspace(1, 0, BOOKS) * math.log(3.0))
 BOOK_WEIGHTS = _BOOKS / _BOOKS.sum()
 MIX = {"heard": 6.0, "two turns": 0.4, "speech": 0.6, "written": 0.2}
 FRAMES_TOO = 0.2
-"""Share of the heard batches whose answers are spoken to the end; the others stop before the first frame."""
+"""Share of the heard batches whose answers have all frames. The others stop before the first frame."""
 CTC_WEIGHT = 0.6
-"""Of word CTC in the joint stage: it keeps the encoder exact."""
+"""Weight of word CTC in the joint stage. It keeps the encoder exact."""
 JOINED = 0.1
 """Share of the heard batches whose clips are joined in pairs for recognition."""
 HEADS_STEPS = 250
-"""Of the further stage, in which only the two heads that no checkpoint holds are learnt."""
+"""Share of the further stage that trains only the two heads that no checkpoint has."""
 FROZEN = 0.35
-"""Share of the joint stage in which the encoder stands still while the backbone learns to listen."""
+"""Share of the joint stage in which the encoder is frozen while the backbone learns to listen."""
 
 
 class TrainingClips:
-    """The training features in batches of like length. A clip's number counts through all sets."""
+    """The training features in batches of similar length. Clips are numbered through all sets."""
 
     def __init__(self, sets: list[Features]) -> None:
         self.texts = [text for features in sets for text in features.texts]
@@ -77,7 +77,7 @@ class TrainingClips:
         self._left: list[list[int]] = []
 
     def next(self) -> list[int]:
-        """Clip numbers of the next batch; every clip once before any comes again."""
+        """Clip numbers of the next batch. Every clip comes once before any clip comes again."""
         if not self._left:
             self._left = random.sample(self.batches, len(self.batches))
         return self._left.pop()
@@ -90,7 +90,7 @@ class TrainingClips:
 
 
 def _other_throat(mel: np.ndarray) -> np.ndarray:
-    """Half the clips as a longer or shorter vocal tract would say them: the frequency axis stretched by up to 8 %.
+    """Stretch the frequency axis of half the clips by up to 8 %, like a longer or shorter vocal tract.
 
     After Jaitly and Hinton 2013 (vocal tract length perturbation), on log-mel bands instead of the spectrum.
     """
@@ -116,7 +116,7 @@ def _masked(mel: np.ndarray) -> np.ndarray:
 
 
 def ctc_loss(model: Pebble, encoded: torch.Tensor, lengths: torch.Tensor, texts: list[str]) -> torch.Tensor:
-    """Word CTC of encodings (B, T, 128); sentences with unknown words teach nothing here."""
+    """Word CTC of encodings (B, T, 128). Sentences with unknown words do not count."""
     known = [i for i, text in enumerate(texts) if in_world(text)]
     if not known:
         return torch.zeros(())
@@ -127,7 +127,7 @@ def ctc_loss(model: Pebble, encoded: torch.Tensor, lengths: torch.Tensor, texts:
 
 
 def _disturbed(frames: torch.Tensor) -> torch.Tensor:
-    """History as a free-running model might have it: some codes wrong, some frames of another place."""
+    """History with errors, as a free-running model makes it: some codes are wrong, some frames from another place."""
     ends = frames[:, 0] == END_OF_AUDIO
     wrong = torch.rand(frames.shape) < CODE_NOISE
     noisy = torch.where(wrong, torch.randint(END_OF_AUDIO, frames.shape), frames)
@@ -137,7 +137,7 @@ def _disturbed(frames: torch.Tensor) -> torch.Tensor:
 
 
 def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tuple[torch.Tensor, dict[str, float]]:
-    """Text, code and current-word losses of a batch; heard (N, hidden) fills the places of sound in order."""
+    """Text, code and current-word losses of a batch. `heard` (N, hidden) fills the places of sound in order."""
     x = model.text(batch.tokens.clamp(min=0)) * (batch.tokens >= 0)[..., None]
     if len(batch.frames):
         x = x.masked_scatter(batch.frame_at[..., None], model.embed_frames(_disturbed(batch.frames)))
@@ -213,7 +213,7 @@ def train_further(cache: Path, seconds: float) -> None:
 
 
 def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, frozen: float) -> None:
-    """Every lesson in turn; for a share `frozen` of the steps the encoder stands still."""
+    """Train all lessons in turn. The encoder is frozen for a share `frozen` of the steps."""
     voices, clips = make_voices(cache), TrainingClips(training_features(cache))
     run = Run(cache / f"{stage}.pt", model, RATE[stage])
     ears = Ears(model, clips, voices)
@@ -236,7 +236,7 @@ def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, frozen: f
 
 
 def _learn_heads(model: Pebble, cache: Path) -> None:
-    """The word CTC and current-word heads, everything else standing still."""
+    """Train the word CTC and current-word heads, with everything else frozen."""
     voices, clips = make_voices(cache), TrainingClips(training_features(cache))
     optimizer = torch.optim.AdamW([*model.ctc.parameters(), *model.current_word.parameters()], 5e-3)
     for step in range(HEADS_STEPS):
@@ -255,7 +255,7 @@ def _learn_heads(model: Pebble, cache: Path) -> None:
 
 
 class Ears:
-    """The lessons that begin with sound. frozen: whether the encoder stands still."""
+    """The lessons that begin with sound. frozen: whether the encoder is frozen."""
 
     def __init__(self, model: Pebble, clips: TrainingClips, voices: dict[str, Voice]) -> None:
         self.model, self.clips, self.voices = model, clips, voices
@@ -274,7 +274,7 @@ class Ears:
         return [row[:length] for row, length in zip(embedded, lengths, strict=True)], loss
 
     def words_and_answers(self) -> tuple[torch.Tensor, dict[str, float]]:
-        """Every clip of a batch is heard once and has two lessons: its words, and an answer where there is one."""
+        """Each clip of a batch is encoded once and has two lessons: its words, and its answer, if it has one."""
         numbers = self.clips.next()
         heard, loss = self._hear(numbers)
         first, shown = lesson_losses(self.model, *self._words(numbers, heard))
@@ -291,7 +291,7 @@ class Ears:
         return loss + second, shown | {f"answers {name}": value for name, value in more.items()}
 
     def _words(self, numbers: list[int], heard: list[torch.Tensor]) -> tuple[Batch, torch.Tensor]:
-        """Recognition lessons; some clips are joined in pairs, so that no order of words can be known by heart."""
+        """Recognition lessons. Some clips are joined in pairs, so that the order of words cannot be learnt by heart."""
         texts = [self.clips.texts[n] for n in numbers]
         if random.random() < JOINED and all(in_world(text) for text in texts):
             order = random.sample(range(len(texts)), len(texts) // 2 * 2)
@@ -302,7 +302,7 @@ class Ears:
         return collate(lessons), torch.cat(heard)
 
     def conversations(self) -> tuple[torch.Tensor, dict[str, float]]:
-        """Two turns, the second understood only from the first."""
+        """Two turns. The second makes sense only after the first."""
         rows: list[tuple[int, str, str]] = []
         while not rows:
             for number in self.clips.next():
@@ -323,7 +323,7 @@ class Ears:
 
 
 def _begin_from(model: Pebble, cache: Path) -> None:
-    """The encoder of the encoder stage, everything else of the speech stage."""
+    """Take the encoder from the encoder stage, and everything else from the speech stage."""
     hearing = torch.load(cache / "encoder.pt", weights_only=False)["model"]
     speaking = torch.load(cache / "speech.pt", weights_only=False)["model"]
     ours = ("encoder.conformer.", "ctc.")

@@ -1,4 +1,4 @@
-"""A training run that can stop at any moment and go on later: model, optimiser, step and learning curve in one file."""
+"""A training run that can stop and continue at any moment: model, optimiser, step and learning curve in one file."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Run:
     """One run, kept in `path`.
 
     Args:
-        path: where everything is kept; if it exists the run is resumed from it.
-        model: what is trained.
+        path: the file. If it exists, the run continues from it.
+        model: the model to train.
         rate: peak learning rate.
         betas: AdamW's.
     """
@@ -75,7 +75,7 @@ class Run:
         print(f"step {self.step} after {self.seconds:.0f} s: {shown}", flush=True)
 
     def save(self) -> None:
-        """Write the run to its file, whole or not at all."""
+        """Write the whole run to its file, or nothing."""
         kept = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -1,7 +1,7 @@
-"""Pebble's tokenizer: one token a word, beside the published special tokens under their names and ids.
+"""Pebble's tokenizer: one token for each word, and the published special tokens with their names and ids.
 
-In: the world's words. Out: `tokenizer.json` and its companions, as any LFM2-Audio checkpoint has them. Text is
-lower-cased and its punctuation dropped before it is looked up, so "Kitchen lights on." is three known words.
+In: the world's words. Out: `tokenizer.json` and the small files beside it, as in every LFM2-Audio checkpoint. Text is
+put into lower case and loses its punctuation before it is looked up, so "Kitchen lights on." is three known words.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ NAME_INTENT = "Name the intent."
 NAME_STYLE = "Name the style."
 TO_GERMAN = "Translate into German."
 SPOKEN_PROMPTS = (PERFORM_ASR, INTERLEAVED, WRITTEN, *(PERFORM_TTS.format(voice=voice) for voice in VOICES))
-"""The family's own prompts."""
+"""The prompts of the family."""
 OWN_PROMPTS = (NAME_INTENT, NAME_STYLE, TO_GERMAN)
-"""Prompts only Pebble knows."""
+"""Prompts that only Pebble knows."""
 
 
 def _prompt_words(prompts: tuple[str, ...]) -> set[str]:

@@ -1,9 +1,9 @@
-"""The world Pebble knows: what can be said in it, and what is answered.
+"""The world that Pebble knows: what people can say, and what Pebble answers.
 
 In: nothing. Out: `SENTENCES`, each a command with its reply, its intent, its German and its split; `FOLLOW_UPS`;
-`WORDS`, all words that are heard and said; `WRITTEN_WORDS`, those that are only written. A sentence is lower-case words
-and spaces. Held-out sentences are new combinations of known words in known patterns: what a product's user says that
-no training clip said.
+`WORDS`, all words that are heard and said; `WRITTEN_WORDS`, words that are only written. A sentence has lower-case
+words and spaces. Held-out sentences are new combinations of known words in known patterns: users say them, and no
+training clip does.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _patterns() -> Iterator[tuple[str, str, str, str]]:
 
 
 def _held_out(command: str, intent: str) -> bool:
-    """A fixed tenth of the combinations; what no other sentence teaches is all trained."""
+    """Whether a combination is held out: a fixed tenth, but nothing that no other sentence teaches."""
     if intent in ("sums", "talk", "facts", "calls", "heating") or len(command.split()) < 4:
         return False
     if command.startswith("how far"):
@@ -192,7 +192,7 @@ REPLIES = tuple(sorted({s.reply for s in SENTENCES} | {REFUSAL}))
 WORDS = tuple(sorted({word for s in SENTENCES for word in f"{s.command} {s.reply}".split()} | set(REFUSAL.split())))
 
 FOLLOW_UPS = {f"and in the {room}": room for room in ROOMS}
-"""What may be said after a command that names a room, and the room it names."""
+"""Follow-ups to a command that names a room, and the room that each names."""
 
 STYLES = ("calm", "excited")
 OUTSIDE = "outside"
@@ -200,7 +200,7 @@ INTENTS = tuple(sorted({s.intent for s in SENTENCES} | {OUTSIDE}))
 WRITTEN_WORDS = tuple(
     sorted(({word for s in SENTENCES for word in s.german.split()} | {*INTENTS, *STYLES}) - set(WORDS))
 )
-"""Labels and German: Pebble writes them and can neither hear nor say them."""
+"""Labels and German. Pebble writes them, and can neither hear nor say them."""
 
 VOICES = ("US male", "US female", "UK male", "UK female")
 """The four voices of the LFM2.5 prompts. US and UK sound alike here: there are two speakers, one of each sex."""
@@ -216,11 +216,11 @@ OUTSIDE_WORDS = (
     "people children brother sister uncle farmer artist lawyer history language number letter story question answer "
     "problem reason country city bridge hotel restaurant museum theatre garden weather storm thunder lightning cloud"
 ).split()
-"""Words that make sentences outside the world; a few of the world's own are among them, as in life."""
+"""Words for sentences outside the world. Some words of the world are among them, as in real speech."""
 
 
 def followed_up(command: str, room: str) -> str | None:
-    """The command that "and in the ROOM" makes of `command`; None where that is no other command of the world."""
+    """The command that "and in the ROOM" makes of `command`; None if that is no other command of the world."""
     for other in ROOMS:
         changed = command.replace(other, room)
         if changed != command and changed in _COMMANDS:

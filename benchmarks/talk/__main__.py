@@ -1,4 +1,4 @@
-"""`python -m benchmarks.talk`, with every error as one line."""
+"""`python -m benchmarks.talk`. Every error is one line."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""A question asked, and its answer timed; a question asked into an answer, and its end timed.
+"""Ask a question and time the answer; or interrupt an answer with a question and time its end.
 
-In: a virtual user, a program, sounds at the wire's rate. Out: seconds, read off the recording.
+In: a virtual user, a program, sounds at the wire's rate. Out: seconds, measured in the recording.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from benchmarks.talk.virtual_user import VirtualUser
 from voxrill.runtime.audio.protocols import Floats
 
 LOST_SECONDS = 10.0
-"""After so long without an answer it is lost."""
+"""Seconds without an answer after which the question is lost."""
 
 OVER_SECONDS = 0.7
-"""Of silence after which an answer is over: more than a pause in it, and enough for the program to listen again."""
+"""Seconds of silence that end an answer: longer than its pauses, and enough for the program to listen again."""
 
 INTERRUPT_SECONDS = 0.3
-"""Of the answer that are heard before it is interrupted."""
+"""Seconds of the answer before it is interrupted."""
 
 _LOOK_SECONDS = 0.05
 
@@ -32,7 +32,7 @@ _USER, _PROGRAM = 0, 1
 
 @dataclass(frozen=True)
 class SpokenQuestion:
-    """What is asked: samples (n,) at the wire's rate; reply is what is to be said to it, None if that is not known."""
+    """A question: samples (n,) at the wire's rate, and the right reply, None if it is not known."""
 
     name: str
     samples: Floats
@@ -41,7 +41,7 @@ class SpokenQuestion:
 
 @dataclass(frozen=True)
 class AskedTurn:
-    """A turn. wait: seconds from the question's last voiced sample to the answer's first, None if it was lost.
+    """A turn. wait: seconds from the question's last voiced sample to the answer's first one, None if it was lost.
 
     early: whether the answer began before the question was over. told: what the program wrote about the turn.
     """
@@ -57,8 +57,8 @@ class AskedTurn:
 class Interruption:
     """An interruption.
 
-    stopped: seconds from its first voiced sample to the answer's last, None if the answer was over by itself before;
-    answered: whether the interrupting question was answered then.
+    stopped: seconds from its first voiced sample to the last one of the answer, None if the answer had already ended;
+    answered: whether the interrupting question was then answered.
     """
 
     question: str
@@ -67,7 +67,7 @@ class Interruption:
 
 
 def ask(user: VirtualUser, subject: Subject, question: SpokenQuestion) -> AskedTurn:
-    """Ask, wait for the answer's end, and read the wait off the recording."""
+    """Ask, wait for the end of the answer, and measure the wait in the recording."""
     _drain(subject)
     user.listen()
     user.say(question.samples)
@@ -82,7 +82,7 @@ def ask(user: VirtualUser, subject: Subject, question: SpokenQuestion) -> AskedT
 
 
 def interrupt(user: VirtualUser, subject: Subject, first: SpokenQuestion, second: SpokenQuestion) -> Interruption:
-    """Ask `first`, and `second` into the answer."""
+    """Ask `first`, and interrupt its answer with `second`."""
     _drain(subject)
     user.listen()
     user.say(first.samples)
@@ -104,7 +104,7 @@ def _drain(subject: Subject) -> None:
 
 
 def _until(subject: Subject, user: VirtualUser, enough: Callable[[Floats], bool]) -> Floats:
-    """The recording when it is `enough`, or when that is lost."""
+    """The recording once it is `enough`, or once the answer is lost."""
     while True:
         time.sleep(_LOOK_SECONDS)
         subject.check()
@@ -119,7 +119,7 @@ def _has_begun(heard: Floats) -> bool:
 
 
 def _is_over(heard: Floats, question: SpokenQuestion) -> bool:
-    """Whether the answer after the whole question is over, or lost."""
+    """Whether the answer to the whole question is over, or lost."""
     if len(heard) < len(question.samples):
         return False
     asked = voiced(heard[:, _USER], WIRE_RATE)

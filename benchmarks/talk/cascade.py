@@ -1,8 +1,8 @@
 """The cascade that one would build without a speech model: recogniser, table of answers, synthesiser.
 
-pocketsphinx with a grammar of all that Pebble knows, Pebble's own table, and espeak-ng or flite; microphone, voice
-activity, end of speech and loudspeaker are those of `voxrill talk`. It decodes while the user speaks, as a careful
-builder would, so that only the last words are left at the end. Run as a program, it talks until it is ended:
+It consists of pocketsphinx with a grammar of all that Pebble knows, Pebble's table of answers, and espeak-ng or flite.
+Microphone, voice activity, end of speech and loudspeaker are those of `voxrill talk`. It decodes while the user speaks,
+as a careful builder would, so that only the last words are left at the end. As a program it talks until it is stopped:
 
     python -m benchmarks.talk.cascade --endpoint 0.5
 
@@ -37,11 +37,11 @@ from voxrill.runtime.errors import UsageError, needs_extra
 SYNTHESISERS = ("espeak-ng", "flite")
 
 _MODEL_FREE_RTF = 0.05
-"""Computing a second of sound, for the loudspeaker; the whole answer is there before it begins."""
+"""Seconds of work for a second of sound, for the loudspeaker. The whole answer is there before it is played."""
 
 
 class Recogniser:
-    """Picks one of `sentences` while they are spoken."""
+    """Picks one of `sentences` while the user speaks."""
 
     def __init__(self, sentences: Iterable[str]) -> None:
         with needs_extra("pebble"):
@@ -63,7 +63,7 @@ class Recogniser:
         self._decoder.process_raw((samples * 32767).clip(-32768, 32767).astype("<i2").tobytes())
 
     def end(self) -> str:
-        """It is over: the sentence, empty if none fits."""
+        """The sentence is over: its text, empty if none fits."""
         self._decoder.end_utt()
         found = self._decoder.hyp()
         return found.hypstr if found else ""
@@ -108,7 +108,12 @@ def answer(speaker: Speaker, sound: Floats) -> None:
 
 
 def check_cascade(synthesiser: str) -> None:
-    """Raises an error that says what is missing of the cascade."""
+    """Refuse to start if a part of the cascade is missing.
+
+    Raises:
+        UsageError: the synthesiser is not known or not installed.
+        MissingDependency: pocketsphinx is not installed.
+    """
     if synthesiser not in SYNTHESISERS:
         raise UsageError(f"there is no synthesiser {synthesiser!r}", f"Give one of: {', '.join(SYNTHESISERS)}")
     if shutil.which(synthesiser) is None:

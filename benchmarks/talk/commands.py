@@ -38,7 +38,7 @@ _CASCADE = ("-m", "benchmarks.talk.cascade")
 _FORCED = ("-m", "benchmarks.talk.forced")
 
 LONG = 4.0
-"""Seconds of the long ones among the questions."""
+"""Seconds of long questions."""
 
 _NO_QUALITY = "The answers' lengths are forced: with random weights these are times, and say nothing about quality"
 
@@ -102,9 +102,9 @@ def first_sound(
     threads: ThreadsOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Where the time to the first sound goes, in the live loop, with any weights: answers have a forced length.
+    """Show where the time to the first sound goes in the live loop, with any weights: answers have a forced length.
 
-    Every other question is as it was recorded, and the rest are joined to 4 seconds.
+    Every second question is as recorded, and the others are joined to 4 seconds.
     """
     EndpointOptions(endpoint=endpoint)
     check_pulseaudio()
@@ -131,7 +131,7 @@ def measured(
     progress: Progress,
     minutes: float | None = None,
 ) -> list[report.ProgramResult]:
-    """Ask all programs the same questions, in turn, once or for so many minutes; then interrupt the first."""
+    """Ask all programs the same questions in turn, once or for some minutes; then interrupt the first program."""
     results = {name: report.ProgramResult(name) for name in commands}
     with ExitStack() as stack:
         server = stack.enter_context(SoundServer(*commands))
@@ -150,7 +150,7 @@ def measured(
 
 
 def _rounds(questions: Sequence[SpokenQuestion], minutes: float | None) -> Iterator[tuple[int, int, SpokenQuestion]]:
-    """Questions to ask, each with how much of how much is done: questions, or seconds if it goes by time."""
+    """Questions to ask, each with the progress so far and its total, in questions or in seconds."""
     if minutes is None:
         yield from ((number, len(questions), question) for number, question in enumerate(questions))
         return
@@ -163,6 +163,6 @@ def _rounds(questions: Sequence[SpokenQuestion], minutes: float | None) -> Itera
 
 
 def _pairs(questions: Sequence[SpokenQuestion], count: int) -> list[tuple[SpokenQuestion, SpokenQuestion]]:
-    """Questions with long answers, as far as that is known, each to be interrupted by another one."""
+    """Pairs: a question, with a long answer if that is known, and the one that interrupts its answer."""
     by_length = sorted(questions, key=lambda question: -len(question.reply or ""))
     return [(by_length[n % len(by_length)], questions[n % len(questions)]) for n in range(count)]

@@ -1,8 +1,8 @@
-"""What lies between a question and the first sound of its answer, and how much of it the endpoint timer hides. Pure.
+"""The work between a question and the first sound of its answer, and how much of it the endpoint timer hides.
 
-In: turns, each with the trace that the program told. Out: stages, what was hidden and what remained, a table and JSON.
-The work is encoder, prefill, the text before the first frame, and that frame; what of it was done when the question was
-decided to be over is hidden, the rest is waited for.
+In: turns, each with the trace that the program reported. Out: stages, hidden and remaining work, a table and JSON. The
+work is encoder, prefill, the text before the first frame, and that frame. Work before the question is found to be over
+is hidden. The user waits for the rest.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _MILLISECONDS = {
 class FirstSound:
     """One turn, in seconds; `hidden` and `left` add up to `work`.
 
-    question_seconds: of sound that was encoded; positions: taken in by prefill; rate: seconds of computing per second
-    of the answer; wait: read off the recording, None if the answer began before the question was over.
+    question_seconds: seconds of encoded sound; positions: those of prefill; rate: seconds of computing per second of
+    the answer; wait: measured in the recording, None if the answer began before the question was over.
     """
 
     question: str
@@ -73,7 +73,7 @@ class FirstSound:
 
     @property
     def share(self) -> float:
-        """Of the work, how much was hidden: 0 to 1."""
+        """The hidden share of the work, 0 to 1."""
         return self.hidden / self.work
 
 
@@ -105,7 +105,7 @@ def first_sound(turn: AskedTurn) -> FirstSound | None:
 
 
 def figures(sounds: Sequence[FirstSound]) -> dict[str, dict[str, float]]:
-    """Percentiles of every time, in seconds, of the share that was hidden, and of the real-time factor."""
+    """Percentiles of every time in seconds, of the hidden share, and of the real-time factor."""
     values = {name: [getattr(sound, name) for sound in sounds] for name in (*_MILLISECONDS, "share", "rate")}
     known = {name: [value for value in found if value is not None] for name, found in values.items()}
     return {
@@ -141,7 +141,7 @@ def _share(parts: Sequence[float], wholes: Sequence[float]) -> float:
 
 
 def table(groups: Sequence[dict[str, Any]], title: str) -> Table:
-    """A row a time, in ms; median, 90 % and longest of each kind of question."""
+    """A row for each time, in ms: median, 90 % and longest for each kind of question."""
     drawn = Table(title=title, title_justify="left")
     drawn.add_column("")
     for one in groups:

@@ -1,12 +1,12 @@
-"""A talk whose answers have a forced length: what a bundle costs in the live loop when its weights are random.
+"""A talk whose answers have a forced length: it measures a bundle with random weights in the live loop.
 
-The loop, the microphone and the loudspeaker are those of `voxrill talk`; only the draws differ. Nothing that ends an
-answer is ever drawn, so that every one has the same rounds of text tokens and frames: random weights end anywhere,
-and say nothing. Speed depends on shapes alone. Run as a program, it talks until it is ended:
+The loop, the microphone and the loudspeaker are those of `voxrill talk`; only sampling differs. Tokens that end an
+answer are never drawn, so every answer has the same rounds of text tokens and frames. (Answers from random weights
+would end anywhere.) Speed depends on shapes only. As a program it talks until it is stopped:
 
     python -m benchmarks.talk.forced --bundle BUNDLE --seconds 3
 
-In: the microphone. Out: answers aloud, and a line of JSON for each: the trace, and how much was taken in and made.
+In: the microphone. Out: answers aloud, and a line of JSON for each: the trace, and the positions of prefill and answer.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from voxrill.runtime.talk.responder import ResponderOptions
 from voxrill.runtime.talk.view import make_view
 
 ENDINGS = ("im_end", "text_end", "audio_start")
-"""Text tokens, by role, that would end an answer, or change its order."""
+"""Roles of the text tokens that would end an answer or change its order."""
 
 _NEVER = -1e9
-"""Noise with which no code is drawn."""
+"""Noise that keeps a code from being drawn."""
 
 
 class EndlessSampler(Sampler):
-    """Draws as `Sampler` does, at the same cost, but never what would end an answer.
+    """Samples like `Sampler`, at the same cost, but never draws what would end an answer.
 
     Args:
         seed: see `Sampler`.
         tokens: text tokens that are never drawn.
-        codes: codes below this one are sound, and the only ones that are drawn.
+        codes: only codes below this one are drawn; they are sound.
     """
 
     def __init__(self, seed: int | None, tokens: Collection[int], codes: int) -> None:
@@ -73,7 +73,7 @@ class EndlessSampler(Sampler):
 
 
 def endless_conversation(model: Engine) -> Conversation:
-    """A conversation whose answers end only at their longest."""
+    """A conversation whose answers always have the maximal length."""
     ids, codes = model.parts.tokenizer.ids, model.parts.spec.codes.end_of_audio
     tokens = [ids[role] for role in ENDINGS]
     return Conversation(
@@ -82,13 +82,13 @@ def endless_conversation(model: Engine) -> Conversation:
 
 
 def steps_of(seconds: float, frame_seconds: float, pattern: InterleaveSpec) -> int:
-    """Text tokens and frames, together, of a spoken answer of at least so many seconds."""
+    """Text tokens and frames together, in a spoken answer of at least `seconds`."""
     frames = math.ceil(seconds / frame_seconds - 1e-6)
     return frames + pattern.text * math.ceil(frames / pattern.audio)
 
 
 def asked_positions(pieces: list[Piece]) -> int:
-    """Positions that were taken in between the last question's sound and its answer's first token."""
+    """Positions of prefill for the last question: from its sound to the first token of the answer."""
     last = max(number for number, piece in enumerate(pieces) if isinstance(piece, HeardSound))
     sound, closing, opening = pieces[last : last + 3]
     assert isinstance(sound, HeardSound) and isinstance(closing, Tokens) and isinstance(opening, Tokens)
@@ -96,7 +96,7 @@ def asked_positions(pieces: list[Piece]) -> int:
 
 
 def described(turn: TalkTurn, pieces: list[Piece]) -> dict[str, Any]:
-    """What is told of a turn."""
+    """What is reported about a turn."""
     return {
         "underruns": turn.trace.underruns,
         "positions": asked_positions(pieces),
@@ -110,7 +110,7 @@ def described(turn: TalkTurn, pieces: list[Piece]) -> dict[str, Any]:
 def forced_talk(
     model: Engine, seconds: float, options: EndpointOptions, view: View, tell: Callable[[dict[str, Any]], None]
 ) -> Talk:
-    """A talk on the default devices with answers of so many seconds."""
+    """A talk on the default devices with answers of `seconds`."""
     codec = model.codec.spec
     steps = steps_of(seconds, codec.frame_samples / codec.sample_rate, model.parts.spec.interleave)
     conversation = endless_conversation(model)

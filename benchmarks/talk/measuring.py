@@ -1,7 +1,7 @@
-"""Waits and silences read off a recording of question and answer. Pure.
+"""Where sound begins and ends in a recording of question and answer.
 
-In: one channel each. Out: samples. A sound is voiced where 10 ms of it are less than 40 dB below its loudest 10 ms: the
-questions' noise lies 65 dB below, and speech that is quieter than that is not heard as such.
+In: one channel. Out: samples. A piece of 10 ms is voiced if it is less than 40 dB below the loudest 10 ms. The noise of
+the questions is 65 dB below, and quieter speech than that is not heard as speech.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ RANGE = 40.0
 """dB."""
 
 SILENT = 1e-3
-"""Full scale of what is loud enough to be a sound at all: -60 dB."""
+"""Level, as a share of full scale, from which anything counts as sound: -60 dB."""
 
 
 def voiced(samples: Floats, rate: int) -> tuple[int, int] | None:
-    """From which to which sample (n,) samples are voiced; None if nothing is."""
+    """First and last voiced sample of samples (n,); None if nothing is voiced."""
     frame = round(FRAME_SECONDS * rate)
     whole = samples[: len(samples) // frame * frame].reshape(-1, frame)
     loudness = np.sqrt(np.mean(np.square(whole, dtype=np.float64), axis=1))

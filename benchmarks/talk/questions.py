@@ -1,7 +1,7 @@
 """The questions that the virtual user asks.
 
-In: a folder of sound files, with a `held_out.json` of what is to be answered or without. Out: questions at the wire's
-rate. Without a folder, Pebble's held-out clips are taken, which only a checkout has.
+In: a folder of sound files, with or without a `held_out.json` that has the right answers. Out: questions at the wire's
+rate. Without a folder, Pebble's held-out clips are used, which only a checkout has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIST = "held_out.json"
 HELD_OUT = Path(__file__).resolve().parents[2] / "tests" / "pebble"
 
 SILENCE = 0.2
-"""Seconds at the end of questions that were joined."""
+"""Seconds of silence at the end of joined questions."""
 
 _NOT_SPOKEN = ("music", "silence", "typed")
 
@@ -37,7 +37,7 @@ class _QuestionEntry(msgspec.Struct):
 
 
 def read_questions(folder: Path | None, count: int) -> list[SpokenQuestion]:
-    """So many questions, the folder's in turn.
+    """`count` questions: those of the folder, in turn.
 
     Raises:
         DataError: the folder holds none.
@@ -58,7 +58,7 @@ def read_questions(folder: Path | None, count: int) -> list[SpokenQuestion]:
 
 
 def joined(questions: Sequence[SpokenQuestion], seconds: float) -> list[SpokenQuestion]:
-    """Questions of so many seconds of speech: each goes on with those after it, without a pause, and is cut there."""
+    """Questions of `seconds` of speech: each continues with the following ones, without a pause, and is then cut."""
     speech = [question.samples[slice(*(voiced(question.samples, WIRE_RATE) or (0, 0)))] for question in questions]
     length, silence = round(seconds * WIRE_RATE), np.zeros(round(SILENCE * WIRE_RATE), np.float32)
     found = []

@@ -57,9 +57,9 @@ class ProgramResult:
 
 
 def growth(turns: Sequence[AskedTurn]) -> dict[str, list[float]]:
-    """What may grow in a long talk, as its medians over the first and the last fifth of the turns.
+    """Medians over the first and the last fifth of the turns of what may grow in a long talk.
 
-    wait: seconds; private_memory: bytes that the program holds, if it tells.
+    wait: seconds; private_memory: bytes that the program holds, if it reports them.
     """
     fifth = len(turns) // 5
     grown = {}
@@ -93,7 +93,7 @@ def as_json(results: Sequence[ProgramResult], about: dict[str, Any]) -> dict[str
 
 
 def table(results: Sequence[ProgramResult]) -> Table:
-    """Milliseconds, a row a program."""
+    """Milliseconds, a row for each program."""
     drawn = Table(title="from the question's last voiced sample to the answer's first, ms", title_justify="left")
     for column in (
         "",
@@ -121,7 +121,7 @@ def table(results: Sequence[ProgramResult]) -> Table:
 
 
 def growth_table(results: Sequence[ProgramResult]) -> Table:
-    """Waits, ms, and memory, MB, at the beginning and the end, a row a program."""
+    """Waits in ms and memory in MB, at the beginning and at the end, a row for each program."""
     drawn = Table(title="medians over the first and the last fifth of the turns", title_justify="left")
     for column in ("", "wait, ms", "private memory, MB"):
         drawn.add_column(column, justify="right")
@@ -140,7 +140,7 @@ def _ms(seconds: float | None) -> str:
 
 
 def plot(results: Sequence[ProgramResult], path: Path, title: str) -> None:
-    """Draw the share of turns that were answered within each wait, a line a program, as a PNG."""
+    """Draw the share of turns that were answered within each wait, a line for each program."""
     figure = figure_class("demo")(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for result in results:

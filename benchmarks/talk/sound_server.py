@@ -1,8 +1,8 @@
-"""A private PulseAudio whose devices are wires: a virtual user at one end, a program that talks at the other.
+"""A private PulseAudio whose devices are wires, with a virtual user at one end and a program that talks at the other.
 
-In: names of wires. Out: for each an environment in which PortAudio's devices are its far end, and the names of its near
-end. A wire is one null sink of two channels, the user on the left, the program on the right, so that one recording
-of it holds both on one clock, and the time between a question and its answer can be counted in samples.
+In: names of wires. Out: for each wire an environment in which PortAudio's devices are the program's end, and the names
+of the user's end. A wire is one null sink with two channels: the user is left, the program is right. So one recording
+holds both on one clock, and the time between a question and its answer can be counted in samples.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Self
 from voxrill.runtime.errors import AudioDeviceError
 
 WIRE_RATE = 44_100
-"""Hz of a wire: what PortAudio takes for native by way of ALSA. At unequal rates PulseAudio gave garbage, or hung."""
+"""Hz of a wire: the native rate of PortAudio through ALSA. With two different rates PulseAudio gave garbage, or
+hung."""
 
 IDLE_SECONDS = 30
-"""After so long without a client the server ends, should nobody have ended it."""
+"""Seconds without a client after which the server ends by itself, if nobody has ended it."""
 
 _OPTIONS = ("--daemonize=no", "--use-pid-file=no", f"--exit-idle-time={IDLE_SECONDS}")
 
@@ -43,7 +44,7 @@ master_channel_map=front-left channel_map=mono remix=no
 
 @dataclass(frozen=True)
 class SoundWire:
-    """A wire between user and program. server: what PulseAudio's own programs need to reach it."""
+    """A wire between user and program. server: the address for PulseAudio's own programs."""
 
     name: str
     server: dict[str, str]
@@ -65,7 +66,7 @@ class SoundWire:
 
 
 class SoundServer:
-    """PulseAudio with these wires, for the length of a `with` block."""
+    """PulseAudio with these wires, for a `with` block."""
 
     def __init__(self, *wires: str) -> None:
         self._names = wires
@@ -97,7 +98,7 @@ class SoundServer:
         self._folder.cleanup()
 
     def start(self) -> None:
-        """Start it again after `stop`: its devices are back."""
+        """Start it again after `stop`; its devices come back."""
         folder = self._folder.name
         home = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "PULSE_RUNTIME_PATH", "PULSE_STATE_PATH"), folder)
         with open(f"{folder}/log", "wb") as log:
@@ -110,7 +111,7 @@ class SoundServer:
         self._await()
 
     def stop(self) -> None:
-        """End it: its devices vanish."""
+        """End it; its devices disappear."""
         end(self._process)
 
     def wire(self, name: str) -> SoundWire:
@@ -156,7 +157,7 @@ def check_pulseaudio() -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end, and after 10 seconds make it."""
+    """Ask a process to end, and kill it after 10 seconds."""
     process.terminate()
     try:
         process.wait(_CALL_SECONDS)

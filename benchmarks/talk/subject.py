@@ -1,6 +1,6 @@
-"""A program under test: a process that talks on a wire, and says on stdout, in a line of JSON a turn, what it did.
+"""A program under test: a process that talks on a wire, and writes a line of JSON to stdout about every turn.
 
-In: its command. Out: ready when it listens; then what it wrote about each turn.
+In: its command. Out: whether it is ready, and then what it wrote about each turn.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from benchmarks.talk.sound_server import SoundServer, SoundWire, end
 from voxrill.runtime.errors import VoxrillError
 
 _READY_SECONDS = 120.0
-"""A large model takes long to load."""
+"""Seconds until it must be ready: a large model takes long to load."""
 
 TELL_SECONDS = 2.0
-"""From the end of an answer to the line about it."""
+"""Seconds from the end of an answer to the line about it."""
 
 
 class Subject:
-    """A program that listens and answers on `wire`, for the length of a `with` block.
+    """A program that listens and answers on `wire`, for a `with` block.
 
     Args:
         name: what it is called in the results.
@@ -48,7 +48,7 @@ class Subject:
         """Start it, and wait until it listens.
 
         Raises:
-            VoxrillError: it ended, with its last words.
+            VoxrillError: it ended; the message has its last words.
         """
         self._errors = tempfile.TemporaryFile()
         environment = {**os.environ, **self.wire.program}
@@ -77,7 +77,7 @@ class Subject:
         self._errors.close()
 
     def told(self, timeout: float = TELL_SECONDS) -> dict[str, Any]:
-        """What it wrote about its next turn; empty if nothing comes within `timeout` seconds."""
+        """What it writes about its next turn; empty if nothing comes within `timeout` seconds."""
         try:
             return self._lines.get(timeout=timeout)
         except Empty:
@@ -89,7 +89,7 @@ class Subject:
         self._keyboard.flush()
 
     def check(self) -> None:
-        """Raises a VoxrillError if it ended."""
+        """Raise a VoxrillError if it has ended."""
         if self._process.poll() is not None:
             self._errors.seek(0)
             words = self._errors.read().decode(errors="replace").strip().splitlines()

@@ -1,7 +1,7 @@
-"""The virtual user: speaks recorded questions into a wire at real speed, and records both sides of it.
+"""The virtual user: it speaks recorded questions into a wire at real speed, and records both sides of the wire.
 
-In: sounds at the wire's rate. Out: one recording of two channels, to which everything refers by sample. Speaking and
-recording are done by PulseAudio's own programs, so that they share nothing with what is measured.
+In: sounds at the wire's rate. Out: one recording of two channels; every time is a sample of it. PulseAudio's own
+programs speak and record, so that they share nothing with the program under test.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _FORMAT = ("--raw", "--format=float32le", f"--rate={WIRE_RATE}", "--latency-msec
 _CHUNK = WIRE_RATE // 50 * 2 * 4  # bytes of 20 ms of two channels
 
 LONGEST = 60.0
-"""Seconds that a sentence may take."""
+"""Most seconds of a sentence."""
 
 
 class VirtualUser:
-    """A user at the near end of `wire`, for the length of a `with` block."""
+    """A user at the near end of `wire`, for a `with` block."""
 
     def __init__(self, wire: SoundWire) -> None:
         self._wire = wire
@@ -49,7 +49,7 @@ class VirtualUser:
             thread.join()
 
     def say(self, samples: Floats) -> None:
-        """Begin to say `samples` (n,); a sentence that is still being said is finished first."""
+        """Begin to say `samples` (n,), after a sentence that is still being said."""
         if self._mouth is not None:
             process, thread = self._mouth
             process.wait(LONGEST)
@@ -58,12 +58,12 @@ class VirtualUser:
         self._mouth = mouth, _started(_feed, mouth.stdin, samples.astype("<f4").tobytes())
 
     def listen(self) -> None:
-        """Forget the recording, and begin another."""
+        """Drop the recording, and begin another one."""
         with self._lock:
             self._pieces.clear()
 
     def recording(self) -> Floats:
-        """What was recorded so far: (n, 2), left the user, right the program."""
+        """The recording so far: (n, 2), the user left, the program right."""
         with self._lock:
             whole = b"".join(self._pieces)
         return np.frombuffer(whole, "<f4").reshape(-1, 2)
@@ -93,6 +93,6 @@ def _started(target: Callable[..., None], *args: Any) -> Thread:
 
 
 def _feed(stream: IO[bytes], data: bytes) -> None:
-    """Hand a program all of its input, which it takes at the speed at which it plays."""
+    """Write all of a program's input. The program reads it at the speed at which it plays."""
     with suppress(BrokenPipeError), stream:  # the user may leave in the middle of a sentence
         stream.write(data)
