@@ -66,7 +66,7 @@ def test_an_unknown_key_of_a_figure_lists_those_of_figures(tmp_path):
     ("old", "new", "words"),
     [
         ("value = 11.6", "value = 0", "bandwidth_gbps is 0"),
-        ('evidence = "assumed", source = "the system and whatever else runs"', 'evidence = "measured"', "source"),
+        ('evidence = "assumed", source = "the system and other programs"', 'evidence = "measured"', "source"),
         ("value = 0.5", "value = 4.5", "reserved_gb"),
         ("neon_dotprod", "neon_dotty", "neon_dotty"),
     ],
