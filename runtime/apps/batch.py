@@ -56,10 +56,11 @@ class ResultsFile:
         out: the file.
         made: see `short_hash`.
         what: what the file is called in errors.
+        anew: whatever the file holds is replaced.
     """
 
-    def __init__(self, out: Path, made: str, what: str = "list of transcripts") -> None:
-        self._out, self._made, self._what = out, made, what
+    def __init__(self, out: Path, made: str, what: str = "list of transcripts", *, anew: bool = False) -> None:
+        self._out, self._made, self._what, self._anew = out, made, what, anew
         self._done: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -69,11 +70,12 @@ class ResultsFile:
             DataError: it holds something else.
             UsageError: its records were made otherwise.
         """
-        if self._out.exists():
+        if self._out.is_file():  # a pipe or a device has no records
             with atomic_write(self._out) as part, open(part, "wb") as file:
-                for line in self._kept():
-                    file.write(line)
+                if not self._anew:
+                    file.writelines(self._kept())
         self._file = open(self._out, "ab")
+        self._on_disk = self._out.is_file()
         return self
 
     def __exit__(
@@ -89,7 +91,8 @@ class ResultsFile:
         """Append a record: it is on the disk when this returns."""
         self._file.write(msgspec.json.encode(record) + b"\n")
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._on_disk:
+            os.fsync(self._file.fileno())
 
     def _kept(self) -> Iterator[bytes]:
         for _, line in lines_of(self._out, LONGEST_RECORD):

@@ -117,7 +117,7 @@ class Journal:
             found = msgspec.json.decode(line)
         wanted = msgspec.json.decode(msgspec.json.encode(self.header))
         if not isinstance(found, dict):
-            raise DataError(f"{self.path} is no journal of ours", "Move it away, or give another --out")
+            raise DataError(f"{self.path} is not a journal of ours", "Move it away, or give another --out")
         other = [name for name in {**wanted, **found} if name != STARTED and wanted.get(name) != found.get(name)]
         if other:
             raise UsageError(

@@ -214,7 +214,7 @@ def test_a_journal_without_segments_leaves_nothing(tmp_path):
 
 def test_what_is_no_journal_is_not_overwritten(tmp_path):
     (tmp_path / "a.journal").write_text("my own notes\n")
-    with pytest.raises(DataError, match="no journal of ours"), Journal(tmp_path / "a", {"sound": "x"}):
+    with pytest.raises(DataError, match="not a journal of ours"), Journal(tmp_path / "a", {"sound": "x"}):
         pass
     assert (tmp_path / "a.journal").read_text() == "my own notes\n"
 
@@ -316,8 +316,16 @@ def test_what_was_made_otherwise_is_refused(cli, folder):
     assert Path("all.jsonl").read_bytes() == before
     Path("all.jsonl").write_text("my own notes\n")
     ran = cli("transcribe", folder, "-o", "all.jsonl")
-    assert ran.status == 2 and "no list of transcripts" in ran.err
+    assert ran.status == 2 and "is not a list of transcripts" in ran.err
     assert Path("all.jsonl").read_text() == "my own notes\n"
+    assert cli("transcribe", folder, "-o", "all.jsonl", "--force").status == 0
+    assert texts(Path("all.jsonl").read_text()) == WANTED
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout here")
+def test_a_list_may_go_down_a_pipe(folder, tmp_path):
+    ran = run_alone("transcribe", folder, "-o", "/dev/stdout", cwd=tmp_path)
+    assert ran.status == 0 and texts(ran.out) == WANTED
 
 
 def test_a_folder_without_sounds_is_refused(cli, tmp_path):

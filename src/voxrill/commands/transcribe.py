@@ -60,11 +60,12 @@ _OTHERS_NAMED = 20
 
 @dataclass(frozen=True)
 class BatchWish:
-    """A batch: which files, how many at a time, the output file, and the options of transcribing."""
+    """A batch: which files, how many at a time, the output file, whether it begins anew, and how to transcribe."""
 
     files: list[Path]
     jobs: int
     out: Path | None
+    anew: bool
     wished: dict[str, Any]
 
 
@@ -124,7 +125,7 @@ def transcribe(
     if folders:
         each = loading.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
         return _transcribe_folders(
-            lambda: Model(opened, each, choice=choice), opened, BatchWish(files, jobs, out, wished)
+            lambda: Model(opened, each, choice=choice), opened, BatchWish(files, jobs, out, force, wished)
         )
     with _stream(out) as stream:
         kept = out if stream is None else None
@@ -179,7 +180,7 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
     failures = Failures(len(files))
     with ExitStack() as stack:
         progress = stack.enter_context(step_progress(err, "transcribing"))
-        results = stack.enter_context(ResultsFile(wish.out, made)) if wish.out is not None else None
+        results = stack.enter_context(ResultsFile(wish.out, made, anew=wish.anew)) if wish.out is not None else None
         asked = _unfinished(files, results, progress)
         if not asked:
             return
