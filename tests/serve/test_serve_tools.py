@@ -136,6 +136,22 @@ def test_output_in_writing(server):
     assert text_of(told, "response.output_text.delta") == ANSWER and not sound_of(told)
 
 
+def test_an_output_of_blanks_is_limited_as_any_other(server):
+    """It is kept until response.create, and sent back."""
+
+    async def talk():
+        async with connected(server) as client:
+            await client.update(tools=[lights()])
+            passed = await ask(client, HEARD)
+            call = passed[-1]["response"]["output"][0]["call_id"]
+            item = {"type": "function_call_output", "call_id": call, "output": " " * 100_000}
+            await client.send("conversation.item.create", item=item)
+            return (await client.next("error"))[0]["error"], await tell(client, call, ANSWER)
+
+    error, told = asyncio.run(talk())
+    assert error["code"] == "text_too_long" and sound_of(told)
+
+
 def test_what_calls_nothing_is_answered(server):
     async def talk():
         async with connected(server) as client:
