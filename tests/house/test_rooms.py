@@ -244,6 +244,13 @@ def test_every_make_target_has_a_line_of_help():
     assert sorted(phony) == sorted(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
 
 
+def test_the_architecture_page_names_files_that_are_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", page))
+    assert len(named) > 15
+    assert [name for name in named if not (SOURCE / name).exists() and not (SOURCE / "runtime" / name).exists()] == []
+
+
 def test_rooms_and_arrows_are_counted():
     """The figures of docs/architecture.md: arrows between rooms, by `pytest -s`."""
     arrows = Counter(
