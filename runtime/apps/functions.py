@@ -17,8 +17,8 @@ keys beside OpenAI's say how a call is spoken, in the syntax of a file of comman
         }
     }
 
-Calls are counted out, so that whatever is heard, the arguments fit the schema. So a parameter has a number of values:
-an enum, a const, a boolean, or an integer with minimum and maximum.
+All possible calls are listed in advance, so the arguments always fit the schema. For that, the number of a parameter's
+values must be known: an enum, a const, a boolean, or an integer with minimum and maximum.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ from voxrill.runtime.apps.slots import Forms, Value, said
 from voxrill.runtime.errors import UsageError
 
 MOST_FUNCTIONS = 32
-"""Functions of one client at most."""
+"""Functions of a client at most."""
 
 MOST_CALLS = 5_000
-"""Ways to call them, all functions together."""
+"""Possible calls at most, of all functions together."""
 
 MOST_PARAMETERS = 64
 """Parameters of one function at most."""
 
 LONGEST_CALL = 1_000
-"""Characters of a call in writing at most: the tree of all calls is as wide as the longest."""
+"""Characters of a call in writing at most. The tree of calls takes as much memory for each as for the longest."""
 
 Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class Function(msgspec.Struct, frozen=True):
-    """What may be called. phrases: how it is said; without, it is written in the syntax of `written_call`."""
+    """A function. phrases: the ways to say it; a function without phrases is written as `written_call` has it."""
 
     name: Name
     description: str | None = None
@@ -75,7 +75,7 @@ class Function(msgspec.Struct, frozen=True):
 
 
 class _Object(msgspec.Struct, forbid_unknown_fields=True, rename={"schema": "$schema"}):
-    """A schema of parameters. What the other keys say holds for every call that is made."""
+    """A schema of parameters. Calls have listed parameters only, so `additionalProperties` changes nothing."""
 
     type: Literal["object"] = "object"
     properties: dict[str, Any] = {}
@@ -87,7 +87,7 @@ class _Object(msgspec.Struct, forbid_unknown_fields=True, rename={"schema": "$sc
 
 
 class _Property(msgspec.Struct, forbid_unknown_fields=True):
-    """A parameter's schema, as far as it can be counted out. words: what is said for a value, by its JSON or text."""
+    """A parameter's schema. words: the words for each value; the keys are the values as JSON, or as text."""
 
     type: Literal["string", "integer", "boolean"] | UnsetType = UNSET
     enum: Annotated[list[str | bool | int], Meta(min_length=1)] | UnsetType = UNSET
@@ -106,7 +106,7 @@ _Schema = TypeVar("_Schema", _Object, _Property)
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """A function's parameter: its values, what is said for each, and whether it may be left out."""
+    """A function's parameter: its values, the words for each, and whether every call has it."""
 
     values: list[Value]
     words: dict[str, list[str]]
@@ -118,13 +118,13 @@ def parameters_of(function: Function) -> dict[str, Parameter]:
     """The function's parameters by name.
 
     Raises:
-        UsageError: their schema allows what cannot be counted out; the message names function and parameter.
+        UsageError: the values of a parameter cannot be listed; the message names function and parameter.
     """
     where = f"the parameters of the function {function.name}"
     schema = _converted(function.parameters or {}, _Object, where)
     for name in schema.required:
         if name not in schema.properties:
-            raise UsageError(f"{where} require {name!r}, which is not among them", "Add it to the properties")
+            raise UsageError(f"{where} require {name!r}, which is not one of them", "Add it to the properties")
     if len(schema.properties) > MOST_PARAMETERS:
         raise UsageError(f"{where} are {len(schema.properties)}", f"Give {MOST_PARAMETERS} at most")
     found: dict[str, Parameter] = {}
@@ -144,9 +144,9 @@ def _parameter(declared: Any, where: str, required: bool) -> Parameter:
         raise UsageError(f"{where} has a value twice", "Leave one out")
     for key, words in schema.words.items():
         if key not in keys:
-            raise UsageError(f"{where} has words for {key!r}, which is no value of it", "Leave them out")
+            raise UsageError(f"{where} has words for {key!r}, which is not a value of it", "Leave them out")
         if not words or not all(form.strip() and "{" not in form for form in words):
-            raise UsageError(f"{where} has nothing that could be said for {key!r}", "Write the words to be said")
+            raise UsageError(f"{where} has no words for {key!r}", "Write words that can be said")
     return Parameter(values, schema.words, required, schema.const is not UNSET)
 
 
@@ -165,7 +165,7 @@ def _values(schema: _Property, where: str) -> list[Value]:
         raise UsageError(f"{where} has an enum or const, and bounds", "Leave the bounds out")
     kinds = {"string": str, "integer": int, "boolean": bool}
     if schema.type is not UNSET and any(type(value) is not kinds[schema.type] for value in values):
-        raise UsageError(f"{where} has a value that is no {schema.type}", "Leave it out")
+        raise UsageError(f"{where} has a value that is not of the type {schema.type}", "Leave it out")
     return values
 
 
@@ -186,7 +186,7 @@ def _converted(value: Any, kind: type[_Schema], where: str) -> _Schema:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise UsageError(
-            f"{where} cannot be made a grammar: {error}",
+            f"{where} cannot become a grammar: {error}",
             "Give flat objects of enum, const, boolean, and integer with minimum and maximum",
         ) from None
 
@@ -196,10 +196,10 @@ def _key(value: Value) -> str:
 
 
 def spoken_calls(function: Function, most: int) -> Iterator[CommandSentence]:
-    """Every way to say a call, `most` of them.
+    """Every way to say a call, `most` of them at most.
 
     Raises:
-        UsageError: there are more, or a phrase does not say what it should.
+        UsageError: there are more, or a phrase does not say a parameter that is required.
     """
     if len(function.phrases) > most:
         raise UsageError(f"the function {function.name} has more than {most} phrases", "Give it fewer")
@@ -227,7 +227,7 @@ def _check(
         raise UsageError(f"{where} is empty", "Leave it out")
     missing = [name for name in slots_in(phrase) if name not in parameters]
     if missing:
-        raise UsageError(f"{where} says {missing[0]!r}, which is no parameter", "Add it to the properties")
+        raise UsageError(f"{where} says {missing[0]!r}, which is not a parameter", "Add it to the properties")
     for name, parameter in parameters.items():
         if parameter.required and name not in always and name not in slots_in(phrase):
             raise UsageError(f"{where} does not say {name!r}", f"Say {{{name}}} in it, or do not require it")
@@ -248,7 +248,7 @@ def _said(value: Value) -> list[str]:
 
 
 def written_calls(function: Function, most: int) -> Iterator[CommandSentence]:
-    """Every call, `most` of them, as it is written.
+    """Every call as it is written, `most` of them at most.
 
     Raises:
         UsageError: there are more.

@@ -1,23 +1,23 @@
-"""What can be commanded: a TOML file of commands with slots becomes every sentence that calls one.
+"""What can be commanded: a TOML file of commands with slots becomes a list of all sentences that call one.
 
-In: a file like this one. Out: a `Grammar`, whose sentences are all that may be heard, each with the one call it means.
+In: a file like this one. Out: a `Grammar`. Only its sentences can be heard, and each means exactly one call.
 
-    threshold = 0.5                          # optional: confidence below which the user is asked to say it again
-    ask_back = "please say that again"       # what is said then
+    threshold = 0.5                          # optional: below this confidence the user is asked to say it again
+    ask_back = "please say that again"       # optional: with these words
     environment = ["MQTT_HOST"]              # optional: variables that the programs need, besides PATH, HOME and so on
 
     [slots]
-    room = ["kitchen", "living room"]        # values, said as they are written ...
-    state = { on = ["on"], off = ["off", "out"] }   # ... or in other words
+    room = ["kitchen", "living room"]        # values that are said as they are written
+    state = { on = ["on"], off = ["off", "out"] }   # values with the words for each
     minutes = { from = 1, to = 60 }          # whole numbers, said in words or digits; step = 5 skips some
 
     [commands.lights]
     say = ["turn {state} the {room} lights", "{room} lights {state}"]
     run = ["./lights.sh", "{room}", "{state}"]      # a program and its arguments; or call = "module:function"
-    confirm = "{room} lights {state}"        # what is said when it is done
+    confirm = "{room} lights {state}"        # optional: what is said when the command is done
 
-All sentences are made when the file is read, so that a mistake is found then: a slot in no sentence, a sentence that
-calls two things. How many there will be is known first, and how long.
+All sentences are made when the file is read. So its mistakes are found then: a slot in no sentence, or a sentence that
+calls two things. Their number and their length are checked before they are made.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MOST_SENTENCES = 50_000
 understood in 18 ms of processor time, and in 8 ms with 355 sentences."""
 
 LONGEST_SENTENCE = 300
-"""Characters of a sentence at most: it is said in one breath, and the tree of sentences is as wide as the longest."""
+"""Characters of a sentence at most. The tree of sentences takes as much memory for each as for the longest."""
 
 LARGEST_FILE = 4 << 20
 """Bytes of a file of commands at most."""
@@ -53,7 +53,7 @@ _SLOT = re.compile(r"\{([^{}]*)\}")
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One command: what is said for it, the program to run or the Python function to call, and what is answered."""
+    """One command: its phrases, the program to run or the Python function to call, and the words of the answer."""
 
     say: list[str]
     run: list[str] = []
@@ -71,7 +71,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Call:
-    """A command and the values of the slots that were said."""
+    """A command, and the values of its slots."""
 
     command: str
     slots: Mapping[str, Value]
@@ -87,7 +87,7 @@ def _quoted(value: Value) -> str:
 
 @dataclass(frozen=True)
 class CommandSentence:
-    """One thing that may be said, in words; the call it means; the phrase of the file it comes from."""
+    """A sentence that may be said, the call that it means, and the phrase of the file that it comes from."""
 
     words: str
     call: Call
@@ -98,8 +98,8 @@ class CommandSentence:
 class Grammar:
     """All that can be commanded.
 
-    sentences: no two have the same words; folder: of the file, for what it runs; environment: variables that the
-    programs are given, besides those of `programs.PASSED`.
+    sentences: no two have the same words; folder: the file's, where its programs run; environment: variables that the
+    programs get, besides those of `programs.PASSED`.
     """
 
     sentences: tuple[CommandSentence, ...]
@@ -114,7 +114,7 @@ def read_grammar(path: Path) -> Grammar:
     """Read a file of commands.
 
     Raises:
-        DataError: it cannot be read, or something in it cannot be meant; the message says what and where.
+        DataError: it cannot be read, or has a mistake; the message says what and where.
     """
     text = read_text(path, LARGEST_FILE)
     try:
@@ -127,8 +127,8 @@ def parse_grammar(text: str, folder: Path) -> Grammar:
     """The grammar that `text`, TOML, describes; `folder` is where the programs and modules it names are looked for.
 
     Raises:
-        DataError: it is not TOML, or has keys that are none of a grammar's.
-        UsageError: something in it cannot be meant.
+        DataError: it is not TOML, or has a key that a grammar does not have.
+        UsageError: it has another mistake.
     """
     file = decoded_toml(text, _File, "the text", "Mend it; examples/commands.toml shows what it may hold")
     if not file.commands:
@@ -137,7 +137,9 @@ def parse_grammar(text: str, folder: Path) -> Grammar:
     _check_slots(file.commands, slots)
     for variable in file.environment:
         if variable.startswith("VOXRILL_"):
-            raise UsageError(f"the variable {variable} is ours, and may be a key", "Leave it out of environment")
+            raise UsageError(
+                f"the variable {variable} is Voxrill's own and may be a key", "Leave it out of environment"
+            )
     return Grammar(
         tuple(distinct(sentences(file.commands, slots))),
         file.commands,
@@ -165,25 +167,25 @@ def _count(forms: Forms) -> int:
 
 
 def slots_in(text: str) -> list[str]:
-    """The names of the slots that `text` has places for."""
+    """The names of the slots in `text`."""
     return _SLOT.findall(text)
 
 
 def filled(text: str, values: Mapping[str, Value]) -> str:
-    """`text` with the values in their places."""
+    """`text` with the values of its slots."""
     return _SLOT.sub(lambda place: str(values[place[1]]), text)
 
 
 def spoken(text: str, values: Mapping[str, Value]) -> str:
-    """`text` as it is said: with the values in their places, numbers in words."""
+    """`text` as it is said: with the values of its slots, and numbers in words."""
     return filled(text, {name: said(value)[0] for name, value in values.items()})
 
 
 def _check_slots(commands: Mapping[str, Command], slots: Mapping[str, Forms]) -> None:
-    """Refuse slots that are not there, are never said, or may be missing where they are wanted."""
+    """Refuse a slot that is not declared, that no phrase says, or that is used although some phrases do not say it."""
     for name, command in commands.items():
         if not command.say or not all(phrase.strip() for phrase in command.say):
-            raise UsageError(f"the command {name} is never said", 'Give it words: say = ["..."]')
+            raise UsageError(f"the command {name} has no phrase", 'Give it words: say = ["..."]')
         if command.run and command.call:
             raise UsageError(f"the command {name} has both run and call", "Give one of them")
         for phrase in command.say:
@@ -194,40 +196,47 @@ def _check_slots(commands: Mapping[str, Command], slots: Mapping[str, Forms]) ->
             for slot in slots_in(text):
                 if slot not in always:
                     raise UsageError(
-                        f"the command {name} uses {{{slot}}} in {text!r}, and not every phrase of it says one",
-                        "Make two commands of it, or say the slot in every phrase",
+                        f"the command {name} uses {{{slot}}} in {text!r}, but not every phrase of the command says it",
+                        "Say the slot in every phrase, or make two commands",
                     )
     spoken_slots = {slot for command in commands.values() for phrase in command.say for slot in slots_in(phrase)}
     for slot in slots:
         if slot not in spoken_slots:
             raise UsageError(
-                f"the slot {slot} is unreachable: no command says it", f"Say {{{slot}}} somewhere, or drop it"
+                f"the slot {slot} is unreachable: no command says it", f"Say {{{slot}}} in a phrase, or remove the slot"
             )
 
 
 def _check_run(name: str, arguments: list[str]) -> None:
-    """A value is always a whole argument, so that no shell and no option parser sees it inside another text."""
+    """Refuse a slot that is not a whole argument: inside another text, a value could be read as something else."""
     if arguments and slots_in(arguments[0]):
-        raise UsageError(f"the command {name} runs {arguments[0]!r}", "Name a program; slots are arguments")
+        raise UsageError(
+            f"the command {name} runs {arguments[0]!r}, which has a slot in it", "Name a program; slots are arguments"
+        )
     for argument in arguments:
         if slots_in(argument) and not _SLOT.fullmatch(argument):
             raise UsageError(
-                f"the command {name} runs a program with {argument!r}, a slot inside another text",
-                "Make the slot an argument of its own, and join them in the program",
+                f"the command {name} runs a program with the argument {argument!r}, in which a slot is only a part",
+                "Give the slot as an argument by itself, and join the texts in the program",
             )
 
 
 def check_phrase(name: str, phrase: str, slots: Mapping[str, Forms]) -> None:
-    """Refuse a phrase of the command `name` that says a slot twice, or one that is not there, or has a lone brace.
+    """Refuse a phrase that says a slot twice, or a slot that is not declared, or that has a single brace.
+
+    Args:
+        name: the command of the phrase.
+        phrase: the phrase.
+        slots: the slots that are declared.
 
     Raises:
         UsageError: it is such a phrase.
     """
     found = slots_in(phrase)
     if len(set(found)) < len(found):
-        raise UsageError(f"the command {name} says a slot twice: {phrase!r}", "Declare a second slot for it")
+        raise UsageError(f"the command {name} says a slot twice: {phrase!r}", "Declare a second slot, and say that")
     if "{" in _SLOT.sub("", phrase) or "}" in _SLOT.sub("", phrase):
-        raise UsageError(f"the command {name} has a brace by itself: {phrase!r}", "Write slots as {name}")
+        raise UsageError(f"the command {name} has a single brace in {phrase!r}", "Write slots as {name}")
     for slot in found:
         if slot not in slots:
             raise UsageError(
@@ -242,7 +251,7 @@ def sentences(
     """Every sentence, in the file's order.
 
     Raises:
-        UsageError: there are more than `most`.
+        UsageError: there are more than `most`, or one is too long.
     """
     _check_count(commands, slots, most)
     for name, command in commands.items():
@@ -299,7 +308,7 @@ def distinct(made: Iterable[CommandSentence]) -> Iterator[CommandSentence]:
 
 
 def ambiguous(words: str, one: CommandSentence, other: CommandSentence) -> UsageError:
-    """The error of words that mean two things."""
+    """The error for words that mean two things."""
     return UsageError(
         f"{words!r} is ambiguous: it means {one.call} (by {one.phrase!r}) and {other.call} (by {other.phrase!r})",
         "Change one of the phrases, or the words of a slot",

@@ -28,7 +28,7 @@ def find_hooks(grammar: Grammar) -> dict[str, Hook]:
     """The hook of every command that has one.
 
     Raises:
-        DataError: a program, module or function is not there, or the function does not take the command's slots.
+        DataError: a program, module or function does not exist, or the function does not take the command's slots.
     """
     hooks: dict[str, Hook] = {}
     for name, command in grammar.commands.items():
@@ -67,7 +67,7 @@ def _function_hook(name: str, command: Command, folder: Path) -> Hook:
     def run(call: Call) -> str:
         try:
             function(**call.slots)
-        except (Exception, SystemExit) as error:  # whatever it is, the next command must be heard
+        except (Exception, SystemExit) as error:  # the next command must be heard, whatever went wrong
             raise HookError(f"{command.call} ({call}) raised {type(error).__name__}: {error}", "Mend it") from error
         return ""
 
@@ -81,7 +81,7 @@ def _function(name: str, reference: str, folder: Path) -> Callable[..., Any]:
         sys.path.append(str(folder))
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # importing a module runs it
+    except (Exception, SystemExit) as error:  # importing a module runs its code
         raise DataError(
             f"the command {name} calls {reference!r}, which cannot be imported: {error}",
             f'Give "module:function" of a module that is installed, or lies in {folder}',
@@ -100,5 +100,5 @@ def _check_takes(name: str, reference: str, function: Callable[..., Any], slots:
         raise DataError(
             f"{reference}, which the command {name} calls, does not take its slots ({', '.join(slots) or 'none'}): "
             f"{error}",
-            "Give it a parameter for each slot, with a default for those that not every phrase says",
+            "Give it a parameter for each slot, with a default for each slot that some phrases do not say",
         ) from None

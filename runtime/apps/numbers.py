@@ -1,4 +1,4 @@
-"""English number words: 21 is "twenty one", without a hyphen, as most speech models write small numbers in words."""
+"""English number words: 21 is "twenty one". There is no hyphen, as most speech models write none."""
 
 from __future__ import annotations
 

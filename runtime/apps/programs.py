@@ -1,8 +1,8 @@
-"""A program that a command runs: for a limited time, with a clean environment, its output bounded.
+"""A program that a command runs: for a limited time, with a clean environment and bounded output.
 
-In: a program and its arguments, and where it runs. Out: what it wrote. It is in a session of its own, so that it is
-ended together with all that it started, and Ctrl-C is ours alone. What it leaves running in the background may stay:
-nobody waits for it.
+In: a program and its arguments, and the folder where it runs. Out: what it wrote. The program has its own session. So
+it can be ended together with everything that it started, and Ctrl-C reaches only us. Programs that it leaves in the
+background may go on: we do not wait for them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import IO
 from voxrill.runtime.errors import HookError
 
 PATIENCE = 30.0
-"""Seconds that a program may take."""
+"""Seconds that a program may run."""
 
 KEPT = 4000
-"""Bytes of a program's output that are kept: the last ones."""
+"""Bytes at the end of a program's output that are kept."""
 
 _GRACE = 0.2
-"""Seconds after a program's end within which its output has arrived, if something in the background holds the pipe."""
+"""Seconds to wait, after a program has ended, for the rest of its output. Only needed if a background program holds the
+pipe open: without one, the pipe ends with the program."""
 
 _PIECE = 1 << 16
 
@@ -34,18 +35,18 @@ PASSED = frozenset({
     "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "PULSE_SERVER",
     "SYSTEMROOT", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE",
 })  # fmt: skip
-"""Variables that a program is given, besides those of the locale (`LC_`) and those that the file of commands names. All
-others stay with us: keys and tokens are among them."""
+"""Variables that a program gets, besides those of the locale (`LC_`) and those that the file of commands names. Others
+may be keys and tokens, so programs do not get them."""
 
 
 def clean_environment(named: Sequence[str] = ()) -> dict[str, str]:
-    """Our environment as a program gets it, with the variables in `named`."""
+    """The part of our environment that a program gets: `PASSED`, the locale, and the variables in `named`."""
     wanted = PASSED | set(named)
     return {name: value for name, value in os.environ.items() if name in wanted or name.startswith("LC_")}
 
 
 def run_program(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
-    """What a program wrote, to stdout and stderr, until it ended well: the end of it, at most `KEPT` bytes.
+    """Run a program and wait for its end; returns the end of what it wrote to stdout and stderr, `KEPT` bytes at most.
 
     Raises:
         HookError: it cannot be run, took longer than `PATIENCE`, or failed; the message quotes what it wrote.
@@ -75,13 +76,13 @@ def run_program(command: Sequence[str], folder: Path, environment: Mapping[str, 
 
 @contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """If the `with` block fails, by whatever it may be, the program and all that it started end too."""
+    """If the `with` block fails for any reason, end the program and everything that it started."""
     try:
         yield
     except BaseException:
-        with suppress(PermissionError):  # it has become another user's
+        with suppress(PermissionError):  # it runs as another user now
             if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so no other group has this number
+                os.killpg(process.pid, signal.SIGKILL)  # we have not waited for it, so no other group has its number
             else:
                 process.kill()
             process.wait()
@@ -89,10 +90,10 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 class _Tail(Thread):
-    """Reads a pipe to its end and keeps the last bytes.
+    """A thread that reads a pipe to its end and keeps the last bytes.
 
-    It reads on after the program has ended, for what that left running: a program that writes into a pipe that nobody
-    reads is stopped, or killed.
+    It reads on after the program has ended, because programs in the background may still write. If nobody read the
+    pipe, they would stop when it is full, or be killed when it is closed.
     """
 
     def __init__(self, pipe: IO[bytes]) -> None:
@@ -102,12 +103,12 @@ class _Tail(Thread):
         self.start()
 
     def run(self) -> None:
-        """Read until the last writer is gone."""
+        """Read until the last writer has closed the pipe."""
         with self._pipe:
             while piece := os.read(self._pipe.fileno(), _PIECE):
                 self._kept = (self._kept + piece)[-KEPT:]
 
     def text(self) -> str:
-        """What was written until now."""
+        """The last bytes that were written until now, as text."""
         self.join(_GRACE)
         return self._kept.decode(errors="replace").strip()

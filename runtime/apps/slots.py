@@ -16,7 +16,7 @@ from voxrill.runtime.errors import UsageError
 Value = str | int
 
 Declared = list[Value] | dict[str, list[str] | int]
-"""A slot in the file: values; words by value; or `from`, `to` and perhaps `step`."""
+"""A slot in the file: values; or the words for each value; or `from`, `to` and perhaps `step`."""
 
 MOST_VALUES = 10_000
 """Numbers of a range at most."""
@@ -54,7 +54,7 @@ def slot_forms(name: str, slot: Declared) -> Forms:
         raise UsageError(f"the slot {name} has nothing to say", "Give it values, each with words")
     for form in (form for forms in values.values() for form in forms):
         if not form.strip() or "{" in form:
-            raise UsageError(f"the slot {name} has {form!r} among its words", "Write the words to be said")
+            raise UsageError(f"the slot {name} has {form!r} among its words", "Write words that can be said")
     return values
 
 
@@ -66,7 +66,7 @@ def _numbers(name: str, slot: dict[str, list[str] | int]) -> range:
     if numbers.step < 1 or not 0 <= numbers.first <= numbers.last <= LARGEST:
         raise UsageError(
             f"the slot {name} has no numbers from {numbers.first} to {numbers.last} by {numbers.step}",
-            f"Give 0 or more, at most {LARGEST}, the smaller first, and a step of at least 1",
+            f"Give numbers from 0 to {LARGEST}, the smaller one first, and a step of at least 1",
         )
     if (numbers.last - numbers.first) // numbers.step >= MOST_VALUES:
         raise UsageError(f"the slot {name} has more than {MOST_VALUES} numbers", "Give a larger step")

@@ -1,8 +1,8 @@
 """Token sequences as a tree: which tokens may follow a prefix, exactly.
 
-In: the sequences that may be written. Out: places in the tree, the tokens allowed at each, and which sequence is
-complete where. The tree is one sorted array, in which every prefix is a range of rows: four bytes a token, so a hundred
-thousand sentences of ten tokens take 4 MB.
+In: the sequences that may be written. Out: places in the tree, the tokens that are allowed at each, and the sequence
+that a place completes. The tree is one sorted array, in which every prefix is a range of rows. It has four bytes for
+each token: 100,000 sentences of ten tokens take 4 MB.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PAD = -1
 
 @dataclass(frozen=True)
 class Place:
-    """A prefix: rows `low` to `high` of the tree begin with its `depth` tokens."""
+    """A prefix: the rows from `low` to `high` of the tree (without `high`) begin with its `depth` tokens."""
 
     low: int
     high: int
@@ -25,11 +25,11 @@ class Place:
 
 
 class TokenTree:
-    """Different sequences of tokens, each of which ends with `end`, added here.
+    """Different sequences of tokens; `end` is added to each.
 
     Args:
-        sequences: without their end; none twice.
-        end: the token that ends each.
+        sequences: sequences without their end, each only once.
+        end: the token that ends a sequence.
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], end: int) -> None:
@@ -54,12 +54,12 @@ class TokenTree:
         return tokens
 
     def complete(self, place: Place) -> int | None:
-        """Which sequence `place` completes, by its number; None if tokens are still to come."""
+        """The number of the sequence that `place` completes; None if more tokens follow."""
         more = place.depth < self._rows.shape[1] and self._rows[place.low, place.depth] != _PAD
         return None if more else int(self._order[place.low])
 
     def allowed(self, place: Place) -> list[tuple[int, Place]]:
-        """Every token that may follow, ascending, and where it leads; none after a complete sequence."""
+        """Every token that may follow, ascending, with the place it leads to; none after a complete sequence."""
         if self.complete(place) is not None:
             return []
         tokens, starts = np.unique(self._rows[place.low : place.high, place.depth], return_index=True)
@@ -70,7 +70,7 @@ class TokenTree:
         ]
 
     def forced(self, place: Place) -> tuple[list[int], Place]:
-        """The tokens that must follow, because no other may, and the place after them."""
+        """The tokens that must follow, because no others are allowed, and the place after them."""
         after, tokens = place, []
         while len(allowed := self.allowed(after)) == 1:
             (token, after), *_ = allowed

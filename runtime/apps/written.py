@@ -1,6 +1,6 @@
-"""Sentences in a model's tokens: all that it may write, each form of a sentence it knows the words of.
+"""Sentences in a model's tokens: everything that it may write.
 
-In: sentences and a tokenizer. Out: token sequences, each with its sentence, and their tree.
+In: sentences and a tokenizer. Out: token sequences, each with its sentence, and the tree of them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from voxrill.runtime.errors import UnknownText, UsageError
 
 
 def as_transcribed(words: str) -> tuple[str, ...]:
-    """A sentence as the file has it, and with a capital letter and a full stop, as many models write."""
+    """A sentence as it stands in the file, and with a capital letter and a full stop: many models write that."""
     return words, f"{words[:1].upper()}{words[1:]}."
 
 
 def slots_of(sentence: CommandSentence) -> Iterator[str]:
-    """What of the file a sentence reaches: its phrase, and the value of each slot."""
+    """The parts of the file that a sentence uses: its phrase, and the value of each slot."""
     yield f"{sentence.phrase!r} of the command {sentence.call.command}"
     for name, value in sentence.call.slots.items():
         yield f"{value!r} of the slot {name}"
@@ -28,15 +28,16 @@ def slots_of(sentence: CommandSentence) -> Iterator[str]:
 
 @dataclass
 class Written:
-    """What may be written. Forms that the model cannot write are left out, as long as another says the same.
+    """What may be written. A form that the model cannot write is left out, if another form says the same.
 
     Args:
-        given: what is meant.
+        given: the sentences.
         tokenizer: the model's.
-        forms: how a sentence's words may be written.
-        parts: what each sentence is the way to, in the words of an error: all of it must be reached by some sentence.
+        forms: the ways to write a sentence's words.
+        parts: names the parts of the file that a sentence uses. Each part must be used by a sentence that the model can
+            write.
 
-    `tokens` are all sequences, `sentences` what each of them means.
+    `tokens` are all sequences; `sentences` says what each of them means.
 
     Raises:
         UnknownText: a phrase or a value cannot be written at all.

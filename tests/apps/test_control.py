@@ -300,7 +300,7 @@ def test_a_hook_inherits_no_keys(pebble, tmp_path, monkeypatch):
     Control(pebble, grammar).run(Call("lights", {}))
     environment, _ = json.loads((tmp_path / "got").read_text())
     assert [name for name, value in environment.items() if value == "secret"] == ["MQTT_HOST"]
-    with pytest.raises(UsageError, match="the variable VOXRILL_API_KEY is ours"):
+    with pytest.raises(UsageError, match="the variable VOXRILL_API_KEY is Voxrill's own"):
         parse_grammar('environment = ["VOXRILL_API_KEY"]\n' + SMALL, tmp_path)
 
 
@@ -409,6 +409,6 @@ def test_bad_uses_are_refused(cli, tmp_path):
     (tmp_path / "c.toml").write_text('[slots]\na = ["b"]\n[commands.c]\nsay = ["d"]')
     cli.refuses("control", "c.toml", LIGHT, saying=("c.toml", "the slot a is unreachable"))
     cli.refuses("control", COMMANDS, saying="nothing to listen to")
-    cli.refuses("control", COMMANDS, LIGHT, "--live", saying="not live")
-    cli.refuses("control", COMMANDS, LIGHT, OUTSIDE, "-o", "a.wav", saying="one answer's file")
+    cli.refuses("control", COMMANDS, LIGHT, "--live", saying="do not go together")
+    cli.refuses("control", COMMANDS, LIGHT, OUTSIDE, "-o", "a.wav", saying="the answer to one sound file")
     cli.refuses("control", "none.toml", LIGHT, saying="none.toml cannot be read")

@@ -204,7 +204,7 @@ def test_the_lowest_ranked_are_left_out_for_lack_of_room(lfm, said, index, monke
 
 def test_a_spoken_question_is_searched_by_its_words_and_asked_as_sound(lfm, monkeypatch):
     waveform = speech_like(SAMPLE_RATE)
-    monkeypatch.setattr(lfm, "transcribe", lambda audio: Result(text=f" {DESCALE}"))
+    monkeypatch.setattr(asking, "transcribe", lambda model, audio, trim: Result(text=f" {DESCALE}"))
     asked = {}
     ask = Conversation.ask
     monkeypatch.setattr(Conversation, "ask", lambda self, **given: asked.update(given) or ask(self, **given))
@@ -281,7 +281,7 @@ def test_the_answer_its_citations_and_the_sources(cli, bundles, said):
     answer, rest = ran.out.split("\n\nSources:\n")
     assert ran.status == 0 and answer == f"Use vinegar [{FIRST}]. Or gin."
     assert rest.splitlines()[0] == f"[1] {FIRST}"
-    assert ran.err == "taken out, since no such source was given: [99]\n"
+    assert ran.err == "removed, because there is no such source: [99]\n"
 
 
 def test_for_machines(cli, bundles, said, tmp_path):
@@ -297,7 +297,7 @@ def test_for_machines(cli, bundles, said, tmp_path):
     assert found["removed"] == ["[99]"]
     assert found["sources"][0]["number"] == 1 and "Descale" in found["sources"][0]["text"]
     assert found["refused"] == [{"file": "photo.jpg", "reason": "not .txt, .md, .rst, .html, .htm"}]
-    assert "left out: photo.jpg (not .txt" in ran.err
+    assert "files that were not read: photo.jpg (not .txt" in ran.err
 
 
 def test_spoken_into_a_file(cli, bundles):
@@ -331,11 +331,11 @@ def test_the_built_in_model_shows_passages_and_does_not_pretend_to_read(cli):
         (("x", "--docs", "binary"), ("binary holds no documents", "a.txt (binary, not text)", "b.pdf (not .txt")),
         (("x", "--docs", "binary/a.txt"), ("no folder binary/a.txt",)),
         (("x",), ("--docs FOLDER",)),
-        (("x", "--docs", "empty", "--snapshot", "s"), ("not both",)),
+        (("x", "--docs", "empty", "--snapshot", "s"), ("either --docs",)),
         (("--docs", "good"), ("there is no question",)),
         ((" ", "--docs", "good"), ("there is no question",)),
         (("--audio", "no.wav", "--docs", "good"), ("There is no file no.wav",)),
-        (("x", "--docs", "good", "-o", "-"), ("stdout is taken",)),
+        (("x", "--docs", "good", "-o", "-"), ("goes to stdout already",)),
         (("x", "--docs", "good", "--quote", "-o", "a.wav"), ("--quote",)),
         (("x", "--docs", "good", "-o", "a.wav", "--voice", "nobody"), ("no voice",)),
         (("x", "--docs", "good", "--index", "good"), ("not a regular file",)),

@@ -330,7 +330,7 @@ def broken(**properties):
         ([broken(n={"enum": ["a", "a"]})], "the parameter n of the function set_lights has a value twice"),
         ([broken(n={"enum": []})], "the parameter n of the function set_lights"),
         ([lights() | {"phrases": ["turn on the {room} lights"]}], "does not say 'state'"),
-        ([lights() | {"phrases": ["{place} lights on"]}], "says 'place', which is no parameter"),
+        ([lights() | {"phrases": ["{place} lights on"]}], "says 'place', which is not a parameter"),
         (
             [lights([*ROOMS, "the moon"])],
             "the value 'the moon' of the parameter room of the function set_lights is",

@@ -1,8 +1,8 @@
 """An answer from documents, as it is made: checked text, then the same text spoken.
 
-In: a conversation that knows the sources, and the question. Out: pieces of text and sound, and what was cited. A spoken
-answer is written first and then read out by the same model, without its citations: what has been said aloud cannot be
-taken back, so a model that speaks while it thinks could cite what does not exist.
+In: a conversation that knows the sources, and the question. Out: pieces of text and sound, and the citations. A spoken
+answer is written first. Then the same model reads it out, without its citations. Speech cannot be taken back: a model
+that speaks while it thinks could cite a source that does not exist.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from voxrill.runtime.engine.engine import Engine
 
 NOTHING_FOUND = "The documents say nothing about that."
-"""What is answered where no passage is relevant; the model is not asked."""
+"""The answer if no passage is relevant; the model is not asked."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
 class DocumentQuestion:
-    """What is asked: `words` to search by (typed, or the transcript), and what the model is told of it.
+    """A question: `words` to search by (typed, or the transcript), and the `text` and `waveform` that the model gets.
 
-    seconds: what its transcript took.
+    seconds: how long its transcript took.
     """
 
     words: str
@@ -44,7 +44,7 @@ class DocumentQuestion:
 
 @dataclass(frozen=True)
 class AnswerText:
-    """A piece of an answer's text, its citations checked; `at` in seconds since the answer was begun."""
+    """A piece of an answer's text, its citations checked; `at` in seconds since the answer began."""
 
     text: str
     at: float
@@ -52,14 +52,14 @@ class AnswerText:
 
 @dataclass
 class Answer:
-    """Iterate it for `AnswerText` and `AudioEvent`s as they are made; afterwards its fields are whole.
+    """Iterate it for `AnswerText` and `AudioEvent`s as they are made; afterwards its fields are complete.
 
-    It is made once; iterating it again gives nothing new.
+    The answer is made once. A second iteration gives nothing.
 
-    question: the words that were searched by; sources: the passages the model was given, number 1 first; left_out:
-    passages that its context had no room for; found: whether there was any; text: all of it; citations: those in the
-    text, each once; removed: what the model cited that does not exist, as it wrote it; finish_reason: see
-    `voxrill.runtime.events`; first_text: seconds until text began.
+    question: the words of the search; sources: the passages that the model got, number 1 first; left_out: relevant
+    passages that did not fit into its context; found: whether a passage was relevant; text: the whole text; citations:
+    the citations in the text, each once; removed: citations of sources that do not exist, as the model wrote them;
+    finish_reason: see `voxrill.runtime.events`; first_text: seconds until the text began.
     """
 
     question: str
@@ -76,14 +76,14 @@ class Answer:
 
     @property
     def found(self) -> bool:
-        """Whether there was any relevant passage."""
+        """Whether a passage was relevant."""
         return bool(self.sources)
 
     def __iter__(self) -> Iterator[AnswerText | AudioEvent]:
         yield from self._steps
 
     def finished(self) -> Answer:
-        """This answer, whole; makes what is still missing."""
+        """This answer, complete; makes what is still missing."""
         for _ in self:
             pass
         return self
@@ -99,23 +99,23 @@ def begin_answer(
     aloud: bool,
     options: AnswerKeywords,
 ) -> Answer:
-    """An answer of `conversation`, which was told of the sources; without one it is `NOTHING_FOUND`.
+    """An answer in `conversation`, whose system prompt holds the sources.
 
     Args:
-        model: who speaks it.
-        question: what is asked.
-        sources: what the model was given.
-        left_out: what it was not given for lack of room.
-        conversation: who answers.
+        model: speaks the answer.
+        question: the question.
+        sources: the passages that the model got.
+        left_out: the passages that did not fit.
+        conversation: answers; None for the answer `NOTHING_FOUND`.
         voice: as in `Model.speak`.
-        aloud: whether it is spoken too.
+        aloud: whether the answer is spoken, too.
         options: see `AnswerOptions`.
 
     Raises:
         UsageError: the voice is unknown, or the question cannot be asked.
     """
     if aloud:
-        model.speak(NOTHING_FOUND, voice=voice)  # what is wrong with the voice is said before anything is computed
+        model.speak(NOTHING_FOUND, voice=voice)  # an unknown voice is refused before the model works
     answer = Answer(question.words, sources, left_out)
     answer._steps = _made(answer, _written(answer, conversation, question, options), model, voice, aloud, options)
     return answer
@@ -146,7 +146,7 @@ def _made(
 def _written(
     answer: Answer, conversation: Conversation | None, question: DocumentQuestion, options: AnswerKeywords
 ) -> Iterator[str]:
-    """The answer's text in pieces, with no citation but those that exist."""
+    """The answer's text in pieces; all its citations exist."""
     if conversation is None:
         yield NOTHING_FOUND
         return
@@ -162,7 +162,7 @@ def _written(
 
 
 def _sentences(answer: Answer) -> list[str]:
-    """What is said aloud: each sentence by itself, since one speech has a limit, and citations are for the eye."""
+    """What is said aloud, sentence by sentence: one speech has a limit. Citations are only shown, not said."""
     text = answer.text
     for citation in answer.citations:
         text = re.sub(rf"(?<!\s)\s*+\[{re.escape(str(citation))}\]", "", text)

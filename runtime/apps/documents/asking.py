@@ -1,8 +1,8 @@
 """Asking documents: the question to words, words to passages, passages into the prompt, the prompt to an answer.
 
 In: a loaded model, a question (typed, spoken or both), and an index or a snapshot. Out: an `Answer`. A spoken question
-is transcribed first, because the index is searched by words; the model is then asked the sound itself, since it hears
-more in it than the transcript kept, and a word misheard in the search is not misheard twice.
+is transcribed first, because the index is searched by words. Then the model gets the sound itself: it hears more than
+the transcript says, and a word that was misheard for the search may be heard correctly now.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from voxrill.runtime.engine.engine import Engine
 
 ANSWER_PART = 4
-"""Of the context, an answer of no stated length is kept at least one part in so many free."""
+"""An answer of no stated length gets at least 1 / ANSWER_PART of the context."""
 
 
 def open_index(model: Engine, folder: Path, place: Path | None = None, embeddings: Path | None = None) -> Index:

@@ -1,10 +1,10 @@
 """Citations: what the model writes in brackets, compared with the passages that it was given.
 
-In: an answer's text, in pieces as it is made, and the sources. Out: the same text in which every citation is of a file
-and lines that the model was given. It writes a passage's number, `[2]` or `[1, 3]`, and that becomes
-`[kettle.md, lines 3-9]`; it may also write file and lines itself, of a passage or a part of it.
+In: an answer's text, in pieces as it is made, and the sources. Out: the same text. Every citation in it names a file
+and lines that the model got. The model writes a passage's number, `[2]` or `[1, 3]`, and that becomes `[kettle.md,
+lines 3-9]`. It may also write file and lines itself, of a passage or of a part of it.
 
-What counts as a citation is anything in square brackets with a digit or the name of a readable file in it. One that
+Anything in square brackets with a digit or the name of a readable file in it is a citation. A citation of a source that
 does not exist is taken out of the text and kept in `removed`. Words without brackets are not checked.
 """
 
@@ -19,7 +19,7 @@ from voxrill.runtime.apps.documents.reader import READABLE
 from voxrill.runtime.printable import printable
 
 LONGEST = 200
-"""Characters within which a bracket has to be closed; the text after an open one waits for that."""
+"""Characters within which a bracket has to be closed: the text after an open bracket waits for the end."""
 
 _NUMBERS = re.compile(r"\s*(\d{1,6})(?:\s*[,;]\s*\d{1,6})*\s*")
 _LINES = re.compile(r"lines?\s*+(\d{1,9})(?:\s*+[-–]\s*+(\d{1,9}))?\s*+$")
@@ -41,7 +41,7 @@ class CitationFilter:
     """Checks an answer's citations as its text comes.
 
     Args:
-        sources: the passages that the model was given; number 1 is the first.
+        sources: the passages that the model got; number 1 is the first.
     """
 
     def __init__(self, sources: Sequence[Citation]) -> None:
@@ -51,7 +51,7 @@ class CitationFilter:
         self.removed: list[str] = []
 
     def push(self, text: str) -> str:
-        """The text that is certain after `text` came: all but white space and a bracket at the end."""
+        """The text that is certain, now that `text` has come: all but white space and a bracket at the end."""
         self._held += text
         certain = ""
         while (step := self._step()) is not None:
@@ -65,7 +65,7 @@ class CitationFilter:
         return self._unclosed(space, within) if bracket else space
 
     def _step(self) -> str | None:
-        """The next certain part of what is held; None where the next characters decide."""
+        """The next part of the held text that is certain; None if it depends on the next characters."""
         text, bracket, _ = self._held.partition("[")
         certain = text.rstrip()  # the space in front of a citation goes with it if the citation does not exist
         if certain or not bracket:
@@ -96,14 +96,14 @@ class CitationFilter:
         return space + " ".join(f"[{citation}]" for citation in cited) if cited else ""
 
     def _unclosed(self, space: str, within: str) -> str:
-        """A bracket that nothing closes is left out, and with it what would read as a citation."""
+        """Leave out a bracket that nothing closes, and the text in it if it reads as a citation."""
         if not _reads_as_citation(within):
             return space + within
         self.removed.append(f"[{within}")
         return ""
 
     def _cited(self, within: str) -> list[Citation]:
-        """The citations that a bracket holds and that exist; the others are noted."""
+        """The citations in a bracket that exist; the others go to `removed`."""
         if _NUMBERS.fullmatch(within):
             numbers = [int(number) for number in re.findall(r"\d+", within)]
             self.removed += [f"[{number}]" for number in numbers if not 1 <= number <= len(self._sources)]

@@ -1,7 +1,7 @@
-"""The index's file: an SQLite database with a write-ahead log, and its errors as ours.
+"""The index's file: an SQLite database with a write-ahead log. SQLite's errors become ours.
 
-A file may be damaged, or made to look like an index: its tables have to be ours to the letter, without triggers and
-views, and what is read from them has to be of its type.
+A file may be damaged, or somebody may have made it look like an index. So its tables have to be exactly ours, without
+triggers and views, and every value that is read has to have its type.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ CREATE TABLE IF NOT EXISTS vectors (
     passage INTEGER PRIMARY KEY REFERENCES passages, model TEXT NOT NULL, vector BLOB NOT NULL
 )
 """
-"""Of passages that a sentence model has read: float16 numbers, and which model it was."""
+"""The vectors of passages, in float16 numbers, and the sentence model that made each."""
 
 
 def open_database(place: Path) -> sqlite3.Connection:
-    """Open an index's file, or make it; only its owner may read it, since it holds the documents' text.
+    """Open an index's file, or make it. Only its owner may read it: it holds the documents' text.
 
     Raises:
         DataError: it is something else.
@@ -99,13 +99,13 @@ def _our_tables() -> set[tuple[str, str, str]]:
 
 
 def _tables(database: sqlite3.Connection) -> set[tuple[str, str, str]]:
-    """Kind, name and SQL of all that a database holds, but for the tables that FTS5 makes for itself."""
+    """Kind, name and SQL of everything in a database, without the tables that FTS5 makes for itself."""
     rows = database.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master").fetchall()
     return {(kind, name, sql) for kind, name, sql in rows if kind != "table" or not str(name).startswith("words_")}
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log. For that SQLite needs the file alone, and does not wait until it has it."""
+    """Switch to the write-ahead log. SQLite needs the file for itself then, and does not wait for it, so we do."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -119,7 +119,7 @@ def _write_ahead(database: sqlite3.Connection) -> None:
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """The `with` block happens whole or not at all; another process waits meanwhile, if it wants to write."""
+    """All of the `with` block happens, or nothing; another process that wants to write waits meanwhile."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -147,15 +147,15 @@ def told(place: Path) -> Iterator[None]:
 
 
 def checked_row(row: Any, kind: type[Row]) -> Row:
-    """A row of the index, whose columns SQLite would let be of any type.
+    """A row of the index, with its types checked: SQLite lets a column hold values of any type.
 
     Raises:
-        msgspec.ValidationError: one is of another type, which `told` takes for a damaged index.
+        msgspec.ValidationError: a value has another type; `told` makes a `DataError` of it.
     """
     found: Row = msgspec.convert(row, kind)
     return found
 
 
 def quoted(word: str) -> str:
-    """A word as FTS5 takes it for nothing but a word."""
+    """A word, quoted so that FTS5 does not read it as an operator."""
     return '"' + word.replace('"', '""') + '"'

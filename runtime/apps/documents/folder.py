@@ -1,7 +1,7 @@
-"""A folder of documents: which files it holds, and their content. Nothing outside it is read.
+"""A folder of documents: which files it holds, and their content. Nothing outside the folder is read.
 
-A link may lead to another file of the folder, and nowhere else. What would wait for ever or has no end (a pipe, a
-device, a socket) is not opened.
+A link may lead to another file of the folder, and nowhere else. Pipes, devices and sockets are not opened: reading them
+may wait for ever, or never end.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from voxrill.runtime.apps.documents.reader import LARGEST, READABLE, Unreadable
 
 DEEPEST = 100
-"""Folders within each other. `os.walk` calls itself for each, and Python 3.11 ends such a chain at 1,000."""
+"""Folders within each other at most. `os.walk` calls itself for each, and Python 3.11 allows 1,000 such calls."""
 
-# Windows has neither; there a file's name cannot be a pipe, and links take an administrator.
+# Windows has neither flag. There a file's name cannot be a pipe, and only an administrator makes links.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _FILE = os.O_RDONLY | _NO_LINK | _NO_WAIT | getattr(os, "O_BINARY", 0)
@@ -25,14 +25,14 @@ _FOLDER = os.O_RDONLY | _NO_LINK | getattr(os, "O_DIRECTORY", 0)
 
 @dataclass
 class Listing:
-    """The files of a folder by their path within it, with slashes; what was not looked into, with the reason."""
+    """A folder's files by their path within it, with slashes; and what was not looked into, with the reason."""
 
     files: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
 
 def list_files(folder: Path) -> Listing:
-    """What a folder and the folders in it hold; hidden files and folders are left out."""
+    """The files of a folder and of the folders in it; hidden files and folders are left out."""
     found = Listing()
 
     def fail(error: OSError) -> None:
@@ -62,7 +62,7 @@ def status(folder: Path, name: str) -> os.stat_result:
     """Size and time of a document.
 
     Raises:
-        Unreadable: it is no document, is too large, or lies outside the folder.
+        Unreadable: it is not a document, is too large, or lies outside the folder.
     """
     if Path(name).suffix.lower() not in READABLE:
         raise Unreadable(f"not {', '.join(READABLE)}")
@@ -79,7 +79,7 @@ def content(folder: Path, name: str) -> bytes:
     """All of a document.
 
     Raises:
-        Unreadable: the system does not let us, or it has become something that `status` refuses.
+        Unreadable: the system refuses, or the file is now something that `status` refuses.
     """
     try:
         with open(_opened(folder, _resolved(folder, name)), "rb") as file:
@@ -96,8 +96,8 @@ def _resolved(folder: Path, name: str) -> Path:
     """Where a file lies when its links are followed.
 
     Raises:
-        Unreadable: outside the folder.
-        OSError: nowhere, or the links go in a circle.
+        Unreadable: it lies outside the folder.
+        OSError: it does not exist, or the links go in a circle.
     """
     real = Path(os.path.realpath(folder / name, strict=True))
     if not real.is_relative_to(os.path.realpath(folder)):
@@ -106,7 +106,11 @@ def _resolved(folder: Path, name: str) -> Path:
 
 
 def _opened(folder: Path, real: Path) -> int:
-    """A file descriptor of a path in the folder that holds no link, not even one that was put there just now."""
+    """A file descriptor of a path in the folder.
+
+    Each part of the path is opened by itself and without following links. So nobody can put a link there between the
+    check and the opening.
+    """
     base = Path(os.path.realpath(folder))
     if os.open not in os.supports_dir_fd:
         return os.open(real, _FILE)

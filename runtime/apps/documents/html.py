@@ -1,8 +1,8 @@
 """HTML to its tags and its text in one pass, whatever the file holds.
 
-In: a page. Out: `HtmlPart`s in order. Python's own parser reads on from every tag that is not closed, and then starts
-again behind it: 60 kB of `<a ` took it 33 s. Here no character is looked at more than a few times: markup that nothing
-closes ends the scan, since nothing after it can be closed either.
+In: a page. Out: `HtmlPart`s in order. Python's own parser reads to the end of the page for each tag that is not closed:
+for 60 kB of `<a ` it took 33 s. Here each character is looked at a few times at most. Markup that nothing closes ends
+the scan, because nothing after it can be closed either.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Literal
 
 _MARKUP = re.compile(r"<(?=[a-zA-Z/!?])")
 
-# Possessive (`*+`, `++`): what was matched is never given back, so that a failure costs one pass and not one for each
-# way to divide the text. A quote counts only behind an equals sign, as in a browser, and only if it is closed.
+# Possessive (`*+`, `++`): the pattern never gives back what it has matched. So a failure costs one pass, and not one
+# for each way to divide the text. A quote counts only after an equals sign, as in a browser, and only if it is closed.
 _TAG = re.compile(r"""<(/?)([a-zA-Z][^\s/>]*+)(?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')?)*+>""")
 
 _RAW_END = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in ("script", "style")}
-"""Elements whose content is not HTML, and what ends them."""
+"""Elements whose content is not HTML, and the pattern of their end."""
 
 _HUGE_NUMBER = re.compile(r"&#[0-9]{8,}+;?")
-"""A character by its number, and no character has it. Python refuses to read a number of more than 4,300 digits."""
+"""A reference to a character by a number that no character has. Python reads no number of more than 4,300 digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def plain(text: str) -> str:
 
 
 def _behind(page: str, begin: int) -> int:
-    """Where a comment or a declaration that begins at `begin` ends; -1 for any that is not closed but a comment."""
+    """Where a comment or declaration at `begin` ends; an open comment ends with the page, an open declaration at -1."""
     if not page.startswith("<!--", begin):
         return page.find(">", begin) + 1 or -1
     end = page.find("-->", begin + 2)  # `<!-->` is a whole comment
@@ -76,7 +76,7 @@ def _tag_parts(tag: re.Match[str]) -> Iterator[HtmlPart]:
 
 
 def _behind_raw(page: str, tag: re.Match[str]) -> int:
-    """Where to read on after a tag: behind it, or at the end of what it begins and what is not HTML."""
+    """Where to read on after a tag: behind it, or at the end of an element whose content is not HTML."""
     raw = None if tag[1] or tag[0].endswith("/>") else _RAW_END.get(tag[2].lower())
     if raw is None:
         return tag.end()

@@ -1,12 +1,12 @@
 """The index of a folder: its documents' passages in one SQLite file, searched by words (FTS5, BM25).
 
-In: a folder and the model's tokenizer. Out: the passages that answer a question best, with file and lines. Bringing the
-index up to date touches only files that changed (size and time, then the hash), each in a transaction of its own with a
-write-ahead log: killed at any moment, it is an index of fewer files. Two processes may do so at once.
+In: a folder and the model's tokenizer. Out: the passages that answer a question best, with file and lines. An update
+reads only files that changed (by size and time, then by hash), each in its own transaction with a write-ahead log. If
+it is killed at any moment, the index holds fewer files and is still correct. Two processes may update it at once.
 
-Words are found in every form that the English stemmer takes for the same. Languages that put no spaces between words
-are hardly found at all. With a sentence model (`embeddings`) passages that say the same in other words are found too:
-their vectors are kept beside them, and the two ranks are merged.
+The English stemmer decides which forms of a word are the same. Search works badly in languages that write no spaces
+between words. With a sentence model (`embeddings`) the index also finds passages that say the same in other words:
+their vectors are kept beside them, and the two rankings are merged.
 """
 
 from __future__ import annotations
@@ -41,36 +41,37 @@ from voxrill.runtime.errors import UsageError
 from voxrill.runtime.progress import Progress, no_progress
 
 RELEVANT = 0.45
-"""How much of a question a passage must speak of: the part of its words that it holds, rare words counting for more.
-Of 44 questions with an answer in the folder 3 then find nothing, and of 16 without one all. (`python -m
-benchmarks.documents`, a small set of our own, on which this was chosen; at 0.4 it is 2 and 13, at 0.5 5 and all.)"""
+"""The share of a question's words that a passage must hold; rare words count for more. With this value, 3 of 44
+questions that have an answer in the folder find nothing, and so do all 16 questions that have none. With 0.4 it is 2 of
+44 and 13 of 16, with 0.5 it is 5 and 16. (`python -m benchmarks.documents`: a small set of our own, on which this value
+was chosen.)"""
 
 SIMILAR = 0.4
-"""How near to a question a passage must lie that speaks of too little of it: the cosine of their vectors. With
-all-MiniLM-L6-v2 and the questions above 43 of 44 find something, and of the 16 none; at 0.3 it is 44 and 2. Other
-models' cosines lie elsewhere."""
+"""A passage that holds too few of the words is still relevant if its vector and the question's have this cosine. With
+all-MiniLM-L6-v2 and the questions above, 43 of the 44 find something, and none of the 16. With 0.3 it is 44 and 2.
+Other models need other values."""
 
 BEST = 5
-"""Passages that are found at most, unless told otherwise."""
+"""Passages that a search gives at most, unless the caller says otherwise."""
 
 CANDIDATES = 20
-"""Passages of each kind of search of which the best are chosen, where there are two."""
+"""Passages that each of two kinds of search gives; the best of both are chosen."""
 
 FUSION = 60
-"""How little a rank counts (the paper's number)."""
+"""A larger number makes the first ranks count for less; this is the paper's (see `Index.search`)."""
 
 _READING = 1
-"""Counts up when documents are read or cut otherwise than before, so that old indexes are made again."""
+"""One more whenever a change to our code reads or cuts documents differently: old indexes are then made again."""
 _YOUNG = 2_000_000_000
-"""Nanoseconds within which a file may change twice and show one time (FAT's clock)."""
+"""Nanoseconds within which a file can change twice and keep its time: FAT counts in steps of 2 s."""
 
 
 @dataclass(frozen=True)
 class FoundPassage:
     """A passage that was found: lines `first` to `last` of `file` (its path within the folder).
 
-    coverage: how much of the question it speaks of, 0 to 1 (see `RELEVANT`). similarity: how near to it it lies, at
-    most 1 (see `SIMILAR`); 0 without a sentence model.
+    coverage: the share of the question's words in it, 0 to 1 (see `RELEVANT`). similarity: the cosine of its vector and
+    the question's, at most 1 (see `SIMILAR`); 0 without a sentence model.
     """
 
     file: str
@@ -84,9 +85,9 @@ class FoundPassage:
 
 @dataclass
 class Update:
-    """What bringing an index up to date did: files by name, the refused ones with the reason.
+    """What an update did: files by name; the refused ones with the reason.
 
-    embedded: passages that a sentence model read.
+    embedded: the number of passages that a sentence model read.
     """
 
     read: list[str] = field(default_factory=list)
@@ -98,7 +99,7 @@ class Update:
 
 @dataclass(frozen=True)
 class _Stamp:
-    """What is known of a file as it was read: bytes, times in ns, hash of the content, and what cut it."""
+    """A file as it was read: its bytes, times in ns, the hash of its content, and what cut it into passages."""
 
     size: int
     mtime_ns: int
@@ -119,11 +120,11 @@ class Index:
     `updated` says what the last update did.
 
     Args:
-        folder: where the documents are; hidden files and folders are left out, linked folders not followed.
-        count: tokens of a text, of the model that will read the passages.
-        tokenizer: what tells its tokenizer from others: passages of another one are made again.
+        folder: where the documents are; hidden files and folders are left out, links to folders are not followed.
+        count: counts the tokens of a text, for the model that will read the passages.
+        tokenizer: identifies that model's tokenizer; passages that another tokenizer measured are made again.
         place: the index's file; None for one in the user's cache.
-        embedder: also finds passages that say the same in other words; vectors of another one are made again.
+        embedder: finds passages that say the same in other words; vectors of another embedder are made again.
 
     Raises:
         UsageError: there is no such folder, or the file is something else than an index.
@@ -157,11 +158,11 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     def update(self, progress: Progress = no_progress) -> Update:
-        """Take in new and changed files, forget those that are gone or cannot be read any more.
+        """Take in new and changed files; forget files that are gone or that cannot be read any more.
 
         Raises:
             UsageError: no file of the folder can be read (the message says why), or the index cannot be written.
@@ -192,10 +193,10 @@ class Index:
     def search(
         self, question: str, best: int = BEST, relevant: float = RELEVANT, similar: float = SIMILAR
     ) -> list[FoundPassage]:
-        """The passages that answer a question best, best first; none where no passage speaks of enough of it.
+        """The passages that answer a question best, best first; none if no passage is relevant.
 
-        By words, by vectors where there is a sentence model, or by both: each rank r adds 1 / (60 + r) to a passage's
-        score (reciprocal rank fusion, Cormack, Clarke and Buettcher 2009).
+        The search is by words, and with a sentence model by vectors, too. A passage's rank r in each adds 1 / (60 + r)
+        to its score (reciprocal rank fusion, Cormack, Clarke and Buettcher 2009).
         """
         if not question.strip():
             return []
@@ -211,7 +212,7 @@ class Index:
             return [self._found(passage, coverage.get(passage, 0.0), near.get(passage, 0.0)) for passage in chosen]
 
     def _by_words(self, words: Sequence[str], best: int) -> dict[int, float]:
-        """The best passages by BM25, best first, with how much of the question each speaks of."""
+        """The best passages by BM25, best first, each with the share of the question's words in it."""
         if not words:
             return {}
         wanted = best if self._nearest is None else max(best, CANDIDATES)
@@ -238,9 +239,9 @@ class Index:
         return FoundPassage(*checked_row(row, tuple[str, int, int, str, str]), coverage, similarity)
 
     def _weight(self, word: str) -> float:
-        """How much a word counts: the rarer in the folder, the more; one that is nowhere counts most.
+        """How much a word counts: rare words count for more, and a word that no passage holds counts most.
 
-        Gentler than BM25's own weights, by which one strange word outweighs all others in a folder of two passages.
+        BM25's own weights differ more: by them, one strange word outweighs all others in a folder of two passages.
         """
         (whole,) = self._database.execute("SELECT count(*) FROM passages").fetchone()
         (holding,) = self._database.execute(
@@ -249,13 +250,13 @@ class Index:
         return math.log(1 + (whole + 1) / (holding + 1))
 
     def _holding(self, word: str, candidates: Sequence[int]) -> set[int]:
-        """Which of the candidates hold a word, in whatever form the stemmer takes for the same."""
+        """The candidates that hold a word, in any form that has the same stem."""
         marks = ",".join("?" * len(candidates))
         query = f"SELECT rowid FROM words WHERE words MATCH ? AND rowid IN ({marks})"
         return {row[0] for row in self._database.execute(query, (quoted(word), *candidates))}
 
     def _take_in(self, name: str) -> bool:
-        """Bring one file up to date; whether its content was not in the index.
+        """Bring one file up to date; True if its content is new to the index.
 
         Raises:
             Unreadable: it cannot be taken in.
@@ -308,13 +309,13 @@ class Index:
 
 
 def _untouched(before: _Stamp, now: os.stat_result) -> bool:
-    """Whether size and time say that a file is as it was, and were old enough to tell when it was read."""
+    """Whether a file is as it was: same size and time, and the time was old enough when the file was read."""
     same = (before.size, before.mtime_ns) == (now.st_size, _kept_time(now))
     return same and before.mtime_ns + _YOUNG < before.read_ns
 
 
 def _kept_time(now: os.stat_result) -> int:
-    """When a file changed, in ns; a date that SQLite has no room for (after 2262) is as near to it as can be."""
+    """When a file changed, in ns. SQLite has no room for dates after 2262, so they become its last one."""
     return max(-LARGEST_NUMBER, min(now.st_mtime_ns, LARGEST_NUMBER))
 
 
@@ -325,11 +326,11 @@ def _nothing(folder: Path, refused: dict[str, str]) -> str:
 
 
 NAMED = 5
-"""Refused files that a sentence names; the rest it counts."""
+"""Refused files that a message names; it counts the others."""
 
 
 def refusals(refused: dict[str, str]) -> str:
-    """The files that were not taken in, and why, as part of a sentence."""
+    """The refused files and the reasons, as a part of a sentence."""
     named = [f"{name} ({reason})" for name, reason in list(refused.items())[:NAMED]]
     more = [f"and {len(refused) - NAMED} more"] if len(refused) > NAMED else []
     return ", ".join(named + more)

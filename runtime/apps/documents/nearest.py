@@ -1,7 +1,7 @@
-"""Vectors of an index's passages: made for those that have none, and searched.
+"""Vectors of an index's passages: made for passages that have none, and searched.
 
-In: the index's database and a sentence model. Out: the passages nearest to a question. Vectors lie in the database as
-float16 and are read piece by piece: memory does not grow with the folder.
+In: the index's database and a sentence model. Out: the passages nearest to a question. The database holds the vectors
+as float16. They are read in pieces, so memory does not grow with the folder.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from voxrill.runtime.apps.documents.embeddings import Embedder, Floats
 from voxrill.runtime.progress import Progress
 
 TOGETHER = 64
-"""Passages whose vectors are kept in one transaction: what a kill costs at most."""
+"""Passages whose vectors are written in one transaction: if the process is killed, the work on these is lost."""
 
 _PIECE = 4096
-"""Vectors that are compared at once: 3 MB of 384 numbers each."""
+"""Vectors that are compared at once: 3 MB if each has 384 numbers."""
 
 _STORED = np.float16
 
@@ -32,7 +32,7 @@ class Nearest:
         self._embedder = embedder
 
     def update(self, progress: Progress) -> int:
-        """Make the vectors that are not there, or another model's; how many."""
+        """Make the vectors that are missing or another model's; returns how many."""
         wanted = self._database.execute(
             "SELECT words.rowid FROM words LEFT JOIN vectors ON passage = words.rowid AND model = ?"
             " WHERE passage IS NULL ORDER BY words.rowid",
@@ -48,7 +48,7 @@ class Nearest:
         query = f"SELECT rowid, heading, text FROM words WHERE rowid IN ({marks})"
         rows = self._database.execute(query, wanted).fetchall()
         if not rows:
-            return  # another process forgot them meanwhile
+            return  # another process has deleted them
         vectors = self._embedder.passages([f"{heading}\n{text}".strip() for _, heading, text in rows])
         with transaction(self._database):
             for (passage, _, text), vector in zip(rows, vectors.astype(_STORED), strict=True):

@@ -1,8 +1,8 @@
-"""Blocks to passages: the pieces of a document that are found, given to the model, and cited.
+"""Blocks to passages: the pieces of a document that a search finds, the model gets, and an answer cites.
 
-In: a document's blocks, and how long a text is in the model's tokens. Out: `Passage`s of at most `size` tokens, which
-begin at headings and paragraphs where they can, and overlap by whole paragraphs, so that an answer that two of them
-share is in one of them.
+In: a document's blocks, and a function that counts a text's tokens. Out: `Passage`s of at most `size` tokens. They
+begin at headings and paragraphs if they can. They overlap by whole paragraphs: an answer at the border of two passages
+is then whole in one of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from voxrill.runtime.apps.documents.reader import TextBlock
 
 Count = Callable[[str], int]
-"""Tokens of a text."""
+"""Counts the tokens of a text."""
 
 SIZE = 200
 """Tokens of a passage at most: five of them are 1,000 positions."""
@@ -22,16 +22,16 @@ OVERLAP = 40
 """Tokens of a passage's end that the next one may begin with."""
 
 LONGEST_HEADING = 200
-"""Characters of a heading that the passages under it carry: each of them carries it."""
+"""Characters of a heading at most, as each passage under it repeats it."""
 
 _LONGEST_TOKEN = 64
-"""Characters that one token may stand for. A text with more than that for each token allowed is cut without counting:
-a tokenizer takes gigabytes for a word of 30 MB."""
+"""Characters that one token stands for at most. A text that is too long by this measure is cut without counting its
+tokens: for one word of 30 MB, a tokenizer takes gigabytes."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Lines `first` to `last` of a document, from 1; the heading they stand under ("" before the first)."""
+    """Lines `first` to `last` of a document, from 1, and the heading above them ("" if there is none)."""
 
     first: int
     last: int

@@ -1,8 +1,8 @@
-"""Passages into a system prompt, numbered, as many as the model's context has room for.
+"""Passages into a system prompt: numbered, and as many as fit into the model's context.
 
-In: passages, best first, and what else the context holds. Out: a `DocumentPrompt`. They go before the question, in the
-system prompt, because a spoken question is then a turn of sound alone, as the model was trained on, and because a
-prompt that stays the same can be kept (`voxrill snapshot --ask`).
+In: passages, best first, and what else the context holds. Out: a `DocumentPrompt`. The passages stand in the system
+prompt, before the question, for two reasons. A spoken question is then a turn of sound alone, as in the model's
+training. And a prompt that stays the same can be kept (`voxrill snapshot --ask`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ INSTRUCTIONS = (
 )
 
 Room = Callable[[str], bool]
-"""Whether a system prompt leaves room for the question and the answer."""
+"""Says whether a system prompt leaves room for the question and the answer."""
 
 
 class QuotedSource(msgspec.Struct, frozen=True):
-    """A passage that the model is given: where it stands, under which heading, and its text."""
+    """A passage that the model gets: where it stands, its heading, and its text."""
 
     citation: Citation
     heading: str
@@ -39,7 +39,7 @@ class QuotedSource(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class DocumentPrompt:
-    """A system prompt, the passages in it by number, and those that had to be left out."""
+    """A system prompt, the passages in it by number, and the passages that did not fit."""
 
     system: str
     sources: tuple[QuotedSource, ...]
@@ -52,17 +52,17 @@ def source(found: FoundPassage) -> QuotedSource:
 
 
 def fitted(sources: Sequence[QuotedSource], room: Room) -> DocumentPrompt:
-    """A prompt of the first sources that there is room for, the last ones left out first.
+    """A prompt of the sources; while it does not fit, the last source is left out.
 
     Raises:
-        ContextFull: there is no room for even one.
+        ContextFull: not even one fits.
     """
     for kept in range(len(sources), 0, -1):
         system = system_prompt(sources[:kept])
         if room(system):
             return DocumentPrompt(system, tuple(sources[:kept]), tuple(sources[kept:]))
     raise ContextFull(
-        "the model's context has no room for a passage beside the question and the answer",
+        "the question and the answer leave no room for a passage in the model's context",
         "Ask for a shorter answer (--max-new-tokens), or a shorter question",
     )
 

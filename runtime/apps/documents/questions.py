@@ -1,4 +1,4 @@
-"""A question to the words it is searched by."""
+"""A question to the words that the index is searched for."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _EMPTY = frozenset(
     "our out please s shall she should so some t tell than that the their them then there these they this those to "
     "under up us was we were what when where which while who whom whose why will with without would you your".split()
 )
-"""English words that say nothing of what is asked for. In a small folder "how" may be rare, and count for much."""
+"""English words that do not say what a question is about. In a small folder "how" may be rare and would count a lot."""
 
 LONGEST = 64
-"""Words that are searched for at most; of a longer question the first."""
+"""Words that are searched for at most: the first ones of a longer question."""
 
 
 def search_words(question: str) -> list[str]:
-    """Its distinct words without the empty ones, in order; lower case."""
+    """The distinct words of a question in order, in lower case, without the empty ones."""
     words = (word for word in _WORD.findall(question.casefold()) if word not in _EMPTY)
     return list(dict.fromkeys(words))[:LONGEST]

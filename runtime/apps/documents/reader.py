@@ -1,8 +1,8 @@
-"""A document to blocks: headings and paragraphs, each with the lines of the file it stands on.
+"""A document to blocks: headings and paragraphs, each with its lines in the file.
 
 In: a text, Markdown, reST or HTML file. Out: `TextBlock`s in order, each made when it is asked for. Headings are
-marked, because passages are split there and carry the one they stand under. Markup inside a paragraph is left as it is
-written, except HTML's. A file may hold anything, so time and memory grow with its length and no faster.
+marked: passages are split there, and each passage has the heading above it. Markup inside a paragraph stays as it is
+written, except HTML's. A file may hold anything, so time and memory grow with its length and not faster.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 from voxrill.runtime.apps.documents.html import html_parts, plain
 
 READABLE = (".txt", ".md", ".rst", ".html", ".htm")
-"""Endings of the files that are read; everything else is refused by name."""
+"""Endings of the files that are read; all other files are refused by name."""
 
 LARGEST = 32 << 20
-"""Bytes of the largest file that is read: some ten times the text of a thick handbook."""
+"""Bytes of a file at most: about ten times the text of a thick handbook."""
 
 LONGEST_PARAGRAPH = 1000
 """Lines of a block at most: a longer one is a table or a log, and is cut."""
@@ -32,7 +32,7 @@ _CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) n
 
 
 class Unreadable(Exception):
-    """A file that is not taken in; its text says why, to be put after the file's name."""
+    """A file that is refused; the text is the reason, and follows the file's name in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class TextBlock:
 
 
 def read_blocks(name: str, content: bytes) -> Iterator[TextBlock]:
-    """The blocks of a file's content; its name says what kind it is.
+    """The blocks of a file's content; the name says the kind of file.
 
     Raises:
-        Unreadable: it holds something else than text, or text that is not Unicode.
+        Unreadable: it is not text, or text that is not Unicode.
     """
     text = _decoded(content)
     ending = Path(name).suffix.lower()
@@ -115,7 +115,7 @@ def _markdown_heading(line: str) -> str | None:
 
 
 def _underlines(line: str, paragraph: list[str], mark: re.Pattern[str]) -> bool:
-    """Whether a line makes a heading of the one above, as both kinds of markup write it; some have a line above too."""
+    """Whether a line underlines the line above it, which is then a heading; some headings have a line above, too."""
     if not 1 <= len(paragraph) <= 2:
         return False
     *above, title = paragraph
@@ -149,7 +149,7 @@ def _html_blocks(page: str) -> Iterator[TextBlock]:
 class _HtmlReader:
     """The block that is being read: its words, and the lines they stand on.
 
-    unseen: elements that are open and that nobody sees; heading: whether it is one.
+    unseen: open elements whose content is not shown; heading: whether the block is a heading.
     """
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class _HtmlReader:
         self._first = self._last = 0
 
     def read_text(self, text: str, line: int) -> None:
-        """Take in a text that begins on a line of the page."""
+        """Add a text that begins on the line `line` of the page."""
         if self.unseen:
             return
         lines = [plain(raw) for raw in _lines(text)]

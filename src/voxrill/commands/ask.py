@@ -1,6 +1,7 @@
 """The command that answers from documents: ask.
 
-The answer goes to stdout as it is made, then the sources, or JSON; everything else goes to stderr.
+The answer goes to stdout as it is made, and then the sources. With --json all of it goes there as JSON. Everything else
+goes to stderr.
 """
 
 from __future__ import annotations
@@ -43,24 +44,24 @@ from voxrill.runtime.progress import step_progress
 def ask(
     question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
     docs: Annotated[Path | None, typer.Option(help="Folder of documents: .txt, .md, .rst, .html.")] = None,
-    audio: Annotated[Path | None, typer.Option(help="The question as sound, instead or as well.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="The question as sound, alone or with a text.")] = None,
     trim: TrimOption = None,
     out: OutOption = None,
     force: ForceOption = False,
-    quote: Annotated[bool, typer.Option("--quote", help="Show the passages themselves, without an answer.")] = False,
-    passages: Annotated[int, typer.Option(min=1, help="Passages to give the model, or to show, at most.")] = BEST,
+    quote: Annotated[bool, typer.Option("--quote", help="Show the passages themselves, and no answer.")] = False,
+    passages: Annotated[int, typer.Option(min=1, help="Passages at most, for the model or to show.")] = BEST,
     index: Annotated[
-        Path | None, typer.Option(help="File to keep the index in; else one in your cache.", show_default=False)
+        Path | None, typer.Option(help="File of the index; without one, a file in your cache.", show_default=False)
     ] = None,
     embeddings: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a sentence-transformers model in ONNX: finds other words for the same too.",
+            help="Folder of a sentence-transformers model in ONNX: finds passages that use other words, too.",
             show_default=False,
         ),
     ] = None,
     snapshot: Annotated[
-        Path | None, typer.Option(help="Instead of --docs: what voxrill snapshot --document FILE --ask wrote.")
+        Path | None, typer.Option(help="Instead of --docs: a file that voxrill snapshot --document FILE --ask wrote.")
     ] = None,
     loading: Loading = Loading(),
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
@@ -72,11 +73,11 @@ def ask(
 ) -> None:
     """Answer a question from your own documents, citing file and lines."""
     if (docs is None) == (snapshot is None):
-        raise UsageError("there is nothing to ask", "Give --docs FOLDER, or --snapshot FILE, and not both")
+        raise UsageError("ask needs one source of answers", "Give either --docs FOLDER or --snapshot FILE")
     if quote and (out is not None or docs is None):
-        raise UsageError("--quote shows passages of --docs in writing", "Leave -o and --snapshot out")
+        raise UsageError("--quote only shows passages of --docs", "Leave out -o and --snapshot")
     if out == STDOUT:
-        raise UsageError("stdout is taken by the answer's text", "Give -o the name of a file")
+        raise UsageError("the answer's text goes to stdout already", "Give -o the name of a file")
     check_sound_output(out, [audio, snapshot], force=force)
     spoken = None if audio is None else sound_source(audio)
     model = loading.model()
@@ -101,7 +102,7 @@ def ask(
             with step_progress(err, "reading") as progress:
                 update = opened.update(progress)
             if update.refused:
-                err.print(f"left out: {refusals(update.refused)}", style="dim", soft_wrap=True)
+                err.print(f"files that were not read: {refusals(update.refused)}", style="dim", soft_wrap=True)
             if quote:
                 _show([source(found) for found in opened.search(asked.words, passages)], asked.words, update, json)
                 return
@@ -111,7 +112,7 @@ def ask(
 
 
 def _play(answer: Answer, model: Model, out: str | None, json: bool) -> None:
-    """Text to stdout and sound to where it is wanted, as they come."""
+    """Text goes to stdout and sound to `out`, as they are made."""
     ended = False
     with sound_sink(out, model.sample_rate) as write:
         for piece in answer:
@@ -153,13 +154,13 @@ def _report(answer: Answer, out: str | None, update: Update, json: bool) -> None
             print(f"[{number}] {printable(str(given.citation))}")
     if answer.left_out:
         left = ", ".join(str(left.citation) for left in answer.left_out)
-        err.print(f"no room in the model's context for: {left}", style="yellow", soft_wrap=True)
+        err.print(f"these passages did not fit into the model's context: {left}", style="yellow", soft_wrap=True)
     if answer.removed:
         err.print(
-            f"taken out, since no such source was given: {' '.join(answer.removed)}", style="yellow", soft_wrap=True
+            f"removed, because there is no such source: {' '.join(answer.removed)}", style="yellow", soft_wrap=True
         )
     if answer.finish_reason != "stop":
-        err.print(f"ended early: {answer.finish_reason}", style="dim")
+        err.print(f"the answer ended early: {answer.finish_reason}", style="dim")
     if out is not None:
         err.print(f"wrote {out} ({answer.audio_seconds:.2f} s of sound)", style="dim", soft_wrap=True)
 

@@ -1,6 +1,6 @@
-"""The applications' commands: classify, control.
+"""The commands classify and control: a sound to a label, or to the call of a command.
 
-What was found goes to stdout (lines, or JSON), everything else to stderr.
+Results go to stdout, as lines or JSON. Everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from voxrill.runtime.talk.view import make_view
 def classify(
     files: Annotated[list[Path], typer.Argument(help="Sound files of any kind and rate; - reads one from stdin.")],
     labels: Annotated[
-        str | None, typer.Option(help="Labels, with commas between; the built-in model knows its own.")
+        str | None, typer.Option(help="Labels with commas between them. The built-in model has its own.")
     ] = None,
     task: Annotated[str, typer.Option(help="What the labels name: intent, emotion, style, language ...")] = TASK,
     trim: TrimOption = None,
@@ -88,10 +88,13 @@ def control(
     threshold: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help=f"Confidence that is enough; else the file's, or {THRESHOLD}.", show_default=False
+            min=0,
+            max=1,
+            help=f"Smallest confidence to accept; without it, the file's, or {THRESHOLD}.",
+            show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; only say what was understood.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run nothing; only show what was understood.")] = False,
     out: Annotated[
         str | None,
         typer.Option(
@@ -101,8 +104,8 @@ def control(
     force: ForceOption = False,
     microphone: MicrophoneOption = None,
     speaker: SpeakerOption = None,
-    mute: Annotated[bool, typer.Option("--mute", help="Without a loudspeaker.")] = False,
-    barge_in: Annotated[bool, typer.Option("--barge-in", help="Listen while answering (headphones).")] = False,
+    mute: Annotated[bool, typer.Option("--mute", help="Do not use a loudspeaker.")] = False,
+    barge_in: Annotated[bool, typer.Option("--barge-in", help="Listen during answers, too (use headphones).")] = False,
     wake_word: WakeWordOption = None,
     follow_up: FollowUpOption = FOLLOW_UP,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a command.")] = EndpointOptions.endpoint,
@@ -110,19 +113,20 @@ def control(
 ) -> None:
     """Understand spoken commands, run them, and confirm them aloud."""
     if live == bool(files):
-        raise UsageError("there is nothing to listen to" if not live else "files are not live", "Give files or --live")
+        problem = "files and --live do not go together" if live else "there is nothing to listen to"
+        raise UsageError(problem, "Give either files or --live")
     if trim is not None and live:
         raise UsageError("--trim and --no-trim are for files", "Leave them out with --live, which hears speech only")
     if out is not None and (live or len(files or ()) > 1):
-        raise UsageError("-o is one answer's file", "Give one file of sound with it")
+        raise UsageError("-o takes the answer to one sound file", "Give one file and -o, without --live")
     if out == STDOUT:
-        raise UsageError("stdout is taken by the command that was understood", "Give -o the name of a file")
+        raise UsageError("the call goes to stdout already", "Give -o the name of a file")
     check_sound_output(out, [commands, *(files or ())], force=force)
     if wake_word == LIST:
         print("\n".join(wake_words()))
         return
     if wake_word is not None and not live:
-        raise UsageError("--wake-word is for listening to the microphone", "Give it with --live")
+        raise UsageError("--wake-word is only for the microphone", "Give it with --live")
     waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
     endpoints = EndpointOptions(endpoint=endpoint)
     grammar = read_grammar(commands)
@@ -169,7 +173,7 @@ def _control_files(
 
 
 def _ran(controls: Control, understood: Understood) -> VoxrillError | None:
-    """Runs what a command calls, if it is certain enough; what went wrong."""
+    """Run an accepted call's hook; returns the error if it failed."""
     try:
         if understood.accepted and (written := controls.run(understood.call)):
             err.print(written, style="dim", soft_wrap=True)
@@ -179,7 +183,7 @@ def _ran(controls: Control, understood: Understood) -> VoxrillError | None:
 
 
 def _show(understood: Understood, answer: str, json: bool, error: VoxrillError | None, more: dict[str, Any]) -> None:
-    """The call on stdout, if it is certain enough; the rest, or with `json` all of it as a line, as it fits."""
+    """Show an accepted call on stdout and the rest on stderr; or, with `json`, all of it as one line on stdout."""
     call = understood.call
     if json:
         print_json({**more, "command": call.command, "slots": call.slots, "words": understood.words,
@@ -194,4 +198,4 @@ def _show(understood: Understood, answer: str, json: bool, error: VoxrillError |
         print(f"{where}{call}", flush=True)
         err.print(f"{sure}: {answer}" if answer else sure, style="dim", soft_wrap=True)
     else:
-        err.print(f"{where}not understood, {sure}; it may have been: {call}", style="yellow", soft_wrap=True)
+        err.print(f"{where}not understood ({sure}); the likeliest call is {call}", style="yellow", soft_wrap=True)
