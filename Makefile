@@ -1,5 +1,5 @@
-# Everything here works on a clean clone with make and Python 3.11 to 3.14; the rest is installed on demand
-# into .venv. Choose the interpreter with: make PYTHON=/path/to/python3.12 test
+# Everything here works on a clean clone with make and Python 3.11 to 3.14. The rest is installed into .venv when it is
+# needed. Choose the interpreter with: make PYTHON=/path/to/python3.12 test
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,8 +11,8 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP_INSTALL := python -m pip install --disable-pip-version-check -qq
 
-# Prints the first of its arguments that runs and is a Python between MIN and MAX with venv; a pyenv shim can be
-# found and still refuse to run, so each is tried.
+# Prints the first argument that runs and is a Python between LOW and HIGH with venv. A pyenv shim can exist and still
+# refuse to run, so each one is tried.
 define FIND_PYTHON
 find_python() { \
 	local low=$$1 high=$$2; shift 2; \
@@ -38,7 +38,7 @@ demo: .venv/.installed-demo ## ask the built-in model a spoken question; no down
 test: .venv/.installed-dev ## the tests
 	$(BIN)/python -m pytest
 
-# The first command only shows its progress: where it cannot make the userland, the tests that need it skip and say why.
+# The first command shows the progress. If it cannot make the userland, the tests skip and say why.
 test-arm: .venv/.installed-dev ## the runtime's tests and Pebble on four ARM64 processors, emulated (6 to 12 minutes)
 	-@$(BIN)/python -m tests.arm.userland
 	$(BIN)/python -m pytest -m arm -n 2 --dist worksteal tests/arm
@@ -93,8 +93,8 @@ clean: ## remove what was built; the environments stay
 	@$(BIN)/$(PIP_INSTALL) -e ".[demo]"
 	@touch $@
 
-# torch first and alone: pip then takes the build its configuration prefers (CPU, where an index offers one), and
-# nothing after it asks for another. --group needs pip 25.1; the environments of Python 3.11 to 3.13 begin with an older.
+# torch comes first and alone: so pip takes the build that its configuration prefers (CPU, if an index offers one), and no
+# later package asks for another build. --group needs pip 25.1; Python 3.11 to 3.13 bring an older pip.
 EXTRAS := export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive
 .venv/.installed-dev: .venv/.created pyproject.toml
 	@echo "Installing voxrill[$(EXTRAS)] and the dependency group dev into .venv"
@@ -103,7 +103,7 @@ EXTRAS := export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive
 	@$(BIN)/$(PIP_INSTALL) -e ".[$(EXTRAS)]" --group dev
 	@touch .venv/.installed-demo $@
 
-# The reference needs Python 3.12 and packages older than ours, hence an environment of its own.
+# The reference has an environment of its own: it needs Python 3.12 and packages older than ours.
 .venv-golden/.installed:
 	@$(FIND_PYTHON); \
 	python=$$(find_python 3,12 3,12 $(or $(PYTHON),python3.12 $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))); \
@@ -114,8 +114,8 @@ EXTRAS := export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive
 	@.venv-golden/bin/$(PIP_INSTALL) --no-deps liquid-audio==1.3.0
 	@touch $@
 
-# llama.cpp, compiled here so that it uses all that this processor can do; it needs a C++ compiler, and minutes. Not
-# AMX: its kernel ends with a fault (at ldtilecfg) on virtual machines that name AMX among their features.
+# llama.cpp is compiled here, so that it uses all features of this processor. It needs a C++ compiler and some minutes. AMX
+# is off: its kernel crashes (at ldtilecfg) on virtual machines that list AMX among their features.
 NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 .venv-bench/.installed: .venv/.created
 	@echo "Making .venv-bench; llama.cpp is compiled, which takes about ten minutes"
@@ -134,8 +134,8 @@ NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 	@.venv-bench-genai/bin/$(PIP_INSTALL) onnxruntime-genai==0.18.0 "transformers>=5.24,<6" onnx onnx-ir safetensors
 	@touch $@
 
-# Rockchip's toolkit pins packages older than ours (torch up to 2.4, which comes with CUDA: 5.6 GB in all). It is what
-# `voxrill npu-check BUNDLE --rknn .venv-rknn/bin/python` asks.
+# Rockchip's toolkit needs packages older than ours (torch up to 2.4, which comes with CUDA: 5.6 GB in all). The command
+# `voxrill npu-check BUNDLE --rknn .venv-rknn/bin/python` uses it.
 .venv-rknn/.installed:
 	@$(FIND_PYTHON); \
 	python=$$(find_python 3,11 3,11 $(or $(PYTHON),python3.11 $(wildcard $(HOME)/.pyenv/versions/3.11*/bin/python))); \

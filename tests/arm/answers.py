@@ -1,9 +1,9 @@
-"""What a machine answers: words, codes and numbers of bundles. Run alike on the host and on every emulated processor.
+"""What a machine answers: words, codes and numbers of bundles. The host and every emulated processor run it.
 
     python answers.py OUT int8=BUNDLE int4=BUNDLE ... --products FOLDER
 
-In: bundles by name, of which the first is asked everything and has its memory taken; products as `products.py` writes
-them. Out, in the folder OUT: `answers.json`, and `numbers.npz` with every graph's output on the same sound.
+In: bundles by name, and products as `products.py` writes them. The first bundle gets all questions, and its memory is
+measured. Out, in the folder OUT: `answers.json`, and `numbers.npz` with every graph's output on the same sound.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from voxrill.runtime.audio.audio_file import as_waveform
 QUESTION = ROOT / "examples" / "question.wav"
 COMMAND = "kitchen lights on"
 FRAMES = 12
-"""Frames that the codec decodes: every processor the same, whatever it would say."""
+"""Number of frames that the codec decodes. They are the same on every processor."""
 
 ROUTES: dict[str, dict[str, Any]] = {
     "text to text": {"text": COMMAND, "output": "text"},
@@ -41,7 +41,7 @@ ROUTES: dict[str, dict[str, Any]] = {
 
 
 def machine() -> dict[str, object]:
-    """What the machine says of itself."""
+    """What the machine says about itself."""
     features = next((value for name, value in described() if name == "Features"), "")
     return {"machine": platform.machine(), "instruction_set": instruction_set(), "features": features.split()}
 
@@ -77,7 +77,7 @@ def numbers(model: voxrill.Model) -> dict[str, Any]:
 
 
 def products(folder: Path) -> dict[str, Any]:
-    """What the products of `products.py` give for the same input."""
+    """The results of the products of `products.py` for the same input."""
     x = np.load(folder / "x.npy")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

@@ -37,7 +37,7 @@ class Answers:
 
 @pytest.fixture(scope="session")
 def inside() -> Callable[..., subprocess.CompletedProcess]:
-    """`run_inside`, where there is a userland to run in."""
+    """`run_inside`; skips without a userland to run in."""
     try:
         make_userland()
     except Unavailable as reason:
@@ -47,7 +47,7 @@ def inside() -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="session")
 def question_bundles(made_once) -> dict[str, Path]:
-    """Pebble by its precision: INT8 as it ships, the others made here from the same checkpoint."""
+    """Pebble by precision: INT8 as it ships, and the others from the same checkpoint."""
 
     def float32(folder: Path) -> None:
         exporter = import_exporter()
@@ -98,7 +98,7 @@ def _on_host(*arguments: object) -> subprocess.CompletedProcess:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """What tests recorded for the table, one row a processor."""
+    """Print the table of what tests recorded, with a row for each processor."""
     rows: dict[str, dict[str, str]] = {}
     for report in terminalreporter.stats.get("passed", []):
         for name, cell in report.user_properties:

@@ -1,4 +1,4 @@
-"""The processors that are emulated, and by what it shows that a program really runs as one of them."""
+"""The emulated processors, and how a test sees that a program really runs as one of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from voxrill.devices.profile import NO_DOT_PRODUCT, InstructionSet
 
 @dataclass(frozen=True)
 class Processor:
-    """One that qemu-user knows.
+    """A processor that qemu-user knows.
 
-    name: qemu's; where: devices that have it; instruction_set: as `voxrill plan --device this` must name it; has,
-    lacks: features of the Arm architecture, as the kernel names them; int8: how far its INT8 numbers may be from
-    x86's, as their RMS to that of x86's.
+    name: its name in qemu; where: devices that have it; instruction_set: what `voxrill plan --device this` must say;
+    has, lacks: features of the Arm architecture, as the kernel names them; int8: how far its INT8 numbers may be from
+    x86's, as a share of the RMS of x86's.
     """
 
     name: str
@@ -25,15 +25,15 @@ class Processor:
 
     @property
     def dot_product(self) -> bool:
-        """Whether onnxruntime has a 4-bit kernel for 8-bit activations on it."""
+        """Whether onnxruntime has a 4-bit kernel for 8-bit activations for it."""
         return self.instruction_set not in NO_DOT_PRODUCT
 
 
 _DOT, _I8MM = frozenset({"asimddp"}), frozenset({"asimddp", "i8mm", "sve2"})
 _SME = frozenset({"sme"})
 
-# Measured: INT8 within 0.007 of x86's, most graphs to the bit. With SME onnxruntime takes kernels that round each row
-# of activations by itself: 0.14 from x86's, and a third as far from float32 as those are.
+# Measured: INT8 within 0.007 of x86's, most graphs bit for bit. With SME onnxruntime uses kernels that round each row
+# of activations by itself: 0.14 from x86's, and a third of x86's distance from float32.
 PROCESSORS = (
     Processor("cortex-a76", "Pi 5, RK3588", "neon_dotprod", has=_DOT, lacks=frozenset({"i8mm", "sve"})),
     Processor("cortex-a72", "Pi 4", "neon", has=frozenset({"asimd"}), lacks=_DOT | _I8MM),

@@ -1,7 +1,7 @@
-"""One product in 8 and in 4 bits, alone in its graph: what it gives shows which kernel computed it.
+"""One product in 8 and in 4 bits, alone in its graph: the result shows which kernel computed it.
 
-Out, in a folder: `x.npy`; `int4.onnx`, as the quantiser writes it, activations to be rounded to 8 bits;
-`int4-float.onnx`, the same weights and activations in float32; `int8.onnx`; `int8-float.onnx`, its weights in float32.
+Out, in a folder: `x.npy`; `int4.onnx`, as the quantiser writes it, with activations rounded to 8 bits;
+`int4-float.onnx`, the same weights with float32 activations; `int8.onnx`; `int8-float.onnx`, its weights in float32.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def test_quantised_numbers_are_close_to_those_of_x86(answers, processor, record_
     host, here = answers("host"), answers(processor.name)
     int8 = apart(outputs(here, "int8"), outputs(host, "int8"))
     assert int8 <= processor.int8
-    without_sound = {name: value for name, value in outputs(here, "int4").items() if name != "sound"}  # INT8 there too
+    without_sound = {name: value for name, value in outputs(here, "int4").items() if name != "sound"}  # INT8, too
     assert apart(without_sound, outputs(host, "int4")) <= INT4
     record_property(f"{processor.name}: INT8 from x86", f"{int8:.3f}")
 
@@ -119,7 +119,7 @@ def test_quantised_numbers_are_as_close_to_float32_as_on_x86(answers, processor,
 
 @every_processor
 def test_without_dot_product_4_bit_products_are_computed_in_float32(answers, processor):
-    """The planner's reason for INT8 there: rounding activations to 8 bits shows in a product's numbers."""
+    """That is why the planner takes INT8 there. Rounding activations to 8 bits would show in a product's numbers."""
     numbers = answers(processor.name).numbers
 
     def rounding(kind):

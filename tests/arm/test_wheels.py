@@ -22,7 +22,7 @@ NEEDED, EXTRAS = PROJECT["dependencies"], PROJECT["optional-dependencies"]
 
 
 def resolve(python, glibc, folder, *requirements):
-    """What pip would install on aarch64, by its index's word: nothing is kept."""
+    """What pip would install on aarch64. It asks the index and keeps nothing."""
     options = ("--dry-run", "--quiet", "--ignore-installed", "--report", folder / "report.json", "--target", folder)
     target = ("--only-binary=:all:", "--implementation", "cp", "--python-version", python, *wheel_tags(glibc))
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *options, *target, *requirements]

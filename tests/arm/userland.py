@@ -1,6 +1,6 @@
 """An ARM64 userland in build/arm, made without root: Debian's packages and aarch64 wheels, run by qemu-user.
 
-    make test-arm                                           # makes it when it is not there, and tests in it
+    make test-arm                                           # makes it if it is not there, and runs the tests in it
     python -m tests.arm.userland                            # makes it
     QEMU_CPU=cortex-a72 build/arm/python -m voxrill --help  # runs this repository's voxrill in it
 
@@ -10,12 +10,12 @@ package index, by pip. Out, in build/arm:
     python        runs the userland's Python, as the processor that $QEMU_CPU names
     debian/       the system: Python 3.13, glibc 2.41, as in Raspberry Pi OS of 2025; and qemu-user 10
     device/       aarch64 wheels of what a device installs
-    testing/      those that only the tests need
+    testing/      aarch64 wheels that only the tests need
     voxrill/      this repository's wheel
     wheels/       all wheels as they were downloaded
 
-Each folder is filled beside its place and moved there when it is whole; a file of its name and `.made` says from what,
-and it is made again only when that changes. Downloads are kept, so a run that was cut short goes on where it was.
+Each folder is filled under another name and renamed when it is complete. A file NAME.made says what it was made from;
+it is made again only if that changes. Downloads are kept, so an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ ARM = ROOT / "build" / "arm"
 PYTHON = ARM / "python"
 
 MIRROR = "http://deb.debian.org/debian"
-"""Debian's archive; another one by the environment variable DEBIAN_MIRROR."""
+"""Debian's archive. The environment variable DEBIAN_MIRROR names another one."""
 SUITE = "trixie"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PYTHON_VERSION, GLIBC = "3.13", 41
-"""The suite's own: Python, and glibc 2.x."""
+"""The versions in the suite: Python, and glibc 2.x."""
 PACKAGES = (f"python{PYTHON_VERSION}-minimal", f"libpython{PYTHON_VERSION}-stdlib", "libstdc++6")
-QEMU = "qemu-user"  # 10 in trixie: static, and its /proc/cpuinfo is the guest's; bookworm's 7.2 has neither
+QEMU = "qemu-user"  # version 10 in trixie is static and shows the guest's /proc/cpuinfo; bookworm's 7.2 does neither
 
 ROOMS = ("export", "quantize", "runtime", "devices", "src")
 TESTING = ("pytest>=8.3",)
-SECONDS = 900  # for any one command: apt fetches 85 MB
+SECONDS = 900  # for one command: apt fetches 85 MB
 
 
 class Unavailable(Exception):
@@ -56,10 +56,10 @@ class Unavailable(Exception):
 
 
 def make_userland() -> None:
-    """Make what is not there or is out of date.
+    """Make the parts that are missing or out of date.
 
     Raises:
-        Unavailable: something cannot be had here.
+        Unavailable: a part cannot be made here.
     """
     _check_host()
     ARM.mkdir(parents=True, exist_ok=True)
@@ -75,13 +75,13 @@ def make_userland() -> None:
 
 
 def wheel_tags(glibc: int) -> list[str]:
-    """pip's options for wheels that run on aarch64 with glibc 2.`glibc`: it takes each platform by its word only."""
+    """pip's options for wheels that run on aarch64 with glibc 2.`glibc`. pip wants each platform by name."""
     names = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(17, glibc + 1))]
     return [word for name in names for word in ("--platform", name)]
 
 
 def run_inside(processor: str, *arguments: object, seconds: float, **environment: str) -> subprocess.CompletedProcess:
-    """Run the userland's Python as a processor, in the repository's root, with none of this machine's environment."""
+    """Run the userland's Python as a processor, in the repository's root, without this machine's environment."""
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
     settings = {"QEMU_CPU": processor, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", **environment}
     command = [str(PYTHON), *map(str, arguments)]
@@ -89,7 +89,7 @@ def run_inside(processor: str, *arguments: object, seconds: float, **environment
 
 
 def _check_host() -> None:
-    """Refuse a machine that lacks what this is made with."""
+    """Refuse a machine without the necessary tools."""
     if sys.platform != "linux":
         raise Unavailable("the ARM64 userland needs Linux: qemu-user translates system calls")
     missing = [tool for tool in ("apt-get", "dpkg", "dpkg-deb") if not shutil.which(tool)]
@@ -100,7 +100,7 @@ def _check_host() -> None:
 
 
 def _part(name: str, facts: list[str], make: Callable[[Path], None]) -> None:
-    """Fill the folder `name` with `make`, unless it was made from the same facts."""
+    """Fill the folder `name` with `make`, unless it was already made from the same facts."""
     folder, made = ARM / name, ARM / f"{name}.made"
     wanted = json.dumps(facts)
     if folder.is_dir() and made.is_file() and made.read_text(encoding="utf-8") == wanted:
@@ -121,11 +121,13 @@ def _debian(folder: Path) -> None:
     host = _run("dpkg", "--print-architecture").strip()
     apt = _apt(ARM / "apt", host)
     _run(*apt, "update", what="Debian's package index")
-    _run(*apt, "autoclean")  # of an earlier run, what the index no longer has
+    _run(*apt, "autoclean")  # remove packages of an earlier run that the index no longer has
     packages = (*PACKAGES, f"{QEMU}:{host}")
     _run(*apt, "install", "--no-install-recommends", "--download-only", "--yes", *packages, what="Debian's packages")
     _unpack(sorted((ARM / "apt" / "archives").glob("*.deb")), folder)
-    (folder / "lib").symlink_to("usr/lib")  # Debian's own are made by base-files, which nothing else here needs
+    (folder / "lib").symlink_to(
+        "usr/lib"
+    )  # in Debian the package base-files makes this link; nothing else here needs that package
 
 
 def _apt(state: Path, host: str) -> list[str]:
@@ -143,7 +145,7 @@ def _apt(state: Path, host: str) -> list[str]:
         "Acquire::Languages": "none", "APT::Update::Error-Mode": "any", "Acquire::Retries": "2",
     }  # fmt: skip
     options = [f"{name}={value}" for name, value in settings.items()]
-    # A user to drop to (there when root runs this) could not write below a folder of root's.
+    # For root, apt would fetch as another user, who cannot write into a folder of root.
     options += [f"APT::Architectures::={host}", "APT::Sandbox::User="]
     return ["apt-get", "-q", *(word for option in options for word in ("-o", option))]
 
@@ -153,7 +155,7 @@ def _mirror() -> str:
 
 
 def _unpack(packages: list[Path], folder: Path) -> None:
-    """Packages into `folder`; of the emulator's, which emulates forty processors in 300 MB, the one file."""
+    """Unpack packages into `folder`. Of the emulator's 300 MB for forty processors only one file is unpacked."""
     for package in packages:
         member = ["./usr/bin/qemu-aarch64"] if package.name.startswith(f"{QEMU}_") else []
         with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as archive:
@@ -168,7 +170,7 @@ def _wheels(folder: Path, requirements: list[str] | tuple[str, ...]) -> None:
     target = ["--python-version", PYTHON_VERSION, "--implementation", "cp", "--only-binary=:all:", *wheel_tags(GLIBC)]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     _run(*pip, "download", "--dest", str(fetched), *target, *requirements, what="aarch64 wheels")
-    # pip holds what it installs against the Python it runs in; download has held it against the target's.
+    # pip install checks packages against its own Python; pip download has checked them against the target's.
     there = (
         "--no-index",
         "--find-links",
@@ -182,7 +184,7 @@ def _wheels(folder: Path, requirements: list[str] | tuple[str, ...]) -> None:
 
 
 def _voxrill(folder: Path) -> None:
-    """This repository's wheel, unpacked: it is of Python alone."""
+    """This repository's wheel, unpacked. It has only Python code."""
     built = ARM / "wheels" / "voxrill"
     shutil.rmtree(built, ignore_errors=True)
     tool = (sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(ROOT))
@@ -202,7 +204,8 @@ def _digest() -> str:
 
 
 def _write_python() -> None:
-    """The command that runs the userland's Python: itself its `sys.executable`, so that it can start others."""
+    """The command that runs the userland's Python. It is also `sys.executable` there, so that Python can start
+    itself."""
     folders = ":".join(str(ARM / name) for name in ("voxrill", "device", "testing"))
     script = f"""#!/bin/sh
 export PYTHONHOME='{ARM}/debian/usr' PYTHONPATH='{folders}:{ROOT}' PYTHONSAFEPATH=1 PYTHONNOUSERSITE=1
@@ -217,7 +220,7 @@ def _run(*command: str, what: str = "") -> str:
     """A command's output.
 
     Raises:
-        Unavailable: it failed; says what could not be had, and the command's own last words.
+        Unavailable: it failed; the message names the part and has the last line of the command.
     """
     if what:
         print(f"  {what}", file=sys.stderr, flush=True)

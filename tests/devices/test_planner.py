@@ -1,4 +1,4 @@
-"""The planner: verdicts that follow from the figures, and predictions held against what the benchmark recorded."""
+"""The planner: verdicts that follow from the figures, and predictions compared with the benchmark's record."""
 
 import json
 import re
@@ -32,7 +32,7 @@ EVIDENCED = (
 )
 """The columns of docs/devices.md."""
 DISTURBED = ("speech", "int4", 2)
-"""Half of its recorded samples took three times as long as the other half: something else ran."""
+"""Half of its recorded samples took three times as long as the other half: another program ran."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Profiles: all that ship are whole, and what a user gets wrong is answered with what would be right."""
+"""Profiles: all shipped ones are complete, and a user's mistake is answered with what would be right."""
 
 import pytest
 

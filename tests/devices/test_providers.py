@@ -1,4 +1,4 @@
-"""Execution providers: those that cannot be used are refused with what helps, and nothing falls back unseen."""
+"""Execution providers: an unusable one is refused with a remedy, and no graph falls back to the CPU silently."""
 
 import json
 import os
@@ -203,7 +203,7 @@ def test_the_report_of_a_fallback(cli, openvino):
 
 
 def test_a_chip_that_is_set_is_compiled_for(cli, npu_bundles):
-    """A v68 computes in integers alone, so it refuses the float graph that a v75 takes wholly."""
+    """A v68 computes with integers only, so it refuses the float graph that a v75 takes completely."""
     pytest.importorskip(PLUGINS["qnn"].module, reason="onnxruntime-qnn is not installed")
     words = ("providers", npu_bundles["lfm2.5"], "--strict", "--json", "--provider")
     ran = cli(*words, "decoder=qnn:soc=SM8650")
@@ -235,7 +235,7 @@ def test_a_provider_that_takes_nothing_is_refused(idle):
 
 
 def test_a_provider_that_fails_is_no_reason_for_the_cpu(idle, monkeypatch, capfd):
-    """onnxruntime's own session would go on with the CPU, and tell stdout."""
+    """onnxruntime's own session would continue with the CPU and print that to stdout."""
     create = ort.InferenceSession._create_inference_session
 
     def fail(session, providers, *rest):
@@ -259,7 +259,7 @@ def test_strict_refuses_a_fallback(cli, openvino):
 
 
 def test_the_same_words(openvino):
-    """INT8 activations are rounded elsewhere, so numbers differ by a little; words must not."""
+    """INT8 activations are rounded in other places, so numbers differ a little; words must not."""
     cpu = voxrill.load(threads=1)
     with pytest.warns(Fallback, match=r"decoder \d+ \(openvino\)"):
         model = voxrill.load(threads=1, provider="openvino")
@@ -292,14 +292,14 @@ def webgpu(tmp_path):
             cwd=tmp_path,
             PYTHONPATH=os.environ["VOXRILL_WEBGPU"],
             VK_ICD_FILENAMES=str(driver),
-            LD_LIBRARY_PATH=str(SOFTWARE_GPU.parent),  # where the loader of such drivers is, too
+            LD_LIBRARY_PATH=str(SOFTWARE_GPU.parent),  # the loader of such drivers is there, too
         )
 
     return run
 
 
 def test_webgpu_says_the_same_words(webgpu):
-    """It ends rightly, too: what is bound to a session has to be freed before it."""
+    """It also ends cleanly: what is bound to a session must be freed before the session."""
     ran = webgpu("transcribe", CLIPS[0])
     assert ran.status == 0, ran.err
     assert ran.out.strip() == voxrill.load(threads=1).transcribe(CLIPS[0]).text
