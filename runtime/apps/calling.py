@@ -1,9 +1,9 @@
-"""What a user's turn calls: sound or text in, a call of one of a client's functions out, or none.
+"""Tool calling: a user's turn (sound or text) to a call of one of a client's functions, or to none.
 
-A function with phrases is heard as a command is (see `control`): the model writes down what was said, and can write
-nothing but the phrases. One without is called in writing, after a prompt that lists the functions; how well a model
-does that depends on its weights, and was measured with none. Either way the tokens are masked exactly, so that the
-arguments always fit the schema, and the confidence is the probability of the call among all that could be written.
+A function with phrases is recognised as a command is (see `control`): the model transcribes what was said, and can
+write only the phrases. A function without phrases is called in writing, after a prompt that lists the functions. How
+well a model does that depends on its weights; it was measured with none. In both cases decoding is constrained, so that
+the arguments always fit the schema. The confidence is the probability of the call among all that could be written.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from voxrill.runtime.engine.engine import Engine
 
 LISTING = "Call one of these functions, written as NAME(ARGUMENT=VALUE, ARGUMENT=VALUE):"
-"""What the prompt of functions without phrases begins with; their JSON follows, a line each."""
+"""The beginning of the prompt for functions without phrases. Their JSON follows, one line for each."""
 
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """A function, the values of its arguments, and how sure the model is."""
+    """A function, the values of its arguments, and the model's confidence."""
 
     name: str
     values: Mapping[str, Any]
@@ -45,30 +45,30 @@ class FunctionCall:
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One way to call: after which prompt, and all that may be written there.
+class _CallPrompt:
+    """A prompt, and the calls that may be written after it.
 
-    aloud: it is what is said that is written; known: the calls by their text.
+    spoken: what is written is a transcript of what was said. known: the calls by their text.
     """
 
     system: str
-    aloud: bool
+    spoken: bool
     written: Written
     tree: TokenTree
     known: Mapping[str, Call]
 
 
 class Functions:
-    """Functions that may be called. Made in any thread, and never changed.
+    """Functions that may be called. May be made in any thread, and never changes.
 
     Args:
-        model: who is to call them.
-        functions: what may be called.
-        only: the one that may be called; None for all.
+        model: what calls them.
+        functions: the functions.
+        only: the only one that may be called; None for all.
 
     Raises:
-        UsageError: something in them cannot be meant or counted out; the message names it.
-        UnknownText: the model does not know words of theirs.
+        UsageError: one of them is ambiguous or has too many calls; the message names it.
+        UnknownText: the model does not know a word of them.
     """
 
     def __init__(self, model: Engine, functions: Sequence[Function], only: str | None = None) -> None:
@@ -76,31 +76,32 @@ class Functions:
         _check(functions, only)
         self.listing = "\n".join([LISTING, *(function.listed() for function in functions if not function.phrases)])
         allowed = [function for function in functions if only in (None, function.name)]
-        aloud = [function for function in allowed if function.phrases]
+        spoken = [function for function in allowed if function.phrases]
         written = [function for function in allowed if not function.phrases]
         if written and model.parts.tokenizer.closed:
             raise UsageError(
-                f"the function {written[0].name} has no phrases, and this model can write nothing but what is said",
+                f"the function {written[0].name} has no phrases, and this model can only transcribe what is said",
                 'Give it phrases: "phrases": ["turn {state} the {room} lights"]',
             )
-        said = list(distinct(_counted(aloud, spoken_calls)))
+        said = list(distinct(_counted(spoken, spoken_calls)))
         called = list(_counted(written, written_calls, MOST_CALLS - len(said)))
-        self.ways = [
-            *([self._way(model.manifest.tasks.transcribe.system, True, said, as_transcribed)] if said else []),
-            *([self._way(self.listing, False, called, lambda words: (words,))] if called else []),
+        self.prompts = [
+            *([self._call_prompt(model.manifest.tasks.transcribe.system, True, said, as_transcribed)] if said else []),
+            *([self._call_prompt(self.listing, False, called, lambda words: (words,))] if called else []),
         ]
 
-    def _way(
-        self, system: str, aloud: bool, given: list[CommandSentence], forms: Callable[[str], tuple[str, ...]]
-    ) -> _Way:
+    def _call_prompt(
+        self, system: str, spoken: bool, given: list[CommandSentence], forms: Callable[[str], tuple[str, ...]]
+    ) -> _CallPrompt:
         written = Written(given, self._model.parts.tokenizer, forms, _parts)
-        return _Way(system, aloud, written, written.tree, {_plain(sentence.words): sentence.call for sentence in given})
+        known = {_plain(sentence.words): sentence.call for sentence in given}
+        return _CallPrompt(system, spoken, written, written.tree, known)
 
     def only(self, name: str) -> Functions:
-        """The same, of which one may be called.
+        """The same functions, of which only `name` may be called.
 
         Raises:
-            UsageError: there is none of that name.
+            UsageError: there is no function of that name.
         """
         return Functions(self._model, self._functions, name)
 
@@ -118,7 +119,7 @@ def _check(functions: Sequence[Function], only: str | None) -> None:
 def _counted(
     functions: Iterable[Function], make: Callable[[Function, int], Iterator[CommandSentence]], most: int = MOST_CALLS
 ) -> Iterator[CommandSentence]:
-    """The sentences of all functions, `most` of them together."""
+    """The sentences of all functions, at most `most` of them together."""
     for function in functions:
         for sentence in make(function, most):
             most -= 1
@@ -126,7 +127,7 @@ def _counted(
 
 
 def _parts(sentence: CommandSentence) -> Iterator[str]:
-    """What a sentence is the way to: its phrase, and the value of each parameter."""
+    """What is lost if a sentence cannot be written: its phrase, and the value of each parameter."""
     function = f"the function {sentence.call.command}"
     yield f"{sentence.phrase!r} of {function}"
     for name, value in sentence.call.slots.items():
@@ -134,16 +135,16 @@ def _parts(sentence: CommandSentence) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Text as it is compared: without capitals, a mark at its end, and doubled spaces."""
+    """Text as it is compared: without capitals, a mark at its end, or double spaces."""
     return " ".join(text.casefold().split()).rstrip(".!?")
 
 
 class Caller:
-    """Finds out what one client's turns call. Belongs to the model's thread; at most one turn at a time.
+    """Finds the calls in one client's turns. It belongs to the model's thread, and handles one turn at a time.
 
     Args:
-        model: who listens.
-        threshold: confidence from which a call is made, where none need be.
+        model: what listens.
+        threshold: confidence from which a call is made in a turn that may also be none.
     """
 
     def __init__(self, model: Engine, threshold: float = THRESHOLD) -> None:
@@ -153,58 +154,59 @@ class Caller:
 
     @property
     def contexts(self) -> list[Context]:
-        """Whatever holds state."""
+        """The contexts that hold state."""
         return [prompt.context for prompt in self._prompts.values()]
 
     def forget(self, but: Functions | None) -> list[Context]:
-        """Only these functions are called from now on: what is not needed for them any more."""
-        kept = {way.system for way in but.ways} if but is not None else set()
+        """Drop the prompts that `but` does not need. Returns their contexts."""
+        kept = {prompt.system for prompt in but.prompts} if but is not None else set()
         gone = [self._prompts.pop(system) for system in [*self._prompts] if system not in kept]
         return [prompt.context for prompt in gone]
 
     def steps(
         self, functions: Functions, audio: Floats | None, text: str | None, must: bool
     ) -> Generator[Context, None, FunctionCall | None]:
-        """Find out, in small steps: each is given the context that it is about to work on.
+        """Find the call in a turn, in small steps. Each step yields the context that the next one works on.
 
         Args:
             functions: what may be called.
             audio: what was said, (samples,) at 16 kHz.
             text: what was written.
-            must: call something, however unsure; None is returned otherwise if nothing is likely enough.
+            must: call a function even if none is likely enough; otherwise None is returned then.
 
         Raises:
             ContextFull: the prompt or the turn does not fit.
         """
         best: FunctionCall | None = None
-        for way in functions.ways:
-            if audio is None and _plain(text or "") in way.known:
-                call = way.known[_plain(text or "")]
+        for prompt in functions.prompts:
+            if audio is None and _plain(text or "") in prompt.known:
+                call = prompt.known[_plain(text or "")]
                 return FunctionCall(call.command, call.slots, 1.0)
-            if audio is None and way.aloud and not must:
-                continue  # what is written is compared: no model was taught to write it down
-            found = yield from self._hear(way, audio, text, must)
+            if audio is None and prompt.spoken and not must:
+                continue  # written text is compared with the phrases: no model was taught to transcribe text
+            found = yield from self._ask(prompt, audio, text, must)
             if found.confidence >= self._threshold:
                 return found
             if best is None or found.confidence > best.confidence:
                 best = found
         return best if must else None
 
-    def _hear(
-        self, way: _Way, audio: Floats | None, text: str | None, must: bool
+    def _ask(
+        self, wanted: _CallPrompt, audio: Floats | None, text: str | None, must: bool
     ) -> Generator[Context, None, FunctionCall]:
-        if way.system not in self._prompts:
-            self._prompts[way.system] = PrefilledPrompt(self._model, way.system)
-        prompt = self._prompts[way.system]
+        """The likeliest call after one prompt, which is prefilled when it is first needed."""
+        prompt = self._prompts.get(wanted.system)
+        if prompt is None:
+            prompt = self._prompts[wanted.system] = PrefilledPrompt(self._model, wanted.system)
         yield prompt.context
         while prompt.prefill():
             yield prompt.context
         least = -math.inf if must or not self._threshold else math.log(self._threshold)
-        looking = search(way.tree, prompt.ask(audio, text), least)
+        searching = search(wanted.tree, prompt.ask(audio, text), least)
         while True:
-            yield prompt.context
+            yield prompt.context  # before each step: the caller brings this context's state back if it was put away
             try:
-                next(looking)
+                next(searching)
             except StopIteration as over:
-                call = way.written.sentences[over.value.number].call
+                call = wanted.written.sentences[over.value.number].call
                 return FunctionCall(call.command, call.slots, math.exp(over.value.log_probability))

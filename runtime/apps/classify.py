@@ -1,12 +1,12 @@
 """Classification: a sound and some labels in, a probability for each label out. No free text is parsed.
 
-Each label is scored by the likelihood of its tokens after one prompt, which is taken in once for all of them. What
-the model would answer whatever it hears is divided out (contextual calibration, Zhao et al. 2021): its answer to the
-prompt with no sound in it. Silence is not free of content, it is heard, and Pebble was taught an answer to it: dividing
-by that took the styles it names rightly from 91 % to 71, dividing by its answer to nothing left 91. One such answer
-says little of labels that it hardly gives, so half of the prior is uniform: 92 % then. Of the intents 99 % are right
-uncalibrated and so calibrated, and 97 % with nothing uniform (90 and 105 clips of voices that Pebble was trained on, on
-which this was chosen).
+Each label is scored by the likelihood of its tokens after one prompt, which is prefilled once for all of them. The
+scores are divided by a prior: the model's answer to the prompt with no sound in it (contextual calibration, Zhao et al.
+2021). Silence would be a wrong prior, because Pebble was taught an answer to silence: dividing by that one took the
+styles that it names rightly from 91 % to 71 %, dividing by its answer to no sound left 91 %. That answer says little of
+labels that it hardly ever gives, so half of the prior is uniform: then 92 % are right. Of the intents 99 % are right
+without calibration and with this one, and 97 % with a prior that is not half uniform (90 and 105 clips of voices that
+Pebble was trained on, on which this was chosen).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from voxrill.runtime.engine.engine import Engine
 
 TASK = "intent"
-"""What is named unless something else is wished."""
+"""What labels name unless a task is given."""
 
 UNIFORM = 0.5
-"""The share of a uniform prior in the one that is divided out."""
+"""The share of a uniform distribution in the prior."""
 
 Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Classification:
-    """What a sound was taken for.
+    """The labels of a sound, with probabilities.
 
-    probabilities: of each label, calibrated, the likeliest first; they add up to 1. uncalibrated: the same before the
-    prior was divided out. mass: how likely the model would have answered with a label at all; low where no label fits.
+    probabilities: of each label, calibrated, the likeliest first; they add up to 1. uncalibrated: the same without the
+    prior. mass: the probability that the model answers with any of the labels; low where no label fits.
     """
 
     probabilities: dict[str, float]
@@ -54,10 +54,10 @@ class Classification:
 
 
 class Classifier:
-    """Tells which of some labels fits a sound; `classify` may be called any number of times.
+    """Finds out which of some labels fits a sound. `classify` may be called any number of times.
 
     Args:
-        model: who listens.
+        model: what listens.
         labels: at least two; None for those that the model was taught for the task, if it was.
         task: what the labels name: intent, emotion, style, language ...
         system: a prompt of your own instead of the one that asks for the task.

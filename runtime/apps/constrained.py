@@ -1,8 +1,7 @@
-"""Decoding within a tree of token sequences: whatever comes out is one of them, and its probability is exact.
+"""Constrained decoding within a tree of token sequences: the result is one of them, with its exact probability.
 
-In: a question put to a prompt, and the tree. Out: the likeliest sequence, or the log-probability of every one. A
-probability is the model's own, among everything it could write: what is not in the tree counts too, so that the
-probabilities of a tree add up to at most 1.
+In: a question after a prompt, and the tree. Out: the likeliest sequence, or the log-probability of each. Probabilities
+are the model's own, among everything that it could write, so those of a tree add up to 1 at most.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class PrefilledPrompt:
-    """A system prompt that is taken in once; any number of questions are put to it, each as though it were the first.
+    """A system prompt that is prefilled once. Any number of questions are asked after it, each as if it were the first.
 
     Args:
-        model: who is asked.
+        model: what is asked.
         system: the prompt's text.
 
-    `context` is where all of it happens; nobody else may work on it.
+    `context` holds the state; it must not be used elsewhere.
 
     Raises:
         UnknownText: the model does not know its words.
@@ -47,7 +46,7 @@ class PrefilledPrompt:
         self._mark: ContextMark | None = None
 
     def prefill(self) -> bool:
-        """Take in some of the prompt; whether more of it waits.
+        """Prefill some of the prompt. Returns whether more of it waits.
 
         Raises:
             ContextFull: it does not fit.
@@ -60,7 +59,7 @@ class PrefilledPrompt:
         return more
 
     def prefill_all(self) -> None:
-        """Take in the prompt before the first question, for which `ask` would do it otherwise.
+        """Prefill all of the prompt now. Otherwise the first `ask` does it.
 
         Raises:
             ContextFull: it does not fit.
@@ -69,16 +68,16 @@ class PrefilledPrompt:
             pass
 
     def ask(self, audio: Floats | None = None, text: str | None = None) -> Continuations:
-        """What the model would write to a question: sound (samples,) at the encoder's rate, text, both or nothing.
+        """What the model would write after a question: sound (samples,) at the encoder's rate, text, both or nothing.
 
-        Only the latest question's continuations may be used.
+        Only the continuations of the latest question may be used, because all questions share one context.
 
         Raises:
             ContextFull: it does not fit.
             UnknownText: the model does not know the text's words.
         """
         self.prefill_all()
-        assert self._mark is not None, "all was taken in"
+        assert self._mark is not None, "the prompt is prefilled"
         self.context.rewind(self._mark)
         if audio is not None:
             self.context.add_audio(audio)
@@ -90,9 +89,10 @@ class PrefilledPrompt:
 
 
 class Continuations:
-    """Probabilities of the text tokens that could follow in `context`, after any beginning.
+    """Probabilities of the text tokens that could follow in `context`, after any prefix.
 
-    Going back costs nothing but the tokens that are taken in anew: the state is kept at every place it was left.
+    Going back to another branch is cheap: a mark is kept at the end of each prefix that was prefilled, and only the
+    tokens after the last shared mark are prefilled again.
     """
 
     def __init__(self, context: Context) -> None:
@@ -102,13 +102,14 @@ class Continuations:
         self._kept: list[tuple[int, ContextMark]] = [(0, context.mark())]
 
     def after(self, prefix: list[int], forced: list[int]) -> list[Floats]:
-        """Log-probabilities (vocab,) of what follows `prefix`, and of what follows each of the tokens `forced`.
+        """Log-probabilities (vocab,) of the token after `prefix`, and of the token after each of the tokens `forced`.
 
         Raises:
             ContextFull: they do not fit.
         """
         wanted = [*prefix, *forced]
-        shared = min(_shared(self._path, prefix), max(0, len(prefix) - 1))  # the prefix's last token is taken in here
+        # The prefix's last token is prefilled here in any case, because its hidden state is needed.
+        shared = min(_shared(self._path, prefix), max(0, len(prefix) - 1))
         while self._kept[-1][0] > shared:
             self._kept.pop()
         depth, mark = self._kept[-1]
@@ -118,13 +119,14 @@ class Continuations:
         if wanted[depth:]:
             self._context.add_tokens(wanted[depth:])
             rows = self._context.hidden_states()
+            # Row i belongs to token `depth + i`; those of the prefix before its last token are not asked for.
             hidden += list(rows[len(prefix) - depth - (1 if prefix else 0) :])
             self._kept.append((len(wanted), self._context.mark()))
         return [_log_softmax(self._context.logits(state)) for state in hidden]
 
 
 def _shared(one: list[int], other: list[int]) -> int:
-    """How many first tokens are the same."""
+    """The length of the common prefix."""
     for place, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return place
@@ -146,18 +148,18 @@ class BestSentence:
 
 
 def likeliest(tree: TokenTree, text: Continuations, least: float = -math.inf) -> BestSentence:
-    """What `search` finds."""
+    """The result of `search`, whose steps are not watched."""
     return result_of(search(tree, text, least))
 
 
 def search(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Generator[None, None, BestSentence]:
-    """The sequence of highest probability, found best first, in small steps: no other one has a higher.
+    """Find the sequence of the highest probability by best-first search, in small steps.
 
     Args:
-        tree: what may be written.
-        text: where it would be written.
-        least: log-probability that is of interest. Once no sequence can reach it, the first good one will do: at each
-            place the likeliest token is taken. At inf that is greedy decoding.
+        tree: the sequences that may be written.
+        text: the continuations of the question.
+        least: log-probability below which a sequence is of no interest. Once none can reach it, the search becomes
+            greedy: at each place the likeliest token is taken. With inf it is greedy from the beginning.
 
     Raises:
         ContextFull: a sequence does not fit.
@@ -168,7 +170,7 @@ def search(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Ge
         number = tree.complete(place)
         if number is not None:
             return BestSentence(number, -cost)
-        if -cost < least:
+        if -cost < least:  # the cheapest place is too unlikely, so all others are: go on from this one alone
             waiting.clear()
         for gain, child in _branches(tree, place, text):
             heappush(waiting, (cost - gain, child.low, child))
@@ -194,9 +196,9 @@ def log_probabilities(tree: TokenTree, text: Continuations) -> NDArray[np.float6
 
 
 def _branches(tree: TokenTree, place: Place, text: Continuations) -> Iterator[tuple[float, Place]]:
-    """The places after the next choice, and how likely each is from `place`: log-probabilities.
+    """The places after the next choice, each with its log-probability from `place` on.
 
-    Tokens that must come are taken in with one call.
+    Tokens without a choice are prefilled together.
     """
     forced, after = tree.forced(place)
     done = tree.complete(after) is not None

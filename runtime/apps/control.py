@@ -1,8 +1,8 @@
 """Voice control: a spoken command in, the call it means out, always one of the grammar's.
 
-The model writes down what it hears, as for a transcript, but can write nothing but the grammar's sentences. How likely
-it would have written that sentence anyway, free to write anything, is the confidence: what is no command at all has
-next to none, though some sentence is always the likeliest.
+The model transcribes what it hears, but can write only the grammar's sentences (constrained decoding). The confidence
+is the probability with which it would have written that sentence without the constraint. Some sentence is always the
+likeliest, but speech that is no command gives it a confidence near 0.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ if TYPE_CHECKING:
     from voxrill.runtime.engine.engine import Engine
 
 THRESHOLD = 0.6
-"""Confidence from which a call is accepted. Of the example's commands, said to the built-in model by voices that it was
-trained on, 99.4 % are done rightly, as with 0.5; with 0.7 it is 97.6 %. Of what is no command, half of it one word from
-being one, 9.8 % is done; with 0.5 it is 11.0 % (166 and 434 clips; pebble/commanding.py). Other models need
-their own: see the confidences that `--json` shows."""
+"""Confidence from which a call is accepted.
+
+Measured with the built-in model, the example's commands, and voices that it was trained on (pebble/commanding.py): of
+166 commands 99.4 % are carried out rightly, also with 0.5; with 0.7 it is 97.6 %. Of 434 clips that are no command
+(half of them differ from one in a single word) 9.8 % are carried out, with 0.5 it is 11.0 %. Other models need another
+threshold: `--json` shows the confidences."""
 
 ASK_BACK = "Please say that again."
 
 
 @dataclass(frozen=True)
 class Understood:
-    """What was made of a spoken command.
+    """How a spoken command was understood.
 
-    call: what it means, as far as it is a command at all; words: the sentence that was heard; confidence: the
-    probability of that sentence among everything that the model could write; accepted: whether that is enough to do it;
-    seconds, cpu_seconds: what it took, on the clock and on the processor.
+    call: what it means, if it is a command at all. words: the sentence that was heard. confidence: the probability of
+    that sentence among everything that the model could write. accepted: whether that is enough to carry it out.
+    seconds, cpu_seconds: the time that it took, and the processor's.
     """
 
     call: Call
@@ -52,11 +54,11 @@ class Control:
     """Listens for a grammar's commands. Made by `Model.control`.
 
     Args:
-        model: who listens.
-        grammar: what can be commanded.
+        model: what listens.
+        grammar: the commands.
         threshold: confidence from which a call is accepted; None for the grammar's own, or else `THRESHOLD`.
 
-    `written` is all that can be written, in tokens.
+    `written` is every sentence that can be written, as tokens.
 
     Raises:
         UsageError: the threshold is no probability.
@@ -100,20 +102,21 @@ class Control:
         """
         waveform = self._parts.waveform(audio, trim)
         started, cpu = time.perf_counter(), time.process_time()
-        least = math.log(self.threshold) if self.threshold else -math.inf
+        least = math.log(self.threshold) if self.threshold else -math.inf  # no search for what is refused anyway
         found = likeliest(self._tree, self._prompt.ask(waveform), least)
         sentence, confidence = self._sentences[found.number], math.exp(found.log_probability)
         return Understood(
             call=sentence.call,
             words=sentence.words,
             confidence=confidence,
+            # Where nobody spoke, the waveform is digital silence, which some sentence still fits best.
             accepted=confidence >= self.threshold and bool(waveform.any()),
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu,
         )
 
     def run(self, call: Call) -> str:
-        """Run the call's hook, if it has one; the end of what its program wrote.
+        """Run the call's hook, if it has one. Returns the end of what its program wrote.
 
         Raises:
             HookError: it failed; the message says how.
@@ -122,9 +125,9 @@ class Control:
         return "" if hook is None else hook(call)
 
     def answer(self, understood: Understood) -> str:
-        """What is said to what was understood: that it is done, or to say it again; empty if nothing is."""
+        """What is answered: that the call is done, or to say the command again; empty if nothing is to be said."""
         return self.confirmation(understood.call) if understood.accepted else self.ask_back
 
     def confirmation(self, call: Call) -> str:
-        """What is said when the call is done; empty if nothing is."""
+        """What is said when the call is done; empty if nothing is to be said."""
         return spoken(self.grammar.commands[call.command].confirm, call.slots)

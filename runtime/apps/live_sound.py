@@ -1,7 +1,7 @@
-"""A microphone as sound without end: a thread reads it, so that nothing is lost while the model computes.
+"""A microphone as a stream of blocks: a thread reads it, so that nothing is lost while the model computes.
 
-In: a microphone. Out: blocks (512,) at 16 kHz until it is closed. Where the microphone was away, or the model too slow
-for too long, there is as much silence, so that time goes on.
+In: a microphone. Out: blocks (512,) at 16 kHz until it is closed. Where the microphone was away, or the model was too
+slow for too long, there is silence of the same length, so that times stay right.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from voxrill.runtime.audio.level import level
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Block, Floats, Microphone
 
 MOST_WAITING = 300.0
-"""Seconds of sound that may wait for the model (19 MB); then the oldest is lost."""
+"""Seconds of sound that may wait for the model (19 MB). If more waits, the oldest is lost."""
 
 HURRY = 0.25
-"""Seconds of waiting sound from which tentative text is left out."""
+"""If more seconds of sound wait, tentative text is left out."""
 
 _READ = 0.1
-"""Seconds after which a reader without a block looks whether it is to end."""
+"""Seconds without a block after which a reader checks whether it must end."""
 
 
 class LiveSound:
@@ -32,9 +32,10 @@ class LiveSound:
 
     Args:
         microphone: where it comes from.
-        show_level: told how loud each block is, in dB of full scale, from another thread.
+        show_level: called with the level of each block, dB of full scale, in the listening thread.
 
-    lost: seconds of sound that the model was too slow for; error: what the microphone was lost by, None if it is not.
+    lost: seconds of sound that were lost because the model was too slow. error: why the microphone was lost, None if it
+    was not.
     """
 
     def __init__(self, microphone: Microphone, show_level: Callable[[float], None] = lambda _dbfs: None) -> None:
@@ -65,16 +66,16 @@ class LiveSound:
         self._microphone.__exit__(kind, error, trace)
 
     def close(self) -> None:
-        """Nothing more is heard; what waits is still handed out. May be called from any thread or signal."""
+        """Stop listening. Sound that waits is still handed out. May be called from any thread or signal handler."""
         self._closed = True
 
     def hurry(self) -> bool:
-        """Whether so much sound waits that there is no time for tentative text."""
+        """Whether so much sound waits that tentative text must be left out."""
         return len(self._waiting) * BLOCK_SECONDS > HURRY
 
     def __iter__(self) -> Iterator[Floats]:
-        """Blocks (512,) as they come, until it is closed or `error` says why there are no more."""
-        expected = 0
+        """Blocks (512,) as they come, until it is closed or the microphone is lost (see `error`)."""
+        expected = 0  # the sample with which the next block begins if none is missing
         while (block := self._next()) is not None:
             for _ in range((block.at - expected) // BLOCK):
                 yield np.zeros(BLOCK, np.float32)
@@ -96,7 +97,7 @@ class LiveSound:
                 if block is not None:
                     self._show_level(level(block.samples))
                     self._put(block)
-        except Exception as error:  # whatever it is, the thread that transcribes must know
+        except Exception as error:  # any error: the thread that transcribes must learn of it
             self.error = error
 
     def _put(self, block: Block) -> None:

@@ -1,7 +1,7 @@
-"""What whoever watches a transcription sees: what is stable scrolls up; the last lines, tentative text dimmed, change.
+"""The live view of a transcription: stable text scrolls up, the last lines show tentative text and the state.
 
-In: events, the microphone's level, how much was heard. Out: on a terminal a live view on stderr, otherwise nothing:
-segments are data, and go to stdout or a file by themselves.
+In: events, the microphone's level, how much was heard. Out: a live view on stderr if that is a terminal, otherwise
+nothing. Segments are data: they go to stdout or a file, and not through here.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class TranscriptView:
     Args:
         console: stderr.
         total: seconds of a file; None for a microphone.
-        text: whether stable text is shown here, since it goes to a file and not to the terminal.
-        shown: whether there is a view at all; only a terminal has one.
+        text: whether stable text is shown here; True where it goes to a file, and so not to the terminal.
+        shown: whether there is a view at all. Without a terminal there is none anyway.
     """
 
     def __init__(self, console: Console, total: float | None, text: bool, shown: bool = True) -> None:
@@ -38,7 +38,7 @@ class TranscriptView:
         self._tentative = ""
         self._level = -math.inf
         self._heard = 0.0
-        # Where stdout is the terminal, too, what is printed there goes above the view; it must not if it is a file.
+        # If stdout is a terminal too, rich prints its text above the view. If it is a file, rich must not touch it.
         self._live = Live(
             console=console,
             get_renderable=self._render,
@@ -60,7 +60,7 @@ class TranscriptView:
             self._live.stop()
 
     def show(self, event: TranscriptEvent) -> None:
-        """Tentative text takes the place of the one before; stable text ends it."""
+        """Show an event: tentative text replaces the tentative text before, stable text removes it."""
         stable = isinstance(event, SegmentEvent)
         self._tentative = "" if stable else event.text
         if isinstance(event, SegmentEvent) and event.loop:
@@ -70,14 +70,14 @@ class TranscriptView:
         if stable and self._shown and self._text:
             self._console.print(Text(event.text), soft_wrap=True)
         if self._shown:
-            self._live.refresh()  # the next turn of its own may be 100 ms away
+            self._live.refresh()  # its own next refresh may be 100 ms away
 
     def level(self, dbfs: float) -> None:
-        """Move the meter, with the next refresh. May be called from any thread."""
+        """Set the meter, which the next refresh shows. May be called from any thread."""
         self._level = dbfs
 
     def heard(self, seconds: float) -> None:
-        """So much of the sound was taken in."""
+        """Set how many seconds of the sound were transcribed."""
         self._heard = seconds
 
     def _render(self) -> RenderableType:

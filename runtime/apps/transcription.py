@@ -31,7 +31,7 @@ from voxrill.runtime.events import EndEvent, Result, TextEvent
 from voxrill.runtime.progress import result_of
 
 WHOLE_SECONDS = 30.0
-"""Seconds up to which a sound is heard whole, by a model that hears silence too, unless times are asked for."""
+"""Seconds up to which a model that hears silence too hears a sound whole."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ Sound = AudioSource | Iterable[Floats]
 class TranscribeOptions:
     """How to transcribe.
 
-    tentative: also say what the open segment seems to say, at short pauses and after every `every` seconds of speech;
-    least: seconds that must be voiced of a segment; a shorter one is noise; endpoint: when segments begin and end.
+    tentative: also give tentative text of the open segment, at short pauses and after every `every` seconds of speech.
+    least: a segment with fewer voiced seconds is noise. endpoint: when segments begin and end.
     """
 
     tentative: bool = True
@@ -69,7 +69,7 @@ class TranscribeOptions:
     endpoint: EndpointOptions = field(default_factory=lambda: EndpointOptions(longest=SEGMENT_SECONDS))
 
 
-def hearing_span(model: Engine) -> float:
+def encoder_seconds(model: Engine) -> float:
     """Seconds of sound that a model's encoder takes at once: without limit, unless its shapes are fixed."""
     static = model.manifest.static
     return math.inf if static is None else (static.mel_frames - 1) * model.manifest.model.log_mel.window_stride
@@ -77,7 +77,7 @@ def hearing_span(model: Engine) -> float:
 
 def longest_segment(model: Engine) -> float:
     """Seconds after which a segment is cut, so that it fits into the model's encoder with what is around it."""
-    return min(SEGMENT_SECONDS, hearing_span(model) - AROUND)
+    return min(SEGMENT_SECONDS, encoder_seconds(model) - AROUND)
 
 
 def options_for(model: Engine, tentative: bool) -> TranscribeOptions:
@@ -98,7 +98,7 @@ def transcribe(
     first = first_pieces(pieces)
     seconds = sum(map(len, first)) / SAMPLE_RATE
     trim = model.parts.trim_silence if trim is None else trim
-    if not trim and seconds <= min(WHOLE_SECONDS, hearing_span(model)):
+    if not trim and seconds <= min(WHOLE_SECONDS, encoder_seconds(model)):
         return _heard_whole(model, np.concatenate(first), system, options)
     return _heard_in_segments(model, chain(first, pieces), system, options)
 
@@ -177,10 +177,10 @@ def transcribe_stream(
 
 
 class ModelRecogniser:
-    """A model's ears: each segment is heard after the system prompt alone, which is taken in once.
+    """Recognises segments with a model, each after the system prompt alone, which is prefilled once.
 
     Args:
-        model: nobody else may use it meanwhile.
+        model: it must not be used elsewhere at the same time.
         system: another system prompt than the family's own.
         options: `max_new_tokens`, `seed` and `text_sampling`; see `AnswerOptions`.
     """
@@ -197,10 +197,10 @@ class ModelRecogniser:
         return result_of(self.pieces(samples))
 
     def pieces(self, samples: Floats) -> Generator[str, None, Words]:
-        """The text in `samples` (n,) as it is written, one piece a step, some of them empty; returns all of it.
+        """The text in `samples` (n,) as it is written, one piece a step, some of them empty. Returns all of it.
 
-        A model that repeats itself is stopped when that is certain: what it had repeated by then is among the pieces,
-        and not in the words.
+        A model that repeats itself is stopped as soon as that is certain. The pieces then hold some repetitions, which
+        the words do not.
         """
         tokens: list[int] = []
         worth: int | None = None
@@ -222,10 +222,10 @@ class Transcriber:
     """Transcribes one sound.
 
     Args:
-        recognise: hears a segment.
+        recognise: finds the words in a segment.
         options: how to transcribe.
         voice: tells speech from other sound; None for silero's network, behind an automatic gain.
-        known: segments of this sound that need not be heard again, by start and end.
+        known: segments of this sound that were transcribed before, by start and end; they are not heard again.
         since, count: seconds and segments that were before this sound.
     """
 
@@ -252,10 +252,11 @@ class Transcriber:
 
         Args:
             sound: pieces (n,) at 16 kHz, of any length.
-            hurry: whether sound waits already: then there is no time for tentative text.
+            hurry: whether so much sound waits that tentative text is left out.
         """
         for block in in_blocks(sound):
             change = self._segmenter.hear(block)
+            # `_waited` goes on counting during a pause, so that tentative text comes at once when speech goes on.
             self._waited = self._waited + 1 if self._segmenter.speaking else 0
             if change is not None and change.what == "over":
                 yield from self._stable(change.span)
@@ -276,6 +277,7 @@ class Transcriber:
         if span.voiced < self._least:
             return
         words = self._recognise(span.samples)
+        # If the segment ends with this pause, its text is known already: the span will be the same.
         self._heard = (span.first, span.last, words) if change is not None else None
         self._waited = 0
         text = self._stitcher.new(span, words.text)

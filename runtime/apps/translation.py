@@ -1,4 +1,4 @@
-"""Translation: what the model is told, so that it answers in another language."""
+"""Translation: the system prompt that makes a model answer in another language."""
 
 from __future__ import annotations
 

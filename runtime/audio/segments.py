@@ -110,6 +110,7 @@ class Segmenter:
         elif decision == "ended":
             change, self._cut = Change("over", self._span(self._endpointer.last)), None
         elif self._endpointer.state == "quiet":
+            # A turn is known to begin only after `begin` voiced blocks, and its sound begins `before` blocks earlier.
             self._forget(self._endpointer.number - self._before - blocks(self._options.begin))
         elif decision == "paused":
             change = Change("paused", self._span(self._endpointer.last))
@@ -122,8 +123,10 @@ class Segmenter:
     def _split(self) -> Change:
         """Cut the open segment where speech was least likely in its second half."""
         first, last = self._endpointer.first, self._endpointer.last
+        # In the first half a cut would leave a short segment; of equally unlikely blocks the latest is taken.
         half = [kept for kept in self._kept if (first + last) // 2 < kept.number <= last]
         least = min(half, key=lambda kept: (kept.probability, -kept.number))
+        # Through speech: a word may lie across the cut, so both segments hear OVERLAP seconds around it.
         through = least.probability >= self._options.threshold - self._options.release
         span = self._span(least.number - 1, self._overlap if through else 0)
         self._cut = least.number if through else None
@@ -170,6 +173,7 @@ def spans(sound: Floats, longest: float = SEGMENT_SECONDS, voice: VoiceDetector 
         voice: tells speech from other sound; None for silero's network, behind an automatic gain.
     """
     segmenter = Segmenter(voice or VoiceActivity(auto_gain=True), EndpointOptions(longest=longest))
+    # All blocks are heard before any is looked at, so that `open` is what is still open at the sound's end.
     changes = [segmenter.hear(block) for block in in_blocks([sound])]
     over = [change.span for change in changes if change is not None and change.what == "over"]
     rest = segmenter.open()

@@ -80,8 +80,8 @@ class Parts:
     def waveform(self, audio: AudioSource, trim: bool | None = None) -> Floats:
         """What the model hears of a sound: (n,) at 16 kHz.
 
-        Every sound that a caller hands in comes through here once. Sound that a listener or a segmenter cut out
-        already is not cut again: trim is False.
+        Every sound that a caller hands in comes through here once. Sound that a listener or a segmenter cut is not cut
+        again: for that, trim is False.
 
         Args:
             audio: a file or an array (see `as_waveform`).

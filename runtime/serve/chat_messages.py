@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from voxrill.runtime.apps.transcription import hearing_span
+from voxrill.runtime.apps.transcription import encoder_seconds
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, Waveform
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
@@ -77,7 +77,7 @@ class SoundBudget:
         position = _FRAMES * model.manifest.model.log_mel.window_stride
         self._parts = model.parts
         self._samples = limits.samples
-        self._each = min(limits.question, hearing_span(model))
+        self._each = min(limits.question, encoder_seconds(model))
         self._all = min(limits.audio, model.context_positions * position)
         self._decoded = 0.0
 

@@ -172,7 +172,7 @@ class Model(Engine):
             audio: the question as sound, instead or as well.
             aloud: whether the answer is spoken too, once its text is whole.
             voice: as in `speak`.
-            passages: passages to give the model at most; None for as many as do best.
+            passages: how many passages the model reads at most; None for the number that does best.
             trim: hear only the speech in the sound; None for what suits the model.
             options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
 
@@ -218,7 +218,7 @@ class Model(Engine):
         return Classifier(self, labels, task, system).classify(audio, trim)
 
     def control(self, commands: str | os.PathLike[str] | Grammar, threshold: float | None = None) -> Control:
-        """Listens for commands, each with the call it means: `control(file).hear(audio)`.
+        """What listens for commands and finds the call that each means: `control(file).hear(audio)`.
 
         Args:
             commands: a TOML file of commands (see `read_grammar`), or what was made of one.

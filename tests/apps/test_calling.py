@@ -70,7 +70,7 @@ def test_every_way_to_say_a_call():
 
 def test_a_function_without_parameters_has_one_call(model):
     functions = Functions(model, [Function("stop")])
-    assert [[sentence.words for sentence in way.written.sentences] for way in functions.ways] == [["stop()"]]
+    assert [[sentence.words for sentence in prompt.written.sentences] for prompt in functions.prompts] == [["stop()"]]
 
 
 @pytest.mark.parametrize("seed", range(4))
