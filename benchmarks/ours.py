@@ -148,8 +148,8 @@ class Ours(Contender):
         """A state of `context` positions, the same one every time.
 
         After the first few hundred, keys and values are zeros: a step costs the same with any content, and a prompt of
-        16,384 positions would take minutes. A state can be set to a mark, so it can also be set to a made-up one. Each
-        copy touches all of the memory, as the real computation would.
+        16,384 positions would take minutes. A state can be set to a mark, so it can also be set to a made-up one. The
+        copy into new buffers touches all of the memory, as the real computation would.
         """
         if self._context is None or self._context[0] != context:
             backbone, state = self._parts.backbone, self._parts.backbone.new_state()
@@ -161,7 +161,9 @@ class Ours(Contender):
                 if state.length < context - 1:
                     backbone.forward(self._parts.embed_tokens([0]), state)
                 reach *= 2
-            state = state.copy()
+            content = state.content()
+            state.offload()
+            state.reload(content)
             backbone.forward(self._parts.embed_tokens([0]), state)
             self._context = (context, state, state.mark())
             backbone.forward(

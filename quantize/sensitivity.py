@@ -174,7 +174,7 @@ class _Trials:
         quantize_graph(group.graph, source, target, Recipe("", tuple(rules)), data_stays=True)
         spec = self.bundle.manifest.specs()[group.graph]
         cost = Cost()
-        self._stages[group.graph](Graph(target, spec, StageTimes(), self.threads, repack=True), cost)
+        self._stages[group.graph](Graph(target, spec, times=StageTimes(), threads=self.threads, repack=True), cost)
         return cost
 
     def _encoder(self, graph: Graph, cost: Cost) -> None:

@@ -304,13 +304,3 @@ class Context:
     def reload(self, content: Mapping[str, Floats]) -> None:
         """Have the backbone's state again: `content` as it was when it was given up."""
         self._state.reload(content)
-
-    def fork(self) -> Context:
-        """Another context that starts where this one stands."""
-        other = object.__new__(Context)
-        other._parts = self._parts
-        other._state = self._state.copy()
-        other._waiting = list(self._waiting)
-        other._hidden = self._hidden
-        other.pieces = list(self.pieces)
-        return other

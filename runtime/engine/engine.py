@@ -11,7 +11,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
+
+import numpy as np
+from numpy.typing import NDArray
 
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice
 from voxrill.devices.processor import cores
@@ -82,13 +85,13 @@ class Engine:
             return Graph(
                 placements[name].file,
                 specs[name],
-                self.times,
-                self.threads,
-                is_repacked(manifest, name),
-                placements[name].tuned,
-                placements[name].provider,
-                choice.strict,
-                profiling and profiling / name,
+                times=self.times,
+                threads=self.threads,
+                repack=is_repacked(manifest, name),
+                tuned=placements[name].tuned,
+                provider=placements[name].provider,
+                strict=choice.strict,
+                profiling=profiling and profiling / name,
             )
 
         with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph
@@ -247,7 +250,7 @@ class Speech:
         return self._result
 
     @property
-    def samples(self) -> Any:
+    def samples(self) -> NDArray[np.float32]:
         """All samples (n,) float32."""
         return self.result.samples
 

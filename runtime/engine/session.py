@@ -65,6 +65,7 @@ class Graph:
         self,
         path: Path,
         spec: GraphSpec,
+        *,
         times: StageTimes,
         threads: int = 0,
         repack: bool = False,

@@ -1,4 +1,4 @@
-"""The backbone's state: conv state and KV cache, with few verbs: step, mark, rewind, copy.
+"""The backbone's state: conv state and KV cache, with few verbs: step, mark and rewind, offload and reload.
 
 Both are buffers owned here. In the cpu flavour the graph reads and writes them in place, and the KV cache grows as
 needed. In the npu flavour the KV cache has the size the graph was made for, and the graph's new rows are written into
@@ -119,13 +119,6 @@ class BackboneState(ABC):
     def reserve(self, positions: int) -> None:  # noqa: B027 (buffers of fixed size have nothing to do)
         """Have room for so many positions, which fit."""
 
-    def copy(self) -> BackboneState:
-        """A state of its own with the same content."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other._buffers = self._moved(self._capacity)
-        return other
-
     def _moved(self, capacity: int) -> dict[str, Floats]:
         """New buffers with the same content and room for `capacity` positions."""
         moved = {}
@@ -180,13 +173,6 @@ class InPlaceState(BackboneState):
             self._capacity = min(2 * self._capacity, self.limit)
         self._buffers = self._moved(self._capacity)
         self._bindings = {}
-
-    def copy(self) -> BackboneState:
-        """A state of its own with the same content."""
-        other = super().copy()
-        assert isinstance(other, InPlaceState)
-        other._bindings = {}
-        return other
 
 
 class PaddedState(BackboneState):

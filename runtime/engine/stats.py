@@ -15,11 +15,6 @@ class Stage:
     calls: int = 0
     seconds: float = 0.0
 
-    @property
-    def mean_ms(self) -> float:
-        """Mean milliseconds of a call; 0 before the first."""
-        return 1000 * self.seconds / self.calls if self.calls else 0.0
-
 
 @dataclass
 class StageTimes:
