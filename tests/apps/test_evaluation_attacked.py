@@ -11,6 +11,7 @@ import soundfile
 from tests.command_line import clean_environment
 from tests.signals import SAMPLE_RATE, speech_like
 from voxrill.runtime.apps.evaluation.items import LONGEST_LINE, Item
+from voxrill.runtime.apps.evaluation.page import COMPARED, marked
 from voxrill.runtime.apps.evaluation.peers import read_peer
 from voxrill.runtime.apps.evaluation.prompts import read_texts
 from voxrill.runtime.apps.evaluation.recordings import file_name, read_recordings
@@ -38,7 +39,7 @@ LINES = {
     "null": ("\0", "cannot be read"),
     "id": ('{"id": ["a"], "audio": "a.wav", "text": "b"}', "id is"),
     "device": ('{"id": "a", "audio": "/dev/zero", "text": "b"}', "/dev/zero"),
-    "name": ('{"id": "a", "audio": "a\\u0000.wav", "text": "b"}', "not there"),
+    "name": ('{"id": "a", "audio": "a\\u0000.wav", "text": "b"}', "does not exist"),
 }
 
 
@@ -160,6 +161,11 @@ for subset in SUBSETS.values():
         timeout=GENEROUS, env=clean_environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_long_answers_are_compared_up_to_a_limit():
+    """Comparing 100,000 equal words takes the square of their number, and others its cube."""
+    assert marked("the " * 100_000, "the " * 99_999) == " ".join(["the"] * COMPARED)
 
 
 def test_numbers_beyond_reading_are_no_crash():

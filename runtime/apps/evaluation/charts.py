@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 7.5
-"""Inches, of which a page shows 96 pixels each."""
+"""Inches; a page shows 96 pixels for each."""
 
 BAR, TITLE, TIMES = 0.28, 0.5, 3.0
-"""Inches: height of a bar, of what is below all bars, and of the chart of times."""
+"""Inches: the height of a bar, of the axis below all bars, and of the chart of times."""
 
 COLOURS = ("#1f6fd6", "#d2691e", "#2f8f4e", "#8a4fc9", "#b0304f")
-"""One for each contestant, seen on light and dark ground."""
+"""One for each contestant; each is visible on light and dark ground."""
 
 LONGEST_NAME = 40
-"""Characters of a name in a chart; the table has all of it."""
+"""Characters of a name in a chart at most; the table shows all of it."""
 
 GREY = "#7f8794"
 
@@ -72,7 +72,7 @@ def share_chart(rows: Sequence[Row], name: str) -> str:
 
 
 def wait_chart(waits: Mapping[str, Sequence[float]]) -> str:
-    """For each contestant whose times are known: the share of its answers that were whole within a time."""
+    """For each contestant with known times: the share of its answers that were complete within a time."""
     colours = _colours(list(waits))
     with _drawn(TIMES, "share of answers by time") as (axes, svg):
         for name, times in waits.items():
@@ -88,7 +88,7 @@ def wait_chart(waits: Mapping[str, Sequence[float]]) -> str:
 
 @contextmanager
 def _drawn(height: float, label: str) -> Iterator[tuple[Axes, StringIO]]:
-    """Axes to draw on in the `with` block; what is drawn is in the text afterwards, as SVG."""
+    """Axes to draw on in the `with` block, and a text that holds the drawing as SVG afterwards."""
     figure = figure_class("eval")
     from matplotlib import rc_context
 

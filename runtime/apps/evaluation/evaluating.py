@@ -1,6 +1,6 @@
-"""Evaluations made of what a user names: data, peers, judge, options.
+"""Evaluations, made from what a user names: data, peers, judge, options.
 
-In: a model and paths. Out: an `Evaluation`, in which nothing is computed until it is iterated or asked for its rows.
+In: a model and paths. Out: an `Evaluation`. It computes nothing until somebody iterates it or asks for its rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from voxrill.runtime.progress import Progress, no_progress
 TaskName = Literal["asr", "tts", "chat", "voicebench"]
 
 SEED = 0
-"""What sampling begins with unless told: a second run is to give the same figures."""
+"""The seed of sampling unless the caller gives one: a second run then gives the same figures."""
 
 PATHS = ("out", "judge_file", "sounds")
 
@@ -38,11 +38,11 @@ PATHS = ("out", "judge_file", "sounds")
 class EvaluationKeywords(TypedDict, total=False):
     """Keyword arguments of an evaluation.
 
-    peers: results of other programs, name to file; out: JSON Lines of results, to go on from; normaliser: what makes
-    texts alike; name: what our rows are called; limit: only so many items of each group; system, max_new_tokens, seed:
-    for the model. Of tts: voice; judge, who hears it (see `JudgeName`); judge_file: what another recogniser heard in
-    `sounds`; sounds: a folder to keep every sound in. Of chat: output, "both" or "text"; judge. Of voicebench: output;
-    modality, "audio" or "text".
+    peers: results of other programs, name to file; out: a file of results as JSON Lines, which a later run continues;
+    normaliser: removes differences that do not count from texts; name: the name of our rows; limit: items of each group
+    at most; system, max_new_tokens, seed: for the model. For tts: voice; judge, who hears it (see `JudgeName`);
+    judge_file: what another recogniser heard in `sounds`; sounds: a folder to keep every sound in. For chat: output,
+    "both" or "text"; judge. For voicebench: output; modality, "audio" or "text".
     """
 
     peers: Mapping[str, str | os.PathLike[str]]
@@ -63,11 +63,11 @@ class EvaluationKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Wish:
-    """What every task can be told.
+    """Options that every task takes.
 
-    peers: `NAME=FILE` each; out: JSON Lines of results, to go on from; normaliser: what makes texts alike; name: what
-    our rows are called, None for the bundle's name; limit: only so many items of each group;
-    options: for the model.
+    peers: each is `NAME=FILE`; out: a file of results as JSON Lines, which a later run continues; normaliser: removes
+    differences that do not count from texts; name: the name of our rows, None for the bundle's; limit: items of each
+    group at most; options: for the model.
     """
 
     peers: Sequence[str] = ()
@@ -97,10 +97,10 @@ def tts(
     """Say texts, and have a judge hear them.
 
     Args:
-        model: who speaks.
+        model: speaks.
         items: the texts.
-        wish: what every task can be told.
-        voice: whose voice.
+        wish: options of every task.
+        voice: the model's voice.
         judge: see `JudgeName`.
         judge_file: JSON Lines of what another recogniser heard in `sounds`; then nobody else judges.
         sounds: a folder to keep every sound in, as ID.wav.
@@ -109,7 +109,7 @@ def tts(
     hears = judge_named(named, model, [item.wanted for item in items])
     judged = hears is not None or judge_file is not None
     if not judged and sounds is None:
-        raise UsageError("nobody would hear what is said", "Give a --judge, or keep the sounds: --sounds FOLDER")
+        raise UsageError("no judge would hear the speech", "Give a --judge, or keep the sounds: --sounds FOLDER")
     if sounds is not None:
         _check_names(items)
         sounds.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def tts(
 def chat(model: Engine, items: Sequence[Item], wish: Wish, *, output: str = "both", judge: str = "none") -> Evaluation:
     """Answer questions whose answers are known, aloud (output "both") or in text; a judge hears what is said aloud."""
     if judge != "none" and output == "text":
-        raise UsageError("a judge hears nothing in text", "Give --output both, or no --judge")
+        raise UsageError("a judge hears sound, and the output is text", "Give --output both, or no --judge")
     hears = judge_named(judge, model, [item.wanted for item in items])
     task = Chatting("chat", model, *_common(items, wish), _output(output), hears)
     return _evaluation(task, wish, {"output": output, "judge": judge}, hears)
@@ -132,14 +132,14 @@ def chat(model: Engine, items: Sequence[Item], wish: Wish, *, output: str = "bot
 def voicebench(
     model: Engine, items: Sequence[Item], wish: Wish, *, output: str = "text", modality: str = "audio"
 ) -> Evaluation:
-    """Answer VoiceBench's subsets, in text or aloud; it is the text that is scored."""
+    """Answer VoiceBench's subsets, in text or aloud; the text is scored."""
     task = VoiceBench("voicebench", model, *_common(items, wish), _output(output), modality == "text")
     return _evaluation(task, wish, {"output": output, "modality": modality})
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A task: how its data is read, its evaluation made, and which keywords it alone takes."""
+    """A task: how to read its data, how to make its evaluation, and the keywords that only this task takes."""
 
     read: Callable[..., list[Item]]
     make: Callable[..., Evaluation]

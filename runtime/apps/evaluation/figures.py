@@ -1,7 +1,7 @@
 """Figures from marks and times: shares with their confidence interval, percentiles, real-time factor.
 
-In: a task, its items and a contestant's outcomes. Out: a `Row` for each group of items. What was not answered counts as
-an empty answer, so that every row of a table is about the same items.
+In: a task, its items and a contestant's outcomes. Out: a `Row` for each group of items. A missing answer counts as an
+empty one, so every row of a table is about the same items.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Figure(msgspec.Struct, frozen=True):
 class Row(msgspec.Struct, frozen=True):
     """What one contestant did with one group of items.
 
-    answered: items that it gave an answer to; figures: shares by name; latency: seconds to the whole answer, and first:
-    to its beginning, as percentiles; rtf: seconds of work for a second of sound; None where no times are known.
+    answered: the number of items with an answer; figures: shares by name; latency: percentiles of the seconds to the
+    whole answer; first: the same to its beginning; rtf: seconds of work for each second of sound, None if no times are
+    known.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def rows_of(task: EvaluationTask, name: str, outcomes: Mapping[str, Outcome]) -> list[Row]:
-    """A contestant's rows, one a group."""
+    """A contestant's rows, one for each group."""
     groups: dict[str, list[Item]] = {}
     for item in task.items:
         groups.setdefault(item.group, []).append(item)
@@ -63,7 +64,7 @@ def rows_of(task: EvaluationTask, name: str, outcomes: Mapping[str, Outcome]) ->
 
 
 def figure_of(marks: Sequence[Mark]) -> Figure | None:
-    """The share that marks make, with its interval; None if they are out of nothing."""
+    """The share that marks make, with its interval; None if there is nothing to have a share of."""
     counts = np.array(marks, np.float64)
     counts = counts[counts[:, 1] > 0]
     if not len(counts):
@@ -104,6 +105,6 @@ def _rtf(outcomes: Sequence[Outcome]) -> float | None:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of `values` that at least `share` of 1 of them do not exceed."""
+    """The smallest of `values` such that the part `share` (0 to 1) of them are not larger."""
     ordered = sorted(values)
     return ordered[max(0, int(np.ceil(share * len(ordered))) - 1)]

@@ -1,4 +1,4 @@
-"""What is asked and what was answered, the same for every task; and JSON Lines, which most of it is read from.
+"""Questions and answers as every task has them, and JSON Lines, the format that most of them are read from.
 
 In: a file of JSON Lines. Out: its objects, with their line numbers. Units: seconds.
 """
@@ -28,9 +28,10 @@ LONGEST = 1e9
 class Item:
     """One thing to answer.
 
-    id: its name in the data, which a peer's answers are found by; wanted: the right words, empty where there are none;
-    audio: what is heard, of it `duration` seconds (None: to its end) from `offset`; prompt: what is said there, or is
-    to be said; group: which part of the data it belongs to; fields: everything that its line of the data says.
+    id: its name in the data, by which a peer's answers are found; wanted: the right words, empty if there are none;
+    audio: the sound, from the second `offset` on and `duration` seconds long (None: to its end); prompt: the words in
+    that sound, or the words to say; group: the part of the data that it belongs to; fields: everything in its line of
+    the data.
     """
 
     id: str
@@ -46,9 +47,9 @@ class Item:
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """One answer, ours or a peer's.
 
-    text: the answer's words; of tts what the judge heard. heard: what the judge heard in a spoken answer. seconds: from
-    the question, which was whole by then, to the end of the answer; first: to its first text, or of a spoken answer its
-    first sound; audio_seconds: length of the sound that was heard, or said; error: why there is no answer.
+    text: the answer's words; for tts, what the judge heard. heard: what the judge heard in a spoken answer. seconds:
+    from the end of the question to the end of the answer; first: from there to the first text, or to the first sound of
+    a spoken answer; audio_seconds: the length of the sound that was heard or said; error: why there is no answer.
     """
 
     id: str
@@ -64,7 +65,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, Fields]]:
     """The objects of a file, each with the number of its line; empty lines are skipped.
 
     Raises:
-        DataError: it cannot be read, or a line is no JSON object.
+        DataError: it cannot be read, or a line is not a JSON object.
     """
     for number, line in lines_of(file, LONGEST_LINE):
         if line.strip():
@@ -72,30 +73,30 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, Fields]]:
 
 
 def text_of(fields: Fields, names: tuple[str, ...], where: str) -> str | None:
-    """The first of the fields `names` that is there and not null; None if none is.
+    """The first of the fields `names` that is not missing or null; None if there is none.
 
     Raises:
-        DataError: it is no text.
+        DataError: it is not text.
     """
     for name in names:
         value = fields.get(name)
         if isinstance(value, str):
             return value
         if value is not None:
-            raise DataError(f"{where}: {name} is no text", 'Give it as a string, in "quotes"')
+            raise DataError(f"{where}: {name} is not text", 'Give it as a string, in "quotes"')
     return None
 
 
 def name_of(fields: Fields, names: tuple[str, ...], where: str) -> str | None:
-    """As `text_of`, of a name, which may be a whole number, too."""
+    """As `text_of`, for a name, which may also be a whole number."""
     return text_of({name: str(value) if type(value) is int else value for name, value in fields.items()}, names, where)
 
 
 def number_of(fields: Fields, names: tuple[str, ...], where: str) -> float | None:
-    """The first of the fields `names` that is there and not null, as seconds; None if none is.
+    """The first of the fields `names` that is not missing or null, in seconds; None if there is none.
 
     Raises:
-        DataError: it is no number, or below 0.
+        DataError: it is not a number, or is negative or too large.
     """
     for name in names:
         value = fields.get(name)
@@ -107,20 +108,22 @@ def number_of(fields: Fields, names: tuple[str, ...], where: str) -> float | Non
 
 
 def check_items(items: list[Item], data: Path) -> list[Item]:
-    """`items`, if they can be worked through.
+    """`items`, checked.
 
     Raises:
-        DataError: there are none, two have one name, or a sound is not there.
+        DataError: there are none, two have the same name, or a sound does not exist.
     """
     if not items:
-        raise DataError(f"{data} holds nothing to evaluate with", "Look at docs/evaluation.md for what it may hold")
+        raise DataError(f"{data} holds nothing to evaluate", "docs/evaluation.md says what it may hold")
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
-            raise DataError(f"{data} has {item.id} twice", "Give each line an id of its own")
+            raise DataError(f"{data} has {item.id} twice", "Give each line a different id")
         seen.add(item.id)
         if item.audio is not None and not item.audio.is_file():
-            raise DataError(f"{data} names {item.audio}, which is not there", "Paths are relative to the file's folder")
+            raise DataError(
+                f"{data} names {item.audio}, which does not exist", "Paths are relative to the file's folder"
+            )
     return items
 
 

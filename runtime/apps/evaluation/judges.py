@@ -1,8 +1,8 @@
-"""Who hears whether speech says what it should: another recogniser, or the model itself.
+"""Judges, which hear whether speech says what it should: another recogniser, or the model itself.
 
-In: sound. Out: the words heard. pocketsphinx (US English, general language model) never saw the text and is often
-wrong, so its errors are to be read beside those it makes in another program's speech. Told the texts it picks from
-them, which is easy. The model itself shares its own mistakes.
+In: sound. Out: the words in it. pocketsphinx (US English, general language model) does not know the texts and is often
+wrong. So compare its errors with its errors for another program's speech. If it knows the texts, it only chooses among
+them, which is easy. The model as its own judge repeats its own mistakes.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import DataError, UsageError, needs_extra
 
 JudgeName = Literal["pocketsphinx", "pocketsphinx-texts", "bundle", "none"]
-"""pocketsphinx-texts picks one of the data's texts; none: nobody, or --judge-file says what was heard."""
+"""pocketsphinx-texts chooses one of the data's texts. none: there is no judge, or --judge-file says what it heard."""
 
 Judge = Callable[[Floats, int], str]
-"""Samples (n,) and their rate, Hz, to the words in them."""
+"""Samples (n,) and their rate in Hz, to the words in them."""
 
 AROUND = SAMPLE_RATE // 5
 """Samples of silence before and after what is judged."""
 
 HISS = 3e-4
-"""Level of the noise that is added: the recogniser is at a loss in digital silence."""
+"""Level of the noise that is added: the recogniser fails in digital silence."""
 
 PEAK = 0.7
 
 
 def judge_named(name: str, model: Engine, texts: Sequence[str]) -> Judge | None:
-    """The judge called `name`; `texts` are what the data says.
+    """The judge called `name`; `texts` are the data's.
 
     Raises:
         UsageError: there is none.
@@ -53,10 +53,10 @@ def judge_named(name: str, model: Engine, texts: Sequence[str]) -> Judge | None:
 
 
 class Sphinx:
-    """pocketsphinx. Every sound is heard as if it were the first.
+    """pocketsphinx. It hears every sound as if it were the first.
 
     Args:
-        texts: what it picks from; None: any English words.
+        texts: the texts that it chooses from; None for any English words.
     """
 
     def __init__(self, texts: Sequence[str] | None = None) -> None:
@@ -65,13 +65,13 @@ class Sphinx:
         folder = Path(get_model_path("en-us"))
         language = str(folder / "en-us.lm.bin") if texts is None else None
         paths = {"hmm": str(folder / "en-us"), "dict": str(folder / "cmudict-en-us.dict"), "lm": language}
-        # cmn: each sound is normalised by itself, so that their order does not matter.
+        # cmn: each sound is normalised alone, so their order does not matter.
         self._decoder: Any = Decoder(samprate=SAMPLE_RATE, cmn="batch", loglevel="FATAL", **paths)
         if texts is not None:
             self._pick_from(texts)
 
     def __call__(self, samples: Floats, rate: int) -> str:
-        """What is heard in samples (n,) at `rate` Hz; nothing in silence."""
+        """The words in samples (n,) at `rate` Hz; none in silence."""
         peak = float(np.abs(samples).max(initial=0.0))
         if not peak:
             return ""
@@ -88,8 +88,8 @@ class Sphinx:
             unknown = [word for word in text.split() if self._decoder.lookup_word(word) is None]
             if unknown:
                 raise DataError(
-                    f"pocketsphinx cannot pronounce {unknown[0]!r}",
-                    "Write texts in small letters without punctuation and digits, or give --judge pocketsphinx",
+                    f"pocketsphinx does not know how to pronounce {unknown[0]!r}",
+                    "Write texts in small letters, without punctuation and digits; or give --judge pocketsphinx",
                 )
         rule = " | ".join(sorted(set(texts)))
         self._decoder.add_jsgf_string("texts", f"#JSGF V1.0;\ngrammar judge;\npublic <text> = {rule};\n")

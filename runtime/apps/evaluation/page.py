@@ -1,6 +1,6 @@
-"""An evaluation as one HTML file: tables, charts and the worst answers; nothing is fetched, every text is escaped.
+"""An evaluation as one HTML file: tables, charts and the worst answers.
 
-In: an evaluation. Out: a page for light and dark.
+In: an evaluation. Out: a page in light and dark colours. The page fetches nothing, and every text in it is escaped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from voxrill.runtime.printable import as_unicode
 from voxrill.runtime.version import VERSION
 
 WORST = 30
-"""Wrong answers of ours that are shown."""
+"""Wrong answers of ours that the page shows."""
+
+COMPARED = 400
+"""Words of an answer that are compared with the right ones, at most: the time grows with the cube of their number."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2129; --paper: #fff; --line: #d5dae2; --soft: #5c6675;
@@ -43,7 +46,7 @@ svg { max-width: 100%; height: auto; } svg text { fill: var(--ink) !important; }
 
 
 def write_page(file: Path, evaluation: Evaluation, data: Path) -> None:
-    """Write the page; it appears when it is whole.
+    """Write the page; the file appears when it is complete.
 
     Raises:
         MissingDependency: there is nothing to draw its charts with.
@@ -74,8 +77,8 @@ def page(evaluation: Evaluation, data: Path) -> str:
 
 
 def marked(wanted: str, found: str) -> str:
-    """The words found, as HTML: those that are missing struck out, those that should not be there marked."""
-    right, said = wanted.split(), found.split()
+    """The words that were found, as HTML: missing words are struck out, and wrong words are marked."""
+    right, said = wanted.split()[:COMPARED], found.split()[:COMPARED]
     parts = []
     for kind, a, b, c, d in SequenceMatcher(None, right, said, autojunk=False).get_opcodes():
         if kind == "equal":
@@ -95,7 +98,7 @@ def _about(evaluation: Evaluation) -> str:
     where = f"Voxrill {VERSION} on {processor()}, {model.threads or cores()} threads"
     return (
         f"{bundle} with {where}; {len(task.items)} items; "
-        f"{settings}; {time.strftime('%Y-%m-%d %H:%M')}. Peers told their own times, on whatever machine that was."
+        f"{settings}; {time.strftime('%Y-%m-%d %H:%M')}. Peers' times are those that they state, on their own machines."
     )
 
 
@@ -112,7 +115,7 @@ def _charts(rows: Sequence[Row], contestants: Mapping[str, Mapping[str, Outcome]
 
 
 def _worst(task: EvaluationTask, contestants: Mapping[str, Mapping[str, Outcome]]) -> list[str]:
-    """Our wrong answers, the worst first, each beside the peers' answers."""
+    """Our wrong answers, the worst ones first, each beside the peers' answers."""
     ours, *_ = contestants.values()
     wrong = sorted(((_wrongness(task, item, ours), item) for item in task.items), key=lambda pair: -pair[0])
     shown = [item for share, item in wrong if share > 0][:WORST]
@@ -131,7 +134,7 @@ def _worst(task: EvaluationTask, contestants: Mapping[str, Mapping[str, Outcome]
 
 
 def _wrongness(task: EvaluationTask, item: Item, outcomes: Mapping[str, Outcome]) -> float:
-    """How wrong an answer is by the first figure of its task: errors a word, or 1 for what is not right."""
+    """How wrong an answer is by its task's first figure: errors for each word, or 1 for an answer that is not right."""
     marks = task.marks([item], [outcomes.get(item.id, Outcome(item.id))])
     if not marks:
         return 0.0

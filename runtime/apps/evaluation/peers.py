@@ -1,8 +1,8 @@
 """Answers that another program gave to the same data.
 
-In: JSON Lines, a line an answer: `id` and `text`, perhaps `seconds`. Read as well are what `voxrill eval -o` writes,
-the Open ASR leaderboard's results (`audio_filepath`, `pred_text`, `time`, `duration`) and VoiceBench's (`prompt`,
-`response`). Out: an `Outcome` for each item that is answered.
+In: JSON Lines, a line for each answer: `id` and `text`, perhaps `seconds`. Other formats that are read: the file that
+`voxrill eval -o` writes, the Open ASR leaderboard's results (`audio_filepath`, `pred_text`, `time`, `duration`), and
+VoiceBench's (`prompt`, `response`). Out: an `Outcome` for each item with an answer.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from voxrill.runtime.apps.evaluation.words import Normaliser
 from voxrill.runtime.errors import DataError, UsageError
 
 NAMES = ("id", "file", *("audio_filepath", "file_name"), "prompt")
-"""What a line may call what it answers, the first that is there."""
+"""Fields that may name the item that a line answers; the first that a line has counts."""
 
 TEXTS = ("pred_text", "response", "text")
-"""What a line may call the answer: where it has pred_text, text is the Open ASR leaderboard's reference."""
+"""Fields that may hold the answer. If a line has pred_text, its text is the Open ASR leaderboard's reference."""
 
 SOUND = ("sound",)
-"""Of speech: the file that a judge is to hear."""
+"""The field that names the file of a spoken answer, for a judge."""
 
 _UNNAMED = "sample_"
-"""What the Open ASR leaderboard calls a sound without a name, with its number from 0."""
+"""The Open ASR leaderboard's name for a sound without a name; its number from 0 follows."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A program's answers by item; others: how many of its lines answer something else."""
+    """A program's answers by item; others: the number of its lines that answer something else."""
 
     name: str
     outcomes: Mapping[str, Outcome]
@@ -47,12 +47,12 @@ def read_peer(
 
     Args:
         named: its name, and the file of its answers.
-        items: what it was asked.
-        normalise: makes texts alike: what is found by its number must be of the right words.
-        judge: hears the sound that a line names; returns the words and the length of the sound. None: only text counts.
+        items: the questions.
+        normalise: removes differences that do not count: an answer found by its number must have the right words.
+        judge: hears the sound that a line names; returns its words and its length. None: only text counts.
 
     Raises:
-        UsageError: that is no name and file.
+        UsageError: that is not a name and a file.
         DataError: the file cannot be read, or is of other data than `items`.
     """
     name, _, file = named.partition("=")
@@ -69,20 +69,20 @@ def read_peer(
         elif item.id in outcomes:
             raise DataError(f"{where} answers {item.id} again", "Leave one of the two out")
         elif "pred_text" in fields and normalise(str(fields.get("text", ""))) != normalise(item.wanted):
-            raise DataError(f"{where} is of other words than {item.id}", "Give answers to this data, in its order")
+            raise DataError(f"{where} has other words than {item.id}", "Give answers to this data, in the same order")
         else:
             outcomes[item.id] = _outcome(item, fields, where, path.parent, judge)
     if not outcomes:
-        raise DataError(f"{path} answers nothing in the data", f"Its lines need one of: {', '.join(NAMES)}")
+        raise DataError(f"{path} answers no item of the data", f"Each line needs one of: {', '.join(NAMES)}")
     return Peer(name, outcomes, others)
 
 
 def _finder(items: Sequence[Item]) -> Callable[[str | None], Item | None]:
-    """Finds an item by its name, its sound's name without folders and suffix, its prompt, or as `sample_NUMBER`."""
+    """Finds an item by its name (also without folders and suffix), by its prompt, or by `sample_NUMBER`."""
     by_name: dict[str, Item | None] = {}
     for item in items:
         for name in {_stem(item.id), item.prompt} - {""}:
-            by_name[name] = None if name in by_name else item  # not if two are called so
+            by_name[name] = None if name in by_name else item  # not if two items have this name
     by_name |= {f"{_UNNAMED}{number}": item for number, item in enumerate(items)}
     by_name |= {item.id: item for item in items}
     return lambda name: None if name is None else by_name.get(name) or by_name.get(_stem(name))
@@ -102,10 +102,12 @@ def _outcome(
             raise DataError(f"{where} names {folder / sound}, which is not a file", "Paths begin in the file's folder")
         text, length = judge(folder / sound)
     if text is None and sound is not None:
-        raise DataError(f"{where} names a sound that nobody hears", "Give a --judge, or the text that was heard in it")
+        raise DataError(
+            f"{where} names a sound, and there is no judge to hear it", "Give a --judge, or the text in the sound"
+        )
     if text is None:
         raise DataError(f"{where} has no answer", f"Give one of: {', '.join(TEXTS)}")
-    # A line of `voxrill transcribe FOLDER` has segments; its seconds are those of the sound.
+    # A line with segments is from `voxrill transcribe FOLDER`: its seconds are the length of the sound.
     spent = None if "segments" in fields else number_of(fields, ("seconds", "time"), where)
     return Outcome(
         id=item.id,

@@ -1,6 +1,6 @@
-"""What is to be said, and spoken questions with their right answers.
+"""Texts to say, and spoken questions with their right answers.
 
-In: a text file of a line a text, or JSON Lines. Out: `Item`s.
+In: a file with a text in each line, or JSON Lines. Out: `Item`s.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from voxrill.runtime.errors import DataError
 from voxrill.runtime.input_file import read_text
 
 PROMPT = ("prompt", "question")
-"""What a line may call the words of its question."""
+"""Fields that may hold the words of a question."""
 
 LARGEST_TEXTS = 64 << 20
 """Bytes of a file of texts at most."""
 
 ANSWER = ("reference", "answer", "reply", "output")
-"""What a line may call the right answer."""
+"""Fields that may hold the right answer."""
 
 
 def read_texts(data: Path) -> list[Item]:
-    """Texts to say: the lines of a `.txt` file, named by their numbers, or JSON Lines of `text` and perhaps `id`.
+    """Texts to say: JSON Lines of `text` and perhaps `id`, or the lines of a `.txt` file, named by their numbers.
 
     Raises:
         DataError: there are none, or a line cannot be read.
     """
     if data.is_dir():
-        raise DataError(f"{data} is a folder", "Give a file with a line for each text, or JSON Lines")
+        raise DataError(f"{data} is a folder", "Give a file with a text in each line, or JSON Lines")
     if data.suffix in (".jsonl", ".json"):
         found = [_named(number, fields, data) for number, fields in read_json_lines(data)]
     else:
@@ -40,8 +40,8 @@ def read_texts(data: Path) -> list[Item]:
 def read_questions(data: Path) -> list[Item]:
     """Questions with their right answers: JSON Lines, or a folder with a manifest of them.
 
-    A line has a sound (`audio_filepath`, `file_name` or `audio`), or a written question (`prompt`), or both, of which
-    the sound is asked; and the right answer (`reference`, `answer` or `reply`).
+    A line has a sound (`audio_filepath`, `file_name` or `audio`), a written question (`prompt`), or both: then the
+    model gets the sound. It also has the right answer (`reference`, `answer` or `reply`).
 
     Raises:
         DataError: there are none, or a line lacks something.

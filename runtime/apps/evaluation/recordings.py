@@ -1,9 +1,10 @@
-"""Recordings with their words, in the layouts that speech data comes in.
+"""Recordings with their words, in the usual layouts of speech data.
 
-In: a file or folder. Out: `Item`s whose `wanted` are the words. Read are, in this order:
+In: a file or folder. Out: `Item`s whose `wanted` are the words. These layouts are tried, in this order:
 
-- a manifest, JSON Lines of `audio_filepath` and `text`, perhaps with `offset` and `duration`: NeMo's, and what the Open
-  ASR leaderboard's `write_manifest` leaves; it may be named, or be `manifest.jsonl` or `manifest.json` in a folder;
+- a manifest, JSON Lines of `audio_filepath` and `text`, perhaps with `offset` and `duration`. NeMo has such files, and
+  the Open ASR leaderboard's `write_manifest` writes them. It is named, or is `manifest.jsonl` or `manifest.json` in the
+  folder;
 - `metadata.jsonl` of `file_name` and a text, the Hugging Face's AudioFolder;
 - LibriSpeech: `ID.flac` beside `*.trans.txt`, whose lines are an ID and its words;
 - a folder of sounds, each beside its words in a file of that name with `.txt`.
@@ -21,23 +22,23 @@ from voxrill.runtime.input_file import read_text
 from voxrill.runtime.printable import as_unicode
 
 MANIFESTS = ("manifest.jsonl", "manifest.json", "metadata.jsonl")
-"""What a folder's manifest may be called."""
+"""Names that a folder's manifest may have."""
 
 AUDIO = ("audio_filepath", "file_name", "audio")
-"""What a line may call its sound."""
+"""Fields that may name the sound."""
 
 LONGEST_NAME = 200
-"""Bytes of a file's name that we make: systems take 255, endings included."""
+"""Bytes of the names of files that we make: systems allow 255, with the ending."""
 
 LARGEST_WORDS = 16 << 20
 """Bytes of a file of transcripts at most; LibriSpeech's have some 10 kB."""
 
 WORDS = ("text", "sentence", "normalized_text", "transcript", "transcription")
-"""What a line may call its words: as the Open ASR leaderboard has it."""
+"""Fields that may hold the words: those of the Open ASR leaderboard."""
 
 
 def file_name(name: str) -> str:
-    """A name as that of a file: letters, digits, `-`, `_` and dots within it stay; at most 200 bytes."""
+    """A name as a file's name of at most 200 bytes: letters, digits, `-`, `_` and inner dots stay."""
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).strip(".")
     return plain.encode()[:LONGEST_NAME].decode(errors="ignore") or "_"
 
@@ -46,7 +47,7 @@ def read_recordings(data: Path) -> list[Item]:
     """The recordings of a manifest or a folder.
 
     Raises:
-        DataError: there are none, a sound has no words or is not there, or a line cannot be read.
+        DataError: there are none, a sound has no words or does not exist, or a line cannot be read.
     """
     manifest = manifest_of(data)
     return check_items(list(_from_manifest(manifest) if manifest else _from_folder(data)), data)
@@ -59,7 +60,7 @@ def manifest_of(data: Path) -> Path | None:
         DataError: there is no such file or folder.
     """
     if not data.exists():
-        raise DataError(f"there is no {data}", "Check --data")
+        raise DataError(f"there is no file or folder {data}", "Check --data")
     if not data.is_dir():
         return data
     return next((data / name for name in MANIFESTS if (data / name).is_file()), None)

@@ -1,7 +1,8 @@
-"""A run: every item asked once, the outcomes kept, and scored beside those of peers.
+"""A run: every item is asked once, and the outcomes are kept and scored beside those of peers.
 
-In: a task, peers, perhaps a file of results. Out: outcomes as they are made, then rows. A later run with that file asks
-only what is not in it; what was made otherwise is refused. Before the first item is timed, it is asked once untimed.
+In: a task, peers, perhaps a file of results. Out: outcomes as they are made, then rows. A later run with the same file
+asks only what is missing in it, and refuses a file that was made with other settings. The first item is asked once
+before it is timed, as a warm-up.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from voxrill.runtime.progress import Progress, no_progress
 class Evaluation:
     """Iterate it for outcomes as they are made; `rows` and `outcomes` finish what is left.
 
-    name: what our own rows are called; normaliser: that of the task; settings: all that shapes an answer beside model
-    and options; out: JSON Lines of results, which a later run goes on from; heard: texts that take the place of our
-    outcomes' (an outside judge's).
+    name: the name of our own rows; normaliser: the task's; settings: what shapes an answer besides model and options;
+    out: a file of results as JSON Lines, which a later run continues; heard: texts of another judge, which replace the
+    texts of our outcomes.
     """
 
     task: EvaluationTask
@@ -50,7 +51,7 @@ class Evaluation:
         self.found_before = 0
 
     def __iter__(self) -> Generator[Outcome, None, None]:
-        """Answer what is not answered yet, one item at a time."""
+        """Answer the items without an answer, one at a time."""
         made = short_hash(self._made())
         with ExitStack() as stack:
             results = stack.enter_context(ResultsFile(self.out, made, "list of results")) if self.out else None
@@ -69,7 +70,7 @@ class Evaluation:
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """Ours, by item; with `heard`, in those words."""
+        """Our outcomes by item; with `heard`, they have its texts."""
         if len(self._outcomes) < len(self.task.items):
             for _ in self:
                 pass
@@ -83,12 +84,12 @@ class Evaluation:
 
     @property
     def rows(self) -> list[Row]:
-        """Ours, then the peers'."""
+        """Our rows, then the peers'."""
         ours = rows_of(self.task, self.name, self.outcomes)
         return ours + [row for peer in self.peers for row in rows_of(self.task, peer.name, peer.outcomes)]
 
     def contestants(self) -> dict[str, Mapping[str, Outcome]]:
-        """Everyone's outcomes by name, ours first."""
+        """The outcomes of all contestants by name, ours first."""
         return {self.name: self.outcomes} | {peer.name: peer.outcomes for peer in self.peers}
 
     def _made(self) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class Evaluation:
         return made_with(self.task.model.bundle, options)
 
     def _take_over(self, out: Path, done: Sequence[Item]) -> None:
-        """Have the outcomes of an earlier run; of an item that changed since, the last one counts."""
+        """Take over the outcomes of an earlier run; if an item has several, the last one counts."""
         found: dict[str, Outcome] = {}
         for number, fields in read_json_lines(out):
             outcome = decoded(partial(msgspec.convert, fields, Outcome), f"{out} line {number}", "Give another --out")
@@ -108,7 +109,7 @@ class Evaluation:
         self._outcomes.update((item.id, found[item.id]) for item in done)
 
     def _warm_up(self, items: Sequence[Item]) -> None:
-        """The first answer of a process is slower: memory is touched, threads are started."""
+        """Answer once and forget it: the first answer of a process is slower, as memory and threads are new."""
         if items:
             self.progress("warming up", 0, len(items))
             self._answer(items[0])
@@ -125,7 +126,7 @@ def _record(outcome: Outcome, sha256: str, made: str) -> dict[str, Any]:
 
 
 def _hash(item: Item) -> str:
-    """Of all that is asked: sound, place in it, words."""
+    """The hash of a question: its sound, the place in it, its words."""
     sound = hash_file(item.audio) if item.audio else ""
     asked = [sound, item.offset, item.duration, item.prompt]
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()

@@ -1,6 +1,6 @@
-"""The rows as a table on a terminal, and all of it as JSON.
+"""The rows as a table on a terminal.
 
-In: rows. Out: a rich table: shares in per cent with their interval, times in milliseconds.
+In: rows. Out: a rich table: shares in per cent with their intervals, times in milliseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from voxrill.runtime.apps.evaluation.figures import SHARES, WITHIN, Figure, Row
 
-CAPTION = f"Below shares: {WITHIN} % confidence interval, bootstrap over items. Times: median, and below p90/p99."
+CAPTION = f"Below a share: its {WITHIN} % confidence interval (bootstrap over items). Times: median, below it p90/p99."
 
 
 def heads_of(rows: Sequence[Row]) -> list[str]:
@@ -23,7 +23,7 @@ def heads_of(rows: Sequence[Row]) -> list[str]:
 
 
 def cells_of(row: Row, heads: Sequence[str]) -> list[str]:
-    """The row's cells under these heads."""
+    """The row's cells for these heads."""
     known = {
         "": row.name,
         "subset": row.group,
@@ -37,7 +37,7 @@ def cells_of(row: Row, heads: Sequence[str]) -> list[str]:
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
-    """A row a contestant and group."""
+    """A table with a row for each contestant and group."""
     heads = heads_of(rows)
     drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for head in heads:
@@ -51,7 +51,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 
 def share(figure: Figure) -> str:
-    """A share in per cent, and below it its interval."""
+    """A share in per cent, with its interval below."""
     return f"{100 * figure.value:.1f} %\n{100 * figure.low:.1f}–{100 * figure.high:.1f}"
 
 

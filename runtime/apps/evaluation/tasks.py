@@ -1,7 +1,7 @@
-"""The tasks: how an item is put to the model, and what is right about an answer.
+"""The tasks: how the model gets an item, and what is right about its answer.
 
-In: items. Out: an `Outcome` for each, and marks, which are errors or hits and what they are out of, by the name of the
-figure they make. Sound of up to half a minute is decoded before the clock starts.
+In: items. Out: an `Outcome` for each, and marks. A mark is a number of errors or hits and the number that was possible.
+Marks have the name of their figure. Sound of up to half a minute is decoded before the clock starts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.events import EndEvent, Result
 
 Mark = tuple[float, float]
-"""How much of how much: errors of words, or 1 of 1."""
+"""How many of how many: word errors of words, or 1 of 1."""
 
 WER, SENTENCES, INVENTED = "WER", "sentences right", "words in silence"
 RIGHT, SAID_RIGHT, UNREADABLE = "right", "said right", "unreadable"
@@ -34,7 +34,7 @@ RIGHT, SAID_RIGHT, UNREADABLE = "right", "said right", "unreadable"
 
 
 class ModelKeywords(TypedDict, total=False):
-    """What a model is told with every item: a system prompt of the user's own, and options of `AnswerOptions`."""
+    """What a model gets with every item: a system prompt, and options of `AnswerOptions`."""
 
     system: str | None
     max_new_tokens: int | None
@@ -43,9 +43,10 @@ class ModelKeywords(TypedDict, total=False):
 
 @dataclass
 class EvaluationTask(ABC):
-    """What is asked of a model.
+    """What a model has to do.
 
-    name: as on the command line; model: who answers; items: what is asked; normalise: makes texts alike; options:
+    name: as on the command line; model: answers; items: the questions; normalise: removes differences that do not
+    count; options:
     `system`, `seed` and `max_new_tokens` for the model.
     """
 
@@ -66,12 +67,12 @@ class EvaluationTask(ABC):
 
     @abstractmethod
     def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
-        """What is right about the outcomes of `items`, which are of one group."""
+        """What is right about the outcomes of `items`, all of one group."""
 
 
 @dataclass
 class Hearing(EvaluationTask):
-    """asr: writing down what was said."""
+    """asr: writing down speech."""
 
     def answer(self, item: Item) -> Outcome:
         """The transcript, as `transcribe` makes it."""
@@ -83,7 +84,7 @@ class Hearing(EvaluationTask):
         )
 
     def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
-        """Word errors, sentences without an error, and sounds without words in which words were heard."""
+        """Word errors, sentences without errors, and sounds without words in which the model heard words."""
         return word_marks(items, outcomes, self.normalise)
 
 
@@ -91,7 +92,7 @@ class Hearing(EvaluationTask):
 class Speaking(EvaluationTask):
     """tts: saying a text, which a judge hears.
 
-    judged: whether anybody hears it, here or elsewhere; folder: where each sound is kept, if anywhere.
+    judged: whether there is a judge, here or elsewhere; folder: where the sounds are kept, None for nowhere.
     """
 
     judge: Judge | None
@@ -100,7 +101,7 @@ class Speaking(EvaluationTask):
     folder: Path | None
 
     def answer(self, item: Item) -> Outcome:
-        """What the judge hears, outside the time."""
+        """What the judge hears; its time does not count."""
         result = self.model.speak(item.prompt, voice=self.voice, **self.options).result
         if self.folder is not None:
             write_sound(self.folder / f"{file_name(item.id)}.wav", result.samples, result.sample_rate)
@@ -114,7 +115,7 @@ class Speaking(EvaluationTask):
         )
 
     def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
-        """Word errors and sentences without an error of what the judge heard; nothing if nobody heard any."""
+        """Word errors, and sentences without errors, in what the judge heard; nothing without a judge."""
         if not self.judged and not any(one.text for one in outcomes):
             return {}
         return word_marks(items, outcomes, self.normalise)
@@ -122,19 +123,19 @@ class Speaking(EvaluationTask):
 
 @dataclass
 class Chatting(EvaluationTask):
-    """chat: answering a question, in text or aloud (output "both"), which a judge may hear."""
+    """chat: answering a question, in text or aloud (output "both"); a judge may hear the spoken answer."""
 
     output: Output
     judge: Judge | None
 
     def answer(self, item: Item) -> Outcome:
-        """The answer's text, and what the judge hears."""
+        """The answer's text, and what the judge hears in it."""
         result = asked(self.model, item, self.output, self.options)
         heard = self.judge(result.samples, result.sample_rate) if self.judge else None
         return _answered(item, result, heard)
 
     def marks(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> Mapping[str, list[Mark]]:
-        """Answers that are, once normalised, the right one; and the same of what was heard in them."""
+        """Answers that are right after normalising; and the same for what the judge heard."""
         marks = {RIGHT: [self._mark(item, one.text) for item, one in zip(items, outcomes, strict=True)]}
         if any(one.heard is not None for one in outcomes):
             marks[SAID_RIGHT] = [self._mark(item, one.heard or "") for item, one in zip(items, outcomes, strict=True)]
@@ -146,7 +147,7 @@ class Chatting(EvaluationTask):
 
 @dataclass
 class VoiceBench(EvaluationTask):
-    """voicebench: answering, scored by each subset's rule where it has one. written: the prompt is asked."""
+    """voicebench: answering; each subset has its own rule, or none. written: the model gets the prompt in writing."""
 
     output: Output
     written: bool
@@ -168,7 +169,7 @@ class VoiceBench(EvaluationTask):
 
 
 def sound_of(item: Item) -> Floats:
-    """What is heard of an item's sound: (n,) at 16 kHz."""
+    """The part of an item's sound that counts: (n,) at 16 kHz."""
     assert item.audio is not None
     samples = read_audio(item.audio)
     begin = round(item.offset * SAMPLE_RATE)
@@ -177,7 +178,7 @@ def sound_of(item: Item) -> Floats:
 
 
 def asked(model: Engine, item: Item, output: Output, options: ModelKeywords, written: bool = False) -> Result:
-    """What the model answers to an item's sound, or to its prompt if it has none, or is to be asked in writing."""
+    """The model's answer to an item's sound, or to its prompt if there is no sound or `written` is set."""
     spoken = item.audio is not None and not written
     audio, text = (sound_of(item), None) if spoken else (None, item.prompt)
     *_, end = model.chat(audio=audio, text=text, output=output, **options)
@@ -186,7 +187,7 @@ def asked(model: Engine, item: Item, output: Output, options: ModelKeywords, wri
 
 
 def word_marks(items: Sequence[Item], outcomes: Sequence[Outcome], normalise: Normaliser) -> dict[str, list[Mark]]:
-    """Word errors, sentences right, and where no words are wanted, whether there were some."""
+    """Word errors and right sentences; for sounds without words, whether the model heard some."""
     right, said = [normalise(item.wanted) for item in items], [normalise(one.text) for one in outcomes]
     marks: dict[str, list[Mark]] = {
         WER: [(float(errors), float(words)) for errors, words in word_errors(right, said)],

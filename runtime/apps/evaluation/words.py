@@ -1,6 +1,6 @@
-"""Word errors, by jiwer, of texts that a standard normaliser has made alike.
+"""Word errors, by jiwer, after a standard normaliser has removed the differences that do not count.
 
-In: the right words and those found. Out: errors and words of each pair, from which a rate follows: errors a word.
+In: the right words and the words that were found. Out: errors and words of each pair; errors / words is the rate.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from voxrill.runtime.errors import UsageError, needs_extra
 
 NormaliserName = Literal["english", "basic", "none"]
 """english: Whisper's for English (numbers as digits, contractions written out, American spelling), from which the Open
-ASR leaderboard's is made; basic: Whisper's for all languages (lower case, no punctuation); none: as it is written."""
+ASR leaderboard's is made; basic: Whisper's for all languages (lower case, no punctuation); none: no change."""
 
 Normaliser = Callable[[str], str]
 
@@ -39,14 +39,14 @@ def normaliser(name: str) -> Normaliser:
         tame = _without_open_brackets(" ".join(text.split()))
         try:
             return " ".join(make(tame).split())
-        except (AssertionError, ValueError):  # a number of more than 4,300 digits, as a model that loops may write
+        except (AssertionError, ValueError):  # a number of more than 4,300 digits, which a looping model may write
             return " ".join(basic(tame).split())
 
     return normalise
 
 
 def word_errors(wanted: Sequence[str], found: Sequence[str]) -> list[tuple[int, int]]:
-    """Errors, and words wanted, of each pair of normalised texts; (0, 0) where no words are wanted."""
+    """Errors and right words of each pair of normalised texts; (0, 0) if there are no right words."""
     import jiwer
 
     errors = [(0, 0)] * len(wanted)
@@ -65,10 +65,10 @@ def word_errors(wanted: Sequence[str], found: Sequence[str]) -> list[tuple[int, 
 
 
 def _without_open_brackets(text: str) -> str:
-    """A text in which no bracket is open to its end.
+    """A text in which every bracket is closed.
 
-    The normalisers leave out what is in brackets. Behind each open one they look for its end: of 20,000 that have none,
-    for 4 s. What has no end is a symbol like others to them, a space.
+    The normalisers remove text in brackets. For each open bracket they search the rest of the text: for 20,000 brackets
+    that nothing closes, that takes 4 s. They make a space of such a bracket in the end, and so does this function.
     """
     for opening, closing in (("<[", ">]"), ("(", ")")):
         last = max(map(text.rfind, closing)) + 1

@@ -1,6 +1,7 @@
 """The commands eval asr, eval tts, eval chat and eval voicebench.
 
-The table goes to stdout, or with --json a line for every answer and a last one of figures; progress goes to stderr.
+The table goes to stdout. With --json, a line for each answer and a last line of figures go there. Progress goes to
+stderr.
 """
 
 from __future__ import annotations
@@ -43,14 +44,17 @@ PeerOption = Annotated[
     typer.Option("--peer", help="NAME=FILE: another program's answers as JSON Lines; may be given several times."),
 ]
 ResultsOption = Annotated[
-    Path | None, typer.Option("-o", "--out", help="JSON Lines of answers. Interrupted, the same command goes on.")
+    Path | None,
+    typer.Option("-o", "--out", help="JSON Lines of answers. After an interruption, the same command goes on."),
 ]
 ReportOption = Annotated[Path | None, typer.Option("--report", help="HTML file to write.")]
 NormaliserOption = Annotated[
-    str, typer.Option("--normaliser", help="What makes texts alike: english or basic (Whisper's), or none.")
+    str, typer.Option("--normaliser", help="How to normalise texts: english or basic (Whisper's), or none.")
 ]
-NameOption = Annotated[str | None, typer.Option("--name", help="What this bundle's rows are called; else its name.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many items, of each subset.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="The name of this bundle's rows; without it, the bundle's name.")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Items at most, of each subset.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="The same seed gives the same answers.")]
 
 
@@ -60,12 +64,12 @@ group = typer.Typer(
     rich_markup_mode=None,
     help="Score answers and their times beside other programs'.",
 )
-"""The command eval: one command a kind of evaluation."""
+"""The command eval, with a command for each kind of evaluation."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """How results are shown: as JSON, in a report of HTML, and what more is to be done with them."""
+    """How results are shown: as JSON, in a report, and what else is done with them."""
 
     json: bool
     report: Path | None
@@ -100,10 +104,12 @@ def tts(
     data: DataOption,
     judge: Annotated[
         str,
-        typer.Option(help="Who hears it: pocketsphinx, pocketsphinx-texts (picks one of the data's), bundle, none."),
+        typer.Option(
+            help="Who hears it: pocketsphinx, pocketsphinx-texts (it chooses one of the texts), bundle, none."
+        ),
     ] = "pocketsphinx",
     judge_file: Annotated[
-        Path | None, typer.Option(help="What another recogniser heard in --sounds: JSON Lines of id and text.")
+        Path | None, typer.Option(help="JSON Lines of id and text: what another recogniser heard in --sounds.")
     ] = None,
     sounds: Annotated[Path | None, typer.Option(help="Folder to keep every sound in, as ID.wav.")] = None,
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
@@ -176,7 +182,7 @@ def voicebench(
     seed: SeedOption = SEED,
     json: JsonOption = False,
 ) -> None:
-    """Answer VoiceBench's questions; what needs no judge is scored, the rest written for VoiceBench's own."""
+    """Answer VoiceBench's questions: scored here if no judge is needed, or written for VoiceBench's own judge."""
     wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_voicebench(data, modality)
     model = loading.model()
@@ -193,7 +199,7 @@ def _run(evaluation: Evaluation, data: Path, shown: Shown) -> None:
 
     Raises:
         UsageError: something cannot be written.
-        DataError: an item failed, which is told after all else.
+        DataError: an item failed; that is said at the end.
     """
     check_output(evaluation.out, [data], resumed=True)
     check_output(shown.report, [data, evaluation.out])
@@ -201,7 +207,7 @@ def _run(evaluation: Evaluation, data: Path, shown: Shown) -> None:
         figure_class("eval")  # refused before the answers take their hours
     for peer in evaluation.peers:
         if peer.others:
-            err.print(f"{peer.name}: {peer.others} of its lines answer nothing in the data", style="yellow")
+            err.print(f"{peer.name}: {peer.others} of its lines answer no item of the data", style="yellow")
     failures = Failures(len(evaluation.task.items))
     with step_progress(err, evaluation.task.name) as evaluation.progress, closing(iter(evaluation)) as answers:
         for outcome in answers:
@@ -215,7 +221,10 @@ def _run(evaluation: Evaluation, data: Path, shown: Shown) -> None:
 
 def _show(evaluation: Evaluation, data: Path, shown: Shown) -> None:
     if evaluation.found_before:
-        err.print(f"{evaluation.found_before} of {len(evaluation.task.items)} were answered before", style="dim")
+        err.print(
+            f"{evaluation.found_before} of {len(evaluation.task.items)} items were answered by an earlier run",
+            style="dim",
+        )
     rows = evaluation.rows
     if shown.json:
         print_json({"event": "rows", "task": evaluation.task.name, "rows": [row.as_json() for row in rows]})
@@ -229,10 +238,10 @@ def _show(evaluation: Evaluation, data: Path, shown: Shown) -> None:
 
 
 def _responses(evaluation: Evaluation, folder: Path | None, modality: str) -> None:
-    """Write VoiceBench's result files, and say which subsets need its own judge."""
+    """Write VoiceBench's result files, and name the subsets that need its own judge."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         files = write_responses(folder, evaluation.name, modality, evaluation.task.items, evaluation.outcomes)
         err.print(f"wrote {len(files)} of VoiceBench's result files to {folder}", soft_wrap=True)
     for subset, evaluator in unscored(evaluation.task.items).items():
-        err.print(f"{subset}: not scored here; VoiceBench's evaluate.py --evaluator {evaluator} does", soft_wrap=True)
+        err.print(f"{subset} is not scored here: use VoiceBench's evaluate.py --evaluator {evaluator}", soft_wrap=True)
