@@ -5,6 +5,7 @@ The weights here are random, so nothing is said about quality: what is shown is 
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -283,3 +284,16 @@ def test_the_head_may_stay_float32(bundles, models, tmp_path):
 def test_unusable_rules_are_named():
     with pytest.raises(UsageError, match="no recipe"):
         read_recipe("nothing-of-the-kind")
+
+
+def test_two_at_once_into_one_folder_leave_a_whole_bundle(bundles, tmp_path):
+    """Each writes into a hidden folder of its own; the last one to finish stays."""
+    target, recipe = tmp_path / "small", read_recipe("int8")
+    with ThreadPoolExecutor(2) as pool:
+        made = [
+            pool.submit(quantize_bundle, open_bundle(bundles["lfm2.5"]), target, recipe, force=True) for _ in range(2)
+        ]
+    for one in made:
+        one.result()
+    verify_files(open_bundle(target))
+    assert list(tmp_path.iterdir()) == [target]
