@@ -1,9 +1,9 @@
-"""How well a folder is searched: `python -m benchmarks.documents [SENTENCE_MODEL]`. No other model is needed.
+"""How well a folder is searched: `python -m benchmarks.documents [SENTENCE_MODEL]`. It needs no other model.
 
-In: `examples/documents/`, the questions to it, and the folder of a sentence-transformers model in ONNX, or none. Out:
-how many questions have a passage with their answer among the first 1, 3 and 5, and how many find anything at all, by
-threshold; what the sentence model costs. Documents and questions are our own and few: the figures tell two ways of
-searching apart, and do not carry over to other documents.
+In: `examples/documents/`, its questions, and the folder of a sentence-transformers model in ONNX, or none. Out, for
+each threshold: how many questions have a passage with their answer among the first 1, 3 and 5, and how many find a
+passage at all; and the time that the sentence model takes. Documents and questions are our own, and there are few. The
+figures can compare two ways of searching. They do not hold for other documents.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ THRESHOLDS = (0.0, 0.3, 0.4, RELEVANT, 0.5)
 
 @dataclass(frozen=True)
 class Searched:
-    """With one threshold: questions answered among the first so many passages, and those that found any passage.
+    """What the questions find with one threshold.
 
-    hits: by rank; found: of the questions that have an answer; invented: of those that have none.
+    hits: by rank, the questions with their answer among that many first passages; found: the questions with an answer
+    that find a passage; invented: the questions without an answer that find one.
     """
 
     hits: dict[int, int]
@@ -40,13 +41,13 @@ class Searched:
 
 
 def questions() -> tuple[list[tuple[str, str, int]], list[str]]:
-    """(question, file, line) of those with an answer, and the questions without one."""
+    """(question, file, line) of the questions with an answer, and the questions without one."""
     content = tomllib.loads((EXAMPLES / "questions.toml").read_text(encoding="utf-8"))
     return [(entry["ask"], entry["file"], entry["line"]) for entry in content["answered"]], content["unanswered"]
 
 
 def measure(index: Index, relevant: float = RELEVANT) -> Searched:
-    """Ask everything of an index of `examples/documents`."""
+    """Ask an index of `examples/documents` all questions."""
     answered, unanswered = questions()
     results = [(index.search(ask, BEST, relevant), file, line) for ask, file, line in answered]
     hits = {rank: sum(_holds(found[:rank], file, line) for found, file, line in results) for rank in RANKS}
@@ -75,9 +76,10 @@ def main(sentences: str | None = None) -> None:
                 searched = measure(index, relevant)
                 asked = (time.process_time() - began) / (len(answered) + len(unanswered))
                 hits = ", ".join(f"{hits} in the first {rank}" for rank, hits in searched.hits.items())
-                print(f"threshold {relevant}: {hits}; {searched.found} found something, {searched.invented} wrongly")
+                found = f"{searched.found} find something, and so do {searched.invented} without an answer"
+                print(f"threshold {relevant}: {hits}; {found}")
             if passages:
-                print(f"{1000 * made / passages:.0f} ms of processor time a passage, {1000 * asked:.0f} ms a question")
+                print(f"processor time: {1000 * made / passages:.0f} ms a passage, {1000 * asked:.0f} ms a question")
 
 
 if __name__ == "__main__":

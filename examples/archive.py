@@ -1,11 +1,11 @@
-"""An archive transcribed by a Dask cluster: what `voxrill transcribe FOLDER -o FILE` does, beyond one machine.
+"""Transcribe an archive with a Dask cluster: as `voxrill transcribe FOLDER -o FILE`, on several machines.
 
-    pip install "voxrill[archive]"
-    python examples/archive.py FOLDER -o all.jsonl                            # a cluster of this machine's processes
-    python examples/archive.py FOLDER -o all.jsonl --scheduler tcp://host:8786  # yours: `dask scheduler`, `dask worker`
+    pip install "voxrill[archive]" python examples/archive.py FOLDER -o all.jsonl                            # processes
+    of this machine python examples/archive.py FOLDER -o all.jsonl --scheduler tcp://host:8786  # your cluster: `dask
+    scheduler`, `dask worker`
 
-Every worker must see FOLDER and the bundle under the same names, and have this Voxrill. Run again, it goes on: what is
-in the file is not done again. The sounds that a lost worker was at are handed to another by Dask.
+Every worker needs this version of Voxrill, and FOLDER and the bundle under the same names. A second run continues: it
+skips the sounds that are in the file. If a worker is lost, Dask gives its sounds to another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WISHED: dict[str, Any] = {}
 
 @cache
 def model(bundle: str | None) -> voxrill.Model:
-    """A worker's own model, loaded once."""
+    """A worker's model; it is loaded once."""
     return voxrill.load(bundle, threads=1)
 
 
@@ -40,13 +40,13 @@ def transcribed(path: Path, sha256: str, made: str, bundle: str | None) -> Recor
 
 
 def main() -> None:
-    """Hand out the sounds that are not done yet; write records as they come."""
+    """Give the workers the sounds that are missing in the file, and write their records as they come."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--bundle", help="a bundle folder; without one, the built-in model")
-    parser.add_argument("--scheduler", help="its address; without one, a cluster of this machine's processes")
-    parser.add_argument("--workers", type=int, default=2, help="of that cluster")
+    parser.add_argument("--bundle", help="folder of a bundle; without one, the built-in model")
+    parser.add_argument("--scheduler", help="address of a cluster; without one, processes of this machine")
+    parser.add_argument("--workers", type=int, default=2, help="processes of this machine")
     wish = parser.parse_args()
     made = short_hash(made_with(model(wish.bundle).bundle, WISHED))
     cluster = wish.scheduler or LocalCluster(n_workers=wish.workers, threads_per_worker=1, dashboard_address=None)

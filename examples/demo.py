@@ -1,9 +1,9 @@
-"""The built-in model by the commands a user would type: a spoken question, its transcript, its answer, a sentence.
+"""The built-in model, used with the commands of a user: a spoken question, its transcript, its answer, a sentence.
 
     make demo
 
-In: `question.wav`, synthetic speech by flite's voice awb, which the model never heard in training. Out, in
-`build-demo/`: the spoken answer, a sentence said aloud, and a spectrogram of question and answer.
+In: `question.wav`, synthetic speech of flite's voice awb, which was not in the model's training. Out, in `build-demo/`:
+the spoken answer, a spoken sentence, and a spectrogram of question and answer.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 QUESTION = Path("examples/question.wav")
 
 SENTENCE = "the kitchen lights are on"
-"""No reply of the model's, but all its words are."""
+"""The model has no such reply, but it knows all these words."""
 
 WINDOW_SECONDS, HOP_SECONDS = 0.032, 0.004
 DYNAMIC_RANGE = 80  # dB
 
 
 def run(*arguments: str) -> str:
-    """Show a command, run it, show and return what it prints; the first that fails ends the demo."""
+    """Show a command, run it, show and return what it prints; a command that fails ends the demo."""
     print(f"\n$ {shlex.join(arguments)}", flush=True)
     done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     print(done.stdout, end="", flush=True)
@@ -40,7 +40,7 @@ def run(*arguments: str) -> str:
 
 
 def draw(axes: Axes, sound: Path, title: str) -> None:
-    """The spectrogram of a sound file up to half its rate, its words above it."""
+    """Draw the spectrogram of a sound file up to half its rate, with a title."""
     samples, rate = soundfile.read(ROOT / sound)
     window, hop = round(WINDOW_SECONDS * rate), round(HOP_SECONDS * rate)
     padded = np.pad(samples, window // 2)
@@ -59,14 +59,14 @@ def draw(axes: Axes, sound: Path, title: str) -> None:
 
 
 def main(work: Path = Path("build-demo")) -> None:
-    """Run the demo, with what it makes in the folder `work`."""
-    os.environ.pop("VOXRILL_BUNDLE", None)  # another model is not what is shown here
+    """Run the demo; its files go to the folder `work`."""
+    os.environ.pop("VOXRILL_BUNDLE", None)  # the demo shows the built-in model
     (ROOT / work).mkdir(parents=True, exist_ok=True)
     answer, sentence, picture = work / "answer.wav", work / "sentence.wav", work / "spectrogram.png"
     asked = run("voxrill", "transcribe", str(QUESTION))
     answered = run("voxrill", "chat", "--audio", str(QUESTION), "-o", str(answer))
     run("voxrill", "speak", SENTENCE, "--voice", "US female", "-o", str(sentence))
-    figure = Figure(figsize=(8, 6), layout="constrained")  # by itself it draws with Agg: no screen is needed
+    figure = Figure(figsize=(8, 6), layout="constrained")  # such a figure is drawn with Agg, without a screen
     upper, lower = figure.subplots(2)
     draw(upper, QUESTION, f"question: {asked}")
     draw(lower, answer, f"answer: {answered}")

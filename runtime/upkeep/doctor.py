@@ -1,7 +1,7 @@
-"""What this machine is and what it lacks: a handful of probes, none of which can spoil the others.
+"""What this machine is and what it lacks: a few probes. If one fails, the others still run.
 
-In: this machine. Out: an `Examination`: facts by section, and what is missing with the command that mends it. It takes
-a few seconds, most of them for the memory's speed.
+In: this machine. Out: an `Examination`: facts by section, and what is missing, with the command that helps. It takes a
+few seconds, most of them to measure the memory's speed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20}
 _REQUIREMENT = re.compile(r"^([\w.-]+).*extra == [\"'](\w+)[\"']")
-"""Of a package's metadata: the name of what an extra brings, and the extra."""
+"""A line of a package's metadata: the name of a package, and the extra that brings it."""
 
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that is not there: what will not work for it, and what to do."""
+    """Something that is missing: what does not work without it, and what to do."""
 
     what: str
     consequence: str
@@ -50,16 +50,16 @@ class Missing:
 
 @dataclass
 class Examination:
-    """What was found: facts by section, each of which can be printed and be JSON; and what is missing."""
+    """What was found: facts by section, for people and for JSON; and what is missing."""
 
     sections: dict[str, Facts] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
 
     def probe(self, name: str, run: Callable[[], Facts]) -> None:
-        """Add a section; where it cannot be found out, the reason."""
+        """Add a section; if its probe fails, the section holds the reason."""
         try:
             self.sections[name] = run()
-        except Exception as error:  # a probe that fails is a finding, whatever it fails with
+        except Exception as error:  # a probe that fails is a finding, too
             self.sections[name] = {"not found out": str(error) or type(error).__name__}
 
 
@@ -76,7 +76,7 @@ def examine(progress: Progress = no_progress) -> Examination:
         "extras": lambda: extras(found.missing),
     }
     for number, (name, run) in enumerate(probes.items()):
-        progress(f"looking at {name}", number, len(probes))
+        progress(f"examining {name}", number, len(probes))
         found.probe(name, run)
     return found
 
@@ -97,7 +97,7 @@ def machine() -> Facts:
 
 
 def speed() -> Facts:
-    """How fast the memory is read, and how large the last cache is."""
+    """How fast the memory is read, and the size of the last cache."""
     facts: Facts = {
         "read, one core, GB/s": round(read_bandwidth(1), 1),
         "read, all cores, GB/s": round(read_bandwidth(cores()), 1),
@@ -107,7 +107,7 @@ def speed() -> Facts:
 
 
 def providers() -> Facts:
-    """Every execution provider: whether it is here, and what of it was ever executed."""
+    """Every execution provider: whether it is installed here, and how far we have tested it."""
     return {provider.name: f"{_presence(provider)} ({provider.evidence})" for provider in PROVIDERS.values()}
 
 
@@ -123,7 +123,7 @@ def _presence(provider: Provider) -> str:
 
 
 def sound(missing: list[Missing]) -> Facts:
-    """Default microphone and loudspeaker, and the detector of speech."""
+    """The default microphone and loudspeaker, and the voice activity detector."""
     facts: Facts = {}
     directions: tuple[Direction, ...] = ("input", "output")
     for direction in directions:
@@ -137,13 +137,13 @@ def sound(missing: list[Missing]) -> Facts:
 
 
 def software() -> Facts:
-    """Versions of this package and of all it needs."""
+    """Versions of this package and of the packages that it needs."""
     needed = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires(PACKAGE) or () if "extra ==" not in line]
     return {"Python": platform.python_version(), **{name: metadata.version(name) for name in (PACKAGE, *needed)}}
 
 
 def models(missing: list[Missing]) -> Facts:
-    """Whether each precision of the real model fits into the memory that is free."""
+    """Whether the 1.5 B model fits into the free memory, at each precision."""
     free = available_memory()
     if free is None:
         return {"not found out": "this system does not say how much memory is free"}
@@ -153,13 +153,19 @@ def models(missing: list[Missing]) -> Facts:
     }
     if free < min(MEMORY.values()):
         what, swap = f"{_gigabytes(min(MEMORY.values()))} of free memory", free_swap() or 0
-        remedy = "Close other programs; voxrill plan --device this names a device on which it fits"
-        missing.append(Missing(what, f"the 1.5 B model (swap, {_gigabytes(swap)}, would stutter)", remedy))
+        remedy = "Close other programs. voxrill plan --device this says what fits"
+        missing.append(
+            Missing(
+                what,
+                f"the 1.5 B model (with swap, of which {_gigabytes(swap)} is free, its sound would have gaps)",
+                remedy,
+            )
+        )
     return facts
 
 
 def extras(missing: list[Missing]) -> Facts:
-    """Optional parts: whether all packages of each are installed."""
+    """The extras: whether all their packages are installed."""
     facts: Facts = {}
     for extra, packages in sorted(_extras().items()):
         absent = [name for name in packages if not _installed(name)]
@@ -170,7 +176,7 @@ def extras(missing: list[Missing]) -> Facts:
 
 
 def _install(extra: str, package: str) -> str:
-    """How to get a package of an extra; for some Pythons there is none."""
+    """The command that installs a package of an extra; some versions of Python have none."""
     return MissingDependency(extra, package).remedy.removeprefix("Run: ")
 
 
@@ -192,7 +198,7 @@ def _installed(name: str) -> bool:
 
 
 def _last_cache(path: Path = LAST_CACHE) -> int | None:
-    """Bytes of the third cache: fewer weights than it holds are not read from memory at every step."""
+    """Bytes of the third cache: weights that fit into it are not read from memory in every step."""
     try:
         text = path.read_text(encoding="ascii").strip()
         return int(text[:-1]) * _UNITS[text[-1]]

@@ -1,7 +1,8 @@
-"""Speaking without a pause for minutes, to see whether a machine keeps its speed: samples of rate, heat and clock.
+"""Speaking for minutes without a pause, to see whether a machine keeps its speed: samples of rate, heat and clock.
 
-In: a model and minutes. Out: a sample about every second. The work is that of an answer, again and again: the prompt is
-taken in, then frames are made and decoded, whatever the model would say (so random weights do as well).
+In: a model and a time. Out: a sample about every second. The work is that of an answer, again and again: prefill of the
+prompt, then a fixed number of frames, which are decoded to sound. So a model with random weights gives the same
+figures.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.sampling import Sampler
 
 ANSWER_FRAMES = 25
-"""Two seconds of sound: short enough that slow devices give samples, and that the context never grows."""
+"""Two seconds of sound: slow devices still give samples, and the context stays short."""
 
 SAMPLE_SECONDS = 1.0
 
@@ -25,7 +26,7 @@ Clock = Callable[[], float]
 
 
 def sustain(model: Engine, seconds: float, now: Clock = time.perf_counter) -> Iterator[Sample]:
-    """Speak until `seconds` have passed; a sample's rate is seconds of sound made in a second."""
+    """Speak until `seconds` have passed. A sample's rate is the seconds of sound that were made in a second."""
     begun = now()
     while (start := now()) < begun + seconds:
         answers = 0
@@ -37,7 +38,7 @@ def sustain(model: Engine, seconds: float, now: Clock = time.perf_counter) -> It
 
 
 def speak(model: Engine) -> None:
-    """Make the sound of one answer, and throw it away."""
+    """Make the sound of one answer, and discard it."""
     context = model.conversation().context
     hidden = context.advance()
     sampling, sampler = model.manifest.tasks.chat.audio, Sampler(0)

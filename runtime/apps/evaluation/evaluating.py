@@ -102,7 +102,7 @@ def tts(
         wish: options of every task.
         voice: the model's voice.
         judge: see `JudgeName`.
-        judge_file: JSON Lines of what another recogniser heard in `sounds`; then nobody else judges.
+        judge_file: JSON Lines of what another recogniser heard in `sounds`; then there is no other judge.
         sounds: a folder to keep every sound in, as ID.wav.
     """
     named = "none" if judge_file is not None else judge

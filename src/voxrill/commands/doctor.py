@@ -29,7 +29,7 @@ def doctor(
         return
     from voxrill.runtime.upkeep.doctor import examine
 
-    with step_progress(err, "looking") as progress:
+    with step_progress(err, "examining") as progress:
         found = examine(progress)
     if json:
         print_json({**found.sections, "missing": list(map(asdict, found.missing))})
