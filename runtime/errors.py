@@ -1,9 +1,9 @@
-"""Every error Voxrill raises on purpose: what is wrong, then what to do about it.
+"""Every error that Voxrill raises on purpose: what is wrong, then what to do about it.
 
     VoxrillError
     ├── AudioFileError       a sound that cannot be read, written or used
     ├── AudioDeviceError     a microphone or loudspeaker that cannot be used
-    │   └── AudioDeviceLost  it was there and is gone
+    │   └── AudioDeviceLost  it was in use and is gone
     ├── CheckpointError      a checkpoint (host side) that is not what the exporter expects
     ├── BundleError          a bundle that is missing, incomplete or malformed
     │   ├── HashMismatch     a file differs from the hash in its manifest
@@ -17,13 +17,13 @@
     │   ├── ProviderError    an execution provider that is not installed, or finds nothing to run on
     │   ├── ProfileError     a device profile that cannot be read or does not hold together
     │   └── ChipError        an NPU chip that is not known, or refuses a graph
-    ├── ProviderRefused      a graph that an execution provider would not take wholly
+    ├── ProviderRefused      a graph of which an execution provider would take only a part
     ├── ContextFull          the conversation has outgrown the model's context
     ├── NotEnoughMemory      the model would not fit into this machine's memory
     └── MissingDependency    a package of an optional extra is not installed
 
-`str(error)` is one line, `message. Remedy`; the command line prints it and exits with status 2, so a user
-never sees a traceback for something a user can mend.
+`str(error)` is one line, `message. Remedy`. The command line prints it and exits with status 2: a user sees no
+traceback for a fault that a user can mend.
 """
 
 from __future__ import annotations

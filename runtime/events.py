@@ -1,6 +1,6 @@
 """What generation hands out: typed events, each with its timing, and the result at the end.
 
-Units: seconds since the request began for `at`; samples are float32 in [-1, 1].
+Units: `at` is in seconds since the request began; samples are float32 in [-1, 1].
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 FinishReason = Literal["stop", "length", "audio_ended", "context_full"]
 """Why generation ended.
 
-stop: the model said so (`<|im_end|>`). length: max_new_tokens. audio_ended: text and audio had both ended but the
-model went on without saying so; the reference would loop here. context_full: the model's context is full.
+stop: the model ended it (`<|im_end|>`). length: max_new_tokens was reached. audio_ended: text and audio had both ended,
+and the model went on without `<|im_end|>`; the reference would loop here. context_full: the model's context is full.
 """
 
 
@@ -29,7 +29,7 @@ class StageEvent:
 
 @dataclass(frozen=True)
 class TextEvent:
-    """A text token: its id, and the piece of text that became certain with it (may be empty)."""
+    """A text token: its id, and the piece of text that is certain now (it may be empty)."""
 
     text: str
     token: int
@@ -38,9 +38,9 @@ class TextEvent:
 
 @dataclass(frozen=True)
 class AudioEvent:
-    """Sound: `samples` (n,) at `sample_rate` Hz, and the frame `codes` (codebooks,) that finished it.
+    """Sound: `samples` (n,) at `sample_rate` Hz, and `codes` (codebooks,), the frame that completed it.
 
-    `codes` is None for the tail that is flushed when the audio ends.
+    `codes` is None for the last samples, which are flushed when the audio ends.
     """
 
     samples: NDArray[np.float32]
@@ -63,9 +63,9 @@ Event = TextEvent | AudioEvent | EndEvent
 
 @dataclass
 class Result:
-    """An answer, whole.
+    """A whole answer.
 
-    text: all text; tokens: its ids; codes (codebooks, frames): all frames, end-of-audio frames left out;
+    text: all of its text; tokens: their ids; codes (codebooks, frames): all frames, without end-of-audio frames;
     skipped_frames: frames with an end-of-audio code in a later codebook, which no codec can play;
     first_text and first_audio: seconds until each, None if there was none; stages: milliseconds by stage.
     """

@@ -1,4 +1,4 @@
-"""Work in steps: progress in named ones, silent or as a bar on stderr; and what comes of steps that are not watched."""
+"""Work in steps: their progress, silent or as a bar on stderr; and the result of steps that nobody watches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 Progress = Callable[[str, int, int], None]
-"""Called with what begins, how many steps are done, and how many there are."""
+"""Called with the name of the step that begins, the number of steps done, and the number of all steps."""
 
 
 def result_of(steps: Generator[Any, None, Result]) -> Result:
-    """Take all steps; what they return."""
+    """Take all steps; their result."""
     while True:
         try:
             next(steps)
@@ -33,8 +33,8 @@ def no_progress(_stage: str, _done: int, _total: int) -> None:
 
 @contextmanager
 def step_progress(console: Console, what: str) -> Iterator[Progress]:
-    """Yields what is called with the step that begins, the steps done, and their number; silent without a terminal."""
-    from rich import progress as bars  # 25 ms, which `import voxrill` shall not take
+    """Yields a `Progress` that shows a bar while the block runs; it shows nothing without a terminal."""
+    from rich import progress as bars  # 25 ms, which `import voxrill` must not take
 
     columns = (
         bars.SpinnerColumn(),

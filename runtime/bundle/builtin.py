@@ -33,7 +33,7 @@ def open_builtin() -> Bundle:
 
 
 def pebble_world() -> dict[str, str]:
-    """Every command the built-in model knows, and its answer.
+    """Every command that the built-in model knows, and its answer.
 
     Raises:
         BundleError: this installation lacks the list, or it was changed.

@@ -31,7 +31,7 @@ class AudioEncoder:
         self.sample_rate = config.sample_rate
 
     def encode(self, waveform: Floats) -> Floats:
-        """`waveform` (samples,) at `sample_rate` to embeddings (ceil(frames / 8), hidden).
+        """Embeddings (ceil(frames / 8), hidden) of `waveform` (samples,) at `sample_rate`.
 
         Raises:
             AudioFileError: no samples, samples that are not finite, or more than a fixed-shape encoder takes.

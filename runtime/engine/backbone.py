@@ -1,4 +1,4 @@
-"""The backbone: embeddings in, hidden states out, prefill and step alike; text logits where they are wanted.
+"""The backbone: embeddings in, hidden states out, for prefill and decode steps; text logits when they are asked for.
 
 In: rows of embeddings (text, heard audio or spoken frames) and a `BackboneState`. Out: the last hidden state.
 """
@@ -16,10 +16,11 @@ from voxrill.runtime.engine.state import BackboneState, InPlaceState, PaddedStat
 Floats = NDArray[np.float32]
 
 PREFILL_CHUNK = 512
-"""Positions of one prefill call: bounds the attention scores' memory (heads x chunk x context floats)."""
+"""Positions of one prefill call. It bounds the memory of the attention scores (heads x chunk x context floats)."""
 
 PREFILL_FROM = 8
-"""Positions from which a prefill graph is used in the cpu flavour: fewer read less in the decoder's precision."""
+"""The cpu flavour uses its prefill graph from this many positions on. For fewer, reading the weights decides, and the
+decoder has fewer bytes of them."""
 
 
 class Backbone:
@@ -28,8 +29,8 @@ class Backbone:
     Args:
         decoder: the step (and, in the cpu flavour, prefill) graph.
         text_head: the text logits' graph.
-        prefills: graphs of their own for prefill; the npu flavour's have fixed widths, ascending, the cpu flavour's is
-            faster than the decoder with many positions.
+        prefills: separate graphs for prefill. Those of the npu flavour have fixed widths, the smallest first. The one
+            of the cpu flavour is faster than the decoder with many positions.
         context: positions of the npu flavour's KV buffer.
         limit: positions the model was made for.
     """
@@ -50,7 +51,7 @@ class Backbone:
         return InPlaceState(self._decoder.spec, self._limit)
 
     def forward(self, embeddings: Floats, state: BackboneState) -> Floats:
-        """Run `embeddings` (S, hidden) through the model, moving `state` on; hidden states (S, hidden).
+        """The hidden states (S, hidden) of `embeddings` (S, hidden), which are appended to `state`.
 
         Raises:
             ContextFull: they do not fit.
@@ -69,7 +70,7 @@ class Backbone:
         return logits
 
     def _graph_for(self, positions: int) -> tuple[Graph, int]:
-        """The graph for so many positions and how many it takes at once; npu: the narrowest that holds them."""
+        """The graph for the next `positions`, and how many it takes at once; npu: the narrowest that holds them."""
         if self._context is None:
             return (self._prefills[0] if self._prefills and positions >= PREFILL_FROM else self._decoder), PREFILL_CHUNK
         widths = [(graph, int(graph.spec.inputs[0].shape[1])) for graph in (self._decoder, *self._prefills)]

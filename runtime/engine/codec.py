@@ -1,7 +1,7 @@
 """Speaking, second half: frames of codes to sound, as a stream.
 
-In: codes (codebooks, F). Out: samples as soon as they are final. A codec is a graph with explicit state; what
-else it needs (the LFM detokenizer's overlap-add) is read from the manifest's `CodecSpec`.
+In: codes (codebooks, F). Out: samples as soon as they are final. A codec is a graph with explicit state. The manifest's
+`CodecSpec` says what else it needs (the overlap-add of the LFM detokenizer).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
 
 CHUNK_FRAMES = 25
-"""Frames of one call when many are at hand: 2 s of sound, which bounds memory."""
+"""Frames of one call at most: 2 s of sound. It bounds the memory of a call."""
 
 
 class Codec:
@@ -41,11 +41,11 @@ class Codec:
         return CodecStream(self)
 
     def decodes(self, codes: Codes) -> bool:
-        """Whether a frame (codebooks,) is sound: no code of it is the end-of-audio code or beyond."""
+        """Whether a frame (codebooks,) is sound: every code is below the end-of-audio code."""
         return bool(codes.min() >= 0 and codes.max() < self._codes.end_of_audio)
 
     def decode(self, codes: Codes) -> Floats:
-        """A whole sound: codes (codebooks, F) to samples (F * frame_samples,)."""
+        """The samples (F * frame_samples,) of a whole sound, from its codes (codebooks, F)."""
         stream = self.stream()
         return np.concatenate([stream.push(codes), stream.flush()])
 
@@ -65,7 +65,7 @@ class CodecStream:
             self._overlap = OverlapAdd(codec.spec.n_fft, codec.spec.hop)
 
     def push(self, codes: Codes) -> Floats:
-        """Codes (codebooks, F) to the samples that they finish; all frames must be sound (`Codec.decodes`)."""
+        """The samples that are final with these codes (codebooks, F); every frame must be sound (`Codec.decodes`)."""
         chunks = [
             self._call(codes[:, start : start + self._codec.chunk])
             for start in range(0, codes.shape[1], self._codec.chunk)
@@ -73,7 +73,7 @@ class CodecStream:
         return np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
 
     def flush(self) -> Floats:
-        """The samples held back for frames that did not come."""
+        """The last samples, which waited for more frames."""
         if self._ends:
             return self._ends.flush(self._state[PAST_OVERLAP][0])
         return self._overlap.flush() if self._overlap else np.zeros(0, np.float32)

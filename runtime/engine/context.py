@@ -1,8 +1,8 @@
-"""What the model has been told and has said: embeddings that wait, and the state of those taken in.
+"""What the model was told and has said: embeddings that wait for prefill, and the state after those before them.
 
 In: text, sound and spoken frames, in the order they happened. Out: the hidden state after the last of them.
-Prompts are assembled exactly as the reference's ChatState does: each piece of text is tokenized by itself, sound has
-no markers around it, and a spoken frame's embedding is the sum of its codes' rows.
+Prompts are put together as the reference's ChatState does it: each piece of text is tokenized by itself, sound has no
+markers around it, and the embedding of a spoken frame is the sum of the rows of its codes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Codes = NDArray[np.int64]
 
 
 _NOTHING_SAID = SAMPLE_RATE // 2
-"""Samples of silence that a model hears where nobody speaks: it answers them as what they are. Music and noise it may
-take for words."""
+"""Samples of silence that a model hears instead of a sound in which nobody speaks. It answers silence as silence. In
+music and noise it may hear words."""
 
 
 class Parts:
@@ -103,6 +103,7 @@ class Parts:
 
     def embed_frames(self, codes: Codes) -> Floats:
         """One row (n, hidden) for each frame of `codes` (codebooks, n)."""
+        # The table holds the codebooks one after the other: code c of codebook b is row b * vocab_size + c.
         starts = np.arange(self.spec.codes.codebooks)[:, None] * self.spec.codes.vocab_size
         rows: Floats = self._audio_table.rows(codes + starts).sum(0, dtype=np.float32)
         return rows
@@ -117,7 +118,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class HeardSound:
-    """Sound that was heard, as its embeddings (n, hidden): encoding it again would cost more than keeping them."""
+    """Sound that was heard, as embeddings (n, hidden). To encode it again would cost more than to keep them."""
 
     rows: Floats
 
@@ -130,12 +131,12 @@ class Spoken:
 
 
 Piece = Tokens | HeardSound | Spoken
-"""What a context was told, small enough to be kept: with it the context can be made again."""
+"""A piece of what a context was told. Pieces are small enough to keep, and a context can be made again from them."""
 
 
 @dataclass(frozen=True)
 class ContextMark:
-    """A place in a conversation: the backbone's state there, what waited, and how many pieces there were."""
+    """A place in a conversation: the backbone's state, the embeddings that waited, and the number of pieces."""
 
     state: Mark
     waiting: tuple[Floats, ...]
@@ -145,7 +146,7 @@ class ContextMark:
 class Context:
     """One conversation's tokens, sound and frames, and the backbone's state after them.
 
-    `pieces` is all it was told, in order.
+    `pieces` is all that it was told, in order.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -173,12 +174,12 @@ class Context:
 
     @property
     def positions(self) -> int:
-        """Positions taken in and waiting."""
+        """Positions in the KV cache, and positions that wait."""
         return self._state.length + sum(len(rows) for rows in self._waiting)
 
     @property
     def waiting(self) -> Floats:
-        """Embeddings (n, hidden) that were appended and not yet taken in."""
+        """Embeddings (n, hidden) that were appended and wait for prefill."""
         return np.concatenate(self._waiting)
 
     def add_text(self, text: str) -> None:
@@ -198,7 +199,7 @@ class Context:
         self.add(Spoken(codes))
 
     def add(self, piece: Piece) -> None:
-        """Append a piece, such as one of `pieces` once more."""
+        """Append a piece; it may be one of `pieces`, once more."""
         self.pieces.append(piece)
         self._waiting.append(self._rows(piece))
 
@@ -209,7 +210,7 @@ class Context:
 
     @contextmanager
     def turn(self, role: str) -> Iterator[None]:
-        """The `with` block's content is what `role` says."""
+        """What is appended in the `with` block is said by `role`."""
         self.open_turn(role)
         yield
         self.close_turn()
@@ -219,27 +220,27 @@ class Context:
         self.add_tokens(self._parts.tokenizer.openings[role])
 
     def close_turn(self) -> None:
-        """End what the open turn's role says."""
+        """End the turn that was opened."""
         self.add_tokens(self._parts.tokenizer.closing)
 
     def advance(self) -> Floats:
-        """Take in all that waits; the hidden state (hidden,) after it.
+        """Prefill all that waits; the hidden state (hidden,) after it.
 
         Raises:
-            ContextFull: it does not fit; nothing was taken in.
+            ContextFull: it does not fit; nothing was computed.
         """
         if self._waiting:
             self.hidden_states()
-        assert self._hidden is not None, "nothing was taken in since the context was made or went back"
+        assert self._hidden is not None, "nothing was prefilled since the context was made or rewound"
         return self._hidden
 
     def prefill(self, most: int) -> bool:
-        """Take in the first `most` positions of what waits; whether more waits.
+        """Prefill the first `most` positions of what waits; whether more waits.
 
-        The same content taken in by the same steps gives the same bits, whatever happens in between.
+        The same content gives the same bits when the steps are the same, whatever happens between them.
 
         Raises:
-            ContextFull: all that waits does not fit; nothing was taken in.
+            ContextFull: all that waits does not fit; nothing was computed.
         """
         if not self._waiting:
             return False
@@ -250,10 +251,10 @@ class Context:
         return bool(self._waiting)
 
     def hidden_states(self) -> Floats:
-        """Take in all that waits; the hidden states (n, hidden) of every position taken in.
+        """Prefill all that waits; the hidden states (n, hidden) of its positions.
 
         Raises:
-            ContextFull: it does not fit; nothing was taken in.
+            ContextFull: it does not fit; nothing was computed.
         """
         hidden = self._parts.backbone.forward(self.waiting, self._state)
         self._waiting = []
@@ -284,7 +285,7 @@ class Context:
         return self._state.content()
 
     def restore(self, content: Mapping[str, Floats]) -> None:
-        """Take `content` for the state after all that waits, instead of taking it in.
+        """Take `content` for the state after all that waits, instead of a prefill.
 
         Raises:
             ContextFull: it does not fit.
@@ -294,13 +295,13 @@ class Context:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the backbone's state; 0 while it is given up."""
+        """Bytes of the backbone's state; 0 while it is offloaded."""
         return self._state.nbytes
 
     def offload(self) -> None:
-        """Give up the backbone's state, whose `content` was kept; nothing but `reload` may follow."""
+        """Free the backbone's state, whose `content` was kept. Only `reload` may follow."""
         self._state.offload()
 
     def reload(self, content: Mapping[str, Floats]) -> None:
-        """Have the backbone's state again: `content` as it was when it was given up."""
+        """Have the backbone's state again, with the `content` that it had before `offload`."""
         self._state.reload(content)

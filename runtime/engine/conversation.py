@@ -1,9 +1,9 @@
-"""Turns that know each other: questions in, answers as events out, the oldest turns forgotten when there are too many.
+"""A conversation: questions in, answers as events out. Each turn knows those before it; the oldest can be forgotten.
 
-In: a loaded model; sound and text. Out: events. `ask` is all that most callers need. The live loop also takes in ahead
-of the question what is known of the prompt (`prepare`), withdraws a question (`retract`), cuts an answer at what was
-heard of it (`cut`), and forgets (`forget`). Prompts are taken in by the same steps whatever the timing, so that the
-same events give the same bits.
+In: a loaded model; sound and text. Out: events. Most callers need only `ask`. The live loop also prefills what is known
+of the prompt before the question comes (`prepare`), withdraws a question (`retract`), cuts an answer where the user
+stopped listening (`cut`), and forgets turns (`forget`). The steps of a prefill do not depend on timing. So the same
+events give the same bits.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ Steps = Generator[Event | StageEvent, None, None]
 
 @dataclass(frozen=True)
 class _Start:
-    """Where a turn begins: how many pieces and positions are before it."""
+    """Where a turn begins: the number of pieces and of positions before it."""
 
     pieces: int
     positions: int
 
 
 class Conversation:
-    """Turns that know each other. Made by `Engine.conversation`.
+    """Turns, each of which knows those before it. Made by `Engine.conversation`.
 
-    The system prompt is taken in at the first question, or by `prepare`, so that making a conversation costs nothing.
-    `sampler` makes what draws each answer from its seed.
+    The system prompt is prefilled with the first question, or by `prepare`: to make a conversation costs nothing.
+    `sampler` makes the source of noise of each answer from its seed.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Conversation:
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the sound that is answered with."""
+        """Hz of the answers' sound."""
         return self._parts.codec.spec.sample_rate
 
     @property
     def turns(self) -> int:
-        """Turns that are remembered, one that is being asked included."""
+        """Number of turns that are remembered, the one that is being asked included."""
         return len(self._turns)
 
     def ask(
@@ -118,12 +118,14 @@ class Conversation:
         trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Steps:
-        """As `ask`, with every event there is: text and sound whatever the output, and the stages before them."""
+        """As `ask`, with all events: text and sound whatever the output is, and the stages before them."""
         wished = answer_options("steps", options)
         if audio is None and text is None:
             raise UsageError("there is no question", "Give audio, text or both")
         if text is not None:
-            self._parts.tokenizer.encode(text)  # what is wrong with it is said now, not when listening begins
+            self._parts.tokenizer.encode(
+                text
+            )  # an error in the text is raised now, and not when the answer is iterated
         waveform = None if audio is None else self._parts.waveform(audio, trim)
         output = output or self.output
         generation = GenerationOptions(
@@ -140,15 +142,15 @@ class Conversation:
         return self._answering
 
     def prepare(self, most: int = PREFILL_CHUNK) -> bool:
-        """Take in some of what is known before the next question; whether more of it waits.
+        """Prefill some of what is known before the next question; whether more of it waits.
 
         Args:
-            most: positions to take in by this call, twice that where the system prompt ends.
+            most: positions of this call; twice that in the call in which the system prompt ends.
 
         Raises:
             ContextFull: it does not fit.
         """
-        if len(self.context.pieces) == self._prompt.pieces:  # nothing but the system prompt, to which `forget` returns
+        if len(self.context.pieces) == self._prompt.pieces:  # only the system prompt: `forget` returns to its end
             if self.context.prefill(most):
                 return True
             self._prompt = self.context.mark()
@@ -163,7 +165,7 @@ class Conversation:
         text: str | None = None,
         trim: bool | None = None,
     ) -> None:
-        """Between turns, have had another one: its question, and its answer as text or as what a context was told.
+        """Between turns, add one that took place elsewhere: its question, and its answer as text or as pieces.
 
         Raises:
             AudioFileError: the audio is not usable sound.
@@ -182,7 +184,7 @@ class Conversation:
         self._close_turn()
 
     def prefill_prompt(self) -> None:
-        """Take in the system prompt and nothing else, before any turn.
+        """Prefill the system prompt alone, before the first turn.
 
         Raises:
             ContextFull: it does not fit.
@@ -192,7 +194,7 @@ class Conversation:
         self._prompt = self.context.mark()
 
     def restore_prompt(self, content: Mapping[str, Floats]) -> None:
-        """Take the backbone's state after the system prompt from elsewhere, before any turn.
+        """Take the backbone's state after the system prompt from elsewhere, before the first turn.
 
         Raises:
             ContextFull: it does not fit.
@@ -205,26 +207,26 @@ class Conversation:
         return self.context.mark()
 
     def cut(self, mark: ContextMark) -> None:
-        """End the answer at `mark`, as though nothing had been said after it."""
+        """End the answer at `mark`. What was said after it is forgotten."""
         self._end_answer()
         self.context.rewind(mark)
         self._close_turn()
 
     def retract(self) -> None:
-        """Go back to before the last question, as though it had never been asked."""
+        """Forget the last question and its answer."""
         self._end_answer()
         if self._question is not None:
             self.context.rewind(self._question)
             self._open = True
 
     def close(self) -> None:
-        """No more is asked. An answer in the making ends, so that nothing refers to the conversation any more."""
+        """Ask nothing more. An answer that is being made ends, so that nothing refers to the conversation any more."""
         self._end_answer()
 
     def forget(self, positions: int, turns: int | None = None) -> int:
-        """Between turns, forget whole oldest ones until at most `positions` are left, and at most `turns` turns.
+        """Between turns, forget the oldest ones until at most `positions` positions and `turns` turns are left.
 
-        The system prompt stays as it was taken in; what else is left waits to be taken in again.
+        The system prompt stays in the KV cache. The turns that are left wait for prefill: their positions have changed.
 
         Returns:
             How many turns were forgotten.
@@ -242,7 +244,7 @@ class Conversation:
         return gone
 
     def _end(self, gone: int) -> int:
-        """The position at which `gone` oldest turns end."""
+        """The position at which the first `gone` turns end."""
         return self._turns[gone].positions if gone < len(self._turns) else self.context.positions
 
     def _open_turn(self) -> None:
@@ -281,7 +283,7 @@ class Conversation:
             yield from answer
         except VoxrillError:
             self.context.rewind(before)
-            asked = False  # a question that does not fit was never asked
+            asked = False  # a question that does not fit is not part of the conversation
             raise
         finally:
             if asked:
@@ -294,7 +296,7 @@ def _moved(start: _Start, first: _Start, to: _Start) -> _Start:
 
 
 def _only(steps: Steps, output: Output) -> Iterator[Event]:
-    """Of an answer's events those that were asked for; ended early, it ends the answer."""
+    """The events of an answer that were asked for. A caller who closes it ends the answer."""
     try:
         for event in steps:
             if isinstance(event, EndEvent) or (not isinstance(event, StageEvent) and output in ("both", _kind(event))):
@@ -308,7 +310,7 @@ def _kind(event: Event) -> Output:
 
 
 class _AnswerEvents:
-    """Steps of a generation to events, and the result they add up to."""
+    """Makes events of the steps of a generation, and the result of all of them."""
 
     def __init__(self, parts: Parts, generation: Generation, started: float) -> None:
         self._parts = parts

@@ -15,18 +15,18 @@ from voxrill.runtime.engine.session import Graph
 Array = NDArray[Any]
 
 _CERTAIN = 1e9
-"""Noise that decides a draw: far above any logit."""
+"""Noise that decides a draw, because it is far above every logit."""
 
 
 def forced_noise(spoken: NDArray[np.int64], codes: AudioCodesSpec) -> NDArray[np.float32]:
-    """Noise (codebooks, vocab) with which the graph speaks the codes `spoken` (codebooks,), whatever its logits."""
+    """Noise (codebooks, vocab) that makes the graph choose the codes `spoken` (codebooks,), whatever its logits are."""
     noise = np.zeros((codes.codebooks, codes.vocab_size), np.float32)
     noise[np.arange(len(spoken)), spoken] = _CERTAIN
     return noise
 
 
 class Depthformer:
-    """Samples frames; the whole frame is one run of the graph, in memory that is kept from frame to frame."""
+    """Samples frames. A frame is one run of the graph. Its inputs and outputs stay in the same memory."""
 
     def __init__(self, graph: Graph, codes: AudioCodesSpec) -> None:
         self._spec, self._vocab = codes, codes.vocab_size
@@ -43,7 +43,7 @@ class Depthformer:
         )
 
     def frame(self, hidden: NDArray[np.float32], sampling: Sampling, sampler: Sampler) -> NDArray[np.int64]:
-        """`hidden` (hidden,) to codes (codebooks,)."""
+        """The codes (codebooks,) of the frame that follows `hidden` (hidden,)."""
         if sampling.greedy:
             self._noise.fill(0)
             self._run(hidden, 1.0, 1)
@@ -53,13 +53,13 @@ class Depthformer:
         return self._codes.copy()
 
     def logits(self, hidden: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (codebooks, vocab) of every codebook, given that `codes` (codebooks,) were spoken before it."""
+        """Logits (codebooks, vocab) of each codebook, given the `codes` (codebooks,) of those before it."""
         self._noise[:] = forced_noise(codes, self._spec)
         self._run(hidden, 1.0, self._vocab)
         return self._logits.copy()
 
     def _run(self, hidden: NDArray[np.float32], temperature: float, top_k: int) -> None:
-        self._hidden[0] = hidden
+        self._hidden[0] = hidden  # written into the bound arrays, so that nothing is bound again
         self._temperature[0] = temperature
         self._top_k[0] = top_k
         self._binding.run()

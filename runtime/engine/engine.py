@@ -1,4 +1,4 @@
-"""The engine: a bundle's graphs loaded, and the jobs that need nothing but the model: speak, chat.
+"""The engine: a loaded bundle, and the jobs that need only the model: speak, chat.
 
 In: an opened bundle; sound and text. Out: results, and streams of events as they happen. Everything runs in the
 calling thread. An engine must not be used from two threads at once. `voxrill.Model` adds the applications.
@@ -40,20 +40,23 @@ from voxrill.runtime.engine.tokenizer import Tokenizer
 from voxrill.runtime.errors import UsageError, VoxrillWarning
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 
+VOICE = "{voice}"
+"""Where a system prompt names the voice."""
+
 
 class Fallback(VoxrillWarning):
-    """Part of a graph runs on the CPU, though it was given to another execution provider."""
+    """Some nodes of a graph run on the CPU, although the graph was given to another execution provider."""
 
 
 class Engine:
-    """A loaded model. `manifest` says what it is, `times` where its time goes, `codec` decodes frames by hand.
+    """A loaded model. `manifest` says what it is, `times` where its time goes; `codec` decodes frames.
 
     Args:
         bundle: what to load.
         threads: threads per graph; 0 for as many as the tuned form says, or one per physical core.
-        tuned: the tuned form to load, without asking for its memory; None for the one that `voxrill tune` made on this
-            device, if there is one that fits. Only graphs of the CPU are loaded from it.
-        choice: the provider of each graph. Where one does not take every node, a warning says how many it left. A chip
+        tuned: the tuned form to load; the memory that is free is not checked then. None for the one that `voxrill tune`
+            made on this device, if there is one that fits. Only graphs of the CPU are loaded from it.
+        choice: the provider of each graph. If it leaves nodes to the CPU, a warning says how many. A chip
             of Qualcomm's (`qnn:soc=SM8650`) takes the contexts that were compiled for it, and of the npu flavour's
             graphs only those that were made for an NPU.
         profiling: the folder for onnxruntime's records of every node's time.
@@ -137,20 +140,22 @@ class Engine:
 
         Args:
             text: what to say.
-            voice: one of the family's voices (or, where it knows none by name, a description).
-            system: another system prompt than the family's own.
+            voice: one of the family's voices; for a family without names of voices, a description.
+            system: another system prompt than the family's own; `{voice}` in it is replaced by the voice.
             options: see `AnswerOptions`.
 
         Raises:
-            UsageError: the text is empty, or the voice unknown.
+            UsageError: the text is empty, the voice is unknown, or the system prompt has no place for it.
             UnknownText: the model does not know words of the text.
         """
         answer_options("speak", options)
         task = self.manifest.tasks.speak
         if not text.strip():
             raise UsageError("there is nothing to say: the text is empty", "Give some text")
-        chosen = _voice(task, voice)
-        conversation = Conversation(self.parts, task, system or task.system.replace("{voice}", chosen))
+        chosen, prompt = _voice(task, voice), task.system if system is None else system
+        if voice is not None and VOICE not in prompt:
+            raise UsageError("the system prompt has no place for a voice", f"Write {VOICE} in it, or give no voice")
+        conversation = Conversation(self.parts, task, prompt.replace(VOICE, chosen))
         return Speech(conversation.ask(text=text, output="both", **options), self.sample_rate)
 
     def chat(
@@ -169,7 +174,7 @@ class Engine:
             audio: the spoken part, heard before the written one.
             text: the written part.
             system: another system prompt than the family's own.
-            output: "both" or "audio" answers aloud (text comes with it, or is held back); "text" answers in text.
+            output: "both" answers aloud and in text, "audio" aloud, with the text held back, "text" in text.
             trim: hear only the speech in the sound; None for what suits the model.
             options: see `AnswerOptions`.
 
@@ -182,11 +187,11 @@ class Engine:
         return self.conversation(system=system, output=output).ask(audio=audio, text=text, trim=trim, **options)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
-        """A conversation of several turns, each of which knows those before.
+        """A conversation of several turns, each of which knows those before it.
 
         Args:
             system: another system prompt than the family's own for this output.
-            output: what turns answer with unless they say otherwise.
+            output: what turns are answered with, unless a turn says otherwise.
         """
         tasks = self.manifest.tasks
         return Conversation(self.parts, tasks.write if output == "text" else tasks.chat, system, output)
@@ -208,7 +213,7 @@ def _tell_fallback(graphs: Iterable[Graph]) -> None:
                 fallen.append(f"{graph.spec.name} {nodes.total()} ({graph.provider.name})")
     if fallen:
         counts = ", ".join(fallen)
-        warnings.warn(f"nodes that fell back to the CPU: {counts}; --strict refuses that", Fallback, stacklevel=4)
+        warnings.warn(f"nodes that run on the CPU instead: {counts}; --strict refuses that", Fallback, stacklevel=4)
 
 
 def _voice(task: Task, voice: str | None) -> str:
@@ -221,9 +226,9 @@ def _voice(task: Task, voice: str | None) -> str:
 
 
 class Speech:
-    """Speech as it is made: iterate it for `AudioEvent`s, or take it whole.
+    """Speech as it is made: iterate it for `AudioEvent`s, or take the whole of it.
 
-    It is computed once; iterating again gives the same events.
+    It is computed once. A second iteration gives the same events.
     """
 
     def __init__(self, events: Iterator[Event], sample_rate: int) -> None:
@@ -243,7 +248,7 @@ class Speech:
 
     @property
     def result(self) -> Result:
-        """The whole result; computes what is still missing."""
+        """The whole result. What is still missing is computed now."""
         for _ in self:
             pass
         assert self._result is not None

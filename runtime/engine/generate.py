@@ -1,8 +1,8 @@
 """Generation: hidden states to text tokens and audio frames, in the two orders the model knows.
 
-In: a `Context` with the prompt in it. Out: `Token` and `Frame` steps; the context has taken each in by the time the
-next is asked for. Source: the reference's generate_sequential and generate_interleaved; where they would loop or
-raise, these end cleanly and `Generation.finish_reason` says why.
+In: a `Context` with the prompt in it. Out: `Token` and `Frame` steps. Each step is appended to the context before it is
+handed out. Source: the reference's generate_sequential and generate_interleaved. Where those would loop for ever or
+raise, these end, and `Generation.finish_reason` says why.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from voxrill.runtime.events import FinishReason
 class GenerationOptions:
     """How to generate.
 
-    max_new_tokens counts text tokens and frames together; text_only never lets the model begin to speak; sampler
-    makes what draws from the seed.
+    max_new_tokens: limit on text tokens and frames together; text_only: the model may not begin to speak; sampler:
+    makes the source of noise from the seed.
     """
 
     mode: Mode
@@ -57,7 +57,7 @@ Step = Token | Frame
 
 @dataclass
 class Generation:
-    """One answer being made; iterate it once."""
+    """An answer that is being made; iterate it once."""
 
     context: Context
     options: GenerationOptions
@@ -98,8 +98,10 @@ class Generation:
             yield self._take(token)
 
     def _interleaved(self) -> Iterator[Step]:
-        """So many text tokens, so many frames, in turn; frames only after `<|text_end|>`; until `<|im_end|>`."""
+        """Some text tokens, then some frames, in turn; after `<|text_end|>` only frames; until `<|im_end|>`."""
         ids, pattern = self.context.ids, self.context.interleave
+        # left: steps until text and frames change places. It goes on below 0 when the text is done: then only frames
+        # follow, and nothing changes any more.
         speaking, text_done, left = False, False, pattern.text
         for _ in range(self.options.max_new_tokens):
             left -= 1
@@ -135,6 +137,6 @@ class Generation:
         codes = self.context.frame(hidden, self.options.audio, self._sampler)
         ends = bool(codes[0] == self.context.end_of_audio)
         if ends:
-            codes = np.full_like(codes, self.context.end_of_audio)
+            codes = np.full_like(codes, self.context.end_of_audio)  # as the reference puts it back
         self.context.add_frames(codes[:, None])
         return Frame(codes, ends)

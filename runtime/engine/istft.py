@@ -14,7 +14,9 @@ Floats = NDArray[np.float32]
 
 
 class Ends:
-    """What a graph that adds columns up itself leaves to do: the cut, and the gain where fewer columns overlap.
+    """What is left to do after a graph that adds the columns up itself: both ends of the sound.
+
+    The ends are cut. Near them fewer columns overlap than elsewhere, and samples are scaled up for that.
 
     Args:
         n_fft: samples of a column's window.
@@ -24,13 +26,15 @@ class Ends:
     def __init__(self, n_fft: int, hop: int) -> None:
         self._cut, self._begun = (n_fft - hop) // 2, False
         squares = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).reshape(-1, hop) ** 2
-        weight = np.cumsum(squares, 0)  # of the columns so far, by hop
+        # Row k: what the squared windows of the first k + 1 columns add up to, at each of a hop's samples. From the
+        # last row on it is the same for every hop, and the graph divides by that. At the ends the true sum is smaller.
+        weight = np.cumsum(squares, 0)
         steady = weight[-1].mean()
         ahead, behind = weight[:-1].ravel(), (weight[-1] - weight[:-1]).ravel()
         self._first, self._last = steady / ahead[self._cut :], steady / behind[: len(behind) - self._cut]
 
     def push(self, samples: Floats) -> Floats:
-        """Samples of the graph's next call to those that are heard."""
+        """The samples of the graph's next call as they are heard."""
         if self._begun:
             return samples
         self._begun = True
@@ -39,13 +43,13 @@ class Ends:
         return heard
 
     def flush(self, overlap: Floats) -> Floats:
-        """The samples still held back, of the graph's last `past_overlap` (n_fft - hop,); then the sound is over."""
+        """The last samples, from the graph's last `past_overlap` (n_fft - hop,); then the sound is over."""
         held: Floats = (overlap[: len(self._last)] * self._last).astype(np.float32)
         return held if self._begun else held[:0]
 
 
 class OverlapAdd:
-    """The stream's state is the n_fft samples that later columns still add to.
+    """Adds columns up. Its state is the n_fft samples that later columns still add to.
 
     Args:
         n_fft: samples of a column's window.
@@ -64,7 +68,7 @@ class OverlapAdd:
         self._cut = (self.n_fft - self.hop) // 2
 
     def push(self, features: Floats) -> Floats:
-        """`features` (columns, n_fft + 2), log-magnitudes then phases, to the samples they finish."""
+        """The samples that are final with `features` (columns, n_fft + 2): log-magnitudes, then phases."""
         bins = self.n_fft // 2 + 1
         spectrum = np.exp(features[:, :bins]) * np.exp(1j * features[:, bins:])
         columns = np.fft.irfft(spectrum, self.n_fft, axis=1) * self._window
@@ -72,7 +76,7 @@ class OverlapAdd:
         return self._trim(np.concatenate(finished)) if finished else np.zeros(0, np.float32)
 
     def flush(self) -> Floats:
-        """The samples still held back; then a new sound starts."""
+        """The last samples, which waited for more columns; then a new sound starts."""
         held = self.n_fft - self.hop - (self.n_fft - self.hop) // 2
         tail = self._sum[:held] / np.maximum(self._weight[:held], np.finfo(np.float64).tiny)
         samples = self._trim(tail) if self._weight[0] else np.zeros(0, np.float32)
@@ -80,6 +84,7 @@ class OverlapAdd:
         return samples
 
     def _add(self, column: NDArray[np.float64]) -> NDArray[np.float64]:
+        # No later column reaches the first hop of samples: they are final, and both buffers move on by a hop.
         self._sum += column
         self._weight += self._window**2
         done = self._sum[: self.hop] / np.maximum(self._weight[: self.hop], np.finfo(np.float64).tiny)

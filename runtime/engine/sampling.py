@@ -1,7 +1,7 @@
 """Drawing text tokens and the noise for audio codes, reproducible from a seed.
 
-Source: the reference's `_sample_text_token` and `_sample_audio_frame`, with the draw done by the Gumbel-max trick,
-which is the same distribution and needs only noise from outside the graph.
+Source: the reference's `_sample_text_token` and `_sample_audio_frame`. The draw is done by the Gumbel-max trick: the
+argmax of logits + Gumbel noise has the distribution of the softmax. So a graph needs nothing but noise from outside.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Sampler:
     def gumbel_into(self, noise: Floats) -> None:
         """Fill `noise` with standard Gumbel noise."""
         self._random.random(dtype=np.float32, out=noise)
-        for _ in range(2):  # -log(-log(u))
+        for _ in range(2):  # twice -log: -log(-log(u)); never the logarithm of 0
             np.maximum(noise, _TINY, out=noise)
             np.log(noise, out=noise)
             np.negative(noise, out=noise)
@@ -45,6 +45,7 @@ class Sampler:
         self.gumbel_into(scores)
         scores += logits / np.float32(sampling.temperature)
         if 0 < sampling.top_k < len(logits):
+            # The k-th largest logit, without sorting the rest of the vocabulary.
             threshold = np.partition(logits, -sampling.top_k)[-sampling.top_k]
             scores[logits < threshold] = -np.inf
         return int(scores.argmax())

@@ -1,9 +1,9 @@
 """One ONNX graph in onnxruntime, held to its contract.
 
 In: a graph file and its `GraphSpec`. Out: a `Graph` that is run with named arrays.
-The one trap it exists to avoid: every session has its own threads, which spin while idle and steal the cores from
-the graph that runs. Three float32 graphs of the 1.5 B model run in turn on two cores took 211 ms (406 ms of processor
-time); with spinning stopped after each run 155 ms (305 ms). All graphs of one model are opened through here.
+All graphs of a model are opened here, because of one trap: every session has threads of its own. While they are idle
+they spin, and take the cores from the graph that runs. Three float32 graphs of the 1.5 B model, run in turn on two
+cores, took 211 ms (406 ms of processor time). Without spinning they took 155 ms (305 ms).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _DTYPES = {
 }
 
 _FALLBACK_REFUSED = "fallback to CPU EP has been explicitly disabled"
-"""What onnxruntime says of a graph that a provider does not take wholly."""
+"""Part of onnxruntime's message for a graph of which a provider takes only a part."""
 
 _FAILED = " was false. "
-"""What stands in onnxruntime's errors between a condition and what it means."""
+"""In onnxruntime's errors, the text between a condition in its source and the explanation for a reader."""
 
 _NAMED = 3
 """Operators that are named in a refusal."""
@@ -52,8 +52,8 @@ class Graph:
         repack: see `session_options`.
         tuned: see `session_options`.
         provider: the execution provider it is given to.
-        strict: refuse a graph that its provider would not take wholly.
-        profiling: where onnxruntime's record of every node's time goes; its name goes on from this.
+        strict: refuse a graph of which its provider would take only a part.
+        profiling: what the name of onnxruntime's record of every node's time begins with, folder included.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
@@ -111,11 +111,11 @@ class Graph:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether it is the CPU's wholly, because it was given to it."""
+        """Whether the graph was given to the CPU, which takes every node."""
         return self.provider.name == CPU_NAME
 
     def assigned(self) -> dict[str, Counter[str]]:
-        """Nodes by operator, by provider (onnxruntime's name of it).
+        """How many nodes of each operator a provider runs, by onnxruntime's name of the provider.
 
         Raises:
             ProviderError: this onnxruntime does not say.
@@ -123,14 +123,14 @@ class Graph:
         return assignment(self._session)
 
     def end_profiling(self) -> Path:
-        """Write the record of every node's time, and say where it is."""
+        """Write the record of every node's time; the file."""
         return Path(self._session.end_profiling())
 
     def _refusal(self) -> ProviderRefused:
         fallen = self.assigned()[CPU]
         operators = ", ".join(operator for operator, _ in fallen.most_common(_NAMED))
         return ProviderRefused(
-            f"{self.spec.name} would not run wholly on {self.provider.name}: {fallen.total()} of its nodes "
+            f"{self.spec.name} would not run on {self.provider.name} alone: {fallen.total()} of its nodes "
             f"({operators}) would fall back to the CPU",
             f"Leave --strict out, or give this graph to the CPU: {self._on_cpu_option}",
         )
@@ -146,7 +146,7 @@ class Graph:
         return dict(zip(self._outputs, values, strict=True))
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
-        """A run that reads and writes the given arrays where they lie; one may be input and output at once."""
+        """A run that reads and writes the given arrays in place. One array may be input and output at once."""
         binding = Binding(self._session, self.spec, self._times, not self.on_cpu)
         for name, array in inputs.items():
             binding.read(name, array)
@@ -158,11 +158,11 @@ class Graph:
 class Binding:
     """A graph's run without copies, made once and run often. Made by `Graph.bind`.
 
-    copied: another provider than the CPU's copies its inputs when they are bound, so they are bound again for each run.
+    copied: other providers than the CPU copy the inputs when they are bound, so they are bound again before each run.
     """
 
     def __init__(self, session: ort.InferenceSession, spec: GraphSpec, times: StageTimes, copied: bool) -> None:
-        self._io = session.io_binding()  # the first attribute, hence freed before the session, which it points into
+        self._io = session.io_binding()  # the first attribute: it points into the session, and must be freed before it
         self._session = session
         self._times = times
         self._name = spec.name
@@ -201,7 +201,7 @@ def _tensors(nodes: list[ort.NodeArg]) -> list[TensorSpec]:
 
 
 def _loads(path: Path) -> bool:
-    """Whether the CPU takes a graph: if not, it is the graph's fault and not a provider's."""
+    """Whether the CPU takes a graph. If it does not, the graph is to blame, and not a provider."""
     try:
         open_session(path, session_options(threads=1), CPU_PROVIDER)
     except Exception:  # a class per status
@@ -210,6 +210,6 @@ def _loads(path: Path) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    """What onnxruntime says, without the place in its source and the condition that failed there."""
+    """The message of onnxruntime, without the place in its source and the condition that failed there."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rpartition(_FAILED)[2]

@@ -1,8 +1,8 @@
 """The backbone's state: conv state and KV cache, with few verbs: step, mark and rewind, offload and reload.
 
-Both are buffers owned here. In the cpu flavour the graph reads and writes them in place, and the KV cache grows as
-needed. In the npu flavour the KV cache has the size the graph was made for, and the graph's new rows are written into
-it here. Rows of the KV cache are only ever appended, so going back is cheap.
+Both are buffers that belong to this module. In the cpu flavour the graph reads and writes them in place, and the KV
+cache grows when it is full. In the npu flavour the KV cache has the size that the graph was made for, and the graph's
+new rows are written into it here. Rows of the KV cache are only appended, so that going back is cheap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 FIRST_CAPACITY = 1024
-"""Positions a new KV cache has room for (25 MB of the 1.5 B model's); it doubles when full."""
+"""Positions that a new KV cache has room for (25 MB for the 1.5 B model). It doubles when it is full."""
 
 _CONV = "past_conv."
 
@@ -69,10 +69,10 @@ class BackboneState(ABC):
 
     @abstractmethod
     def step(self, graph: Graph, rows: Floats) -> Floats:
-        """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
+        """Append embeddings (S, hidden) by a run of `graph`; their hidden states (S, hidden)."""
 
     def mark(self) -> Mark:
-        """This place."""
+        """This place, for `rewind`. The conv state is copied: a graph overwrites it, and appends to the KV cache."""
         return Mark(self.length, {name: b.copy() for name, b in self._buffers.items() if name.startswith(_CONV)})
 
     def rewind(self, mark: Mark) -> None:
@@ -82,14 +82,14 @@ class BackboneState(ABC):
             self._buffers[name][:] = conv
 
     def content(self) -> dict[str, Floats]:
-        """All that is remembered, by tensor name: the conv state, and the rows taken in of the KV cache. Views."""
+        """All that is remembered, by tensor name: the conv state, and the filled rows of the KV cache. Views."""
         return {
             name: buffer if name.startswith(_CONV) else buffer[:, :, : self.length]
             for name, buffer in self._buffers.items()
         }
 
     def restore(self, length: int, content: Mapping[str, Floats]) -> None:
-        """Remember instead what `content` of another state of this model held after `length` positions.
+        """Take over the `content` of another state of this model, which held `length` positions.
 
         Raises:
             ContextFull: it does not fit.
@@ -103,21 +103,21 @@ class BackboneState(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the buffers; 0 once they were given up."""
+        """Bytes of the buffers; 0 while they are offloaded."""
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
     def offload(self) -> None:
-        """Give up the buffers: nothing but `reload` may follow, with what `content` was."""
+        """Free the buffers. Only `reload` may follow, with what `content` was before."""
         self._buffers = {}
 
     def reload(self, content: Mapping[str, Floats]) -> None:
-        """Have buffers again, with the content they had."""
+        """Have buffers again, with the content that they had before `offload`."""
         self._buffers = self._new_buffers()
         for name, buffer in self.content().items():
             buffer[:] = content[name]
 
-    def reserve(self, positions: int) -> None:  # noqa: B027 (buffers of fixed size have nothing to do)
-        """Have room for so many positions, which fit."""
+    def reserve(self, positions: int) -> None:  # noqa: B027 (buffers of a fixed size do nothing)
+        """Make room for this many positions; they are within the limit."""
 
     def _moved(self, capacity: int) -> dict[str, Floats]:
         """New buffers with the same content and room for `capacity` positions."""
@@ -132,14 +132,14 @@ class BackboneState(ABC):
 
 
 class InPlaceState(BackboneState):
-    """The cpu flavour's: the graph writes into the buffers, which double when they are full."""
+    """The state of the cpu flavour: the graph writes into the buffers, which double when they are full."""
 
     def __init__(self, spec: GraphSpec, limit: int) -> None:
         super().__init__(spec, FIRST_CAPACITY, limit)
         self._bindings: dict[str, Binding] = {}
 
     def step(self, graph: Graph, rows: Floats) -> Floats:
-        """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
+        """Append embeddings (S, hidden) by a run of `graph`; their hidden states (S, hidden)."""
         after = self.length + len(rows)
         self.reserve(after)
         hidden: Floats = np.empty((1, *rows.shape), np.float32)
@@ -153,7 +153,7 @@ class InPlaceState(BackboneState):
         return last
 
     def _bound(self, graph: Graph) -> Binding:
-        """The graph bound to the buffers: step and prefill graph share them."""
+        """The graph bound to the buffers. The graphs for steps and for prefill share them."""
         name = graph.spec.name
         if name not in self._bindings:
             presents = {present_name(past): buffer for past, buffer in self._buffers.items()}
@@ -161,31 +161,32 @@ class InPlaceState(BackboneState):
         return self._bindings[name]
 
     def offload(self) -> None:
-        """Give up the buffers: nothing but `reload` may follow, with what `content` was."""
+        """Free the buffers. Only `reload` may follow, with what `content` was before."""
         super().offload()
         self._bindings = {}
 
     def reserve(self, positions: int) -> None:
-        """Have room for so many positions, which fit."""
+        """Make room for this many positions; they are within the limit."""
         if positions <= self._capacity:
             return
         while self._capacity < positions:
             self._capacity = min(2 * self._capacity, self.limit)
         self._buffers = self._moved(self._capacity)
-        self._bindings = {}
+        self._bindings = {}  # they point into the old buffers
 
 
 class PaddedState(BackboneState):
-    """The npu flavour's: every call has the graph's own width, and the buffers never grow."""
+    """The state of the npu flavour: every call has the width of its graph, and the buffers never grow."""
 
     def __init__(self, spec: GraphSpec, context: int) -> None:
         super().__init__(spec, context, context)
 
     def step(self, graph: Graph, rows: Floats) -> Floats:
-        """Run `graph` on embeddings (S, hidden), moving on; hidden states (S, hidden)."""
+        """Append embeddings (S, hidden) by a run of `graph`; their hidden states (S, hidden)."""
         width, valid = int(graph.spec.inputs[0].shape[1]), len(rows)
         inputs = np.zeros((1, width, rows.shape[1]), np.float32)
         inputs[0, :valid] = rows
+        # The mask covers the whole KV buffer, then this call's positions: only those that hold something count.
         mask = np.zeros((1, self._capacity + width), np.int64)
         mask[:, : self.length] = 1
         mask[:, self._capacity : self._capacity + valid] = 1

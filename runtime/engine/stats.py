@@ -1,4 +1,4 @@
-"""Where the time of a model goes: wall time per stage, summed over calls."""
+"""Where the time of a model goes: the wall time of each stage, over all calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stage:
 
 @dataclass
 class StageTimes:
-    """Times by stage name; a stage is a graph, or work on the host such as the log-mel."""
+    """Times by the name of a stage: a graph, or work on the host such as the log-mel."""
 
     stages: dict[str, Stage] = field(default_factory=dict)
 

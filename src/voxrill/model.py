@@ -46,7 +46,7 @@ def load(
         bundle: its folder; without one the built-in model, whose world is `pebble_world()`.
         threads: threads per graph; 0 for as many as `voxrill tune` found best, or one per physical core.
         provider: what --provider takes: an execution provider's name for all graphs, `GRAPH=NAME` for one, or several.
-        strict: refuse a graph that its provider would not take wholly.
+        strict: refuse a graph of which its provider would take only a part.
 
     Raises:
         BundleError: it is missing, incomplete, changed, or of a newer format.
@@ -130,12 +130,12 @@ class Model(Engine):
         index: str | os.PathLike[str] | None = None,
         embeddings: str | os.PathLike[str] | None = None,
     ) -> Index:
-        """The documents of a folder, indexed or brought up to date: `.txt`, `.md`, `.rst` and `.html` files. Close it.
+        """The index of a folder's documents, brought up to date: `.txt`, `.md`, `.rst` and `.html` files. Close it.
 
         Args:
             folder: where they are, subfolders included.
             index: the file that the index is kept in; None for one in the user's cache.
-            embeddings: folder of a sentence-transformers model in ONNX, which finds other words for the same too.
+            embeddings: folder of a sentence-transformers model in ONNX; with it other words for the same are found too.
 
         Raises:
             UsageError: there is no such folder, or nothing in it can be read.
@@ -205,7 +205,7 @@ class Model(Engine):
 
         Args:
             audio: what to listen to.
-            labels: at least two; None for those that the built-in model was taught for the task.
+            labels: at least two; None for those that the model was taught for the task, if it was.
             task: what the labels name.
             system: a prompt of your own instead of the one that asks for the task.
             trim: hear only the speech in the sound; None for what suits the model.
@@ -236,7 +236,7 @@ class Model(Engine):
     ) -> Evaluation:
         """Score the model's answers and their times, beside those of other programs; see docs/evaluation.md.
 
-        Nothing is asked until the evaluation is iterated, for outcomes as they are made, or asked for its `rows`.
+        The model is asked when the evaluation is iterated, which gives outcomes as they come, or when `rows` is read.
 
         Args:
             task: "asr", "tts", "chat" or "voicebench".

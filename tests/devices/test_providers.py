@@ -195,7 +195,7 @@ def test_the_report_of_the_cpu(cli):
 @pytest.mark.filterwarnings("default::voxrill.runtime.engine.engine.Fallback")
 def test_the_report_of_a_fallback(cli, openvino):
     ran = cli("providers", "--provider", "audio_detokenizer=openvino", "--json", "--threads", "1")
-    assert "nodes that fell back to the CPU: audio_detokenizer" in ran.err
+    assert "nodes that run on the CPU instead: audio_detokenizer" in ran.err
     by_provider = {share["provider"]: share for share in json.loads(ran.out) if share["graph"] == "audio_detokenizer"}
     assert set(by_provider) == {CPU, OPENVINO.provider}
     assert "DynamicQuantizeMatMul" in by_provider[CPU]["nodes"]
@@ -229,7 +229,7 @@ def test_a_provider_that_takes_nothing_is_told(idle):
 
 def test_a_provider_that_takes_nothing_is_refused(idle):
     with pytest.raises(
-        voxrill.VoxrillError, match=r"text_head would not run wholly on idle: .*--provider text_head=cpu"
+        voxrill.VoxrillError, match=r"text_head would not run on idle alone: .*--provider text_head=cpu"
     ):
         voxrill.load(threads=1, provider="text_head=idle", strict=True)
 
@@ -303,7 +303,7 @@ def test_webgpu_says_the_same_words(webgpu):
     ran = webgpu("transcribe", CLIPS[0])
     assert ran.status == 0, ran.err
     assert ran.out.strip() == voxrill.load(threads=1).transcribe(CLIPS[0]).text
-    assert "nodes that fell back to the CPU: audio_encoder" in ran.err
+    assert "nodes that run on the CPU instead: audio_encoder" in ran.err
 
 
 def test_the_report_of_webgpu(webgpu):

@@ -5,6 +5,7 @@ import pytest
 
 import voxrill
 from tests import signals
+from tests.told import said, told
 from voxrill.runtime.engine import state
 from voxrill.runtime.engine.context import Context
 from voxrill.runtime.engine.generate import Frame, Generation, GenerationOptions, Token
@@ -242,6 +243,16 @@ def test_voices(models):
         known.speak("Hello.", voice="martian")
     assert known.speak("Hello.", voice="uk MALE", max_new_tokens=3, seed=0).result
     assert free.speak("Hello.", voice="A tired robot", max_new_tokens=3, seed=0).result
+
+
+def test_a_voice_needs_a_place_in_the_system_prompt(models, monkeypatch):
+    known = models["lfm2.5"]
+    with pytest.raises(UsageError, match=r"no place for a voice\. Write \{voice\}"):
+        known.speak("Hello.", voice="UK male", system="Speak slowly.")
+    with told(monkeypatch) as pieces:
+        assert known.speak("Hello.", voice="uk male", system="Be {voice}.", max_new_tokens=1).result
+        assert known.speak("Hello.", system="", max_new_tokens=1).result
+    assert said(known, pieces).count("Be UK male.") == said(known, pieces).count("system") == 1
 
 
 def test_text_sampling_follows_the_distribution():
