@@ -172,6 +172,7 @@ class Workshop:
         start = time.perf_counter()
         words = [str(word) for word in command]
         with log.open("w") as out, subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=out) as process:
+            # wait4, because it alone tells the time and memory of this one process.
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:

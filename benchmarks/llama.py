@@ -214,7 +214,7 @@ class Llama(Contender):
             size = self._api.llama_state_seq_get_size(self._context, 0)
             state = (ctypes.c_uint8 * size)()
             self._api.llama_state_seq_get_data(self._context, state, size, 0)
-            self._snapshot = (context, state)
+            self._snapshot = (context, state)  # restoring it is much faster than computing the context again
         _, state = self._snapshot
         self._api.llama_memory_clear(self._memory, True)
         if not self._api.llama_state_seq_set_data(self._context, state, len(state), 0):
@@ -229,9 +229,8 @@ class Llama(Contender):
         def listen(level: int, text: bytes, _: Any) -> None:
             self._log.append(text.decode(errors="replace").strip())
 
-        self._listener = self._api.llama_log_callback(
-            listen
-        )  # kept alive: llama.cpp calls it as long as the model exists
+        # Kept alive: llama.cpp calls it as long as the model exists.
+        self._listener = self._api.llama_log_callback(listen)
         self._api.llama_log_set(self._listener, None)
 
 

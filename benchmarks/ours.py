@@ -155,6 +155,7 @@ class Ours(Contender):
             backbone, state = self._parts.backbone, self._parts.backbone.new_state()
             self._context = None
             backbone.forward(self._parts.embed_tokens(self._tokens(min(context - 1, PREFILLED))), state)
+            # Buffers double when they are full, so one real step at the end of each makes them grow to the context.
             reach = FIRST_CAPACITY
             while state.length < context - 1:
                 state.rewind(replace(state.mark(), length=min(context - 1, reach)))
@@ -166,9 +167,8 @@ class Ours(Contender):
             state.reload(content)
             backbone.forward(self._parts.embed_tokens([0]), state)
             self._context = (context, state, state.mark())
-            backbone.forward(
-                self._parts.embed_tokens([0] * ROOM), state
-            )  # it grows now, and not during the measurement
+            # The buffers grow now, and not during the measurement.
+            backbone.forward(self._parts.embed_tokens([0] * ROOM), state)
         _, state, mark = self._context
         state.rewind(mark)
         return state

@@ -101,6 +101,7 @@ class BenchWorker:
             late.set()
             self._process.kill()
 
+        # A blocking read has no time limit of its own; killing the process ends it.
         timer = threading.Timer(seconds, end)
         timer.start()
         line = self._process.stdout.readline()

@@ -63,7 +63,7 @@ def clock(sys: Path = SYS) -> float | None:
 
 def judge(samples: Sequence[Sample]) -> Verdict:
     """Whether a machine was throttled; the constants of this module are the rule."""
-    begin = samples[1 : 1 + BASELINE] or samples
+    begin = samples[1 : 1 + BASELINE] or samples  # a run of one sample is its own baseline
     rate, ghz = median(sample.rate for sample in begin), _median_clock(begin)
     last = samples[-max(1, len(samples) // 4) :]
     run, since = 0, None

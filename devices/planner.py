@@ -77,9 +77,11 @@ def judge(factor: float, needed: float, memory: float, spare: float = MARGIN) ->
     """The verdict, the delay that buffering takes, and the reason for a no."""
     if needed > memory:
         return "not on this device", 0.0, f"needs {gigabytes(needed)} of memory, {gigabytes(memory)} are free"
+    # Sound plays as fast as it is made only if a second of it takes less than a second, with the margin.
     if factor * spare <= 1:
         return "real time", 0.0, ""
     if factor <= SLOWEST:
+        # What is missing at the end of the answer has to be there before it begins.
         return "buffered", (factor * spare - 1) * ANSWER, ""
     return "not on this device", 0.0, f"takes {factor:.1f} times as long as the sound lasts"
 

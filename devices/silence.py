@@ -17,6 +17,8 @@ _STDOUT = Lock()
 def silent_stdout() -> Iterator[None]:
     """In this block nothing is written to stdout, not even by libraries in C."""
     with _STDOUT:
+        # The descriptor itself is changed, since C libraries do not use sys.stdout; what both hold back is flushed
+        # first.
         sys.stdout.flush()
         libc, kept = ctypes.CDLL("ucrtbase" if os.name == "nt" else None), os.dup(1)
         with open(os.devnull, "wb") as nowhere:

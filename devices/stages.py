@@ -147,6 +147,7 @@ def part(graph: str, size: float, precision: str) -> Part:
     bits = {"float32": 32, "int8": 8, "int4": 4}.get(precision)
     if bits:
         return Part({bits: size / BYTES[bits]})
+    # x weights of 4 bits and total - x of 8 take `size` bytes: x * BYTES[4] + (total - x) = size.
     total = size / MIXED.get(graph, MIXED[DECODER])
     four = (total - size) / (1 - BYTES[4])
     return Part({4: four, 8: total - four})

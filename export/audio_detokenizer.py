@@ -102,10 +102,12 @@ class AudioDetokenizerModule(nn.Module):
     def forward(self, audio_codes: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """audio_codes (1, codebooks, F), offset (1,) frames decoded before, state to features and state."""
         config = self.config
+        # All codebooks lie in one table, one after the other: code c of book b is row b * vocab + c.
         starts = (torch.arange(config.codebooks) * config.vocab)[:, None]
         x = self.emb.emb(audio_codes[0] + starts).mean(0)
         x = x[:, None].expand(-1, REPEAT, -1).reshape(1, x.shape[0] * REPEAT, config.lfm.hidden)
         length = x.shape[1]
+        # `offset` counts frames, and the stack runs REPEAT positions for each.
         positions, bias = window_geometry(offset * REPEAT, length, config.window)
 
         def keep(whole: torch.Tensor) -> torch.Tensor:

@@ -79,11 +79,12 @@ def rotate_pairs(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Grouped-query attention.
 
-    query (B, heads, S, d); key and value (B, kv_heads, T, d); bias (S, T), added to the scores. Returns (B, S, heads *
-    d).
+    query (B, heads, S, d); key and value (B, kv_heads, T, d); bias (S, T), added to the scores.
+    Returns (B, S, heads * d).
     """
     batch, heads, length, dim = query.shape
     kv_heads = key.shape[1]
+    # Query heads that share a key stand in an axis of their own: key and value are broadcast over it, and not copied.
     grouped = query.reshape(batch, kv_heads, heads // kv_heads, length, dim) * dim**-0.5
     scores = grouped @ key[:, :, None].transpose(-1, -2)
     if bias is not None:
@@ -99,6 +100,7 @@ def split_heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
 
 def swiglu_width(config_width: int, multiple: int, multiplier: float | None = 1.0) -> int:
     """The width of an auto-adjusted SwiGLU: 2/3 of the stated width, rounded up to `multiple`."""
+    # Truncated twice, as in the reference: rounding once would give other widths for some multipliers.
     width = int(2 * config_width / 3)
     if multiplier is not None:
         width = int(multiplier * width)
@@ -155,6 +157,7 @@ class MatMul(nn.Module):
 
 def linears_to_matmuls(module: nn.Module) -> nn.Module:
     """Replace every layer in `module` that is one product by `MatMul`, one at a time to save memory."""
+    # One layer after the other, so that only one weight is in memory twice.
     for name, child in module.named_children():
         if isinstance(child, Product):
             setattr(module, name, MatMul(child))

@@ -129,6 +129,7 @@ class _State:
         self, key: torch.Tensor, value: torch.Tensor, further: Rotary | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Past and new keys and values. The last ones become the next state, their keys turned by `further`."""
+        # The contract has keys before values, and the generator reads the past state in that order.
         keys, values = (torch.cat([next(self._past), new], 2) for new in (key, value))
         kept = keep_last(WINDOW - 1, keys, 2)
         self.present += [rotate_pairs(kept, *further) if further else kept, keep_last(WINDOW - 1, values, 2)]
@@ -212,7 +213,7 @@ class MimiDecoderModule(nn.Module):
     def forward(self, audio_codes: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """audio_codes (1, codebooks, F), offset (1,) frames decoded before, state to audio (1, 1920 F), state."""
         config, state = self.config, _State(past)
-        starts = (torch.arange(config.codebooks) * config.vocab)[:, None]
+        starts = (torch.arange(config.codebooks) * config.vocab)[:, None]  # where each codebook begins in the one table
         x = self.codes(audio_codes[0] + starts).sum(0)[None]
         x = state.step(self.upsample, x)
         tails = state.present
@@ -257,6 +258,7 @@ def _folded_codebooks(tensors: Tensors, config: MimiConfig) -> torch.Tensor:
     for book in range(config.codebooks):
         group, layer = ("rvq_first", 0) if book == 0 else ("rvq_rest", book - 1)
         prefix = f"quantizer.{group}.vq.layers.{layer}._codebook."
+        # A codebook is stored as sums and counts of its training's moving average: a centroid is their quotient.
         usage = tensors.read(prefix + "cluster_usage").clamp(min=USAGE_FLOOR)
         centroids = tensors.read(prefix + "embedding_sum") / usage[:, None]
         tables.append(centroids @ tensors.read(f"quantizer.{group}.output_proj.weight")[..., 0].t())
@@ -275,6 +277,8 @@ def _published_names(config: MimiConfig) -> dict[str, str]:
             *(f"layer_scale_{i}.scale" for i in (1, 2)),
         ):
             names[f"layers.{layer}.{key}"] = f"decoder_transformer.transformer.layers.{layer}.{key}"
+    # SEANet is a flat list of modules: a convolution, then three entries for each stage (ELU, transposed convolution,
+    # residual block), then an ELU and the last convolution.
     seanet = {"first.product": "0.conv.conv", "last.product": f"{3 * len(config.ratios) + 2}.conv.conv"}
     for stage in range(len(config.ratios)):
         names[f"stages.{stage}.product.weight"] = f"decoder.model.{3 * stage + 2}.convtr.convtr.weight"

@@ -150,7 +150,7 @@ def on_chip(path: Path, soc: Soc, loop: Loop, expected: list[Array]) -> Compiled
     htp = Htp(soc)
     with tempfile.TemporaryDirectory() as folder:
         written, start = Path(folder) / path.name, time.perf_counter()
-        session = htp.session(path, context=written)
+        session = htp.session(path, context=written)  # onnxruntime compiles when a session is made
         seconds = time.perf_counter() - start
         simulated = loop(session)
         read = loop(htp.session(written))
@@ -212,6 +212,7 @@ def _fill_context(bundle: Bundle, graph: Any, chance: np.random.Generator) -> li
     static, words = bundle.manifest.static, bundle.manifest.text_embeddings
     assert static is not None, "npu_graphs has seen to it"
     width = int(graph.spec.inputs[0].shape[1])
+    # Whole calls and a half one: only padded positions show whether the graph masks them.
     count = min((STEPS - 1) * width + (width + 1) // 2, static.context)
     ids = chance.integers(0, words.shape[0], count)
     return run_backbone(graph, bundle.table(words).rows(ids), static.context)

@@ -68,6 +68,7 @@ def _set_counts(spec: GraphSpec, inputs: dict[str, torch.Tensor], generator: tor
         if all(isinstance(size, int) for size in spec.inputs[1].shape):  # npu: padded cache, padded prefill
             length = inputs["inputs_embeds"].shape[1]
             known = mask.shape[1] - length
+            # Padding follows what is valid, in the cache and in the new positions alike.
             mask[:, (known // 3, 0, known)[example] : known] = 0
             mask[:, known + ((length + 1) // 2, 1, length)[example] :] = 0
     if "audio_codes" in inputs:
@@ -133,6 +134,7 @@ def check_parity(plan: GraphPlan, module: nn.Module, path: Path) -> list[dict[st
     logging.getLogger("optimum.exporters.onnx.convert").setLevel(logging.ERROR)
     config = ContractConfig(plan)
     for sizes, measured in zip(plan.tried, report, strict=True):
+        # optimum knows one absolute tolerance for all outputs; ours, below, is relative to each output.
         scale = max(output["scale"] for output in measured["outputs"].values())
         try:
             validate_models_outputs(

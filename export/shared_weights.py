@@ -41,6 +41,7 @@ def weights_size(graph: Path) -> int:
 
 def _share(first: Path, known: dict[str, onnx.TensorProto], other: Path) -> None:
     proto = onnx.load(str(other), load_external_data=False)
+    # Equal names are not enough: the bytes decide.
     same = [tensor for tensor in _external(proto) if _is_known(first, known.get(tensor.name), _bytes(other, tensor))]
     own = [tensor for tensor in _external(proto) if tensor not in same]
     if sum(len(_bytes(other, tensor)) for tensor in own) > EXTERNAL_ABOVE:
@@ -53,7 +54,7 @@ def _share(first: Path, known: dict[str, onnx.TensorProto], other: Path) -> None
         del tensor.external_data[:]
         tensor.external_data.extend(known[tensor.name].external_data)
     onnx.save_model(proto, str(other))
-    data_file(other).unlink()
+    data_file(other).unlink()  # only now: until the graph is saved it needs the file
 
 
 def _is_known(first: Path, tensor: onnx.TensorProto | None, values: Bytes) -> bool:

@@ -84,6 +84,7 @@ def _finish(plan: GraphPlan, path: Path) -> None:
     by_name = {t.name: t for t in (*plan.spec.inputs, *plan.spec.outputs)}
     for value in (*proto.graph.input, *proto.graph.output):
         _set_shape(value, by_name[value.name])
+    # The tracer notes on every node where it came from, with paths of this machine.
     del proto.graph.value_info[:]
     del proto.metadata_props[:]
     proto.graph.doc_string = ""

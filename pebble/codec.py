@@ -61,6 +61,7 @@ def fitted(waveform: NDArray[np.floating]) -> Floats:
     """A word in whole frames, centred. It is squeezed a little if that avoids a long gap."""
     length = len(waveform)
     frames = -(-(length + 480) // FRAME)
+    # The last frame would be nearly empty: squeeze the word into one frame less.
     if frames * FRAME - length > 1500 and length > 2 * FRAME:
         frames -= 1
         waveform = np.interp(np.linspace(0, length - 1, frames * FRAME - 240), np.arange(length), waveform)
@@ -204,6 +205,7 @@ class Detokenizer(AudioDetokenizerModule):
         def overlapped(x: torch.Tensor) -> torch.Tensor:
             return F.fold(x.transpose(1, 2), size, (1, N_FFT), stride=(1, HOP))[:, 0, 0]
 
+        # Where fewer columns overlap, at both ends, the sum of squared windows is smaller.
         weight = overlapped((window**2).expand(1, count, -1))
         cut = (N_FFT - HOP) // 2
         return (overlapped(columns) / weight.clamp(min=1e-4))[:, cut:-cut], magnitude

@@ -251,7 +251,7 @@ def collate(lessons: Sequence[Lesson]) -> Batch:
             for i, item in enumerate(x.answer):
                 if isinstance(item, int):
                     tokens[row, start + i] = item
-                    next_text[row, start + i - 1] = item
+                    next_text[row, start + i - 1] = item  # a position predicts what comes after it
                 else:
                     codes = torch.from_numpy(item)
                     frames.append(codes)

@@ -133,12 +133,13 @@ def _disturbed(frames: torch.Tensor) -> torch.Tensor:
     noisy = torch.where(wrong, torch.randint(END_OF_AUDIO, frames.shape), frames)
     swapped = torch.rand(len(frames)) < FRAME_SWAPS
     noisy = torch.where(swapped[:, None], frames[torch.randperm(len(frames))], noisy)
-    return torch.where(ends[:, None], frames, noisy)
+    return torch.where(ends[:, None], frames, noisy)  # the end of audio is never disturbed
 
 
 def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tuple[torch.Tensor, dict[str, float]]:
     """Text, code and current-word losses of a batch. `heard` (N, hidden) fills the places of sound in order."""
     x = model.text(batch.tokens.clamp(min=0)) * (batch.tokens >= 0)[..., None]
+    # masked_scatter fills the marked places in order, so frames and sounds must come in the order of the lessons.
     if len(batch.frames):
         x = x.masked_scatter(batch.frame_at[..., None], model.embed_frames(_disturbed(batch.frames)))
     if heard is not None:

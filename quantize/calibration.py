@@ -89,7 +89,7 @@ class Calibration:
             for feed in self._feeds:
                 for weight, given in zip(inputs.values(), session.run(list(inputs), feed), strict=True):
                     rows = given.reshape(-1, given.shape[-1])
-                    sums[weight] = sums.get(weight, 0) + rows.T @ rows
+                    sums[weight] = sums.get(weight, 0) + rows.T @ rows  # over all its nodes
         return sums
 
 
@@ -97,6 +97,8 @@ def _exposed(bundle: Bundle, graph: str, weights: set[str], folder: Path) -> tup
     """A copy of the graph with the inputs of those products as outputs; and the weight of each such output."""
     source = bundle.path(bundle.manifest.graphs[graph].file)
     proto = load_graph(source)
+    # A weight may be used by several nodes (the depthformer's by eight), and each has an input of its own. Two products
+    # of one input (query and key) would give two outputs of one name, so the name has both.
     inputs = {
         f"{node.input[0]}|{node.input[1]}": (node.input[0], node.input[1])
         for node in proto.graph.node

@@ -172,6 +172,7 @@ class _Work:
         self.proto.graph.node.extend(nodes)
         used = {name for node in nodes for name in node.input}
         kept = [tensor for tensor in self.proto.graph.initializer if tensor.name in used]
+        # Weights are read by their place in the source's data file, which `target` does not have beside it.
         for tensor in [] if data_stays else kept:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 tensor.CopyFrom(numpy_helper.from_array(self._read(tensor), tensor.name))
@@ -217,6 +218,7 @@ class _Work:
                 f"the recipe gives {name} of {self.graph} {rule.bits} bits; but rows are gathered from it",
                 "Add an entry at the end that gives this name 8 or 32",
             )
+        # Rows and scales are gathered by themselves, and multiplied afterwards: only the rows in use become floats.
         if name + "_rows" not in self._new:
             matrix = to_int8(self._read(weight), axis=0)
             self._add(name + "_rows", matrix.values)

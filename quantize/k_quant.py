@@ -54,6 +54,7 @@ def _fitted(blocks: Floats, importance: Floats, share: float) -> tuple[NDArray[n
     zeros = np.clip(np.rint(-low / scales), 0, INT4_LEVELS)
     values = np.clip(np.rint(blocks / scales[..., None]) + zeros[..., None], 0, INT4_LEVELS)
     steps = values - zeros[..., None]
+    # The scale s that minimises sum(w * (x - s * steps)**2) is sum(w * x * steps) / sum(w * steps**2).
     down = (importance * steps * steps).sum(-1)
     fitted = np.where(down > 0, (importance * blocks * steps).sum(-1) / np.maximum(down, _TINY), scales)
     return values.astype(np.uint8), np.where(fitted > 0, fitted, scales).astype(np.float32), zeros.astype(np.uint8)

@@ -65,7 +65,7 @@ def in_blocks(weight: Floats, block: int) -> Floats:
 
 def block_range(rows: Floats) -> tuple[Floats, NDArray[np.uint8]]:
     """Scale and zero point (columns,) that make `rows` (n, columns) fill the 4-bit range. Zero stays exactly zero."""
-    low, high = np.minimum(rows.min(0), 0), np.maximum(rows.max(0), 0)
+    low, high = np.minimum(rows.min(0), 0), np.maximum(rows.max(0), 0)  # the range includes 0, so that 0 is exact
     scales = np.where(high > low, (high - low) / INT4_LEVELS, 1.0).astype(np.float32)
     return scales, np.clip(np.rint(-low / scales), 0, INT4_LEVELS).astype(np.uint8)
 
@@ -75,6 +75,7 @@ def pack_int4(values: NDArray[np.uint8], scales: Floats, zero_points: NDArray[np
 
     values (columns, blocks, block); scales and zero_points (columns, blocks).
     """
+    # Zero points are packed in pairs as well; an odd number of blocks gets one more.
     zeros = np.pad(zero_points, ((0, 0), (0, zero_points.shape[1] % 2)))
     return Int4Matrix(_pairs(values), np.ascontiguousarray(scales, np.float32), _pairs(zeros))
 

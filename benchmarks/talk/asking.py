@@ -72,6 +72,7 @@ def ask(user: VirtualUser, subject: Subject, question: SpokenQuestion) -> AskedT
     user.listen()
     user.say(question.samples)
     heard = _until(subject, user, lambda sound: _is_over(sound, question))
+    # Both sides are channels of one recording, so their samples are on one clock.
     asked, answered = voiced(heard[:, _USER], WIRE_RATE), voiced(heard[:, _PROGRAM], WIRE_RATE)
     told = subject.told()
     right = None if question.reply is None else told.get("text", "").strip() == question.reply
@@ -93,6 +94,7 @@ def interrupt(user: VirtualUser, subject: Subject, first: SpokenQuestion, second
     asked, speech = voiced(heard[:, _USER], WIRE_RATE), heard[:, _PROGRAM]
     if asked is None:
         return Interruption(second.name, None, False)
+    # What the program says before the end of the interrupting question is the old answer; after it comes the new one.
     rest, reply = voiced(speech[: asked[1]], WIRE_RATE), voiced(speech[asked[1] :], WIRE_RATE)
     stopped = None if rest is None or rest[1] <= asked[0] else (rest[1] - asked[0]) / WIRE_RATE
     return Interruption(second.name, stopped, reply is not None)

@@ -63,11 +63,11 @@ class EndlessSampler(Sampler):
         """Fill `noise`, (codebooks, codes) of a frame or (vocab,) of a token."""
         super().gumbel_into(noise)
         if noise.ndim == 2:
-            noise[:, self._codes :] = _NEVER
+            noise[:, self._codes :] = _NEVER  # end-of-audio is the code after the last sound; noise decides the draw
 
     def token(self, logits: Floats, sampling: Sampling, banned: int | None = None) -> int:
         """Draw one id from `logits` (vocab,)."""
-        logits = logits.copy()
+        logits = logits.copy()  # the caller's array stays as it is
         logits[self._tokens] = -np.inf
         return super().token(logits, sampling, banned)
 

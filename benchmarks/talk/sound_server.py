@@ -100,6 +100,7 @@ class SoundServer:
     def start(self) -> None:
         """Start it again after `stop`; its devices come back."""
         folder = self._folder.name
+        # Away from the user's own PulseAudio: no configuration is read, and no state or socket is shared.
         home = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "PULSE_RUNTIME_PATH", "PULSE_STATE_PATH"), folder)
         with open(f"{folder}/log", "wb") as log:
             self._process = subprocess.Popen(

@@ -54,6 +54,7 @@ class VirtualUser:
             process, thread = self._mouth
             process.wait(LONGEST)
             thread.join()
+        # The sentence is written by a thread, because pacat reads only as fast as it plays.
         mouth = self._start("pacat", "--playback", f"--device={self._wire.user}", "--channels=1", stdin=subprocess.PIPE)
         self._mouth = mouth, _started(_feed, mouth.stdin, samples.astype("<f4").tobytes())
 
@@ -69,6 +70,7 @@ class VirtualUser:
         return np.frombuffer(whole, "<f4").reshape(-1, 2)
 
     def _record(self, stream: IO[bytes]) -> None:
+        # A thread of its own: parec stops recording when nobody reads, and samples would be lost.
         with stream:
             while len(piece := stream.read(_CHUNK)) == _CHUNK:
                 with self._lock:
