@@ -140,6 +140,7 @@ def _parameter(declared: Any, where: str, required: bool) -> Parameter:
     schema = _converted(declared, _Property, where)
     values = _values(schema, where)
     keys = [_key(value) for value in values]
+    # Two comparisons, as 1 == True in Python and "1" is not 1 in JSON.
     if len({json.dumps(value) for value in values}) < len(values) or len(set(values)) < len(values):
         raise UsageError(f"{where} has a value twice", "Leave one out")
     for key, words in schema.words.items():
@@ -173,7 +174,7 @@ def _integers(schema: _Property, where: str) -> list[Value]:
     if schema.minimum is UNSET or schema.maximum is UNSET:
         raise UsageError(f"{where} may be any integer", "Give it a minimum and a maximum")
     step = schema.multipleOf
-    found = range(-(-schema.minimum // step) * step, schema.maximum + 1, step)
+    found = range(-(-schema.minimum // step) * step, schema.maximum + 1, step)  # -(-a // b) rounds up
     if not found:
         raise UsageError(f"{where} has no values", "Give a minimum that is at most the maximum")
     if found[-1] - found[0] >= MOST_CALLS * step:
@@ -255,7 +256,9 @@ def written_calls(function: Function, most: int) -> Iterator[CommandSentence]:
     """
     parameters = parameters_of(function)
     choices: list[list[tuple[Value, ...]]] = [
-        [(value,) for value in one.values] + ([] if one.required else [()]) for one in parameters.values()
+        # An empty tuple stands for a parameter that is left out: None could be confused with a value.
+        [(value,) for value in one.values] + ([] if one.required else [()])
+        for one in parameters.values()
     ]
     if math.prod(map(len, choices)) > most:
         raise UsageError(

@@ -191,6 +191,7 @@ def _check_slots(commands: Mapping[str, Command], slots: Mapping[str, Forms]) ->
         for phrase in command.say:
             check_phrase(name, phrase, slots)
         _check_run(name, command.run)
+        # A program gets all its arguments whichever phrase was said, so its slots must be in every phrase.
         always = set.intersection(*(set(slots_in(phrase)) for phrase in command.say))
         for text in (command.confirm, *command.run):
             for slot in slots_in(text):
@@ -276,7 +277,7 @@ def _check_count(commands: Mapping[str, Command], slots: Mapping[str, Forms], li
                     f"the command {name} makes a sentence of more than {LONGEST_SENTENCE} characters: {phrase[:60]!r}",
                     "Say it in fewer words",
                 )
-            made = math.prod(counts[slot] for slot in slots_in(phrase))
+            made = math.prod(counts[slot] for slot in slots_in(phrase))  # 1 without slots
             whole += made
             if whole > limit:
                 raise UsageError(
@@ -300,7 +301,7 @@ def distinct(made: Iterable[CommandSentence]) -> Iterator[CommandSentence]:
     """
     seen: dict[str, CommandSentence] = {}
     for sentence in made:
-        known = seen.setdefault(sentence.words.casefold(), sentence)
+        known = seen.setdefault(sentence.words.casefold(), sentence)  # speech has no capital letters
         if known is sentence:
             yield sentence
         elif known.call != sentence.call:

@@ -39,6 +39,8 @@ class TokenTree:
         for row, sequence in zip(rows, sequences, strict=True):
             row[: len(sequence)] = sequence
             row[len(sequence)] = end
+        # lexsort takes its last key first, so the columns are given backwards. Afterwards every prefix is one range of
+        # rows. Padding stands behind the end of a sequence, so it never decides the order of two.
         self._order = np.lexsort(rows.T[::-1])
         self._rows = rows[self._order]
         if (self._rows[1:] == self._rows[:-1]).all(1).any():
@@ -62,6 +64,7 @@ class TokenTree:
         """Every token that may follow, ascending, with the place it leads to; none after a complete sequence."""
         if self.complete(place) is not None:
             return []
+        # The column is sorted within the range, so the first row of each token is the end of the range before it.
         tokens, starts = np.unique(self._rows[place.low : place.high, place.depth], return_index=True)
         bounds = [*(place.low + starts).tolist(), place.high]
         return [

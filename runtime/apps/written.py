@@ -61,6 +61,7 @@ class Written:
                 reason |= dict.fromkeys(self.parts(sentence), error.message)
                 continue
             for form in forms:
+                # Different words may be the same tokens: a tokenizer of words drops punctuation.
                 other = known.setdefault(form, sentence)
                 if other.call != sentence.call:
                     raise ambiguous(sentence.words, other, sentence)

@@ -132,12 +132,13 @@ def sound(missing: list[Missing]) -> Facts:
         except VoxrillError as error:
             facts[THING[direction]] = f"none: {error.message}"
             missing.append(Missing(THING[direction], f"voxrill talk: {error.message}", error.remedy))
-    VoiceActivity()(np.zeros(BLOCK, np.float32))
+    VoiceActivity()(np.zeros(BLOCK, np.float32))  # fails here, and not in the first talk
     return facts | {"speech detector": "runs"}
 
 
 def software() -> Facts:
     """Versions of this package and of the packages that it needs."""
+    # A requirement is a name and then a version, an extra or a marker.
     needed = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires(PACKAGE) or () if "extra ==" not in line]
     return {"Python": platform.python_version(), **{name: metadata.version(name) for name in (PACKAGE, *needed)}}
 

@@ -30,7 +30,7 @@ def sustain(model: Engine, seconds: float, now: Clock = time.perf_counter) -> It
     begun = now()
     while (start := now()) < begun + seconds:
         answers = 0
-        while not answers or now() < start + SAMPLE_SECONDS:
+        while not answers or now() < start + SAMPLE_SECONDS:  # at least one answer, however slow the device is
             speak(model)
             answers += 1
         made = answers * ANSWER_FRAMES / FRAMES
@@ -45,7 +45,7 @@ def speak(model: Engine) -> None:
     stream = model.codec.stream()
     for _ in range(ANSWER_FRAMES):
         codes = context.frame(hidden, sampling, sampler)
-        frame = np.minimum(codes, context.end_of_audio - 1)[:, None]
+        frame = np.minimum(codes, context.end_of_audio - 1)[:, None]  # never the end: every answer has the same length
         stream.push(frame)
         context.add_frames(frame)
         hidden = context.advance()

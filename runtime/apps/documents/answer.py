@@ -135,7 +135,7 @@ def _made(
         answer.first_text = at if answer.first_text is None else answer.first_text
         answer.text += piece
         yield AnswerText(piece, at)
-    for sentence in _sentences(answer) if aloud else ():
+    for sentence in _sentences(answer) if aloud else ():  # only now: the text is complete and its citations are checked
         seed, drawn = options.get("seed"), options.get("audio_sampling")
         for event in model.speak(sentence, voice=voice, seed=seed, audio_sampling=drawn):
             answer.audio_seconds += len(event.samples) / event.sample_rate

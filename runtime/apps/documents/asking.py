@@ -158,6 +158,7 @@ def prompt_positions(model: Engine, system: str, question: DocumentQuestion) -> 
     context.open_turn("assistant")
     if question.waveform is None:
         return context.positions
+    # The encoder is not run for this: its number of positions follows from the length, and -(-a // b) rounds up.
     spec = model.manifest.model
     return context.positions - (-spec.log_mel.frames(len(question.waveform)) // spec.encoder.subsampling)
 

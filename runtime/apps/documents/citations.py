@@ -71,14 +71,14 @@ class CitationFilter:
         if certain or not bracket:
             return self._take(len(certain)) or None
         begin = len(text) + 1
-        furthest = begin + LONGEST
+        furthest = begin + LONGEST  # an answer with one lost bracket must not wait for its end
         end = re.search(r"[\[\]]", self._held[begin:furthest])
         if end is None:
             if len(self._held) < furthest:
                 return None
             return self._unclosed(text, self._take(furthest)[begin:])
         within = self._take(begin + end.start())[begin:]
-        if end[0] == "[":
+        if end[0] == "[":  # the bracket before it was never closed; the new one is looked at in the next step
             return self._unclosed(text, within)
         self._take(1)
         return self._closed(text, within)

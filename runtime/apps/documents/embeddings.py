@@ -114,6 +114,7 @@ class Embedder:
         elif self._first:
             pooled = states[:, 0]
         else:
+            # Padding must not count: a text has the same vector alone and beside a longer one.
             heard = np.array(columns["attention_mask"], np.float32)[:, :, None]
             pooled = (states * heard).sum(1) / np.maximum(heard.sum(1), 1)
         vectors: Floats = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-9)

@@ -201,6 +201,8 @@ class Index:
         if not question.strip():
             return []
         with told(self.place):
+            # Both searches keep passages below their threshold, too: one that the other search finds relevant is shown
+            # with both figures.
             coverage = self._by_words(search_words(question), best)
             near = {} if self._nearest is None else self._nearest.search(question, max(best, CANDIDATES))
             scores: dict[int, float] = {}
@@ -223,6 +225,8 @@ class Index:
             (" OR ".join(map(quoted, words)), wanted),
         ).fetchall()
         candidates = [row[0] for row in rows]
+        # BM25 orders the passages, but its scores cannot be compared between folders. Whether a passage is relevant is
+        # decided by the share of the question's words in it.
         weights = {word: self._weight(word) for word in words}
         held = {word: self._holding(word, candidates) for word in words}
         whole = sum(weights.values())
@@ -266,6 +270,8 @@ class Index:
         made = before is not None and before.made_by == self._made_by
         if made and before and _untouched(before, now):
             return False
+        # From here on the file may change again. The stamp has the time from before the reading, so that the next
+        # update sees such a change.
         whole = content(self.folder, name)
         stamp = _Stamp(now.st_size, _kept_time(now), read_ns, hashlib.sha256(whole).hexdigest(), self._made_by)
         same = made and before is not None and before.hash == stamp.hash
@@ -302,6 +308,7 @@ class Index:
 
     def _forget(self, name: str) -> None:
         of_file = "SELECT id FROM passages WHERE file IN (SELECT id FROM files WHERE name = ?)"
+        # Words and vectors first: they are found through the passages.
         self._database.execute(f"DELETE FROM words WHERE rowid IN ({of_file})", (name,))
         self._database.execute(f"DELETE FROM vectors WHERE passage IN ({of_file})", (name,))
         self._database.execute(f"DELETE FROM passages WHERE id IN ({of_file})", (name,))
@@ -310,6 +317,8 @@ class Index:
 
 def _untouched(before: _Stamp, now: os.stat_result) -> bool:
     """Whether a file is as it was: same size and time, and the time was old enough when the file was read."""
+    # A file that was read right after its last change may have changed again without a new time: it is hashed next
+    # time.
     same = (before.size, before.mtime_ns) == (now.st_size, _kept_time(now))
     return same and before.mtime_ns + _YOUNG < before.read_ns
 

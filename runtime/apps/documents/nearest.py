@@ -64,6 +64,7 @@ class Nearest:
         best: list[tuple[float, int]] = []
         while piece := rows.fetchmany(_PIECE):
             nearness = _vectors([row[1] for row in piece], asked.size) @ asked
+            # Only the best of each piece can be among the best of all; ties go to the older passage, in every run.
             largest = np.argsort(-nearness, kind="stable")[:most]
             best += [(float(nearness[at]), piece[at][0]) for at in largest]
             best = sorted(best, key=lambda one: (-one[0], one[1]))[:most]

@@ -70,6 +70,7 @@ class _Packing:
         """Take one more block, after the passage that it has no room in."""
         if self._taken and self._tokens + sized.tokens > self._size:
             yield _passage(self._taken, self.heading)
+            # The overlap must leave room for the new block, or the passage would be too long.
             self._taken = _tail(self._taken, min(self._overlap, self._size - sized.tokens))
             self._tokens = sum(kept.tokens for kept in self._taken)
         self._taken.append(sized)

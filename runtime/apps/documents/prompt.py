@@ -57,7 +57,7 @@ def fitted(sources: Sequence[QuotedSource], room: Room) -> DocumentPrompt:
     Raises:
         ContextFull: not even one fits.
     """
-    for kept in range(len(sources), 0, -1):
+    for kept in range(len(sources), 0, -1):  # there are few passages, so trying is cheap
         system = system_prompt(sources[:kept])
         if room(system):
             return DocumentPrompt(system, tuple(sources[:kept]), tuple(sources[kept:]))

@@ -20,5 +20,6 @@ LONGEST = 64
 
 def search_words(question: str) -> list[str]:
     """The distinct words of a question in order, in lower case, without the empty ones."""
+    # casefold, and not lower: it also makes "STRASSE" and "straße" the same word.
     words = (word for word in _WORD.findall(question.casefold()) if word not in _EMPTY)
     return list(dict.fromkeys(words))[:LONGEST]

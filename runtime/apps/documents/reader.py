@@ -62,7 +62,7 @@ def _decoded(content: bytes) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError:
         raise Unreadable("not text in UTF-8" if b"\0" not in content else "binary, not text") from None
-    if "\0" in text:
+    if "\0" in text:  # UTF-16 without a mark at its beginning decodes as UTF-8 with null characters
         raise Unreadable("binary, not text")
     return text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
 
@@ -93,6 +93,7 @@ def _text_blocks(lines: Iterator[str], ending: str) -> Iterator[TextBlock]:
         if heading is not None:
             yield from ended(number - 1)
             yield TextBlock(number, number, heading, heading=True)
+        # A line of text becomes a heading only when its underline is seen, so it waits in the paragraph until then.
         elif ending in _UNDERLINES and not fenced and _underlines(line, paragraph, _UNDERLINES[ending]):
             yield TextBlock(number - len(paragraph), number, paragraph[-1].strip(), heading=True)
             paragraph.clear()
@@ -136,7 +137,7 @@ def _html_blocks(page: str) -> Iterator[TextBlock]:
     line, counted = 1, 0
     for part in html_parts(page):
         if part.kind == "text":
-            line, counted = line + page.count("\n", counted, part.at), part.at
+            line, counted = line + page.count("\n", counted, part.at), part.at  # each line is counted once
             reader.read_text(part.value, line)
         elif part.value in _UNSEEN:
             reader.unseen = max(0, reader.unseen + (1 if part.kind == "start" else -1))

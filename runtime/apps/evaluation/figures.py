@@ -69,6 +69,8 @@ def figure_of(marks: Sequence[Mark]) -> Figure | None:
     counts = counts[counts[:, 1] > 0]
     if not len(counts):
         return None
+    # The bootstrap draws items, not words: errors come together in difficult sounds. Its seed is fixed, so that the
+    # same answers give the same interval.
     picked = np.random.default_rng(0).integers(len(counts), size=(RESAMPLED, len(counts)))
     drawn = counts[picked].sum(1)
     low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [(100 - WITHIN) / 2, (100 + WITHIN) / 2])

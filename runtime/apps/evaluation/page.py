@@ -141,6 +141,7 @@ def _wrongness(task: EvaluationTask, item: Item, outcomes: Mapping[str, Outcome]
     name, [(part, whole)] = next(iter(marks.items()))
     if not whole:
         return 0.0
+    # Word errors count what is wrong, and all other figures count what is right.
     return part / whole if name == WER else 1.0 - part / whole
 
 

@@ -83,6 +83,7 @@ def _finder(items: Sequence[Item]) -> Callable[[str | None], Item | None]:
     for item in items:
         for name in {_stem(item.id), item.prompt} - {""}:
             by_name[name] = None if name in by_name else item  # not if two items have this name
+    # The more certain names come last and replace the others.
     by_name |= {f"{_UNNAMED}{number}": item for number, item in enumerate(items)}
     by_name |= {item.id: item for item in items}
     return lambda name: None if name is None else by_name.get(name) or by_name.get(_stem(name))

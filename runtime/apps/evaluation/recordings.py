@@ -86,6 +86,7 @@ def _from_manifest(manifest: Path) -> Iterator[Item]:
 
 def _from_folder(folder: Path) -> Iterator[Item]:
     sounds = sound_files(folder)
+    # LibriSpeech's lists hold the words of many sounds. If there is one list, no sound has a text file of its own.
     listed = dict(entry for file in sorted(folder.rglob("*.trans.txt")) for entry in _listed(file))
     for sound in sounds:
         beside = sound.with_suffix(".txt")

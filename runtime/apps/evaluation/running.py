@@ -55,6 +55,7 @@ class Evaluation:
         made = short_hash(self._made())
         with ExitStack() as stack:
             results = stack.enter_context(ResultsFile(self.out, made, "list of results")) if self.out else None
+            # An answer is only taken over if its question is the same: a changed sound is asked again.
             hashes = {item.id: _hash(item) for item in self.task.items}
             if results is not None and self.out is not None:
                 self._take_over(self.out, [item for item in self.task.items if results.has(item.id, hashes[item.id])])

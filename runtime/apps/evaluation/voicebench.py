@@ -173,7 +173,7 @@ def _items(file: Path, modality: str) -> Iterator[Item]:
 
 
 def _group(name: str) -> str:
-    for subset in sorted(SUBSETS, key=len, reverse=True):
+    for subset in sorted(SUBSETS, key=len, reverse=True):  # alpacaeval_full before alpacaeval
         if name == subset or name.startswith(f"{subset}-"):
             return f"{subset}/{name[len(subset) + 1 :] or SPLIT}"
     raise DataError(f"{name!r} is not a known subset of VoiceBench", f"Known are: {', '.join(SUBSETS)}")
@@ -195,7 +195,7 @@ def _letter(answer: str) -> str | None:
     if len(bare) == 1 and bare in _CHOICES:
         return bare
     opened = _OPENING.match(text)
-    if opened and not (opened[1] == "a" and text[opened.end(1) :][:1] == " "):
+    if opened and not (opened[1] == "a" and text[opened.end(1) :][:1] == " "):  # "a dog" is no choice
         return opened[1]
     stated = [found[1] for found in _STATED.finditer(text)]
     return stated[-1] if stated else None
@@ -206,6 +206,7 @@ def _yes_or_no(answer: str) -> str | None:
     text = _plain(answer)
     if begins := re.match(r"\W*(yes|no)\b", text):
         return begins[1]
+    # Both may end at one place, as "not plausible" and "plausible" do. Then max takes True, which stands for no.
     ends = [(found.end(), True) for found in _NO.finditer(text)] + [
         (found.end(), False) for found in _YES.finditer(text)
     ]

@@ -55,6 +55,7 @@ def word_errors(wanted: Sequence[str], found: Sequence[str]) -> list[tuple[int, 
         return errors
     measured = jiwer.process_words([wanted[number] for number in worded], [found[number] for number in worded])
     for number, chunks, reference in zip(worded, measured.alignments, measured.references, strict=True):
+        # A substitution has as many words on both sides; insertions and deletions have them on one.
         wrong = (
             max(one.ref_end_idx - one.ref_start_idx, one.hyp_end_idx - one.hyp_start_idx)
             for one in chunks

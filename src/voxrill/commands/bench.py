@@ -120,7 +120,7 @@ def _tell(progress: Progress, samples: list[Sample], seconds: float) -> None:
 
 def _rows(samples: list[Sample]) -> list[tuple[str, ...]]:
     """The run in ten parts, or in as many as there are samples: medians of each."""
-    size = -(-len(samples) // _ROWS)
+    size = -(-len(samples) // _ROWS)  # rounded up, so that there are never more rows
     parts = [samples[start : start + size] for start in range(0, len(samples), size)]
     return [
         (

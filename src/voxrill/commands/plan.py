@@ -107,6 +107,7 @@ def bundle_model(manifest: Manifest, context: int | None = None) -> ModelShape:
         raise UsageError(f"{context} positions are more than the bundle's model takes", f"Give at most {most}")
     graphs = {name: (manifest.graph_size(name), graph.precision) for name, graph in manifest.graphs.items()}
     state = (tensor.shape for tensor in manifest.specs()[DECODER].state)
+    # The numbers that one position adds to the KV cache: the size of each cache without its length.
     kv = [math.prod(int(size) for size in shape if size != KV_CAPACITY) for shape in state if KV_CAPACITY in shape]
     memory = memory_needed(manifest, context or USUAL_CONTEXT) + _PROCESS
     return model(manifest.graphs[DECODER].precision, graphs, 4.0 * sum(kv), memory, context or CONTEXT)
