@@ -179,7 +179,7 @@ def _take_place(partial: Path, target: Path) -> None:
         finally:
             put_back(target)
         remove(aside)
-    flush_name(target)
+    _flush_name(target)
 
 
 def aside_of(target: Path) -> Path:
@@ -205,7 +205,7 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
-def flush_name(path: Path) -> None:
+def _flush_name(path: Path) -> None:
     """Write the name of a file or folder to the disk, so that a rename outlives a power cut."""
     if os.name == "posix":
         _flush_one(path.parent)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from voxrill.runtime.atomic_write import atomic_write
-from voxrill.runtime.bundle.atomic_folder import flush, flush_name, write_errors
+from voxrill.runtime.bundle.atomic_folder import write_errors
 from voxrill.runtime.bundle.bundle import Bundle, Progress, no_progress, open_bundle
 from voxrill.runtime.bundle.consistency import check_manifest
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE, MANIFEST_LIMIT, FileEntry, Manifest, decode_manifest
@@ -53,14 +53,11 @@ def pack(bundle: Bundle, target: Path, progress: Progress = no_progress) -> None
         raise BundleError(f"{target} is a folder", "Give the name of a file to write")
     with write_errors(target, "nothing else was touched"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(target) as partial:
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-                archive.write(bundle.path(MANIFEST_FILE), MANIFEST_FILE)
-                for name, entry in bundle.manifest.files.items():
-                    with bundle.path(name).open("rb") as source, _new_entry(archive, name) as sink:
-                        _copy_checked(source, sink, name, entry, progress)
-            flush(partial)
-        flush_name(target)
+        with atomic_write(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            archive.write(bundle.path(MANIFEST_FILE), MANIFEST_FILE)
+            for name, entry in bundle.manifest.files.items():
+                with bundle.path(name).open("rb") as source, _new_entry(archive, name) as sink:
+                    _copy_checked(source, sink, name, entry, progress)
 
 
 def unpack(packed: Path, target: Path, progress: Progress = no_progress, force: bool = False) -> Bundle:

@@ -50,7 +50,8 @@ def test_a_packed_bundle_is_a_plain_zip_with_the_manifest_first(packed):
 def test_packing_replaces_an_older_file(cli, packed):
     whole = packed.read_bytes()
     packed.write_bytes(b"old")
-    assert cli("pack", PEBBLE, "-o", packed).status == 0
+    cli.refuses("pack", PEBBLE, "-o", packed, saying=("exists already", "--force"))
+    assert cli("pack", PEBBLE, "-o", packed, "--force").status == 0
     assert packed.read_bytes() == whole
 
 
@@ -123,7 +124,7 @@ def test_a_full_disk_while_packing(cli, packed, monkeypatch):
 
     monkeypatch.setattr(packing, "_copy_checked", full)
     says = ("cannot be written", "No space left on device")
-    cli.refuses("pack", PEBBLE, "-o", packed, saying=says)
+    cli.refuses("pack", PEBBLE, "-o", packed, "--force", saying=says)
     cli.refuses("unpack", packed, "-o", "new", saying=says)
 
 
