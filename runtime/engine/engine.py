@@ -260,17 +260,20 @@ class Speech:
         return self.result.samples
 
     def save(self, path: str | os.PathLike[str]) -> Result:
-        """Write a 16-bit WAV, frame by frame as it is made; the file appears when it is whole.
+        """Write a sound file, frame by frame as the sound is made; the file appears when it is complete.
+
+        Args:
+            path: its suffix says the format: .wav (16 bits), .flac, .ogg, .opus or .mp3.
 
         Raises:
-            AudioFileError: the file cannot be written.
+            AudioFileError: the file or the format cannot be written.
         """
         save_audio(self, path, self.sample_rate)
         return self.result
 
 
 def save_audio(events: Iterable[AudioEvent], path: str | os.PathLike[str], sample_rate: int) -> None:
-    """Write the sound of `events` to a 16-bit WAV as it comes."""
+    """Write the sound of `events` as it comes, in the format of the path's suffix."""
     with SoundWriter(path, sample_rate) as writer:
         for event in events:
             writer.write(event.samples)

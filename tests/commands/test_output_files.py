@@ -286,3 +286,14 @@ def test_a_cut_file_is_told_on_stderr(cli, tmp_path):
     Path("cut.wav").write_bytes(data[: len(data) * 3 // 4])
     ran = run_alone("transcribe", "cut.wav", cwd=tmp_path)
     assert ran.status == 0 and "cut.wav is cut off" in ran.err and ran.out.strip()
+
+
+def test_sounds_that_are_kept_replace_no_recordings(cli):
+    Path("texts.txt").write_text("kitchen lights on\n")
+    Path("kept").mkdir()
+    command = ("eval", "tts", "--data", "texts.txt", "--judge", "none", "--sounds", "kept")
+    assert cli(*command).status == 0
+    (kept,) = Path("kept").iterdir()
+    assert made_by_us(kept) and cli(*command).status == 0
+    shutil.copy(QUESTION, kept)
+    cli.refuses(*command, saying=f"{kept} exists already")

@@ -93,6 +93,10 @@ def test_speech_is_saved_as_it_sounds(model, tmp_path):
 
     speech = model.speak("Hi.", max_new_tokens=80, seed=1)
     speech.save(tmp_path / "reply.wav")
+    speech.save(tmp_path / "reply.mp3")
+    assert soundfile.info(tmp_path / "reply.mp3").format == "MP3"
+    with pytest.raises(AudioFileError, match="m4a"):
+        speech.save(tmp_path / "reply.m4a")
     written, rate = soundfile.read(tmp_path / "reply.wav")
     assert rate == model.sample_rate == 24_000
     assert np.abs(written - np.clip(speech.samples, -1, 1)).max(initial=0.0) < 1e-4

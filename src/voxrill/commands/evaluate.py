@@ -30,7 +30,7 @@ from voxrill.runtime.apps.evaluation import evaluating
 from voxrill.runtime.apps.evaluation.evaluating import SEED, Wish
 from voxrill.runtime.apps.evaluation.page import write_page
 from voxrill.runtime.apps.evaluation.prompts import read_questions, read_texts
-from voxrill.runtime.apps.evaluation.recordings import read_recordings
+from voxrill.runtime.apps.evaluation.recordings import file_name, read_recordings
 from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tables import CAPTION, table
 from voxrill.runtime.apps.evaluation.tasks import ModelKeywords
@@ -128,6 +128,9 @@ def tts(
     """Say texts, and have another recogniser write down what it hears: word error rate of the round trip."""
     wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_texts(data)
+    if sounds is not None:
+        for item in items:
+            check_output(sounds / f"{file_name(item.id)}.wav", [data], makes_folder=True)
     model = loading.model()
     made = evaluating.tts(model, items, wish, voice=voice, judge=judge, judge_file=judge_file, sounds=sounds)
     _run(made, data, Shown(json, report))
