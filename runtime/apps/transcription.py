@@ -96,9 +96,8 @@ def transcribe(
     answer_options("transcribe", options, TextKeywords)
     pieces = pieces_of(sound)
     first = first_pieces(pieces)
-    seconds = sum(map(len, first)) / SAMPLE_RATE
     trim = model.parts.trim_silence if trim is None else trim
-    if not trim and seconds <= min(WHOLE_SECONDS, encoder_seconds(model)):
+    if not trim and is_short(first) and _seconds(first) <= encoder_seconds(model):
         return _heard_whole(model, np.concatenate(first), system, options)
     return _heard_in_segments(model, chain(first, pieces), system, options)
 
@@ -106,9 +105,18 @@ def transcribe(
 def first_pieces(pieces: Iterator[Floats]) -> list[Floats]:
     """Pieces (n,) from the beginning of a sound: all of them if it is short enough to be heard whole, or some more."""
     taken: list[Floats] = []
-    while sum(map(len, taken)) <= WHOLE_SECONDS * SAMPLE_RATE and (piece := next(pieces, None)) is not None:
+    while is_short(taken) and (piece := next(pieces, None)) is not None:
         taken.append(piece)
     return taken
+
+
+def is_short(pieces: Iterable[Floats]) -> bool:
+    """Whether a sound may be heard whole, and is written as one line."""
+    return _seconds(pieces) <= WHOLE_SECONDS
+
+
+def _seconds(pieces: Iterable[Floats]) -> float:
+    return sum(map(len, pieces)) / SAMPLE_RATE
 
 
 def _heard_whole(model: Engine, sound: Floats, system: str | None, options: TextKeywords) -> Transcript:

@@ -24,10 +24,10 @@ from voxrill.runtime.apps.subtitles import TranscriptFormat, as_json, clock
 from voxrill.runtime.apps.transcript import SegmentEvent, TranscriptEvent
 from voxrill.runtime.apps.transcript_view import TranscriptView
 from voxrill.runtime.apps.transcription import (
-    WHOLE_SECONDS,
     ModelRecogniser,
     Transcriber,
     first_pieces,
+    is_short,
     options_for,
     transcribe,
 )
@@ -73,7 +73,7 @@ class Writing:
             pieces = sound.pieces()
             first = first_pieces(pieces)
             name = sound.name if named else None
-            if not timed and sum(map(len, first)) <= WHOLE_SECONDS * SAMPLE_RATE:
+            if not timed and is_short(first):
                 self._whole(sound.name, np.concatenate(first), name)
             else:
                 self._segments(sound, chain(first, pieces), name)
