@@ -79,7 +79,8 @@ def _openvino(_module: ModuleType, threads: int) -> dict[str, str]:
 
 
 def _qnn(module: ModuleType, _threads: int) -> dict[str, str]:
-    return {"backend_path": module.get_qnn_htp_path()}
+    # Otherwise onnxruntime leaves the first quantising and the last dequantising of a graph to the CPU.
+    return {"backend_path": module.get_qnn_htp_path(), "offload_graph_io_quantization": "0"}
 
 
 def _soc(name: str) -> dict[str, str]:

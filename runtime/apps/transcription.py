@@ -153,6 +153,7 @@ def _heard_in_segments(model: Engine, sound: Iterable[Floats], system: str | Non
         first = first or time.perf_counter() - started
         segments.append(event)
     return Transcript(
+        codes=np.zeros((model.parts.spec.codes.codebooks, 0), np.int64),  # nothing was spoken
         text=joined_text(segments),
         tokens=[token for result in heard for token in result.tokens],
         sample_rate=model.sample_rate,

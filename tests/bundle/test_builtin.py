@@ -23,7 +23,6 @@ from voxrill.runtime.bundle.builtin import open_builtin
 from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.bundle.manifest import Taught, decode_manifest
 from voxrill.runtime.serve.limits import Limits
-from voxrill.runtime.serve.service import Service
 
 QUESTION = ROOT / "examples" / "question.wav"
 PEBBLE = Path(voxrill.__file__).resolve().parent / "pebble"
@@ -161,10 +160,13 @@ def test_a_model_is_asked_as_its_manifest_says(tmp_path):
     other = model(Taught(labels={"style": ("calm", "excited", "music")}, refusal="hello", turns=3))
     assert Classifier(other, task="style").labels == ("calm", "excited", "music")
     assert other.control(commands).ask_back == "hello"
-    assert Service(other, Limits()).turns == 3
     none = model(Taught())
     with pytest.raises(voxrill.VoxrillError, match="no labels to tell apart"):
         Classifier(none, task="style")
+    pytest.importorskip("starlette", reason="the serve extra is not installed")
+    from voxrill.runtime.serve.service import Service
+
+    assert Service(other, Limits()).turns == 3
     assert Service(none, Limits()).turns is None
 
 

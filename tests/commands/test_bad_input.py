@@ -525,7 +525,7 @@ def test_a_disk_that_fills_while_sound_is_written(cli, bundles, tmp_path, monkey
     (tmp_path / "a.wav").write_text("the old one")
     monkeypatch.setattr(sound_writer, "open", lambda path, _mode: FullDisk(path, "x"), raising=False)
     question = [SPOKEN] if command == "speak" else ["--text", SPOKEN, "--output", "audio"]
-    options = ("-o", "a.wav", "--seed", "0", "--max-new-tokens", "60", "--bundle", bundles["lfm2"])
+    options = ("-o", "a.wav", "--force", "--seed", "0", "--max-new-tokens", "60", "--bundle", bundles["lfm2"])
     cli.refuses(command, *question, *options, saying=("a.wav", "No space left on device"))
 
 

@@ -154,13 +154,13 @@ def test_gptq_wants_sounds(cli, bundles, questions, tmp_path):
     ran = cli("quantize", bundles["lfm2.5"], "-o", tmp_path / "out", "--recipe", recipe, "--audio", questions)
     assert ran.status == 0 and "times smaller" in ran.err
     recipe.write_text('about = "x"\n' + entry.format("audio_encoder"))
-    cli.refuses("quantize", bundles["lfm2.5"], "-o", "out", "--recipe", recipe, "--audio", questions, saying="k_quant")
+    cli.refuses("quantize", bundles["lfm2.5"], "-o", "new", "--recipe", recipe, "--audio", questions, saying="k_quant")
 
 
 def test_methods_are_for_4_bits(cli, bundles, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('about = "x"\n[[weights]]\nbits = 8\nmethod = "k_quant"\n')
-    cli.refuses("quantize", bundles["lfm2"], "-o", "out", "--recipe", recipe, saying="4 bits")
+    cli.refuses("quantize", bundles["lfm2"], "-o", "out", "--recipe", recipe, saying=("8 bits", "bits = 4"))
     recipe.write_text('about = "x"\n[[weights]]\nbits = 4\nmethod = "awq"\n')
     cli.refuses("quantize", bundles["lfm2"], "-o", "out", "--recipe", recipe, saying="method")
 

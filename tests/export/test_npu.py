@@ -120,7 +120,7 @@ def test_both_forms_are_ready_on_three_chips(cli, quantised, recipe):
 def test_integers_are_ready_on_the_oldest_chip_and_floats_are_not(cli, quantised):
     ran = cli("npu-check", quantised("npu-a16w8").directory, "--soc", OLDEST.soc.name, "--json")
     assert ran.status == 0 and json.loads(ran.out)["ready"], ran.out
-    says = ("decoder.onnx", "SM8350", "--recipe npu-a16w8", "v68 computes in integers alone")
+    says = ("decoder.onnx", "SM8350", "--recipe npu-a16w8", "v68 computes with integers only")
     cli.refuses("npu-check", quantised("npu-int4").directory, "--graph", DECODER, "--soc", OLDEST.soc.name, saying=says)
 
 
@@ -221,6 +221,7 @@ def test_another_chip_flavour_or_graph_is_refused(cli, float_bundle):
 def test_a_missing_package_has_its_pip_line(cli, float_bundle, monkeypatch):
     monkeypatch.setattr("voxrill.devices.plugins.Plugin.load", lambda plugin: None)
     monkeypatch.setattr("voxrill.devices.plugins._devices", lambda plugin: [])
+    monkeypatch.setattr("voxrill.devices.plugins._registered", set())
     for command in (("npu-check",), ("compile", "--soc", "SM8650")):
         says = ("onnxruntime-qnn is not installed", "pip install onnxruntime-qnn")
         cli.refuses(*command, float_bundle.directory, saying=says)

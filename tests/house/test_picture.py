@@ -16,7 +16,8 @@ class Figure:
     def __init__(self, fails=False):
         self._fails = fails
 
-    def savefig(self, path, dpi, format):
+    def savefig(self, path, dpi, format, metadata):
+        assert metadata
         path.write_bytes(format.encode())
         if self._fails:
             raise RuntimeError("it cannot be drawn")

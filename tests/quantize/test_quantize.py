@@ -214,7 +214,7 @@ def test_shipped_recipes_can_be_read():
         ('about = "x"\n[[weights]]\nbits = 4\nblock = 48\n', "48"),
         ('about = "x"\n[[weights]]\nbits = 8\ngraph = "dekoder"\n', "dekoder"),
         ('about = "x"\n[[weights]]\nbits = 8\nname = "lfm.layers.99.*"\n', "layers.99"),
-        ('about = "x"\n[[weights]]\nbits = 4\ngraph = "text_head"\n', "embedding table"),
+        ('about = "x"\n[[weights]]\nbits = 4\ngraph = "text_head"\n', "table of text embeddings"),
         ('about = "x"\n[[weights]]\nbits = 4\ngraph = "audio_embeddings"\n', "audio_embeddings"),
         ("about = 3", "about"),
         ("[[weights", "not a recipe"),

@@ -66,7 +66,7 @@ def test_the_cheapest_get_4_bits_until_the_size_is_met():
     chosen = [one.group.pattern for one in choose(measured, inventory, 81)]
     assert chosen == ["w1", "w3"]
     assert choose(measured, inventory, 100) == []
-    with pytest.raises(UsageError, match="from"):
+    with pytest.raises(UsageError, match="at least"):
         choose(measured, inventory, 59)
 
 

@@ -148,8 +148,14 @@ def test_speech(client, form):
     assert client.audio.transcriptions.create(model="pebble", file=(f"a.{form}", sound)).text == ANSWER
 
 
-def test_speech_is_sent_as_it_is_made(server, http):
-    """The first sound arrives before the last is made: the steps are counted with each piece."""
+def test_speech_is_sent_as_it_is_made(server, http, monkeypatch):
+    """The first sound arrives before the last is made: the steps are counted with each piece.
+
+    Each frame takes 10 ms here, so that the server is not done before a client can ask.
+    """
+    depthformer = server.service.model.parts.depthformer
+    frame = depthformer.frame
+    monkeypatch.setattr(depthformer, "frame", lambda *arguments: (time.sleep(0.01), frame(*arguments))[1])
     body = {"model": "pebble", "voice": "default", "input": ANSWER, "response_format": "pcm"}
     made = []
     with http.stream("POST", "/v1/audio/speech", json=body) as response:

@@ -66,7 +66,9 @@ def check_output(
         if one is not None and _is_same(path, Path(one)):
             raise UsageError(f"{path} is also an input, {one}: writing would destroy it", "Give -o another name")
     if not makes_folder and not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}", "Make it, or give -o another one")
+        raise UsageError(
+            f"{path} cannot be written: there is no folder {path.parent}", "Make it, or give -o another one"
+        )
     if path.is_file() and not (force or resumed or _is_ours(path)):
         remedy = "or remove it first" if force is None else "or replace it with --force"
         raise UsageError(f"{path} exists already, and is not replaced unasked", f"Give another name, {remedy}")
