@@ -8,13 +8,38 @@ model.speak("Kitchen lights on.").save("reply.wav")
 for event in model.chat(audio="question.wav"):
     ...
 
-A name is imported when it is first used, so that `import voxrill` alone loads neither numpy nor onnxruntime.
+Errors are imported at once, because they load nothing else. Every other name is imported when it is first used, so that
+`import voxrill` alone loads neither numpy nor onnxruntime.
 """
 
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from voxrill.runtime.errors import (
+    AudioDeviceError,
+    AudioDeviceLost,
+    AudioFileError,
+    BundleError,
+    CheckpointError,
+    ChipError,
+    ContextFull,
+    DataError,
+    DeviceError,
+    ExportError,
+    HashMismatch,
+    HookError,
+    MissingDependency,
+    NewerFormat,
+    NotEnoughMemory,
+    ProfileError,
+    ProviderError,
+    ProviderRefused,
+    UnknownText,
+    UsageError,
+    VoxrillError,
+    VoxrillWarning,
+)
 from voxrill.runtime.version import VERSION as __version__
 
 # From 1.29 on onnxruntime tells its maker that it ran: it writes an id under the user's home, and looks up a host. Only
@@ -35,30 +60,6 @@ if TYPE_CHECKING:
     from voxrill.runtime.engine.conversation import Conversation
     from voxrill.runtime.engine.engine import Speech
     from voxrill.runtime.engine.options import AnswerOptions
-    from voxrill.runtime.errors import (
-        AudioDeviceError,
-        AudioDeviceLost,
-        AudioFileError,
-        BundleError,
-        CheckpointError,
-        ChipError,
-        ContextFull,
-        DataError,
-        DeviceError,
-        ExportError,
-        HashMismatch,
-        HookError,
-        MissingDependency,
-        NewerFormat,
-        NotEnoughMemory,
-        ProfileError,
-        ProviderError,
-        ProviderRefused,
-        UnknownText,
-        UsageError,
-        VoxrillError,
-        VoxrillWarning,
-    )
     from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
 
 _HOMES = {
@@ -74,30 +75,6 @@ _HOMES = {
     "voxrill.runtime.engine.conversation": ("Conversation",),
     "voxrill.runtime.engine.engine": ("Speech",),
     "voxrill.runtime.engine.options": ("AnswerOptions",),
-    "voxrill.runtime.errors": (
-        "AudioDeviceError",
-        "AudioDeviceLost",
-        "AudioFileError",
-        "BundleError",
-        "CheckpointError",
-        "ChipError",
-        "ContextFull",
-        "DataError",
-        "DeviceError",
-        "ExportError",
-        "HashMismatch",
-        "HookError",
-        "MissingDependency",
-        "NewerFormat",
-        "NotEnoughMemory",
-        "ProfileError",
-        "ProviderError",
-        "ProviderRefused",
-        "UnknownText",
-        "UsageError",
-        "VoxrillError",
-        "VoxrillWarning",
-    ),
     "voxrill.runtime.events": ("AudioEvent", "EndEvent", "Event", "Result", "TextEvent"),
 }
 """Public names by the module that defines them."""
