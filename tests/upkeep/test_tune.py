@@ -271,8 +271,7 @@ def speaks_of(folder):
 @pytest.fixture
 def forged(ready) -> Path:
     """Another model's tuned form, with a matching tuned.json: the text head says other words."""
-    import onnx
-
+    onnx = pytest.importorskip("onnx", reason="the quantize extra is not installed")
     folder = tuned_folder(ready)
     graph = onnx.load(str(folder / "text_head.onnx"), load_external_data=False)
     place = next(
