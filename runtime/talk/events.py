@@ -28,7 +28,14 @@ class UserSpeaking:
 
 @dataclass(frozen=True)
 class UserSaid:
-    """The user's turn is over. text: what was typed; empty if it was spoken, because the model writes no transcript."""
+    """The user's turn is over. text: what was typed; empty if it was spoken: `UserHeard` may follow."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class UserHeard:
+    """The transcript of a spoken question. It comes once the answer is made, while that is played."""
 
     text: str
 
@@ -61,7 +68,7 @@ class AnswerFailed(Notice):
     error: VoxrillError
 
 
-TalkEvent = StateChanged | UserSpeaking | UserSaid | AssistantSaid | TurnEnded | Notice
+TalkEvent = StateChanged | UserSpeaking | UserSaid | UserHeard | AssistantSaid | TurnEnded | Notice
 
 
 class View(Protocol):

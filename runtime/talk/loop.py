@@ -23,6 +23,7 @@ from voxrill.runtime.talk.listener import Closed, Signal, Typed, WakeChange
 from voxrill.runtime.talk.live_loop import LiveLoop
 from voxrill.runtime.talk.reply import TalkTurn
 from voxrill.runtime.talk.responder import Responder, ResponderOptions
+from voxrill.runtime.talk.transcribing import Transcribe
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Talk:
         sinks: who keeps what.
         voice_activity: tells speech from other sound; None for silero's.
         waking: passes on what follows the wake word; None for all.
+        transcribe: writes down spoken questions while their answers are played; None for no transcripts.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Talk:
         sinks: TalkSinks,
         voice_activity: VoiceDetector | None = None,
         waking: Waking | None = None,
+        transcribe: Transcribe | None = None,
     ) -> None:
         self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
         self._view = view
@@ -79,7 +82,7 @@ class Talk:
         self._quiet.set()
         floor = Floor(player)
         self._loop = LiveLoop(
-            Responder(conversation, player, floor, self._show, sinks.turn, options.responder),
+            Responder(conversation, player, floor, self._show, sinks.turn, options.responder, transcribe=transcribe),
             floor,
             microphone,
             player,

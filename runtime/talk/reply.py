@@ -14,10 +14,11 @@ from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, TextEvent
 from voxrill.runtime.talk.answer import TalkAnswer
 from voxrill.runtime.talk.effort import Effort
-from voxrill.runtime.talk.events import AnswerFailed, AssistantSaid, StateChanged, TalkEvent
+from voxrill.runtime.talk.events import AnswerFailed, AssistantSaid, StateChanged, TalkEvent, UserHeard
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Utterance
 from voxrill.runtime.talk.trace import Tracer, TurnTrace
+from voxrill.runtime.talk.transcribing import Transcribing
 
 FIRST_REPLY_SECONDS = 3.0
 """Expected length of the first reply. Later ones are expected to be as long as those before."""
@@ -28,7 +29,8 @@ class TalkTurn:
     """A turn that is over: its question, its answer, and how they were made.
 
     heard: samples of the answer that were played before the user interrupted it, None if the user did not. forgotten:
-    turns that were forgotten after this one. error: why there is no answer.
+    turns that were forgotten after this one. error: why there is no answer. transcript: of a spoken question, None if
+    none was wanted or there was no time for it.
     """
 
     number: int
@@ -40,6 +42,7 @@ class TalkTurn:
     forgotten: int
     trace: TurnTrace
     error: VoxrillError | None = None
+    transcript: str | None = None
 
 
 class Pace:
@@ -88,6 +91,8 @@ class Reply:
     made: bool = False
     error: VoxrillError | None = None
     finished: bool = False
+    transcribing: Transcribing | None = None
+    transcript: str | None = None
     _unplayed: list[Floats] = field(default_factory=list)
     _unsaid: list[str] = field(default_factory=list)
 
@@ -128,6 +133,18 @@ class Reply:
         if self.playing:
             player.ensure()  # here and not in the callback: a device that is gone may take seconds to come back
         self.answer.heard(player.played() if self.playing else 0)
+
+    def transcribe(self, show: Callable[[TalkEvent], None]) -> bool:
+        """Write the next piece of the question's transcript. Returns whether there was anything to write."""
+        if self.transcribing is None:
+            return False
+        try:
+            next(self.transcribing)
+        except StopIteration as over:
+            self.transcribing, self.transcript = None, over.value
+            if self.transcript:
+                show(UserHeard(self.transcript))
+        return True
 
     def cut(self, heard: int) -> None:
         """The user took the floor when `heard` samples had been played: keep those only."""

@@ -24,6 +24,7 @@ from voxrill.runtime.talk.listener import Began, Closed, Ended, Interrupted, Pau
 from voxrill.runtime.talk.live_loop import SignalHandler
 from voxrill.runtime.talk.reply import Pace, Reply, TalkTurn
 from voxrill.runtime.talk.trace import Tracer
+from voxrill.runtime.talk.transcribing import Transcribe
 
 WARM_UP = 20
 """Text tokens and frames of the warm-up answer: enough for both kinds, in the pattern of either family."""
@@ -57,6 +58,7 @@ class Responder(SignalHandler):
         keep: takes every turn that is over.
         options: how to answer.
         clock, cpu: seconds that pass, and seconds that this process computes.
+        transcribe: writes down spoken questions while their answers are played; None for no transcripts.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Responder(SignalHandler):
         options: ResponderOptions = ResponderOptions(),
         clock: Callable[[], float] = time.perf_counter,
         cpu: Callable[[], float] = time.process_time,
+        transcribe: Transcribe | None = None,
     ) -> None:
         super().__init__()
         self._closed: Closed | None = None
@@ -81,6 +84,7 @@ class Responder(SignalHandler):
         self._options = options
         self._clock = clock
         self._cpu = cpu
+        self._transcribe = transcribe
         self._reply: Reply | None = None
         self._turn = 0
         self._tracer: Tracer | None = None
@@ -144,7 +148,9 @@ class Responder(SignalHandler):
         if reply.ticket is not None:
             reply.deliver(reply.ticket, self._floor, self._player, self._pace, self._show)
         if reply.made:
-            return reply.ticket is not None and self._end_if_played(reply, reply.ticket)
+            if reply.ticket is None:
+                return False
+            return reply.transcribe(self._show) or self._end_if_played(reply, reply.ticket)
         if reply.ticket is None and len(reply.answer.codes) >= self._options.ahead:
             return False  # the user may go on: more work would be wasted
         reply.advance(self._clock)
@@ -195,6 +201,8 @@ class Responder(SignalHandler):
         if self._reply is None:
             self._begin(signal.utterance, None, None)
         self._show(UserSaid(""))
+        if self._reply is not None and self._transcribe is not None:
+            self._reply.transcribing = self._transcribe(signal.utterance.samples)
         self._release(signal.ticket, signal.at)
 
     def _typed(self, signal: Typed) -> None:
@@ -263,6 +271,7 @@ class Responder(SignalHandler):
                 forgotten=forgotten,
                 trace=trace,
                 error=reply.error,
+                transcript=reply.transcript,
             )
         )
         self._show(TurnEnded(trace))

@@ -22,6 +22,7 @@ from voxrill.runtime.talk.events import (
     StateChanged,
     TalkEvent,
     TurnEnded,
+    UserHeard,
     UserSaid,
     UserSpeaking,
     View,
@@ -29,7 +30,7 @@ from voxrill.runtime.talk.events import (
 from voxrill.runtime.talk.trace import STAGES, TurnTrace, stages
 
 SPOKEN = "(spoken)"
-"""Stands for a question that was spoken: the model answers it without a transcript."""
+"""Stands for a spoken question whose transcript did not come."""
 
 METER = 24
 """Characters of the level meter."""
@@ -51,6 +52,7 @@ class PlainView:
     def __init__(self, console: Console, out: Console) -> None:
         self._console, self._out = console, out
         self._answer = ""
+        self._asked: str | None = None
         self._lock = Lock()
 
     def __enter__(self) -> Self:
@@ -64,11 +66,13 @@ class PlainView:
     def show(self, event: TalkEvent) -> None:
         """Write a line for what is complete."""
         with self._lock:
-            if isinstance(event, UserSaid):
-                self._console.print(f"you: {event.text or SPOKEN}", soft_wrap=True)
+            if isinstance(event, UserSaid | UserHeard):
+                self._asked = event.text
+                self._tell_question(event.text)
             elif isinstance(event, AssistantSaid):
                 self._answer += event.piece
             elif isinstance(event, TurnEnded):
+                self._tell_question(SPOKEN)
                 self._end_answer()
                 self._console.print(summary(event.trace), soft_wrap=True)
             elif isinstance(event, Notice):
@@ -76,6 +80,12 @@ class PlainView:
 
     def level(self, dbfs: float) -> None:
         """Nothing: lines have no meter."""
+
+    def _tell_question(self, text: str) -> None:
+        """Write the question that was asked, once its text is known."""
+        if self._asked is not None and text:
+            self._console.print(f"you: {text}", soft_wrap=True)
+            self._asked = None
 
     def _end_answer(self) -> None:
         if self._answer:
@@ -93,6 +103,7 @@ class LiveView:
         self._level = -math.inf
         self._speaking = 0.0
         self._answer = ""
+        self._spoken = False
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=10, transient=True)
 
     def __enter__(self) -> Self:
@@ -121,16 +132,18 @@ class LiveView:
             self._state, self._speaking = event.state, 0.0
         elif isinstance(event, UserSpeaking):
             self._speaking = event.seconds
-        elif isinstance(event, UserSaid):
-            lines = [_line("you", event.text or SPOKEN, "bold")]
+        elif isinstance(event, UserSaid | UserHeard):
+            self._spoken = not event.text
+            lines = [] if self._spoken else [_line("you", event.text, "bold")]
         elif isinstance(event, AssistantSaid):
             self._answer += event.piece
         elif isinstance(event, Notice):
             lines = [Text(event.text, style="yellow")]
         else:
-            lines = [_line("model", self._answer.strip(), "bold cyan")] if self._answer else []
+            lines = [_line("you", SPOKEN, "bold")] if self._spoken else []
+            lines += [_line("model", self._answer.strip(), "bold cyan")] if self._answer else []
             lines.append(Text(f"  {summary(event.trace)}", style="dim"))
-            self._answer = ""
+            self._answer, self._spoken = "", False
         return lines
 
     def _render(self) -> Group:

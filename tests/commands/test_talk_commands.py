@@ -5,20 +5,36 @@ import json
 import os
 import signal
 import threading
+from functools import partial
 
 import pytest
 import soundfile
 
-from tests.talking import InstantPlayer
+from tests.sound_cards import FakeSounddevice, card
+from tests.talking import SPOKEN, ClipMicrophone, InstantPlayer, Watcher, spoken
+from voxrill.commands import loudspeaker
 from voxrill.commands import talk as talk_cli
+from voxrill.runtime.audio.streams import AudioSystem
+from voxrill.runtime.talk.events import TurnEnded, UserHeard, UserSaid
 
-NAMES = ("turn", "typed", "text", "interrupted", "error", "waited", "underruns", "private_memory", "trace")
+NAMES = (
+    "turn",
+    "typed",
+    "transcript",
+    "text",
+    "interrupted",
+    "error",
+    "waited",
+    "underruns",
+    "private_memory",
+    "trace",
+)
 
 
 @pytest.fixture
 def typed(cli, monkeypatch):
     """`typed(lines, *arguments)`: `voxrill talk --text` with these lines on stdin."""
-    monkeypatch.setattr(talk_cli, "AudioSystem", object)
+    monkeypatch.setattr(loudspeaker, "AudioSystem", lambda: AudioSystem(FakeSounddevice(card("Desk", outputs=2))))
     monkeypatch.setattr(talk_cli, "Speaker", lambda _system, rate, *_rest, **_more: InstantPlayer(rate))
 
     def run(lines, *arguments):
@@ -91,13 +107,44 @@ def test_muted_answers_are_written_and_need_no_sound_at_all(typed, cli, monkeypa
     def none(*_arguments, **_options):
         raise AssertionError("a sound device was opened")
 
-    monkeypatch.setattr(talk_cli, "AudioSystem", none)
+    monkeypatch.setattr(loudspeaker, "AudioSystem", none)
     monkeypatch.setattr(talk_cli, "Speaker", none)
     ran = typed("kitchen lights on\nhall lights off\n", "--mute", "--record", "kept", "--json")
     turns = [json.loads(line) for line in ran.out.splitlines()]
     assert [turn["text"].strip() for turn in turns] == ["kitchen lights on", "hall lights off"]
     assert [turn["trace"]["answer_seconds"] for turn in turns] == [0, 0]
     assert [line.split("\t")[1:3] for line in cli("replay", "kept").out.splitlines()] == [["same", "0 frames"]] * 2
+
+
+def test_a_typed_talk_needs_no_sound_device(typed, monkeypatch):
+    monkeypatch.setattr(loudspeaker, "AudioSystem", lambda: AudioSystem(FakeSounddevice(card("Ear", inputs=1))))
+    ran = typed("kitchen lights on\n")
+    assert (ran.status, ran.out) == (0, "kitchen lights on\n")
+    assert ran.err.count("there is no loudspeaker on this machine: answers are only written") == 1
+
+
+def test_a_typed_talk_refuses_a_loudspeaker_that_was_named_and_is_not_there(typed):
+    ran = typed("kitchen lights on\n", "--speaker", "Attic")
+    assert (ran.status, ran.out) == (2, "") and "'Attic' is not among: Desk" in ran.err
+
+
+def test_a_talk_shows_what_it_heard(cli, monkeypatch):
+    clip, watcher = SPOKEN[0], Watcher()
+    ended = iter([partial(os.kill, os.getpid(), signal.SIGINT)])
+
+    def microphone(*_arguments):
+        return ClipMicrophone(watcher, spoken(clip), then=lambda: next(ended, lambda: None)())
+
+    monkeypatch.setattr(talk_cli, "AudioSystem", object)
+    monkeypatch.setattr(talk_cli, "DeviceMicrophone", microphone)
+    monkeypatch.setattr(talk_cli, "make_view", lambda *_consoles: watcher)
+    ran = cli("talk", "--mute", "--threads", 1, "--json")
+    assert ran.status == 0, ran.err
+    turn = json.loads(ran.out)
+    assert turn["transcript"] == clip["text"] and turn["text"].strip() == clip["reply"]
+    kinds = [type(event) for event in watcher.shown]
+    assert watcher.shown[kinds.index(UserHeard)].text == clip["text"]
+    assert kinds.index(UserSaid) < kinds.index(UserHeard) < kinds.index(TurnEnded)
 
 
 def test_a_talk_may_go_on_from_a_snapshot(typed, cli, tmp_path):

@@ -6,7 +6,15 @@ import math
 import pytest
 from rich.console import Console
 
-from voxrill.runtime.talk.events import AssistantSaid, Notice, StateChanged, TurnEnded, UserSaid, UserSpeaking
+from voxrill.runtime.talk.events import (
+    AssistantSaid,
+    Notice,
+    StateChanged,
+    TurnEnded,
+    UserHeard,
+    UserSaid,
+    UserSpeaking,
+)
 from voxrill.runtime.talk.trace import TurnTrace
 from voxrill.runtime.talk.view import METER, SPOKEN, LiveView, PlainView, make_view, meter, summary
 
@@ -41,6 +49,15 @@ def test_lines_where_there_is_no_terminal():
             view.level(-20.0)
     assert text(out) == "kitchen [lights] on\n"
     assert text(err) == f"you: {SPOKEN}\nanswered after 515 ms\nThe microphone is back.\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_spoken_question_is_shown_in_words_when_they_are_known(terminal):
+    err = console(terminal)
+    with make_view(err, console(terminal)) as view:
+        for event in (*TURN[:-2], UserHeard("kitchen lights on"), *TURN[-2:]):
+            view.show(event)
+    assert text(err).count("you: ") == 1 and "kitchen lights on" in text(err) and SPOKEN not in text(err)
 
 
 def test_an_answer_that_is_cut_off_by_the_end_is_written():

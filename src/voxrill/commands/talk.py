@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from voxrill.commands.loudspeaker import open_loudspeaker
 from voxrill.commands.options import (
     BundleOption,
     FollowUpOption,
@@ -50,6 +51,7 @@ from voxrill.runtime.talk.keyboard import keyboard
 from voxrill.runtime.talk.loop import Talk, TalkOptions
 from voxrill.runtime.talk.responder import ResponderOptions
 from voxrill.runtime.talk.trace import TurnTrace, chrome_trace
+from voxrill.runtime.talk.transcribing import transcriber
 from voxrill.runtime.talk.view import make_view, trace_table
 from voxrill.runtime.upkeep.snapshot import open_snapshot, save_snapshot
 
@@ -107,7 +109,8 @@ def talk(
     waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
     endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
     canceller_made = canceller() if echo_cancel else None
-    system_audio = None if text and mute else AudioSystem()
+    system_audio = _sound_system(text, mute, speaker)
+    mute = mute or system_audio is None
     model = loading.model()
     conversation = _conversation(model, system, snapshot, "text" if mute else "both")
     responder = ResponderOptions(
@@ -134,7 +137,8 @@ def talk(
     options = TalkOptions(responder, endpoints, barge_in or echo_cancel, push_to_talk)
     traces: list[TurnTrace] = []
     with talk_sinks(model, conversation, responder, view, record, save, traces, json) as sinks:
-        talking = Talk(conversation, heard, player, view, options, sinks, waking=waking)
+        transcribe = transcriber(model)
+        talking = Talk(conversation, heard, player, view, options, sinks, waking=waking, transcribe=transcribe)
         with keyboard(talking, text, push_to_talk):
             talking.run()
     if trace:
@@ -195,6 +199,13 @@ def snapshot(
         print_json({"file": str(file), "positions": positions, "bytes": size})
     else:
         print(f"{printable(file)}: {positions} positions, {size / 1e6:.1f} MB")
+
+
+def _sound_system(text: bool, mute: bool, speaker: str | None) -> AudioSystem | None:
+    """PortAudio; None where the talk needs no sound, or is typed and there is no loudspeaker."""
+    if not text:
+        return AudioSystem()
+    return None if mute else open_loudspeaker(speaker, "answers are only written")
 
 
 def _document(path: Path) -> str:

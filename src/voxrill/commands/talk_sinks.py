@@ -64,6 +64,7 @@ def _summary(turn: TalkTurn) -> dict[str, Any]:
     return {
         "turn": turn.number,
         "typed": turn.typed,
+        "transcript": turn.transcript,
         "text": turn.answer.text,
         "interrupted": turn.heard is not None,
         "error": str(turn.error) if turn.error else None,
