@@ -29,9 +29,10 @@ from voxrill.runtime.serve.chat import ChatEndpoint
 from voxrill.runtime.serve.device import device
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import CONTENT_TYPE
+from voxrill.runtime.serve.names import voice_list
 from voxrill.runtime.serve.openapi import document
 from voxrill.runtime.serve.realtime.endpoint import RealtimeEndpoint
-from voxrill.runtime.serve.service import Endpoint, Service, as_json
+from voxrill.runtime.serve.service import MODEL_HEADER, VOICE_HEADER, Endpoint, Service, as_json
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions
 from voxrill.runtime.serve.wyoming.server import Wyoming, WyomingServer
@@ -58,7 +59,11 @@ def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyomi
     middleware = [Middleware(AccessMiddleware, admission=admission, limits=limits)]
     if admission.origins:
         cors = Middleware(
-            CORSMiddleware, allow_origins=admission.origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=admission.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[MODEL_HEADER, VOICE_HEADER],
         )
         middleware.insert(0, cors)
     app = Starlette(
@@ -72,7 +77,7 @@ def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyomi
 
 
 def _routes(service: Service) -> list[BaseRoute]:
-    name = service.model.manifest.name
+    name, tasks = service.model.manifest.name, service.model.manifest.tasks
     realtime = RealtimeEndpoint(service)
     entry = {"id": name, "object": "model", "created": service.created, "owned_by": OWNER}
 
@@ -97,6 +102,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         get("/v1/device", lambda _request: device(service, realtime.sessions)),
         get("/v1/models", lambda _request: {"object": "list", "data": [entry]}),
         get("/v1/models/{name}", model),
+        get("/v1/audio/voices", lambda _request: voice_list(tasks.speak, tasks.chat)),
         post("/v1/audio/speech", speech),
         post("/v1/audio/transcriptions", transcriptions),
         post("/v1/chat/completions", ChatEndpoint(service)),

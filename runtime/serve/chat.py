@@ -24,7 +24,7 @@ from voxrill.runtime.serve.api_errors import ApiError, NoRoom
 from voxrill.runtime.serve.chat_messages import ChatMessages, SoundBudget, key_of, read_messages
 from voxrill.runtime.serve.chat_store import ChatStore
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
-from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Exchange, Service, as_json, check_voice, sse
+from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Exchange, Service, as_json, sse
 from voxrill.runtime.serve.sound_formats import whole_sound
 from voxrill.runtime.serve.state_cache import StateCache
 
@@ -84,7 +84,7 @@ class ChatEndpoint:
         service.check_model(asked.model)
         output = _output(asked)
         if asked.audio is not None:
-            check_voice(service.model.manifest.tasks.chat, asked.audio.voice, "audio.voice")
+            exchange.use_voice(service.model.manifest.tasks.chat, asked.audio.voice, "audio.voice")
         sounds = SoundBudget(service.model, service.limits)
         messages = await service.process_upload(read_messages, asked.messages, output, sounds)
         for text in (messages.system, messages.question.text, *(turn.question.text for turn in messages.turns)):

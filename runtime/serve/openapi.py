@@ -6,8 +6,17 @@ from typing import Any
 
 import msgspec
 
+from voxrill.runtime.bundle.manifest import Task
+from voxrill.runtime.serve.names import (
+    DEFAULT_VOICE,
+    DESCRIPTION,
+    OPENAI_MODELS,
+    OPENAI_VOICES,
+    VoiceId,
+    takes_descriptions,
+)
 from voxrill.runtime.serve.requests import ChatRequest, SpeechRequest, TranscriptionRequest
-from voxrill.runtime.serve.service import DEFAULT_VOICE, EVENT_STREAM, Service
+from voxrill.runtime.serve.service import EVENT_STREAM, Service
 from voxrill.runtime.serve.sound_formats import FORMATS
 
 _REF = "#/components/schemas/{name}"
@@ -48,9 +57,8 @@ def document(service: Service) -> dict[str, Any]:
     speech, transcription, chat = schemas
     name = service.model.manifest.name
     for kind in kinds:
-        components[kind.__name__]["properties"]["model"] = {"enum": [name]}
-    voices = [*service.model.manifest.tasks.speak.voices, DEFAULT_VOICE]
-    components[SpeechRequest.__name__]["properties"]["voice"] = {"enum": voices}
+        components[kind.__name__]["properties"]["model"] = _model(name)
+    components[SpeechRequest.__name__]["properties"]["voice"] = _voice(service.model.manifest.tasks.speak)
     form = components[TranscriptionRequest.__name__]
     form["properties"]["file"] = {"type": "string", "format": "binary"}
     form["required"].append("file")
@@ -76,6 +84,9 @@ def document(service: Service) -> dict[str, Any]:
                     ]
                 }
             },
+            "/v1/audio/voices": {
+                "get": _get("The voices, and what OpenAI's names of voices mean", {"application/json": anything})
+            },
             "/v1/audio/speech": {
                 "post": _post("Text to sound", "application/json", speech, sounds | {EVENT_STREAM: texts[EVENT_STREAM]})
             },
@@ -99,6 +110,20 @@ def document(service: Service) -> dict[str, Any]:
         },
         "security": [{"key": []}],
     }
+
+
+def _model(name: str) -> dict[str, Any]:
+    served = {"enum": [name, None, ""]}
+    theirs = {"type": "string", "pattern": f"^{OPENAI_MODELS.pattern}$"}
+    return {"anyOf": [served, theirs], "description": "Every name of OpenAI's, and no name, mean the served model."}
+
+
+def _voice(task: Task) -> dict[str, Any]:
+    names = list(dict.fromkeys((*task.voices, DEFAULT_VOICE, *OPENAI_VOICES)))
+    either: list[dict[str, Any]] = [{"enum": [*names, None, ""]}, {"$ref": _REF.format(name=VoiceId.__name__)}]
+    if takes_descriptions(task):
+        either.append({"type": "string", "maxLength": DESCRIPTION})
+    return {"anyOf": either, "description": "GET /v1/audio/voices says which of ours OpenAI's names mean."}
 
 
 def _get(what: str, content: dict[str, Any], open_: bool = False) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.names import VoiceName
 from voxrill.runtime.serve.sound_formats import FORMATS
 
 SoundFormat = Literal["wav", "pcm", "flac", "mp3", "opus"]
@@ -29,9 +30,9 @@ assert set(SoundFormat.__args__) == set(FORMATS)  # type: ignore[attr-defined]
 class SpeechRequest(msgspec.Struct):
     """POST /v1/audio/speech."""
 
-    model: str
     input: str
-    voice: str
+    model: str | None = None
+    voice: VoiceName = None
     response_format: SoundFormat = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"
     speed: Annotated[float, Meta(ge=1, le=1, description="Speech has one speed.")] = 1.0
@@ -41,7 +42,7 @@ class SpeechRequest(msgspec.Struct):
 class TranscriptionRequest(msgspec.Struct):
     """The fields beside the file of POST /v1/audio/transcriptions."""
 
-    model: str
+    model: str | None = None
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
     stream: bool = False
     temperature: Temperature | None = None
@@ -104,8 +105,8 @@ Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage
 class AudioOptions(msgspec.Struct):
     """How a spoken answer is sent."""
 
-    voice: str
     format: Literal["wav", "pcm16", "flac", "mp3", "opus"]
+    voice: VoiceName = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -117,8 +118,8 @@ class StreamOptions(msgspec.Struct):
 class ChatRequest(msgspec.Struct):
     """POST /v1/chat/completions."""
 
-    model: str
     messages: Annotated[list[Message], Meta(min_length=1, max_length=256)]
+    model: str | None = None
     modalities: Annotated[tuple[Literal["text", "audio"], ...], Meta(min_length=1, max_length=2)] = ("text",)
     audio: AudioOptions | None = None
     stream: bool = False
@@ -164,7 +165,8 @@ async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequ
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise ApiError(400, "The form has no file. Send the sound as the field file.", "missing_file", "file")
-        fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        # An empty field means the same as an absent one: forms and generated clients send all of their fields.
+        fields = {name: value for name, value in form.items() if isinstance(value, str) and value.strip()}
         return msgspec.convert(fields, TranscriptionRequest, strict=False), await file.read()
     except msgspec.ValidationError as error:
         raise ApiError(400, f"The form is malformed: {error}", "invalid_body") from None

@@ -24,14 +24,16 @@ from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.job import Job
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.metrics import Metrics
+from voxrill.runtime.serve.names import VoiceName, check_model, check_voice, in_header, voice_shown
 from voxrill.runtime.serve.state_cache import StateCache
 from voxrill.runtime.serve.worker import Worker
 from voxrill.runtime.talk.responder import ResponderOptions
 
 T = TypeVar("T")
 
-DEFAULT_VOICE = "default"
-"""The name of the model's own voice: OpenAI's interface requires a name."""
+MODEL_HEADER = "X-Voxrill-Model"
+VOICE_HEADER = "X-Voxrill-Voice"
+"""The headers of an answer that name what made it: a client may have asked by one of OpenAI's names, or by none."""
 
 _SOUND_THREADS = 2
 """Threads that take the messages of realtime sessions and look for speech in their sound, beside the model's."""
@@ -71,15 +73,9 @@ class Service:
         self._sound_pool.shutdown(cancel_futures=True)
         self._upload_pool.shutdown(cancel_futures=True)
 
-    def check_model(self, name: str) -> None:
-        """Raise ApiError if the model has another name."""
-        if name != self.model.manifest.name:
-            raise ApiError(
-                404,
-                f"There is no model {name[:80]!r}. This server has: {self.model.manifest.name}",
-                "model_not_found",
-                "model",
-            )
+    def check_model(self, name: str | None) -> None:
+        """Raise ApiError if a client's name for the model does not mean the served one."""
+        check_model(self.model.manifest, name)
 
     def check_text(self, text: str, param: str) -> None:
         """Raise ApiError if a text is empty or too long."""
@@ -102,19 +98,6 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._upload_pool, work, *arguments)
 
 
-def check_voice(task: Task, voice: str, param: str) -> str:
-    """The task's voice of that name.
-
-    Raises:
-        ApiError: there is none.
-    """
-    known = {name.casefold(): name for name in (*task.voices, DEFAULT_VOICE)}
-    if voice.casefold() not in known:
-        names = ", ".join(known.values())
-        raise ApiError(400, f"There is no voice {voice[:80]!r}. This model has: {names}", "voice_not_found", param)
-    return task.voice if voice.casefold() == DEFAULT_VOICE else known[voice.casefold()]
-
-
 class _ClientLeft(Exception):
     """The client left before it was answered."""
 
@@ -125,7 +108,24 @@ class Exchange:
     def __init__(self, service: Service, request: Request) -> None:
         self.service = service
         self.request = request
+        self._voice = ""
         self._jobs: list[Job[Any]] = []
+
+    def use_voice(self, task: Task, wanted: VoiceName, param: str) -> str:
+        """The task's voice for a client's. The answer's headers name it.
+
+        Raises:
+            ApiError: there is none.
+        """
+        voice = check_voice(task, wanted, param)
+        self._voice = voice_shown(task, voice)
+        return voice
+
+    @property
+    def used(self) -> dict[str, str]:
+        """The headers that say which model, and which voice if there is one, made the answer."""
+        names = {MODEL_HEADER: self.service.model.manifest.name, VOICE_HEADER: self._voice}
+        return {header: in_header(name) for header, name in names.items() if name}
 
     def run(self, make: Callable[[], Iterator[T | None]]) -> AsyncIterator[T]:
         """The items of steps that the worker makes. They end with the exchange."""
@@ -173,6 +173,7 @@ class Endpoint:
             try:
                 with suppress(_ClientLeft):
                     response = await self._handler(exchange)
+                    response.headers.update(exchange.used)
                     await response(scope, receive, send)
             finally:
                 exchange.close()

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, Event, StageEvent
 from voxrill.runtime.serve.requests import SpeechRequest, read_json
-from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, Service, check_voice, sse
+from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, Service, sse
 from voxrill.runtime.serve.sound_formats import FORMATS, Encoder, whole_sound
 
 Events = AsyncIterator[Event | StageEvent]
@@ -24,7 +24,7 @@ async def speech(exchange: Exchange) -> Response:
     service.check_model(asked.model)
     service.check_text(asked.input, "input")
     task = model.manifest.tasks.speak
-    voice = check_voice(task, asked.voice, "voice")
+    voice = exchange.use_voice(task, asked.voice, "voice")
     media_type, new_encoder = FORMATS[asked.response_format]
     events: Events = exchange.run(lambda: say(service, asked.input, voice, asked.seed))
     await exchange.unless_left(anext(events))  # a mistake in the text gets a status of its own

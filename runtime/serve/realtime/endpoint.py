@@ -39,7 +39,7 @@ class RealtimeEndpoint:
         """One session, until either side ends it."""
         service = self._service
         try:
-            service.check_model(websocket.query_params.get("model", service.model.manifest.name))
+            service.check_model(websocket.query_params.get("model"))
             if self.sessions >= service.limits.sessions:
                 service.metrics.shed.inc()
                 raise Busy(_FULL_FOR, "All realtime sessions are taken")

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from voxrill.runtime.apps.functions import Function
+from voxrill.runtime.serve.names import VoiceName
 
 IN_RATES = (24_000, 16_000)
 """Sample rates at which sound may be sent, Hz. The first one is OpenAI's."""
@@ -63,7 +64,7 @@ class AudioOut(msgspec.Struct):
     """The answer's sound."""
 
     format: OutFormat | UnsetType = UNSET
-    voice: str | UnsetType = UNSET
+    voice: VoiceName | UnsetType = UNSET
 
 
 class Audio(msgspec.Struct):
@@ -101,7 +102,7 @@ class SessionConfig(msgspec.Struct):
     tools: list[Tool] | UnsetType = UNSET
     tool_choice: ToolChoice | UnsetType = UNSET
     modalities: list[Modality] | UnsetType = UNSET
-    voice: str | UnsetType = UNSET
+    voice: VoiceName | UnsetType = UNSET
     input_audio_format: Literal["pcm16"] | UnsetType = UNSET
     output_audio_format: Literal["pcm16"] | UnsetType = UNSET
     input_audio_transcription: dict[str, Any] | UnsetType | None = UNSET

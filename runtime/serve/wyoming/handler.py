@@ -30,7 +30,8 @@ from voxrill.runtime.errors import ContextFull, VoxrillError
 from voxrill.runtime.events import AudioEvent, TextEvent
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.job import Job
-from voxrill.runtime.serve.service import DEFAULT_VOICE, Service, check_voice
+from voxrill.runtime.serve.names import check_voice
+from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.speech import say
 from voxrill.runtime.serve.transcriptions import transcribe_spans
 from voxrill.runtime.serve.wyoming.conversations import KeptConversations, Key
@@ -238,7 +239,7 @@ class ClientHandler:
         """The task's voice of that name."""
         wanted = voice or _Voice()
         _check_language(wanted.language)
-        return check_voice(self._service.model.manifest.tasks.speak, wanted.name or DEFAULT_VOICE, "voice")
+        return check_voice(self._service.model.manifest.tasks.speak, wanted.name, "voice")
 
     async def _speak(self, text: str, voice: str) -> None:
         service, rate = self._service, self._service.model.sample_rate

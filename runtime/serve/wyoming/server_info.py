@@ -8,7 +8,7 @@ from typing import Any
 from wyoming.info import AsrModel, AsrProgram, Attribution, HandleModel, HandleProgram, Info, TtsProgram, TtsVoice
 
 from voxrill.runtime.bundle.manifest import Manifest
-from voxrill.runtime.serve.service import DEFAULT_VOICE
+from voxrill.runtime.serve.names import DEFAULT_VOICE
 
 _PROGRAM = "voxrill"
 LANGUAGES = ["en"]
