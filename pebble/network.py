@@ -32,6 +32,15 @@ HIDDEN = 160
 ENCODER_DIM = 128
 END_OF_AUDIO = CODES
 BOOK_ROWS = CODES + 1
+EXAMPLES = (
+    "turn on the kitchen lights",
+    "set a timer for ten minutes",
+    "play some jazz in the bedroom",
+    "what is two plus two",
+    "set the heating to seventeen degrees",
+    "close the window",
+)
+"""What the page offers to a user who does not know what to ask."""
 TURNS = 0
 """Earlier turns that it can use. It was taught single commands. Of 20 held-out commands that were asked in one
 conversation it answered 3 rightly when it remembered all turns, and 20 when it remembered none."""
@@ -120,6 +129,7 @@ def config() -> dict[str, Any]:
             "labels": {"intent": INTENTS, "style": STYLES},
             "refusal": REFUSAL,
             "turns": TURNS,
+            "examples": list(EXAMPLES),
             "trim_silence": True,  # in training every sound begins and ends with its words
         },
     }

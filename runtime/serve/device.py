@@ -26,5 +26,8 @@ def device(service: Service, sessions: int) -> dict[str, Any]:
         "threads": model.threads,
         "provider": {name: graph.provider.name for name, graph in model.graphs.items()},
         "onnxruntime": ort.__version__,
+        "voice": manifest.tasks.chat.voice,
+        "voices": manifest.tasks.chat.voices,
+        "examples": manifest.taught.examples,
         "sessions": {"open": sessions, "most": service.limits.sessions},
     }

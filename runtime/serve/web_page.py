@@ -14,7 +14,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 _MEDIA = {"html": "text/html", "css": "text/css", "svg": "image/svg+xml", "js": "text/javascript"}
-_SCRIPTS = ("main", "talk", "connection", "sound", "capture", "playback", "resampler", "transcript", "facts")
+_SCRIPTS = (
+    "main",
+    "talk",
+    "connection",
+    "sound",
+    "capture",
+    "playback",
+    "resampler",
+    "transcript",
+    "facts",
+    "latency",
+    "choices",
+)
 
 _FILES = {"/": "index.html"} | {
     f"/page/{name}": name for name in ("style.css", "icon.svg", *(f"{script}.js" for script in _SCRIPTS))

@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 
 from tests.browser import Tab, chromium
 from tests.serving import ANSWER, HEARD, in_base64, serving
+from voxrill.runtime.bundle.builtin import open_builtin
 from voxrill.runtime.serve import web_page
 from voxrill.runtime.serve.access import Admission
 from voxrill.runtime.serve.limits import Limits
@@ -75,6 +76,58 @@ def test_a_written_question(tab):
         tab.page.locator(".device .notes", has_text=LATENCY).last.wait_for()
     tab.sees("status", "Connected")
     assert tab.loud() > 5_000
+    tab.sees("latency", re.compile(r"Median \d+\.\d\d s of 2 answers"))
+
+
+def test_an_example_is_one_press(tab):
+    """What the model knows is offered, by its manifest; a press asks it."""
+    offered = tab.page.locator("#examples button").all_inner_texts()
+    assert tuple(offered) == open_builtin().manifest.taught.examples and len(offered) > 3
+    tab.page.click(f"#examples button:has-text('{offered[0]}')")
+    tab.sees("transcript", ANSWER)
+
+
+def test_a_new_talk_forgets(tab):
+    """Its lines, its latencies and the session; the next question opens another."""
+    assert tab.page.is_disabled("#new")
+    tab.write("turn on the garden lights")
+    tab.sees("latency", "of 1 answer")
+    tab.page.click("#new")
+    tab.sees("status", "Not connected")
+    assert tab.page.inner_text("#transcript") == "" and "No answer" in tab.page.inner_text("#latency")
+    tab.write("turn on the kitchen lights")
+    tab.sees("transcript", ANSWER)
+    assert "forgotten" not in tab.page.inner_text("#transcript")
+
+
+def test_the_volume_is_kept(tab):
+    """Turned down, nothing is heard; another visit finds it as it was."""
+    tab.page.fill("#volume", "0")
+    tab.write("turn on the garden lights")
+    tab.sees("latency", "of 1 answer")
+    assert tab.loud() == 0
+    tab.open()
+    assert tab.page.input_value("#volume") == "0"
+
+
+def test_the_theme_is_chosen_and_kept(tab):
+    colour = "getComputedStyle(document.body).backgroundColor"
+    found = []
+    for theme in ("light", "dark"):
+        tab.page.select_option("#theme", theme)
+        found.append(tab.page.evaluate(colour))
+    tab.open()
+    assert tab.page.evaluate(colour) == found[1] != found[0]
+
+
+def test_what_is_off_is_not_shown_as_on(tab):
+    """Nobody takes "Not connected" for a good sign: it has another colour than "Connected"."""
+    colour = "getComputedStyle(document.getElementById('status')).color"
+    tab.sees("status", "Not connected")
+    off = tab.page.evaluate(colour)
+    tab.write("turn on the garden lights")
+    tab.sees("status", "Connected")
+    assert tab.page.evaluate(colour) != off
 
 
 def test_what_cannot_be_read_is_said_and_kept(tab):
@@ -239,6 +292,36 @@ def test_what_is_played_is_what_was_sent(tab, scripted):
     assert tab.page.locator(".note", has_text="gap").count() == 0
 
 
+def test_a_message_moves_nothing_and_goes_away(tab, scripted):
+    place = "JSON.stringify(document.getElementById('transcript').getBoundingClientRect())"
+    tab.write("hello")
+    until(tab, lambda: scripted.of("conversation.item.create"))
+    before = tab.page.evaluate(place)
+    scripted.send("error", error={"message": "Something failed.", "code": None, "event_id": None})
+    tab.sees("trouble", "Something failed.")
+    assert tab.page.evaluate(place) == before
+    tab.tab_to("dismiss")
+    tab.press("Enter")
+    tab.page.locator("#notice").wait_for(state="hidden")
+    assert tab.page.evaluate("document.activeElement.id") == "text"
+
+
+def test_a_voice_is_chosen_and_kept(tab, scripted):
+    """Where the model has several for a talk, the next session begins with the chosen one."""
+    voices = {"voice": "US female", "voices": ["US male", "US female"]}
+    facts = tab.page.evaluate("fetch('v1/device').then((answer) => answer.json())") | voices
+    assert tab.page.is_hidden("#voice")
+    tab.page.route("**/v1/device", lambda route: route.fulfill(json=facts))
+    tab.open()
+    tab.page.locator("#voice").wait_for()
+    assert tab.page.input_value("#voice") == "US female"
+    tab.page.select_option("#voice", "US male")
+    tab.open().write("hello")
+    until(tab, lambda: scripted.of("conversation.item.create"))
+    (told,) = scripted.of("session.update")
+    assert told["session"]["audio"]["output"]["voice"] == "US male"
+
+
 def test_push_to_talk(tab, scripted):
     """With the keyboard: sound is sent only while a key is held, and answered when the key is released."""
     tab.tab_to("by-hand")
@@ -385,6 +468,7 @@ def test_text_stands_out_and_fits_a_phone(browser, server, scheme):
         tab.write("turn on the kitchen lights")
         tab.sees("transcript", LATENCY)
         tab.page.evaluate("document.getElementById('trouble').textContent = 'trouble'")
+        tab.page.evaluate("document.getElementById('notice').hidden = false")
         tab.page.evaluate("document.getElementById('key-form').hidden = false")
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= 320
         contrasts = tab.page.evaluate(CONTRASTS)

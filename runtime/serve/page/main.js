@@ -1,27 +1,44 @@
 /** The page: what its controls do, and how the talk is shown. */
 
+import { chosen, keep } from "./choices.js";
 import { askDevice } from "./connection.js";
 import { showFacts } from "./facts.js";
+import { Latencies } from "./latency.js";
 import { Talk } from "./talk.js";
-import { Transcript } from "./transcript.js";
+import { Transcript, element } from "./transcript.js";
+
+/** The states in which the device does not listen or answer. */
+const OFF = ["Loading", "Not connected", "Connecting", "Waiting for the API key"];
 
 const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
 const transcript = new Transcript(part.transcript);
+const latencies = new Latencies();
 
 const view = {
-  state: (text) => (part.status.textContent = text),
-  trouble: (text) => (part.trouble.textContent = text),
+  state(text) {
+    part.status.textContent = text;
+    part.status.classList.toggle("off", OFF.includes(text));
+  },
+  trouble(text) {
+    part.notice.hidden = !text;
+    part.trouble.textContent = text;
+  },
   level: (dbfs) => (part.level.value = dbfs),
   asked: (id, text) => transcript.asked(id, text),
   written: (id, text) => transcript.written(id, text),
   answering: (id) => transcript.answering(id),
   piece: (id, text) => transcript.piece(id, text),
-  latency: (id, seconds, what) => transcript.latency(id, seconds, what),
+  latency(id, seconds, what) {
+    transcript.latency(id, seconds, what);
+    latencies.add(seconds);
+    part.latency.textContent = latencies.text;
+  },
   note: (id, text) => transcript.note(id, text),
   joined(device) {
     view.trouble("");
     transcript.begin();
-    showFacts(part.facts, device);
+    showDevice(device);
+    part.new.disabled = false;
   },
   failed(error) {
     if (error.name === "AbortError") return; // the user ended it
@@ -40,6 +57,28 @@ function showTalking(on) {
   if (!on) part.level.value = part.level.min;
 }
 
+function showDevice(device) {
+  showFacts(part.facts, device);
+  part.examples.hidden = !device.examples?.length;
+  part.examples.replaceChildren(...(device.examples ?? []).map(example));
+  showVoices(device.voices ?? [], device.voice);
+}
+
+function showVoices(voices, own) {
+  part["voice-choice"].hidden = voices.length < 2;
+  part.voice.replaceChildren(...voices.map((name) => new Option(name, name)));
+  const wanted = chosen("voice", own);
+  part.voice.value = talk.voice = voices.includes(wanted) ? wanted : (own ?? "");
+}
+
+/** A button that asks one of the questions that the model knows. */
+function example(text) {
+  const button = element("button", "", text);
+  button.type = "button";
+  button.addEventListener("click", () => ask(text).catch(view.failed));
+  return button;
+}
+
 function askForKey() {
   part["key-form"].hidden = false;
   view.state("Waiting for the API key");
@@ -48,7 +87,7 @@ function askForKey() {
 
 async function look() {
   try {
-    showFacts(part.facts, await askDevice(talk.key));
+    showDevice(await askDevice(talk.key));
     part["key-form"].hidden = true;
     view.trouble("");
     view.state("Not connected");
@@ -95,16 +134,56 @@ for (const end of ["pointerup", "pointercancel", "pointerleave", "keyup", "blur"
 
 part["write-form"].addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (part.text.readOnly) return;
-  part.text.readOnly = true;
-  view.trouble("");
   try {
-    await talk.write(part.text.value);
-    part.text.value = "";
+    if (await ask(part.text.value)) part.text.value = "";
   } catch (error) {
     view.failed(error);
   }
-  part.text.readOnly = false;
+});
+
+/** Send a question; false if another one is being sent. */
+async function ask(text) {
+  if (part.text.readOnly) return false;
+  part.text.readOnly = true;
+  view.trouble("");
+  try {
+    await talk.write(text);
+    return true;
+  } finally {
+    part.text.readOnly = false;
+  }
+}
+
+part.new.addEventListener("click", () => {
+  const again = talk.listening;
+  talk.stop();
+  showTalking(false);
+  view.trouble("");
+  transcript.clear();
+  latencies.clear();
+  part.latency.textContent = latencies.text;
+  part.new.disabled = true;
+  if (again) startTalking();
+});
+
+part.volume.addEventListener("input", () => {
+  talk.turnTo(Number(part.volume.value));
+  keep("volume", part.volume.value);
+});
+
+part.voice.addEventListener("change", () => {
+  talk.speakAs(part.voice.value);
+  keep("voice", part.voice.value);
+});
+
+part.theme.addEventListener("change", () => {
+  document.documentElement.dataset.theme = part.theme.value;
+  keep("theme", part.theme.value);
+});
+
+part.dismiss.addEventListener("click", () => {
+  view.trouble("");
+  part.text.focus();
 });
 
 part["key-form"].addEventListener("submit", (event) => {
@@ -113,4 +192,7 @@ part["key-form"].addEventListener("submit", (event) => {
   look();
 });
 
+part.volume.value = chosen("volume", 1);
+talk.turnTo(Number(part.volume.value));
+part.theme.value = document.documentElement.dataset.theme = chosen("theme", "auto");
 look();

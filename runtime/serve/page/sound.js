@@ -31,7 +31,8 @@ export class Sound {
   constructor(context, onPlayed) {
     this.context = context;
     this.player = this.node("playback", { numberOfInputs: 0, outputChannelCount: [1] });
-    this.player.connect(context.destination);
+    this.gain = context.createGain();
+    this.player.connect(this.gain).connect(context.destination);
     this.player.port.onmessage = ({ data }) => this.played(data, onPlayed);
   }
 
@@ -66,6 +67,11 @@ export class Sound {
   /** Mute the microphone. It sends silence, so that the server's clock goes on. */
   mute(muted) {
     for (const track of this.stream?.getAudioTracks() ?? []) track.enabled = !muted;
+  }
+
+  /** How loud answers are, from 0 to 1. */
+  set volume(part) {
+    this.gain.gain.value = part;
   }
 
   begin() {

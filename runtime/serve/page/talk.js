@@ -19,6 +19,8 @@ export class Talk {
     this.view = view;
     this.key = "";
     this.listening = this.muted = this.byHand = this.held = false;
+    this.volume = 1;
+    this.voice = ""; // the server chooses
   }
 
   // The user's side
@@ -60,6 +62,18 @@ export class Talk {
     this.held = false;
     this.send("session.update", { session: { type: "realtime", audio: { input: this.detection } } });
     this.rest();
+  }
+
+  /** Make answers louder or quieter, from 0 to 1. */
+  turnTo(volume) {
+    this.volume = volume;
+    if (this.sound) this.sound.volume = volume;
+  }
+
+  /** Choose the voice of the next answers. */
+  speakAs(voice) {
+    this.voice = voice;
+    this.send("session.update", { session: { type: "realtime", audio: { output: { voice } } } });
   }
 
   press() {
@@ -110,6 +124,7 @@ export class Talk {
     if (signal.aborted) sound?.close();
     signal.throwIfAborted();
     this.sound = sound;
+    this.turnTo(this.volume);
     await this.connect(signal);
   }
 
@@ -140,7 +155,8 @@ export class Talk {
     this.sent = 0;
     const output_modalities = [this.sound ? "audio" : "text"];
     const transcription = { model: device.bundle };
-    const audio = { input: { format: { type: "audio/pcm", rate: RATE }, transcription, ...this.detection } };
+    const input = { format: { type: "audio/pcm", rate: RATE }, transcription, ...this.detection };
+    const audio = this.voice ? { input, output: { voice: this.voice } } : { input };
     this.send("session.update", { session: { type: "realtime", output_modalities, audio } });
     this.view.joined(device);
     this.rest();

@@ -35,6 +35,12 @@ export class Transcript {
     this.follow(() => this.lines.get(id)?.notes.append(element("span", "note", text)));
   }
 
+  /** Forget every line. */
+  clear() {
+    this.lines.clear();
+    this.list.replaceChildren();
+  }
+
   /** A session begins. It knows nothing of the one before. */
   begin() {
     if (!this.lines.size) return;
