@@ -23,19 +23,34 @@ _SHORT = 0.1
 _MOST_CHANNELS = 8
 """Channels of a sound: 7.1. A block of 1024 channels, which a header may claim, takes 268 MB."""
 
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+"""From the URL-safe digits of base64 to the usual ones."""
+
+_DATA_URL = 256
+"""Characters in which the beginning of a data URL ends, media type included."""
+
 _CUT_OFF = "The sound is damaged, or shorter than its header says: it was cut off on its way. Send all of it."
 
 
 def from_base64(text: str, param: str) -> bytes:
-    """The bytes of base64 text.
+    """The bytes of base64 text, as clients write it: with line breaks, without padding, URL-safe, or as a data URL.
 
     Raises:
         ApiError: it is not base64.
     """
     try:
-        return base64.b64decode(text, validate=True)
+        digits = _digits(text).encode("ascii").translate(_STANDARD, b" \t\r\n").rstrip(b"=")
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise ApiError(400, "This is not base64. Encode the sound's bytes with it.", "invalid_base64", param) from None
+
+
+def _digits(text: str) -> str:
+    """The base64 digits of a text: all of it, or what follows `data:audio/wav;base64,`."""
+    head, comma, rest = text[:_DATA_URL].partition(",")
+    if not comma or not head.strip().casefold().startswith("data:") or not head.casefold().endswith(";base64"):
+        return text
+    return rest + text[_DATA_URL:]
 
 
 def decode(body: bytes, longest: float, most: int, param: str) -> Waveform:
