@@ -120,7 +120,7 @@ def _seconds(pieces: Iterable[Floats]) -> float:
 
 
 def _heard_whole(model: Engine, sound: Floats, system: str | None, options: TextKeywords) -> Transcript:
-    conversation = Conversation(model.parts, model.manifest.tasks.transcribe, system)
+    conversation = Conversation(model.parts, model.manifest.tasks.transcribe, system, word_for_word=True)
     *_, end = conversation.ask(audio=sound, output="text", trim=False, **options)
     assert isinstance(end, EndEvent)
     seconds = len(sound) / SAMPLE_RATE
@@ -196,7 +196,7 @@ class ModelRecogniser:
 
     def __init__(self, model: Engine, system: str | None = None, **options: Unpack[TextKeywords]) -> None:
         answer_options("ModelRecogniser", options, TextKeywords)
-        self._conversation = Conversation(model.parts, model.manifest.tasks.transcribe, system)
+        self._conversation = Conversation(model.parts, model.manifest.tasks.transcribe, system, word_for_word=True)
         self._conversation.prefill_prompt()
         self._tokenizer = model.parts.tokenizer
         self._options = options

@@ -23,6 +23,7 @@ from voxrill.runtime.engine.audio_encoder import AudioEncoder
 from voxrill.runtime.engine.backbone import Backbone
 from voxrill.runtime.engine.codec import Codec
 from voxrill.runtime.engine.depthformer import Depthformer
+from voxrill.runtime.engine.reading import Reading
 from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.engine.state import Mark
 from voxrill.runtime.engine.stats import StageTimes
@@ -51,6 +52,9 @@ class Parts:
         codec: frames to sound.
         times: where the time of every stage is added.
         trim_silence: whether the model hears only the speech in a sound, unless a caller says otherwise.
+        refusal: the sentence with which the model answers what it does not know; empty if it has none.
+
+    `reading` reads texts from outside.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Parts:
         codec: Codec,
         times: StageTimes,
         trim_silence: bool = False,
+        refusal: str = "",
     ) -> None:
         self.spec = spec
         self.tokenizer = tokenizer
@@ -74,6 +79,7 @@ class Parts:
         self.codec = codec
         self.times = times
         self.trim_silence = trim_silence
+        self.reading = Reading(tokenizer, refusal)
         self._text_table = text_table
         self._audio_table = audio_table
 

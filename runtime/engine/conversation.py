@@ -18,10 +18,10 @@ import numpy as np
 from voxrill.runtime.audio.audio_file import AudioSource
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
-from voxrill.runtime.engine.context import Context, ContextMark, Floats, Parts, Piece, Tokens
+from voxrill.runtime.engine.context import Context, ContextMark, Floats, Parts, Piece
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
-from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.engine.sampling import Reciting, Sampler
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEvent, TextEvent
 
@@ -42,7 +42,8 @@ class Conversation:
     """Turns, each of which knows those before it. Made by `Engine.conversation`.
 
     The system prompt is prefilled with the first question, or by `prepare`: to make a conversation costs nothing.
-    `sampler` makes the source of noise of each answer from its seed.
+    `sampler` makes the source of noise of each answer from its seed. `word_for_word`: the model must know every
+    word of the system prompt and of typed texts, because they say what exactly is to be done or said.
     """
 
     def __init__(
@@ -52,16 +53,20 @@ class Conversation:
         system: str | None = None,
         output: Output = "both",
         sampler: Callable[[int | None], Sampler] = Sampler,
+        word_for_word: bool = False,
     ) -> None:
         self._parts = parts
         self._task = task
         self._sampler = sampler
+        self._word_for_word = word_for_word
         self.output: Output = output
         self._answering: Steps | None = None
         self._turns: list[_Start] = []
         self._open = False
         self._question: ContextMark | None = None
         self.context = Context(parts)
+        if system is not None and not word_for_word:
+            system = parts.reading.prompt(system, task.system)
         self.system = task.system if system is None else system
         if self.system:
             with self.context.turn("system"):
@@ -101,7 +106,8 @@ class Conversation:
 
         Raises:
             UsageError: neither audio nor text was given, or max_new_tokens is below 1.
-            UnknownText: the model does not know words of the text.
+            UnknownText: the model does not know enough words of the text, and has no sentence to say so. Otherwise it
+                answers what it understands, or refuses, and a `VoxrillWarning` names the words.
             AudioFileError: the audio cannot be read, or is not usable sound.
             ContextFull: the question does not fit into the model's context.
         """
@@ -122,10 +128,11 @@ class Conversation:
         wished = answer_options("steps", options)
         if audio is None and text is None:
             raise UsageError("there is no question", "Give audio, text or both")
-        if text is not None:
-            self._parts.tokenizer.encode(
-                text
-            )  # an error in the text is raised now, and not when the answer is iterated
+        sampler = self._sampler
+        if text is not None:  # an error in the text is raised now, and not when the answer is iterated
+            text = self._understood(text, audio is not None)
+            if text is None and audio is None:
+                text, sampler = "", self._refusing
         waveform = None if audio is None else self._parts.waveform(audio, trim)
         output = output or self.output
         generation = GenerationOptions(
@@ -135,11 +142,23 @@ class Conversation:
             max_new_tokens=wished.max_new_tokens or self._task.max_new_tokens,
             seed=wished.seed,
             text_only=output == "text",
-            sampler=self._sampler,
+            sampler=sampler,
         )
         self._end_answer()
         self._answering = self._answer(waveform, text, generation)
         return self._answering
+
+    def _understood(self, text: str, with_sound: bool) -> str | None:
+        """What the model is asked of a typed text; None for nothing."""
+        if not self._word_for_word:
+            return self._parts.reading.question(text, with_sound)
+        self._parts.tokenizer.encode(text)
+        return text
+
+    def _refusing(self, seed: int | None) -> Sampler:
+        """Says that the question was not understood, in the model's own words."""
+        parts = self._parts
+        return Reciting(self._sampler(seed), parts.tokenizer.encode(parts.reading.refusal))
 
     def prepare(self, most: int = PREFILL_CHUNK) -> bool:
         """Prefill some of what is known before the next question; whether more of it waits.
@@ -169,18 +188,21 @@ class Conversation:
 
         Raises:
             AudioFileError: the audio is not usable sound.
-            UnknownText: the model does not know words of a text.
         """
+        reading = self._parts.reading
         self._end_answer()
         self._open_turn()
         if audio is not None:
             self.context.add_audio(self._parts.waveform(audio, trim))
         if text is not None:
-            self.context.add_text(text)
+            self.context.add_text(reading.earlier(text))
         self.context.close_turn()
         self.context.open_turn("assistant")
-        for piece in [Tokens(tuple(self._parts.tokenizer.encode(answer)))] if isinstance(answer, str) else answer:
-            self.context.add(piece)
+        if isinstance(answer, str):
+            self.context.add_text(reading.earlier(answer))
+        else:
+            for piece in answer:
+                self.context.add(piece)
         self._close_turn()
 
     def prefill_prompt(self) -> None:

@@ -120,6 +120,7 @@ class Engine:
             codec=Codec(graphs[spec.codec.graph], spec.codec, spec.codes, static.frames if static else None),
             times=self.times,
             trim_silence=manifest.taught.trim_silence,
+            refusal=manifest.taught.refusal,
         )
         self.codec = self.parts.codec
 
@@ -155,7 +156,7 @@ class Engine:
         chosen, prompt = _voice(task, voice), task.system if system is None else system
         if voice is not None and VOICE not in prompt:
             raise UsageError("the system prompt has no place for a voice", f"Write {VOICE} in it, or give no voice")
-        conversation = Conversation(self.parts, task, prompt.replace(VOICE, chosen))
+        conversation = Conversation(self.parts, task, prompt.replace(VOICE, chosen), word_for_word=True)
         return Speech(conversation.ask(text=text, output="both", **options), self.sample_rate)
 
     def chat(
@@ -180,7 +181,7 @@ class Engine:
 
         Raises:
             UsageError: neither audio nor text was given.
-            UnknownText: the model does not know words of the text.
+            UnknownText: see `Conversation.ask`.
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         answer_options("chat", options)

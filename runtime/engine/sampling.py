@@ -6,6 +6,8 @@ argmax of logits + Gumbel noise has the distribution of the softmax. So a graph 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,3 +51,20 @@ class Sampler:
             threshold = np.partition(logits, -sampling.top_k)[-sampling.top_k]
             scores[logits < threshold] = -np.inf
         return int(scores.argmax())
+
+
+class Reciting(Sampler):
+    """Says given tokens first. After them it draws as `sampler` does."""
+
+    def __init__(self, sampler: Sampler, tokens: Sequence[int]) -> None:
+        self._sampler = sampler
+        self._tokens = iter(tokens)
+
+    def gumbel_into(self, noise: Floats) -> None:
+        """See `Sampler`."""
+        self._sampler.gumbel_into(noise)
+
+    def token(self, logits: Floats, sampling: Sampling, banned: int | None = None) -> int:
+        """The next given token; after the last one see `Sampler`."""
+        given = next(self._tokens, None)
+        return self._sampler.token(logits, sampling, banned) if given is None else given

@@ -61,18 +61,38 @@ class Tokenizer:
             UsageError: it holds lone surrogates, as Python makes of bytes that are not UTF-8.
             UnknownText: it holds words that a model with a closed vocabulary does not know; the message names them.
         """
+        ids, bad = self._encoded(text)
+        if bad and self.closed:
+            unknown = dict.fromkeys(text[span] for span in bad.values())
+            raise UnknownText(f"this model does not know {', '.join(unknown)}", "Say it in words the model knows")
+        return [
+            one for place, i in enumerate(ids) for one in (self._spelled(text[bad[place]]) if place in bad else [i])
+        ]
+
+    def readable(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """What the model can read of `text`, and the words that it does not know, each once.
+
+        Raises:
+            UsageError: as `encode`.
+        """
+        _, bad = self._encoded(text)
+        if not bad or not self.closed:
+            return text, ()
+        left, end = "", 0
+        for span in bad.values():
+            left += text[end : span.start]
+            end = span.stop
+        return " ".join((left + text[end:]).split()), tuple(dict.fromkeys(text[span] for span in bad.values()))
+
+    def _encoded(self, text: str) -> tuple[list[int], dict[int, slice]]:
+        """The tokens of `text`; and, by their places, those that it may not become, with their part of the text."""
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError("the text holds bytes that are not UTF-8", "Give it in UTF-8")
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         ids: list[int] = encoding.ids
-        bad = {place for place, token in enumerate(encoding.tokens) if self._refused(ids[place], token)}
-        if not bad:
-            return ids
-        spans = [text[slice(*span)] for span in encoding.offsets]
-        if self.closed:
-            unknown = dict.fromkeys(spans[place] for place in sorted(bad))
-            raise UnknownText(f"this model does not know {', '.join(unknown)}", "Say it in words the model knows")
-        return [one for place, i in enumerate(ids) for one in (self._spelled(spans[place]) if place in bad else [i])]
+        bad = [place for place, token in enumerate(encoding.tokens) if self._refused(ids[place], token)]
+        spans = encoding.offsets if bad else []  # to ask for them costs time
+        return ids, {place: slice(*spans[place]) for place in bad}
 
     def _refused(self, token_id: int, token: str) -> bool:
         """Whether text may not become this token.

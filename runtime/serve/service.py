@@ -20,9 +20,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.reading import UnknownWords, warn
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.job import Job
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.log import LOG
 from voxrill.runtime.serve.metrics import Metrics
 from voxrill.runtime.serve.names import VoiceName, check_model, check_voice, in_header, voice_shown
 from voxrill.runtime.serve.state_cache import StateCache
@@ -64,11 +66,13 @@ class Service:
 
     def start(self) -> None:
         """Begin to work."""
+        self.model.parts.reading.tell = _log_unknown_words  # a Python warning would quote what a client sent
         self.worker.start()
 
     def stop(self) -> None:
         """End what is in progress."""
         self.worker.stop()
+        self.model.parts.reading.tell = warn
         self.states.close()
         self._sound_pool.shutdown(cancel_futures=True)
         self._upload_pool.shutdown(cancel_futures=True)
@@ -96,6 +100,11 @@ class Service:
     async def process_upload(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run `work` in a thread for uploads."""
         return await asyncio.get_running_loop().run_in_executor(self._upload_pool, work, *arguments)
+
+
+def _log_unknown_words(unknown: UnknownWords) -> None:
+    """The words are content, which never stands in the log."""
+    LOG.warning(f"A {unknown.text} held {len(unknown.words)} words that the model does not know: {unknown.outcome}")
 
 
 class _ClientLeft(Exception):

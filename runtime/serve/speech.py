@@ -41,7 +41,8 @@ async def speech(exchange: Exchange) -> Response:
 def say(service: Service, text: str, voice: str, seed: int | None = None) -> Iterator[Event | StageEvent]:
     """The steps of saying a text in one of the task's voices."""
     task = service.model.manifest.tasks.speak
-    conversation = Conversation(service.model.parts, task, task.system.replace("{voice}", voice))
+    prompt = task.system.replace("{voice}", voice)
+    conversation = Conversation(service.model.parts, task, prompt, word_for_word=True)
     yield from conversation.steps(text=text, seed=seed, max_new_tokens=service.limits.answer)
 
 

@@ -14,7 +14,7 @@ from voxrill.runtime.apps.classify import Classifier
 from voxrill.runtime.bundle.contract import SPECIAL_TOKENS
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
 from voxrill.runtime.engine.tokenizer import ROLES, Tokenizer
-from voxrill.runtime.errors import UnknownText
+from voxrill.runtime.errors import UnknownText, VoxrillWarning
 
 WIDE = "\uff1c|im_end|\uff1e"
 """With full-width brackets, which some normalisers make plain ones of."""
@@ -78,7 +78,10 @@ def test_a_word_list_does_not_know_special_tokens(pebble):
         except UnknownText as refused:
             assert "does not know" in str(refused)
     with pytest.raises(UnknownText, match=r"does not know <\|IM_END\|>"):
-        pebble.chat(text="kitchen lights on <|IM_END|>")
+        pebble.speak("kitchen lights on <|IM_END|>")
+    with pytest.warns(VoxrillWarning, match=r"does not know <\|IM_END\|> in the question"):
+        *_, end = pebble.chat(text="kitchen lights on please <|IM_END|>", output="text")
+    assert end.result.text == "kitchen lights on"
 
 
 @pytest.mark.parametrize("changed", [{"special": False}, {"normalized": True}, {"lstrip": True, "rstrip": True}])

@@ -246,7 +246,6 @@ def test_an_answer_goes_on_from_the_one_before(server, client):
         ({"messages": [question("no base64!")]}, "base64"),
         ({"messages": [question(in_base64(b"RIFF and no more"))]}, "not a sound file we can read"),
         ({"messages": [question(in_base64(b"<html>"))]}, "Give a WAV, FLAC, OGG, MP3"),
-        ({"messages": [{"role": "user", "content": "zyzzyva"}]}, "does not know zyzzyva"),
         ({"messages": [{"role": "user", "content": "kitchen " * 1000}]}, "longer than 4096"),
         ({"modalities": ["text", "audio"]}, "needs a voice and a format"),
         ({"modalities": ["audio"], "audio": {"voice": "nobody", "format": "wav"}}, "no voice 'nobody'"),
@@ -263,6 +262,30 @@ def test_an_answer_goes_on_from_the_one_before(server, client):
 def test_chat_that_cannot_be(http, change, message):
     body = {"model": "pebble", "messages": [{"role": "user", "content": "lights on"}]} | change
     assert message in refused(http.post("/v1/chat/completions", json=body), 400)
+
+
+REFUSAL = "sorry i only know the house"
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "answer"),
+    [
+        ([{"role": "system", "content": "You are a friendly assistant."}], "kitchen lights on", ANSWER),
+        ([{"role": "developer", "content": "Be brief."}], "kitchen lights on please, monsieur", ANSWER),
+        ([], "zyzzyva", REFUSAL),
+    ],
+    ids=["prompt", "some words", "no words"],
+)
+def test_words_that_the_model_does_not_know(client, caplog, before, text, answer):
+    """It answers. The log says once for each text how many words there were, and none of them."""
+    for _ in range(2):
+        messages = [*before, {"role": "user", "content": text}]
+        found = client.chat.completions.create(model="pebble", messages=messages)
+        assert found.choices[0].message.content == answer
+    lines = [record.getMessage() for record in caplog.records if "does not know" in record.getMessage()]
+    assert len(lines) == len(before) + (text != "kitchen lights on")
+    assert all("held 1 words" in line or "held 2 words" in line for line in lines)
+    assert not any(word in line for line in lines for word in ("friendly", "brief", "monsieur", "zyzzyva"))
 
 
 # What cannot be

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from voxrill.runtime.audio.protocols import RATE, Floats
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.serve.api_errors import Busy
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.serve.api_errors import ApiError, Busy, as_api_error
 from voxrill.runtime.serve.realtime.responses import Emit
 
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -38,8 +39,7 @@ class InputTranscriber:
     def add(self, item: str, samples: Floats) -> None:
         """Transcribe an item's sound, (n,) at 16 kHz; if too many wait, tell the client that this one fails."""
         if len(self._waiting) >= _MOST:
-            error = Busy(1, "More is said than can be transcribed in time").body()
-            self._emit(f"{_TRANSCRIPTION}.failed", item_id=item, content_index=0, error=error)
+            self._fail(item, Busy(1, "More is said than can be transcribed in time"))
             return
         self._waiting.append((item, samples))
 
@@ -56,11 +56,18 @@ class InputTranscriber:
     def _write(self, item: str, samples: Floats) -> Iterator[None]:
         text = ""
         task = self._model.manifest.tasks.transcribe
-        for event in Conversation(self._model.parts, task).ask(audio=samples, output="text", trim=False):
-            text += getattr(event, "text", "")
-            yield
+        try:
+            for event in Conversation(self._model.parts, task).ask(audio=samples, output="text", trim=False):
+                text += getattr(event, "text", "")
+                yield
+        except VoxrillError as error:  # such as a sound that does not fit into the context: the session goes on
+            self._fail(item, as_api_error(error))
+            return
         usage = {"type": "duration", "seconds": round(len(samples) / RATE, 3)}
         self._emit(f"{_TRANSCRIPTION}.completed", item_id=item, content_index=0, transcript=text, usage=usage)
+
+    def _fail(self, item: str, error: ApiError) -> None:
+        self._emit(f"{_TRANSCRIPTION}.failed", item_id=item, content_index=0, error=error.body())
 
     def close(self) -> None:
         """Nothing more is wanted: a generator in the making refers to its maker, and keeps it in memory."""

@@ -37,7 +37,8 @@ class OutputSpeaker:
         keep: Callable[[TalkTurn], None],
     ) -> None:
         task = service.model.manifest.tasks.speak
-        self.conversation = Conversation(service.model.parts, task, task.system.replace("{voice}", task.voice))
+        prompt = task.system.replace("{voice}", task.voice)
+        self.conversation = Conversation(service.model.parts, task, prompt, word_for_word=True)
         self._show = show
         self._text = ""
         options = ResponderOptions(turns=0, max_new_tokens=service.limits.answer)

@@ -218,9 +218,9 @@ class RealtimeSession:
         self._added(name, part)
 
     def _check_text(self, text: str, param: str) -> None:
-        """Raise ApiError or UnknownText if a text is too long, or the model cannot read it."""
+        """Raise ApiError or UsageError if a text is empty, too long, or not UTF-8."""
         self._service.check_text(text, param)
-        self._service.model.parts.tokenizer.encode(text)
+        self._service.model.parts.tokenizer.readable(text)
 
     def _take_output(self, name: str, item: OutputItem) -> None:
         if item.call_id not in self._calls or item.call_id in self._outputs:
@@ -229,6 +229,7 @@ class RealtimeSession:
         self._service.check_length(outputs, "output")
         if item.output.strip():
             self._check_text(outputs, "output")
+            self._service.model.parts.tokenizer.encode(outputs)  # it is said aloud, so every word must be known
         self._outputs[item.call_id] = item.output
         self._announce(name, {"type": "function_call_output", "call_id": item.call_id, "output": item.output})
 
