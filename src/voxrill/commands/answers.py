@@ -8,28 +8,20 @@ from typing import Annotated
 
 import typer
 
+from voxrill.commands.loudspeaker import SoundOutput
 from voxrill.commands.options import (
     STDIN,
-    AudioTemperature,
-    AudioTopK,
-    ForceOption,
+    AnswerWish,
     JsonOption,
     Loading,
-    MaxOption,
-    OutOption,
-    SeedOption,
     SystemOption,
-    TextTemperature,
-    TextTopK,
     TrimOption,
     loads_model,
-    sampling,
     sound_source,
     stdin_text,
 )
-from voxrill.commands.output import STDOUT, err, new_table, print_json, sound_sink, summary
+from voxrill.commands.output import STDOUT, err, new_table, print_json, summary
 from voxrill.commands.output import out as stdout
-from voxrill.commands.output_files import check_sound_output
 from voxrill.runtime.bundle import builtin
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.errors import UsageError
@@ -40,87 +32,78 @@ from voxrill.runtime.printable import as_unicode
 @loads_model
 def speak(
     text: Annotated[str, typer.Argument(help="What to say; - reads it from stdin.")],
-    out: OutOption = None,
-    force: ForceOption = False,
+    sound: SoundOutput = SoundOutput(),
     loading: Loading = Loading(),
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
     json: JsonOption = False,
     system: SystemOption = None,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = None,
-    text_temperature: TextTemperature = None,
-    text_top_k: TextTopK = None,
-    audio_temperature: AudioTemperature = None,
-    audio_top_k: AudioTopK = None,
+    wish: AnswerWish = AnswerWish(),
 ) -> None:
-    """Say a text aloud into a sound file."""
-    if out is None:
-        raise UsageError("there is nowhere to put the sound", "Give -o OUT.wav, or -o - for raw samples on stdout")
-    _check_streams(out, json)
-    check_sound_output(out, force=force)
+    """Say a text aloud, on the loudspeaker or into a sound file."""
+    sound.check((), json)
+    loudspeaker = sound.loudspeaker()
+    if sound.out is None and loudspeaker is None:
+        raise UsageError(
+            "there is nowhere to put the sound", "Give -o OUT.wav, --play, or -o - for raw samples on stdout"
+        )
     model = loading.model()
-    task = model.manifest.tasks.speak
     speech = model.speak(
         stdin_text() if text == STDIN else text,
         voice=voice,
         system=system,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        text_sampling=sampling(task.text, text_temperature, text_top_k),
-        audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
+        **wish.keywords(model.manifest.tasks.speak),
     )
-    with sound_sink(out, model.sample_rate) as write:
+    with sound.sink(loudspeaker, model.sample_rate) as take:
         for event in speech:
-            write(event)
-    _report(speech.result, out, json)
+            take(event)
+    _report(speech.result, sound.out, json)
 
 
 @loads_model
 def chat(
-    audio: Annotated[Path | None, typer.Option(help="The spoken question; - reads the file from stdin.")] = None,
+    question: Annotated[
+        Path | None, typer.Argument(help="The spoken question, a sound file; - reads it from stdin.")
+    ] = None,
+    audio: Annotated[Path | None, typer.Option(help="The same as an option.")] = None,
     text: Annotated[str | None, typer.Option(help="The written question or note; - reads it from stdin.")] = None,
-    out: OutOption = None,
-    force: ForceOption = False,
+    sound: SoundOutput = SoundOutput(),
     output: Annotated[str, typer.Option(help="What to answer with: text, audio or both.")] = "both",
     trim: TrimOption = None,
     loading: Loading = Loading(),
     json: JsonOption = False,
     system: SystemOption = None,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = None,
-    text_temperature: TextTemperature = None,
-    text_top_k: TextTopK = None,
-    audio_temperature: AudioTemperature = None,
-    audio_top_k: AudioTopK = None,
+    wish: AnswerWish = AnswerWish(),
 ) -> None:
     """Answer one question, spoken, written or both."""
-    if audio is None and text is None:
-        raise UsageError("there is no question", "Give --audio FILE, --text TEXT or both")
-    if text == STDIN and audio is not None and str(audio) == STDIN:
+    if question is not None and audio is not None:
+        raise UsageError("there are two spoken questions", "Give the sound file once: voxrill chat FILE")
+    spoken = audio if question is None else question
+    if spoken is None and text is None:
+        raise UsageError("there is no question", "Give a sound file, --text TEXT or both")
+    if question is not None and str(question) != STDIN and not question.exists():
+        raise UsageError(f"there is no file {question}", "Give a sound file. A written question needs --text")
+    if text == STDIN and str(spoken) == STDIN:
         raise UsageError("stdin cannot be both the sound and the text", "Give one of them in another way")
     wanted = _output(output)
-    if wanted == "text" and out is not None:
-        raise UsageError("--output text makes no sound that -o could write", "Leave -o out, or give --output both")
-    _check_streams(out, json or wanted != "audio")
-    check_sound_output(out, [audio], force=force)
+    if wanted == "text" and (sound.out is not None or sound.play):
+        raise UsageError("--output text makes no sound", "Leave out -o and --play, or give --output both")
+    sound.check([spoken], json or wanted != "audio")
+    loudspeaker = sound.loudspeaker() if wanted != "text" else None
     model = loading.model()
     task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
-        audio=None if audio is None else sound_source(audio),
+        audio=None if spoken is None else sound_source(spoken),
         text=stdin_text() if text == STDIN else text,
         system=system,
         output=wanted,
         trim=trim,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        text_sampling=sampling(task.text, text_temperature, text_top_k),
-        audio_sampling=sampling(task.audio, audio_temperature, audio_top_k),
+        **wish.keywords(task),
     )
-    with sound_sink(out, model.sample_rate) as write:
-        result = _play(events, write, show_text=not json and wanted != "audio")
-    if out is None and wanted != "text" and result.audio_seconds:
-        err.print("The spoken answer was not kept: give -o OUT.wav", style="dim")
-    _report(result, out, json)
+    with sound.sink(loudspeaker, model.sample_rate) as take:
+        result = _play(events, take, show_text=not json and wanted != "audio")
+    if sound.out is None and loudspeaker is None and wanted != "text" and result.audio_seconds:
+        err.print("The spoken answer was not kept: give -o OUT.wav or --play", style="dim")
+    _report(result, sound.out, json)
 
 
 def pebble(json: JsonOption = False) -> None:
@@ -144,14 +127,6 @@ def _output(name: str) -> Output:
     if name in ("text", "audio", "both"):
         return name  # type: ignore[return-value]
     raise UsageError(f"--output is {name!r}", "Give text, audio or both")
-
-
-def _check_streams(out: str | None, text_on_stdout: bool) -> None:
-    if out == STDOUT and text_on_stdout:
-        raise UsageError(
-            "text and raw sound cannot both go to stdout",
-            "Give -o a file name, or leave the text out (--output audio)",
-        )
 
 
 def _play(events: Iterator[Event], write: Callable[[AudioEvent], None], show_text: bool) -> Result:

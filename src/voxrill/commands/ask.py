@@ -16,14 +16,10 @@ from voxrill.commands.options import (
     ForceOption,
     JsonOption,
     Loading,
-    MaxOption,
     OutOption,
-    SeedOption,
-    TextTemperature,
-    TextTopK,
+    TextWish,
     TrimOption,
     loads_model,
-    sampling,
     sound_source,
     stdin_text,
 )
@@ -66,10 +62,7 @@ def ask(
     loading: Loading = Loading(),
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
     json: JsonOption = False,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = None,
-    text_temperature: TextTemperature = None,
-    text_top_k: TextTopK = None,
+    wish: TextWish = TextWish(),
 ) -> None:
     """Answer a question from your own documents, citing file and lines."""
     if (docs is None) == (snapshot is None):
@@ -83,11 +76,7 @@ def ask(
     model = loading.model()
     text = stdin_text() if question == STDIN else question
     aloud = out is not None
-    options: AnswerKeywords = {
-        "max_new_tokens": max_new_tokens,
-        "seed": seed,
-        "text_sampling": sampling(model.manifest.tasks.write.text, text_temperature, text_top_k),
-    }
+    options: AnswerKeywords = {**wish.text_keywords(model.manifest.tasks.write), "audio_sampling": None}
     if snapshot is not None:
         answer, update = (
             asking.ask_snapshot(model, text, spoken, snapshot, trim=trim, voice=voice, aloud=aloud, **options),

@@ -76,26 +76,42 @@ class Shown:
     more: Callable[[], None] = lambda: None
 
 
+@dataclass(frozen=True)
+class Common:
+    """The options that every evaluation has."""
+
+    peer: PeerOption = None
+    out: ResultsOption = None
+    report: ReportOption = None
+    normaliser: NormaliserOption = "english"
+    name: NameOption = None
+    limit: LimitOption = None
+    system: SystemOption = None
+    max_new_tokens: MaxOption = None
+    seed: SeedOption = SEED
+    json: JsonOption = False
+
+    @property
+    def wish(self) -> Wish:
+        """What is evaluated, and how."""
+        options: ModelKeywords = {"system": self.system, "max_new_tokens": self.max_new_tokens, "seed": self.seed}
+        return Wish(self.peer or (), self.out, self.normaliser, self.name, self.limit, options)
+
+    def shown(self, more: Callable[[], None] = lambda: None) -> Shown:
+        """How its results are shown."""
+        return Shown(self.json, self.report, more)
+
+
 @group.command()
 @loads_model
 def asr(
     data: DataOption,
     loading: Loading = Loading(),
-    peer: PeerOption = None,
-    out: ResultsOption = None,
-    report: ReportOption = None,
-    normaliser: NormaliserOption = "english",
-    name: NameOption = None,
-    limit: LimitOption = None,
-    system: SystemOption = None,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = SEED,
-    json: JsonOption = False,
+    common: Common = Common(),
 ) -> None:
     """Transcribe recordings whose words are known: word error rate."""
-    wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_recordings(data)
-    _run(evaluating.asr(loading.model(), items, wish), data, Shown(json, report))
+    _run(evaluating.asr(loading.model(), items, common.wish), data, common.shown())
 
 
 @group.command()
@@ -114,26 +130,16 @@ def tts(
     sounds: Annotated[Path | None, typer.Option(help="Folder to keep every sound in, as ID.wav.")] = None,
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
     loading: Loading = Loading(),
-    peer: PeerOption = None,
-    out: ResultsOption = None,
-    report: ReportOption = None,
-    normaliser: NormaliserOption = "english",
-    name: NameOption = None,
-    limit: LimitOption = None,
-    system: SystemOption = None,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = SEED,
-    json: JsonOption = False,
+    common: Common = Common(),
 ) -> None:
     """Say texts, and have another recogniser write down what it hears: word error rate of the round trip."""
-    wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_texts(data)
     if sounds is not None:
         for item in items:
             check_output(sounds / f"{file_name(item.id)}.wav", [data], makes_folder=True)
     model = loading.model()
-    made = evaluating.tts(model, items, wish, voice=voice, judge=judge, judge_file=judge_file, sounds=sounds)
-    _run(made, data, Shown(json, report))
+    made = evaluating.tts(model, items, common.wish, voice=voice, judge=judge, judge_file=judge_file, sounds=sounds)
+    _run(made, data, common.shown())
 
 
 @group.command()
@@ -145,24 +151,14 @@ def chat(
         str, typer.Option(help="Who hears what is said aloud: pocketsphinx, pocketsphinx-texts, bundle, none.")
     ] = "none",
     loading: Loading = Loading(),
-    peer: PeerOption = None,
-    out: ResultsOption = None,
-    report: ReportOption = None,
-    normaliser: NormaliserOption = "english",
-    name: NameOption = None,
-    limit: LimitOption = None,
-    system: SystemOption = None,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = SEED,
-    json: JsonOption = False,
+    common: Common = Common(),
 ) -> None:
     """Answer spoken questions whose answers are known."""
-    wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_questions(data)
     _run(
-        evaluating.chat(loading.model(), items, wish, output=output, judge=judge),
+        evaluating.chat(loading.model(), items, common.wish, output=output, judge=judge),
         data,
-        Shown(json, report),
+        common.shown(),
     )
 
 
@@ -174,27 +170,13 @@ def voicebench(
     output: Annotated[str, typer.Option(help="Answer in text, or in text and aloud: text or both.")] = "text",
     modality: Annotated[str, typer.Option(help="Ask aloud or in writing: audio or text.")] = "audio",
     loading: Loading = Loading(),
-    peer: PeerOption = None,
-    out: ResultsOption = None,
-    report: ReportOption = None,
-    normaliser: NormaliserOption = "english",
-    name: NameOption = None,
-    limit: LimitOption = None,
-    system: SystemOption = None,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = SEED,
-    json: JsonOption = False,
+    common: Common = Common(),
 ) -> None:
     """Answer VoiceBench's questions: scored here if no judge is needed, or written for VoiceBench's own judge."""
-    wish = Wish(peer or (), out, normaliser, name, limit, _options(system, max_new_tokens, seed))
     items = read_voicebench(data, modality)
     model = loading.model()
-    made = evaluating.voicebench(model, items, wish, output=output, modality=modality)
-    _run(made, data, Shown(json, report, lambda: _responses(made, responses, modality)))
-
-
-def _options(system: str | None, max_new_tokens: int | None, seed: int) -> ModelKeywords:
-    return {"system": system, "max_new_tokens": max_new_tokens, "seed": seed}
+    made = evaluating.voicebench(model, items, common.wish, output=output, modality=modality)
+    _run(made, data, common.shown(lambda: _responses(made, responses, modality)))
 
 
 def _run(evaluation: Evaluation, data: Path, shown: Shown) -> None:

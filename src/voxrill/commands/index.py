@@ -30,7 +30,7 @@ class Entry:
 GROUPS: Mapping[str, Mapping[str, Entry]] = {
     "Use it": {
         "transcribe": Entry("transcribe", "transcribe", "Write down the words of files, folders or a microphone."),
-        "speak": Entry("answers", "speak", "Say a text aloud into a sound file."),
+        "speak": Entry("answers", "speak", "Say a text aloud, on the loudspeaker or into a sound file."),
         "chat": Entry("answers", "chat", "Answer one question, spoken, written or both."),
         "talk": Entry("talk", "talk", "Talk: speak, be answered aloud, interrupt, go on."),
         "translate": Entry("translate", "translate", "Say in another language what a sound file says."),

@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO, get_type_hints
 
 import typer
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from voxrill.devices.choice import Choice
     from voxrill.model import Model
     from voxrill.runtime.bundle.bundle import Bundle
-    from voxrill.runtime.bundle.manifest import Manifest, Sampling
+    from voxrill.runtime.bundle.manifest import Manifest, Sampling, Task
+    from voxrill.runtime.engine.options import AnswerKeywords, TextKeywords
 
 STDIN = "-"
 """As a text or a sound file: read it from stdin."""
@@ -111,10 +112,10 @@ def open_named(bundle: Path | None) -> Bundle:
 class Loading:
     """Which bundle is loaded, and how: what --bundle, --threads, --provider and --strict say."""
 
-    bundle: Path | None = None
-    threads: int = 0
-    provider: Sequence[str] | None = None
-    strict: bool = False
+    bundle: BundleOption = None
+    threads: ThreadsOption = 0
+    provider: ProviderOption = None
+    strict: StrictOption = False
 
     @property
     def choice(self) -> Choice:
@@ -138,39 +139,71 @@ class Loading:
         return Model(open_named(self.bundle), self.threads, choice=choice, profiling=profiling)
 
 
-_LOADING_OPTIONS = {
-    "bundle": (BundleOption, None),
-    "threads": (ThreadsOption, 0),
-    "provider": (ProviderOption, None),
-    "strict": (StrictOption, False),
-}
+@dataclass(frozen=True)
+class TextWish:
+    """How text is generated: what --max-new-tokens, --seed, --text-temperature and --text-top-k say."""
+
+    max_new_tokens: MaxOption = None
+    seed: SeedOption = None
+    text_temperature: TextTemperature = None
+    text_top_k: TextTopK = None
+
+    def text_keywords(self, task: Task) -> TextKeywords:
+        """The keywords of a question to `task`, whose own sampling holds where nothing was said."""
+        drawn = sampling(task.text, self.text_temperature, self.text_top_k)
+        return {"max_new_tokens": self.max_new_tokens, "seed": self.seed, "text_sampling": drawn}
+
+
+@dataclass(frozen=True)
+class AnswerWish(TextWish):
+    """How an answer is generated, in text and sound: as `TextWish`, and --audio-temperature and --audio-top-k."""
+
+    audio_temperature: AudioTemperature = None
+    audio_top_k: AudioTopK = None
+
+    def keywords(self, task: Task) -> AnswerKeywords:
+        """As `text_keywords`, for an answer that may be spoken."""
+        drawn = sampling(task.audio, self.audio_temperature, self.audio_top_k)
+        return {**self.text_keywords(task), "audio_sampling": drawn}
 
 
 def loads_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `Loading`, which it takes as its one parameter `loading`.
+    """Give a command the options of each group that it has as a parameter: a dataclass such as `Loading`.
 
-    A command that names its bundle by an argument has a parameter `bundle` of its own. A command that calls another
-    hands its own `loading` on. typer reads options off a command's signature, so the signature is written anew.
+    An option that the command has as a parameter of its own is left out of the group's: one that names its bundle by an
+    argument has `bundle`. A command that calls another hands its groups on. typer reads options off a command's
+    signature, so the signature is written anew.
     """
     own = inspect.signature(command, eval_str=True)
-    added = {name: option for name, option in _LOADING_OPTIONS.items() if name not in own.parameters}
+    groups: dict[str, Any] = {
+        name: kind.annotation for name, kind in own.parameters.items() if is_dataclass(kind.annotation)
+    }
     parameters: list[inspect.Parameter] = []
     for parameter in own.parameters.values():
-        options = added.items() if parameter.name == "loading" else ()
-        parameters += [parameter.replace(name=name, annotation=kind, default=usual) for name, (kind, usual) in options]
-        parameters += [parameter] if parameter.name != "loading" else []
+        group = groups.get(parameter.name)
+        parameters += [parameter] if group is None else _of_group(parameter, group, own.parameters)
 
     @functools.wraps(command)
     def given(*arguments: Any, **options: Any) -> None:
-        if "loading" not in options:
-            named = {name: options[name] for name in _LOADING_OPTIONS if name in options}
-            options = {name: value for name, value in options.items() if name not in added}
-            options["loading"] = Loading(**named)
-        command(*arguments, **options)
+        for name, group in groups.items():
+            if name not in options:
+                known = [field.name for field in fields(group)]
+                options[name] = group(**{field: options[field] for field in known if field in options})
+        command(*arguments, **{name: value for name, value in options.items() if name in own.parameters})
 
     given.__dict__["__signature__"] = own.replace(parameters=parameters)
     given.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return given
+
+
+def _of_group(parameter: inspect.Parameter, group: Any, own: Container[str]) -> list[inspect.Parameter]:
+    """The parameters that stand in the place of the one for a group."""
+    kinds = get_type_hints(group, include_extras=True)
+    return [
+        parameter.replace(name=field.name, annotation=kinds[field.name], default=field.default)
+        for field in fields(group)
+        if field.name not in own
+    ]
 
 
 def builtin_note(manifest: Manifest) -> str:

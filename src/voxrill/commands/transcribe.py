@@ -19,16 +19,12 @@ from voxrill.commands.options import (
     ForceOption,
     JsonOption,
     Loading,
-    MaxOption,
     MicrophoneOption,
-    SeedOption,
     SystemOption,
-    TextTemperature,
-    TextTopK,
+    TextWish,
     TrimOption,
     loads_model,
     open_named,
-    sampling,
     sound_source,
 )
 from voxrill.commands.output import STDOUT, err, print_json
@@ -93,10 +89,7 @@ def transcribe(
     loading: Loading = Loading(),
     json: JsonOption = False,
     system: SystemOption = None,
-    max_new_tokens: MaxOption = None,
-    seed: SeedOption = None,
-    text_temperature: TextTemperature = None,
-    text_top_k: TextTopK = None,
+    wish: TextWish = TextWish(),
 ) -> None:
     """Write down the words of files, folders or a microphone."""
     files = sounds or []
@@ -116,12 +109,7 @@ def transcribe(
     audio = AudioSystem() if live else None
     choice = loading.choice
     opened = open_named(loading.bundle)
-    wished = {
-        "system": system,
-        "max_new_tokens": max_new_tokens,
-        "seed": seed,
-        "text_sampling": sampling(opened.manifest.tasks.transcribe.text, text_temperature, text_top_k),
-    }
+    wished = {"system": system, **wish.text_keywords(opened.manifest.tasks.transcribe)}
     if folders:
         each = loading.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
         return _transcribe_folders(
