@@ -26,7 +26,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo test test-arm lint types dist golden bench pebble pebble-eval clean
+.PHONY: help demo test clients test-arm lint types dist golden bench pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -37,6 +37,10 @@ demo: .venv/.installed-demo ## ask the built-in model a spoken question; no down
 
 test: .venv/.installed-dev ## the tests
 	$(BIN)/python -m pytest
+
+# Their tests skip without. Resumes: only what is missing is made.
+CLIENTS := $(basename $(notdir $(wildcard tests/clients/requirements/*.txt)))
+clients: $(CLIENTS:%=.venv-clients/%/.installed) ## other people's clients and frameworks, for their tests (1 GB, a minute)
 
 # The first command shows the progress. If it cannot make the userland, the tests skip and say why.
 test-arm: .venv/.installed-dev ## the runtime's tests and Pebble on four ARM64 processors, emulated (6 to 12 minutes)
@@ -102,6 +106,13 @@ EXTRAS := export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive
 	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
 	@$(BIN)/$(PIP_INSTALL) -e ".[$(EXTRAS)]" --group dev
 	@touch .venv/.installed-demo $@
+
+# A framework has an environment of its own, because their requirements clash. Our pip installs into it: one less to make.
+.venv-clients/%/.installed: tests/clients/requirements/%.txt .venv/.created
+	@echo "Making .venv-clients/$*"
+	@$(BIN)/python -m venv --clear --without-pip .venv-clients/$*
+	@$(BIN)/python -m pip --python .venv-clients/$* install --disable-pip-version-check -qq -r $<
+	@touch $@
 
 # The reference has an environment of its own: it needs Python 3.12 and packages older than ours.
 .venv-golden/.installed:

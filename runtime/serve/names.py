@@ -40,7 +40,7 @@ None of OpenAI's is a British woman. `sage` stands for her, so that each of the 
 """
 
 OPENAI_MODELS = re.compile(
-    r"(whisper-1|tts-1|gpt-(3\.5|4o|4|4\.\d|5|5\.\d|audio|realtime)|chatgpt-4o|o[1-9])(-[a-z0-9.]+)*"
+    r"(whisper-1|tts-1|gpt-(\d(\.\d+)?|4o|audio|live|realtime|transcribe)|chatgpt-4o|o[1-9])(-[a-z0-9.]+)*"
 )
 """A kind of OpenAI's models, then words that say which: -mini, -transcribe, -tts, -preview, a date."""
 

@@ -1,0 +1,69 @@
+"""OpenAI's Agents SDK: its quickstart of a realtime agent."""
+
+from agents import set_tracing_disabled
+from agents.realtime import RealtimeAgent, RealtimeRunner
+from clips import KEY, TYPED, URL, keep, pieces, question, report
+
+MODEL = {"url": URL.replace("http", "ws") + "/realtime?model=gpt-realtime", "api_key": KEY}
+AGENT = RealtimeAgent(
+    name="Assistant",
+    instructions="You are a helpful voice assistant. Keep your responses conversational and friendly.",
+)
+
+
+async def answer(runner, say):
+    """What a session answers to what `say` sends."""
+    sound, found = b"", {}
+    async with await runner.run(model_config=MODEL) as session:
+        await say(session)
+        async for event in session:
+            if event.type == "error":
+                return {"error": str(event.error)}
+            if event.type == "audio":
+                sound += event.audio.data
+            elif event.type == "audio_end":
+                found["sound"] = keep("agents.wav", sound)
+            elif event.type == "history_updated":
+                found.update(texts(event.history))
+            elif event.type == "agent_end":
+                return found
+
+
+def texts(history):
+    """The words of both sides of a conversation, as far as they are known."""
+    found, names = {}, {"user": "heard", "assistant": "answer"}
+    for item in history:
+        if item.type == "message":
+            words = (getattr(part, "transcript", None) or getattr(part, "text", None) or "" for part in item.content)
+            found[names[item.role]] = "".join(words)
+    return found
+
+
+async def spoken_question():
+    """The quickstart."""
+    settings = {
+        "model_name": "gpt-realtime",
+        "audio": {
+            "input": {
+                "format": "pcm16",
+                "transcription": {"model": "gpt-4o-mini-transcribe"},
+                "turn_detection": {"type": "semantic_vad", "interrupt_response": True},
+            },
+            "output": {"format": "pcm16", "voice": "ash"},
+        },
+    }
+
+    async def say(session):
+        for piece in pieces(question()):
+            await session.send_audio(piece)
+
+    return await answer(RealtimeRunner(starting_agent=AGENT, config={"model_settings": settings}), say)
+
+
+async def typed_question():
+    """An agent with every setting left out."""
+    return await answer(RealtimeRunner(AGENT), lambda session: session.send_message(TYPED))
+
+
+set_tracing_disabled(True)
+report(spoken_question, typed_question)
