@@ -23,6 +23,11 @@ def integers(count: int, seed: int) -> np.ndarray:
     return ((value ^ (value >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
 
 
+def noise(n_samples: int, seed: int) -> np.ndarray:
+    """Return white noise, float32 [n_samples], in -1..1."""
+    return (integers(n_samples, seed) / 2.0**31 - 1).astype(np.float32)
+
+
 def codes(frames: int, seed: int, codebooks: int = 8) -> np.ndarray:
     """Return made-up audio codes, int64 [codebooks, frames], in 0..2047."""
     values = integers(codebooks * frames, 7000 + seed) % np.uint32(2048)

@@ -23,11 +23,11 @@ from typing import Any, BinaryIO, Protocol, TypeGuard
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from voxrill.runtime.audio.ffmpeg import FfmpegFailed, ffmpeg_sound, has_ffmpeg
 from voxrill.runtime.audio.mixing import ChannelMixer
+from voxrill.runtime.audio.sinc_resampler import SincResampler, resample
 from voxrill.runtime.audio.sound_headers import Checked, repaired
 from voxrill.runtime.audio.sound_kinds import BY_FFMPEG, FLAC, HEAD_BYTES, READABLE, SoundKind, kind_of, sniff
 from voxrill.runtime.errors import AudioFileError, UsageError, VoxrillWarning
@@ -57,6 +57,7 @@ _BLOCK_FRAMES = 1 << 16  # frames decoded at once: 1.4 s at 48 kHz
 _FLAC_FRAMES = 1 << 12  # the same of FLAC: where a file is damaged, the whole block is lost
 _MAX_HINT_SECONDS = 24 * 3600  # a header that claims more is not believed when room is reserved
 _MAX_CHANNELS = 32  # an array with more "channels" is taken to be transposed
+HIGHEST_RATE = 768_000  # Hz: no sound is recorded with more, and a resampler's weights grow with the rate
 _HASHED_AT_ONCE = 1 << 20
 _IN_MEMORY = 64 << 20  # bytes of a pipe that are kept in memory; the rest goes to a file without a name
 CANCELLED = "its channels cancel each other, so the louder one is heard"
@@ -82,6 +83,8 @@ class OpenSound:
     def __init__(self, file: BinaryIO, name: str, decoder: SoundDecoder, checked: Checked, longest: float) -> None:
         self.name = name
         self.rate, self.channels = decoder.rate, decoder.channels
+        if not 1 <= self.rate <= HIGHEST_RATE:
+            raise AudioFileError(f"{name} says that it has {self.rate} samples a second", _REMEDY_FORMAT)
         self.missing = 0.0
         self.notices: list[str] = []
         self._file, self._decoder, self._checked = file, decoder, checked
@@ -440,35 +443,16 @@ def as_waveform(audio: AudioSource, sample_rate: int | None = None) -> Waveform:
     mono = _mono(_as_float(samples))
     check_rate(rate)
     _check_samples(mono, "The array")
-    waveform = resample(mono, rate, SAMPLE_RATE)
-    if waveform.size == 0:
-        raise AudioFileError("The array is shorter than one sample at 16 kHz", _REMEDY_EMPTY)
-    return waveform
-
-
-def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform:
-    """The same sound at another sample rate (soxr, high quality).
-
-    Args:
-        waveform: `[samples]` float32 at `from_rate`.
-        from_rate: Hz.
-        to_rate: Hz.
-
-    Returns:
-        `[about samples * to_rate / from_rate]` float32; the very same array when the rates are equal.
-    """
-    if from_rate == to_rate:
-        return waveform
-    return np.asarray(soxr.resample(waveform, from_rate, to_rate), dtype=np.float32)
+    return resample(mono, rate, SAMPLE_RATE)
 
 
 def check_rate(rate: object) -> None:
-    """Refuse what is not a positive whole number of hertz.
+    """Refuse what is not a positive whole number of hertz, or more than any sound has.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is such a number.
     """
-    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate < 1:
+    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or not 1 <= rate <= HIGHEST_RATE:
         raise UsageError(f"A sample rate of {rate!r} makes no sense", "Give whole hertz, such as 16000")
 
 
@@ -497,10 +481,10 @@ def _resampled(blocks: Iterator[Waveform], from_rate: int, to_rate: int) -> Iter
     if from_rate == to_rate:
         yield from blocks
         return
-    stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
+    resampler = SincResampler(from_rate, to_rate)
     for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
+        yield resampler(block)
+    yield resampler.rest()
 
 
 def _as_float(samples: object) -> Waveform:

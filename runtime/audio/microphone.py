@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from voxrill.runtime.audio.protocols import BLOCK, RATE, Block
-from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.audio.ring_buffer import Chunk, RingBuffer
+from voxrill.runtime.audio.sinc_resampler import SincResampler
 from voxrill.runtime.audio.streams import AudioSystem, DeviceStream, Notify, OpenStream
 
 WAITING_CHUNKS = 1000
@@ -104,7 +104,7 @@ class DeviceMicrophone(OpenStream):
         # the block before is dropped: it does not belong together with what comes now.
         if feed is not self._reading or start != self._expected:
             self._reading = feed
-            self._resampler = Resampler(feed.rate, RATE)
+            self._resampler = SincResampler(feed.rate, RATE)
             self._pending = _NOTHING
             # `start` counts the device's own samples. Rounding must not let positions run backwards.
             self._at = max(self._at, feed.origin + round(start * RATE / feed.rate))

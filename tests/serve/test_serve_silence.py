@@ -16,8 +16,9 @@ import websockets
 from tests.places import CLIPS
 from tests.serving import in_base64, serving
 from tests.silence import AROUND, NAMES, SAID, room_noise, surrounded
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, read_audio, resample
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE, read_audio
 from voxrill.runtime.audio.pcm import pcm16
+from voxrill.runtime.audio.sinc_resampler import resample
 
 LIGHTS = next(clip for clip in SAID if clip["words"] == "bathroom lights on")
 NOTHING = {

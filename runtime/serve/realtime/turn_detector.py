@@ -14,7 +14,7 @@ import numpy as np
 from voxrill.runtime.audio.endpointing import Endpointer
 from voxrill.runtime.audio.pcm import PcmJoiner
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Block, Floats
-from voxrill.runtime.audio.resampler import Resampler
+from voxrill.runtime.audio.sinc_resampler import SincResampler
 from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.realtime.settings import Settings
@@ -69,7 +69,7 @@ class TurnDetector:
         """Use other settings from now on. What is the same in both goes on undisturbed."""
         old, self._settings = self._settings, settings
         if old is None or old.rate != settings.rate:
-            self._resampler, self._joiner = Resampler(settings.rate, RATE), PcmJoiner()
+            self._resampler, self._joiner = SincResampler(settings.rate, RATE), PcmJoiner()
         if old is None or old.detection != settings.detection:
             self._listen(settings)
 
@@ -132,7 +132,7 @@ class TurnDetector:
             ApiError: it is too short.
         """
         assert self._settings is not None
-        resampler = Resampler(self._settings.rate, RATE)
+        resampler = SincResampler(self._settings.rate, RATE)
         return self._utterance(np.concatenate([resampler(_decoded(PcmJoiner()(pcm))), resampler.rest()]))
 
     def _utterance(self, samples: Floats) -> Utterance:

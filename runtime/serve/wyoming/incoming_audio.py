@@ -11,7 +11,7 @@ from msgspec import Meta
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, Waveform
 from voxrill.runtime.audio.pcm import PcmJoiner
 from voxrill.runtime.audio.protocols import Floats
-from voxrill.runtime.audio.resampler import Resampler
+from voxrill.runtime.audio.sinc_resampler import SincResampler
 from voxrill.runtime.serve.api_errors import ApiError
 
 _TYPES = {2: "<i2", 4: "<i4"}
@@ -52,7 +52,7 @@ class AudioInput:
     def __init__(self, form: PcmFormat) -> None:
         self.form = form
         self._joiner = PcmJoiner(form.width * form.channels)
-        self._resampler = Resampler(form.rate, SAMPLE_RATE)
+        self._resampler = SincResampler(form.rate, SAMPLE_RATE)
         self._sent = 0
 
     @property
