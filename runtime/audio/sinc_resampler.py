@@ -99,7 +99,8 @@ class SincResampler:
         ahead = (inputs / down).astype(np.float32) - (phases / up).astype(np.float32)[:, None]
         position = np.clip(ahead * np.float32(cutoff), -_CROSSINGS, _CROSSINGS)
         window = np.cos(position * np.pi / _CROSSINGS / 2) ** 2
-        return (np.sinc(position) * window * (cutoff / down)).astype(np.float32)
+        kernels: Floats = (np.sinc(position) * window * (cutoff / down)).astype(np.float32)
+        return kernels
 
 
 def resample(waveform: Floats, from_rate: int, to_rate: int) -> Floats:
