@@ -16,6 +16,7 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.chat_messages import ChatMessages
 from voxrill.runtime.serve.state_cache import StateCache
+from voxrill.runtime.serve.system_prompt import told_prompt
 
 _ANSWERS = 256
 """Spoken answers that are remembered: some kB each."""
@@ -43,7 +44,8 @@ class ChatStore:
         kept = self._kept.pop(messages.key, None)
         if kept is not None:
             return kept
-        conversation = self._model.conversation(system=messages.system, output=output)
+        system = told_prompt(self._model.manifest, messages.system, output)
+        conversation = self._model.conversation(system=system, output=output)
         for turn in messages.turns:
             answer = self._spoken(turn.answer) if turn.spoken else turn.answer
             conversation.remember(answer, audio=turn.question.audio, text=turn.question.text, trim=False)

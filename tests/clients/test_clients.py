@@ -93,7 +93,6 @@ NAMES = [f"{environment or 'here'}-{program}-{check}" for environment, program, 
 
 
 NOT_YET = {
-    ("openai", "question_with_sound"),
     ("openai_realtime", "spoken_question"),
     ("openai_realtime", "transcription"),
     ("openai_agents", "spoken_question"),
