@@ -1,4 +1,4 @@
-"""A client's own system prompt, where answers are to be spoken: OpenAI's models speak whatever it is, ours must be told."""
+"""A client sends its own system prompt, and wants spoken answers: our models must be told so, unlike OpenAI's."""
 
 import base64
 
