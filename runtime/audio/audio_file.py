@@ -62,6 +62,9 @@ _HASHED_AT_ONCE = 1 << 20
 _IN_MEMORY = 64 << 20  # bytes of a pipe that are kept in memory; the rest goes to a file without a name
 CANCELLED = "its channels cancel each other, so the louder one is heard"
 
+SPLIT = "Split it into shorter files"
+"""The remedy for a sound that is too long."""
+
 _ROUNDING = 0.1  # seconds by which a decoded MP3 or FLAC may differ from what its header says
 
 _REMEDY_FORMAT = (
@@ -457,7 +460,7 @@ def check_rate(rate: object) -> None:
 
 
 def _too_long(name: str, longest: float) -> AudioFileError:
-    return AudioFileError(f"{name} is longer than {longest:g} seconds", "Split it into shorter files")
+    return AudioFileError(f"{name} is longer than {longest:g} seconds", SPLIT)
 
 
 def _collect(pieces: Iterator[Waveform], expected: int, name: str) -> Waveform:
@@ -473,7 +476,7 @@ def _collect(pieces: Iterator[Waveform], expected: int, name: str) -> Waveform:
             filled += piece.size
         collected.resize(filled, refcheck=False)
     except MemoryError as error:
-        raise AudioFileError(f"{name} is too long for this device's memory", "Split it into shorter files") from error
+        raise AudioFileError(f"{name} is too long for this device's memory", SPLIT) from error
     return collected
 
 

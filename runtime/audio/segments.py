@@ -172,12 +172,28 @@ def spans(sound: Floats, longest: float = SEGMENT_SECONDS, voice: VoiceDetector 
         longest: seconds after which a stretch is cut.
         voice: tells speech from other sound; None for silero's network, behind an automatic gain.
     """
+    return [span for span in spans_of([sound], longest, voice) if span is not None]
+
+
+def spans_of(
+    pieces: Iterable[Floats], longest: float = SEGMENT_SECONDS, voice: VoiceDetector | None = None
+) -> Iterator[Span | None]:
+    """The same of a sound that comes in pieces (n,): each stretch once it is over, and None for other blocks.
+
+    So a caller can do something else between two blocks. One stretch is kept at a time.
+    """
     segmenter = Segmenter(voice or VoiceActivity(auto_gain=True), EndpointOptions(longest=longest))
-    # All blocks are heard before any is looked at, so that `open` is what is still open at the sound's end.
-    changes = [segmenter.hear(block) for block in in_blocks([sound])]
-    over = [change.span for change in changes if change is not None and change.what == "over"]
+    for block in in_blocks(pieces):
+        change = segmenter.hear(block)
+        yield change.span if change is not None and change.what == "over" and _is_speech(change.span) else None
     rest = segmenter.open()
-    return [span for span in [*over, *([rest] if rest is not None else [])] if span.voiced * BLOCK_SECONDS >= LEAST]
+    if rest is not None and _is_speech(rest):
+        yield rest
+
+
+def _is_speech(span: Span) -> bool:
+    """Whether enough of a stretch is voiced. A shorter one is noise."""
+    return span.voiced * BLOCK_SECONDS >= LEAST
 
 
 def speech_in(sound: Floats, voice: VoiceDetector | None = None) -> Floats:

@@ -27,6 +27,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_PATHS = ("/health", *web_page.PATHS)
 """Paths that need no key: whether the server works, and the page that asks its user for the key."""
 
+FILE_PATHS = ("/v1/audio/transcriptions", "/v1/audio/translations")
+"""Paths whose body is a form with a file, which is not held in memory."""
+
 KEY_PROTOCOL = "openai-insecure-api-key."
 """The subprotocol in which a browser sends the key: it cannot send a header with a WebSocket."""
 
@@ -64,7 +67,7 @@ class AccessMiddleware:
                 self._check(scope)
                 await self._app(scope, receive, timed)
             else:
-                body = _LimitedBody(receive, Headers(scope=scope), self._limits)
+                body = _LimitedBody(receive, scope, self._limits)
                 timed.body = body
                 self._check(scope)
                 body.check_promise()
@@ -139,10 +142,13 @@ class _LimitedBody:
     whole: all of it was received, or there is none.
     """
 
-    def __init__(self, receive: Receive, headers: Headers, limits: Limits) -> None:
+    def __init__(self, receive: Receive, scope: Scope, limits: Limits) -> None:
+        headers = Headers(scope=scope)
         self._receive = receive
-        self._limits = limits
-        self._until = time.monotonic() + limits.upload
+        self._file = scope["path"] in FILE_PATHS
+        self._most = limits.file if self._file else limits.body
+        self._seconds = limits.file_upload if self._file else limits.upload
+        self._until = time.monotonic() + self._seconds
         self._size = 0
         self._promised = headers.get("content-length", "0")
         self._whole = False  # before the last message was received, even that of an empty body
@@ -157,7 +163,7 @@ class _LimitedBody:
         """Raise ApiError if the header promises too much."""
         if not self._promised.isdecimal():
             raise ApiError(400, "Content-Length is not a number.", "invalid_length")
-        if int(self._promised[:20]) > self._limits.body:
+        if int(self._promised[:20]) > self._most:
             raise self._too_large()
 
     async def __call__(self) -> Message:
@@ -168,16 +174,17 @@ class _LimitedBody:
             async with asyncio.timeout(self._until - time.monotonic()):
                 message = await self._receive()
         except TimeoutError:
-            seconds = self._limits.upload
-            raise ApiError(408, f"The body did not arrive within {seconds:g} seconds.", "timeout") from None
+            raise ApiError(408, f"The body did not arrive within {self._seconds:g} seconds.", "timeout") from None
         self._size += len(message.get("body", b""))
-        if self._size > self._limits.body:
+        if self._size > self._most:
             raise self._too_large()
         self._whole = not message.get("more_body", False)
         return message
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, f"The body is larger than {self._limits.body} bytes.", "body_too_large")
+        larger = ", or start the server with a larger --max-upload-mb" * self._file
+        message = f"The body is larger than {self._most} bytes. Compress the sound or split it{larger}."
+        return ApiError(413, message, "body_too_large")
 
 
 class Stalled(Exception):

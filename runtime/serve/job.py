@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Generic, TypeVar
 
 from voxrill.runtime.errors import VoxrillError
@@ -18,6 +19,15 @@ from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.worker import Worker
 
 Item = TypeVar("Item")
+
+
+class Pause(Enum):
+    """A step that had nothing to do: what it waits for is made in another thread, which wakes the worker then."""
+
+    PAUSE = auto()
+
+
+PAUSE = Pause.PAUSE
 
 
 @dataclass(frozen=True)
@@ -29,15 +39,15 @@ class Job(Generic[Item]):
     """One request's work. It holds at most one answer's items, whose number `Limits.answer` bounds.
 
     Args:
-        make: makes the steps; called by the first step. A step may make no item: None.
+        make: makes the steps; called by the first step. A step may make no item (None), or have to wait (`PAUSE`).
         worker: whose thread runs the steps.
     """
 
-    def __init__(self, make: Callable[[], Iterator[Item | None]], worker: Worker) -> None:
+    def __init__(self, make: Callable[[], Iterator[Item | Pause | None]], worker: Worker) -> None:
         self.over = False
         self._make = make
         self._worker = worker
-        self._steps: Iterator[Item | None] | None = None
+        self._steps: Iterator[Item | Pause | None] | None = None
         self._seconds = 0.0
         self._cancelled = False  # set by the event loop, read by the worker: late by one step at most
         self._loop = asyncio.get_running_loop()
@@ -53,6 +63,8 @@ class Job(Generic[Item]):
             if self._steps is None:
                 self._steps = self._make()
             item = next(self._steps)
+            if isinstance(item, Pause):
+                return False
             if item is not None:
                 self._put(item)
         except StopIteration:

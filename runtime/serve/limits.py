@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_STEREO = 48_000 * 2
+"""Samples of a second of 48 kHz stereo."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -22,18 +25,27 @@ class Limits:
     """Wrong API keys that one address may send in a minute."""
 
     body: int = 25 << 20
-    """Bytes of a request. OpenAI has the same limit."""
+    """Bytes of a request that is held in memory. OpenAI has the same limit."""
+
+    file: int = 25 << 20
+    """Bytes of a request with a file, which is not held in memory. OpenAI has the same limit."""
+
+    spool: int = 4 << 20
+    """Bytes of an uploaded file that are held in memory. A larger file lies on disk while it is heard."""
 
     upload: float = 60.0
-    """Seconds in which the body of a request must arrive."""
+    """Seconds in which the body of a request must arrive; a file that may be larger than `body` has longer."""
+
+    recording: float = 3600.0
+    """Seconds of one uploaded sound to transcribe. It is read piece by piece."""
 
     audio: float = 600.0
-    """Seconds of one sound to transcribe, and of all sounds of one chat request together."""
+    """Seconds of one sound over Wyoming, and of all sounds of one chat request together. They are held in memory."""
 
     question: float = 60.0
     """Seconds of one sound in a chat: the encoder hears it at once, and its memory grows with the square."""
 
-    samples: int = 600 * 48_000 * 2
+    samples: int = 600 * _STEREO
     """Samples of one sound before it is resampled, all channels counted: 10 minutes of 48 kHz stereo."""
 
     text: int = 4096
@@ -74,3 +86,13 @@ class Limits:
 
     answer: int = 2048
     """Text tokens and audio frames of one answer."""
+
+    @property
+    def recording_samples(self) -> int:
+        """`samples` of an uploaded sound to transcribe, which may be longer."""
+        return max(self.samples, round(self.recording * _STEREO))
+
+    @property
+    def file_upload(self) -> float:
+        """`upload` of a request with a file: a larger one has longer to arrive."""
+        return self.upload * max(1.0, self.file / self.body)

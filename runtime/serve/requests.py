@@ -6,15 +6,15 @@ here are not listed, and ignored.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.api_errors import ApiError, NoRoom
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.names import VoiceName
 from voxrill.runtime.serve.sound_formats import FORMATS
@@ -148,30 +148,38 @@ async def read_json(request: Request, kind: type[Struct]) -> Struct:
         raise ApiError(400, f"The body is malformed: {error}", "invalid_body") from None
 
 
-async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequest, bytes]:
-    """The fields and the file of a form. The file is held in memory only.
+async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequest, BinaryIO]:
+    """The fields and the file of a form. A file larger than `spool` lies on disk. The caller closes it.
 
     Raises:
-        ApiError: the content has another type, or is malformed.
+        ApiError: the content has another type, or is malformed, or there is no room for the file.
     """
     _check_type(request, "multipart/form-data")
     parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=32)
-    parser.spool_max_size = limits.body + 1  # below it, nothing is written to disk
+    parser.spool_max_size = limits.spool
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise ApiError(400, f"The form cannot be read: {error.message}", "invalid_body") from None
+    except OSError:
+        raise NoRoom from None
     try:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise ApiError(400, "The form has no file. Send the sound as the field file.", "missing_file", "file")
-        # An empty field means the same as an absent one: forms and generated clients send all of their fields.
-        fields = {name: value for name, value in form.items() if isinstance(value, str) and value.strip()}
-        return msgspec.convert(fields, TranscriptionRequest, strict=False), await file.read()
+        return _fields(form)
+    except ApiError:
+        await form.close()
+        raise
+
+
+def _fields(form: FormData) -> tuple[TranscriptionRequest, BinaryIO]:
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        raise ApiError(400, "The form has no file. Send the sound as the field file.", "missing_file", "file")
+    # An empty field means the same as an absent one: forms and generated clients send all of their fields.
+    fields = {name: value for name, value in form.items() if isinstance(value, str) and value.strip()}
+    try:
+        return msgspec.convert(fields, TranscriptionRequest, strict=False), file.file
     except msgspec.ValidationError as error:
         raise ApiError(400, f"The form is malformed: {error}", "invalid_body") from None
-    finally:
-        await form.close()
 
 
 def _check_type(request: Request, wanted: str) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -21,8 +21,10 @@ from starlette.types import Message, Receive, Scope, Send
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.reading import UnknownWords, warn
-from voxrill.runtime.serve.api_errors import ApiError
-from voxrill.runtime.serve.job import Job
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.serve.api_errors import ApiError, as_api_error
+from voxrill.runtime.serve.background import Background
+from voxrill.runtime.serve.job import Job, Pause
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.log import LOG
 from voxrill.runtime.serve.metrics import Metrics
@@ -97,6 +99,10 @@ class Service:
         """Run `work` in a thread for realtime sound."""
         return await asyncio.get_running_loop().run_in_executor(self._sound_pool, work, *arguments)
 
+    def in_background(self, steps: Generator[T | None, None, None], file: BinaryIO) -> Background[T]:
+        """Work on a file that the threads for uploads do a little at a time."""
+        return Background(steps, file, self._upload_pool, self.worker.wake)
+
     async def process_upload(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run `work` in a thread for uploads."""
         return await asyncio.get_running_loop().run_in_executor(self._upload_pool, work, *arguments)
@@ -118,7 +124,7 @@ class Exchange:
         self.service = service
         self.request = request
         self._voice = ""
-        self._jobs: list[Job[Any]] = []
+        self._ends: list[Callable[[], None]] = []
 
     def use_voice(self, task: Task, wanted: VoiceName, param: str) -> str:
         """The task's voice for a client's. The answer's headers name it.
@@ -136,10 +142,16 @@ class Exchange:
         names = {MODEL_HEADER: self.service.model.manifest.name, VOICE_HEADER: self._voice}
         return {header: in_header(name) for header, name in names.items() if name}
 
-    def run(self, make: Callable[[], Iterator[T | None]]) -> AsyncIterator[T]:
+    def in_background(self, steps: Generator[T | None, None, None], file: BinaryIO) -> Background[T]:
+        """Work on a file that the threads for uploads do. It ends with the exchange, which closes the file."""
+        work = self.service.in_background(steps, file)
+        self._ends.append(work.close)
+        return work
+
+    def run(self, make: Callable[[], Iterator[T | Pause | None]]) -> AsyncIterator[T]:
         """The items of steps that the worker makes. They end with the exchange."""
         job = Job(make, self.service.worker)
-        self._jobs.append(job)
+        self._ends.append(job.cancel)
         return job.items()
 
     async def unless_left(self, work: Awaitable[T]) -> T:
@@ -160,9 +172,9 @@ class Exchange:
             message = await self.request.receive()
 
     def close(self) -> None:
-        """Cancel the jobs that are not done."""
-        for job in self._jobs:
-            job.cancel()
+        """End the work that is not done."""
+        for end in self._ends:
+            end()
 
 
 Handler = Callable[[Exchange], Awaitable[Response]]
@@ -196,6 +208,15 @@ def as_json(value: Any) -> Response:
 def sse(value: Any) -> bytes:
     """One server-sent event of JSON."""
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+async def or_error(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Server-sent events; if they fail on the way, the last one says why, as OpenAI's clients expect it."""
+    try:
+        async for event in events:
+            yield event
+    except (ApiError, VoxrillError) as error:
+        yield sse({"error": as_api_error(error).body()})
 
 
 SSE_DONE = b"data: [DONE]\n\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -11,14 +11,15 @@ from voxrill.runtime.apps.stitching import Stitcher
 from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent, joined_text
 from voxrill.runtime.apps.transcription import ModelRecogniser, longest_segment
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, Waveform
-from voxrill.runtime.audio.segments import Span, spans
+from voxrill.runtime.audio.segments import Span
 from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.background import Background
+from voxrill.runtime.serve.job import PAUSE, Pause
 from voxrill.runtime.serve.requests import read_form
-from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, as_json, sse
-from voxrill.runtime.serve.uploads import decode
+from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, as_json, or_error, sse
+from voxrill.runtime.serve.uploads import heard
 
 Pieces = AsyncIterator[str | SegmentEvent]
 """Pieces of text as they become certain, and each segment after its pieces."""
@@ -31,28 +32,34 @@ async def transcriptions(exchange: Exchange) -> Response:
     """Transcribe a file."""
     service = exchange.service
     asked, file = await read_form(exchange.request, service.limits)
+    sound: Background[float | Span] = exchange.in_background(
+        heard(file, service.limits, longest_segment(service.model), "file"), file
+    )
     service.check_model(asked.model)
     if asked.stream and asked.response_format not in ("json", "text"):
         raise ApiError(
             400, "This format cannot be streamed. Ask for json or text.", "invalid_format", "response_format"
         )
-    waveform = await service.process_upload(decode, file, service.limits.audio, service.limits.samples, "file")
-    found = await service.process_upload(spans, waveform, longest_segment(service.model))
+    seconds = await exchange.unless_left(sound.first())
+    assert isinstance(seconds, float)
     sampling = None if asked.temperature is None else Sampling(asked.temperature)
-    pieces: Pieces = exchange.run(lambda: transcribe_spans(service.model, found, sampling, asked.seed))
+    pieces: Pieces = exchange.run(lambda: transcribe_spans(service.model, sound.rest(), sampling, asked.seed))
     if asked.stream:
-        return StreamingResponse(_stream(pieces), media_type=EVENT_STREAM)
+        return StreamingResponse(or_error(_stream(pieces)), media_type=EVENT_STREAM)
     segments = await exchange.unless_left(_segments(pieces))
-    return _response(segments, waveform, asked.response_format)
+    return _response(segments, seconds, asked.response_format)
 
 
 def transcribe_spans(
-    model: Engine, found: list[Span], sampling: Sampling | None = None, seed: int | None = None
-) -> Iterator[str | SegmentEvent]:
-    """The pieces of text as they become certain, and each segment after its pieces."""
+    model: Engine, found: Iterable[Span | Pause | float], sampling: Sampling | None = None, seed: int | None = None
+) -> Iterator[str | SegmentEvent | Pause]:
+    """The pieces of text as they become certain, and each segment after its pieces; `PAUSE` where `found` has it."""
     recogniser = ModelRecogniser(model, text_sampling=sampling, seed=seed)
     stitcher, between = Stitcher(), ""
     for span in found:
+        if not isinstance(span, Span):
+            yield PAUSE
+            continue
         words = ""
         for piece in recogniser.pieces(span.samples):
             yield between * (not words) + piece if piece and not span.joined else ""
@@ -78,12 +85,12 @@ async def _stream(pieces: Pieces) -> AsyncIterator[bytes]:
     yield sse({"type": "transcript.text.done", "text": text})
 
 
-def _response(segments: list[SegmentEvent], waveform: Waveform, form: str) -> Response:
+def _response(segments: list[SegmentEvent], seconds: float, form: str) -> Response:
     text = joined_text(segments)
     if form == "json":
         return as_json({"text": text})
     if form == "verbose_json":
-        return as_json(_verbose(segments, text, len(waveform) / SAMPLE_RATE))
+        return as_json(_verbose(segments, text, seconds))
     body = f"{text}\n" if form == "text" else "".join(FORMS[form].render(segments))
     return Response(body, media_type="text/vtt" if form == "vtt" else "text/plain")
 

@@ -1,4 +1,7 @@
-"""Sound that a client sent: bytes in, a waveform out, within limits. On Linux nothing of it is written to disk.
+"""Sound that a client sent: bytes in, a waveform or its stretches with speech out, within limits.
+
+A sound in a chat's message is held in memory. A file to transcribe lies on disk, unless it is small, and is read piece
+by piece.
 
 Every kind that a command reads can be read: `sound_kinds` has the list. A sound that is shorter than its header
 promises was cut off on its way, and is refused. A header without a length, as programs write it to a pipe, promises
@@ -10,12 +13,17 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 import soundfile
 
-from voxrill.runtime.audio.audio_file import OpenSound, Waveform, open_sound
+from voxrill.runtime.audio.audio_file import SPLIT, OpenSound, Waveform, open_sound
+from voxrill.runtime.audio.segments import Span, spans_of
 from voxrill.runtime.errors import AudioFileError
 from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.limits import Limits
 
 _SHORT = 0.1
 """Seconds by which a sound may be shorter than its header says: many programs count a few samples too many."""
@@ -28,6 +36,8 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 _DATA_URL = 256
 """Characters in which the beginning of a data URL ends, media type included."""
+
+_LONGER = " Or start the server with a larger --max-audio-seconds."
 
 _CUT_OFF = "The sound is damaged, or shorter than its header says: it was cut off on its way. Send all of it."
 
@@ -65,18 +75,70 @@ def decode(body: bytes, longest: float, most: int, param: str) -> Waveform:
     Raises:
         ApiError: it is no sound, or cut off, damaged, empty or too long.
     """
+    with _refusals(param), _opened(io.BytesIO(body), longest, most, param) as sound:
+        waveform = sound.waveform()
+        _check_end(sound, param)
+    return waveform
+
+
+def heard(file: BinaryIO, limits: Limits, segment: float, param: str) -> Generator[float | Span | None]:
+    """An uploaded sound, a little at a step: first how many seconds it lasts, then the stretches with speech.
+
+    All of the file is decoded once before any of it is heard, so that a sound that cannot be used is refused at once.
+    It is decoded again while it is heard, so that no more than a stretch of it is held. A step takes milliseconds.
+
+    Args:
+        file: of any kind that can be read.
+        limits: `recording` and `recording_samples` of them.
+        segment: seconds after which a stretch is cut.
+        param: which part of the request it is.
+
+    Raises:
+        ApiError: as for `decode`.
+    """
+    longest, most = limits.recording, limits.recording_samples
+    samples = 0
+    with _refusals(param, _LONGER), _opened(file, longest, most, param) as sound:
+        for piece in sound.pieces(sound.rate):  # at its own rate: resampling would be for nothing
+            samples += len(piece)
+            yield None
+        _check_end(sound, param)
+    yield samples / sound.rate
+    file.seek(0)
+    yield from spans_of(_pieces(file, longest, param), segment)
+
+
+def _pieces(file: BinaryIO, longest: float, param: str) -> Iterator[Waveform]:
+    """A sound that was checked before, in pieces at 16 kHz."""
+    with _refusals(param), open_sound(file, longest) as sound:
+        yield from sound.pieces()
+
+
+@contextmanager
+def _opened(file: BinaryIO, longest: float, most: int, param: str) -> Iterator[OpenSound]:
+    """A sound within its limits."""
+    with open_sound(file, longest) as sound:
+        sound.limit(min(longest, _decodable(sound, most, param)))
+        yield sound
+
+
+def _check_end(sound: OpenSound, param: str) -> None:
+    """Raise ApiError if a sound that was read to its end is not whole."""
+    if sound.missing > _SHORT or sound.damaged:
+        raise ApiError(400, _CUT_OFF, "invalid_audio", param)
+
+
+@contextmanager
+def _refusals(param: str, longer: str = "") -> Iterator[None]:
+    """What is wrong with a sound, as a refusal. longer: a further remedy for a sound that is too long."""
     try:
-        with open_sound(io.BytesIO(body), longest) as sound:
-            sound.limit(min(longest, _decodable(sound, most, param)))
-            waveform = sound.waveform()
+        yield
     except AudioFileError as error:
-        raise ApiError(400, _named(error), "invalid_audio", param) from None
+        remedy = longer if error.remedy == SPLIT else ""
+        raise ApiError(400, f"{_named(error)}{remedy}", "invalid_audio", param) from None
     # numpy, soxr and soundfile raise these for a header whose numbers make no sense
     except (MemoryError, ValueError, RuntimeError, OverflowError, soundfile.SoundFileError):
         raise ApiError(400, "This sound cannot be decoded. Send 16-bit WAV.", "invalid_audio", param) from None
-    if sound.missing > _SHORT or sound.damaged:
-        raise ApiError(400, _CUT_OFF, "invalid_audio", param)
-    return waveform
 
 
 def _decodable(sound: OpenSound, most: int, param: str) -> float:

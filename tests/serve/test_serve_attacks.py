@@ -20,7 +20,7 @@ from tests.serving import HEARD, QUESTION, in_base64, serving
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.limits import Limits
-from voxrill.runtime.serve.uploads import decode
+from voxrill.runtime.serve.uploads import decode, heard
 
 SAMPLES = 57_600_000
 """What `Limits.samples` is."""
@@ -123,9 +123,9 @@ def test_uploads_hold_up_no_realtime_session(server, monkeypatch):
     def held(*arguments):
         decoding.release()
         gate.wait(60)
-        return decode(*arguments)
+        yield from heard(*arguments)
 
-    monkeypatch.setattr("voxrill.runtime.serve.transcriptions.decode", held)
+    monkeypatch.setattr("voxrill.runtime.serve.transcriptions.heard", held)
     found = []
     client = server.client()
     uploads = [

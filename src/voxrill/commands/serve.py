@@ -56,6 +56,10 @@ def serve(
     memory: Annotated[int, typer.Option(min=1, help="MB for the states of conversations; the rest go to disk.")] = 256,
     sessions: Annotated[int, typer.Option(min=1, help="Realtime sessions at once.")] = 8,
     rate: Annotated[int, typer.Option(min=1, help="Requests of one address in a minute.")] = 600,
+    max_audio_seconds: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds of one uploaded sound to transcribe.")
+    ] = 3600,
+    max_upload_mb: Annotated[int, typer.Option(min=1, max=4096, help="MB of one uploaded file to transcribe.")] = 25,
     json: JsonOption = False,
 ) -> None:
     """Serve the model over OpenAI's interfaces, and to Home Assistant."""
@@ -76,7 +80,14 @@ def serve(
             f"Set {KEY_VARIABLE} or give --api-key-file, or leave --host out",
         )
     admission = Admission(key, LOOPBACK if key is None else (), tuple(origin or ()))
-    limits = Limits(memory=memory << 20, sessions=sessions, rate=rate)
+    limits = Limits(
+        memory=memory << 20,
+        sessions=sessions,
+        rate=rate,
+        recording=max_audio_seconds,
+        audio=min(max_audio_seconds, Limits.audio),
+        file=max_upload_mb << 20,
+    )
     for uri in satellite or ():
         split(uri)
     address = Address(host, port)
