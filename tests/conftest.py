@@ -27,6 +27,8 @@ from voxrill.runtime.audio.devices import portaudio
 from voxrill.runtime.bundle.contract import StaticShapes
 from voxrill.runtime.errors import VoxrillError
 
+os.environ["XDG_STATE_HOME"] = os.devnull  # nothing is remembered between two commands, nor in the user's own folder
+
 NPU_SHAPES = StaticShapes(mel_frames=400, prefill=8, context=256)
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import typer
 
 from voxrill.commands.ending import ended_by_signals, forget_stdout, open_standard_streams
-from voxrill.commands.index import COMMANDS, GROUPS, load_command
+from voxrill.commands.index import COMMANDS, GROUPS, QuietOption, load_command
+from voxrill.commands.once import say_waiting, wait_to_say
+from voxrill.commands.quiet import be_quiet
 from voxrill.runtime.errors import VoxrillError, VoxrillWarning
 from voxrill.runtime.printable import printable
 from voxrill.runtime.version import VERSION
@@ -23,13 +25,27 @@ UNREAD = 1
 class Commands(typer.core.TyperGroup):
     """The commands of `voxrill.commands.index`, each imported when it is run or asked for its help."""
 
+    _naming = False
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names, in the order in which help lists them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """One of them; None if there is none of that name."""
-        return load_command(cmd_name) if cmd_name in COMMANDS else None
+        if cmd_name not in COMMANDS:
+            return None
+        if self._naming:  # only its name and its line are asked for
+            return typer.core.TyperCommand(cmd_name, short_help=COMMANDS[cmd_name].help)
+        return load_command(cmd_name)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """What the shell may complete `incomplete` to; none of the commands is imported."""
+        self._naming = True
+        try:
+            return super().shell_complete(ctx, incomplete)
+        finally:
+            self._naming = False
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list of help, which imports none of them."""
@@ -38,11 +54,18 @@ class Commands(typer.core.TyperGroup):
                 formatter.write_dl([(name, entry.help) for name, entry in commands.items()])
 
 
+_EPILOG = """\b
+Examples:
+  voxrill transcribe question.wav
+  voxrill chat question.wav
+  voxrill COMMAND -h"""
+
 app = typer.Typer(
     name="voxrill",
     help="LFM2-Audio, a speech-and-text model, on the device.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EPILOG,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     cls=Commands,
@@ -57,9 +80,11 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(False, "-V", "--version", callback=_version, is_eager=True, help="Show the version."),
+    quiet: QuietOption = False,
 ) -> None:
-    pass
+    if quiet:
+        be_quiet(True)
 
 
 def main() -> None:
@@ -83,8 +108,12 @@ def _run() -> int:
             show_others(message, category, *where, **rest)
 
     warnings.showwarning = show
+    be_quiet(False)
+    wait_to_say("")
     try:
         status = _command()
+        if status == 0:
+            say_waiting()
         sys.stdout.flush()
     except VoxrillError as error:
         _tell(str(error), "red")

@@ -549,7 +549,7 @@ def test_a_full_disk_behind_stdout(bundles, tmp_path, command):
 
 
 def test_no_question(cli, bundles):
-    cli.refuses("chat", "--bundle", bundles["lfm2"], saying=("no question", "--audio FILE", "--text TEXT"))
+    cli.refuses("chat", "--bundle", bundles["lfm2"], saying=("no question", "a sound file", "--text TEXT"))
 
 
 def test_an_unknown_output(cli, bundles):

@@ -63,7 +63,9 @@ def workshop(tmp_path_factory, bundles, tiny_checkpoints):
 def watched(strace, workshop, tmp_path):
     """`watched(*arguments)` runs a command under strace in an empty home, and returns what it did that it may not."""
     home, temporary, log = tmp_path / "home", tmp_path / "tmp", tmp_path / "trace"
-    home.mkdir()
+    said = home / ".local" / "state" / "voxrill" / "pebble-was-introduced"
+    said.parent.mkdir(parents=True)
+    said.touch()
     temporary.mkdir()
     sound_server = str(home / ".config" / "pulse")  # PulseAudio's client keeps its cookie there
     allowed = (str(workshop), str(temporary), sound_server, *HARMLESS)
@@ -126,7 +128,7 @@ def forbidden(call, allowed):
 
 def files_in(home):
     found = sorted(path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file())
-    return [name for name in found if not name.startswith(".config/pulse/")]
+    return [name for name in found if not name.startswith((".config/pulse/", ".local/state/voxrill/"))]
 
 
 COMMAND_LINES = {
@@ -189,6 +191,14 @@ def test_unpack_and_replay(watched, workshop):
     ):
         wrong, home = watched(*words, text="kitchen lights on\n")
         assert wrong == [] and files_in(home) == []
+
+
+def test_the_first_command_with_the_built_in_model_leaves_one_empty_file(watched):
+    state = watched.home / ".local" / "state"
+    shutil.rmtree(state)
+    wrong, home = watched("transcribe", "question.wav", allowed=(*watched.allowed, str(state)))
+    assert wrong == [] and files_in(home) == []
+    assert [path.stat().st_size for path in state.rglob("*") if path.is_file()] == [0]
 
 
 @pytest.mark.parametrize("words", CACHED.values(), ids=CACHED)

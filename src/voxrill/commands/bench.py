@@ -27,7 +27,7 @@ from voxrill.runtime.progress import step_progress
 if TYPE_CHECKING:
     from voxrill.runtime.progress import Progress
 
-group = typer.Typer(name="bench", no_args_is_help=True, rich_markup_mode=None)
+group = typer.Typer(name="bench", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 """The command bench. The commands under it are hidden: they say where the repository's own benchmarks are."""
 
 _ROWS = 10

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from voxrill.commands.failures import Failures
+from voxrill.commands.once import say_waiting
 from voxrill.commands.options import (
     FollowUpOption,
     ForceOption,
@@ -151,6 +152,7 @@ def control(
     heard = DeviceMicrophone(system, microphone, notify)
     options = LiveOptions(endpoints, barge_in, not dry_run)
     listening = LiveControl(model, controls, heard, player, view, report, options, waking)
+    say_waiting()
     with closed_by_signals(listening.close):
         listening.run()
 

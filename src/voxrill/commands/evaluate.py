@@ -61,6 +61,7 @@ SeedOption = Annotated[int, typer.Option("--seed", help="The same seed gives the
 group = typer.Typer(
     name="eval",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="Score answers and their times beside other programs'.",
 )

@@ -6,13 +6,19 @@ to the command's own docstring.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
+
+from voxrill.commands.quiet import be_quiet
+
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No notes and no progress: only warnings and errors.")]
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,42 @@ def load_command(name: str) -> Any:
     found = getattr(import_module(f"{__package__}.{entry.module}"), entry.name)
     if isinstance(found, typer.Typer):
         app = found
+        for inner in app.registered_commands:
+            inner.short_help = (inspect.getdoc(inner.callback) or "").partition("\n")[0]  # else a list cuts it short
     else:
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name)(found)
+    for one in app.registered_commands:
+        one.callback = _with_quiet(one.callback)
+    if app.registered_callback is not None:
+        app.registered_callback.callback = _with_quiet(app.registered_callback.callback)
     command = get_command(app)
     command.name = name
+    command.epilog = _epilog(name)
     return command
+
+
+def _epilog(name: str) -> str:
+    """The end of a command's help. click keeps the lines of a paragraph apart that begins with a backspace."""
+    from voxrill.commands.examples import EXAMPLES
+
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[name])
+
+
+def _with_quiet(command: Any) -> Any:
+    """The command with the option --quiet, if it has not got it yet."""
+    own = inspect.signature(command, eval_str=True)
+    if "quiet" in own.parameters:
+        return command
+
+    @functools.wraps(command)
+    def run(quiet: bool, **options: Any) -> None:
+        if quiet:
+            be_quiet(True)
+        command(**options)
+
+    added = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption)
+    parameters = [*own.parameters.values(), added]
+    run.__dict__["__signature__"] = own.replace(parameters=parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run

@@ -1,7 +1,7 @@
 """The options that several commands share, and the bundle, model and sampling that they name.
 
-If no bundle is named by argument, option or VOXRILL_BUNDLE, the built-in one is used, and stderr says so. The engine
-is imported when a model is opened: help does not need it.
+If no bundle is named by argument, option or VOXRILL_BUNDLE, the built-in one is used, and stderr says so once. The
+engine is imported when a model is opened: help does not need it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO, get_type_hin
 
 import typer
 
-from voxrill.commands.output import err
+from voxrill.commands.once import wait_to_say
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ OutOption = Annotated[
 
 
 def open_named(bundle: Path | None) -> Bundle:
-    """The bundle that was named, or the built-in one, with a note on stderr."""
+    """The bundle that was named, or the built-in one; then stderr says once what that is."""
     from voxrill.runtime.bundle import builtin
     from voxrill.runtime.bundle.bundle import open_bundle
 
     if bundle is not None:
         return open_bundle(bundle)
     opened = builtin.open_builtin()
-    err.print(builtin_note(opened.manifest), style="dim", soft_wrap=True)
+    wait_to_say(builtin_note(opened.manifest))
     return opened
 
 
@@ -129,7 +129,7 @@ class Loading:
         return choose(self.provider or (), self.strict)
 
     def model(self, profiling: Path | None = None) -> Model:
-        """The model of the bundle that was named, or of the built-in one, with a note on stderr.
+        """The model of the bundle that was named, or of the built-in one: see `open_named`.
 
         profiling: as of `Engine`.
         """

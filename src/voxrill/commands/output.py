@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from voxrill.commands.quiet import is_quiet
 from voxrill.runtime.picture import check_picture, figure_class
 from voxrill.runtime.printable import printable, printable_text, safe_json
 
@@ -21,11 +22,32 @@ if TYPE_CHECKING:
     from voxrill.runtime.events import AudioEvent, Result
 
 
+_LOUD = ("yellow", "red")
+"""Styles of warnings and errors, which --quiet does not hide."""
+
+
 class SafeConsole(Console):
-    """A console that shows every text as it is: no escape code in it acts, no [bracket] or :colon: is markup."""
+    """A console that shows every text as it is: no escape code in it acts, no [bracket] or :colon: is markup.
+
+    With --quiet, the one for stderr shows warnings and errors only, and no bars.
+    """
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether bars and live views may be drawn."""
+        return super().is_terminal and not self._hushed
+
+    @property
+    def _hushed(self) -> bool:
+        return self.stderr and is_quiet()
+
+    def print(self, *objects: Any, style: Any = None, **options: Any) -> None:
+        """Print, unless it is a note and --quiet was given."""
+        if not self._hushed or style in _LOUD:
+            super().print(*objects, style=style, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """What rich makes of each string that is printed, by itself or in a table."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from voxrill.commands.once import say_waiting
 from voxrill.commands.options import (
     JsonOption,
     Loading,
@@ -97,6 +98,7 @@ def serve(
         model = loading.model()
 
         def ready() -> None:
+            say_waiting()
             name, url, page = model.manifest.name, address.url(bound), address.page(bound)
             wyoming_uri = None if assist is None else uri_of(assist)
             if json:

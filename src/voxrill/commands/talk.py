@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from voxrill.commands.loudspeaker import open_loudspeaker
+from voxrill.commands.once import say_waiting
 from voxrill.commands.options import (
     BundleOption,
     FollowUpOption,
@@ -139,6 +140,7 @@ def talk(
     with talk_sinks(model, conversation, responder, view, record, save, traces, json) as sinks:
         transcribe = transcriber(model)
         talking = Talk(conversation, heard, player, view, options, sinks, waking=waking, transcribe=transcribe)
+        say_waiting()
         with keyboard(talking, text, push_to_talk):
             talking.run()
     if trace:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from voxrill.commands.failures import Failures
+from voxrill.commands.once import say_waiting
 from voxrill.commands.options import (
     ForceOption,
     JsonOption,
@@ -119,6 +120,7 @@ def transcribe(
         kept = out if stream is None else None
         writing = Writing(Model(opened, loading.threads, choice=choice), wished, written, kept, json, trim, stream)
         if audio is not None:
+            say_waiting()
             writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
         else:
             _transcribe_files(writing, files, timed)
