@@ -5,6 +5,7 @@ against one server with the built-in model. The model itself judges the spoken a
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -170,3 +171,11 @@ def test_each_program_and_each_environment_is_used():
     assert sorted({environment for environment, _ in RUNS if environment}) == sorted(
         path.stem for path in (HERE / "requirements").glob("*.txt")
     )
+
+
+def test_the_page_has_each_requirement():
+    page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    for path in (HERE / "requirements").glob("*.txt"):
+        for line in path.read_text().splitlines():
+            name, version = re.fullmatch(r"([a-z-]+)(?:\[\w+\])?(\S+)", line).groups()
+            assert f"| `{name}` | {version} |" in page
