@@ -27,8 +27,8 @@ _CHAT = Task(
     mode="interleaved",
     audio=Sampling(temperature=1.0, top_k=4),
 )
-# No prompt is published for written answers of the audio models. This is the prompt of the LFM2 text models.
-_WRITE = Task(system="You are a helpful assistant trained by Liquid AI.", mode="sequential")
+# Liquid's own command line asks for written answers without a system prompt.
+_WRITE = Task(system="", mode="sequential")
 _SPOKEN = Sampling(temperature=0.8, top_k=64)
 
 
@@ -81,7 +81,9 @@ def detect_family(checkpoint: Checkpoint) -> Family:
     Raises:
         CheckpointError: it is of no known family, or `Taught` does not fit; the message says what was found.
     """
-    family = replace(_family(checkpoint), taught=_taught(checkpoint))
+    family, taught = _family(checkpoint), _taught(checkpoint)
+    write = msgspec.structs.replace(family.tasks.write, system=taught.written)
+    family = replace(family, taught=taught, tasks=msgspec.structs.replace(family.tasks, write=write))
     if checkpoint.licence:
         url = f"https://spdx.org/licenses/{checkpoint.licence}"
         family = replace(family, licence=checkpoint.licence, licence_url=url)

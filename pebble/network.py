@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from codec import BOOKS, CODES
 from safetensors.torch import load_file, save_file
 from torch import nn
-from vocabulary import build_tokenizer, write_tokenizer
+from vocabulary import WRITTEN, build_tokenizer, write_tokenizer
 from world import INTENTS, REFUSAL, STYLES, WORDS
 
 from voxrill.export.audio_encoder import AudioEncoderModule, EncoderConfig
@@ -130,6 +130,7 @@ def config() -> dict[str, Any]:
             "refusal": REFUSAL,
             "turns": TURNS,
             "examples": list(EXAMPLES),
+            "written": WRITTEN,
             "trim_silence": True,  # in training every sound begins and ends with its words
         },
     }

@@ -11,11 +11,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-FinishReason = Literal["stop", "length", "audio_ended", "context_full"]
+FinishReason = Literal["stop", "length", "audio_ended", "context_full", "ran_on"]
 """Why generation ended.
 
 stop: the model ended it (`<|im_end|>`). length: max_new_tokens was reached. audio_ended: text and audio had both ended,
 and the model went on without `<|im_end|>`; the reference would loop here. context_full: the model's context is full.
+ran_on: the speech did not end by itself: it was much longer than its text needs, or repeated itself (see
+`voxrill.runtime.engine.running_on`).
 """
 
 

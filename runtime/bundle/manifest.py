@@ -96,7 +96,8 @@ class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: the answers that it was taught, by the task that they name, such as "intent"; it is asked by the task's name
     alone. refusal: the sentence with which it answers what it does not know; empty if it has none. turns: how many
     earlier turns of a conversation it can use; None for as many as fit into its context. examples: a few questions that
-    it answers well, to be shown to a user who does not know what to ask. trim_silence: whether it hears
+    it answers well, to be shown to a user who does not know what to ask. written: the system prompt of its written
+    answers; empty if it needs none. trim_silence: whether it hears
     only the speech in a sound (see `speech_in`): it was taught with sounds that begin and end with their words, and
     mishears others. Otherwise it hears every sound as it is, as the published models' reference does.
     """
@@ -106,6 +107,7 @@ class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     turns: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] | None = None
     trim_silence: bool = False
     examples: Annotated[tuple[Line, ...], msgspec.Meta(max_length=12)] = ()
+    written: Line = ""
 
 
 class WeightsSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -21,6 +22,7 @@ from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.engine.context import Context, ContextMark, Floats, Parts, Piece
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
+from voxrill.runtime.engine.running_on import longest_speech
 from voxrill.runtime.engine.sampling import Reciting, Sampler
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEvent, TextEvent
@@ -140,6 +142,7 @@ class Conversation:
             text=wished.text_sampling or self._task.text,
             audio=wished.audio_sampling or self._task.audio,
             max_new_tokens=wished.max_new_tokens or self._task.max_new_tokens,
+            max_frames=self._longest_answer(text),
             seed=wished.seed,
             text_only=output == "text",
             sampler=sampler,
@@ -154,6 +157,13 @@ class Conversation:
             return self._parts.reading.question(text, with_sound)
         self._parts.tokenizer.encode(text)
         return text
+
+    def _longest_answer(self, text: str | None) -> int | None:
+        """Frames that the answer has at most, if it says a given text; otherwise None, for any number."""
+        if not self._word_for_word or text is None:
+            return None
+        codec = self._parts.codec.spec
+        return ceil(longest_speech(text) * codec.sample_rate / codec.frame_samples)
 
     def _refusing(self, seed: int | None) -> Sampler:
         """Says that the question was not understood, in the model's own words."""

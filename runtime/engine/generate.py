@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.bundle.manifest import Mode, Sampling
 from voxrill.runtime.engine.context import Context
+from voxrill.runtime.engine.running_on import Repetition
 from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.errors import ContextFull
 from voxrill.runtime.events import FinishReason
@@ -24,14 +25,15 @@ from voxrill.runtime.events import FinishReason
 class GenerationOptions:
     """How to generate.
 
-    max_new_tokens: limit on text tokens and frames together; text_only: the model may not begin to speak; sampler:
-    makes the source of noise from the seed.
+    max_new_tokens: limit on text tokens and frames together; max_frames: limit on frames, beyond which speech has run
+    on; None for none; text_only: the model may not begin to speak; sampler: makes the source of noise from the seed.
     """
 
     mode: Mode
     text: Sampling = Sampling()
     audio: Sampling = Sampling()
     max_new_tokens: int = 512
+    max_frames: int | None = None
     seed: int | None = None
     text_only: bool = False
     sampler: Callable[[int | None], Sampler] = Sampler
@@ -63,6 +65,8 @@ class Generation:
     options: GenerationOptions
     finish_reason: FinishReason = "length"
     _sampler: Sampler = field(init=False)
+    _frames: int = field(init=False, default=0)
+    _repetition: Repetition = field(init=False, default_factory=Repetition)
 
     def __post_init__(self) -> None:
         self._sampler = self.options.sampler(self.options.seed)
@@ -74,10 +78,21 @@ class Generation:
             for step in order():
                 begun = True
                 yield step
+                if isinstance(step, Frame) and self._runs_on(step):
+                    self.finish_reason = "ran_on"
+                    return
         except ContextFull:
             if not begun:
                 raise  # the question itself does not fit
             self.finish_reason = "context_full"
+
+    def _runs_on(self, frame: Frame) -> bool:
+        """Whether the speech should have ended before this frame."""
+        if frame.ends:
+            return False
+        self._frames += 1
+        most = self.options.max_frames
+        return self._repetition.stuck(frame.codes) or (most is not None and self._frames >= most)
 
     def _sequential(self) -> Iterator[Step]:
         """Text until `<|audio_start|>`, then frames until they end, then text, until `<|im_end|>`."""

@@ -33,7 +33,7 @@ KEPT_SECONDS = 3600
 
 Events = AsyncIterator[Event | StageEvent]
 
-_FINISHES = {"stop": "stop", "audio_ended": "stop", "length": "length", "context_full": "length"}
+_FINISHES = {"stop": "stop", "audio_ended": "stop", "length": "length", "context_full": "length", "ran_on": "length"}
 """OpenAI's name for each way an answer ends."""
 
 

@@ -72,6 +72,12 @@ def test_published_checkpoints_were_taught_nothing_more(family):
     assert family(voxrill={}).taught == Taught()
 
 
+def test_a_written_answer_has_a_system_prompt_only_if_it_was_taught(family):
+    """Liquid's own command line asks the published models without one."""
+    assert family(voxrill={}).tasks.write.system == ""
+    assert family().tasks.write.system == open_builtin().manifest.tasks.write.system != ""
+
+
 @pytest.mark.parametrize("bad", [{"colour": "red"}, {"turns": -1}, {"labels": {"intent": "lights"}}, 3])
 def test_what_it_was_taught_must_make_sense(family, bad):
     with pytest.raises(CheckpointError, match=r"config.json has a bad value in voxrill .* labels, refusal, turns"):
