@@ -72,9 +72,12 @@ def test_published_checkpoints_were_taught_nothing_more(family):
     assert family(voxrill={}).taught == Taught()
 
 
-def test_a_written_answer_has_a_system_prompt_only_if_it_was_taught(family):
-    """Liquid's own command line asks the published models without one."""
+def test_a_published_model_writes_without_a_system_prompt(family):
+    """As Liquid's own command line asks it."""
     assert family(voxrill={}).tasks.write.system == ""
+
+
+def test_a_model_that_was_taught_a_prompt_writes_with_it(family):
     assert family().tasks.write.system == open_builtin().manifest.tasks.write.system != ""
 
 
