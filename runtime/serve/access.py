@@ -21,6 +21,7 @@ from voxrill.runtime.serve import web_page
 from voxrill.runtime.serve.api_errors import ApiError, response
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.rates import RateLimit
+from voxrill.runtime.serve.request_log import record_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -75,9 +76,10 @@ class AccessMiddleware:
         except ApiError as error:
             if timed.begun:
                 raise
+            record_of(scope).code = error.label
             await response(error)(scope, receive, timed)
-        except Stalled:
-            return  # the server closes the connection, as the answer is not whole
+        except Stalled:  # the server closes the connection, as the answer is not whole
+            record_of(scope).code = "client_stalled"
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)

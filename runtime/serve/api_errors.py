@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from voxrill.runtime.errors import AudioFileError, ContextFull, DataError, UnknownText, UsageError, VoxrillError
+from voxrill.runtime.serve.request_log import record_of
 
 INVALID = "invalid_request_error"
 
@@ -48,6 +49,11 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.message, self.code, self.param, self.kind = status, message, code, param, kind
         self.headers = dict(headers or {})
+
+    @property
+    def label(self) -> str:
+        """What the request log says of it: nothing that a client sent."""
+        return self.code or (self.kind if self.kind != INVALID else "")
 
     def body(self) -> dict[str, Any]:
         """What is wrong, in OpenAI's shape."""
@@ -102,6 +108,8 @@ def response(error: ApiError) -> Response:
     return Response(body, error.status, error.headers, "application/json")
 
 
-async def refuse(_connection: HTTPConnection, error: Exception) -> Response:
+async def refuse(connection: HTTPConnection, error: Exception) -> Response:
     """As Starlette's exception handlers want it."""
-    return response(as_api_error(error))
+    refusal = as_api_error(error)
+    record_of(connection.scope).code = refusal.label
+    return response(refusal)

@@ -6,7 +6,6 @@ adds its route here.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,8 +16,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import VoxrillError
@@ -32,6 +30,7 @@ from voxrill.runtime.serve.metrics import CONTENT_TYPE
 from voxrill.runtime.serve.names import voice_list
 from voxrill.runtime.serve.openapi import document
 from voxrill.runtime.serve.realtime.endpoint import RealtimeEndpoint
+from voxrill.runtime.serve.request_log import RequestLog
 from voxrill.runtime.serve.service import MODEL_HEADER, VOICE_HEADER, Endpoint, Service, as_json
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions
@@ -68,7 +67,7 @@ def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyomi
         middleware.insert(0, cors)
     app = Starlette(
         routes=_routes(service),
-        middleware=[Middleware(_Counted, service=service), *middleware],
+        middleware=[Middleware(RequestLog, metrics=service.metrics), *middleware],
         exception_handlers={kind: refuse for kind in (HTTPException, ApiError, VoxrillError, Exception)},
         lifespan=lifespan,
     )
@@ -109,36 +108,3 @@ def _routes(service: Service) -> list[BaseRoute]:
         WebSocketRoute("/v1/realtime", realtime.__call__),
         *web_page.routes(),
     ]
-
-
-class _Counted:
-    """Counts requests by route and status, including refused ones."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
-        self._service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        started, status = time.perf_counter(), 0
-
-        async def counting(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, counting)
-        finally:
-            metrics = self._service.metrics
-            metrics.requests.labels(_route(scope), status).inc()
-            metrics.seconds.observe(time.perf_counter() - started)
-
-
-def _route(scope: Scope) -> str:
-    """The path of the matching route. The client's own path must not be a label of metrics: each would be a new one."""
-    for route in scope["app"].routes:
-        if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE:
-            return route.path
-    return "none"

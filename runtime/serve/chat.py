@@ -24,7 +24,7 @@ from voxrill.runtime.serve.api_errors import ApiError, NoRoom
 from voxrill.runtime.serve.chat_messages import ChatMessages, SoundBudget, key_of, read_messages
 from voxrill.runtime.serve.chat_store import ChatStore
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
-from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Exchange, Service, as_json, sse
+from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Exchange, Service, as_json, or_error, sse
 from voxrill.runtime.serve.sound_formats import whole_sound
 from voxrill.runtime.serve.state_cache import StateCache
 
@@ -87,13 +87,14 @@ class ChatEndpoint:
             exchange.use_voice(service.model.manifest.tasks.chat, asked.audio.voice, "audio.voice")
         sounds = SoundBudget(service.model, service.limits)
         messages = await service.process_upload(read_messages, asked.messages, output, sounds)
+        exchange.record.heard = sounds.decoded
         for text in (messages.system, messages.question.text, *(turn.question.text for turn in messages.turns)):
             service.check_length(text or "", "messages")
         answer = _ChatAnswer(service.model.manifest.name, output != "text")
         events: Events = exchange.run(lambda: self._steps(service, asked, messages, output, answer))
         await exchange.unless_left(anext(events))  # a mistake in the question gets a status of its own
         if asked.stream:
-            return StreamingResponse(_chunks(events, answer, asked), media_type=EVENT_STREAM)
+            return StreamingResponse(or_error(exchange, _chunks(events, answer, asked)), media_type=EVENT_STREAM)
         return as_json(await exchange.unless_left(_whole(events, answer, asked, service.model.sample_rate)))
 
     def _steps(

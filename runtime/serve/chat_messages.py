@@ -68,7 +68,7 @@ def key_of(output: Output, messages: Sequence[Message]) -> bytes:
 
 
 class SoundBudget:
-    """Decodes the sounds of one request within what the model holds.
+    """Decodes the sounds of one request within what the model holds. decoded: seconds of sound so far.
 
     The encoder limits each of them (its memory grows with the square of the length), the context all of them together.
     """
@@ -79,7 +79,7 @@ class SoundBudget:
         self._samples = limits.samples
         self._each = min(limits.question, encoder_seconds(model))
         self._all = min(limits.audio, model.context_positions * position)
-        self._decoded = 0.0
+        self.decoded = 0.0
 
     def decode(self, part: AudioPart) -> Waveform:
         """What the model hears of a message's sound: (samples,) at 16 kHz.
@@ -88,8 +88,8 @@ class SoundBudget:
             ApiError: it is not usable sound, or is longer than the model holds, alone or with those before it.
         """
         sound = decode(from_base64(part.input_audio.data, "messages"), self._each, self._samples, "messages")
-        self._decoded += len(sound) / SAMPLE_RATE  # with its silence: to look for speech in it is work, too
-        if self._decoded > self._all:
+        self.decoded += len(sound) / SAMPLE_RATE  # with its silence: to look for speech in it is work, too
+        if self.decoded > self._all:
             raise ApiError(
                 400,
                 f"The sounds of this request last more than {self._all:g} seconds together. Send fewer of them.",

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from voxrill.runtime.serve.api_errors import ApiError, response
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.log import LOG
 from voxrill.runtime.serve.metrics import Metrics
 from voxrill.runtime.serve.rates import network_of
 
@@ -40,6 +41,7 @@ def limited(limits: Limits, metrics: Metrics) -> type[H11Protocol]:
             super().connection_made(opened)
             if self._is_too_many():
                 metrics.shed.inc()
+                LOG.warning("Connections are refused: there are %d, as many as may be open", len(self.connections))
                 self.connections.discard(self)
                 opened.write(_REFUSAL)
                 opened.close()  # at once: a refused connection that stayed open would still use a file

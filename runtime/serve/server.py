@@ -96,7 +96,7 @@ def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming
         backlog=BACKLOG,
         ws_max_size=limits.message,
         ws_per_message_deflate=False,  # sound does not shrink, and a small message could expand into a large one
-        log_level="warning",
+        log_config=None,  # `set_up_log` says where the log goes
         access_log=False,
         server_header=False,
         proxy_headers=False,  # or a client could pretend to have another address

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.reading import UnknownWords, warn
 from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.events import AudioEvent
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.background import Background
 from voxrill.runtime.serve.job import Job, Pause
@@ -29,6 +30,7 @@ from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.log import LOG
 from voxrill.runtime.serve.metrics import Metrics
 from voxrill.runtime.serve.names import VoiceName, check_model, check_voice, in_header, voice_shown
+from voxrill.runtime.serve.request_log import Record, record_of
 from voxrill.runtime.serve.state_cache import StateCache
 from voxrill.runtime.serve.worker import Worker
 from voxrill.runtime.talk.responder import ResponderOptions
@@ -123,6 +125,7 @@ class Exchange:
     def __init__(self, service: Service, request: Request) -> None:
         self.service = service
         self.request = request
+        self.record = record_of(request.scope)
         self._voice = ""
         self._ends: list[Callable[[], None]] = []
 
@@ -152,7 +155,14 @@ class Exchange:
         """The items of steps that the worker makes. They end with the exchange."""
         job = Job(make, self.service.worker)
         self._ends.append(job.cancel)
-        return job.items()
+        return self._counted(job.items())
+
+    async def _counted(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
+        """The items; the seconds of sound in them are counted for the request log."""
+        async for item in items:
+            if isinstance(item, AudioEvent):
+                self.record.said += len(item.samples) / self.service.model.sample_rate
+            yield item
 
     async def unless_left(self, work: Awaitable[T]) -> T:
         """The result of `work`, which is cancelled when the client leaves. The body must have been read before."""
@@ -177,6 +187,15 @@ class Exchange:
             end()
 
 
+@contextmanager
+def _cut_off(record: Record) -> Iterator[None]:
+    """An answer that fails after its status was sent is cut off: the server closes the connection."""
+    try:
+        yield
+    except (ApiError, VoxrillError) as error:
+        record.code, record.whole = as_api_error(error).label, False
+
+
 Handler = Callable[[Exchange], Awaitable[Response]]
 
 
@@ -195,7 +214,8 @@ class Endpoint:
                 with suppress(_ClientLeft):
                     response = await self._handler(exchange)
                     response.headers.update(exchange.used)
-                    await response(scope, receive, send)
+                    with _cut_off(exchange.record):
+                        await response(scope, receive, send)
             finally:
                 exchange.close()
 
@@ -210,13 +230,15 @@ def sse(value: Any) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
-async def or_error(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def or_error(exchange: Exchange, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Server-sent events; if they fail on the way, the last one says why, as OpenAI's clients expect it."""
     try:
         async for event in events:
             yield event
     except (ApiError, VoxrillError) as error:
-        yield sse({"error": as_api_error(error).body()})
+        refusal = as_api_error(error)
+        exchange.record.code = refusal.label
+        yield sse({"error": refusal.body()})
 
 
 SSE_DONE = b"data: [DONE]\n\n"

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, Event, StageEvent
 from voxrill.runtime.serve.requests import SpeechRequest, read_json
-from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, Service, sse
+from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, Service, or_error, sse
 from voxrill.runtime.serve.sound_formats import FORMATS, Encoder, whole_sound
 
 Events = AsyncIterator[Event | StageEvent]
@@ -34,7 +34,7 @@ async def speech(exchange: Exchange) -> Response:
         return Response(body, media_type=media_type)
     sound = _encoded(events, new_encoder(model.sample_rate))
     if asked.stream_format == "sse":
-        return StreamingResponse(_as_events(sound), media_type=EVENT_STREAM)
+        return StreamingResponse(or_error(exchange, _as_events(sound)), media_type=EVENT_STREAM)
     return StreamingResponse(sound, media_type=media_type)
 
 

@@ -42,10 +42,11 @@ async def transcriptions(exchange: Exchange) -> Response:
         )
     seconds = await exchange.unless_left(sound.first())
     assert isinstance(seconds, float)
+    exchange.record.heard = seconds
     sampling = None if asked.temperature is None else Sampling(asked.temperature)
     pieces: Pieces = exchange.run(lambda: transcribe_spans(service.model, sound.rest(), sampling, asked.seed))
     if asked.stream:
-        return StreamingResponse(or_error(_stream(pieces)), media_type=EVENT_STREAM)
+        return StreamingResponse(or_error(exchange, _stream(pieces)), media_type=EVENT_STREAM)
     segments = await exchange.unless_left(_segments(pieces))
     return _response(segments, seconds, asked.response_format)
 

@@ -16,6 +16,7 @@ from voxrill.runtime.serve.api_errors import ApiError, Busy, NoRoom, response
 from voxrill.runtime.serve.realtime.messages import BETA, BETA_HEADER
 from voxrill.runtime.serve.realtime.outbox import SLOW, Close, Outbox
 from voxrill.runtime.serve.realtime.session import RealtimeSession
+from voxrill.runtime.serve.request_log import record_of
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.worker import POLL
 
@@ -46,6 +47,7 @@ class RealtimeEndpoint:
             if service.states.full:
                 raise NoRoom
         except ApiError as error:
+            record_of(websocket.scope).code = error.label
             await websocket.send_denial_response(response(error))
             return
         self._count(1)

@@ -31,6 +31,7 @@ from voxrill.runtime.events import AudioEvent, TextEvent
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.job import Job
 from voxrill.runtime.serve.names import check_voice
+from voxrill.runtime.serve.request_log import Record, log_request
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.speech import say
 from voxrill.runtime.serve.transcriptions import transcribe_spans
@@ -149,17 +150,18 @@ class ClientHandler:
         take = self._takes.get(event.type)
         if take is None:
             return
-        status = 200
+        status, started, record = 200, time.perf_counter(), Record(self._audio.seconds if self._audio else 0.0)
         try:
             await take(event)
         except (ApiError, VoxrillError) as error:
             self.end()
             refusal = as_api_error(error)
-            status = refusal.status
+            status, record.code = refusal.status, refusal.label
             await self._refuse(event, refusal)
         finally:
             if event.type in _REQUESTS:
                 self._service.metrics.requests.labels(f"wyoming {event.type}", status).inc()
+                log_request("WYOMING", event.type, status, time.perf_counter() - started, record)
 
     async def _refuse(self, event: Event, refusal: ApiError) -> None:
         if event.type == "transcript":

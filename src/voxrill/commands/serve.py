@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 from contextlib import ExitStack, closing
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +27,15 @@ KEY_VARIABLE = "VOXRILL_API_KEY"
 LOCAL = "127.0.0.1"
 _LEAST_KEY = 16
 """Characters of a key: fewer could be guessed."""
+
+
+class LogLevel(StrEnum):
+    """How grave a record must be to be logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 @loads_model
@@ -61,6 +72,10 @@ def serve(
         float, typer.Option(min=1, max=86_400, help="Seconds of one uploaded sound to transcribe.")
     ] = 3600,
     max_upload_mb: Annotated[int, typer.Option(min=1, max=4096, help="MB of one uploaded file to transcribe.")] = 25,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="What is logged: debug also shows /health and /metrics; warning only what failed.")
+    ] = LogLevel.INFO,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Serve the model over OpenAI's interfaces, and to Home Assistant."""
@@ -70,6 +85,7 @@ def serve(
     # Imported here: not everyone has the packages of the extra.
     from voxrill.runtime.serve.access import LOOPBACK, Admission
     from voxrill.runtime.serve.limits import Limits
+    from voxrill.runtime.serve.log import LOG, set_up_log
     from voxrill.runtime.serve.server import Address, run
     from voxrill.runtime.serve.wyoming.addresses import bind, split, uri_of
     from voxrill.runtime.serve.wyoming.server import Wyoming
@@ -92,6 +108,7 @@ def serve(
     for uri in satellite or ():
         split(uri)
     address = Address(host, port)
+    say = LOG.info if log_json else partial(err.print, soft_wrap=True)
     with ExitStack() as sockets:  # whether a port is free is known before a model is loaded
         bound = sockets.enter_context(closing(address.bind()))
         assist = None if wyoming is None else sockets.enter_context(closing(bind(wyoming, wyoming_anyone)))
@@ -105,9 +122,10 @@ def serve(
                 print_json({"url": url, "page": page, "wyoming": wyoming_uri, "model": name, "key": key is not None})
             else:
                 beside = f", for Home Assistant at {wyoming_uri}" if wyoming_uri else ""
-                err.print(f"{name} is at {url}, for browsers at {page}{beside}. Ctrl-C ends it.", soft_wrap=True)
+                say(f"{name} is at {url}, for browsers at {page}{beside}. Ctrl-C ends it.")
 
-        run(model, bound, limits, admission, Wyoming(assist, tuple(satellite or ()), err.print), ready)
+        set_up_log(log_level, log_json)
+        run(model, bound, limits, admission, Wyoming(assist, tuple(satellite or ()), say), ready)
 
 
 def _key(file: Path | None) -> str | None:
