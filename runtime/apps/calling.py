@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from voxrill.runtime.apps.constrained import PrefilledPrompt, search
 from voxrill.runtime.apps.control import THRESHOLD
-from voxrill.runtime.apps.functions import MOST_CALLS, MOST_FUNCTIONS, Function, spoken_calls, written_calls
+from voxrill.runtime.apps.functions import (
+    MOST_CALLS,
+    MOST_FUNCTIONS,
+    Function,
+    Schema,
+    json_objects,
+    spoken_calls,
+    written_calls,
+)
 from voxrill.runtime.apps.grammar import Call, CommandSentence, distinct
 from voxrill.runtime.apps.token_tree import TokenTree
 from voxrill.runtime.apps.written import Written, as_transcribed
@@ -28,6 +36,10 @@ if TYPE_CHECKING:
 
 LISTING = "Call one of these functions, written as NAME(ARGUMENT=VALUE, ARGUMENT=VALUE):"
 """The beginning of the prompt for functions without phrases. Their JSON follows, one line for each."""
+
+
+JSON_LISTING = "Answer with JSON that fits this schema:"
+"""The end of the prompt for an answer in JSON. The schema follows."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,31 @@ class _CallPrompt:
     written: Written
     tree: TokenTree
     known: Mapping[str, Call]
+
+
+class JsonAnswers:
+    """The JSON objects of a schema, one of which is the answer. May be made in any thread, and never changes.
+
+    Args:
+        model: what answers.
+        system: the system prompt; the schema is added to it.
+        schema: the schema: a flat object of enum, const, boolean, and integer with minimum and maximum.
+
+    Raises:
+        UsageError: the schema's objects cannot be listed, or the model writes no JSON; the message says why.
+    """
+
+    def __init__(self, model: Engine, system: str, schema: Schema) -> None:
+        tokenizer = model.parts.tokenizer
+        if tokenizer.closed:
+            raise UsageError(
+                "this model knows a list of words, and can write no JSON",
+                "Leave the schema out, or give tools with phrases that it knows",
+            )
+        given = list(json_objects(schema))
+        written = Written(given, tokenizer, lambda words: (words,), _parts)
+        prompt = "\n".join([system, JSON_LISTING, json.dumps(schema.parameters or {})])
+        self.prompts = [_CallPrompt(prompt, False, written, written.tree, {})]
 
 
 class Functions:
@@ -164,12 +201,12 @@ class Caller:
         return [prompt.context for prompt in gone]
 
     def steps(
-        self, functions: Functions, audio: Floats | None, text: str | None, must: bool
+        self, functions: Functions | JsonAnswers, audio: Floats | None, text: str | None, must: bool
     ) -> Generator[Context, None, FunctionCall | None]:
         """Find the call in a turn, in small steps. Each step yields the context that the next one works on.
 
         Args:
-            functions: what may be called.
+            functions: what may be called, or answered.
             audio: what was said, (samples,) at 16 kHz.
             text: what was written.
             must: call a function even if none is likely enough; otherwise None is returned then.
@@ -201,6 +238,8 @@ class Caller:
         yield prompt.context
         while prompt.prefill():
             yield prompt.context
+        if text is not None:
+            text = self._model.parts.reading.question(text, with_sound=True)
         least = -math.inf if must or not self._threshold else math.log(self._threshold)
         searching = search(wanted.tree, prompt.ask(audio, text), least)
         while True:

@@ -25,9 +25,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -56,7 +56,9 @@ MOST_PARAMETERS = 64
 LONGEST_CALL = 1_000
 """Characters of a call in writing at most. The tree of calls takes as much memory for each as for the longest."""
 
-Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+Name = Annotated[
+    str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$", description="1 to 64 letters without accents, digits, - and _")
+]
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -67,11 +69,39 @@ class Function(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] | None = None
     phrases: list[str] = []
 
+    entry: ClassVar[str] = "a call"
+    entries: ClassVar[str] = "ways to call the functions"
+
+    @property
+    def title(self) -> str:
+        """What errors call it."""
+        return f"the function {self.name}"
+
+    def part(self, name: str) -> str:
+        """What errors call one of its parameters."""
+        return f"the parameter {name} of {self.title}"
+
     def listed(self) -> str:
         """The function as a prompt shows it: JSON."""
         return json.dumps(
             {"name": self.name, "description": self.description or "", "parameters": self.parameters or {}}
         )
+
+
+class Schema(Function, frozen=True):
+    """A schema of JSON objects, which are listed as the calls of a function are."""
+
+    entry: ClassVar[str] = "an object"
+    entries: ClassVar[str] = "objects that fit the schema"
+
+    @property
+    def title(self) -> str:
+        """See `Function`."""
+        return f"the schema {self.name}"
+
+    def part(self, name: str) -> str:
+        """See `Function`."""
+        return f"the property {name} of {self.title}"
 
 
 class _Object(msgspec.Struct, forbid_unknown_fields=True, rename={"schema": "$schema"}):
@@ -120,7 +150,7 @@ def parameters_of(function: Function) -> dict[str, Parameter]:
     Raises:
         UsageError: the values of a parameter cannot be listed; the message names function and parameter.
     """
-    where = f"the parameters of the function {function.name}"
+    where = f"the parameters of {function.title}"
     schema = _converted(function.parameters or {}, _Object, where)
     for name in schema.required:
         if name not in schema.properties:
@@ -129,8 +159,7 @@ def parameters_of(function: Function) -> dict[str, Parameter]:
         raise UsageError(f"{where} are {len(schema.properties)}", f"Give {MOST_PARAMETERS} at most")
     found: dict[str, Parameter] = {}
     for name, declared in schema.properties.items():
-        of_name = f"the parameter {name} of the function {function.name}"
-        found[name] = _parameter(declared, of_name, name in schema.required)
+        found[name] = _parameter(declared, function.part(name), name in schema.required)
         if sum(len(one.values) for one in found.values()) > MOST_CALLS:
             raise UsageError(f"{where} have more than {MOST_CALLS} values", "Give them fewer values")
     return found
@@ -254,6 +283,19 @@ def written_calls(function: Function, most: int) -> Iterator[CommandSentence]:
     Raises:
         UsageError: there are more.
     """
+    return _listed(function, most, written_call)
+
+
+def json_objects(schema: Schema) -> Iterator[CommandSentence]:
+    """Every object that fits a schema, as JSON.
+
+    Raises:
+        UsageError: there are too many.
+    """
+    return _listed(schema, MOST_CALLS, lambda call: json.dumps(call.slots))
+
+
+def _listed(function: Function, most: int, write: Callable[[Call], str]) -> Iterator[CommandSentence]:
     parameters = parameters_of(function)
     choices: list[list[tuple[Value, ...]]] = [
         # An empty tuple stands for a parameter that is left out: None could be confused with a value.
@@ -262,16 +304,16 @@ def written_calls(function: Function, most: int) -> Iterator[CommandSentence]:
     ]
     if math.prod(map(len, choices)) > most:
         raise UsageError(
-            f"there are more than {MOST_CALLS} ways to call the functions; {function.name} alone has "
+            f"there are more than {MOST_CALLS} {function.entries}; {function.name} alone has "
             f"{math.prod(map(len, choices))}",
             "Give its parameters fewer values",
         )
     for chosen in product(*choices):
         call = Call(function.name, {name: one[0] for name, one in zip(parameters, chosen, strict=True) if one})
-        written = written_call(call)
+        written = write(call)
         if len(written) > LONGEST_CALL:
             raise UsageError(
-                f"a call of the function {function.name} has more than {LONGEST_CALL} characters", "Shorten its values"
+                f"{function.entry} of {function.title} has more than {LONGEST_CALL} characters", "Shorten its values"
             )
         yield CommandSentence(written, call, f"{function.name}(...)")
 

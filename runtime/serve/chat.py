@@ -18,20 +18,27 @@ from starlette.responses import Response, StreamingResponse
 from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.bundle.manifest import Sampling
+from voxrill.runtime.engine.context import Tokens
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
 from voxrill.runtime.serve.api_errors import ApiError, NoRoom
+from voxrill.runtime.serve.chat_calls import CallMade, Constraints, constraints, find_call, told
 from voxrill.runtime.serve.chat_messages import ChatMessages, SoundBudget, key_of, read_messages
 from voxrill.runtime.serve.chat_store import ChatStore
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Exchange, Service, as_json, or_error, sse
 from voxrill.runtime.serve.sound_formats import whole_sound
+from voxrill.runtime.serve.speech import say
 from voxrill.runtime.serve.state_cache import StateCache
+from voxrill.runtime.serve.stop_text import StopText
 
 KEPT_SECONDS = 3600
 """Seconds for which the client is told that a spoken answer is remembered. Newer answers may replace it sooner."""
 
-Events = AsyncIterator[Event | StageEvent]
+ChatEvent = Event | StageEvent | CallMade
+"""A part of an answer. A call is the whole of one."""
+
+Events = AsyncIterator[ChatEvent]
 
 _FINISHES = {"stop": "stop", "audio_ended": "stop", "length": "length", "context_full": "length", "ran_on": "length"}
 """OpenAI's name for each way an answer ends."""
@@ -50,9 +57,11 @@ class _ChatAnswer:
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     audio_id: str = field(default_factory=lambda: f"audio_{secrets.token_hex(12)}")
 
-    def take(self, event: Event | StageEvent) -> None:
+    def take(self, event: ChatEvent) -> None:
         """Count an event."""
-        if isinstance(event, TextEvent | AudioEvent):
+        if isinstance(event, CallMade):
+            self.prompt, self.made, self.finish = event.prompt, event.made, "tool_calls"
+        elif isinstance(event, TextEvent | AudioEvent):
             self.made += 1
         elif isinstance(event, EndEvent):
             self.finish = _FINISHES[event.finish_reason]
@@ -88,24 +97,65 @@ class ChatEndpoint:
         sounds = SoundBudget(service.model, service.limits)
         messages = await service.process_upload(read_messages, asked.messages, output, sounds)
         exchange.record.heard = sounds.decoded
-        for text in (messages.system, messages.question.text, *(turn.question.text for turn in messages.turns)):
-            service.check_length(text or "", "messages")
+        for text in messages.texts():
+            service.check_length(text, "messages")
         answer = _ChatAnswer(service.model.manifest.name, output != "text")
-        events: Events = exchange.run(lambda: self._steps(service, asked, messages, output, answer))
+        wanted = await service.process_upload(constraints, service.model, asked, messages.system, answer.spoken)
+        exchange.warn(wanted.never)
+        events: Events = exchange.run(lambda: self._steps(service, asked, messages, output, answer, wanted))
         await exchange.unless_left(anext(events))  # a mistake in the question gets a status of its own
         if asked.stream:
             return StreamingResponse(or_error(exchange, _chunks(events, answer, asked)), media_type=EVENT_STREAM)
         return as_json(await exchange.unless_left(_whole(events, answer, asked, service.model.sample_rate)))
 
     def _steps(
+        self,
+        service: Service,
+        asked: ChatRequest,
+        messages: ChatMessages,
+        output: Output,
+        answer: _ChatAnswer,
+        wanted: Constraints,
+    ) -> Iterator[ChatEvent | None]:
+        """The answer's events: a call, the outputs of calls, JSON, or what the model answers freely."""
+        self._check_room(service.states)
+        model, states, question = service.model, service.states, messages.question
+        if messages.outputs:
+            yield from self._tell(service, " ".join(messages.outputs), answer)
+            return
+        if wanted.calls is not None:
+            made = yield from find_call(model, states, wanted.calls.functions, question, wanted.calls.required)
+            if made is not None:
+                yield StageEvent("prefilled", 0.0)
+                yield made
+                return
+        if wanted.json is not None:
+            made = yield from find_call(model, states, wanted.json, question, must=True)
+            assert made is not None, "the likeliest object is found in any case"
+            yield from told(made.call.arguments, made.prompt)
+            return
+        yield from self._answer(service, asked, messages, output, answer)
+
+    def _tell(self, service: Service, text: str, answer: _ChatAnswer) -> Iterator[ChatEvent]:
+        """Tell the user the outputs of calls, word for word: no model was taught to answer with them."""
+        if not answer.spoken or not text.strip():
+            yield from told(text)
+            return
+        self._store.keep_answer(answer.audio_id, [Tokens(tuple(service.model.parts.tokenizer.encode(text)))])
+        for event in say(service, text, service.model.manifest.tasks.speak.voice):
+            if not isinstance(event, TextEvent):
+                yield event
+            if isinstance(event, StageEvent) and event.stage == "prefilled":
+                yield TextEvent(text, 0, event.at)
+
+    def _answer(
         self, service: Service, asked: ChatRequest, messages: ChatMessages, output: Output, answer: _ChatAnswer
     ) -> Iterator[Event | StageEvent | None]:
-        """The answer's events. The conversation is kept only when all of them were taken.
+        """What the model answers. The conversation is kept only when all of it was taken.
 
         The first event says that the prompt is prefilled: until then a mistake in the question gets a status of its
         own, and steps without an event let others take their turns.
         """
-        self._check_room(service.states)
         conversation = yield from self._store.open(messages, output)
         context, begun, whole = conversation.context, 0, False
         try:
@@ -115,7 +165,8 @@ class ChatEndpoint:
             steps = conversation.steps(
                 audio=messages.question.audio, text=messages.question.text, trim=False, **_options(asked, service)
             )
-            for event in steps:
+            written = StopText(steps, _stops(asked), context)
+            for event in written:
                 if isinstance(event, StageEvent):
                     begun = len(context.pieces)
                 elif isinstance(event, EndEvent):
@@ -128,7 +179,7 @@ class ChatEndpoint:
                         else AssistantMessage(event.result.text)
                     )
                     key = key_of(output, [*asked.messages, reply])
-                    whole = True
+                    whole = not written.found  # a conversation goes on from what the client was told
                 early = isinstance(event, StageEvent) and event.stage != "prefilled"
                 yield None if early else event
                 service.states.use(context)
@@ -151,9 +202,17 @@ def _output(asked: ChatRequest) -> Output:
         return "text"
     if asked.audio is None:
         raise ApiError(400, "An answer with sound needs a voice and a format. Send them in audio.", param="audio")
+    if asked.stop:
+        raise ApiError(
+            400, "Only written answers end at a stop text. Leave stop out, or ask for the modality text.", param="stop"
+        )
     if asked.stream and asked.audio.format != "pcm16":
         raise ApiError(400, "This format cannot be streamed. Ask for pcm16.", "invalid_format", "audio.format")
     return "both"
+
+
+def _stops(asked: ChatRequest) -> list[str]:
+    return [asked.stop] if isinstance(asked.stop, str) else asked.stop
 
 
 def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
@@ -163,15 +222,19 @@ def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
 
 
 async def _whole(events: Events, answer: _ChatAnswer, asked: ChatRequest, rate: int) -> dict[str, Any]:
-    text, sound = "", list[Floats]()
+    text, sound, calls = "", list[Floats](), list[dict[str, Any]]()
     async for event in events:
         answer.take(event)
         if isinstance(event, TextEvent):
             text += event.text
         elif isinstance(event, AudioEvent):
             sound.append(event.samples)
+        elif isinstance(event, CallMade):
+            calls.append(event.shown())
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-    if answer.spoken and asked.audio is not None:
+    if calls:
+        message |= {"content": None, "tool_calls": calls}
+    elif answer.spoken and asked.audio is not None:
         # Encoding takes time. In another thread it does not hold up the event loop.
         data = await asyncio.to_thread(whole_sound, asked.audio.format.removesuffix("16"), sound, rate)
         encoded = base64.b64encode(data).decode()
@@ -190,11 +253,13 @@ async def _chunks(events: Events, answer: _ChatAnswer, asked: ChatRequest) -> As
     yield chunk(opening | ({"audio": {"id": answer.audio_id}} if answer.spoken else {"content": ""}))
     async for event in events:
         answer.take(event)
+        if isinstance(event, CallMade):
+            yield chunk({"tool_calls": [{"index": 0, **event.shown()}]})
         if isinstance(event, TextEvent) and event.text:
             yield chunk({"audio": {"transcript": event.text}} if answer.spoken else {"content": event.text})
         elif isinstance(event, AudioEvent) and answer.spoken:
             yield chunk({"audio": {"data": base64.b64encode(pcm16(event.samples).tobytes()).decode()}})
-    if answer.spoken:
+    if answer.spoken and answer.finish != "tool_calls":
         yield chunk({"audio": {"expires_at": answer.expires()}})
     yield chunk({}, answer.finish)
     if asked.stream_options is not None and asked.stream_options.include_usage:

@@ -1,12 +1,13 @@
 """The messages of a chat request, as the model is told them. Everything here runs in an upload's thread.
 
-In: the messages of OpenAI's interface. Out: the system prompt, the turns before, and the question; sounds decoded.
+In: the messages of OpenAI's interface. Out: the system prompt, the turns before, and what is to be answered; sounds
+decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -22,8 +23,10 @@ from voxrill.runtime.serve.requests import (
     AudioPart,
     DeveloperMessage,
     Message,
+    RefusalPart,
     SystemMessage,
     TextPart,
+    ToolMessage,
     UserMessage,
 )
 from voxrill.runtime.serve.uploads import decode, from_base64
@@ -53,13 +56,24 @@ class ChatTurn:
 class ChatMessages:
     """A request's messages: the system prompt, the turns before the question, and the question.
 
-    key: the hash of all messages before the question.
+    outputs: of the calls that answered the question, if they are the last messages; the user is told them. key: the
+    hash of all messages but the question's.
     """
 
     system: str | None
     turns: list[ChatTurn]
     question: ChatQuestion
+    outputs: list[str]
     key: bytes
+
+    def texts(self) -> Iterator[str]:
+        """All texts that the model is told."""
+        yield self.system or ""
+        yield self.question.text or ""
+        yield " ".join(self.outputs)
+        for turn in self.turns:
+            yield turn.question.text or ""
+            yield "" if turn.spoken else turn.answer
 
 
 def key_of(output: Output, messages: Sequence[Message]) -> bytes:
@@ -100,46 +114,85 @@ class SoundBudget:
 
 
 def read_messages(messages: list[Message], output: Output, sounds: SoundBudget) -> ChatMessages:
-    """Read a system prompt or none, then questions and answers in turn, a question last.
+    """Read the messages in any order that a client may send: prompts anywhere, several messages of one side in a row.
 
     Raises:
-        ApiError: the messages come in another order, or a sound cannot be used.
+        ApiError: nothing is left to answer, an output belongs to no call, or a sound cannot be used.
     """
-    system, rest = None, messages
-    if isinstance(messages[0], SystemMessage | DeveloperMessage):
-        system, rest = _text(messages[0].content), messages[1:]
-    wrong = ApiError(
-        400,
-        "The messages are out of order. Send a system message or none, then user and assistant in turn, user last.",
-        param="messages",
-    )
-    if len(rest) % 2 == 0:
-        raise wrong
-    turns = []
-    for user, assistant in zip(rest[:-1:2], rest[1::2], strict=True):
-        if not isinstance(user, UserMessage) or not isinstance(assistant, AssistantMessage):
-            raise wrong
-        if assistant.audio is not None:
-            turns.append(ChatTurn(_question(user, sounds), assistant.audio.id, spoken=True))
+    reader = _MessageReader(sounds)
+    for message in messages:
+        reader.read(message)
+    question, outputs = reader.rest(messages[-1])
+    rest = [message for message in messages if not any(message is asked for asked in reader.asked)]
+    system = "\n".join(reader.system) if reader.system else None
+    return ChatMessages(system, reader.turns, question, outputs, key_of(output, rest))
+
+
+class _MessageReader:
+    """Reads one message after the other.
+
+    system: the prompts. turns: those that are over. asked: the messages of the question that is open. called: whether
+    it was answered with a call, whose `outputs` may follow.
+    """
+
+    def __init__(self, sounds: SoundBudget) -> None:
+        self.system: list[str] = []
+        self.turns: list[ChatTurn] = []
+        self.asked: list[UserMessage] = []
+        self._sounds = sounds
+        self._called = False
+        self._outputs: list[str] = []
+
+    def read(self, message: Message) -> None:
+        """Read the next message."""
+        if isinstance(message, SystemMessage | DeveloperMessage):
+            self.system.append(_text(message.content))
+        elif isinstance(message, UserMessage):
+            if self._called:  # the outputs were told, or the user did not wait for them
+                self._close(" ".join(self._outputs), spoken=False)
+            self.asked.append(message)
+        elif isinstance(message, ToolMessage):
+            if not self._called:
+                raise ApiError(400, "A tool message answers no call. Send the call before it.", param="messages")
+            self._outputs.append(_text(message.content))
+        elif message.tool_calls:
+            self._called = True
+        elif message.audio is not None:
+            self._close(message.audio.id, spoken=True)
         else:
-            turns.append(ChatTurn(_question(user, sounds), _text(assistant.content or ""), spoken=False))
-    if not isinstance(rest[-1], UserMessage):
-        raise wrong
-    return ChatMessages(system, turns, _question(rest[-1], sounds), key_of(output, messages[:-1]))
+            self._close(_text(message.content or ""), spoken=False)
+
+    def rest(self, last: Message) -> tuple[ChatQuestion, list[str]]:
+        """What is to be answered: a question, or the outputs of its calls."""
+        if isinstance(last, AssistantMessage):
+            raise ApiError(
+                400, "The last message is the assistant's. End with a user message, or with a tool's.", param="messages"
+            )
+        if self._outputs:
+            return ChatQuestion(None, None), self._outputs
+        return (_question(self.asked, self._sounds) if self.asked else ChatQuestion(None, "")), []
+
+    def _close(self, answer: str, spoken: bool) -> None:
+        question = _question(self.asked, self._sounds) if self.asked else ChatQuestion(None, None)
+        self.turns.append(ChatTurn(question, answer, spoken))
+        self.asked, self._outputs, self._called = [], [], False
 
 
-def _text(content: str | list[TextPart]) -> str:
+def _text(content: str | Sequence[TextPart | RefusalPart]) -> str:
     return content if isinstance(content, str) else "\n".join(part.text for part in content)
 
 
-def _question(message: UserMessage, budget: SoundBudget) -> ChatQuestion:
-    if isinstance(message.content, str):
-        return ChatQuestion(None, message.content)
-    sounds = [part for part in message.content if isinstance(part, AudioPart)]
-    text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
+def _question(messages: list[UserMessage], budget: SoundBudget) -> ChatQuestion:
+    parts = [part for message in messages for part in _parts(message)]
+    sounds = [part for part in parts if isinstance(part, AudioPart)]
+    text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
     if len(sounds) > 1:
-        raise ApiError(400, "A message has more than one sound. Send one in each message.", param="messages")
+        raise ApiError(400, "A question has more than one sound. Send one in each.", param="messages")
     audio = budget.decode(sounds[0]) if sounds else None
-    if audio is None and not text:
+    if audio is None and not text and not any(isinstance(message.content, str) for message in messages):
         raise ApiError(400, "A message is empty. Send text or a sound.", param="messages")
-    return ChatQuestion(audio, text or None)
+    return ChatQuestion(audio, None if audio is not None and not text else text)
+
+
+def _parts(message: UserMessage) -> Sequence[TextPart | AudioPart]:
+    return [TextPart(message.content)] if isinstance(message.content, str) else message.content

@@ -1,12 +1,13 @@
 """What a client may ask, as typed structs. They check requests, and the OpenAPI document shows them.
 
-In: JSON or form fields. Out: a struct, or a refusal that names the wrong field. OpenAI's fields that have no meaning
-here are not listed, and ignored.
+In: JSON or form fields. Out: a struct, or a refusal that names the wrong field. A field that may be left out may be
+null. OpenAI's other fields are in `fields`. A field that nobody knows is refused.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+from functools import cache
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -14,8 +15,12 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from voxrill.runtime.apps.functions import Function, Name
+from voxrill.runtime.serve.allowed_calls import MOST_BYTES
 from voxrill.runtime.serve.api_errors import ApiError, NoRoom
+from voxrill.runtime.serve.fields import EndpointName, check_undone, undone
 from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.malformed import explained
 from voxrill.runtime.serve.names import VoiceName
 from voxrill.runtime.serve.sound_formats import FORMATS
 
@@ -23,6 +28,7 @@ SoundFormat = Literal["wav", "pcm", "flac", "mp3", "opus"]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Seed = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Count = Annotated[int, Meta(ge=1)]
+Stop = Annotated[str, Meta(min_length=1, max_length=256)]
 
 assert set(SoundFormat.__args__) == set(FORMATS)  # type: ignore[attr-defined]
 
@@ -35,6 +41,7 @@ class SpeechRequest(msgspec.Struct):
     voice: VoiceName = None
     response_format: SoundFormat = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"
+    instructions: str = ""
     speed: Annotated[float, Meta(ge=1, le=1, description="Speech has one speed.")] = 1.0
     seed: Seed | None = None
 
@@ -47,6 +54,10 @@ class TranscriptionRequest(msgspec.Struct):
     stream: bool = False
     temperature: Temperature | None = None
     seed: Seed | None = None
+    language: str | None = None
+    languages: list[str] = []
+    timestamp_granularities: list[str] = []
+    chunking_strategy: list[str] = []
 
 
 class InputAudio(msgspec.Struct):
@@ -66,6 +77,17 @@ class TextPart(msgspec.Struct, tag_field="type", tag="text"):
     """A written part of a message."""
 
     text: str
+
+
+class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
+    """An earlier answer that was a refusal."""
+
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        """Its words."""
+        return self.refusal
 
 
 class AudioReference(msgspec.Struct):
@@ -92,14 +114,88 @@ class UserMessage(msgspec.Struct, tag_field="role", tag="user"):
     content: str | list[TextPart | AudioPart]
 
 
+class CalledFunction(msgspec.Struct):
+    """A function that was called, and its arguments as JSON."""
+
+    name: str
+    arguments: str = ""
+
+
+class EarlierCall(msgspec.Struct):
+    """A call that an earlier answer made."""
+
+    id: str
+    function: CalledFunction
+
+
 class AssistantMessage(msgspec.Struct, tag_field="role", tag="assistant"):
-    """An earlier answer: its text, or the id of the spoken one."""
+    """An earlier answer: its text, the id of the spoken one, or the calls that it made."""
 
-    content: str | list[TextPart] | None = None
+    content: str | list[TextPart | RefusalPart] | None = None
     audio: AudioReference | None = None
+    tool_calls: list[EarlierCall] | None = None
 
 
-Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage
+class ToolMessage(msgspec.Struct, tag_field="role", tag="tool"):
+    """The output of a call."""
+
+    content: str | list[TextPart]
+    tool_call_id: str
+
+
+Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
+
+
+class FunctionTool(msgspec.Struct, tag_field="type", tag="function"):
+    """A function that may be called."""
+
+    function: Function
+
+
+class FunctionName(msgspec.Struct):
+    """A function's name."""
+
+    name: str
+
+
+class NamedTool(msgspec.Struct, tag_field="type", tag="function"):
+    """A tool by its function's name."""
+
+    function: FunctionName
+
+
+class ToolSubset(msgspec.Struct):
+    """Some of the tools, one of which may or must be called."""
+
+    tools: list[NamedTool]
+    mode: Literal["auto", "required"] = "auto"
+
+
+class SubsetChoice(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    """That only some of the tools may be called."""
+
+    allowed_tools: ToolSubset
+
+
+class TextFormat(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    """An answer in words."""
+
+
+class JsonObjectFormat(msgspec.Struct, tag_field="type", tag="json_object"):
+    """Some JSON."""
+
+
+class NamedSchema(msgspec.Struct):
+    """A schema of JSON, and its name."""
+
+    name: Name
+    schema: dict[str, Any] = {}
+
+
+class JsonSchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
+    """JSON that fits a schema."""
+
+    json_schema: NamedSchema
 
 
 class AudioOptions(msgspec.Struct):
@@ -112,7 +208,7 @@ class AudioOptions(msgspec.Struct):
 class StreamOptions(msgspec.Struct):
     """What a stream tells besides the answer."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class ChatRequest(msgspec.Struct):
@@ -126,10 +222,12 @@ class ChatRequest(msgspec.Struct):
     stream_options: StreamOptions | None = None
     max_completion_tokens: Count | None = None
     max_tokens: Count | None = None
-    n: Annotated[int, Meta(ge=1, le=1)] | None = None
     temperature: Temperature | None = None
     seed: Seed | None = None
-    tools: Annotated[list[Any], Meta(max_length=0, description="Tools are not supported.")] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=4)] = []
+    tools: list[FunctionTool] = []
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | SubsetChoice = "auto"
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat = TextFormat()
 
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
@@ -142,10 +240,11 @@ async def read_json(request: Request, kind: type[Struct]) -> Struct:
         ApiError: the content has another type, or is malformed.
     """
     _check_type(request, "application/json")
+    wire = _wire(kind, msgspec.Raw)
     try:
-        return msgspec.json.decode(await request.body(), type=kind)
+        return _read(kind, msgspec.json.decode(await request.body(), type=wire))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(400, f"The body is malformed: {error}", "invalid_body") from None
+        raise _malformed(error, wire) from None
 
 
 async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequest, BinaryIO]:
@@ -164,22 +263,114 @@ async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequ
     except OSError:
         raise NoRoom from None
     try:
-        return _fields(form)
+        return _read_form(form)
     except ApiError:
         await form.close()
         raise
 
 
-def _fields(form: FormData) -> tuple[TranscriptionRequest, BinaryIO]:
+def _read_form(form: FormData) -> tuple[TranscriptionRequest, BinaryIO]:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise ApiError(400, "The form has no file. Send the sound as the field file.", "missing_file", "file")
-    # An empty field means the same as an absent one: forms and generated clients send all of their fields.
-    fields = {name: value for name, value in form.items() if isinstance(value, str) and value.strip()}
+    wire = _wire(TranscriptionRequest, Any)
     try:
-        return msgspec.convert(fields, TranscriptionRequest, strict=False), file.file
+        return _read(TranscriptionRequest, msgspec.convert(_fields(form), wire, strict=False)), file.file
     except msgspec.ValidationError as error:
-        raise ApiError(400, f"The form is malformed: {error}", "invalid_body") from None
+        raise _malformed(error, wire) from None
+
+
+def _fields(form: FormData) -> dict[str, str | list[str]]:
+    """A form's texts by name. `name[]` is an entry of a list, and `name[key]` of an object.
+
+    An empty field means the same as an absent one: forms and generated clients send all of their fields.
+    """
+    found: dict[str, str | list[str]] = {}
+    for given, value in form.multi_items():
+        name, bracket, inner = given.partition("[")
+        if not isinstance(value, str) or not value.strip():
+            continue
+        key = inner.rstrip("]")
+        whole = f"{key}={value}" if key else value
+        found[name] = [*found.get(name, []), whole] if bracket or name in _LISTS else whole
+    return found
+
+
+_LISTS = {"chunking_strategy", "languages", "timestamp_granularities"}
+"""Fields of a form that are lists, with or without brackets behind their names."""
+
+
+@cache
+def _wire(kind: type[Struct], undone_type: Any) -> type[msgspec.Struct]:
+    """A request as it comes: as `kind`, but what may be left out may be null; and with the fields that do nothing here.
+
+    Those are not decoded (`msgspec.Raw`), and unknown fields are refused at once: a large body must not become as many
+    Python objects before it is checked.
+    """
+    types = get_type_hints(kind, include_extras=True)
+    absent = msgspec.Raw(b"null") if undone_type is msgspec.Raw else None
+    fields: list[Any] = [(name, undone_type, absent) for name in undone(_ENDPOINTS[kind])]
+    for field in msgspec.structs.fields(kind):
+        if field.name in _SCHEMAS.get(kind, ()):
+            fields.append((field.name, msgspec.Raw, absent))
+        else:
+            fields.append(
+                (field.name, types[field.name]) if field.required else (field.name, types[field.name] | None, None)
+            )
+    return msgspec.defstruct(kind.__name__, fields, forbid_unknown_fields=True, kw_only=True)
+
+
+@cache
+def _schemas(kind: type[Struct]) -> type[msgspec.Struct]:
+    """The fields of `kind` that hold JSON schemas."""
+    types = get_type_hints(kind, include_extras=True)
+    return msgspec.defstruct(kind.__name__, [(name, types[name] | None, None) for name in _SCHEMAS[kind]])
+
+
+def _read_schemas(kind: type[Struct], given: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    """The fields that hold JSON schemas, within their bound.
+
+    Raises:
+        ApiError: they are too long, or malformed.
+    """
+    parts = [f'"{name}":'.encode() + bytes(value) for name, value in given.items()]
+    if sum(map(len, parts)) > MOST_BYTES:
+        message = f"The tools and schemas take more than {MOST_BYTES} bytes. Send fewer."
+        raise ApiError(400, message, "too_long", next(iter(given)))
+    try:
+        found = msgspec.json.decode(b"{" + b",".join(parts) + b"}", type=_schemas(kind))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _malformed(error, _schemas(kind)) from None
+    return {name: value for name, value in msgspec.structs.asdict(found).items() if value is not None}
+
+
+_SCHEMAS: dict[type[msgspec.Struct], tuple[str, ...]] = {ChatRequest: ("tools", "tool_choice", "response_format")}
+"""Fields that hold JSON of any form: they are decoded when their length is known."""
+
+
+def _read(kind: type[Struct], wire: msgspec.Struct) -> Struct:
+    """The request without what does nothing here.
+
+    Raises:
+        ApiError: something was asked for that this server does not do.
+    """
+    given = {name: value for name, value in msgspec.structs.asdict(wire).items() if value is not None}
+    nothing = {name: given.pop(name) for name in undone(_ENDPOINTS[kind]) if name in given}
+    check_undone(_ENDPOINTS[kind], nothing)
+    schemas = {name: given.pop(name) for name in _SCHEMAS.get(kind, ()) if name in given}
+    return kind(**given, **(_read_schemas(kind, schemas) if schemas else {}))
+
+
+_ENDPOINTS: dict[type[msgspec.Struct], EndpointName] = {
+    ChatRequest: "chat",
+    TranscriptionRequest: "transcription",
+    SpeechRequest: "speech",
+}
+
+
+def _malformed(error: Exception, kind: type[msgspec.Struct]) -> ApiError:
+    sentence, param = explained(error, kind)
+    return ApiError(400, sentence, "invalid_body", param)
 
 
 def _check_type(request: Request, wanted: str) -> None:

@@ -41,6 +41,12 @@ MODEL_HEADER = "X-Voxrill-Model"
 VOICE_HEADER = "X-Voxrill-Voice"
 """The headers of an answer that name what made it: a client may have asked by one of OpenAI's names, or by none."""
 
+WARNING_HEADER = "X-Voxrill-Warning"
+"""The header of an answer that says what of the request had no effect, such as a tool that cannot be called."""
+
+_LONGEST_WARNING = 500
+"""Characters of that header, before they are encoded."""
+
 _SOUND_THREADS = 2
 """Threads that take the messages of realtime sessions and look for speech in their sound, beside the model's."""
 
@@ -127,6 +133,7 @@ class Exchange:
         self.request = request
         self.record = record_of(request.scope)
         self._voice = ""
+        self._warning = ""
         self._ends: list[Callable[[], None]] = []
 
     def use_voice(self, task: Task, wanted: VoiceName, param: str) -> str:
@@ -139,10 +146,15 @@ class Exchange:
         self._voice = voice_shown(task, voice)
         return voice
 
+    def warn(self, text: str) -> None:
+        """Tell the client in a header what of its request has no effect; empty for nothing."""
+        self._warning = text[:_LONGEST_WARNING]
+
     @property
     def used(self) -> dict[str, str]:
         """The headers that say which model, and which voice if there is one, made the answer."""
         names = {MODEL_HEADER: self.service.model.manifest.name, VOICE_HEADER: self._voice}
+        names[WARNING_HEADER] = self._warning
         return {header: in_header(name) for header, name in names.items() if name}
 
     def in_background(self, steps: Generator[T | None, None, None], file: BinaryIO) -> Background[T]:

@@ -26,7 +26,8 @@ async def speech(exchange: Exchange) -> Response:
     task = model.manifest.tasks.speak
     voice = exchange.use_voice(task, asked.voice, "voice")
     media_type, new_encoder = FORMATS[asked.response_format]
-    events: Events = exchange.run(lambda: say(service, asked.input, voice, asked.seed))
+    service.check_length(asked.instructions, "instructions")
+    events: Events = exchange.run(lambda: say(service, asked.input, voice, asked.seed, asked.instructions))
     await exchange.unless_left(anext(events))  # a mistake in the text gets a status of its own
     if asked.response_format == "wav" and asked.stream_format == "audio":
         # Its header gives the length, so the header can only be written last. The other formats need no length.
@@ -38,10 +39,18 @@ async def speech(exchange: Exchange) -> Response:
     return StreamingResponse(sound, media_type=media_type)
 
 
-def say(service: Service, text: str, voice: str, seed: int | None = None) -> Iterator[Event | StageEvent]:
-    """The steps of saying a text in one of the task's voices."""
+def say(
+    service: Service, text: str, voice: str, seed: int | None = None, instructions: str = ""
+) -> Iterator[Event | StageEvent]:
+    """The steps of saying a text in one of the task's voices.
+
+    Instructions stand at the end of the system prompt. How well a model follows them depends on its weights; one that
+    does not know their words speaks as without them.
+    """
     task = service.model.manifest.tasks.speak
     prompt = task.system.replace("{voice}", voice)
+    if instructions.strip():
+        prompt = service.model.parts.reading.prompt(f"{prompt} {instructions}", prompt)
     conversation = Conversation(service.model.parts, task, prompt, word_for_word=True)
     yield from conversation.steps(text=text, seed=seed, max_new_tokens=service.limits.answer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.background import Background
 from voxrill.runtime.serve.job import PAUSE, Pause
-from voxrill.runtime.serve.requests import read_form
+from voxrill.runtime.serve.requests import TranscriptionRequest, read_form
 from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, as_json, or_error, sse
 from voxrill.runtime.serve.uploads import heard
 
@@ -26,6 +27,12 @@ Pieces = AsyncIterator[str | SegmentEvent]
 
 _LANGUAGE = "english"
 """The language that the published models know."""
+
+_SAME_LANGUAGE = re.compile(r"(english|eng?)([-_][a-z0-9]+)*", re.IGNORECASE)
+"""What clients call it: en, eng, en-US, English."""
+
+_CHUNKING = {"auto", "server_vad", "type=server_vad", '{"type":"server_vad"}'}
+"""Ways to ask for what the server does anyway: it cuts sound at pauses."""
 
 
 async def transcriptions(exchange: Exchange) -> Response:
@@ -36,6 +43,7 @@ async def transcriptions(exchange: Exchange) -> Response:
         heard(file, service.limits, longest_segment(service.model), "file"), file
     )
     service.check_model(asked.model)
+    _check(asked)
     if asked.stream and asked.response_format not in ("json", "text"):
         raise ApiError(
             400, "This format cannot be streamed. Ask for json or text.", "invalid_format", "response_format"
@@ -49,6 +57,27 @@ async def transcriptions(exchange: Exchange) -> Response:
         return StreamingResponse(or_error(exchange, _stream(pieces)), media_type=EVENT_STREAM)
     segments = await exchange.unless_left(_segments(pieces))
     return _response(segments, seconds, asked.response_format)
+
+
+def _check(asked: TranscriptionRequest) -> None:
+    """Raise ApiError for what the model cannot do."""
+    for name in [*([asked.language] if asked.language else []), *asked.languages]:
+        if not _SAME_LANGUAGE.fullmatch(name.strip()):
+            raise _unsupported(f"This model knows no language {name[:40]!r}. Send en, or leave it out.", "language")
+    times = asked.timestamp_granularities
+    if set(times) - {"segment"}:
+        raise _unsupported("This model gives times of segments only, not of words. Send segment.", _TIMES)
+    if times and asked.response_format != "verbose_json":
+        raise _unsupported("Only verbose_json holds times. Ask for it, or leave the times out.", _TIMES)
+    if {"".join(entry.split()) for entry in asked.chunking_strategy} - _CHUNKING:
+        raise _unsupported("The server cuts sound at pauses, and takes no settings for it. Send auto.", _CHUNKS)
+
+
+_TIMES, _CHUNKS = "timestamp_granularities", "chunking_strategy"
+
+
+def _unsupported(message: str, param: str) -> ApiError:
+    return ApiError(400, message, "unsupported_value", param)
 
 
 def transcribe_spans(

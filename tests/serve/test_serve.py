@@ -240,8 +240,8 @@ def test_an_answer_goes_on_from_the_one_before(server, client):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"messages": []}, "length >= 1"),
-        ({"messages": [{"role": "assistant", "content": "kitchen"}]}, "user last"),
+        ({"messages": []}, "fewer than 1 entry"),
+        ({"messages": [{"role": "assistant", "content": "kitchen"}]}, "End with a user message"),
         ({"messages": [{"role": "user", "content": []}]}, "empty"),
         ({"messages": [question("no base64!")]}, "base64"),
         ({"messages": [question(in_base64(b"RIFF and no more"))]}, "not a sound file we can read"),
@@ -250,7 +250,7 @@ def test_an_answer_goes_on_from_the_one_before(server, client):
         ({"modalities": ["text", "audio"]}, "needs a voice and a format"),
         ({"modalities": ["audio"], "audio": {"voice": "nobody", "format": "wav"}}, "no voice 'nobody'"),
         ({"modalities": ["audio"], "audio": {"voice": "default", "format": "wav"}, "stream": True}, "pcm16"),
-        ({"n": 2}, "n`"),
+        ({"n": 2}, "A request gets one answer"),
         ({"tools": [{}]}, "tools"),
         ({"temperature": "hot"}, "temperature"),
         (
@@ -386,7 +386,8 @@ def test_speech_that_cannot_be(http, change, status, message):
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[" * 100_000, b'{"model": "\xff"}'])
 def test_json_that_is_none(http, body):
     headers = {"Content-Type": "application/json"}
-    assert "malformed" in refused(http.post("/v1/audio/speech", content=body, headers=headers), 400)
+    message = refused(http.post("/v1/audio/speech", content=body, headers=headers), 400)
+    assert message.startswith("The body is") and "Send" in message
 
 
 def test_a_body_that_is_too_large():

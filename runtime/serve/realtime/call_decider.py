@@ -8,41 +8,17 @@ If it calls nothing, its answer is begun then, as without functions. Belongs to 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 
-from voxrill.runtime.apps.calling import Caller, FunctionCall, Functions
+from voxrill.runtime.apps.calling import Caller, FunctionCall
 from voxrill.runtime.engine.context import Context
-from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.errors import UsageError, VoxrillError
-from voxrill.runtime.serve.realtime.messages import Tool, ToolChoice
+from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.serve.allowed_calls import AllowedCalls
 from voxrill.runtime.serve.state_cache import StateCache
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Began, Ended, Interrupted, Paused, Resumed, Signal, Typed
 
 Question = Ended | Typed
 """A turn that is over."""
-
-
-@dataclass(frozen=True)
-class AllowedCalls:
-    """The functions that a turn may call. required: it must call one of them."""
-
-    functions: Functions
-    required: bool
-
-
-def allowed_calls(model: Engine, tools: tuple[Tool, ...], choice: ToolChoice) -> AllowedCalls | None:
-    """The calls that a client's settings allow; None for none.
-
-    Raises:
-        UsageError: see `Functions`; or a call is required, and there are no functions.
-    """
-    functions = Functions(model, tools)
-    if isinstance(choice, str):
-        if choice == "required" and not tools:
-            raise UsageError("a call is required, and there are no functions", "Give tools, or another tool_choice")
-        return AllowedCalls(functions, choice == "required") if tools and choice != "none" else None
-    return AllowedCalls(functions.only(choice.name), required=True)
 
 
 class CallDecider:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from voxrill.runtime.apps.functions import Function
+from voxrill.runtime.serve.allowed_calls import ToolChoice
 from voxrill.runtime.serve.names import VoiceName
 
 IN_RATES = (24_000, 16_000)
@@ -80,15 +81,6 @@ Tokens = Annotated[int, Meta(ge=1)] | Literal["inf"]
 
 class Tool(Function, frozen=True, tag_field="type", tag="function"):
     """A function that may be called."""
-
-
-class ChosenFunction(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
-    """The function that must be called."""
-
-    name: str
-
-
-ToolChoice = Literal["auto", "none", "required"] | ChosenFunction
 
 
 class SessionConfig(msgspec.Struct):

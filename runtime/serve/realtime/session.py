@@ -22,8 +22,9 @@ from voxrill.runtime.audio.protocols import RATE, Floats
 from voxrill.runtime.engine.context import Context
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.errors import VoxrillError
+from voxrill.runtime.serve.allowed_calls import AllowedCalls, ToolChoice, allowed_calls, check_size
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error
-from voxrill.runtime.serve.realtime.call_decider import AllowedCalls, CallDecider, Question, allowed_calls
+from voxrill.runtime.serve.realtime.call_decider import CallDecider, Question
 from voxrill.runtime.serve.realtime.input_transcriber import InputTranscriber
 from voxrill.runtime.serve.realtime.messages import (
     Append,
@@ -37,7 +38,6 @@ from voxrill.runtime.serve.realtime.messages import (
     ResponseCreate,
     ResponseOptions,
     SessionUpdate,
-    ToolChoice,
     Truncate,
 )
 from voxrill.runtime.serve.realtime.outbox import FAILED, Outbox
@@ -75,9 +75,6 @@ _MOST_CALLS = 8
 
 _MOST_WAITING = 16
 """Changes that may wait for the worker, each from one message. Meanwhile the next message is left unread."""
-
-_MOST_TOOLS = 64 << 10
-"""Bytes of JSON that a session's tools may take."""
 
 
 class RealtimeSession:
@@ -185,8 +182,7 @@ class RealtimeSession:
         if new.instructions is not None:
             self._check_text(new.instructions, "instructions")
         if (new.tools, new.tool_choice) != (self._settings.tools, self._settings.tool_choice):
-            if len(msgspec.json.encode(new.tools)) > _MOST_TOOLS:
-                raise ApiError(400, f"The tools take more than {_MOST_TOOLS} bytes of JSON.", "too_long", "tools")
+            check_size(new.tools)
             self._allowed = self._may_call(new, new.tool_choice)
         allowed = self._allowed
         self._turn_detector.change(new)

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.conversation import Output
+from voxrill.runtime.serve.allowed_calls import ToolChoice
 from voxrill.runtime.serve.names import DEFAULT_VOICE, check_voice
 from voxrill.runtime.serve.realtime.messages import (
     IN_RATES,
@@ -18,7 +19,6 @@ from voxrill.runtime.serve.realtime.messages import (
     AudioOut,
     SessionConfig,
     Tool,
-    ToolChoice,
     TurnDetection,
 )
 

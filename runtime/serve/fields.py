@@ -1,0 +1,130 @@
+"""Every field of OpenAI's requests that the structs in `requests` do not have, and what is done with each.
+
+Nothing that a client asks for is ignored silently. A field either does what it says (then it is in a struct), or it
+changes no answer here (`NO_EFFECT`, with the reason), or it is taken only at the values that ask for nothing
+(`ONLY_AT`), and refused at any other with a sentence that says what works. null always means absent. A test holds this
+table to the fields that OpenAI's SDK knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from voxrill.runtime.serve.api_errors import ApiError
+
+EndpointName = Literal["chat", "transcription", "speech"]
+
+_CACHE = "the server keeps the states of conversations by itself"
+_CALLER = "it names the caller"
+
+NO_EFFECT: Mapping[EndpointName, Mapping[str, str]] = {
+    "chat": {
+        "metadata": "it belongs to stored answers, and none are stored",
+        "parallel_tool_calls": "an answer makes one call at most",
+        "prediction": "it would only save time",
+        "prompt_cache_key": _CACHE,
+        "prompt_cache_options": _CACHE,
+        "prompt_cache_retention": _CACHE,
+        "safety_identifier": _CALLER,
+        "user": _CALLER,
+    },
+    "transcription": {},
+    "speech": {},
+}
+"""Fields that are taken at any value because they change no answer here, and why."""
+
+
+@dataclass(frozen=True)
+class OnlyAt:
+    """A field that is taken at some values only. refusal: what a client hears about any other value."""
+
+    values: tuple[Any, ...]
+    refusal: str
+
+
+_PENALTY = OnlyAt((0,), "This model draws its words without penalties. Leave it out, or send 0.")
+_SPEAKERS = OnlyAt(([],), "This server does not tell speakers apart. Leave it out.")
+
+ONLY_AT: Mapping[EndpointName, Mapping[str, OnlyAt]] = {
+    "chat": {
+        "frequency_penalty": _PENALTY,
+        "function_call": OnlyAt(("none", "auto"), "This is the old name. Send tool_choice."),
+        "functions": OnlyAt(([],), "This is the old name. Send tools."),
+        "logit_bias": OnlyAt(({},), "Words cannot be made likelier or less likely. Leave it out."),
+        "logprobs": OnlyAt((False,), "Probabilities are not given with answers. Leave it out, or send false."),
+        "moderation": OnlyAt((), "This server has no moderation model. Leave it out."),
+        "n": OnlyAt((1,), "A request gets one answer. Send it again, with another seed, for another answer."),
+        "presence_penalty": _PENALTY,
+        "reasoning_effort": OnlyAt(("none", "minimal"), "This model does not reason. Leave it out, or send none."),
+        "service_tier": OnlyAt(("auto", "default"), "A device has one tier. Leave it out, or send auto."),
+        "store": OnlyAt((False,), "Answers are not stored. Leave it out, or send false."),
+        "top_logprobs": OnlyAt((0,), "Probabilities are not given with answers. Leave it out, or send 0."),
+        "top_p": OnlyAt((1,), "Words are drawn by temperature alone. Leave it out, or send 1."),
+        "verbosity": OnlyAt(("medium",), "Answers have one length. Leave it out, or ask for short ones in the prompt."),
+        "web_search_options": OnlyAt((), "This server does not look into the web. Leave it out."),
+    },
+    "transcription": {
+        "include": OnlyAt(([],), "Probabilities are not given with transcripts. Leave it out."),
+        "keywords": OnlyAt(([],), "This model cannot be given words to listen for. Leave it out."),
+        "known_speaker_names": _SPEAKERS,
+        "known_speaker_references": _SPEAKERS,
+        "prompt": OnlyAt(("",), "This model writes what it hears, and takes no prompt. Leave it out."),
+    },
+    "speech": {},
+}
+"""Fields that are taken only at values that ask for nothing."""
+
+_SHOWN = 60
+"""Characters of a client's value that are shown to it."""
+
+_LONGEST = 1000
+"""Bytes of a value that are compared: the values in the table are shorter."""
+
+
+def undone(endpoint: EndpointName) -> list[str]:
+    """The fields of an endpoint that do nothing here."""
+    return [*NO_EFFECT[endpoint], *ONLY_AT[endpoint]]
+
+
+def check_undone(endpoint: EndpointName, given: Mapping[str, msgspec.Raw | str | list[str]]) -> None:
+    """Refuse what a client asks for and does not get.
+
+    Args:
+        endpoint: the endpoint that was asked.
+        given: the fields in `undone` that came: JSON that is not decoded yet, or a form's texts.
+
+    Raises:
+        ApiError: a field has a value that asks for something.
+    """
+    for name, value in given.items():
+        rule = ONLY_AT[endpoint].get(name)
+        if rule is None:
+            continue
+        plain = _decoded(value) if isinstance(value, msgspec.Raw) else value
+        if plain is not None and not any(_same(plain, one) for one in rule.values):
+            raise ApiError(
+                400, f"The field {name} cannot be {_shown(plain)}. {rule.refusal}", "unsupported_value", name
+            )
+
+
+def _shown(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN else "used like this"
+
+
+def _decoded(value: msgspec.Raw) -> Any:
+    """The value of JSON; its text if that is long, or a number that Python cannot hold."""
+    text = bytes(value)
+    try:
+        return msgspec.json.decode(text if len(text) <= _LONGEST else b'"a long value"')
+    except msgspec.ValidationError:
+        return text.decode()
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal; in Python False == 0, too."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
