@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import asynccontextmanager
 
 from clips import KEY, SPOKEN, TYPED, URL, keep, pieces, question, report
 from loguru import logger
@@ -25,61 +26,69 @@ RATE = 16_000
 
 
 class Watch(FrameProcessor):
-    """The end of a pipeline: keeps what arrives, and knows when the wanted frame did."""
+    """The end of a pipeline: keeps what arrives."""
 
-    def __init__(self, wanted):
+    def __init__(self):
         super().__init__()
-        self._wanted, self.seen, self.done = wanted, [], asyncio.Event()
+        self.failure = None
+        self.expect(frames.EndFrame)
+
+    def expect(self, wanted):
+        """Forget what arrived; from now on, wait for a frame of that kind."""
+        self._wanted, self._seen, self.arrived = wanted, [], asyncio.Event()
 
     async def process_frame(self, frame, direction):
         await super().process_frame(frame, direction)
-        self.seen.append(frame)
+        self._seen.append(frame)
         if isinstance(frame, self._wanted):
-            self.done.set()
+            self.arrived.set()
         await self.push_frame(frame, direction)
+
+    def fail(self, why):
+        """Stop waiting."""
+        self.failure = self.failure or why
+        self.arrived.set()
 
     def text(self, kind):
         """The texts of the frames of a kind."""
-        return "".join(frame.text for frame in self.seen if isinstance(frame, kind))
+        return "".join(frame.text for frame in self._seen if isinstance(frame, kind))
 
     def sound(self):
-        """The speech."""
-        return b"".join(frame.audio for frame in self.seen if isinstance(frame, frames.TTSAudioRawFrame))
+        """The speech, 16-bit samples at 24 kHz."""
+        return b"".join(frame.audio for frame in self._seen if isinstance(frame, frames.TTSAudioRawFrame))
 
 
-async def through(processors, given, wanted):
-    """Send frames, in the time that they take, through processors until the wanted frame arrives."""
-    watch, failed = Watch(wanted), []
+@asynccontextmanager
+async def pipeline(*processors):
+    """Run processors; `send(given, wanted)` sends frames as a transport does and waits for a frame of the kind."""
+    watch, started = Watch(), asyncio.Event()
     worker = PipelineWorker(
         Pipeline([*processors, watch]),
         params=PipelineParams(audio_in_sample_rate=RATE, audio_out_sample_rate=24_000),
         cancel_on_idle_timeout=False,
     )
-    started = asyncio.Event()
+    worker.add_event_handler("on_pipeline_started", lambda _worker, _frame: started.set())
+    worker.add_event_handler("on_pipeline_error", lambda _worker, frame: watch.fail(frame.error))
 
-    @worker.event_handler("on_pipeline_started")
-    async def _started(_worker, _frame):
-        started.set()
-
-    @worker.event_handler("on_pipeline_error")
-    async def _failed(_worker, frame):
-        failed.append(frame.error)
-        watch.done.set()
-
-    async def send():
-        await started.wait()
+    async def send(given, wanted):
+        watch.expect(wanted)
         for frame in given:
             await worker.queue_frame(frame)
             await asyncio.sleep(0.02 if isinstance(frame, frames.InputAudioRawFrame) else 0.1)
-        await watch.done.wait()
-        await worker.cancel()
+        await watch.arrived.wait()
+        if watch.failure:
+            raise RuntimeError(watch.failure)
+        return watch
 
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
-    await asyncio.gather(runner.run(), send())
-    if failed:
-        raise RuntimeError(failed[0])
-    return watch
+    running = asyncio.create_task(runner.run())
+    try:
+        await started.wait()
+        yield send
+    finally:
+        await worker.cancel()
+        await running
 
 
 def microphone():
@@ -87,27 +96,28 @@ def microphone():
     return [frames.InputAudioRawFrame(piece, RATE, 1) for piece in pieces(question(RATE), rate=RATE)]
 
 
-def heard():
+def turn():
     """The question between the frames of a voice activity detector."""
     return [frames.VADUserStartedSpeakingFrame(), *microphone(), frames.VADUserStoppedSpeakingFrame()]
 
 
 async def stt():
     """Speech to text of a turn."""
-    watch = await through([OpenAISTTService(**AT)], heard(), frames.TranscriptionFrame)
-    return {"heard": watch.text(frames.TranscriptionFrame)}
+    async with pipeline(OpenAISTTService(**AT)) as send:
+        return {"heard": (await send(turn(), frames.TranscriptionFrame)).text(frames.TranscriptionFrame)}
 
 
 async def stt_live():
     """Speech to text of a microphone, through a transcription session."""
-    watch = await through([OpenAIRealtimeSTTService(**LIVE)], heard(), frames.TranscriptionFrame)
-    return {"heard": watch.text(frames.TranscriptionFrame)}
+    async with pipeline(OpenAIRealtimeSTTService(**LIVE)) as send:
+        return {"heard": (await send(turn(), frames.TranscriptionFrame)).text(frames.TranscriptionFrame)}
 
 
 async def tts():
     """Text to speech."""
-    watch = await through([OpenAITTSService(**AT)], [frames.TTSSpeakFrame(SPOKEN)], frames.TTSStoppedFrame)
-    return {"sound": keep("tts.wav", watch.sound())}
+    async with pipeline(OpenAITTSService(**AT)) as send:
+        watch = await send([frames.TTSSpeakFrame(SPOKEN)], frames.TTSStoppedFrame)
+        return {"sound": keep("tts.wav", watch.sound())}
 
 
 async def chat():
@@ -118,12 +128,13 @@ async def chat():
             {"role": "user", "content": TYPED},
         ]
     )
-    watch = await through([OpenAILLMService(**AT)], [frames.LLMContextFrame(context)], frames.LLMFullResponseEndFrame)
-    return {"answer": watch.text(frames.LLMTextFrame)}
+    async with pipeline(OpenAILLMService(**AT)) as send:
+        watch = await send([frames.LLMContextFrame(context)], frames.LLMFullResponseEndFrame)
+        return {"answer": watch.text(frames.LLMTextFrame)}
 
 
 async def realtime():
-    """The speech-to-speech service with the session of its example: it answers a question aloud."""
+    """The example of the speech-to-speech service: it says hello, and answers a spoken question aloud."""
     llm = OpenAIRealtimeLLMService(
         **LIVE,
         settings=OpenAIRealtimeLLMService.Settings(
@@ -139,9 +150,15 @@ async def realtime():
             ),
         ),
     )
-    user, assistant = LLMContextAggregatorPair(LLMContext([{"role": "developer", "content": "Say hello!"}]))
-    watch = await through([user, llm, assistant], [frames.LLMRunFrame(), *microphone()], frames.LLMFullResponseEndFrame)
-    return {"kinds": [type(f).__name__ for f in watch.seen]}
+    context = LLMContext([{"role": "developer", "content": "Say hello!"}])
+    user, assistant = LLMContextAggregatorPair(context)
+    async with pipeline(user, llm, assistant) as send:
+        watch = await send([frames.LLMRunFrame()], frames.TTSStoppedFrame)
+        found = {"greeting": len(watch.sound()) / 2 / 24_000}
+        watch = await send(microphone(), frames.TTSStoppedFrame)
+        print([type(f).__name__ for f in watch._seen], file=sys.stderr)
+        print(context.get_messages(), file=sys.stderr)
+        return {**found, "sound": keep("realtime.wav", watch.sound())}
 
 
 logger.remove()
