@@ -31,6 +31,7 @@ from voxrill.runtime.serve.names import voice_list
 from voxrill.runtime.serve.openapi import document
 from voxrill.runtime.serve.realtime.endpoint import RealtimeEndpoint
 from voxrill.runtime.serve.request_log import RequestLog
+from voxrill.runtime.serve.responses import ResponsesEndpoint
 from voxrill.runtime.serve.service import MODEL_HEADER, VOICE_HEADER, Endpoint, Service, as_json
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions
@@ -77,7 +78,7 @@ def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyomi
 
 def _routes(service: Service) -> list[BaseRoute]:
     name, tasks = service.model.manifest.name, service.model.manifest.tasks
-    realtime = RealtimeEndpoint(service)
+    realtime, chat = RealtimeEndpoint(service), ChatEndpoint(service)
     entry = {"id": name, "object": "model", "created": service.created, "owned_by": OWNER}
 
     def get(path: str, answer: Callable[[Request], Any]) -> Route:
@@ -104,7 +105,8 @@ def _routes(service: Service) -> list[BaseRoute]:
         get("/v1/audio/voices", lambda _request: voice_list(tasks.speak, tasks.chat)),
         post("/v1/audio/speech", speech),
         post("/v1/audio/transcriptions", transcriptions),
-        post("/v1/chat/completions", ChatEndpoint(service)),
+        post("/v1/chat/completions", chat),
+        post("/v1/responses", ResponsesEndpoint(chat)),
         WebSocketRoute("/v1/realtime", realtime.__call__),
         *web_page.routes(),
     ]

@@ -45,7 +45,7 @@ _FINISHES = {"stop": "stop", "audio_ended": "stop", "length": "length", "context
 
 
 @dataclass
-class _ChatAnswer:
+class ChatAnswer:
     """One answer's names and numbers, which both forms of the response give."""
 
     model: str
@@ -88,8 +88,20 @@ class ChatEndpoint:
 
     async def __call__(self, exchange: Exchange) -> Response:
         """Answer the last message."""
-        service = exchange.service
         asked = await read_json(exchange.request, ChatRequest)
+        events, answer = await self.begin(exchange, asked)
+        if asked.stream:
+            return StreamingResponse(or_error(exchange, _chunks(events, answer, asked)), media_type=EVENT_STREAM)
+        rate = exchange.service.model.sample_rate
+        return as_json(await exchange.unless_left(_whole(events, answer, asked, rate)))
+
+    async def begin(self, exchange: Exchange, asked: ChatRequest) -> tuple[Events, ChatAnswer]:
+        """The events of an answer, and the names and numbers that they give it. The prompt is prefilled already.
+
+        Raises:
+            ApiError: the request asks for what cannot be done.
+        """
+        service = exchange.service
         service.check_model(asked.model)
         output = _output(asked)
         if asked.audio is not None:
@@ -99,14 +111,12 @@ class ChatEndpoint:
         exchange.record.heard = sounds.decoded
         for text in messages.texts():
             service.check_length(text, "messages")
-        answer = _ChatAnswer(service.model.manifest.name, output != "text")
+        answer = ChatAnswer(service.model.manifest.name, output != "text")
         wanted = await service.process_upload(constraints, service.model, asked, messages.system, answer.spoken)
         exchange.warn(wanted.never)
         events: Events = exchange.run(lambda: self._steps(service, asked, messages, output, answer, wanted))
         await exchange.unless_left(anext(events))  # a mistake in the question gets a status of its own
-        if asked.stream:
-            return StreamingResponse(or_error(exchange, _chunks(events, answer, asked)), media_type=EVENT_STREAM)
-        return as_json(await exchange.unless_left(_whole(events, answer, asked, service.model.sample_rate)))
+        return events, answer
 
     def _steps(
         self,
@@ -114,7 +124,7 @@ class ChatEndpoint:
         asked: ChatRequest,
         messages: ChatMessages,
         output: Output,
-        answer: _ChatAnswer,
+        answer: ChatAnswer,
         wanted: Constraints,
     ) -> Iterator[ChatEvent | None]:
         """The answer's events: a call, the outputs of calls, JSON, or what the model answers freely."""
@@ -136,7 +146,7 @@ class ChatEndpoint:
             return
         yield from self._answer(service, asked, messages, output, answer)
 
-    def _tell(self, service: Service, text: str, answer: _ChatAnswer) -> Iterator[ChatEvent]:
+    def _tell(self, service: Service, text: str, answer: ChatAnswer) -> Iterator[ChatEvent]:
         """Tell the user the outputs of calls, word for word: no model was taught to answer with them."""
         if not answer.spoken or not text.strip():
             yield from told(text)
@@ -149,7 +159,7 @@ class ChatEndpoint:
                 yield TextEvent(text, 0, event.at)
 
     def _answer(
-        self, service: Service, asked: ChatRequest, messages: ChatMessages, output: Output, answer: _ChatAnswer
+        self, service: Service, asked: ChatRequest, messages: ChatMessages, output: Output, answer: ChatAnswer
     ) -> Iterator[Event | StageEvent | None]:
         """What the model answers. The conversation is kept only when all of it was taken.
 
@@ -221,7 +231,7 @@ def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
     return {"max_new_tokens": most, "seed": asked.seed, "text_sampling": sampling}
 
 
-async def _whole(events: Events, answer: _ChatAnswer, asked: ChatRequest, rate: int) -> dict[str, Any]:
+async def _whole(events: Events, answer: ChatAnswer, asked: ChatRequest, rate: int) -> dict[str, Any]:
     text, sound, calls = "", list[Floats](), list[dict[str, Any]]()
     async for event in events:
         answer.take(event)
@@ -244,7 +254,7 @@ async def _whole(events: Events, answer: _ChatAnswer, asked: ChatRequest, rate: 
     return _named(answer, "chat.completion", [choice]) | {"usage": answer.usage()}
 
 
-async def _chunks(events: Events, answer: _ChatAnswer, asked: ChatRequest) -> AsyncIterator[bytes]:
+async def _chunks(events: Events, answer: ChatAnswer, asked: ChatRequest) -> AsyncIterator[bytes]:
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         return sse(_named(answer, "chat.completion.chunk", [choice]))
@@ -267,7 +277,7 @@ async def _chunks(events: Events, answer: _ChatAnswer, asked: ChatRequest) -> As
     yield SSE_DONE
 
 
-def _named(answer: _ChatAnswer, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+def _named(answer: ChatAnswer, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "id": answer.id,
         "object": kind,

@@ -16,10 +16,12 @@ import msgspec
 
 from voxrill.runtime.serve.api_errors import ApiError
 
-EndpointName = Literal["chat", "transcription", "speech"]
+EndpointName = Literal["chat", "response", "transcription", "speech"]
 
 _CACHE = "the server keeps the states of conversations by itself"
 _CALLER = "it names the caller"
+_REASONS = "the model does not reason"
+_STORED = "no answer is stored, and no request can ask for one"
 
 NO_EFFECT: Mapping[EndpointName, Mapping[str, str]] = {
     "chat": {
@@ -29,7 +31,24 @@ NO_EFFECT: Mapping[EndpointName, Mapping[str, str]] = {
         "prompt_cache_key": _CACHE,
         "prompt_cache_options": _CACHE,
         "prompt_cache_retention": _CACHE,
+        "reasoning_effort": _REASONS,
         "safety_identifier": _CALLER,
+        "store": _STORED,
+        "user": _CALLER,
+    },
+    "response": {
+        "context_management": "the server forgets the oldest turns by itself",
+        "max_tool_calls": "an answer makes one call at most",
+        "metadata": "it belongs to stored answers, and none are stored",
+        "parallel_tool_calls": "an answer makes one call at most",
+        "prompt_cache_key": _CACHE,
+        "prompt_cache_options": _CACHE,
+        "prompt_cache_retention": _CACHE,
+        "reasoning": _REASONS,
+        "safety_identifier": _CALLER,
+        "store": _STORED,
+        "stream_options": "they say how a stream is padded",
+        "truncation": "the server forgets the oldest turns by itself",
         "user": _CALLER,
     },
     "transcription": {},
@@ -59,13 +78,25 @@ ONLY_AT: Mapping[EndpointName, Mapping[str, OnlyAt]] = {
         "moderation": OnlyAt((), "This server has no moderation model. Leave it out."),
         "n": OnlyAt((1,), "A request gets one answer. Send it again, with another seed, for another answer."),
         "presence_penalty": _PENALTY,
-        "reasoning_effort": OnlyAt(("none", "minimal"), "This model does not reason. Leave it out, or send none."),
         "service_tier": OnlyAt(("auto", "default"), "A device has one tier. Leave it out, or send auto."),
-        "store": OnlyAt((False,), "Answers are not stored. Leave it out, or send false."),
         "top_logprobs": OnlyAt((0,), "Probabilities are not given with answers. Leave it out, or send 0."),
         "top_p": OnlyAt((1,), "Words are drawn by temperature alone. Leave it out, or send 1."),
         "verbosity": OnlyAt(("medium",), "Answers have one length. Leave it out, or ask for short ones in the prompt."),
         "web_search_options": OnlyAt((), "This server does not look into the web. Leave it out."),
+    },
+    "response": {
+        "access_programs": OnlyAt((), "This server has none. Leave it out."),
+        "background": OnlyAt((False,), "An answer is made at once. Leave it out, or send false."),
+        "background_options": OnlyAt((), "An answer is made at once. Leave it out."),
+        "conversation": OnlyAt((), "Conversations are not stored. Send the earlier messages in input."),
+        "image": OnlyAt((), "This model makes no images. Leave it out."),
+        "include": OnlyAt(([],), "There is nothing to include. Leave it out."),
+        "moderation": OnlyAt((), "This server has no moderation model. Leave it out."),
+        "previous_response_id": OnlyAt((), "Answers are not stored. Send the earlier messages in input."),
+        "prompt": OnlyAt((), "Prompts are not stored. Send the text in instructions."),
+        "service_tier": OnlyAt(("auto", "default"), "A device has one tier. Leave it out, or send auto."),
+        "top_logprobs": OnlyAt((0,), "Probabilities are not given with answers. Leave it out, or send 0."),
+        "top_p": OnlyAt((1,), "Words are drawn by temperature alone. Leave it out, or send 1."),
     },
     "transcription": {
         "include": OnlyAt(([],), "Probabilities are not given with transcripts. Leave it out."),

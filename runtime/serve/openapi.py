@@ -15,7 +15,7 @@ from voxrill.runtime.serve.names import (
     VoiceId,
     takes_descriptions,
 )
-from voxrill.runtime.serve.requests import ChatRequest, SpeechRequest, TranscriptionRequest
+from voxrill.runtime.serve.requests import ChatRequest, ResponseRequest, SpeechRequest, TranscriptionRequest
 from voxrill.runtime.serve.service import EVENT_STREAM, Service
 from voxrill.runtime.serve.sound_formats import FORMATS
 
@@ -52,9 +52,9 @@ _REFUSALS = {
 
 def document(service: Service) -> dict[str, Any]:
     """The OpenAPI document of one server."""
-    kinds = (SpeechRequest, TranscriptionRequest, ChatRequest)
+    kinds = (SpeechRequest, TranscriptionRequest, ChatRequest, ResponseRequest)
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
-    speech, transcription, chat = schemas
+    speech, transcription, chat, response = schemas
     name = service.model.manifest.name
     for kind in kinds:
         components[kind.__name__]["properties"]["model"] = _model(name)
@@ -100,6 +100,14 @@ def document(service: Service) -> dict[str, Any]:
                     "A question, spoken or written, to an answer, spoken or written",
                     "application/json",
                     chat,
+                    {"application/json": anything, EVENT_STREAM: texts[EVENT_STREAM]},
+                )
+            },
+            "/v1/responses": {
+                "post": _post(
+                    "A question, spoken or written, to a written answer",
+                    "application/json",
+                    response,
                     {"application/json": anything, EVENT_STREAM: texts[EVENT_STREAM]},
                 )
             },

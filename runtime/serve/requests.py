@@ -164,6 +164,10 @@ class NamedTool(msgspec.Struct, tag_field="type", tag="function"):
     function: FunctionName
 
 
+class FunctionChoice(FunctionName, tag_field="type", tag="function"):
+    """The function that must be called."""
+
+
 class ToolSubset(msgspec.Struct):
     """Some of the tools, one of which may or must be called."""
 
@@ -228,6 +232,61 @@ class ChatRequest(msgspec.Struct):
     tools: list[FunctionTool] = []
     tool_choice: Literal["auto", "none", "required"] | NamedTool | SubsetChoice = "auto"
     response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat = TextFormat()
+
+
+class InputText(msgspec.Struct, tag_field="type", tag="input_text"):
+    """A written part of an item."""
+
+    text: str
+
+
+class OutputText(msgspec.Struct, tag_field="type", tag="output_text"):
+    """A written part of an earlier answer."""
+
+    text: str
+
+
+class ResponseItem(msgspec.Struct):
+    """A message, a call that an earlier answer made, or the output of one. Its type says which fields it has."""
+
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    role: Literal["user", "assistant", "system", "developer"] = "user"
+    content: str | list[InputText | OutputText | RefusalPart | AudioPart] | None = None
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    output: str | list[InputText] = ""
+
+
+class ResponseTool(Function, frozen=True, tag_field="type", tag="function"):
+    """A function that may be called."""
+
+
+class ResponseSchema(msgspec.Struct, tag_field="type", tag="json_schema"):
+    """JSON that fits a schema."""
+
+    name: Name
+    schema: dict[str, Any] = {}
+
+
+class ResponseText(msgspec.Struct, frozen=True):
+    """What the text of an answer may be."""
+
+    format: TextFormat | JsonObjectFormat | ResponseSchema = TextFormat()
+
+
+class ResponseRequest(msgspec.Struct):
+    """POST /v1/responses."""
+
+    input: str | Annotated[list[ResponseItem], Meta(min_length=1, max_length=256)]
+    model: str | None = None
+    instructions: str = ""
+    stream: bool = False
+    max_output_tokens: Count | None = None
+    temperature: Temperature | None = None
+    tools: list[ResponseTool] = []
+    tool_choice: Literal["auto", "none", "required"] | FunctionChoice = "auto"
+    text: ResponseText = ResponseText()
 
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
@@ -344,7 +403,10 @@ def _read_schemas(kind: type[Struct], given: dict[str, msgspec.Raw]) -> dict[str
     return {name: value for name, value in msgspec.structs.asdict(found).items() if value is not None}
 
 
-_SCHEMAS: dict[type[msgspec.Struct], tuple[str, ...]] = {ChatRequest: ("tools", "tool_choice", "response_format")}
+_SCHEMAS: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    ChatRequest: ("tools", "tool_choice", "response_format"),
+    ResponseRequest: ("tools", "tool_choice", "text"),
+}
 """Fields that hold JSON of any form: they are decoded when their length is known."""
 
 
@@ -363,6 +425,7 @@ def _read(kind: type[Struct], wire: msgspec.Struct) -> Struct:
 
 _ENDPOINTS: dict[type[msgspec.Struct], EndpointName] = {
     ChatRequest: "chat",
+    ResponseRequest: "response",
     TranscriptionRequest: "transcription",
     SpeechRequest: "speech",
 }

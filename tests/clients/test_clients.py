@@ -42,9 +42,10 @@ CHECKS = {
         "transcription": {"heard"},
         "streamed_transcription": {"heard"},
         "timed_transcription": {"heard"},
-        "prompted_transcription": {"heard"},
         "speech": {"sound"},
         "question_with_sound": {"answer", "sound"},
+        "response": {"answer"},
+        "streamed_response": {"answer"},
         "typed_question": {"answer"},
     },
     "openai_realtime": {
@@ -55,7 +56,11 @@ CHECKS = {
         "transcription": {"heard"},
     },
     "openai_beta": {"typed_question": {"answer"}, "spoken_question": {"answer", "sound"}},
-    "openai_agents": {"spoken_question": {"heard", "answer", "sound"}, "typed_question": {"answer", "sound"}},
+    "openai_agents": {
+        "spoken_question": {"heard", "answer", "sound"},
+        "typed_question": {"answer", "sound"},
+        "written_agent": {"answer"},
+    },
     "livekit": {
         "stt": {"heard"},
         "stt_live": {"heard"},
@@ -101,7 +106,6 @@ NOT_YET = {
     ("livekit", "stt_live"),
     ("livekit", "realtime"),
     ("livekit", "realtime_agent"),
-    ("livekit", "pipeline_agent"),
     ("pipecat", "stt_live"),
     ("pipecat", "realtime"),
 }

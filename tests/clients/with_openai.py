@@ -30,18 +30,6 @@ def timed_transcription():
     return {"heard": " ".join(segment.text.strip() for segment in found.segments)}
 
 
-def prompted_transcription():
-    """The same guide, "Prompting"."""
-    with open(QUESTION, "rb") as file:
-        text = client.audio.transcriptions.create(
-            model="gpt-4o-transcribe",
-            file=file,
-            response_format="text",
-            prompt="The following conversation is a lecture about the recent developments around OpenAI.",
-        )
-    return {"heard": text.strip()}
-
-
 def speech():
     """The guide "Text to speech"."""
     with client.audio.speech.with_streaming_response.create(
@@ -77,8 +65,20 @@ def question_with_sound():
     return {"answer": said.transcript, "sound": "chat.wav"}
 
 
+def response():
+    """The README's first example."""
+    made = client.responses.create(model="gpt-5.5", instructions="You are a helpful assistant.", input=TYPED)
+    return {"answer": made.output_text}
+
+
+def streamed_response():
+    """The README, "Streaming responses"."""
+    stream = client.responses.create(model="gpt-5.5", input=TYPED, stream=True)
+    return {"answer": "".join(event.delta for event in stream if event.type == "response.output_text.delta")}
+
+
 def typed_question():
-    """The README."""
+    """The README's second example."""
     completion = client.chat.completions.create(
         model="gpt-4o",
         messages=[
@@ -93,8 +93,9 @@ report(
     transcription,
     streamed_transcription,
     timed_transcription,
-    prompted_transcription,
     speech,
     question_with_sound,
+    response,
+    streamed_response,
     typed_question,
 )

@@ -1,8 +1,9 @@
 """OpenAI's Agents SDK: its quickstart of a realtime agent."""
 
-from agents import set_tracing_disabled
+from agents import Agent, Runner, set_default_openai_client, set_tracing_disabled
 from agents.realtime import RealtimeAgent, RealtimeRunner
 from clips import KEY, TYPED, URL, keep, pieces, question, report
+from openai import AsyncOpenAI
 
 MODEL = {"url": URL.replace("http", "ws") + "/realtime?model=gpt-realtime", "api_key": KEY}
 AGENT = RealtimeAgent(
@@ -65,5 +66,12 @@ async def typed_question():
     return await answer(RealtimeRunner(AGENT), lambda session: session.send_message(TYPED))
 
 
+async def written_agent():
+    """The SDK's first example: an agent that is asked in writing."""
+    agent = Agent(name="Assistant", instructions="You are a helpful assistant")
+    return {"answer": (await Runner.run(agent, TYPED)).final_output}
+
+
 set_tracing_disabled(True)
-report(spoken_question, typed_question)
+set_default_openai_client(AsyncOpenAI(base_url=URL, api_key=KEY))
+report(spoken_question, typed_question, written_agent)

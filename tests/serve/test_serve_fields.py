@@ -12,10 +12,11 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 from tests.serving import ANSWER, HEARD, QUESTION, serving
 from voxrill.runtime.serve.fields import NO_EFFECT, ONLY_AT, undone
 from voxrill.runtime.serve.malformed import explained
-from voxrill.runtime.serve.requests import ChatRequest, SpeechRequest, TranscriptionRequest
+from voxrill.runtime.serve.requests import ChatRequest, ResponseRequest, SpeechRequest, TranscriptionRequest
 
 KINDS = {
     "chat": (ChatRequest, "chat.completion_create_params", "CompletionCreateParamsStreaming"),
+    "response": (ResponseRequest, "responses.response_create_params", "ResponseCreateParamsStreaming"),
     "transcription": (TranscriptionRequest, "audio.transcription_create_params", "TranscriptionCreateParamsStreaming"),
     "speech": (SpeechRequest, "audio.speech_create_params", "SpeechCreateParams"),
 }
@@ -41,7 +42,11 @@ def speech(http, **fields):
     return http.post("/v1/audio/speech", json={"input": ANSWER, "response_format": "pcm"} | fields)
 
 
-ASK = {"chat": chat, "transcription": transcribe, "speech": speech}
+def response(http, **fields):
+    return http.post("/v1/responses", json={"input": "kitchen lights on"} | fields)
+
+
+ASK = {"chat": chat, "response": response, "transcription": transcribe, "speech": speech}
 
 
 def refused(response):
@@ -87,7 +92,7 @@ def test_null_and_empty_mean_absent(http, endpoint):
     kind, *_ = KINDS[endpoint]
     optional = [field.name for field in msgspec.structs.fields(kind) if not field.required]
     nothing = "" if endpoint == "transcription" else None
-    wanted = dict.fromkeys([*optional, *undone(endpoint)], nothing) | {"response_format": nothing}
+    wanted = dict.fromkeys([*optional, *undone(endpoint)], nothing)
     assert ASK[endpoint](http, **wanted).status_code == 200
 
 
@@ -95,7 +100,7 @@ def test_null_and_empty_mean_absent(http, endpoint):
 def test_a_field_that_nobody_knows_is_refused(http, endpoint):
     assert refused(ASK[endpoint](http, zyzzyva="1")) == ("There is no field 'zyzzyva'. Leave it out.", "zyzzyva")
     message, param = refused(ASK[endpoint](http, response_fromat="json"))
-    if endpoint != "chat":
+    if endpoint in ("transcription", "speech"):
         assert "Perhaps response_format is meant" in message and param == "response_fromat"
 
 

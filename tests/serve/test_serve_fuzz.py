@@ -108,6 +108,7 @@ LABELS = (
     "POST /v1/audio/speech",
     "POST /v1/audio/transcriptions",
     "POST /v1/chat/completions",
+    "POST /v1/responses",
 )
 
 
