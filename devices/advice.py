@@ -56,7 +56,8 @@ def _advice(profile: Profile, models: list[ModelShape], threads: int, task: Task
     chosen = best(found)
     if chosen:
         why = f"; {_FALLBACK}" if _suffers(profile, found) else ""
-        return f"take {chosen.precision}: {describe(chosen)}{why}"
+        words = describe(chosen)
+        return f"take {chosen.precision}: {words}{why}" if chosen.live else f"{words} ({chosen.precision}){why}"
     for size in profile.memory_sizes_gb:
         larger = best(_of(plans(profile, models, threads, size), task))
         if larger:
@@ -83,5 +84,6 @@ def _elsewhere(models: list[ModelShape], task: Task) -> str:
 def describe(entry: Plan) -> str:
     """A verdict in words."""
     if entry.verdict == "buffered":
-        return f"buffered, {math.ceil(entry.delay)} s of delay for 10 s of sound"
+        waiting = f"{math.ceil(entry.delay)} s of waiting for 10 s of sound"
+        return f"buffered, {waiting}" if entry.live else f"not usable live, {waiting}"
     return f"{entry.verdict}{f': {entry.reason}' if entry.reason else ''}"

@@ -29,6 +29,9 @@ stage, 1 and 2 threads)."""
 SLOWEST = 3.0
 """Seconds of work for a second of sound; where a machine needs more, waiting makes no sense."""
 
+LIVE = 5.0
+"""Seconds of waiting before 10 s of sound beyond which nobody talks with a machine."""
+
 Verdict = Literal["real time", "buffered", "not on this device"]
 
 
@@ -51,6 +54,11 @@ class Plan:
     verdict: Verdict
     delay: float = 0.0
     reason: str = ""
+
+    @property
+    def live(self) -> bool:
+        """Whether the wait is short enough to listen while the sound is made."""
+        return self.verdict != "not on this device" and self.delay <= LIVE
 
 
 def plan(task: Task, model: ModelShape, machine: Machine, threads: int) -> Plan:

@@ -1,13 +1,13 @@
-"""What this machine is and what it lacks: a few probes. If one fails, the others still run.
+"""What this machine is and what is wrong with it: a few probes. If one fails, the others still run.
 
-In: this machine. Out: an `Examination`: facts by section, and what is missing, with the command that helps. It takes a
-few seconds, most of them to measure the memory's speed.
+In: this machine. Out: an `Examination`: whether `voxrill talk` works here, what is wrong and the command that helps,
+and facts by section. Facts are numbers, with their unit at the end of their name. It takes a few seconds, most of them
+to measure the memory's speed.
 """
 
 from __future__ import annotations
 
 import platform
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from packaging.requirements import Requirement
 
 from voxrill.devices.known import MEMORY
-from voxrill.devices.memory import available_memory, free_swap, total_memory
+from voxrill.devices.memory import available_memory, free_swap, gigabytes, total_memory
 from voxrill.devices.plugins import register
 from voxrill.devices.processor import cores, processor
 from voxrill.devices.providers import PROVIDERS, Provider
@@ -33,34 +34,44 @@ PACKAGE = "voxrill"
 LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20}
-_REQUIREMENT = re.compile(r"^([\w.-]+).*extra == [\"'](\w+)[\"']")
-"""A line of a package's metadata: the name of a package, and the extra that brings it."""
 
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Missing:
-    """Something that is missing: what does not work without it, and what to do."""
+class Problem:
+    """Something that is wrong: what, what does not work because of it, and what to do.
+
+    talk: whether `voxrill talk` is what does not work.
+    """
 
     what: str
     consequence: str
     remedy: str
+    talk: bool = False
 
 
 @dataclass
 class Examination:
-    """What was found: facts by section, for people and for JSON; and what is missing."""
+    """What was found: what is wrong, and facts by section, for people and for JSON."""
 
     sections: dict[str, Facts] = field(default_factory=dict)
-    missing: list[Missing] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def can_talk(self) -> bool:
+        """Whether `voxrill talk` works here."""
+        return not any(problem.talk for problem in self.problems)
 
     def probe(self, name: str, run: Callable[[], Facts]) -> None:
-        """Add a section; if its probe fails, the section holds the reason."""
+        """Add a section. If its probe fails, the section holds the reason, and sound that fails is a problem."""
         try:
             self.sections[name] = run()
         except Exception as error:  # a probe that fails is a finding, too
-            self.sections[name] = {"not found out": str(error) or type(error).__name__}
+            reason = str(error) or type(error).__name__
+            self.sections[name] = {"not_found_out": reason}
+            if name == "sound":
+                self.problems.append(Problem("sound", f"voxrill talk: {reason}", "Run: voxrill doctor --audio", True))
 
 
 def examine(progress: Progress = no_progress) -> Examination:
@@ -70,10 +81,10 @@ def examine(progress: Progress = no_progress) -> Examination:
         "machine": machine,
         "speed": speed,
         "providers": providers,
-        "sound": lambda: sound(found.missing),
+        "sound": lambda: sound(found.problems),
         "software": software,
-        "the 1.5 B model": lambda: models(found.missing),
-        "extras": lambda: extras(found.missing),
+        "model": lambda: models(found.problems),
+        "extras": extras,
     }
     for number, (name, run) in enumerate(probes.items()):
         progress(f"examining {name}", number, len(probes))
@@ -84,118 +95,126 @@ def examine(progress: Progress = no_progress) -> Examination:
 def machine() -> Facts:
     """Processor and memory."""
     clock = clock_ghz()
-    sizes = {"memory": total_memory(), "memory free": available_memory(), "swap free": free_swap()}
     return {
         "processor": processor(),
-        "instruction set": instruction_set(),
+        "instruction_set": instruction_set(),
         "features": features(),
         "cores": cores(),
-        "clock, GHz": f"{clock.value:.2f} ({clock.evidence})",
+        "clock_ghz": round(clock.value, 2),
+        "clock_evidence": clock.evidence,
         "system": platform.platform(),
-        **{name: "unknown" if size is None else _gigabytes(size) for name, size in sizes.items()},
+        "memory_bytes": total_memory(),
+        "memory_free_bytes": available_memory(),
+        "swap_free_bytes": free_swap(),
     }
 
 
 def speed() -> Facts:
     """How fast the memory is read, and the size of the last cache."""
     facts: Facts = {
-        "read, one core, GB/s": round(read_bandwidth(1), 1),
-        "read, all cores, GB/s": round(read_bandwidth(cores()), 1),
+        "read_one_core_gbps": round(read_bandwidth(1), 1),
+        "read_all_cores_gbps": round(read_bandwidth(cores()), 1),
     }
     cache = _last_cache()
-    return facts | ({"last cache, MB": cache >> 20} if cache else {})
+    return facts | ({"last_cache_bytes": cache} if cache else {})
 
 
 def providers() -> Facts:
     """Every execution provider: whether it is installed here, and how far we have tested it."""
-    return {provider.name: f"{_presence(provider)} ({provider.evidence})" for provider in PROVIDERS.values()}
+    return {provider.name: _presence(provider) for provider in PROVIDERS.values()}
 
 
-def _presence(provider: Provider) -> str:
+def _presence(provider: Provider) -> Facts:
+    facts: Facts = {"here": provider.here, "evidence": provider.evidence}
     if not provider.here:
-        return f"not here: {provider.remedy}"
-    if provider.plugin is not None:
-        try:
-            return f"here, finds {', '.join(device.device.type.name for device in register(provider.name))}"
-        except DeviceError as error:
-            return f"installed, but {error.message}"
-    return "here"
+        return facts | {"remedy": provider.remedy}
+    if provider.plugin is None:
+        return facts
+    try:
+        return facts | {"finds": [device.device.type.name for device in register(provider.name)]}
+    except DeviceError as error:
+        return facts | {"here": False, "remedy": f"installed, but {error.message}"}
 
 
-def sound(missing: list[Missing]) -> Facts:
+def sound(problems: list[Problem]) -> Facts:
     """The default microphone and loudspeaker, and the voice activity detector."""
     facts: Facts = {}
     directions: tuple[Direction, ...] = ("input", "output")
     for direction in directions:
+        thing = THING[direction]
         try:
-            facts[THING[direction]] = choose(AudioSystem().devices(), direction, None).name
+            facts[thing] = choose(AudioSystem().devices(), direction, None).name
         except VoxrillError as error:
-            facts[THING[direction]] = f"none: {error.message}"
-            missing.append(Missing(THING[direction], f"voxrill talk: {error.message}", error.remedy))
+            facts[thing] = None
+            problems.append(Problem(thing, f"voxrill talk: {error.message}", error.remedy, talk=True))
     VoiceActivity()(np.zeros(BLOCK, np.float32))  # fails here, and not in the first talk
-    return facts | {"speech detector": "runs"}
+    return facts | {"speech_detector": "runs"}
 
 
 def software() -> Facts:
     """Versions of this package and of the packages that it needs."""
-    # A requirement is a name and then a version, an extra or a marker.
-    needed = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires(PACKAGE) or () if "extra ==" not in line]
+    needed = [one.name for one in _requirements() if _applies(one)]
     return {"Python": platform.python_version(), **{name: metadata.version(name) for name in (PACKAGE, *needed)}}
 
 
-def models(missing: list[Missing]) -> Facts:
+def models(problems: list[Problem]) -> Facts:
     """Whether the 1.5 B model fits into the free memory, at each precision."""
     free = available_memory()
     if free is None:
-        return {"not found out": "this system does not say how much memory is free"}
-    facts = {
-        name: f"needs {_gigabytes(needed)}: {'fits' if needed <= free else 'does not fit'}"
-        for name, needed in MEMORY.items()
-    }
+        return {"not_found_out": "this system does not say how much memory is free"}
     if free < min(MEMORY.values()):
-        what, swap = f"{_gigabytes(min(MEMORY.values()))} of free memory", free_swap() or 0
-        remedy = "Close other programs. voxrill plan --device this says what fits"
-        missing.append(
-            Missing(
-                what,
-                f"the 1.5 B model (with swap, of which {_gigabytes(swap)} is free, its sound would have gaps)",
-                remedy,
+        swap = free_swap() or 0
+        problems.append(
+            Problem(
+                f"{gigabytes(min(MEMORY.values()))} of free memory",
+                f"the 1.5 B model ({gigabytes(swap)} of swap are free; with swap its sound would have gaps)",
+                "Close other programs. voxrill plan --device this says what fits",
             )
         )
+    return {name: {"needs_bytes": round(needed), "fits": needed <= free} for name, needed in MEMORY.items()}
+
+
+def extras() -> Facts:
+    """The extras: which of their packages are not installed, and the command that installs them."""
+    return {extra: _extra(extra, wanted) for extra, wanted in sorted(_extras().items())}
+
+
+def _extra(extra: str, wanted: list[Requirement]) -> Facts:
+    absent = [one.name for one in wanted if _applies(one, extra) and not _installed(one)]
+    elsewhere = [one.name for one in wanted if not _applies(one, extra)]
+    facts: Facts = {"installed": not absent, "missing": absent}
+    if elsewhere:
+        facts["not_for_this_machine"] = elsewhere
+    if absent:
+        facts["remedy"] = MissingDependency(extra, absent[0]).remedy.removeprefix("Run: ")
     return facts
 
 
-def extras(missing: list[Missing]) -> Facts:
-    """The extras: whether all their packages are installed."""
-    facts: Facts = {}
-    for extra, packages in sorted(_extras().items()):
-        absent = [name for name in packages if not _installed(name)]
-        facts[extra] = f"without {', '.join(absent)}" if absent else "installed"
-        if absent:
-            missing.append(Missing(f"extra {extra}", ", ".join(absent), _install(extra, absent[0])))
-    return facts
+def _requirements() -> list[Requirement]:
+    return [Requirement(line) for line in metadata.requires(PACKAGE) or ()]
 
 
-def _install(extra: str, package: str) -> str:
-    """The command that installs a package of an extra; some versions of Python have none."""
-    return MissingDependency(extra, package).remedy.removeprefix("Run: ")
+def _extras() -> dict[str, list[Requirement]]:
+    """What each extra wants, on this machine or on another."""
+    names = metadata.metadata(PACKAGE).get_all("Provides-Extra") or ()
+    base = [str(one) for one in _requirements() if _applies(one)]
+    return {
+        name: [one for one in _requirements() if str(one) not in base and f'extra == "{name}"' in str(one.marker)]
+        for name in names
+    }
 
 
-def _extras() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for line in metadata.requires(PACKAGE) or ():
-        match = _REQUIREMENT.match(line)
-        if match:
-            found.setdefault(match[2], []).append(match[1])
-    return found
+def _applies(requirement: Requirement, extra: str = "") -> bool:
+    """Whether this Python on this machine needs it: some packages exist for some processors and versions only."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
-def _installed(name: str) -> bool:
+def _installed(requirement: Requirement) -> bool:
     try:
-        metadata.version(name)
+        version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
         return False
-    return True
+    return requirement.specifier.contains(version, prereleases=True)
 
 
 def _last_cache(path: Path = LAST_CACHE) -> int | None:
@@ -205,7 +224,3 @@ def _last_cache(path: Path = LAST_CACHE) -> int | None:
         return int(text[:-1]) * _UNITS[text[-1]]
     except (OSError, ValueError, KeyError, IndexError):
         return None
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -332,7 +332,7 @@ def test_devices_are_listed_heard_and_played(server, tmp_path):
 @pytest.mark.parametrize(
     ("source", "status", "saying"),
     [
-        ("test.microphone", 2, "hears nothing"),
+        ("test.microphone", 1, "hears nothing"),
         ("test.speaker.monitor", 0, "The microphone hears the loudspeaker"),
     ],
     ids=["muted", "echo"],
@@ -341,7 +341,8 @@ def test_the_doctor_finds_echo_and_silence(server, tmp_path, source, status, say
     environment = {**server.wire("test").program, "PULSE_SOURCE": source}
     ran = run_alone("doctor", "--audio", cwd=tmp_path, **environment)
     assert ran.status == status, ran.err
-    assert saying in ran.out and ran.out.startswith("ok  PortAudio: ")
+    assert saying in ran.out and "ok  PortAudio: " in ran.out
+    assert ran.out.startswith("BAD" if status else "ok ")
 
 
 def test_the_doctor_without_devices(tmp_path):
@@ -356,7 +357,7 @@ def test_the_doctor_without_devices(tmp_path):
         pytest.skip("this machine has sound cards, or lacks PortAudio")
     ran = run_alone("doctor", "--audio", "--json", cwd=tmp_path, **nowhere)
     checks = json.loads(ran.out)["checks"]
-    assert ran.status == 2 and [check["ok"] for check in checks] == [True, False, False]
+    assert ran.status == 1 and [check["ok"] for check in checks] == [True, False, False]
     assert "there is no microphone on this machine" in checks[1]["found"]
 
 

@@ -9,9 +9,9 @@ import pytest
 from benchmarks.prediction import RESULTS, points
 from tests.command_line import check_refusal
 from tests.places import ROOT
-from voxrill.devices.advice import advise, holdings, plans
+from voxrill.devices.advice import advise, describe, holdings, plans
 from voxrill.devices.known import SIZES, known_model
-from voxrill.devices.planner import TASKS, best, judge, plan
+from voxrill.devices.planner import TASKS, Plan, best, judge, plan
 from voxrill.devices.profile import PROFILES, read_profile, shipped_profiles
 from voxrill.devices.stages import SHARE, Part, StageSeconds, part
 
@@ -143,7 +143,7 @@ def test_too_little_memory_is_said(models):
 
 def test_a_larger_one_of_the_same_device_is_named():
     advice = advise(read_profile("pi5"), [replace(known_model("int4"), memory=6e9)], 4)
-    assert advice["talk"].startswith("not with 4 GB; with 8 GB int4: buffered")
+    assert advice["talk"].startswith("not with 4 GB; with 8 GB int4: not usable live")
 
 
 def test_every_size_of_a_device_says_what_it_holds(models):
@@ -191,12 +191,22 @@ def test_nothing_runs_where_only_a_bundle_is_made(models):
 def test_plan_without_a_bundle(cli):
     ran = cli("plan", "--device", "pi5")
     assert ran.status == 0 and ran.err == ""
-    head, columns, *rest = ran.out.splitlines()
+    *advice, empty, head, columns = ran.out.splitlines()[:6]
+    *rest, memory = ran.out.splitlines()[6:]
+    assert [line.split(":")[0] for line in advice] == list(TASKS) and empty == ""  # what matters comes first
+    assert advice[2] == "talk: not usable live, 13 s of waiting for 10 s of sound (int4)"
     assert "Raspberry Pi 5" in head and "11.6 GB/s (cited)" in head and "predictions" in head
     assert columns.split()[:2] == ["task", "precision"]
-    assert [tuple(line.split()[:2]) for line in rest[:-4]] == [(task, name) for task in TASKS for name in SIZES]
-    assert [line.split(":")[0] for line in rest[-4:]] == ["memory", *TASKS]
-    assert "; 8 GB (7.5 free) hold float32, int8" in rest[-4]
+    assert [tuple(line.split()[:2]) for line in rest] == [(task, name) for task in TASKS for name in SIZES]
+    assert memory.startswith("memory: ") and "; 8 GB (7.5 free) hold float32, int8" in memory
+
+
+def test_a_wait_that_is_too_long_to_talk_is_said_to_be():
+    short, long = (
+        Plan("talk", "int4", 1, 0.1, factor, 1.0, 1e9, "buffered", delay) for factor, delay in ((1.3, 4.3), (2.0, 12.2))
+    )
+    assert short.live and describe(short) == "buffered, 5 s of waiting for 10 s of sound"
+    assert not long.live and describe(long) == "not usable live, 13 s of waiting for 10 s of sound"
 
 
 def test_plan_for_machines(cli):

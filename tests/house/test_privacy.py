@@ -85,7 +85,8 @@ def watched(strace, workshop, tmp_path):
             text=True,
             timeout=600,
         )
-        assert done.returncode == 0, done.stderr
+        silent = arguments[0] == "doctor"  # its status says whether this machine has a microphone and a loudspeaker
+        assert done.returncode in ((0, 1) if silent else (0,)), done.stderr
         return told(log, allowed), home
 
     run.environment, run.log, run.home, run.allowed = environment, log, home, allowed

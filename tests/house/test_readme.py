@@ -132,7 +132,8 @@ def test_voxrill_lines(workplace, monkeypatch):
             run = subprocess.run(
                 [sys.executable, "-m", *words], cwd=workplace, env=environment, capture_output=True, text=True
             )
-            assert run.returncode == 0, f"{shlex.join(words)}: {run.stderr}"
+            silent = words[1] == "doctor"  # its status says whether this machine has a microphone and a loudspeaker
+            assert run.returncode in ((0, 1) if silent else (0,)), f"{shlex.join(words)}: {run.stderr}"
             ran += 1
         else:
             assert words[0] in ("make", "pip"), f"not run by any test: {shlex.join(words)}"

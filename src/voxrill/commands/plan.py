@@ -68,12 +68,14 @@ def plan(
     if json:
         figures = {name: msgspec.to_builtins(figure) for name, figure in profile.figures.items()}
         about = {"name": profile.name, "runnable": profile.runnable, **figures}
-        tables = {"plans": list(map(asdict, found)), "fits": list(map(asdict, fits))}
+        found_plans = [{**asdict(entry), "live": entry.live} for entry in found]
+        tables = {"plans": found_plans, "fits": list(map(asdict, fits))}
         print_json({"device": about, "evidence": profile.evidence, **tables, "advice": advice})
     else:
+        print("\n".join(f"{task}: {words}" for task, words in advice.items()))
+        print()
         _show(profile, count, found)
         print(f"memory: {'; '.join(map(_holding, fits))}")
-        print("\n".join(f"{task}: {words}" for task, words in advice.items()))
 
 
 def _models(bundle: Path | None, precision: str | None, context: int | None) -> list[ModelShape]:
