@@ -57,7 +57,9 @@ def _advice(profile: Profile, models: list[ModelShape], threads: int, task: Task
     if chosen:
         why = f"; {_FALLBACK}" if _suffers(profile, found) else ""
         words = describe(chosen)
-        return f"take {chosen.precision}: {words}{why}" if chosen.live else f"{words} ({chosen.precision}){why}"
+        if task == "talk" and not chosen.live:
+            return f"{words} ({chosen.precision}){why}"
+        return f"take {chosen.precision}: {words}{why}"
     for size in profile.memory_sizes_gb:
         larger = best(_of(plans(profile, models, threads, size), task))
         if larger:
@@ -76,7 +78,7 @@ def _elsewhere(models: list[ModelShape], task: Task) -> str:
     for name in shipped_profiles():
         profile = read_profile(name)
         chosen = best(_of(plans(profile, models, profile.cores.value), task))
-        if chosen:
+        if chosen and (chosen.live or task != "talk"):
             fitting.append((profile.bandwidth_gbps.value, f"{name} would do ({chosen.precision}: {describe(chosen)})"))
     return min(fitting)[1] if fitting else "nor on any other that Voxrill knows: quantize the bundle"
 
