@@ -275,6 +275,23 @@ class Conversation:
             self._turns = [_moved(start, starts[gone], starts[0]) for start in starts[gone:]]
         return gone
 
+    def told(self) -> list[list[Piece]]:
+        """The pieces of each turn that is remembered."""
+        starts = [start.pieces for start in self._turns]
+        ends = [*starts, len(self.context.pieces)][1:]
+        turns = [self.context.pieces[start:end] for start, end in zip(starts, ends, strict=True)]
+        return turns[:-1] if self._open else turns  # the last one is open: nothing was asked in it yet
+
+    def retell(self, turns: Sequence[Sequence[Piece]]) -> None:
+        """Between turns, remember these turns and no others. Their pieces wait for prefill."""
+        self._end_answer()
+        self.context.rewind(self._prompt)
+        self._turns, self._open = [], False
+        for pieces in turns:
+            self._turns.append(_Start(len(self.context.pieces), self.context.positions))
+            for piece in pieces:
+                self.context.add(piece)
+
     def _end(self, gone: int) -> int:
         """The position at which the first `gone` turns end."""
         return self._turns[gone].positions if gone < len(self._turns) else self.context.positions

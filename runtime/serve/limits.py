@@ -64,7 +64,10 @@ class Limits:
     """Realtime sessions at once."""
 
     message: int = 512 << 10
-    """Bytes of one WebSocket message: 8 s of sound."""
+    """Bytes of one event of Wyoming."""
+
+    websocket_message: int = 4 << 20
+    """Bytes of one realtime message: 30 s of sound at 48 kHz, the longest turn, in base64."""
 
     idle: float = 900.0
     """Seconds after which a realtime session that gets no message is closed."""

@@ -32,12 +32,12 @@ _LONGEST = 60
 """Characters of a client's value that are shown."""
 
 
-def explained(error: Exception, kind: type[msgspec.Struct]) -> tuple[str, str | None]:
+def explained(error: Exception, kind: Any) -> tuple[str, str | None]:
     """What is wrong and what to send, in two sentences; and the field's name, None for the whole body.
 
     Args:
         error: raised by msgspec when it decoded a body.
-        kind: the struct that the body should be.
+        kind: the struct that the body should be, or several as a union.
     """
     if isinstance(error, RecursionError):
         return "The body is nested too deeply. Send fewer lists within lists.", None

@@ -94,7 +94,7 @@ def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming
         http=limited(limits, app.state.service.metrics),
         ws=bounded_websocket(limits.stall),
         backlog=BACKLOG,
-        ws_max_size=limits.message,
+        ws_max_size=limits.websocket_message,
         ws_per_message_deflate=False,  # sound does not shrink, and a small message could expand into a large one
         log_config=None,  # `set_up_log` says where the log goes
         access_log=False,

@@ -79,10 +79,11 @@ class Interrupted:
 
 @dataclass(frozen=True)
 class Typed:
-    """The user typed something."""
+    """The user typed something. utterance: what was said before it, as part of the same question."""
 
     text: str
     at: float
+    utterance: Utterance | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class Listener:
         barge_in: listen while an answer is played; otherwise the microphone is ignored until `tail` seconds after.
         clock: seconds.
         waking: passes on what is to be listened to; None for all.
+        before: seconds that are kept before the first voiced block.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Listener:
         tail: float = 0.25,
         clock: Callable[[], float] = time.perf_counter,
         waking: Waking | None = None,
+        before: float = BEFORE,
     ) -> None:
         self._voice_activity = voice_activity
         self._floor = floor
@@ -148,7 +151,7 @@ class Listener:
         self._waking = waking
         self._woke: float | None = None
         self._endpointer = endpointer
-        self._before = blocks(BEFORE)
+        self._before = blocks(before)
         self._after = endpointer.options.pause_blocks
         self._kept: deque[tuple[int, Block]] = deque()
         self._number = 0
@@ -179,6 +182,14 @@ class Listener:
     def hear_nothing(self) -> None:
         """There is no block. An answer that is held because the user seemed to begin goes on."""
         self._floor.hold(False)
+
+    def end(self) -> bool:
+        """End the user's turn here, without waiting for silence. Returns whether there was one."""
+        if self._endpointer.state not in ("speaking", "paused"):
+            return False
+        self._decide("ended")
+        self._forget()
+        return True
 
     def _hear(self, block: Block) -> None:
         if self._is_deaf():

@@ -115,6 +115,11 @@ class Responder(SignalHandler):
         """Whether there is nothing to do before the next signal: the conversation will not be touched."""
         return self._reply is None and not self._unprepared and self.inbox.empty()
 
+    @property
+    def replying(self) -> bool:
+        """Whether an answer is being made, or played, or waits for the end of its question."""
+        return self._reply is not None
+
     def close(self) -> None:
         """The talk is over: cut an answer that is being played, and keep its turn."""
         heard = self._floor.interrupt()
@@ -212,7 +217,7 @@ class Responder(SignalHandler):
         self._settle()
         self._withdraw()
         try:
-            self._begin(None, signal.text, None)
+            self._begin(signal.utterance, signal.text, None)
         except (UsageError, UnknownText) as error:
             self._show(Notice(str(error)))
             self._show(StateChanged("listening"))

@@ -267,7 +267,7 @@ def test_a_session_s_memory_goes_with_it(monkeypatch, when):
     def watched(session, *given):
         init(session, *given)
         made.append(weakref.ref(session))
-        contexts.append(weakref.ref(session._conversation.context))
+        contexts.append(weakref.ref(session._answers.own.conversation.context))
         outboxes.append(weakref.ref(session._outbox))
 
     monkeypatch.setattr(RealtimeSession, "__init__", watched)

@@ -361,9 +361,8 @@ def test_tools_that_cannot_be_called(server, tools, message):
 @pytest.mark.parametrize(
     ("event", "message"),
     [
-        ({"type": "session.update", "session": {"tool_choice": "required", "tools": []}}, "a call is required"),
         ({"type": "session.update", "session": {"tool_choice": {"type": "function", "name": "x"}}}, "no function 'x'"),
-        ({"type": "response.create", "response": {"tools": [lights()]}}, "tools"),
+        ({"type": "response.create", "response": {"tools": [{"type": "web_search"}]}}, "response.tools[0].type"),
         (
             {
                 "type": "conversation.item.create",
@@ -386,17 +385,36 @@ def test_an_event_about_tools_that_cannot_be(server, event, message):
 
 
 def test_an_output_in_words_that_the_model_lacks(server):
+    """Text is told as it is. Aloud, the model says the words that it knows, or that it knows none."""
+
     async def talk():
         async with plain(server) as client:
             await client.update(tools=[lights()])
+            told = []
+            for output in ('{"ok": true}', "the kitchen lights are fabulously on"):
+                call = (await ask(client, HEARD))[-1]["response"]["output"][0]
+                told.append(await tell(client, call["call_id"], output))
+            await client.update(output_modalities=["text"])
             call = (await ask(client, HEARD))[-1]["response"]["output"][0]
-            item = {"type": "function_call_output", "call_id": call["call_id"], "output": '{"ok": true}'}
-            await client.send("conversation.item.create", item=item)
-            error, _ = await client.next("error")
-            return error["error"]["message"], await tell(client, call["call_id"], ANSWER)
+            return *told, await tell(client, call["call_id"], '{"ok": true}')
 
-    told, passed = asyncio.run(talk())
-    assert "does not know" in told and text_of(passed) == ANSWER
+    none, some, written = asyncio.run(talk())
+    assert text_of(none) == server.service.model.manifest.taught.refusal and sound_of(none)
+    assert text_of(some).startswith("the kitchen lights") and "fabulously" not in text_of(some) and sound_of(some)
+    assert text_of(written, "response.output_text.delta") == '{"ok": true}'
+
+
+def test_a_choice_that_does_not_fit_is_refused_alone(server):
+    async def talk():
+        async with plain(server) as client:
+            await client.update(tools=[lights()])
+            await client.send("session.update", session={"tool_choice": "required", "tools": []})
+            error, _ = await client.next("error")
+            return error["error"], (await client.next("session.updated"))[0]["session"], await ask(client, HEARD)
+
+    error, session, passed = asyncio.run(talk())
+    assert "a call is required" in error["message"] and error["param"] == "session.tool_choice"
+    assert session["tools"] == [] and session["tool_choice"] == "auto" and text_of(passed) == ANSWER
 
 
 def test_a_turn_that_cannot_be_decided_is_answered(server, monkeypatch):

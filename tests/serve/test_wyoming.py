@@ -699,11 +699,11 @@ def free_port():
 def test_satellites_are_answered_aloud(server, uri):
     """Two at once: each hears an answer of its own, and reads what it asked."""
     run = RunPipeline(PipelineStage.ASR, PipelineStage.TTS)
-    for events in satellites_told([run, run], "transcript"):
+    for events in satellites_told([run, run], "handled"):
         kinds = [event.type for event in events if event.type not in ("audio-chunk", "ping")]
         assert kinds == [
             *("run-satellite", "voice-started", "voice-stopped"),
-            *("audio-start", "audio-stop", "handled", "transcript"),
+            *("transcript", "audio-start", "audio-stop", "handled"),
         ]
         named = {event.type: event for event in events}
         assert named["transcript"].data["text"] == HEARD and named["handled"].data["text"] == ANSWER

@@ -79,7 +79,8 @@ class CallDecider:
     def _begin(self, signal: Paused | Ended | Typed, allowed: AllowedCalls) -> None:
         self.reset()
         self._allowed = allowed
-        audio, text = (None, signal.text) if isinstance(signal, Typed) else (signal.utterance.samples, None)
+        audio = signal.utterance.samples if signal.utterance is not None else None
+        text = signal.text if isinstance(signal, Typed) else None
         self._steps = self._caller.steps(allowed.functions, audio, text, allowed.required)
 
     def _abandon(self, signal: Signal) -> None:

@@ -15,13 +15,17 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from voxrill.runtime.serve.api_errors import ApiError, Busy, NoRoom, response
 from voxrill.runtime.serve.realtime.messages import BETA, BETA_HEADER
 from voxrill.runtime.serve.realtime.outbox import SLOW, Close, Outbox
-from voxrill.runtime.serve.realtime.session import RealtimeSession
+from voxrill.runtime.serve.realtime.session import BEGINNING, RealtimeSession
+from voxrill.runtime.serve.realtime.settings import Settings
 from voxrill.runtime.serve.request_log import record_of
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.worker import POLL
 
 PROTOCOL = "realtime"
 """The subprotocol that OpenAI's browser clients ask for."""
+
+_TRANSCRIBE = "transcription"
+"""The `intent` of a client that wants transcripts and no answers."""
 
 _FULL_FOR = 10
 """Seconds after which a client is told to ask again when all sessions are taken."""
@@ -63,7 +67,9 @@ class RealtimeEndpoint:
         self._service.metrics.sessions.set(self.sessions)
 
     async def _serve(self, websocket: WebSocket) -> None:
-        link = await open_link(self._service, beta=websocket.headers.get(BETA_HEADER) == BETA)
+        beta = BETA in [one.strip() for one in websocket.headers.get(BETA_HEADER, "").split(",")]
+        settings = Settings(kind="transcription") if websocket.query_params.get("intent") == _TRANSCRIBE else BEGINNING
+        link = await open_link(self._service, beta, settings)
         sides = {
             asyncio.ensure_future(_send(websocket, link.outbox)),
             asyncio.ensure_future(self._receive(websocket, link)),
@@ -111,10 +117,10 @@ class SessionLink:
         await self.service.process_sound(self.session.receive, raw)
 
 
-async def open_link(service: Service, beta: bool = False) -> SessionLink:
+async def open_link(service: Service, beta: bool = False, settings: Settings = BEGINNING) -> SessionLink:
     """Begin a session."""
     outbox = Outbox(service.limits.unread)
-    session = await service.process_sound(RealtimeSession, service, beta, outbox)
+    session = await service.process_sound(RealtimeSession, service, beta, outbox, settings)
     service.worker.join(session)
     return SessionLink(session, outbox, service)
 

@@ -9,15 +9,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from voxrill.runtime.apps.functions import Function
-from voxrill.runtime.serve.allowed_calls import ToolChoice
-from voxrill.runtime.serve.names import VoiceName
-
-IN_RATES = (24_000, 16_000)
-"""Sample rates at which sound may be sent, Hz. The first one is OpenAI's."""
-
+from voxrill.runtime.serve.api_errors import ApiError
+from voxrill.runtime.serve.malformed import explained
 
 Id = Annotated[str, Meta(max_length=512)]
 """An id that the client chose. It is sent back, so that its length is limited (OpenAI's limit)."""
@@ -29,106 +25,14 @@ class _Event(msgspec.Struct, tag_field="type"):
     event_id: Id | None = None
 
 
-class TurnDetection(msgspec.Struct):
-    """How the server finds out that the user's turn is over: by silence."""
-
-    type: Literal["server_vad"] = "server_vad"
-    threshold: Annotated[float, Meta(gt=0, lt=1)] = 0.5
-    silence_duration_ms: Annotated[float, Meta(ge=200, le=10_000)] = 500
-    create_response: bool = True
-    interrupt_response: bool = True
-
-
-class InFormat(msgspec.Struct):
-    """How sound is sent: 16-bit little-endian mono."""
-
-    type: Literal["audio/pcm"] = "audio/pcm"
-    rate: Literal[24_000, 16_000] = 24_000
-
-
-class OutFormat(msgspec.Struct):
-    """How sound is sent back."""
-
-    type: Literal["audio/pcm"] = "audio/pcm"
-    rate: Literal[24_000] = 24_000
-
-
-class AudioIn(msgspec.Struct):
-    """The user's sound. turn_detection: null if the client ends turns itself. transcription: null for none."""
-
-    format: InFormat | UnsetType = UNSET
-    turn_detection: TurnDetection | UnsetType | None = UNSET
-    transcription: dict[str, Any] | UnsetType | None = UNSET
-
-
-class AudioOut(msgspec.Struct):
-    """The answer's sound."""
-
-    format: OutFormat | UnsetType = UNSET
-    voice: VoiceName | UnsetType = UNSET
-
-
-class Audio(msgspec.Struct):
-    """Sound in both directions."""
-
-    input: AudioIn | UnsetType = UNSET
-    output: AudioOut | UnsetType = UNSET
-
-
-Modality = Literal["text", "audio"]
-Tokens = Annotated[int, Meta(ge=1)] | Literal["inf"]
-
-
 class Tool(Function, frozen=True, tag_field="type", tag="function"):
     """A function that may be called."""
 
 
-class SessionConfig(msgspec.Struct):
-    """A session's settings, under the names of both dialects."""
+class SessionUpdate(_Event, tag="session.update", kw_only=True):
+    """Change the settings. Their fields are read one by one, in `session_update`."""
 
-    type: Literal["realtime"] = "realtime"
-    instructions: str | UnsetType = UNSET
-    output_modalities: list[Modality] | UnsetType = UNSET
-    audio: Audio | UnsetType = UNSET
-    max_output_tokens: Tokens | UnsetType = UNSET
-    tools: list[Tool] | UnsetType = UNSET
-    tool_choice: ToolChoice | UnsetType = UNSET
-    modalities: list[Modality] | UnsetType = UNSET
-    voice: VoiceName | UnsetType = UNSET
-    input_audio_format: Literal["pcm16"] | UnsetType = UNSET
-    output_audio_format: Literal["pcm16"] | UnsetType = UNSET
-    input_audio_transcription: dict[str, Any] | UnsetType | None = UNSET
-    turn_detection: TurnDetection | UnsetType | None = UNSET
-    max_response_output_tokens: Tokens | UnsetType = UNSET
-
-    def present(self) -> SessionConfig:
-        """The same settings, all under their present names."""
-        audio = self.audio or Audio()
-        heard, said = audio.input or AudioIn(), audio.output or AudioOut()
-        if self.turn_detection is not UNSET:
-            heard.turn_detection = self.turn_detection
-        if self.input_audio_transcription is not UNSET:
-            heard.transcription = self.input_audio_transcription
-        if self.voice is not UNSET:
-            said.voice = self.voice
-        modalities = self.output_modalities
-        if self.modalities is not UNSET:
-            modalities = ["audio"] if "audio" in self.modalities else ["text"]
-        most = self.max_response_output_tokens if self.max_output_tokens is UNSET else self.max_output_tokens
-        return SessionConfig(
-            instructions=self.instructions,
-            output_modalities=modalities,
-            audio=Audio(heard, said),
-            max_output_tokens=most,
-            tools=self.tools,
-            tool_choice=self.tool_choice,
-        )
-
-
-class SessionUpdate(_Event, tag="session.update"):
-    """Change the settings."""
-
-    session: SessionConfig = msgspec.field(default_factory=SessionConfig)
+    session: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class Append(_Event, tag="input_audio_buffer.append", kw_only=True):
@@ -145,23 +49,29 @@ class Clear(_Event, tag="input_audio_buffer.clear"):
     """Forget the sound so far."""
 
 
-class TextContent(msgspec.Struct, tag_field="type", tag="input_text"):
-    """What the user wrote."""
+class Part(msgspec.Struct):
+    """A part of a message: text, or sound in base64 with or without its transcript."""
 
-    text: str
-
-
-class AudioContent(msgspec.Struct, tag_field="type", tag="input_audio"):
-    """What the user said, in base64."""
-
-    audio: str
+    type: Literal["input_text", "input_audio", "output_text", "output_audio", "text", "audio", "input_image"]
+    text: str | None = None
+    audio: str | None = None
+    transcript: str | None = None
 
 
-class UserItem(msgspec.Struct, kw_only=True, tag_field="type", tag="message"):
-    """A whole turn of the user's."""
+class MessageItem(msgspec.Struct, kw_only=True, tag_field="type", tag="message"):
+    """What someone said or wrote."""
 
-    role: Literal["user"]
-    content: Annotated[list[TextContent | AudioContent], Meta(min_length=1, max_length=1)]
+    role: Literal["user", "assistant", "system"]
+    content: Annotated[list[Part], Meta(max_length=64)]
+    id: Id | None = None
+
+
+class CallItem(msgspec.Struct, kw_only=True, tag_field="type", tag="function_call"):
+    """A function call that was made earlier."""
+
+    name: Id
+    arguments: str
+    call_id: Id | None = None
     id: Id | None = None
 
 
@@ -173,10 +83,32 @@ class OutputItem(msgspec.Struct, kw_only=True, tag_field="type", tag="function_c
     id: Id | None = None
 
 
-class ItemCreate(_Event, tag="conversation.item.create", kw_only=True):
-    """A turn of the user's in one piece, or the output of a function call."""
+class ItemReference(msgspec.Struct, kw_only=True, tag_field="type", tag="item_reference"):
+    """An item of the conversation, in the input of a response."""
 
-    item: UserItem | OutputItem
+    id: Id
+
+
+ClientItem = MessageItem | CallItem | OutputItem
+
+
+class ItemCreate(_Event, tag="conversation.item.create", kw_only=True):
+    """An item of the conversation. previous_item_id: where it goes; "root" for the beginning, None for the end."""
+
+    item: ClientItem
+    previous_item_id: Id | None = None
+
+
+class ItemRetrieve(_Event, tag="conversation.item.retrieve", kw_only=True):
+    """Show an item."""
+
+    item_id: Id
+
+
+class ItemDelete(_Event, tag="conversation.item.delete", kw_only=True):
+    """Forget an item."""
+
+    item_id: Id
 
 
 class Truncate(_Event, tag="conversation.item.truncate", kw_only=True):
@@ -187,24 +119,78 @@ class Truncate(_Event, tag="conversation.item.truncate", kw_only=True):
     content_index: int = 0
 
 
-class ResponseOptions(msgspec.Struct):
-    """Options of one response. All others are the session's."""
-
-    tool_choice: ToolChoice | UnsetType = UNSET
-    tools: Annotated[list[Any], Meta(max_length=0, description="Tools are set by session.update.")] | None = None
-
-
 class ResponseCreate(_Event, tag="response.create"):
-    """Answer the turns since the last response, or tell the user the output of calls."""
+    """Answer what was said since the last response. Its options are read in `response_options`."""
 
-    response: ResponseOptions | None = None
+    response: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class ResponseCancel(_Event, tag="response.cancel"):
     """End the response that is being made."""
 
+    response_id: Id | None = None
 
-ClientEvent = SessionUpdate | Append | Commit | Clear | ItemCreate | Truncate | ResponseCreate | ResponseCancel
+
+ClientEvent = (
+    SessionUpdate
+    | Append
+    | Commit
+    | Clear
+    | ItemCreate
+    | ItemRetrieve
+    | ItemDelete
+    | Truncate
+    | ResponseCreate
+    | ResponseCancel
+)
+
+_DECODER = msgspec.json.Decoder(ClientEvent)
+
+
+def decoded(raw: str) -> ClientEvent:
+    """A client's message.
+
+    Raises:
+        ApiError: it is none of the events, or a field of it is wrong.
+    """
+    try:
+        event: ClientEvent = _DECODER.decode(raw)
+        return event
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        wrong, param = explained(error, ClientEvent)
+        message = f"This is not an event of the realtime interface. {wrong}"
+        raise ApiError(400, message, "invalid_event", param) from None
+
+
+def converted(value: Any, kind: Any, param: str) -> Any:
+    """A decoded value as one of the structs here.
+
+    Raises:
+        ApiError: it is not one; the message says why.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        wrong, place = explained(error, kind)
+        path = f"{param}.{place}".replace(".[", "[") if place else param
+        wrong = wrong.replace(f"The field {place}", path, 1) if place else wrong.replace("The body", param, 1)
+        raise ApiError(400, wrong, "invalid_value", path) from None
+
+
+_LONGEST = 512 << 10
+"""Bytes of a session's settings, or of a response's options: small values take ten times that once they are read."""
+
+
+def opened(field: msgspec.Raw, param: str) -> Any:
+    """What is in a field that is read by itself.
+
+    Raises:
+        ApiError: it is too long.
+    """
+    if len(bytes(field)) > _LONGEST:
+        raise ApiError(400, f"{param} has more than {_LONGEST} bytes. Send less.", "too_long", param)
+    return msgspec.json.decode(field)
+
 
 BETA_HEADER, BETA = "openai-beta", "realtime=v1"
 

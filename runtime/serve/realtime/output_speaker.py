@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from voxrill.runtime.audio.protocols import Player
 from voxrill.runtime.engine.conversation import Conversation
+from voxrill.runtime.serve.realtime.thinker import Thinker
 from voxrill.runtime.serve.realtime.weak_callback import weak_callback
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.talk.events import AssistantSaid, StateChanged, TalkEvent
@@ -38,17 +39,17 @@ class OutputSpeaker:
     ) -> None:
         task = service.model.manifest.tasks.speak
         prompt = task.system.replace("{voice}", task.voice)
-        self.conversation = Conversation(service.model.parts, task, prompt, word_for_word=True)
+        conversation = Conversation(service.model.parts, task, prompt, word_for_word=True)
         self._show = show
         self._text = ""
         options = ResponderOptions(turns=0, max_new_tokens=service.limits.answer)
         show_text = weak_callback(self._show_text)  # the responder must not keep its owner in memory
-        self.responder = Responder(self.conversation, player, floor, show_text, keep, options)
+        self.thinker = Thinker(Responder(conversation, player, floor, show_text, keep, options), conversation, service)
 
     def speak(self, text: str) -> None:
         """Speak a text whose words the model knows."""
         self._text = text
-        self.responder.inbox.put(Typed(text, time.perf_counter()))
+        self.thinker.responder.inbox.put(Typed(text, time.perf_counter()))
 
     def _show_text(self, event: TalkEvent) -> None:
         self._show(event)

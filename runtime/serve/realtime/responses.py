@@ -6,50 +6,45 @@ In: pieces of text and sound, or a function call. Out: OpenAI's events, in the o
 from __future__ import annotations
 
 import base64
-import itertools
-import secrets
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import msgspec
-
 from voxrill.runtime.apps.calling import FunctionCall
-from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.audio.protocols import Floats
-from voxrill.runtime.engine.conversation import Output
-from voxrill.runtime.serve.realtime.messages import BETA_NAMES, BETA_UNKNOWN
-
-Emit = Callable[..., None]
-"""Sends an event: its type, and its fields by name."""
+from voxrill.runtime.serve.names import DEFAULT_VOICE
+from voxrill.runtime.serve.realtime.emitter import Emit, new_id
+from voxrill.runtime.serve.realtime.items import Items
+from voxrill.runtime.serve.realtime.settings import Settings
+from voxrill.runtime.serve.realtime.sound_format import SoundOut
 
 Status = Literal["completed", "cancelled", "failed"]
 
 
-def new_id(kind: str) -> str:
-    """An id that nothing else has, such as `item_1f0e...`."""
-    return f"{kind}_{secrets.token_hex(10)}"
+@dataclass(frozen=True)
+class ResponseForm:
+    """How a response is made and told.
 
-
-class Emitter:
-    """Sends events of one session, in the client's dialect. May be called from any thread.
-
-    Args:
-        beta: use OpenAI's names from before 2025.
-        put: takes an encoded event.
+    settings: those in force for it. rate: of the model's sound, Hz. beta: use OpenAI's names from before 2025.
+    metadata: is sent back. conversation: the id of the conversation that it belongs to, None for none.
     """
 
-    def __init__(self, beta: bool, put: Callable[[bytes], None]) -> None:
-        self._beta = beta
-        self._put = put
-        self._numbers = itertools.count(1)
+    settings: Settings
+    rate: int
+    beta: bool
+    metadata: dict[str, str] | None
+    conversation: str | None
 
-    def __call__(self, kind: str, **fields: Any) -> None:
-        """Send an event: its type by its present name, and its fields."""
-        if self._beta:
-            if kind in BETA_UNKNOWN:
-                return
-            kind = BETA_NAMES.get(kind, kind)
-        self._put(msgspec.json.encode({"type": kind, "event_id": f"event_{next(self._numbers)}", **fields}))
+    def shown(self) -> dict[str, Any]:
+        """What the client is told of it."""
+        settings = self.settings
+        shared = {"conversation_id": self.conversation, "metadata": self.metadata, "usage": None}
+        if self.beta:
+            return shared | {"modalities": ["text"] if settings.output == "text" else ["audio", "text"]}
+        return shared | {
+            "output_modalities": settings.modalities,
+            "max_output_tokens": settings.most or "inf",
+            "audio": {"output": {"format": settings.said.shown(), "voice": settings.voice or DEFAULT_VOICE}},
+        }
 
 
 class Response:
@@ -57,15 +52,19 @@ class Response:
 
     Args:
         emit: takes the events.
+        items: the conversation's items.
+        form: how it is told.
     """
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(self, emit: Emit, items: Items, form: ResponseForm) -> None:
         self.response_id, self.item_id = new_id("resp"), new_id("item")
         self.ended = False
         self._emit = emit
+        self._items = items
+        self._form = form
 
-    def end(self, status: Status, reason: str | None = None) -> None:
-        """The response is complete, or was cut short."""
+    def end(self, status: Status, reason: str | None = None, error: dict[str, Any] | None = None) -> None:
+        """The response is complete, was cut short for a reason, or failed with an error."""
         raise NotImplementedError
 
     def _content(self) -> dict[str, Any]:
@@ -75,15 +74,18 @@ class Response:
     def _begin(self) -> None:
         self._emit("response.created", response=self._response("in_progress"))
         self._about("response.output_item.added", item=self._item("in_progress"))
-        self._emit("conversation.item.added", previous_item_id=None, item=self._item("in_progress"))
+        if self._form.conversation is not None:
+            self._items.add(self._item("in_progress"), done=False)
 
-    def _close(self, status: Status, reason: str | None) -> None:
+    def _close(self, status: Status, reason: str | None, error: dict[str, Any] | None) -> None:
         self.ended = True
-        item_status = "completed" if status == "completed" else "incomplete"
-        self._about("response.output_item.done", item=self._item(item_status))
-        self._emit("conversation.item.done", previous_item_id=None, item=self._item(item_status))
-        details = None if status == "completed" else {"type": status, "reason": reason}
-        self._emit("response.done", response=self._response(status) | {"status_details": details})
+        item = self._item("completed" if status == "completed" else "incomplete")
+        self._about("response.output_item.done", item=item)
+        if self._form.conversation is not None:
+            self._items.finish(item)
+        details = {"type": status, "reason": reason} | ({"error": error} if error is not None else {})
+        told = {"status_details": None if status == "completed" else details, "output": [item]}
+        self._emit("response.done", response=self._response(status) | told)
 
     def _about(self, kind: str, **fields: Any) -> None:
         self._emit(kind, response_id=self.response_id, output_index=0, **fields)
@@ -96,24 +98,25 @@ class Response:
             "id": self.response_id,
             "object": "realtime.response",
             "status": status,
-            "output": [self._item("completed")] if status == "completed" else [],
+            "status_details": None,
+            "output": [],
+            **self._form.shown(),
         }
 
 
 class MessageResponse(Response):
-    """An answer in words.
+    """An answer in words. spoken: whether it has sound.
 
     Args:
-        emit: takes the events.
-        output: whether there is sound.
-        beta: use OpenAI's names from before 2025.
+        emit, items, form: see `Response`.
     """
 
-    def __init__(self, emit: Emit, output: Output, beta: bool) -> None:
-        super().__init__(emit)
-        self._spoken = output != "text"
-        self._kind = "audio" if self._spoken else "text"
-        self._content_kind = self._kind if beta else f"output_{self._kind}"
+    def __init__(self, emit: Emit, items: Items, form: ResponseForm) -> None:
+        super().__init__(emit, items, form)
+        self.spoken = form.settings.output != "text"
+        self._kind = "audio" if self.spoken else "text"
+        self._content_kind = self._kind if form.beta else f"output_{self._kind}"
+        self._sound = SoundOut(form.settings.said, form.rate)
         self._text = ""
         self._begin()
         self._of_part("response.content_part.added", part=self._part())
@@ -121,28 +124,34 @@ class MessageResponse(Response):
     def add_text(self, piece: str) -> None:
         """Send more of its text."""
         self._text += piece
-        name = "output_audio_transcript" if self._spoken else "output_text"
+        name = "output_audio_transcript" if self.spoken else "output_text"
         self._of_part(f"response.{name}.delta", delta=piece)
 
     def add_sound(self, samples: Floats) -> None:
         """Send more of its sound, (n,)."""
-        self._of_part("response.output_audio.delta", delta=base64.b64encode(pcm16(samples).tobytes()).decode())
+        self._send_sound(self._sound(samples))
 
-    def end(self, status: Status, reason: str | None = None) -> None:
-        """The answer is complete, or was cut short."""
-        if self._spoken:
+    def _send_sound(self, coded: bytes) -> None:
+        if coded:
+            self._of_part("response.output_audio.delta", delta=base64.b64encode(coded).decode())
+
+    def end(self, status: Status, reason: str | None = None, error: dict[str, Any] | None = None) -> None:
+        """The answer is complete, was cut short, or failed."""
+        if self.spoken:
+            if status == "completed":
+                self._send_sound(self._sound.rest())
             self._of_part("response.output_audio.done")
             self._of_part("response.output_audio_transcript.done", transcript=self._text)
         else:
             self._of_part("response.output_text.done", text=self._text)
         self._of_part("response.content_part.done", part=self._part())
-        self._close(status, reason)
+        self._close(status, reason, error)
 
     def _of_part(self, kind: str, **fields: Any) -> None:
         self._about(kind, item_id=self.item_id, content_index=0, **fields)
 
     def _part(self) -> dict[str, Any]:
-        return {"type": self._kind, ("transcript" if self._spoken else "text"): self._text}
+        return {"type": self._kind, ("transcript" if self.spoken else "text"): self._text}
 
     def _content(self) -> dict[str, Any]:
         content = [self._part() | {"type": self._content_kind}] if self._text else []
@@ -153,18 +162,18 @@ class CallResponse(Response):
     """A function call instead of an answer. Its arguments are decided at once, and sent when it is complete.
 
     Args:
-        emit: takes the events.
+        emit, items, form: see `Response`.
         call: the function and its arguments.
     """
 
-    def __init__(self, emit: Emit, call: FunctionCall) -> None:
-        super().__init__(emit)
+    def __init__(self, emit: Emit, items: Items, form: ResponseForm, call: FunctionCall) -> None:
+        super().__init__(emit, items, form)
         self.call_id = new_id("call")
         self._call = call
         self._arguments = ""
         self._begin()
 
-    def end(self, status: Status, reason: str | None = None) -> None:
+    def end(self, status: Status, reason: str | None = None, error: dict[str, Any] | None = None) -> None:
         """The client is to carry out the call, or it is withdrawn."""
         if status == "completed":
             self._arguments = self._call.arguments
@@ -173,7 +182,7 @@ class CallResponse(Response):
             self._about(
                 "response.function_call_arguments.done", **names, name=self._call.name, arguments=self._arguments
             )
-        self._close(status, reason)
+        self._close(status, reason, error)
 
     def _content(self) -> dict[str, Any]:
         return {

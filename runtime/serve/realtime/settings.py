@@ -1,83 +1,111 @@
-"""The settings of a realtime session: their values, their changes, and how each dialect shows them."""
+"""The settings of a realtime session, and how each dialect of the interface shows them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET
 
 from voxrill.runtime.audio.endpointing import EndpointOptions
-from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.serve.allowed_calls import ToolChoice
-from voxrill.runtime.serve.names import DEFAULT_VOICE, check_voice
-from voxrill.runtime.serve.realtime.messages import (
-    IN_RATES,
-    AudioIn,
-    AudioOut,
-    SessionConfig,
-    Tool,
-    TurnDetection,
-)
+from voxrill.runtime.serve.names import DEFAULT_VOICE
+from voxrill.runtime.serve.realtime.messages import Tool
+from voxrill.runtime.serve.realtime.sound_format import SoundFormat
+
+Eagerness = Literal["low", "medium", "high", "auto"]
+
+EAGERNESS: dict[Eagerness, float] = {"low": 1.0, "medium": 0.5, "high": 0.3, "auto": 0.5}
+"""Seconds of silence that end a turn of `semantic_vad`, by the client's eagerness.
+
+The server hears silence and not meaning, so eagerness is patience. `medium` is the wait that was measured for ordinary
+turns (see `EndpointOptions`). `low` is twice that, for people who think while they speak. `high` leaves little time
+after the pause, 0.13 s, at which an answer is begun early.
+"""
+
+
+@dataclass(frozen=True)
+class TurnDetection:
+    """How the server finds out that the user's turn is over: by silence.
+
+    silence: milliseconds that end a turn of `server_vad`. before: milliseconds that are kept before the first voice.
+    eagerness: of `semantic_vad`.
+    """
+
+    type: Literal["server_vad", "semantic_vad"] = "server_vad"
+    threshold: float = 0.5
+    silence: float = 500.0
+    before: float = 300.0
+    eagerness: Eagerness = "auto"
+    create_response: bool = True
+    interrupt_response: bool = True
+
+    @property
+    def endpoint(self) -> EndpointOptions:
+        """The rules by which turns begin and end."""
+        if self.type == "semantic_vad":
+            return EndpointOptions(endpoint=EAGERNESS[self.eagerness])
+        return EndpointOptions(self.threshold, endpoint=self.silence / 1000)
+
+    def shown(self) -> dict[str, Any]:
+        """As the interface shows it."""
+        answers = {"create_response": self.create_response, "interrupt_response": self.interrupt_response}
+        if self.type == "semantic_vad":
+            return {"type": self.type, "eagerness": self.eagerness, **answers}
+        return {
+            "type": self.type,
+            "threshold": self.threshold,
+            "silence_duration_ms": round(self.silence),
+            "prefix_padding_ms": round(self.before),
+            "idle_timeout_ms": None,
+            **answers,
+        }
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """What a client wants of transcripts. Its language is shown again; the model hears the language that it knows."""
+
+    language: str | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
     """A session's settings.
 
-    instructions: None for the model's own. rate: of the client's sound, Hz. detection: None if the client ends turns.
-    most: text tokens and frames of an answer, None for the server's limit.
+    kind: a session of transcription only writes down what is said. instructions: None for the model's own. heard, said:
+    the formats of the user's sound and of the answers'. detection: None if the client ends turns. transcription: None
+    for no transcripts. voice: the model's own voice, empty where it has one only. most: text tokens and frames of an
+    answer, None for the server's limit.
     """
 
+    kind: Literal["realtime", "transcription"] = "realtime"
     instructions: str | None = None
     output: Output = "both"
-    rate: int = IN_RATES[0]
+    heard: SoundFormat = field(default_factory=SoundFormat)
+    said: SoundFormat = field(default_factory=SoundFormat)
     detection: TurnDetection | None = field(default_factory=TurnDetection)
-    transcribe: bool = False
+    transcription: Transcription | None = None
+    voice: str = ""
     most: int | None = None
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = "auto"
 
-    def changed(self, session: SessionConfig, chat: Task) -> Settings:
-        """These settings, changed as a client wants it.
+    @property
+    def transcribes(self) -> bool:
+        """Whether the user's turns are written down."""
+        return self.transcription is not None or self.kind == "transcription"
 
-        Raises:
-            ApiError: the voice does not exist.
-        """
-        new, wanted = self, session.present()
-        assert wanted.audio is not UNSET
-        if wanted.instructions is not UNSET:
-            new = replace(new, instructions=wanted.instructions or None)
-        if wanted.output_modalities is not UNSET:
-            new = replace(new, output="both" if "audio" in wanted.output_modalities else "text")
-        if wanted.max_output_tokens is not UNSET:
-            new = replace(new, most=None if wanted.max_output_tokens == "inf" else wanted.max_output_tokens)
-        if isinstance(wanted.audio.output, AudioOut) and wanted.audio.output.voice is not UNSET:
-            check_voice(chat, wanted.audio.output.voice, "voice")
-        if wanted.tools is not UNSET:
-            new = replace(new, tools=tuple(wanted.tools))
-        if wanted.tool_choice is not UNSET:
-            new = replace(new, tool_choice=wanted.tool_choice)
-        return new._heard(wanted.audio.input) if isinstance(wanted.audio.input, AudioIn) else new
-
-    def _heard(self, wanted: AudioIn) -> Settings:
-        new = self
-        if wanted.format is not UNSET:
-            new = replace(new, rate=wanted.format.rate)
-        if wanted.turn_detection is not UNSET:
-            new = replace(new, detection=wanted.turn_detection)
-        if wanted.transcription is not UNSET:
-            new = replace(new, transcribe=wanted.transcription is not None)
-        return new
+    @property
+    def answers(self) -> bool:
+        """Whether the end of a turn is answered without being asked."""
+        return self.kind == "realtime" and (self.detection is None or self.detection.create_response)
 
     @property
     def endpoint(self) -> EndpointOptions:
         """The rules by which turns begin and end."""
-        if self.detection is None:
-            return EndpointOptions()
-        return EndpointOptions(self.detection.threshold, endpoint=self.detection.silence_duration_ms / 1000)
+        return EndpointOptions() if self.detection is None else self.detection.endpoint
 
     @property
     def modalities(self) -> list[str]:
@@ -86,20 +114,10 @@ class Settings:
 
 
 def shown(settings: Settings, name: str, model: str, instructions: str, beta: bool) -> dict[str, Any]:
-    """The session as the client is shown it."""
-    detection = None
-    if settings.detection is not None:
-        asked = settings.detection
-        detection = {
-            "type": asked.type,
-            "threshold": asked.threshold,
-            "silence_duration_ms": asked.silence_duration_ms,
-            "prefix_padding_ms": 300,
-            "create_response": asked.create_response,
-            "interrupt_response": asked.interrupt_response,
-        }
-    transcription = {"model": model} if settings.transcribe else None
-    most = settings.most or "inf"
+    """The session as the client is shown it. instructions: those in force."""
+    if settings.kind == "transcription":
+        heard = {"input": _heard(settings, model)}
+        return {"id": name, "object": "realtime.transcription_session", "type": "transcription", "audio": heard}
     common = {
         "id": name,
         "object": "realtime.session",
@@ -108,25 +126,42 @@ def shown(settings: Settings, name: str, model: str, instructions: str, beta: bo
         "tools": msgspec.to_builtins(settings.tools),
         "tool_choice": msgspec.to_builtins(settings.tool_choice),
     }
+    most = settings.most or "inf"
+    voice = settings.voice or DEFAULT_VOICE
     if beta:
+        heard = _heard(settings, model)
         return common | {
             "modalities": ["text"] if settings.output == "text" else ["audio", "text"],
-            "voice": DEFAULT_VOICE,
-            "input_audio_format": "pcm16",
-            "output_audio_format": "pcm16",
-            "input_audio_transcription": transcription,
-            "turn_detection": detection,
+            "voice": voice,
+            "input_audio_format": settings.heard.before,
+            "output_audio_format": settings.said.before,
+            "input_audio_transcription": heard["transcription"],
+            "turn_detection": heard["turn_detection"],
             "max_response_output_tokens": most,
         }
-    heard = {
-        "format": {"type": "audio/pcm", "rate": settings.rate},
-        "turn_detection": detection,
-        "transcription": transcription,
-    }
-    said = {"format": {"type": "audio/pcm", "rate": IN_RATES[0]}, "voice": DEFAULT_VOICE}
     return common | {
         "type": "realtime",
         "output_modalities": settings.modalities,
-        "audio": {"input": heard, "output": said},
+        "audio": {
+            "input": _heard(settings, model),
+            "output": {"format": settings.said.shown(), "voice": voice, "speed": 1.0},
+        },
         "max_output_tokens": most,
+        "truncation": "auto",
+        "tracing": None,
+        "prompt": None,
+        "include": None,
+    }
+
+
+def _heard(settings: Settings, model: str) -> dict[str, Any]:
+    transcription = None
+    if settings.transcribes:
+        language = settings.transcription.language if settings.transcription is not None else None
+        transcription = {"model": model} | ({"language": language} if language else {})
+    return {
+        "format": settings.heard.shown(),
+        "turn_detection": settings.detection.shown() if settings.detection is not None else None,
+        "transcription": transcription,
+        "noise_reduction": None,
     }

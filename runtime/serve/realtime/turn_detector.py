@@ -12,17 +12,18 @@ from collections.abc import Callable
 import numpy as np
 
 from voxrill.runtime.audio.endpointing import Endpointer
-from voxrill.runtime.audio.pcm import PcmJoiner
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Block, Floats
-from voxrill.runtime.audio.sinc_resampler import SincResampler
 from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.serve.api_errors import ApiError
-from voxrill.runtime.serve.realtime.settings import Settings
+from voxrill.runtime.serve.realtime.settings import Settings, TurnDetection
+from voxrill.runtime.serve.realtime.sound_format import SoundIn
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Listener, Signal, Utterance, WakeChange
 
 _SHORTEST = 0.1
 """Seconds of sound that a turn must have, as at OpenAI's server."""
+
+_EMPTY = "input_audio_buffer_commit_empty"
 
 _NOTHING = np.zeros(0, np.float32)
 
@@ -68,8 +69,8 @@ class TurnDetector:
     def change(self, settings: Settings) -> None:
         """Use other settings from now on. What is the same in both goes on undisturbed."""
         old, self._settings = self._settings, settings
-        if old is None or old.rate != settings.rate:
-            self._resampler, self._joiner = SincResampler(settings.rate, RATE), PcmJoiner()
+        if old is None or old.heard != settings.heard:
+            self._sound = SoundIn(settings.heard)
         if old is None or old.detection != settings.detection:
             self._listen(settings)
 
@@ -78,27 +79,37 @@ class TurnDetector:
         self._by_hand = detection is None
         self._since = self._at // BLOCK  # the endpointer counts blocks from its own beginning
         self._endpointer = Endpointer(settings.endpoint)
-        interrupt = detection is None or detection.interrupt_response
-        self._listener = Listener(VoiceActivity(), self._endpointer, self._floor, self._post, barge_in=interrupt)
+        detection = detection or TurnDetection()
+        self._listener = Listener(
+            VoiceActivity(),
+            self._endpointer,
+            self._floor,
+            self._post,
+            barge_in=detection.interrupt_response,
+            before=detection.before / 1000,
+        )
         self.clear()
 
     def clear(self) -> None:
         """Forget the sound of the open turn."""
         self._left = _NOTHING
         self._kept: list[Floats] = []
-        self._joiner.reset()
+        self._sound.forget()
         self._endpointer.reset()
 
     def append(self, pcm: bytes) -> None:
-        """Take the next sound: 16-bit samples, of which the last one may come in two parts.
+        """Take the next sound in the client's format; its last sample may come in two parts.
 
         Raises:
             ApiError: the turn grows too long.
         """
-        samples = self._resampler(_decoded(self._joiner(pcm)))
+        samples = self._sound(pcm)
         if self._by_hand:
             self._keep(samples)
-            return
+        else:
+            self._hear(samples)
+
+    def _hear(self, samples: Floats) -> None:
         # The listener takes blocks of 512 samples: the rest waits for the next append.
         waiting = np.concatenate([self._left, samples])
         whole = len(waiting) // BLOCK * BLOCK
@@ -113,17 +124,21 @@ class TurnDetector:
             raise ApiError(400, f"A turn lasts {longest:g} seconds at most. Commit or clear it.", "audio_too_long")
         self._kept.append(samples)
 
-    def commit(self) -> Utterance:
-        """The sound so far, as a turn.
+    def commit(self) -> Utterance | None:
+        """End the turn here. Returns it if the client ends turns; otherwise the listener has posted its end.
 
         Raises:
-            ApiError: there is too little, or the server ends turns by itself.
+            ApiError: there is too little sound, or nobody speaks in it.
         """
-        if not self._by_hand:
-            raise ApiError(400, "The server ends turns by itself: turn_detection is on.", "server_vad")
-        kept, self._kept = self._kept, []
-        self._joiner.reset()
-        return self._utterance(np.concatenate([_NOTHING, *kept]))
+        rest = self._sound.rest()
+        if self._by_hand:
+            kept, self._kept = self._kept, []
+            return self._utterance(np.concatenate([_NOTHING, *kept, rest]))
+        waiting = len(self._left) + len(rest)
+        self._hear(np.concatenate([rest, np.zeros(-waiting % BLOCK, np.float32)]))
+        if not self._listener.end():
+            raise ApiError(400, "Nobody has spoken since the last turn: there is nothing to commit.", _EMPTY)
+        return None
 
     def whole(self, pcm: bytes) -> Utterance:
         """A turn that comes in one piece.
@@ -132,17 +147,10 @@ class TurnDetector:
             ApiError: it is too short.
         """
         assert self._settings is not None
-        resampler = SincResampler(self._settings.rate, RATE)
-        return self._utterance(np.concatenate([resampler(_decoded(PcmJoiner()(pcm))), resampler.rest()]))
+        sound = SoundIn(self._settings.heard)
+        return self._utterance(np.concatenate([sound(pcm), sound.rest()]))
 
     def _utterance(self, samples: Floats) -> Utterance:
         if len(samples) < _SHORTEST * RATE:
-            raise ApiError(
-                400, f"A turn needs {_SHORTEST:g} seconds of sound at least.", "input_audio_buffer_commit_empty"
-            )
+            raise ApiError(400, f"A turn needs {_SHORTEST:g} seconds of sound at least.", _EMPTY)
         return Utterance(self._cut(samples), 0, len(samples), time.perf_counter())
-
-
-def _decoded(pcm: bytes) -> Floats:
-    samples: Floats = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(32768)
-    return samples
