@@ -40,6 +40,9 @@ ChatEvent = Event | StageEvent | CallMade
 
 Events = AsyncIterator[ChatEvent]
 
+_NAMED = 8
+"""Unknown words that an answer's header names at most."""
+
 _FINISHES = {"stop": "stop", "audio_ended": "stop", "length": "length", "context_full": "length", "ran_on": "length"}
 """OpenAI's name for each way an answer ends."""
 
@@ -88,7 +91,7 @@ class ChatEndpoint:
 
     async def __call__(self, exchange: Exchange) -> Response:
         """Answer the last message."""
-        asked = await read_json(exchange.request, ChatRequest)
+        asked = await read_json(exchange.request, ChatRequest, exchange.warn)
         events, answer = await self.begin(exchange, asked)
         if asked.stream:
             return StreamingResponse(or_error(exchange, _chunks(events, answer, asked)), media_type=EVENT_STREAM)
@@ -113,7 +116,8 @@ class ChatEndpoint:
             service.check_length(text, "messages")
         answer = ChatAnswer(service.model.manifest.name, output != "text")
         wanted = await service.process_upload(constraints, service.model, asked, messages.system, answer.spoken)
-        exchange.warn(wanted.never)
+        for sentence in (wanted.never, *_unknown_words(service, messages)):
+            exchange.warn(sentence)
         events: Events = exchange.run(lambda: self._steps(service, asked, messages, output, answer, wanted))
         await exchange.unless_left(anext(events))  # a mistake in the question gets a status of its own
         return events, answer
@@ -205,6 +209,14 @@ class ChatEndpoint:
             pass
         if states.full:
             raise NoRoom
+
+
+def _unknown_words(service: Service, messages: ChatMessages) -> Iterator[str]:
+    """A sentence about each text whose words the model does not know: it hears the text without them, or not at all."""
+    for what, text in (("system prompt", messages.system), ("question", messages.question.text)):
+        _, unknown = service.model.parts.tokenizer.readable(text or "")
+        if unknown:
+            yield f"This model does not know words of the {what}: {', '.join(unknown[:_NAMED])}."
 
 
 def _output(asked: ChatRequest) -> Output:

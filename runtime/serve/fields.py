@@ -1,14 +1,15 @@
 """Every field of OpenAI's requests that the structs in `requests` do not have, and what is done with each.
 
 Nothing that a client asks for is ignored silently. A field either does what it says (then it is in a struct), or it
-changes no answer here (`NO_EFFECT`, with the reason), or it is taken only at the values that ask for nothing
-(`ONLY_AT`), and refused at any other with a sentence that says what works. null always means absent. A test holds this
-table to the fields that OpenAI's SDK knows.
+changes no answer here (`NO_EFFECT`, with the reason), or it is a hint that this model cannot follow (`HINTS`: the
+answer comes, and a header says so), or it is taken only at the values that ask for nothing (`ONLY_AT`), and refused at
+any other with a sentence that says what works. null always means absent. A test holds this table to the fields that
+OpenAI's SDK knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,8 +21,6 @@ EndpointName = Literal["chat", "response", "transcription", "speech"]
 
 _CACHE = "the server keeps the states of conversations by itself"
 _CALLER = "it names the caller"
-_REASONS = "the model does not reason"
-_STORED = "no answer is stored, and no request can ask for one"
 
 NO_EFFECT: Mapping[EndpointName, Mapping[str, str]] = {
     "chat": {
@@ -31,9 +30,7 @@ NO_EFFECT: Mapping[EndpointName, Mapping[str, str]] = {
         "prompt_cache_key": _CACHE,
         "prompt_cache_options": _CACHE,
         "prompt_cache_retention": _CACHE,
-        "reasoning_effort": _REASONS,
         "safety_identifier": _CALLER,
-        "store": _STORED,
         "user": _CALLER,
     },
     "response": {
@@ -44,9 +41,7 @@ NO_EFFECT: Mapping[EndpointName, Mapping[str, str]] = {
         "prompt_cache_key": _CACHE,
         "prompt_cache_options": _CACHE,
         "prompt_cache_retention": _CACHE,
-        "reasoning": _REASONS,
         "safety_identifier": _CALLER,
-        "store": _STORED,
         "stream_options": "they say how a stream is padded",
         "truncation": "the server forgets the oldest turns by itself",
         "user": _CALLER,
@@ -59,11 +54,31 @@ NO_EFFECT: Mapping[EndpointName, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class OnlyAt:
-    """A field that is taken at some values only. refusal: what a client hears about any other value."""
+    """A field that is followed at some values only. told: what a client hears about any other value."""
 
     values: tuple[Any, ...]
-    refusal: str
+    told: str
 
+
+_REASONS = OnlyAt(("none", {}), "This model does not reason.")
+_STORED = OnlyAt((False,), "Answers are not stored.")
+_TIER = OnlyAt(("auto", "default"), "A device has one tier.")
+
+HINTS: Mapping[EndpointName, Mapping[str, OnlyAt]] = {
+    "chat": {
+        "reasoning_effort": _REASONS,
+        "service_tier": _TIER,
+        "store": _STORED,
+        "verbosity": OnlyAt(("medium",), "Ask for short answers in the prompt."),
+    },
+    "response": {"reasoning": _REASONS, "service_tier": _TIER, "store": _STORED},
+    "transcription": {
+        "keywords": OnlyAt(([],), "This model cannot be given words to listen for."),
+        "prompt": OnlyAt(("",), "This model writes what it hears, and takes no prompt."),
+    },
+    "speech": {},
+}
+"""Wishes without which an answer is still of use. It comes at any value, and a header says what has no effect."""
 
 _PENALTY = OnlyAt((0,), "This model draws its words without penalties. Leave it out, or send 0.")
 _SPEAKERS = OnlyAt(([],), "This server does not tell speakers apart. Leave it out.")
@@ -78,10 +93,8 @@ ONLY_AT: Mapping[EndpointName, Mapping[str, OnlyAt]] = {
         "moderation": OnlyAt((), "This server has no moderation model. Leave it out."),
         "n": OnlyAt((1,), "A request gets one answer. Send it again, with another seed, for another answer."),
         "presence_penalty": _PENALTY,
-        "service_tier": OnlyAt(("auto", "default"), "A device has one tier. Leave it out, or send auto."),
         "top_logprobs": OnlyAt((0,), "Probabilities are not given with answers. Leave it out, or send 0."),
         "top_p": OnlyAt((1,), "Words are drawn by temperature alone. Leave it out, or send 1."),
-        "verbosity": OnlyAt(("medium",), "Answers have one length. Leave it out, or ask for short ones in the prompt."),
         "web_search_options": OnlyAt((), "This server does not look into the web. Leave it out."),
     },
     "response": {
@@ -94,16 +107,13 @@ ONLY_AT: Mapping[EndpointName, Mapping[str, OnlyAt]] = {
         "moderation": OnlyAt((), "This server has no moderation model. Leave it out."),
         "previous_response_id": OnlyAt((), "Answers are not stored. Send the earlier messages in input."),
         "prompt": OnlyAt((), "Prompts are not stored. Send the text in instructions."),
-        "service_tier": OnlyAt(("auto", "default"), "A device has one tier. Leave it out, or send auto."),
         "top_logprobs": OnlyAt((0,), "Probabilities are not given with answers. Leave it out, or send 0."),
         "top_p": OnlyAt((1,), "Words are drawn by temperature alone. Leave it out, or send 1."),
     },
     "transcription": {
         "include": OnlyAt(([],), "Probabilities are not given with transcripts. Leave it out."),
-        "keywords": OnlyAt(([],), "This model cannot be given words to listen for. Leave it out."),
         "known_speaker_names": _SPEAKERS,
         "known_speaker_references": _SPEAKERS,
-        "prompt": OnlyAt(("",), "This model writes what it hears, and takes no prompt. Leave it out."),
     },
     "speech": {},
 }
@@ -118,28 +128,33 @@ _LONGEST = 1000
 
 def undone(endpoint: EndpointName) -> list[str]:
     """The fields of an endpoint that do nothing here."""
-    return [*NO_EFFECT[endpoint], *ONLY_AT[endpoint]]
+    return [*NO_EFFECT[endpoint], *HINTS[endpoint], *ONLY_AT[endpoint]]
 
 
-def check_undone(endpoint: EndpointName, given: Mapping[str, msgspec.Raw | str | list[str]]) -> None:
+def check_undone(
+    endpoint: EndpointName, given: Mapping[str, msgspec.Raw | str | list[str]], warn: Callable[[str], None]
+) -> None:
     """Refuse what a client asks for and does not get.
 
     Args:
         endpoint: the endpoint that was asked.
         given: the fields in `undone` that came: JSON that is not decoded yet, or a form's texts.
+        warn: takes a sentence about each hint that is not followed.
 
     Raises:
         ApiError: a field has a value that asks for something.
     """
     for name, value in given.items():
-        rule = ONLY_AT[endpoint].get(name)
+        rule = ONLY_AT[endpoint].get(name) or HINTS[endpoint].get(name)
         if rule is None:
             continue
         plain = _decoded(value) if isinstance(value, msgspec.Raw) else value
-        if plain is not None and not any(_same(plain, one) for one in rule.values):
-            raise ApiError(
-                400, f"The field {name} cannot be {_shown(plain)}. {rule.refusal}", "unsupported_value", name
-            )
+        if plain is None or any(_same(plain, one) for one in rule.values):
+            continue
+        if name in HINTS[endpoint]:
+            warn(f"{name} has no effect. {rule.told}")
+        else:
+            raise ApiError(400, f"The field {name} cannot be {_shown(plain)}. {rule.told}", "unsupported_value", name)
 
 
 def _shown(value: Any) -> str:

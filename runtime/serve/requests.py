@@ -6,6 +6,7 @@ null. OpenAI's other fields are in `fields`. A field that nobody knows is refuse
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar, get_type_hints
 
@@ -292,7 +293,11 @@ class ResponseRequest(msgspec.Struct):
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
-async def read_json(request: Request, kind: type[Struct]) -> Struct:
+Warn = Callable[[str], None]
+"""Takes a sentence about a hint that is not followed."""
+
+
+async def read_json(request: Request, kind: type[Struct], warn: Warn) -> Struct:
     """The body of a request as `kind`.
 
     Raises:
@@ -301,12 +306,12 @@ async def read_json(request: Request, kind: type[Struct]) -> Struct:
     _check_type(request, "application/json")
     wire = _wire(kind, msgspec.Raw)
     try:
-        return _read(kind, msgspec.json.decode(await request.body(), type=wire))
+        return _read(kind, msgspec.json.decode(await request.body(), type=wire), warn)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error, wire) from None
 
 
-async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequest, BinaryIO]:
+async def read_form(request: Request, limits: Limits, warn: Warn) -> tuple[TranscriptionRequest, BinaryIO]:
     """The fields and the file of a form. A file larger than `spool` lies on disk. The caller closes it.
 
     Raises:
@@ -322,19 +327,19 @@ async def read_form(request: Request, limits: Limits) -> tuple[TranscriptionRequ
     except OSError:
         raise NoRoom from None
     try:
-        return _read_form(form)
+        return _read_form(form, warn)
     except ApiError:
         await form.close()
         raise
 
 
-def _read_form(form: FormData) -> tuple[TranscriptionRequest, BinaryIO]:
+def _read_form(form: FormData, warn: Warn) -> tuple[TranscriptionRequest, BinaryIO]:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise ApiError(400, "The form has no file. Send the sound as the field file.", "missing_file", "file")
     wire = _wire(TranscriptionRequest, Any)
     try:
-        return _read(TranscriptionRequest, msgspec.convert(_fields(form), wire, strict=False)), file.file
+        return _read(TranscriptionRequest, msgspec.convert(_fields(form), wire, strict=False), warn), file.file
     except msgspec.ValidationError as error:
         raise _malformed(error, wire) from None
 
@@ -410,7 +415,7 @@ _SCHEMAS: dict[type[msgspec.Struct], tuple[str, ...]] = {
 """Fields that hold JSON of any form: they are decoded when their length is known."""
 
 
-def _read(kind: type[Struct], wire: msgspec.Struct) -> Struct:
+def _read(kind: type[Struct], wire: msgspec.Struct, warn: Warn) -> Struct:
     """The request without what does nothing here.
 
     Raises:
@@ -418,7 +423,7 @@ def _read(kind: type[Struct], wire: msgspec.Struct) -> Struct:
     """
     given = {name: value for name, value in msgspec.structs.asdict(wire).items() if value is not None}
     nothing = {name: given.pop(name) for name in undone(_ENDPOINTS[kind]) if name in given}
-    check_undone(_ENDPOINTS[kind], nothing)
+    check_undone(_ENDPOINTS[kind], nothing, warn)
     schemas = {name: given.pop(name) for name in _SCHEMAS.get(kind, ()) if name in given}
     return kind(**given, **(_read_schemas(kind, schemas) if schemas else {}))
 

@@ -51,7 +51,7 @@ class ResponsesEndpoint:
 
     async def __call__(self, exchange: Exchange) -> Response:
         """Answer the input."""
-        asked = await read_json(exchange.request, ResponseRequest)
+        asked = await read_json(exchange.request, ResponseRequest, exchange.warn)
         events, answer = await self._chat.begin(exchange, chat_request(asked))
         made = _Made(asked, answer)
         if asked.stream:

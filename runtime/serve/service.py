@@ -147,8 +147,8 @@ class Exchange:
         return voice
 
     def warn(self, text: str) -> None:
-        """Tell the client in a header what of its request has no effect; empty for nothing."""
-        self._warning = text[:_LONGEST_WARNING]
+        """Tell the client in a header what of its request has no effect."""
+        self._warning = f"{self._warning} {text}".strip()[:_LONGEST_WARNING]
 
     @property
     def used(self) -> dict[str, str]:

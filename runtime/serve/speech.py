@@ -20,7 +20,7 @@ Events = AsyncIterator[Event | StageEvent]
 async def speech(exchange: Exchange) -> Response:
     """Say a text."""
     service, model = exchange.service, exchange.service.model
-    asked = await read_json(exchange.request, SpeechRequest)
+    asked = await read_json(exchange.request, SpeechRequest, exchange.warn)
     service.check_model(asked.model)
     service.check_text(asked.input, "input")
     task = model.manifest.tasks.speak

@@ -38,7 +38,7 @@ _CHUNKING = {"auto", "server_vad", "type=server_vad", '{"type":"server_vad"}'}
 async def transcriptions(exchange: Exchange) -> Response:
     """Transcribe a file."""
     service = exchange.service
-    asked, file = await read_form(exchange.request, service.limits)
+    asked, file = await read_form(exchange.request, service.limits, exchange.warn)
     sound: Background[float | Span] = exchange.in_background(
         heard(file, service.limits, longest_segment(service.model), "file"), file
     )

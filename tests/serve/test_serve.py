@@ -280,8 +280,9 @@ def test_words_that_the_model_does_not_know(client, caplog, before, text, answer
     """It answers. The log says once for each text how many words there were, and none of them."""
     for _ in range(2):
         messages = [*before, {"role": "user", "content": text}]
-        found = client.chat.completions.create(model="pebble", messages=messages)
-        assert found.choices[0].message.content == answer
+        raw = client.chat.completions.with_raw_response.create(model="pebble", messages=messages)
+        assert raw.parse().choices[0].message.content == answer
+        assert "This model does not know words of the " in raw.headers["x-voxrill-warning"]  # the client is told which
     lines = [record.getMessage() for record in caplog.records if "does not know" in record.getMessage()]
     assert len(lines) == len(before) + (text != "kitchen lights on")
     assert all("held 1 words" in line or "held 2 words" in line for line in lines)

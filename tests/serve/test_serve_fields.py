@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 
 from tests.serving import ANSWER, HEARD, QUESTION, serving
-from voxrill.runtime.serve.fields import NO_EFFECT, ONLY_AT, undone
+from voxrill.runtime.serve.fields import HINTS, NO_EFFECT, ONLY_AT, undone
 from voxrill.runtime.serve.malformed import explained
 from voxrill.runtime.serve.requests import ChatRequest, ResponseRequest, SpeechRequest, TranscriptionRequest
+from voxrill.runtime.serve.service import WARNING_HEADER
 
 KINDS = {
     "chat": (ChatRequest, "chat.completion_create_params", "CompletionCreateParamsStreaming"),
@@ -65,16 +66,20 @@ def test_every_field_that_the_sdk_knows_is_decided(endpoint):
     kind, module, name = KINDS[endpoint]
     known = typing.get_type_hints(getattr(import_module(f"openai.types.{module}"), name))
     done = {field.name for field in msgspec.structs.fields(kind)}
-    twice = (done & {*undone(endpoint)}) | (NO_EFFECT[endpoint].keys() & ONLY_AT[endpoint].keys())
-    assert not twice
-    assert not {*known} - done - {*undone(endpoint), "file"}
+    decided = [*done, *undone(endpoint)]
+    assert len(decided) == len({*decided})
+    assert not {*known} - {*decided, "file"}
 
 
 @pytest.mark.parametrize(("endpoint", "field"), [(one, field) for one in KINDS for field in undone(one)])
 def test_what_is_not_done_is_refused_in_words_and_asks_for_nothing_otherwise(http, endpoint, field):
     ask = ASK[endpoint]
-    if field in NO_EFFECT[endpoint]:
-        assert ask(http, **{field: {"any": ["value"]}}).status_code == 200
+    if field in NO_EFFECT[endpoint] or field in HINTS[endpoint]:
+        answer = ask(http, **{field: "any value"})
+        assert answer.status_code == 200
+        assert answer.headers.get(WARNING_HEADER, "").startswith(f"{field} has no effect") == (field in HINTS[endpoint])
+        for value in HINTS[endpoint][field].values if field in HINTS[endpoint] else ():
+            assert WARNING_HEADER not in ask(http, **{field: value}).headers
         return
     rule = ONLY_AT[endpoint][field]
     if endpoint == "chat":
@@ -83,7 +88,7 @@ def test_what_is_not_done_is_refused_in_words_and_asks_for_nothing_otherwise(htt
             assert ask(http, **{field: value}).status_code == 200
     for value in ("zyzzyva", "x" * 2000):
         message, param = refused(ask(http, **{field: value}))
-        assert param == field in message and rule.refusal in message and len(message) < 300
+        assert param == field in message and rule.told in message and len(message) < 300
 
 
 @pytest.mark.parametrize("endpoint", KINDS)
@@ -93,7 +98,8 @@ def test_null_and_empty_mean_absent(http, endpoint):
     optional = [field.name for field in msgspec.structs.fields(kind) if not field.required]
     nothing = "" if endpoint == "transcription" else None
     wanted = dict.fromkeys([*optional, *undone(endpoint)], nothing)
-    assert ASK[endpoint](http, **wanted).status_code == 200
+    answer = ASK[endpoint](http, **wanted)
+    assert answer.status_code == 200 and WARNING_HEADER not in answer.headers
 
 
 @pytest.mark.parametrize("endpoint", KINDS)
