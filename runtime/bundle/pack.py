@@ -74,8 +74,7 @@ def unpack(packed: Path, target: Path, progress: Progress = no_progress, force: 
         HashMismatch: a file's content is not the manifest's.
         UsageError: `target` is something else than a bundle, or is one and `force` was not given.
     """
-    if not packed.is_file():
-        raise BundleError(f"there is no packed bundle at {packed}", "Make one with: voxrill pack BUNDLE -o FILE")
+    _check_there(packed)
     where = f"{packed}'s {MANIFEST_FILE}"
     with replacing_bundle(target, force) as partial, _opened(packed) as archive:
         raw = _read_manifest(archive)
@@ -89,6 +88,22 @@ def unpack(packed: Path, target: Path, progress: Progress = no_progress, force: 
                 _copy_checked(source, sink, name, entry, progress)
         (partial / MANIFEST_FILE).write_bytes(raw)
     return open_bundle(target)
+
+
+def packed_manifest(packed: Path) -> bytes:
+    """The manifest of a packed bundle, as it is written there; nothing of it is checked yet.
+
+    Raises:
+        BundleError: `packed` is missing, or not a packed bundle.
+    """
+    _check_there(packed)
+    with _opened(packed) as archive:
+        return _read_manifest(archive)
+
+
+def _check_there(packed: Path) -> None:
+    if not packed.is_file():
+        raise BundleError(f"there is no packed bundle at {packed}", "Make one with: voxrill pack BUNDLE -o FILE")
 
 
 class _SmallReads(io.BufferedReader):

@@ -59,7 +59,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "tune": ("voxrill tune small",),
     "pack": ("voxrill pack small -o model.voxrill",),
     "unpack": (
-        "voxrill unpack model.voxrill -o small",
+        "voxrill unpack model.voxrill -o model",
         "voxrill talk --bundle model.voxrill",
     ),
     "compile": ("voxrill compile phone --soc SM8650",),

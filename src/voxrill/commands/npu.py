@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from voxrill.commands.options import JsonOption
+from voxrill.commands.options import JsonOption, open_path
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
 from voxrill.devices.qnn import Htp
 from voxrill.devices.socs import CHECKED, Soc, find_soc
-from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.compiled import compile_bundle, compiled_folder
 from voxrill.runtime.errors import UsageError, needs_extra
 from voxrill.runtime.progress import step_progress
@@ -61,11 +60,11 @@ def npu_check(
         from voxrill.export.rknn_check import check_for_rknn
     if rknn:
         with step_progress(err, "npu-check") as progress:
-            built = check_for_rknn(open_bundle(bundle), rknn, graph or (), progress)
+            built = check_for_rknn(open_path(bundle), rknn, graph or (), progress)
         _tell(built, _rknn_table(built), json)
     else:
         with step_progress(err, "npu-check") as progress:
-            compiled = check_bundle(open_bundle(bundle), socs, graph or (), progress)
+            compiled = check_bundle(open_path(bundle), socs, graph or (), progress)
         _tell(compiled, _table(compiled), json)
 
 
@@ -118,7 +117,7 @@ def compile_for(
     json: JsonOption = False,
 ) -> None:
     """Compile a bundle for the NPU of a Qualcomm chip."""
-    htp, opened = Htp(_soc(soc)), open_bundle(bundle)
+    htp, opened = Htp(_soc(soc)), open_path(bundle)
     with step_progress(err, "compile") as progress:
         form = compile_bundle(opened, htp, progress)
     folder = compiled_folder(opened, htp.soc)

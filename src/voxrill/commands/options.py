@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO, get_type_hin
 import typer
 
 from voxrill.commands.once import wait_to_say
+from voxrill.commands.output import err, file_progress
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ This is Pebble, the small built-in model: it knows some 300 home commands in Eng
 everything else is answered "{refusal}".
 For the real model: voxrill export LiquidAI/LFM2.5-Audio-1.5B -o bundle, then give --bundle bundle."""
 
-_NO_BUNDLE = "Bundle folder; without one, the small built-in model."
+_NO_BUNDLE = "Bundle: a folder, or a packed file; without one, the small built-in model."
 
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", envvar="VOXRILL_BUNDLE", help=_NO_BUNDLE, show_default=False)
@@ -99,13 +100,24 @@ OutOption = Annotated[
 def open_named(bundle: Path | None) -> Bundle:
     """The bundle that was named, or the built-in one; then stderr says once what that is."""
     from voxrill.runtime.bundle import builtin
-    from voxrill.runtime.bundle.bundle import open_bundle
 
     if bundle is not None:
-        return open_bundle(bundle)
+        return open_path(bundle)
     opened = builtin.open_builtin()
     wait_to_say(builtin_note(opened.manifest))
     return opened
+
+
+def open_path(bundle: Path) -> Bundle:
+    """The bundle in a folder, or in a packed file, which is unpacked once into the user's cache."""
+    from voxrill.runtime.bundle.bundle import open_bundle
+
+    if not bundle.is_file():
+        return open_bundle(bundle)
+    from voxrill.runtime.bundle.packed import open_packed
+
+    with file_progress("unpacking", bundle.stat().st_size) as progress:
+        return open_packed(bundle, lambda text: err.print(text, style="dim", soft_wrap=True), progress)
 
 
 @dataclass(frozen=True)

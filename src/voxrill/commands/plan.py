@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from voxrill.commands.options import JsonOption
+from voxrill.commands.options import JsonOption, open_path
 from voxrill.commands.output import err, print_columns, print_json
 from voxrill.devices.advice import Holding, advise, describe, holdings, plans
 from voxrill.devices.known import SIZES, known_model, model
@@ -83,9 +83,7 @@ def _models(bundle: Path | None, precision: str | None, context: int | None) -> 
     if bundle is not None:
         if precision is not None:
             raise UsageError("a bundle has its own precision", "Give a bundle or --precision, not both")
-        from voxrill.runtime.bundle.bundle import open_bundle
-
-        return [bundle_model(open_bundle(bundle).manifest, context)]
+        return [bundle_model(open_path(bundle).manifest, context)]
     if precision is not None and precision not in SIZES:
         raise UsageError(f"there is no precision {precision!r}", f"Give one of: {', '.join(SIZES)}")
     return [known_model(name, context or CONTEXT) for name in SIZES if precision in (None, name)]

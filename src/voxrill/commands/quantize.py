@@ -15,7 +15,7 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from voxrill.commands.options import ForceOption
+from voxrill.commands.options import ForceOption, open_path
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
 from voxrill.commands.output_files import check_output
@@ -24,7 +24,7 @@ from voxrill.quantize.recipe import By, check_block, read_recipe
 from voxrill.runtime.atomic_write import write_text
 from voxrill.runtime.audio.audio_file import as_waveform
 from voxrill.runtime.audio.sound_folder import sound_files
-from voxrill.runtime.bundle.bundle import Bundle, open_bundle
+from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.errors import DataError, UsageError, needs_extra
 from voxrill.runtime.picture import check_picture
 from voxrill.runtime.progress import Progress, step_progress
@@ -50,7 +50,7 @@ def quantize(
     """Make a smaller bundle: 8-bit or 4-bit weights."""
     sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]] if audio else []
     write = quantiser(recipe, fast_prefill, sounds, force)
-    opened = open_bundle(bundle)
+    opened = open_path(bundle)
     with step_progress(err, "quantize") as progress:
         made = write(opened, out, progress)
     before, after = opened.manifest.size, made.manifest.size
@@ -105,7 +105,7 @@ def sensitivity(
         from voxrill.quantize.choose import as_toml, choose
         from voxrill.quantize.groups import take_inventory
         from voxrill.quantize.sensitivity import measure
-    opened = open_bundle(bundle)
+    opened = open_path(bundle)
     check_block(block, "--block")
     check_output(out, force=force)
     sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]]

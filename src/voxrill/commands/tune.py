@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from voxrill.commands.options import BundleArgument, JsonOption
+from voxrill.commands.options import BundleArgument, JsonOption, open_path
 from voxrill.commands.output import err, print_json
 from voxrill.runtime.bundle.builtin import open_builtin
-from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.printable import printable
 from voxrill.runtime.progress import step_progress
 from voxrill.runtime.upkeep.tuning import Load, TuneReport
@@ -19,7 +18,7 @@ from voxrill.runtime.upkeep.tuning import tune as tune_bundle
 
 def tune(bundle: BundleArgument = None, json: JsonOption = False) -> None:
     """Fit a bundle to this device: weights ready to be mapped, threads."""
-    opened = open_builtin() if bundle is None else open_bundle(bundle)
+    opened = open_builtin() if bundle is None else open_path(bundle)
     with step_progress(err, "tune") as progress:
         report = tune_bundle(opened, progress)
     if json:
