@@ -16,9 +16,7 @@ from voxrill.runtime.apps.functions import Function
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.api_errors import ApiError
-
-MOST_BYTES = 64 << 10
-"""Bytes of JSON that the tools of one client may take."""
+from voxrill.runtime.serve.limits import TOOL_BYTES
 
 
 class ChosenFunction(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
@@ -40,8 +38,8 @@ class AllowedCalls:
 
 def check_size(tools: Sequence[msgspec.Struct]) -> None:
     """Raise ApiError if a client's tools take too many bytes."""
-    if len(msgspec.json.encode(tools)) > MOST_BYTES:
-        raise ApiError(400, f"The tools take more than {MOST_BYTES} bytes of JSON. Send fewer.", "too_long", "tools")
+    if len(msgspec.json.encode(tools)) > TOOL_BYTES:
+        raise ApiError(400, f"The tools take more than {TOOL_BYTES} bytes of JSON. Send fewer.", "too_long", "tools")
 
 
 def allowed_calls(model: Engine, tools: Sequence[Function], choice: ToolChoice) -> AllowedCalls | None:

@@ -116,7 +116,7 @@ class ChatEndpoint:
             service.check_length(text, "messages")
         answer = ChatAnswer(service.model.manifest.name, output != "text")
         wanted = await service.process_upload(constraints, service.model, asked, messages.system, answer.spoken)
-        for sentence in (wanted.never, *_unknown_words(service, messages)):
+        for sentence in (wanted.never, *_alone(asked), *_unknown_words(service, messages)):
             exchange.warn(sentence)
         events: Events = exchange.run(lambda: self._steps(service, asked, messages, output, answer, wanted))
         await exchange.unless_left(anext(events))  # a mistake in the question gets a status of its own
@@ -209,6 +209,14 @@ class ChatEndpoint:
             pass
         if states.full:
             raise NoRoom
+
+
+def _alone(asked: ChatRequest) -> Iterator[str]:
+    """A sentence about each field that has no effect without another."""
+    if asked.audio is not None and "audio" not in asked.modalities:
+        yield "audio has no effect without the modality audio."
+    if asked.stream_options is not None and not asked.stream:
+        yield "stream_options has no effect without stream."
 
 
 def _unknown_words(service: Service, messages: ChatMessages) -> Iterator[str]:

@@ -8,6 +8,10 @@ _STEREO = 48_000 * 2
 """Samples of a second of 48 kHz stereo."""
 
 
+TOOL_BYTES = 64 << 10
+"""Bytes of JSON that one client's tools and schemas may take."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bytes, seconds and numbers above which a request is refused."""

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from voxrill.runtime.bundle.manifest import Task
+from voxrill.runtime.serve.fields import HINTS, NO_EFFECT, ONLY_AT, EndpointName
 from voxrill.runtime.serve.names import (
     DEFAULT_VOICE,
     DESCRIPTION,
@@ -15,7 +16,7 @@ from voxrill.runtime.serve.names import (
     VoiceId,
     takes_descriptions,
 )
-from voxrill.runtime.serve.requests import ChatRequest, ResponseRequest, SpeechRequest, TranscriptionRequest
+from voxrill.runtime.serve.requests import ENDPOINTS, ChatRequest, ResponseRequest, SpeechRequest, TranscriptionRequest
 from voxrill.runtime.serve.service import EVENT_STREAM, Service
 from voxrill.runtime.serve.sound_formats import FORMATS
 
@@ -58,6 +59,7 @@ def document(service: Service) -> dict[str, Any]:
     name = service.model.manifest.name
     for kind in kinds:
         components[kind.__name__]["properties"]["model"] = _model(name)
+        components[kind.__name__]["properties"] |= _undone(ENDPOINTS[kind])
     components[SpeechRequest.__name__]["properties"]["voice"] = _voice(service.model.manifest.tasks.speak)
     form = components[TranscriptionRequest.__name__]
     form["properties"]["file"] = {"type": "string", "format": "binary"}
@@ -132,6 +134,17 @@ def _voice(task: Task) -> dict[str, Any]:
     if takes_descriptions(task):
         either.append({"type": "string", "maxLength": DESCRIPTION})
     return {"anyOf": either, "description": "GET /v1/audio/voices says which of ours OpenAI's names mean."}
+
+
+def _undone(endpoint: EndpointName) -> dict[str, Any]:
+    """The fields that do nothing here, each with what it may be."""
+    found: dict[str, Any] = {
+        name: {"description": f"It changes no answer: {reason}."} for name, reason in NO_EFFECT[endpoint].items()
+    }
+    found |= {name: {"description": f"A hint without effect. {hint.told}"} for name, hint in HINTS[endpoint].items()}
+    for name, rule in ONLY_AT[endpoint].items():
+        found[name] = {"description": rule.told, "enum": [None, *rule.values]}
+    return found
 
 
 def _get(what: str, content: dict[str, Any], open_: bool = False) -> dict[str, Any]:

@@ -17,10 +17,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from voxrill.runtime.apps.functions import Function, Name
-from voxrill.runtime.serve.allowed_calls import MOST_BYTES
 from voxrill.runtime.serve.api_errors import ApiError, NoRoom
 from voxrill.runtime.serve.fields import EndpointName, check_undone, undone
-from voxrill.runtime.serve.limits import Limits
+from voxrill.runtime.serve.limits import TOOL_BYTES, Limits
 from voxrill.runtime.serve.malformed import explained
 from voxrill.runtime.serve.names import VoiceName
 from voxrill.runtime.serve.sound_formats import FORMATS
@@ -373,7 +372,7 @@ def _wire(kind: type[Struct], undone_type: Any) -> type[msgspec.Struct]:
     """
     types = get_type_hints(kind, include_extras=True)
     absent = msgspec.Raw(b"null") if undone_type is msgspec.Raw else None
-    fields: list[Any] = [(name, undone_type, absent) for name in undone(_ENDPOINTS[kind])]
+    fields: list[Any] = [(name, undone_type, absent) for name in undone(ENDPOINTS[kind])]
     for field in msgspec.structs.fields(kind):
         if field.name in _SCHEMAS.get(kind, ()):
             fields.append((field.name, msgspec.Raw, absent))
@@ -398,8 +397,8 @@ def _read_schemas(kind: type[Struct], given: dict[str, msgspec.Raw]) -> dict[str
         ApiError: they are too long, or malformed.
     """
     parts = [f'"{name}":'.encode() + bytes(value) for name, value in given.items()]
-    if sum(map(len, parts)) > MOST_BYTES:
-        message = f"The tools and schemas take more than {MOST_BYTES} bytes. Send fewer."
+    if sum(map(len, parts)) > TOOL_BYTES:
+        message = f"The tools and schemas take more than {TOOL_BYTES} bytes. Send fewer."
         raise ApiError(400, message, "too_long", next(iter(given)))
     try:
         found = msgspec.json.decode(b"{" + b",".join(parts) + b"}", type=_schemas(kind))
@@ -422,13 +421,13 @@ def _read(kind: type[Struct], wire: msgspec.Struct, warn: Warn) -> Struct:
         ApiError: something was asked for that this server does not do.
     """
     given = {name: value for name, value in msgspec.structs.asdict(wire).items() if value is not None}
-    nothing = {name: given.pop(name) for name in undone(_ENDPOINTS[kind]) if name in given}
-    check_undone(_ENDPOINTS[kind], nothing, warn)
+    nothing = {name: given.pop(name) for name in undone(ENDPOINTS[kind]) if name in given}
+    check_undone(ENDPOINTS[kind], nothing, warn)
     schemas = {name: given.pop(name) for name in _SCHEMAS.get(kind, ()) if name in given}
     return kind(**given, **(_read_schemas(kind, schemas) if schemas else {}))
 
 
-_ENDPOINTS: dict[type[msgspec.Struct], EndpointName] = {
+ENDPOINTS: dict[type[msgspec.Struct], EndpointName] = {
     ChatRequest: "chat",
     ResponseRequest: "response",
     TranscriptionRequest: "transcription",

@@ -22,6 +22,7 @@ KINDS = {
     "speech": (SpeechRequest, "audio.speech_create_params", "SpeechCreateParams"),
 }
 
+AUDIO = {"voice": "alloy", "format": "wav"}
 CHAT = {"messages": [{"role": "user", "content": "kitchen lights on"}]}
 
 
@@ -89,6 +90,22 @@ def test_what_is_not_done_is_refused_in_words_and_asks_for_nothing_otherwise(htt
     for value in ("zyzzyva", "x" * 2000):
         message, param = refused(ask(http, **{field: value}))
         assert param == field in message and rule.told in message and len(message) < 300
+
+
+def test_fields_without_effect_alone(http):
+    alone = chat(http, audio=AUDIO, stream_options={"include_usage": True})
+    told = "audio has no effect without the modality audio. stream_options has no effect without stream."
+    assert alone.headers[WARNING_HEADER] == told
+    assert WARNING_HEADER not in chat(http, audio=AUDIO, modalities=["text", "audio"]).headers
+
+
+@pytest.mark.parametrize("endpoint", KINDS)
+def test_the_document_lists_every_field(http, endpoint):
+    """Those without effect say so."""
+    kind, *_ = KINDS[endpoint]
+    found = http.get("/openapi.json").json()["components"]["schemas"][kind.__name__]["properties"]
+    assert all(found[name]["description"] for name in undone(endpoint))
+    assert {field.name for field in msgspec.structs.fields(kind)} <= found.keys()
 
 
 @pytest.mark.parametrize("endpoint", KINDS)
