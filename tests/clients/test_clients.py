@@ -60,6 +60,7 @@ CHECKS = {
         "spoken_question": {"heard", "answer", "sound"},
         "typed_question": {"answer", "sound"},
         "written_agent": {"answer"},
+        "voice_pipeline": {"answer", "sound"},
     },
     "livekit": {
         "stt": {"heard"},
@@ -96,19 +97,6 @@ RUNS = [
 
 QUESTIONS = [(environment, program, check) for environment, program in RUNS for check in CHECKS[program]]
 NAMES = [f"{environment or 'here'}-{program}-{check}" for environment, program, check in QUESTIONS]
-
-
-NOT_YET = {
-    ("openai_realtime", "spoken_question"),
-    ("openai_realtime", "transcription"),
-    ("openai_agents", "spoken_question"),
-    ("openai_agents", "typed_question"),
-    ("livekit", "stt_live"),
-    ("livekit", "realtime"),
-    ("livekit", "realtime_agent"),
-    ("pipecat", "stt_live"),
-    ("pipecat", "realtime"),
-}
 
 
 def interpreter(environment, program):
@@ -156,8 +144,6 @@ def ear():
 
 @pytest.mark.parametrize("environment, program, check", QUESTIONS, ids=NAMES)
 def test_a_quickstart(found, ear, environment, program, check):
-    if (program, check) in NOT_YET:
-        pytest.skip("the server is not there yet")
     report, folder = found(environment, program)
     result = report[check]
     assert "error" not in result, result["error"]

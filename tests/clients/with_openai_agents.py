@@ -1,7 +1,15 @@
 """OpenAI's Agents SDK: its quickstart of a realtime agent."""
 
+import numpy as np
 from agents import Agent, Runner, set_default_openai_client, set_tracing_disabled
 from agents.realtime import RealtimeAgent, RealtimeRunner
+from agents.voice import (
+    AudioInput,
+    OpenAIVoiceModelProvider,
+    SingleAgentVoiceWorkflow,
+    VoicePipeline,
+    VoicePipelineConfig,
+)
 from clips import KEY, TYPED, URL, keep, pieces, question, report
 from openai import AsyncOpenAI
 
@@ -66,12 +74,27 @@ async def typed_question():
     return await answer(RealtimeRunner(AGENT), lambda session: session.send_message(TYPED))
 
 
+def written():
+    """The agent of the first example. Its client belongs to the event loop that runs now."""
+    set_default_openai_client(AsyncOpenAI(base_url=URL, api_key=KEY))
+    return Agent(name="Assistant", instructions="You are a helpful assistant")
+
+
 async def written_agent():
     """The SDK's first example: an agent that is asked in writing."""
-    agent = Agent(name="Assistant", instructions="You are a helpful assistant")
-    return {"answer": (await Runner.run(agent, TYPED)).final_output}
+    return {"answer": (await Runner.run(written(), TYPED)).final_output}
+
+
+async def voice_pipeline():
+    """The quickstart of the SDK's voice pipeline: speech to text, an agent, text to speech."""
+    pipeline = VoicePipeline(
+        workflow=SingleAgentVoiceWorkflow(written()),
+        config=VoicePipelineConfig(model_provider=OpenAIVoiceModelProvider(base_url=URL, api_key=KEY)),
+    )
+    result = await pipeline.run(AudioInput(buffer=np.frombuffer(question(), np.int16)))
+    sound = [event.data async for event in result.stream() if event.type == "voice_stream_event_audio"]
+    return {"answer": result.total_output_text, "sound": keep("pipeline.wav", np.concatenate(sound).tobytes())}
 
 
 set_tracing_disabled(True)
-set_default_openai_client(AsyncOpenAI(base_url=URL, api_key=KEY))
-report(spoken_question, typed_question, written_agent)
+report(spoken_question, typed_question, written_agent, voice_pipeline)
