@@ -58,7 +58,7 @@ CHECKS = {
     "openai_beta": {"typed_question": {"answer"}, "spoken_question": {"answer", "sound"}},
     "openai_agents": {
         "spoken_question": {"heard", "answer", "sound"},
-        "typed_question": {"answer", "sound"},
+        "typed_question": {"heard", "answer", "sound"},
         "written_agent": {"answer"},
         "voice_pipeline": {"answer", "sound"},
     },

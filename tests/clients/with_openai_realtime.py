@@ -99,7 +99,6 @@ async def transcription():
                         },
                     }
                 },
-                "include": ["item.input_audio_transcription.logprobs"],
             }
         )
         for piece in pieces(question()):

@@ -153,12 +153,12 @@ async def realtime():
     context = LLMContext([{"role": "developer", "content": "Say hello!"}])
     user, assistant = LLMContextAggregatorPair(context)
     async with pipeline(user, llm, assistant) as send:
-        watch = await send([frames.LLMRunFrame()], frames.TTSStoppedFrame)
-        found = {"greeting": len(watch.sound()) / 2 / 24_000}
-        watch = await send(microphone(), frames.TTSStoppedFrame)
-        print([type(f).__name__ for f in watch._seen], file=sys.stderr)
-        print(context.get_messages(), file=sys.stderr)
-        return {**found, "sound": keep("realtime.wav", watch.sound())}
+        watch = await send([frames.LLMRunFrame()], frames.LLMContextAssistantTurnFrame)
+        greeting = len(watch.sound()) / 2 / 24_000
+        watch = await send(microphone(), frames.LLMContextAssistantTurnFrame)
+        heard, answer = (message["content"] for message in context.get_messages()[-2:])
+        sound = keep("realtime.wav", watch.sound())
+        return {"greeting": greeting, "heard": heard, "answer": answer, "sound": sound}
 
 
 logger.remove()

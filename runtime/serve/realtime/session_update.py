@@ -170,7 +170,7 @@ def session_fields(model: Engine) -> Mapping[str, Field[Settings]]:
         "format": _heard,
         "turn_detection": _detection,
         "transcription": transcription,
-        "noise_reduction": only(None),
+        "noise_reduction": ignored,  # the model hears noise as it is, and session.updated says null
     }
     said: dict[str, Field[Settings]] = {
         "format": _said,
@@ -191,7 +191,7 @@ def session_fields(model: Engine) -> Mapping[str, Field[Settings]]:
         "truncation": only(None, "auto"),
         "include": only(None, []),
         "prompt": only(None),
-        "reasoning": only(None),
+        "reasoning": ignored,  # the model does not reason
         "id": ignored,  # what the server says of the session, sent back
         "object": ignored,
         "expires_at": ignored,
