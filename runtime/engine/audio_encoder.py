@@ -38,6 +38,14 @@ class AudioEncoder:
         """
         with self._times.measure("log_mel"):
             mel = self._log_mel(waveform)
+        return self.embed(mel)
+
+    def embed(self, mel: Floats) -> Floats:
+        """Embeddings (ceil(frames / 8), hidden) of a log-mel spectrogram (frames, features).
+
+        Raises:
+            AudioFileError: more frames than a fixed-shape encoder takes.
+        """
         length = len(mel)
         if self._frames is not None:
             if length > self._frames:

@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.context import Tokens
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
@@ -26,7 +27,7 @@ from voxrill.runtime.serve.chat_messages import ChatMessages, SoundBudget, key_o
 from voxrill.runtime.serve.chat_store import ChatStore
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Exchange, Service, as_json, or_error, sse
-from voxrill.runtime.serve.sound_formats import check_format, whole_sound
+from voxrill.runtime.serve.sound_formats import whole_sound
 from voxrill.runtime.serve.speech import say
 from voxrill.runtime.serve.state_cache import StateCache
 from voxrill.runtime.serve.stop_text import StopText
@@ -235,7 +236,6 @@ def _output(asked: ChatRequest) -> Output:
         raise ApiError(
             400, "Only written answers end at a stop text. Leave stop out, or ask for the modality text.", param="stop"
         )
-    check_format(asked.audio.format, "audio.format")
     if asked.stream and asked.audio.format != "pcm16":
         raise ApiError(400, "This format cannot be streamed. Ask for pcm16.", "invalid_format", "audio.format")
     return "both"
@@ -246,8 +246,9 @@ def _stops(asked: ChatRequest) -> list[str]:
 
 
 def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
+    sampling = None if asked.temperature is None else Sampling(asked.temperature)
     most = min(asked.max_completion_tokens or asked.max_tokens or service.limits.answer, service.limits.answer)
-    return {"max_new_tokens": most, "seed": asked.seed, "temperature": asked.temperature}
+    return {"max_new_tokens": most, "seed": asked.seed, "text_sampling": sampling}
 
 
 async def _whole(events: Events, answer: ChatAnswer, asked: ChatRequest, rate: int) -> dict[str, Any]:

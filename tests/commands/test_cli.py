@@ -36,6 +36,7 @@ COMMANDS = (
     "replay",
     "snapshot",
     "plan",
+    "accept",
     "golden",
     "providers",
     "devices",

@@ -38,6 +38,7 @@ COMMANDS = {
     "tune": ("tune", "{hostile}"),
     "plan": ("plan", "{hostile}"),
     "quantize": ("quantize", "{hostile}", "-o", "x"),
+    "accept": ("accept", "{bundle}", "--published", "{hostile}"),
     "golden": ("golden", "{hostile}"),
     "replay": ("replay", "{hostile}"),
 }

@@ -167,7 +167,13 @@ CACHED = {
 }
 """Commands that keep something in the user's cache: the index of a folder's documents, a bundle's tuned form."""
 
-NEEDS = {"replay": "talk --record", "unpack": "pack", "npu-check": "an NPU's compiler", "compile": "an NPU's compiler"}
+NEEDS = {
+    "replay": "talk --record",
+    "unpack": "pack",
+    "npu-check": "an NPU's compiler",
+    "compile": "an NPU's compiler",
+    "accept": "published outputs of the real weights",
+}
 """Commands that another test below runs, or that want what most machines lack."""
 
 

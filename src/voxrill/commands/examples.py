@@ -78,6 +78,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "inspect": ("voxrill inspect small",),
     "verify": ("voxrill verify small",),
     "providers": ("voxrill providers --provider openvino",),
+    "accept": (
+        "voxrill accept bundle --published published",
+        "voxrill accept bundle --published published --stage codec --stage transcript",
+    ),
     "golden": ("voxrill golden docs/golden",),
     "npu-check": ("voxrill npu-check phone --graph decoder",),
     "eval": (

@@ -67,6 +67,7 @@ GROUPS: Mapping[str, Mapping[str, Entry]] = {
         "inspect": Entry("bundles", "inspect", "Show what a bundle is: family, source, licence, graphs, files."),
         "verify": Entry("bundles", "verify", "Check a bundle: hashes, contracts, and a short run of all graphs."),
         "providers": Entry("providers", "providers", "Show which nodes each execution provider took, and their time."),
+        "accept": Entry("accept", "accept", "Hold a bundle to what the real weights are known to say."),
         "golden": Entry("golden", "golden", "Compare this device with golden vectors, or write some."),
         "npu-check": Entry("npu", "npu_check", "Compile a bundle's graphs for NPUs, and simulate them."),
         "eval": Entry("evaluate", "group", "Score answers and their times beside other programs'."),

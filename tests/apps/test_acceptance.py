@@ -1,0 +1,467 @@
+"""Acceptance: a bundle that says what the goldens say passes; one broken thing fails in its stage, and is named.
+
+The goldens are made by the bundle itself, in the published layout, because the real weights cannot be had here. What
+was published of those weights without them (tokens, prompts, log-mel, spectra) is compared where VOXRILL_PUBLISHED
+names the folder.
+"""
+
+import hashlib
+import json
+import lzma
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pytest
+
+import voxrill
+from tests.checkpoints import make_checkpoint
+from tests.published import REVISION, Maker, write_sums
+from voxrill.runtime.apps.acceptance import folder as files
+from voxrill.runtime.apps.acceptance.accept import STAGES, accept, bounds_of, check_published, chosen_stages
+from voxrill.runtime.apps.acceptance.folder import PublishedFolder
+from voxrill.runtime.apps.acceptance.rows import FLOAT32, QUANTISED, AcceptanceRow, Near, Quantity
+from voxrill.runtime.apps.acceptance.streams import JudgedModel, same_at_first
+from voxrill.runtime.apps.acceptance.weighted import Tally, word_errors
+from voxrill.runtime.audio.log_mel import LogMel, LogMelConfig
+from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.bundle.contract import (
+    AudioCodesSpec,
+    BackboneSpec,
+    EncoderSpec,
+    InterleaveSpec,
+    ModelSpec,
+)
+from voxrill.runtime.engine.context import Parts
+from voxrill.runtime.engine.generate import Frame, Token
+from voxrill.runtime.engine.stats import StageTimes
+from voxrill.runtime.engine.tokenizer import Tokenizer
+from voxrill.runtime.errors import DataError, UsageError
+
+FAMILY = "lfm2.5"
+
+
+@pytest.fixture(scope="session")
+def published(made_once, models, tiny_checkpoints):
+    """The folder that the tiny model makes of itself; not to be changed."""
+    return made_once("published", lambda folder: Maker(folder, models[FAMILY], tiny_checkpoints[FAMILY]).make())
+
+
+@pytest.fixture
+def own_copy(published, tmp_path):
+    """A copy of the folder that a test may change."""
+    return Path(shutil.copytree(published, tmp_path / "published"))
+
+
+def rows_of(model, published, *stages):
+    return list(accept(model, PublishedFolder(published), chosen_stages(stages)))
+
+
+def failing(rows):
+    return {row.stage for row in rows if row.verdict == "FAIL"}
+
+
+def test_a_bundle_that_says_the_same_is_accepted(cli, bundles, published, tiny_checkpoints):
+    ran = cli("accept", bundles[FAMILY], "--published", published, "--checkpoint", tiny_checkpoints[FAMILY], "--json")
+    assert ran.status == 0, ran.err
+    *rows, end = [json.loads(line) for line in ran.out.splitlines()]
+    assert {row["verdict"] for row in rows if row["stage"] != "free-running"} == {"pass"}
+    assert {row["stage"] for row in rows} == {*STAGES, "audio table", "backbone"}
+    assert end["accepted"] and end["near_ties"] == 0 and end["verdicts"]["pass"] > 40
+    assert [row["compared"] for row in rows if "whole" in row["compared"]] == [
+        "layer 0 (conv), whole",
+        "layer 2 (full_attention), whole",
+    ]
+
+
+def test_the_table_says_what_was_not_compared(cli, bundles, published):
+    ran = cli("accept", bundles[FAMILY], "--published", published, "--stage", "layers")
+    assert ran.status == 0, ran.err
+    head, *lines, end = ran.out.splitlines()
+    assert head.split() == ["verdict", "stage", "compared", "found", "bound"]
+    assert [line[:12] for line in lines] == ["pass        ", "not compared"]
+    assert end.startswith("1 pass, 1 not compared; 0 near-ties")
+    assert REVISION in ran.err
+
+
+# Faults: each breaks one thing of a loaded model or of its bundle; the stages that must notice.
+
+
+def rolled_mel(model, monkeypatch):
+    right = LogMel.__call__
+    monkeypatch.setattr(LogMel, "__call__", lambda self, waveform: np.roll(right(self, waveform), 1, 0))
+
+
+def swapped_table(model, monkeypatch):
+    right = model.parts.embed_frames
+    monkeypatch.setattr(model.parts, "embed_frames", lambda codes: right(codes[[1, 0, *range(2, len(codes))]]))
+
+
+def swapped_codes(model, monkeypatch):
+    right = model.parts.depthformer.logits
+    monkeypatch.setattr(model.parts.depthformer, "logits", lambda hidden, codes: right(hidden, codes)[::-1])
+
+
+def late_sound(model, monkeypatch):
+    right = model.parts.codec.decode
+    monkeypatch.setattr(model.parts.codec, "decode", lambda codes: np.roll(right(codes), 1))
+
+
+@pytest.mark.parametrize(
+    "fault, stages, unharmed",
+    [
+        (rolled_mel, {"log-mel", "encoder"}, {"text", "depthformer", "codec", "layers"}),
+        (swapped_table, {"audio table", "backbone", "turns"}, {"encoder", "text", "codec", "layers"}),
+        (swapped_codes, {"depthformer", "streams", "turns"}, {"encoder", "text", "codec", "backbone", "layers"}),
+        (late_sound, {"codec"}, {"encoder", "text", "depthformer", "streams", "turns", "spectra"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_fault_fails_in_its_stage(fault, stages, unharmed, bundles, published, monkeypatch):
+    model = voxrill.load(bundles[FAMILY], threads=1)
+    fault(model, monkeypatch)
+    found = failing(rows_of(model, published))
+    assert stages <= found
+    assert not unharmed & found
+
+
+def changed_graph(bundle, folder, change):
+    """A copy of a bundle in which `change` was made to the decoder's constants, by name."""
+    onnx = pytest.importorskip("onnx", reason="the export extra is not installed")
+    from onnx import numpy_helper
+
+    copy = Path(shutil.copytree(bundle, folder))
+    graph = onnx.load(copy / "decoder.onnx")
+    constants = {one.name: one for one in graph.graph.initializer}
+    name, value = change({name: numpy_helper.to_array(one) for name, one in constants.items()})
+    constants[name].CopyFrom(numpy_helper.from_array(value, name))
+    onnx.save(graph, copy / "decoder.onnx")
+    content = (copy / "decoder.onnx").read_bytes()
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"]["decoder.onnx"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def one_weight(constants):
+    name = "lfm.layers.3.feed_forward.w2.weight"
+    changed = constants[name].copy()
+    changed[0] *= -8
+    return name, changed
+
+
+def rotary_base(constants):
+    """The frequencies of a rotary base of 10 000, in place of a million's."""
+    found = [
+        name for name, value in constants.items() if value.ndim == 1 and value.dtype == np.float32 and value[0] == 1
+    ]
+    (name,) = [name for name in found if (np.diff(constants[name]) < 0).all()]
+    count = len(constants[name])
+    return name, (1 / 10_000.0 ** (np.arange(count) / count)).astype(np.float32)
+
+
+@pytest.mark.parametrize("change", [one_weight, rotary_base])
+def test_a_changed_graph_fails_at_the_backbone(change, bundles, published, tmp_path):
+    model = voxrill.load(changed_graph(bundles[FAMILY], tmp_path / "changed", change), threads=1)
+    found = failing(rows_of(model, published))
+    assert "backbone" in found
+    assert not {"encoder", "depthformer", "audio table", "codec", "log-mel", "layers"} & found
+
+
+def test_a_failure_is_in_the_exit_status(cli, bundles, published, tmp_path):
+    changed = changed_graph(bundles[FAMILY], tmp_path / "changed", one_weight)
+    ran = cli("accept", changed, "--published", published, "--stage", "turns", "--stage", "codec")
+    assert ran.status == 2
+    assert "FAIL" in ran.out and "the bundle is not accepted: backbone" in ran.err
+
+
+def test_a_quantised_bundle_has_the_same_table_with_looser_verdicts(bundles, published, tmp_path):
+    pytest.importorskip("onnx", reason="the quantize extra is not installed")
+    from voxrill.quantize.bundle import quantize_bundle
+    from voxrill.quantize.recipe import read_recipe
+
+    small = quantize_bundle(open_bundle(bundles[FAMILY]), tmp_path / "int8", read_recipe("int8"))
+    model = voxrill.load(tmp_path / "int8", threads=1)
+    assert bounds_of(small.manifest) is QUANTISED and bounds_of(open_bundle(bundles[FAMILY]).manifest) is FLOAT32
+    rows = rows_of(model, published)
+    reported = [row for row in rows if row.stage in ("encoder", "codec", "audio table")]
+    assert reported and {row.quantities[0].bounded for row in reported} == {False}
+    assert all(row.found != "exact" for row in reported if row.stage == "encoder")
+    assert {row.verdict for row in rows if row.stage in ("tokenizer", "prompts", "log-mel", "order", "spectra")} == {
+        "pass"
+    }
+    (hidden,) = [row for row in rows if row.stage == "backbone"]
+    assert hidden.bound == "cosine ≥ 0.98"
+
+
+def test_whole_layers_of_other_weights_fail(published, tmp_path):
+    pytest.importorskip("torch", reason="the export extra is not installed")
+    from voxrill.export.checkpoint import open_checkpoint
+    from voxrill.export.published_layers import layer_rows
+
+    make_checkpoint(tmp_path / "other", FAMILY, "tiny", seed=1)
+    rows = layer_rows(open_checkpoint(tmp_path / "other"), PublishedFolder(published))
+    assert [row.verdict for row in rows] == ["FAIL", "FAIL"]
+
+
+# Folders that are no measure: each is refused before anything is compared, and what is wrong is named.
+
+
+def refusal(bundle, folder, *stages):
+    with pytest.raises((DataError, UsageError)) as refused:
+        check_published(open_bundle(bundle).manifest, PublishedFolder(folder), chosen_stages(stages))
+    return str(refused.value)
+
+
+def test_missing_files_are_named(bundles, own_copy):
+    for name in (files.ASR_SOUND, files.CODEC_8):
+        (own_copy / name).unlink()
+    said = refusal(bundles[FAMILY], own_copy)
+    assert f"is incomplete: it has no {files.ASR_SOUND}, {files.CODEC_8}." in said
+    assert "docs/acceptance.md" in said
+    check_published(open_bundle(bundles[FAMILY]).manifest, PublishedFolder(own_copy), chosen_stages(["encoder"]))
+    (own_copy / files.SUMS).unlink()
+    assert f"has no {files.SUMS}." in refusal(bundles[FAMILY], own_copy, "encoder")
+
+
+def test_a_folder_that_is_not_there(cli, bundles, tmp_path):
+    ran = cli("accept", bundles[FAMILY], "--published", tmp_path / "nowhere")
+    assert ran.status == 2 and "is incomplete" in ran.err and not ran.out
+
+
+def test_changed_files_are_named(bundles, own_copy):
+    with open(own_copy / files.FRAME, "ab") as file:
+        file.write(b"\0")
+    assert f"was changed: {files.SUMS} has another hash of {files.FRAME}." in refusal(bundles[FAMILY], own_copy)
+
+
+def test_files_without_a_hash_are_named(bundles, own_copy):
+    lines = (own_copy / files.SUMS).read_text().splitlines()
+    (own_copy / files.SUMS).write_text("\n".join(line for line in lines if files.FRAME not in line))
+    assert f"does not list {files.FRAME}." in refusal(bundles[FAMILY], own_copy)
+    (own_copy / files.SUMS).write_text("no hashes")
+    assert "is not a list of hashes" in refusal(bundles[FAMILY], own_copy)
+
+
+def test_outputs_of_another_sound_are_named(bundles, own_copy):
+    shutil.copy(own_copy / files.ASR_SOUND, own_copy / files.QUESTION)
+    write_sums(own_copy)
+    said = refusal(bundles[FAMILY], own_copy)
+    for name in (files.STREAMS, files.SUMMARY, files.FRAMES_ORIGIN):
+        assert f"{name} was made with another {files.QUESTION}" in said
+
+
+def edited(folder, name, change):
+    value = json.loads((folder / name).read_text())
+    change(value)
+    (folder / name).write_text(json.dumps(value))
+    write_sums(folder)
+
+
+def test_outputs_of_different_revisions_are_named(bundles, own_copy):
+    edited(own_copy, files.STREAMS, lambda value: value.update(checkpoint_revision="f" * 40))
+    said = refusal(bundles[FAMILY], own_copy)
+    assert f"{files.STREAMS} ffffffffffff" in said and f"{files.TEXT_STEPS} {REVISION[:12]}" in said
+
+
+def test_a_bundle_of_another_revision_is_refused(bundles, published):
+    manifest = open_bundle(bundles[FAMILY]).manifest
+    for revision, refused in (("f" * 40, True), (REVISION, False), ("local", False)):
+        source = msgspec.structs.replace(manifest.source, revision=revision)
+        bundle = msgspec.structs.replace(manifest, source=source)
+        if refused:
+            with pytest.raises(UsageError, match=r"at revision ffffffffffff, .* are of revision 0123456789ab"):
+                check_published(bundle, PublishedFolder(published), chosen_stages([]))
+        else:
+            assert check_published(bundle, PublishedFolder(published), chosen_stages([])) == REVISION
+
+
+def test_a_bundle_with_another_codec_is_refused(bundles, published):
+    assert "codec is mimi_decoder" in refusal(bundles["lfm2"], published)
+
+
+def test_arrays_of_another_size_name_both_shapes(models, own_copy):
+    np.savez(own_copy / files.FRAME, hidden=np.zeros((1, 99), np.float32))
+    with pytest.raises(DataError, match=r"hidden of .* has the shape \(1, 99\); this bundle needs \(1, 64\)"):
+        rows_of(models[FAMILY], own_copy, "depthformer")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 no archive", "pickled"])
+def test_arrays_that_cannot_be_read_are_named(models, own_copy, content):
+    if content == "pickled":
+        np.savez(own_copy / files.FRAME, hidden=np.array([object()]))
+    else:
+        (own_copy / files.FRAME).write_bytes(content)
+    with pytest.raises(DataError, match=f"{files.FRAME} holds no arrays"):
+        rows_of(models[FAMILY], own_copy, "depthformer")
+
+
+def test_arrays_that_are_no_numbers_are_named(models, own_copy):
+    np.savez(own_copy / files.FRAME, hidden=np.full((1, 64), np.nan, np.float32))
+    with pytest.raises(DataError, match="not a finite number"):
+        rows_of(models[FAMILY], own_copy, "depthformer")
+    np.savez(own_copy / files.FRAME, other=np.zeros(1))
+    with pytest.raises(DataError, match="has no array hidden"):
+        rows_of(models[FAMILY], own_copy, "depthformer")
+
+
+def shorter(value):
+    value["cases"][0]["sequences"].pop()
+
+
+def unknown_token(value):
+    value["cases"][0]["sequences"][0] = 1 << 30
+
+
+def unknown_mode(value):
+    value["cases"][0]["mode"] = "backwards"
+
+
+def unknown_sound(value):
+    value["cases"][0]["audio"] = "../../secret.wav"
+
+
+def no_cases(value):
+    del value["cases"]
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (shorter, "text tokens and 0 frames among"),
+        (unknown_token, "tokens or codes that this bundle does not have"),
+        (unknown_mode, "mode 'backwards'"),
+        (unknown_sound, "hears audio/../../secret.wav"),
+        (no_cases, "missing required field `cases`"),
+    ],
+)
+def test_streams_that_do_not_hold_together_are_named(models, own_copy, change, said):
+    edited(own_copy, files.STREAMS, change)
+    if change is shorter:
+        said = said.replace(
+            "31", str(len(json.loads((own_copy / files.STREAMS).read_text())["cases"][0]["modalities"]))
+        )
+    with pytest.raises(DataError) as refused:
+        rows_of(models[FAMILY], own_copy, "order", "streams")
+    assert said in str(refused.value)
+
+
+def test_unknown_stages_and_a_missing_folder_are_refused(cli, bundles, published, monkeypatch):
+    monkeypatch.delenv("VOXRILL_PUBLISHED", raising=False)
+    ran = cli("accept", bundles[FAMILY], "--published", published, "--stage", "smell")
+    assert ran.status == 2 and "there is no stage smell" in ran.err and "tokenizer, prompts" in ran.err
+    ran = cli("accept", bundles[FAMILY])
+    assert ran.status == 2 and "--published FOLDER" in ran.err
+
+
+# What the table is made of.
+
+
+def test_near_ties_are_counted_and_far_ones_fail():
+    tally = Tally()
+    for gap in (0.0, 0.3, 0.5):
+        tally.add(np.array([1.0, 1.0 - gap, -3.0], np.float32), 1)
+    row = AcceptanceRow("text", "three steps", tally.quantities(Near(gap=0.5)))
+    assert {one.name: one.value for one in row.quantities} == {"best": pytest.approx(1 / 3), "near-ties": 2, "gap": 0.5}
+    assert row.verdict == "pass"
+    tally.add(np.array([1.0, 0.25, -3.0], np.float32), 1)
+    assert AcceptanceRow("text", "four steps", tally.quantities(Near(gap=0.5))).verdict == "FAIL"
+
+
+def test_codes_that_were_drawn_count_from_the_last_candidate():
+    tally = Tally(rank=2)
+    tally.add(np.array([3.0, 2.0, 1.75], np.float32), 1)
+    tally.add(np.array([3.0, 2.0, 1.75], np.float32), 2)
+    share, ties, gap = tally.quantities(Near(share=0.5, gap=0.25))
+    assert (share.name, share.value, ties.value, gap.value) == ("among 2 best", 0.5, 1, 0.25)
+    assert share.passes and gap.passes and not tally.quantities(Near(share=0.6))[0].passes
+
+
+def test_what_is_no_number_keeps_no_bound():
+    assert not Quantity("error", float("nan"), most=1).passes
+    assert not Quantity("cosine", float("nan"), least=0.9).passes
+    assert AcceptanceRow("x", "y", note="why").verdict == "not compared"
+    assert AcceptanceRow("x", "y", (Quantity("steps", 3),)).verdict == "reported"
+
+
+def test_word_errors():
+    assert word_errors("a b c", "a b c") == 0
+    assert word_errors("a b c", "a c") == 1
+    assert word_errors("a b c", "a x c d") == 2
+    assert word_errors("a", "") == 1 and word_errors("", "a b") == 2
+
+
+def test_only_the_first_code_of_an_end_frame_counts():
+    end, other = (Frame(np.array([2048, *codes]), ends=True) for codes in ((1, 2), (3, 4)))
+    assert same_at_first([Token(1), end], [Token(1), other]) == 2
+    assert same_at_first([Token(1), end], [Token(1), Token(2)]) == 1
+
+
+# What was published of the real weights, where the folder is.
+
+
+@pytest.fixture(scope="session")
+def real():
+    """The real folder."""
+    if not os.environ.get("VOXRILL_PUBLISHED"):
+        pytest.skip("VOXRILL_PUBLISHED names no folder of published outputs (docs/acceptance.md)")
+    return Path(os.environ["VOXRILL_PUBLISHED"])
+
+
+@pytest.fixture(scope="session")
+def real_subject(real, tmp_path_factory):
+    """The real tokenizer, prompts and sizes, and nothing that computes."""
+    pytest.importorskip("torch", reason="the export extra is not installed")
+    from voxrill.export.families import LFM25_AUDIO
+
+    text = lzma.decompress((real / "tokenizer" / "lfm2_tokenizer.json.xz").read_bytes()).decode()
+    for old, new in json.loads((real / "tokenizer" / "renames.json").read_text())["renames"].values():
+        text = text.replace(old, new)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    path.write_text(text)
+    spec = ModelSpec(
+        backbone=BackboneSpec(2048, 65536, ("conv", "full_attention"), 8, 64, 3, 128_000),
+        encoder=EncoderSpec(subsampling=8),
+        codes=AudioCodesSpec(codebooks=8, vocab_size=2049, end_of_audio=2048),
+        codec=SimpleNamespace(n_fft=1280, hop=320),
+        interleave=InterleaveSpec(text=6, audio=12),
+        log_mel=LogMelConfig(),
+    )
+    return JudgedModel(
+        Parts(
+            spec=spec,
+            tokenizer=Tokenizer(path),
+            encoder=None,
+            backbone=SimpleNamespace(new_state=lambda: SimpleNamespace(length=0)),
+            depthformer=None,
+            text_table=_NoRows(),
+            audio_table=_NoRows(),
+            codec=None,
+            times=StageTimes(),
+        ),
+        LFM25_AUDIO.tasks,
+    )
+
+
+class _NoRows:
+    """A table that knows how many rows it is asked for."""
+
+    def rows(self, ids):
+        return np.zeros((*np.shape(ids), 1), np.float32)
+
+
+def test_the_real_folder_is_whole(real):
+    revisions = PublishedFolder(real).check(name for stage in STAGES.values() for name in stage.files)
+    assert len(revisions) == 4
+
+
+@pytest.mark.parametrize("name", [name for name, stage in STAGES.items() if not stage.weights])
+def test_published_outputs_that_need_no_weights(real, real_subject, name):
+    rows = list(STAGES[name].run(real_subject, PublishedFolder(real), FLOAT32))
+    assert [(row.compared, row.found) for row in rows if row.verdict != "pass"] == []
+    assert len(rows) == {"tokenizer": 2, "prompts": 8, "log-mel": 2, "order": 9, "spectra": 2}[name]
+    if name == "tokenizer":
+        assert rows[0].found == "encoded otherwise 0"
