@@ -19,11 +19,12 @@ from typing import Any
 import onnx
 import torch
 
-from voxrill.export.checkpoint import Checkpoint, Tensors, sensible_config
+from voxrill.export.checkpoint import Checkpoint, sensible_config
 from voxrill.export.families import Family, detect_family
 from voxrill.export.graphs import AUDIO_TABLE, GraphPlan, plan_graphs, read_model_spec
 from voxrill.export.onnx_config import largest_differences
 from voxrill.export.shared_weights import share_weights
+from voxrill.export.tensors import sha256
 from voxrill.export.write import write_graph
 from voxrill.runtime.bundle.atomic_folder import remove
 from voxrill.runtime.bundle.bundle import Bundle, link_file, open_bundle, write_manifest
@@ -34,6 +35,7 @@ from voxrill.runtime.bundle.manifest import (
     TOKENIZER_FILE,
     GraphFile,
     Manifest,
+    Overlay,
     Table,
     WeightsSource,
 )
@@ -51,12 +53,13 @@ class ExportOptions:
     """What to export.
 
     static: shapes of the npu flavour, None for cpu; graphs: only these are exported, and the others are kept from the
-    older bundle; force: replace an older bundle.
+    older bundle; force: replace an older bundle; family: its name, empty for the one that the checkpoint shows.
     """
 
     static: StaticShapes | None = None
     graphs: Sequence[str] = ()
     force: bool = False
+    family: str = ""
 
     @property
     def replaces(self) -> bool:
@@ -77,7 +80,7 @@ def export_bundle(
     """
     options = options or ExportOptions()
     check_replaceable(target, options.replaces)
-    family = detect_family(checkpoint)
+    family = detect_family(checkpoint, options.family)
     with sensible_config():
         model = read_model_spec(checkpoint)
         plans = plan_graphs(checkpoint, model, options.static)
@@ -133,17 +136,17 @@ class _Export:
         """Name, revision, hash and licence of the weights, the codec's included."""
         checkpoint = self.checkpoint
         codec = checkpoint.detokenizer if checkpoint.has_detokenizer else checkpoint.mimi
-        weights = Tensors(*checkpoint.weights.files, *codec.files)
         return WeightsSource(
             name=checkpoint.name,
             revision=checkpoint.revision,
-            weights_sha256=weights.sha256(),
+            weights_sha256=sha256((*checkpoint.stored.files, *codec.files)),
             licence=self.family.licence,
             licence_url=self.family.licence_url,
+            overlays=tuple(Overlay(change.kind, change.name, change.sha256) for change in checkpoint.changes),
         )
 
     def _keep(self, kept: Bundle, source: WeightsSource) -> None:
-        if kept.manifest.source.weights_sha256 != source.weights_sha256:
+        if _weights_of(kept.manifest.source) != _weights_of(source):
             raise UsageError(
                 f"{kept.directory} was exported from other weights", "Leave --graphs out to export all of it"
             )
@@ -217,6 +220,11 @@ class _Export:
             **tables,
         )
         write_manifest(self.directory, manifest)
+
+
+def _weights_of(source: WeightsSource) -> tuple[object, ...]:
+    """What decides the values of a bundle's graphs."""
+    return source.weights_sha256, *((overlay.kind, overlay.sha256) for overlay in source.overlays)
 
 
 def _peak_memory() -> dict[str, int]:

@@ -1,13 +1,12 @@
-"""A checkpoint in the published LFM2-Audio layout: its config, its tensors, its codec's files.
+"""A checkpoint of LFM2-Audio, in the published layout or in transformers': its config, tensors and codec's files.
 
-In: a local folder (see `hub.py` for a hub id). Out: a `Checkpoint` that fills the module of one graph at a time, so
-that an export of the 1.5 B model never holds the weights of more than one graph. Sizes come from `config.json` where it
-has them, else from tensor shapes.
+In: a local folder (see `hub.py` for a hub id), and what is laid over its weights (see `overlay.py` and `lora.py`). Out:
+a `Checkpoint`, which knows the published names only. Sizes come from `config.json` where it has them, else from tensor
+shapes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import nn
-
 from voxrill.export.recognise import hub_source, not_a_folder, other_format, quantised, without_commit
+from voxrill.export.tensors import Change, StoredTensors, Tensors, TiedTensors
+from voxrill.export.transformers_layout import HEAD, is_transformers_config, published_config, published_names
 from voxrill.runtime.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
@@ -30,130 +27,45 @@ MIMI_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
 DETOKENIZER_DIR = "audio_detokenizer"
 GENERATION_FILE = "generation_config.json"
 CARD_FILE = "README.md"
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""Where transformers keeps the settings of the features: newer releases in the first, older ones in the second."""
 
-
-class Tensors:
-    """Named tensors of one safetensors file, or of the shards that an index lists; read lazily.
-
-    Raises:
-        CheckpointError: a file is missing or is not a safetensors file, a tensor is missing, or it holds NaN or
-            infinity.
-    """
-
-    def __init__(self, *files: Path) -> None:
-        self.files = files
-        self._where: dict[str, Any] = {}
-        for file in files:
-            if not file.is_file():
-                raise CheckpointError(f"{file} is missing", "Download the whole checkpoint again")
-            try:
-                handle = safe_open(str(file), framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(
-                    f"{file} is not a readable safetensors file ({error})",
-                    "It may be cut short: download it again",
-                ) from None
-            self._where |= dict.fromkeys(handle.keys(), handle)  # type: ignore[no-untyped-call]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._where
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one tensor, without reading it."""
-        return tuple(self._handle(name).get_slice(name).get_shape())
-
-    def read(self, name: str) -> torch.Tensor:
-        """One tensor; floating dtypes become float32."""
-        tensor: torch.Tensor = self._handle(name).get_tensor(name)
-        if not tensor.is_floating_point():
-            return tensor
-        wide = tensor.float()
-        _check_finite(name, wide, tensor.dtype)
-        return wide
-
-    def _handle(self, name: str) -> Any:
-        if name not in self._where:
-            raise CheckpointError(
-                f"tensor {name} is missing from {', '.join(f.name for f in self.files)}",
-                "Check that this is a whole LFM2-Audio checkpoint",
-            )
-        return self._where[name]
-
-    def load(
-        self,
-        module: nn.Module,
-        names: dict[str, str] | None = None,
-        given: dict[str, torch.Tensor] | None = None,
-    ) -> None:
-        """Fill `module` (built on the meta device) in float32, and set it to inference.
-
-        Args:
-            module: what to fill. Its parameters have the file's names, unless `names` maps them.
-            names: parameter name to the file's name, where the two differ.
-            given: parameters that are computed, and not in the file.
-
-        Raises:
-            CheckpointError: a tensor is missing or has a wrong shape; the message names it and both shapes.
-        """
-        state = dict(given or {})
-        for key, wanted in module.state_dict().items():
-            if key in state:
-                continue
-            name = (names or {}).get(key, key)
-            if self.shape(name) != tuple(wanted.shape):
-                raise CheckpointError(
-                    f"tensor {name} has shape {list(self.shape(name))}, not {list(wanted.shape)}",
-                    "Download the checkpoint again: config.json and the weights do not belong together",
-                )
-            state[key] = self.read(name)
-        module.load_state_dict(state, assign=True)
-        module.requires_grad_(False).eval()
-
-    def sha256(self) -> str:
-        """Hash of the files' bytes, in order."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    digest.update(block)
-        return digest.hexdigest()
-
-
-def _check_finite(name: str, values: torch.Tensor, dtype: torch.dtype) -> None:
-    """Refuse NaN and infinity in the float32 `values` of a file's `dtype`, and say where they usually come from."""
-    if not values.numel() or all(torch.isfinite(end) for end in torch.aminmax(values)):  # both are NaN where one is
-        return
-    nan, infinite = int(torch.isnan(values).sum()), int(torch.isinf(values).sum())
-    cause = "The training that wrote it has probably diverged: take an earlier checkpoint, or download this one again"
-    if infinite and not nan and dtype == torch.float16:
-        cause = "Float16 has no numbers above 65504: convert the original weights to bfloat16 or float32 instead"
-    raise CheckpointError(f"tensor {name} holds {nan} NaN and {infinite} infinite among {values.numel()} values", cause)
+TEXT_TABLE = "lfm.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint. `name` and `revision` go into the manifest as its source."""
+    """An opened checkpoint. `name` and `revision` go into the manifest as its source, `changes` too."""
 
     directory: Path
     config: dict[str, Any] = field(repr=False)
     name: str = ""
     revision: str = "local"
+    changes: tuple[Change, ...] = ()
+
+    @cached_property
+    def stored(self) -> StoredTensors:
+        """The weights as they lie in the folder."""
+        return stored_weights(self.directory)
 
     @cached_property
     def weights(self) -> Tensors:
-        """Encoder, adapter, backbone, depthformer and embedding tables.
+        """Encoder, adapter, backbone, depthformer and embedding tables, with all changes."""
+        twins = self.twins
+        tensors: Tensors = TiedTensors(published_names(self.stored), twins)
+        for change in self.changes:
+            tensors = change.over(tensors, twins)
+        return tensors
 
-        Where there is a whole file and an index, the whole file is used: the index is left from an older download.
-        """
-        index = self.directory / INDEX_FILE
-        if index.is_file() and not (self.directory / WEIGHTS_FILE).is_file():
-            with sensible_config(INDEX_FILE):
-                shards = sorted(set(read_json(index)["weight_map"].values()))
-            return Tensors(*(self.directory / shard for shard in shards))
-        return Tensors(self.directory / WEIGHTS_FILE)
+    @property
+    def twins(self) -> dict[str, str]:
+        """Each name of a tied tensor, and its other name."""
+        pairs = [(TEXT_TABLE, HEAD)]
+        with sensible_config():
+            if self.config.get("depthformer", {}).get("tie", True):
+                books = (f"depth_embeddings.{book}" for book in range(int(self.value("codebooks"))))
+                pairs += [(f"{book}.embedding.weight", f"{book}.to_logits.weight") for book in books]
+        return dict(pairs) | {second: first for first, second in pairs}
 
     @property
     def has_detokenizer(self) -> bool:
@@ -166,14 +78,14 @@ class Checkpoint:
         return (self.directory / MIMI_FILE).is_file()
 
     @cached_property
-    def mimi(self) -> Tensors:
+    def mimi(self) -> StoredTensors:
         """Mimi's tensors."""
-        return Tensors(self.directory / MIMI_FILE)
+        return StoredTensors(self.directory / MIMI_FILE)
 
     @cached_property
-    def detokenizer(self) -> Tensors:
+    def detokenizer(self) -> StoredTensors:
         """The LFM detokenizer's tensors."""
-        return Tensors(self.directory / DETOKENIZER_DIR / WEIGHTS_FILE)
+        return StoredTensors(self.directory / DETOKENIZER_DIR / WEIGHTS_FILE)
 
     @cached_property
     def detokenizer_config(self) -> dict[str, Any]:
@@ -215,6 +127,19 @@ class Checkpoint:
                 )
             found = found[key]
         return found
+
+
+def stored_weights(directory: Path) -> StoredTensors:
+    """The weights of a folder: one file, or the shards that its index lists.
+
+    Where there is a whole file and an index, the whole file is used: the index is left from an older download.
+    """
+    index = directory / INDEX_FILE
+    if index.is_file() and not (directory / WEIGHTS_FILE).is_file():
+        with sensible_config(INDEX_FILE):
+            shards = sorted(set(read_json(index)["weight_map"].values()))
+        return StoredTensors(*(directory / shard for shard in shards))
+    return StoredTensors(directory / WEIGHTS_FILE)
 
 
 @contextmanager
@@ -268,14 +193,36 @@ def open_checkpoint(directory: Path, name: str = "", revision: str = "") -> Chec
             "Give a folder, or a hub id such as LiquidAI/LFM2.5-Audio-1.5B",
         )
     _check_format(directory)
+    if has_weights(directory) and not (directory / CONFIG_FILE).is_file():
+        raise CheckpointError(
+            f"{directory / CONFIG_FILE} is missing",
+            "If these are the weights of a fine-tune: voxrill export BASE -o OUT --weights " + str(directory),
+        )
     config = read_json(directory / CONFIG_FILE)
     refused = quantised(config)
     if refused:
         raise refused
     given = config.get("_name_or_path")
+    if is_transformers_config(config):
+        with sensible_config():
+            config = published_config(config, _feature_extractor(directory))
     hub_id, commit = hub_source(directory)
     own = given if isinstance(given, str) and given else directory.resolve().name
     return Checkpoint(directory, config, name or hub_id or own, revision or commit or "local")
+
+
+def _feature_extractor(directory: Path) -> dict[str, Any]:
+    """The settings of the features, from whichever of transformers' files has them."""
+    for name in PROCESSOR_FILES:
+        if (directory / name).is_file():
+            content = read_json(directory / name)
+            found = content.get("feature_extractor", content)
+            if isinstance(found, dict) and "feature_size" in found:
+                return found
+    raise CheckpointError(
+        f"{directory} has no {PROCESSOR_FILES[0]} with a feature_extractor",
+        "Copy it from the conversion that the weights were made from",
+    )
 
 
 def has_weights(directory: Path) -> bool:

@@ -6,13 +6,14 @@ family by name.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from voxrill.export.checkpoint import CONFIG_FILE, DETOKENIZER_DIR, MIMI_FILE, Checkpoint
 from voxrill.runtime.bundle.manifest import Sampling, Task, Tasks, Taught
-from voxrill.runtime.errors import CheckpointError
+from voxrill.runtime.errors import CheckpointError, UsageError
 
 ARCHITECTURE = "Lfm2AudioForConditionalGeneration"
 TAUGHT = "voxrill"
@@ -75,13 +76,40 @@ LFM25_AUDIO = Family(
 )
 
 
-def detect_family(checkpoint: Checkpoint) -> Family:
+LFM25_AUDIO_JP = Family(
+    "lfm2.5-audio-jp",
+    Tasks(
+        transcribe=Task(system="Perform ASR in japanese.", mode="sequential"),
+        speak=Task(system="Perform TTS in japanese.", mode="sequential", audio=_SPOKEN),
+        chat=_CHAT,
+        write=_WRITE,
+        language="ja",
+    ),
+)
+
+FAMILIES = {family.name: family for family in (LFM2_AUDIO, LFM25_AUDIO, LFM25_AUDIO_JP)}
+
+_JAPANESE_INTERLEAVE = (6, 9)
+"""Text tokens and frames in turn of LFM2.5-Audio-1.5B-JP; those of the English models are 6 and 12."""
+
+_JAPANESE_NAME = re.compile(r"(^|[-_])jp($|[-_])", re.IGNORECASE)
+
+
+def detect_family(checkpoint: Checkpoint, name: str = "") -> Family:
     """The family of a checkpoint, with the licence, decoding defaults and teaching that the checkpoint itself states.
+
+    Args:
+        checkpoint: what is exported.
+        name: the family, where the user knows better than the rules.
 
     Raises:
         CheckpointError: it is of no known family, or `Taught` does not fit; the message says what was found.
+        UsageError: there is no family `name`.
     """
-    family, taught = _family(checkpoint), _taught(checkpoint)
+    if name and name not in FAMILIES:
+        raise UsageError(f"there is no family {name!r}", f"Give one of: {', '.join(FAMILIES)}")
+    found, taught = _family(checkpoint), _taught(checkpoint)
+    family = FAMILIES.get(name, found)
     write = msgspec.structs.replace(family.tasks.write, system=taught.written)
     family = replace(family, taught=taught, tasks=msgspec.structs.replace(family.tasks, write=write))
     if checkpoint.licence:
@@ -103,12 +131,13 @@ def _taught(checkpoint: Checkpoint) -> Taught:
 
 def _greedy(tasks: Tasks) -> Tasks:
     """The same tasks with greedy decoding, as `do_sample: false` in generation_config.json asks for."""
-    each = msgspec.structs.asdict(tasks)
-    return Tasks(**{name: msgspec.structs.replace(t, text=Sampling(), audio=Sampling()) for name, t in each.items()})
+    each = {name: task for name, task in msgspec.structs.asdict(tasks).items() if isinstance(task, Task)}
+    greedy = {name: msgspec.structs.replace(t, text=Sampling(), audio=Sampling()) for name, t in each.items()}
+    return msgspec.structs.replace(tasks, **greedy)
 
 
 def _family(checkpoint: Checkpoint) -> Family:
-    """The published family, from the architecture and the codec.
+    """The published family, from the architecture, the codec, and what is known to differ in the Japanese model.
 
     Raises:
         CheckpointError: neither; the message says what was found.
@@ -120,10 +149,20 @@ def _family(checkpoint: Checkpoint) -> Family:
             f"Give a checkpoint of {ARCHITECTURE} (LFM2-Audio and LFM2.5-Audio)",
         )
     if checkpoint.has_detokenizer:
-        return LFM25_AUDIO
+        return LFM25_AUDIO_JP if _is_japanese(checkpoint) else LFM25_AUDIO
     if checkpoint.has_mimi:
         return LFM2_AUDIO
     raise CheckpointError(
         f"{checkpoint.directory} has neither {DETOKENIZER_DIR}/ nor {MIMI_FILE}: without a codec it cannot speak",
         "Download the whole checkpoint",
     )
+
+
+def _is_japanese(checkpoint: Checkpoint) -> bool:
+    """Whether it is LFM2.5-Audio-1.5B-JP, or was made from it.
+
+    Its architecture and codec are those of the English model. Its config is known to differ in the interleaving only,
+    which a fine-tune keeps. Its name says it too.
+    """
+    interleave = checkpoint.config.get("interleaved_n_text"), checkpoint.config.get("interleaved_n_audio")
+    return interleave == _JAPANESE_INTERLEAVE or bool(_JAPANESE_NAME.search(checkpoint.name.split("/")[-1]))

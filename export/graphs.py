@@ -14,12 +14,13 @@ from torch import nn
 
 from voxrill.export.audio_detokenizer import AudioDetokenizerModule, DetokenizerConfig
 from voxrill.export.audio_encoder import AudioEncoderModule, EncoderConfig
-from voxrill.export.checkpoint import Checkpoint, Tensors
+from voxrill.export.checkpoint import TEXT_TABLE, Checkpoint
 from voxrill.export.decoder import DecoderModule, TextHeadModule
 from voxrill.export.depthformer import DepthformerConfig, DepthformerModule
 from voxrill.export.layers import linears_to_matmuls
 from voxrill.export.lfm import LfmConfig
 from voxrill.export.mimi_decoder import MimiConfig, load_mimi
+from voxrill.export.tensors import Tensors
 from voxrill.runtime.audio.log_mel import LogMelConfig
 from voxrill.runtime.bundle import contract
 from voxrill.runtime.bundle.contract import (
@@ -40,7 +41,6 @@ EXAMPLE = "example"
 """A key of `Sizes`: the number of the example, for graphs whose shapes are all fixed."""
 
 _FIXED: tuple[Sizes, ...] = ({EXAMPLE: 0}, {EXAMPLE: 1}, {EXAMPLE: 2})
-TEXT_TABLE = "lfm.embed_tokens.weight"
 AUDIO_TABLE = "audio_embedding.embedding.weight"
 
 

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from voxrill.export.checkpoint import Tensors
 from voxrill.export.convolutions import CausalConv, CausalTransposedConv, CausalUpsampling
 from voxrill.export.layers import ConvProduct, rotary_angles, rotate_pairs, split_heads, turned_back
+from voxrill.export.tensors import Tensors
 from voxrill.export.windowed import keep_last, window_geometry
 from voxrill.runtime.bundle.contract import MIMI_DECODER, CodecSpec, TensorSpec, past_names
 

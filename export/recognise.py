@@ -35,7 +35,7 @@ _FORMATS = (
     _OtherFormat(
         (ADAPTER_FILE,),
         "part of a LoRA adapter, which is a change to a model and not a model",
-        "Merge it into {base} with peft (merge_and_unload), save that with save_pretrained, and export the result",
+        "Give {base} as the checkpoint, and the adapter's folder with --lora",
     ),
     _OtherFormat(("*.gguf",), "a GGUF file of llama.cpp, whose weights are quantised already", _ORIGINAL),
     _OtherFormat(("*.onnx",), "an ONNX graph, exported already", _ORIGINAL),

@@ -49,6 +49,8 @@ Prose = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
+Language = Annotated[str, msgspec.Meta(pattern="^[a-z]{2}$")]
+
 Flavour = Literal["cpu", "npu"]
 Mode = Literal["sequential", "interleaved"]
 
@@ -81,13 +83,17 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     voices: tuple[Line, ...] = ()
 
 
-class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The jobs every bundle can be asked to do: `chat` answers aloud, `write` in text."""
+class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The jobs every bundle can be asked to do: `chat` answers aloud, `write` in text.
+
+    language: what is heard and spoken in all of them, as ISO 639-1 has it. A bundle for English does not write it.
+    """
 
     transcribe: Task
     speak: Task
     chat: Task
     write: Task
+    language: Language = "en"
 
 
 class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,14 +116,29 @@ class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     written: Line = ""
 
 
-class WeightsSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the weights came from: a hub id or folder name, its revision, and the weights' own hash and licence."""
+class Overlay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was laid over a checkpoint's weights: whole tensors, or a LoRA adapter that was merged.
+
+    name: of its file or folder; sha256: of its files' bytes, in order (for an adapter, its config first).
+    """
+
+    kind: Literal["weights", "lora"]
+    name: Line
+    sha256: Sha256
+
+
+class WeightsSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where the weights came from: a hub id or folder name, its revision, and the weights' own hash and licence.
+
+    overlays: what was laid over them, in order. A bundle without any does not write the field.
+    """
 
     name: Line
     revision: Line
     weights_sha256: Line
     licence: Line
     licence_url: Line
+    overlays: tuple[Overlay, ...] = ()
 
 
 class GraphFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -18,18 +17,13 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.background import Background
 from voxrill.runtime.serve.job import PAUSE, Pause
+from voxrill.runtime.serve.languages import is_language, language_name
 from voxrill.runtime.serve.requests import TranscriptionRequest, read_form
 from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, as_json, or_error, sse
 from voxrill.runtime.serve.uploads import heard
 
 Pieces = AsyncIterator[str | SegmentEvent]
 """Pieces of text as they become certain, and each segment after its pieces."""
-
-_LANGUAGE = "english"
-"""The language that the published models know."""
-
-_SAME_LANGUAGE = re.compile(r"(english|eng?)([-_][a-z0-9]+)*", re.IGNORECASE)
-"""What clients call it: en, eng, en-US, English."""
 
 _CHUNKING = {"auto", "server_vad", "type=server_vad", '{"type":"server_vad"}'}
 """Ways to ask for what the server does anyway: it cuts sound at pauses."""
@@ -43,7 +37,8 @@ async def transcriptions(exchange: Exchange) -> Response:
         heard(file, service.limits, longest_segment(service.model), "file"), file
     )
     service.check_model(asked.model)
-    _check(asked)
+    language = service.model.manifest.tasks.language
+    _check(asked, language)
     if asked.stream and asked.response_format not in ("json", "text"):
         raise ApiError(
             400, "This format cannot be streamed. Ask for json or text.", "invalid_format", "response_format"
@@ -56,14 +51,16 @@ async def transcriptions(exchange: Exchange) -> Response:
     if asked.stream:
         return StreamingResponse(or_error(exchange, _stream(pieces)), media_type=EVENT_STREAM)
     segments = await exchange.unless_left(_segments(pieces))
-    return _response(segments, seconds, asked.response_format)
+    return _response(segments, seconds, asked.response_format, language)
 
 
-def _check(asked: TranscriptionRequest) -> None:
+def _check(asked: TranscriptionRequest, language: str) -> None:
     """Raise ApiError for what the model cannot do."""
     for name in [*([asked.language] if asked.language else []), *asked.languages]:
-        if not _SAME_LANGUAGE.fullmatch(name.strip()):
-            raise _unsupported(f"This model knows no language {name[:40]!r}. Send en, or leave it out.", "language")
+        if not is_language(language, name):
+            raise _unsupported(
+                f"This model knows no language {name[:40]!r}. Send {language}, or leave it out.", "language"
+            )
     times = asked.timestamp_granularities
     if set(times) - {"segment"}:
         raise _unsupported("This model gives times of segments only, not of words. Send segment.", _TIMES)
@@ -115,12 +112,12 @@ async def _stream(pieces: Pieces) -> AsyncIterator[bytes]:
     yield sse({"type": "transcript.text.done", "text": text})
 
 
-def _response(segments: list[SegmentEvent], seconds: float, form: str) -> Response:
+def _response(segments: list[SegmentEvent], seconds: float, form: str, language: str) -> Response:
     text = joined_text(segments)
     if form == "json":
         return as_json({"text": text})
     if form == "verbose_json":
-        return as_json(_verbose(segments, text, seconds))
+        return as_json(_verbose(segments, text, seconds) | {"language": language_name(language)})
     body = f"{text}\n" if form == "text" else "".join(FORMS[form].render(segments))
     return Response(body, media_type="text/vtt" if form == "vtt" else "text/plain")
 
@@ -128,7 +125,6 @@ def _response(segments: list[SegmentEvent], seconds: float, form: str) -> Respon
 def _verbose(segments: list[SegmentEvent], text: str, seconds: float) -> dict[str, Any]:
     return {
         "task": "transcribe",
-        "language": _LANGUAGE,
         "duration": seconds,
         "text": text,
         "segments": [

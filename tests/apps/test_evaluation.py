@@ -28,7 +28,7 @@ from voxrill.runtime.apps.evaluation.recordings import read_recordings
 from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tasks import Hearing
 from voxrill.runtime.apps.evaluation.voicebench import SUBSETS, chooses, contains, reasons, refuses
-from voxrill.runtime.apps.evaluation.words import normaliser, word_errors
+from voxrill.runtime.apps.evaluation.words import normaliser, suits, word_errors
 from voxrill.runtime.errors import DataError, MissingDependency, UsageError
 from voxrill.runtime.printable import printable
 
@@ -207,6 +207,14 @@ def test_word_errors_of_what_is_alike_but_for_writing():
     assert word_errors(wanted, found) == [(0, 4), (0, 6), (0, 0), (2, 3)]
     assert normaliser("basic")("Été, ça va?") == "été ça va"
     assert normaliser("none")(" As  is. ") == "As is."
+
+
+def test_japanese_is_measured_in_characters():
+    characters = normaliser(suits("ja"))
+    wanted, found = characters("富士山の高さは、3,776メートルです。"), characters("富士山の高さは 3776メートルでした")
+    assert wanted == "富 士 山 の 高 さ は 3 7 7 6 メ ー ト ル で す"
+    assert word_errors([wanted], [found]) == [(2, 17)]
+    assert (suits("en"), suits("fr")) == ("english", "basic")
 
 
 def test_a_share_and_its_interval():

@@ -45,8 +45,14 @@ def write_bundle(folder):
     ("write", "saying"),
     [
         (lambda folder: (folder / "lfm-Q4_0.GGUF").touch(), ("lfm-Q4_0.GGUF: a GGUF file of llama.cpp", "such as Liq")),
-        (write_adapter, ("adapter_config.json: part of a LoRA adapter", "Merge it into acme/base with peft")),
-        (lambda folder: (folder / "adapter_config.json").touch(), ("LoRA", "Merge it into its base model with")),
+        (
+            write_adapter,
+            (
+                "adapter_config.json: part of a LoRA adapter",
+                "Give acme/base as the checkpoint, and the adapter's folder with --lora",
+            ),
+        ),
+        (lambda folder: (folder / "adapter_config.json").touch(), ("LoRA", "Give its base model as the checkpoint")),
         (lambda folder: (folder / "pytorch_model-00001-of-2.bin").touch(), ("a PyTorch pickle", "safe_serialization")),
         (lambda folder: (folder / "decoder.onnx").touch(), ("decoder.onnx: an ONNX graph",)),
         (write_bundle, ("weights is a bundle, exported already", "voxrill quantize weights -o OUT")),
@@ -95,7 +101,7 @@ def test_formats_beside_whole_weights_do_not_matter(checkpoint, opened):
 def test_a_stale_index_beside_the_whole_file_does_not_matter(checkpoint, opened):
     index = {"weight_map": {TENSOR: "model-00001-of-00002.safetensors"}}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    (file,) = opened(checkpoint).weights.files
+    (file,) = opened(checkpoint).stored.files
     assert file.name == "model.safetensors"
 
 

@@ -19,7 +19,7 @@ from voxrill.runtime.apps.evaluation.recordings import file_name, read_recording
 from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tasks import Chatting, Hearing, ModelKeywords, Speaking, VoiceBench, judged_file
 from voxrill.runtime.apps.evaluation.voicebench import read_voicebench
-from voxrill.runtime.apps.evaluation.words import Normaliser, normaliser
+from voxrill.runtime.apps.evaluation.words import Normaliser, normaliser, suits
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.options import check_keywords
@@ -39,15 +39,16 @@ class EvaluationKeywords(TypedDict, total=False):
     """Keyword arguments of an evaluation.
 
     peers: results of other programs, name to file; out: a file of results as JSON Lines, which a later run continues;
-    normaliser: removes differences that do not count from texts; name: the name of our rows; limit: items of each group
-    at most; system, max_new_tokens, seed: for the model. For tts: voice; judge, who hears it (see `JudgeName`);
-    judge_file: what another recogniser heard in `sounds`; sounds: a folder to keep every sound in. For chat: output,
-    "both" or "text"; judge. For voicebench: output; modality, "audio" or "text".
+    normaliser: removes differences that do not count from texts, None for the one that suits the model's language;
+    name: the name of our rows; limit: items of each group at most; system, max_new_tokens, seed: for the model. For
+    tts: voice; judge, who hears it (see `JudgeName`); judge_file: what another recogniser heard in `sounds`; sounds: a
+    folder to keep every sound in. For chat: output, "both" or "text"; judge. For voicebench: output; modality, "audio"
+    or "text".
     """
 
     peers: Mapping[str, str | os.PathLike[str]]
     out: str | os.PathLike[str] | None
-    normaliser: str
+    normaliser: str | None
     name: str | None
     limit: int | None
     system: str | None
@@ -66,13 +67,13 @@ class Wish:
     """Options that every task takes.
 
     peers: each is `NAME=FILE`; out: a file of results as JSON Lines, which a later run continues; normaliser: removes
-    differences that do not count from texts; name: the name of our rows, None for the bundle's; limit: items of each
-    group at most; options: for the model.
+    differences that do not count from texts, None for the one that suits the model's language; name: the name of our
+    rows, None for the bundle's; limit: items of each group at most; options: for the model.
     """
 
     peers: Sequence[str] = ()
     out: Path | None = None
-    normaliser: str = "english"
+    normaliser: str | None = None
     name: str | None = None
     limit: int | None = None
     options: ModelKeywords = field(default_factory=lambda: ModelKeywords(seed=SEED))
@@ -81,7 +82,7 @@ class Wish:
 
 def asr(model: Engine, items: Sequence[Item], wish: Wish) -> Evaluation:
     """Transcribe recordings whose words are known."""
-    return _evaluation(Hearing("asr", model, *_common(items, wish)), wish, {})
+    return _evaluation(Hearing("asr", model, *_common(model, items, wish)), wish, {})
 
 
 def tts(
@@ -113,7 +114,7 @@ def tts(
     if sounds is not None:
         _check_names(items)
         sounds.mkdir(parents=True, exist_ok=True)
-    task = Speaking("tts", model, *_common(items, wish), hears, judged, voice, sounds)
+    task = Speaking("tts", model, *_common(model, items, wish), hears, judged, voice, sounds)
     made = _evaluation(task, wish, {"judge": named, "voice": voice, "sounds": sounds and as_unicode(sounds)}, hears)
     if judge_file is not None:
         made.heard = read_peer(f"judge={judge_file}", items, task.normalise).outcomes
@@ -125,7 +126,7 @@ def chat(model: Engine, items: Sequence[Item], wish: Wish, *, output: str = "bot
     if judge != "none" and output == "text":
         raise UsageError("a judge hears sound, and the output is text", "Give --output both, or no --judge")
     hears = judge_named(judge, model, [item.wanted for item in items])
-    task = Chatting("chat", model, *_common(items, wish), _output(output), hears)
+    task = Chatting("chat", model, *_common(model, items, wish), _output(output), hears)
     return _evaluation(task, wish, {"output": output, "judge": judge}, hears)
 
 
@@ -133,7 +134,7 @@ def voicebench(
     model: Engine, items: Sequence[Item], wish: Wish, *, output: str = "text", modality: str = "audio"
 ) -> Evaluation:
     """Answer VoiceBench's subsets, in text or aloud; the text is scored."""
-    task = VoiceBench("voicebench", model, *_common(items, wish), _output(output), modality == "text")
+    task = VoiceBench("voicebench", model, *_common(model, items, wish), _output(output), modality == "text")
     return _evaluation(task, wish, {"output": output, "modality": modality})
 
 
@@ -179,8 +180,12 @@ def evaluate(
     return kind.make(model, items, Wish(options=options, **common), **given)
 
 
-def _common(items: Sequence[Item], wish: Wish) -> tuple[Sequence[Item], Normaliser, ModelKeywords]:
-    return _first_of_each(items, wish.limit), normaliser(wish.normaliser), wish.options
+def _common(model: Engine, items: Sequence[Item], wish: Wish) -> tuple[Sequence[Item], Normaliser, ModelKeywords]:
+    return _first_of_each(items, wish.limit), normaliser(_normaliser_name(model, wish)), wish.options
+
+
+def _normaliser_name(model: Engine, wish: Wish) -> str:
+    return suits(model.manifest.tasks.language) if wish.normaliser is None else wish.normaliser
 
 
 def _evaluation(
@@ -191,7 +196,7 @@ def _evaluation(
     names = [name, *(peer.name for peer in peers)]
     if len(set(names)) < len(names):
         raise UsageError(f"two rows would have one name: {', '.join(names)}", "Give each --peer a name of its own")
-    return Evaluation(task, name, wish.normaliser, settings, peers, wish.out, progress=wish.progress)
+    return Evaluation(task, name, _normaliser_name(task.model, wish), settings, peers, wish.out, progress=wish.progress)
 
 
 def _check_names(items: Sequence[Item]) -> None:

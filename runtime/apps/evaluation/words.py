@@ -10,11 +10,19 @@ from typing import Literal, get_args
 
 from voxrill.runtime.errors import UsageError, needs_extra
 
-NormaliserName = Literal["english", "basic", "none"]
+NormaliserName = Literal["english", "basic", "characters", "none"]
 """english: Whisper's for English (numbers as digits, contractions written out, American spelling), from which the Open
-ASR leaderboard's is made; basic: Whisper's for all languages (lower case, no punctuation); none: no change."""
+ASR leaderboard's is made; basic: Whisper's for all languages (lower case, no punctuation); characters: that one with
+every character as a word of its own, for languages that are written without spaces; none: no change."""
+
+_OF_LANGUAGE: dict[str, NormaliserName] = {"en": "english", "ja": "characters"}
 
 Normaliser = Callable[[str], str]
+
+
+def suits(language: str) -> NormaliserName:
+    """The normaliser for a language (ISO 639-1)."""
+    return _OF_LANGUAGE.get(language, "basic")
 
 
 def normaliser(name: str) -> Normaliser:
@@ -32,8 +40,8 @@ def normaliser(name: str) -> Normaliser:
         from whisper_normalizer.english import EnglishTextNormalizer
     if name == "none":
         return _as_it_is
-    make: Normaliser = EnglishTextNormalizer() if name == "english" else BasicTextNormalizer()
-    basic: Normaliser = BasicTextNormalizer()
+    basic: Normaliser = BasicTextNormalizer(split_letters=name == "characters")
+    make: Normaliser = EnglishTextNormalizer() if name == "english" else basic
 
     def normalise(text: str) -> str:
         tame = _without_open_brackets(" ".join(text.split()))

@@ -30,6 +30,7 @@ from voxrill.runtime.errors import ContextFull, VoxrillError
 from voxrill.runtime.events import AudioEvent, TextEvent
 from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.job import Job
+from voxrill.runtime.serve.languages import is_language
 from voxrill.runtime.serve.names import check_voice
 from voxrill.runtime.serve.request_log import Record, log_request
 from voxrill.runtime.serve.service import Service
@@ -38,7 +39,7 @@ from voxrill.runtime.serve.transcriptions import transcribe_spans
 from voxrill.runtime.serve.wyoming.conversations import KeptConversations, Key
 from voxrill.runtime.serve.wyoming.event_stream import PingData, data_of
 from voxrill.runtime.serve.wyoming.incoming_audio import IncomingAudio, PcmFormat
-from voxrill.runtime.serve.wyoming.server_info import LANGUAGES, server_info
+from voxrill.runtime.serve.wyoming.server_info import server_info
 
 _REQUESTS = ("audio-stop", "synthesize", "synthesize-stop", "transcript")
 """Events that ask for work. They are counted."""
@@ -183,7 +184,7 @@ class ClientHandler:
         await self._send(Pong(data_of(event, PingData).text))
 
     async def _begin_request(self, event: Event) -> None:
-        _check_language(data_of(event, _Language).language)
+        self._check_language(data_of(event, _Language).language)
 
     # Sound to text
 
@@ -201,7 +202,7 @@ class ClientHandler:
         audio, self._audio = self._audio, None
         if audio is None:
             raise ApiError(400, "There is no sound. Send audio-start and audio-chunk before.", "invalid_event")
-        model, language = self._service.model, LANGUAGES[0]
+        model, language = self._service.model, self._language
         found = await self._service.process_upload(lambda: spans(audio.whole(), longest_segment(model)))
         await self._send(TranscriptStart(language=language))
         text = ""
@@ -237,10 +238,19 @@ class ClientHandler:
         await self._speak("".join(text), self._voice)
         await self._send(SynthesizeStopped())
 
+    @property
+    def _language(self) -> str:
+        return self._service.model.manifest.tasks.language
+
+    def _check_language(self, said: str | None) -> None:
+        if said and not is_language(self._language, said):
+            message = f"This model does not know the language {said[:20]!r}, only: {self._language}"
+            raise ApiError(400, message, "language")
+
     def _checked(self, voice: _Voice | None) -> str:
         """The task's voice of that name."""
         wanted = voice or _Voice()
-        _check_language(wanted.language)
+        self._check_language(wanted.language)
         return check_voice(self._service.model.manifest.tasks.speak, wanted.name, "voice")
 
     async def _speak(self, text: str, voice: str) -> None:
@@ -260,7 +270,7 @@ class ClientHandler:
 
     async def _answer_question(self, event: Event) -> None:
         asked = data_of(event, _Question)
-        _check_language(asked.language)
+        self._check_language(asked.language)
         self._service.check_text(asked.text, "text")
         if asked.context and not _context(event):
             raise ApiError(400, f"The context takes more than {_CONTEXT} bytes of JSON.", "too_long", "context")
@@ -315,9 +325,3 @@ def _context(event: Event) -> dict[str, Any] | None:
     if not isinstance(context, dict) or len(msgspec.json.encode(context)) > _CONTEXT:
         return None
     return context
-
-
-def _check_language(language: str | None) -> None:
-    if language and language.split("-")[0].split("_")[0].casefold() not in LANGUAGES:
-        known = ", ".join(LANGUAGES)
-        raise ApiError(400, f"This model does not know the language {language[:20]!r}, only: {known}", "language")

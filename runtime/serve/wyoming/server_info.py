@@ -11,8 +11,6 @@ from voxrill.runtime.bundle.manifest import Manifest
 from voxrill.runtime.serve.names import DEFAULT_VOICE
 
 _PROGRAM = "voxrill"
-LANGUAGES = ["en"]
-"""The languages of the published models and of the built-in one, to hear and to speak."""
 
 
 def server_info(manifest: Manifest) -> Info:
@@ -31,9 +29,10 @@ def server_info(manifest: Manifest) -> Info:
     def program(what: str) -> dict[str, Any]:
         return artifact(_PROGRAM, f"{manifest.name}, {what}", metadata.version(_PROGRAM))
 
-    model = artifact(manifest.name, f"{manifest.family}, on this device") | {"languages": LANGUAGES}
+    languages = {"languages": [manifest.tasks.language]}
+    model = artifact(manifest.name, f"{manifest.family}, on this device") | languages
     names = manifest.tasks.speak.voices or (DEFAULT_VOICE,)
-    voices = [artifact(name, f"{manifest.name}'s {name} voice") | {"languages": LANGUAGES} for name in names]
+    voices = [artifact(name, f"{manifest.name}'s {name} voice") | languages for name in names]
     return Info(
         asr=[AsrProgram(**program("speech to text"), models=[AsrModel(**model)], supports_transcript_streaming=True)],
         tts=[

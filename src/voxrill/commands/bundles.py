@@ -84,10 +84,11 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
     source = manifest.source
     about = new_table(manifest.name, "", "")
     for key, value in {
-        "family": manifest.family,
+        "family": f"{manifest.family} ({manifest.tasks.language})",
         "flavour": manifest.flavour + (f" {manifest.static}" if manifest.static else ""),
         "source": f"{source.name} @ {source.revision}",
         "weights sha256": source.weights_sha256,
+        **{f"{overlay.kind} laid over": f"{overlay.name} ({overlay.sha256})" for overlay in source.overlays},
         "licence of the weights": f"{source.licence} ({source.licence_url})",
         "codebooks": f"{manifest.model.codes.codebooks} x {manifest.model.codes.vocab_size}",
         "codec": f"{manifest.model.codec.graph}, {manifest.model.codec.sample_rate} Hz",

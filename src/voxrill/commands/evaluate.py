@@ -49,7 +49,12 @@ ResultsOption = Annotated[
 ]
 ReportOption = Annotated[Path | None, typer.Option("--report", help="HTML file to write.")]
 NormaliserOption = Annotated[
-    str, typer.Option("--normaliser", help="How to normalise texts: english or basic (Whisper's), or none.")
+    str | None,
+    typer.Option(
+        "--normaliser",
+        help="How to normalise texts: english or basic (Whisper's), characters (each is a word), or none.  "
+        "[default: english; characters for a Japanese model]",
+    ),
 ]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="The name of this bundle's rows; without it, the bundle's name.")
@@ -84,7 +89,7 @@ class Common:
     peer: PeerOption = None
     out: ResultsOption = None
     report: ReportOption = None
-    normaliser: NormaliserOption = "english"
+    normaliser: NormaliserOption = None
     name: NameOption = None
     limit: LimitOption = None
     system: SystemOption = None

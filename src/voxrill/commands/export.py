@@ -47,6 +47,20 @@ def export(
         ),
     ] = None,
     context: Annotated[int, typer.Option(help="npu: positions of the KV cache.", min=8)] = _SHAPES.context,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Fine-tuned weights to lay over the checkpoint's: a safetensors file, or a folder with one."),
+    ] = None,
+    lora: Annotated[
+        Path | None, typer.Option(help="LoRA adapter of peft to merge, after --weights: its folder.")
+    ] = None,
+    family: Annotated[
+        str,
+        typer.Option(
+            help="Whose prompts and voices: lfm2-audio, lfm2.5-audio or lfm2.5-audio-jp.  "
+            "[default: what the checkpoint shows]"
+        ),
+    ] = "",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use the hub's local cache only.")] = False,
     force: ForceOption = False,
@@ -64,12 +78,15 @@ def export(
     check_replaceable(out, force or bool(chosen))
     with needs_extra("export"):
         from voxrill.export.bundle import ExportOptions, export_bundle
+        from voxrill.export.fine_tune import fine_tuned
         from voxrill.export.hub import find_checkpoint
     static = _static(mel_frames, prefill, context) if flavour == "npu" else None
-    opened = find_checkpoint(checkpoint, revision, offline)
+    opened, said = fine_tuned(find_checkpoint(checkpoint, revision, offline), weights, lora)
+    for line in said:
+        err.print(line, soft_wrap=True)
     with _float32_folder(out) if quantise else nullcontext(out) as folder:
         with step_progress(err, "export") as progress:
-            bundle = export_bundle(opened, folder, ExportOptions(static, chosen, force), progress)
+            bundle = export_bundle(opened, folder, ExportOptions(static, chosen, force, family), progress)
         smaller = ""
         if quantise:
             exported = bundle.manifest.size
@@ -77,7 +94,8 @@ def export(
                 bundle = quantise(bundle, out, progress)
             smaller = f", {exported / bundle.manifest.size:.1f} times smaller than float32"
     err.print(
-        f"wrote {out}: {len(bundle.manifest.graphs)} graphs, {bundle.manifest.size / 1e6:.0f} MB{smaller}",
+        f"wrote {out}: {len(bundle.manifest.graphs)} graphs, {bundle.manifest.size / 1e6:.0f} MB{smaller}, "
+        f"of the family {bundle.manifest.family}",
         soft_wrap=True,
     )
 
