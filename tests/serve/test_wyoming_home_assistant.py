@@ -25,6 +25,9 @@ from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.wyoming.addresses import bind
 from voxrill.runtime.serve.wyoming.server import Wyoming
 
+UNKNOWN, REFUSAL = "quantum chromodynamics", "sorry i only know the house"
+"""Words that Pebble does not know, and what it answers then."""
+
 PATIENCE = 60
 """Seconds after which a request that did not end fails its test. Home Assistant waits for as long as the connection is
 open."""
@@ -141,12 +144,20 @@ def test_a_language_that_the_model_does_not_know_ends_the_request(home):
     assert not handled and "'fr'" in why
 
 
-@pytest.mark.parametrize("text", ["", "quantum chromodynamics", "on " * 2000], ids=["empty", "unknown words", "long"])
-def test_a_text_that_cannot_be_spoken_or_answered_ends_the_request(home, text):
+@pytest.mark.parametrize("text", ["", UNKNOWN, "on " * 2000], ids=["empty", "unknown words", "long"])
+def test_a_text_that_cannot_be_spoken_ends_the_request(home, text):
     assert run(home.text_to_speech(text)) is None
     assert run(home.streamed_text_to_speech([text])) is None
+
+
+@pytest.mark.parametrize("text", ["", "on " * 2000], ids=["empty", "long"])
+def test_a_text_that_cannot_be_answered_ends_the_request(home, text):
     handled, why = run(home.ask(text))
     assert not handled and why
+
+
+def test_a_question_of_unknown_words_is_answered_with_the_model_s_refusal(home):
+    assert run(home.ask(UNKNOWN)) == (True, REFUSAL)
 
 
 def test_a_voice_that_is_not_there_ends_the_request(home):
@@ -228,7 +239,7 @@ def test_a_conversation_goes_on_by_its_id(asked):
         for name in ("c1", "c1", "c2", "c1", "", ""):
             assert run(home.ask(HEARD, name))[0]
         assert asked == [1, 2, 1, 3, 1, 1]
-        assert not run(home.ask("quantum", "c1"))[0]
+        assert not run(home.ask("", "c1"))[0]
         assert run(home.ask(HEARD, "c1"))[0] and asked[-1] == 4
 
 
