@@ -29,6 +29,8 @@ Codes = NDArray[np.int64]
 
 N_FFT, HOP, MELS = 1024, 256, 80
 TINY = 1e-30
+SILENT = 1e-3
+"""Added to magnitudes of windows of 1,024 samples before their logarithm: differences below it are not heard."""
 
 
 @dataclass
@@ -58,11 +60,43 @@ class Difference:
 
 
 @dataclass
+class SoundDifference:
+    """How far two sounds of the same codes are apart, over all pairs."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    distances: list[float] = field(default_factory=list)
+
+    def add(self, wanted: Floats, got: Floats) -> None:
+        """Add a pair of sounds (samples,)."""
+        self.signal += float(np.square(wanted, dtype=np.float64).sum())
+        self.noise += float(np.square(wanted - got, dtype=np.float64).sum())
+        if len(wanted) > N_FFT:
+            decibels = [20 * np.log10(np.abs(_spectrum(samples)) + SILENT) for samples in (wanted, got)]
+            self.distances.append(float(np.sqrt(np.mean((decibels[0] - decibels[1]) ** 2))))
+
+    def summary(self) -> dict[str, float]:
+        """Signal to noise and log-spectral distance, dB; empty without any sound."""
+        if not self.signal:
+            return {}
+        found = {"snr_db": 10 * float(np.log10(self.signal / max(self.noise, TINY * self.signal)))}
+        if self.distances:
+            found["log_spectral_distance_db"] = float(np.mean(self.distances))
+        return found
+
+
+@dataclass
 class Comparison:
-    """The figures. graphs: by graph; codes_flipped: share for each codebook; sizes: in bytes."""
+    """The figures.
+
+    graphs: by graph; codec: of the sound that both codecs make of the same codes, `snr_db` (signal over difference) and
+    `log_spectral_distance_db` (root mean square over time and frequency), empty if nothing was said; codes_flipped:
+    share for each codebook; sizes: in bytes.
+    """
 
     sounds: int
     graphs: dict[str, dict[str, float]]
+    codec: dict[str, float]
     codes_flipped: list[float]
     text_tokens_kept: float
     end_to_end: dict[str, float]
@@ -99,6 +133,7 @@ def compare(
     return Comparison(
         sounds=len(sounds),
         graphs={name: difference.summary() for name, difference in graphs.differences.items() if difference.cosines},
+        codec=graphs.sound.summary(),
         codes_flipped=_share(graphs.flipped, graphs.frames),
         text_tokens_kept=graphs.kept / max(graphs.tokens, 1),
         end_to_end=ends.summary(references),
@@ -117,6 +152,7 @@ class _Graphs:
         self.first, self.second = first, second
         names = (AUDIO_ENCODER, DECODER, TEXT_HEAD, DEPTHFORMER, "codec")
         self.differences = {name: Difference() for name in names}
+        self.sound = SoundDifference()
         self.flipped = np.zeros(first.manifest.model.codes.codebooks, np.int64)
         self.frames = self.tokens = self.kept = 0
 
@@ -136,7 +172,9 @@ class _Graphs:
                     spoken.append(step.codes)
         if spoken:
             codes = np.stack(spoken, 1)
-            self.differences["codec"].add(self.first.codec.decode(codes), self.second.codec.decode(codes))
+            wanted, got = self.first.codec.decode(codes), self.second.codec.decode(codes)
+            self.differences["codec"].add(wanted, got)
+            self.sound.add(wanted, got)
 
     def _token(self, state: Floats) -> None:
         wanted, got = (model.parts.backbone.logits(state) for model in (self.first, self.second))
@@ -200,9 +238,13 @@ def _wer(wanted: Sequence[str], said: Sequence[str]) -> float:
     return float(rate)
 
 
-def _log_mel(samples: Floats, rate: int) -> Floats:
+def _spectrum(samples: Floats) -> NDArray[np.complex128]:
+    """Windows of the sound: (windows, bins)."""
     starts = np.arange(0, len(samples) - N_FFT, HOP)
-    windows = samples[starts[:, None] + np.arange(N_FFT)] * np.hanning(N_FFT)
-    mel = np.abs(np.fft.rfft(windows)) @ mel_filterbank(rate, N_FFT, MELS).T
+    return np.fft.rfft(samples[starts[:, None] + np.arange(N_FFT)] * np.hanning(N_FFT))
+
+
+def _log_mel(samples: Floats, rate: int) -> Floats:
+    mel = np.abs(_spectrum(samples)) @ mel_filterbank(rate, N_FFT, MELS).T
     logs: Floats = np.log(mel + 1e-3).astype(np.float32)
     return logs

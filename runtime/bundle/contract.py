@@ -87,8 +87,12 @@ def is_prefill(graph: str) -> bool:
 
 
 def is_for_npu(graph: str) -> bool:
-    """Whether an NPU runs this graph. The graphs that sample, or are small, stay on the CPU."""
-    return graph not in (TEXT_HEAD, *FRAME_DECODERS)
+    """Whether an NPU runs this graph.
+
+    The graphs that sample, or are small, stay on the CPU. So does LFM2.5's codec: on two generations of Qualcomm's HTP
+    its phases were wrong in float16 (docs/codec_precision.md).
+    """
+    return graph not in (TEXT_HEAD, AUDIO_DETOKENIZER, *FRAME_DECODERS)
 
 
 class StaticShapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -42,12 +42,12 @@ def placed(bundle, *words, tuned=PLAIN):
     return {name: (one.provider.name, str(one.file.relative_to(bundle.directory))) for name, one in found.items()}
 
 
-ON_CPU = {"text_head": ("cpu", "text_head.onnx"), "depthformer": ("cpu", "depthformer.onnx")}
+ON_CPU = {name: ("cpu", f"{name}.onnx") for name in ("text_head", "depthformer", "audio_detokenizer")}
 
 
 def test_a_chip_takes_what_was_compiled_for_it(bundle):
     names = npu_graphs(bundle)
-    assert set(names) == {"audio_encoder", "decoder", "decoder_prefill", "audio_detokenizer"}
+    assert set(names) == {"audio_encoder", "decoder", "decoder_prefill"}
     on_chip = {name: ("qnn", f"compiled/{CHIP}/{name}.onnx") for name in names}
     assert placed(bundle, f"qnn:soc={CHIP}") == {**on_chip, **ON_CPU}
     assert placed(bundle, "qnn:soc=sm8650") == {**on_chip, **ON_CPU}
@@ -61,12 +61,15 @@ def test_another_chip_takes_the_bundle_s_own_graphs(bundle):
 
 def test_a_graph_that_is_named_goes_where_it_was_named(bundle):
     found = placed(
-        bundle, f"qnn:soc={CHIP}", "decoder=cpu", f"text_head=qnn:soc={CHIP}", "audio_encoder=qnn:soc=SM8750"
+        bundle,
+        *(f"qnn:soc={CHIP}", "decoder=cpu", f"text_head=qnn:soc={CHIP}", "audio_encoder=qnn:soc=SM8750"),
+        f"audio_detokenizer=qnn:soc={CHIP}",
     )
     assert found["decoder"] == ("cpu", "decoder.onnx")
     assert found["text_head"] == ("qnn", "text_head.onnx")
     assert found["audio_encoder"] == ("qnn", "audio_encoder.onnx")
-    assert found["audio_detokenizer"] == ("qnn", f"compiled/{CHIP}/audio_detokenizer.onnx")
+    assert found["audio_detokenizer"] == ("qnn", "audio_detokenizer.onnx")
+    assert found["decoder_prefill"] == ("qnn", f"compiled/{CHIP}/decoder_prefill.onnx")
 
 
 def test_other_providers_take_every_graph(bundle):

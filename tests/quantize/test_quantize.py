@@ -70,9 +70,9 @@ def test_every_large_weight_is_quantised_or_has_its_reason(quantized, family, re
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_number_of_quantised_nodes(quantized, bundles, family, recipe):
-    """No product with a constant matrix is left, and none has vanished."""
+    """No product with a constant matrix is left, and none has vanished. The recipes keep LFM2.5's codec as it is."""
     products = ("MatMul", "Gemm", "DynamicQuantizeMatMul", "MatMulNBits")
-    for name in quantized[family, recipe].manifest.graphs:
+    for name in set(quantized[family, recipe].manifest.graphs) - {"audio_detokenizer"}:
         before, after = graph(open_bundle(bundles[family]), name), graph(quantized[family, recipe], name)
         large = {t.name for t in before.graph.initializer if np.prod(t.dims) >= FEW_NUMBERS}
         used = [n for n in before.graph.node if n.op_type in products and large & set(n.input)]
@@ -99,9 +99,12 @@ def test_a_quantised_bundle_is_whole_runs_and_is_smaller(quantized, bundles, fam
     bundle = quantized[family, recipe]
     verify_files(bundle)
     assert smoke_run(bundle)
-    assert bundle.manifest.size < 0.45 * open_bundle(bundles[family]).manifest.size
+    codec = bundle.manifest.graphs.get("audio_detokenizer")
+    kept = bundle.manifest.files[codec.file].size if codec else 0
+    assert bundle.manifest.size - kept < 0.45 * (open_bundle(bundles[family]).manifest.size - kept)
     wanted = {"int8": {"int8"}, "int4": {"int8", "int4", "mixed"}}[recipe]
-    assert {g.precision for g in bundle.manifest.graphs.values()} == wanted
+    assert {g.precision for name, g in bundle.manifest.graphs.items() if name != "audio_detokenizer"} == wanted
+    assert codec is None or codec.precision == "float32"
 
 
 def cosine(a, b):

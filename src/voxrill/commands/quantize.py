@@ -202,6 +202,10 @@ def _tables(found: Comparison) -> Iterator[Table]:
     for name, value in found.end_to_end.items():
         shown = f"{value:.4f}" if name.endswith("distance") else f"{100 * value:.2f} %"
         ends.add_row(name.replace("_", " "), shown)
+    for name, value in found.codec.items():
+        ends.add_row(
+            f"codec alone, {name.removesuffix('_db').replace('_', ' ').replace('snr', 'SNR')}", f"{value:.1f} dB"
+        )
     ends.add_row("text tokens kept, step by step", f"{100 * found.text_tokens_kept:.2f} %")
     flipped = " ".join(f"{100 * share:.2f}" for share in found.codes_flipped)
     ends.add_row("codes flipped, step by step, % by codebook", flipped)
