@@ -94,7 +94,7 @@ def test_the_command(cli, bundles, int8, folder, tmp_path):
     assert ran.status == 0, ran.err
     found = json.loads(ran.out)
     assert found["sounds"] == 2
-    assert found["sizes"][0] > 1.4 * found["sizes"][1]  # the codec keeps its size
+    assert found["sizes"][0] > 1.2 * found["sizes"][1]  # the codec keeps its size, and is most of a tiny bundle
     assert found["codec"] == {} or found["codec"]["snr_db"] > 100  # ... and its sound
     assert all(0.9 < summary["cosine"] <= 1 + 1e-9 for summary in found["graphs"].values())
     assert {"wer_first", "wer_second"} <= set(found["end_to_end"])
