@@ -43,6 +43,7 @@ from voxrill.runtime.apps.grammar import (
 )
 from voxrill.runtime.apps.slots import Forms, Value, said
 from voxrill.runtime.errors import UsageError
+from voxrill.runtime.malformed import explained
 
 MOST_FUNCTIONS = 32
 """Functions of a client at most."""
@@ -104,7 +105,7 @@ class Schema(Function, frozen=True):
         return f"the property {name} of {self.title}"
 
 
-class _Object(msgspec.Struct, forbid_unknown_fields=True, rename={"schema": "$schema"}):
+class _Object(msgspec.Struct, forbid_unknown_fields=True, rename={"schema": "$schema", "defs": "$defs"}):
     """A schema of parameters. Calls have listed parameters only, so `additionalProperties` changes nothing."""
 
     type: Literal["object"] = "object"
@@ -114,6 +115,7 @@ class _Object(msgspec.Struct, forbid_unknown_fields=True, rename={"schema": "$sc
     description: str = ""
     title: str = ""
     schema: str = ""
+    defs: dict[str, Any] = {}
 
 
 class _Property(msgspec.Struct, forbid_unknown_fields=True):
@@ -159,10 +161,22 @@ def parameters_of(function: Function) -> dict[str, Parameter]:
         raise UsageError(f"{where} are {len(schema.properties)}", f"Give {MOST_PARAMETERS} at most")
     found: dict[str, Parameter] = {}
     for name, declared in schema.properties.items():
-        found[name] = _parameter(declared, function.part(name), name in schema.required)
+        found[name] = _parameter(_inlined(declared, schema.defs), function.part(name), name in schema.required)
         if sum(len(one.values) for one in found.values()) > MOST_CALLS:
             raise UsageError(f"{where} have more than {MOST_CALLS} values", "Give them fewer values")
     return found
+
+
+def _inlined(declared: Any, defs: Mapping[str, Any]) -> Any:
+    """A parameter's schema, with the definition that it refers to in its place: pydantic writes enums so."""
+    reference = declared.get("$ref") if isinstance(declared, dict) else None
+    definition = defs.get(reference.removeprefix(_DEFS)) if isinstance(reference, str) else None
+    if not isinstance(definition, dict):
+        return declared
+    return definition | {key: value for key, value in declared.items() if key != "$ref"}
+
+
+_DEFS = "#/$defs/"
 
 
 def _parameter(declared: Any, where: str, required: bool) -> Parameter:
@@ -216,7 +230,7 @@ def _converted(value: Any, kind: type[_Schema], where: str) -> _Schema:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise UsageError(
-            f"{where} cannot become a grammar: {error}",
+            f"{where} cannot become a grammar. {explained(error, kind)[0]}",
             "Give flat objects of enum, const, boolean, and integer with minimum and maximum",
         ) from None
 

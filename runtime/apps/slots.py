@@ -12,6 +12,7 @@ import msgspec
 
 from voxrill.runtime.apps.numbers import LARGEST, number_words
 from voxrill.runtime.errors import UsageError
+from voxrill.runtime.malformed import explained
 
 Value = str | int
 
@@ -62,7 +63,8 @@ def _numbers(name: str, slot: dict[str, list[str] | int]) -> range:
     try:
         numbers = msgspec.convert(slot, _Range)
     except msgspec.ValidationError as error:
-        raise UsageError(f"the slot {name} is not a range of numbers: {error}", "Write { from = 1, to = 60 }") from None
+        wrong, _ = explained(error, _Range)
+        raise UsageError(f"the slot {name} is not a range of numbers. {wrong}", "Write { from = 1, to = 60 }") from None
     if numbers.step < 1 or not 0 <= numbers.first <= numbers.last <= LARGEST:
         raise UsageError(
             f"the slot {name} has no numbers from {numbers.first} to {numbers.last} by {numbers.step}",

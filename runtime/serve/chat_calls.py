@@ -66,6 +66,8 @@ def _calls(model: Engine, asked: ChatRequest) -> tuple[AllowedCalls | None, str]
     functions, choice = [tool.function for tool in asked.tools], _choice(asked)
     if isinstance(asked.tool_choice, SubsetChoice):
         functions = _subset(functions, asked.tool_choice)
+    if choice == "none":
+        return None, ""
     if choice != "auto":
         return allowed_calls(model, functions, choice), ""
     usable, reasons = [], []

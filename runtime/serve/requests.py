@@ -17,10 +17,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from voxrill.runtime.apps.functions import Function, Name
+from voxrill.runtime.malformed import explained
 from voxrill.runtime.serve.api_errors import ApiError, NoRoom
 from voxrill.runtime.serve.fields import EndpointName, check_undone, undone
 from voxrill.runtime.serve.limits import TOOL_BYTES, Limits
-from voxrill.runtime.serve.malformed import explained
 from voxrill.runtime.serve.names import VoiceName
 from voxrill.runtime.serve.sound_formats import FORMATS
 

@@ -131,7 +131,8 @@ def test_held_out_commands_call_and_all_else_does_not(pebble):
         ({"a": {"type": "number"}}, "'number'"),
         ({"a": {"type": "array", "items": {"enum": ["b"]}}}, "the parameter a of the function f cannot be"),
         ({"a": {"type": "object", "properties": {}}}, "the parameter a of the function f cannot be"),
-        ({"a": {"anyOf": [{"const": "b"}]}}, "`anyOf`"),
+        ({"a": {"anyOf": [{"const": "b"}]}}, "There is no field 'anyOf'"),
+        ({"a": {"$ref": "#/$defs/missing"}}, "There is no field '$ref'"),
         ({"a": {"type": ["string", "null"], "enum": ["b"]}}, "the parameter a of the function f cannot be"),
         ({"a": {"enum": [None]}}, "the parameter a of the function f cannot be"),
         ({"a": {"enum": ["b"], "type": "integer"}}, "has a value that is not of the type integer"),
@@ -176,6 +177,17 @@ def test_phrases_that_cannot_be_said(phrase, saying):
     with pytest.raises(UsageError) as refused:
         list(spoken_calls(Function("f", parameters=schema, phrases=[phrase]), 100))
     assert saying in str(refused.value)
+
+
+def test_a_definition_that_a_parameter_refers_to():
+    """As pydantic writes enums."""
+    schema = {
+        "$defs": {"Color": {"enum": ["red", "blue"], "title": "Color", "type": "string"}},
+        "properties": {"color": {"$ref": "#/$defs/Color", "description": "Its color."}},
+        "required": ["color"],
+    }
+    found = parameters_of(Function("f", parameters=schema))
+    assert found["color"].values == ["red", "blue"] and found["color"].required
 
 
 LONG = "long " * 1000

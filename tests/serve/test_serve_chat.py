@@ -1,10 +1,13 @@
 """Chat completions as frameworks ask, by OpenAI's client: tools, JSON schemas, stop texts, messages in any order."""
 
+import enum
 import json
+from typing import Literal
 from urllib.parse import unquote
 
 import jsonschema_rs
 import openai
+import pydantic
 import pytest
 
 pytest.importorskip("starlette", reason="the serve extra is not installed")
@@ -129,6 +132,7 @@ def test_a_tool_that_the_model_cannot_call(server, ask, useless):
     warning = unquote(raw.headers["x-voxrill-warning"])
     assert f"{useless['function']['name']} is never called: " in warning
     assert refused(ask, HEARD, tools=[useless], tool_choice="required").rstrip(".") in warning
+    assert ask(HEARD, tools=[useless], tool_choice="none").message.content == ANSWER
 
 
 @pytest.mark.parametrize(
@@ -173,6 +177,21 @@ SCHEMA = {
 }
 
 
+class Color(enum.Enum):
+    """A color."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Lamp(pydantic.BaseModel):
+    """What `parse` of OpenAI's client makes a schema of."""
+
+    color: Color
+    level: Literal[1, 2, 3]
+    on: bool
+
+
 def json_format(schema):
     return {"type": "json_schema", "json_schema": {"name": "lamp", "schema": schema, "strict": True}}
 
@@ -198,6 +217,9 @@ def test_an_open_model_writes_json_and_calls_without_phrases(models):
         assert choice.finish_reason == "stop"
         jsonschema_rs.validate(SCHEMA, json.loads(choice.message.content))
         assert ask(response_format=json_format(SCHEMA)).message.content == choice.message.content
+        messages = [{"role": "user", "content": "Light, please."}]
+        parsed = client.chat.completions.parse(model="gpt-4o", messages=messages, response_format=Lamp)
+        assert isinstance(parsed.choices[0].message.parsed, Lamp)
         name, arguments = called(ask(tools=[tool("plain")], tool_choice="required"))
         assert name == "plain"
         jsonschema_rs.validate(PARAMETERS, arguments)

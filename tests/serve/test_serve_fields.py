@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 
 from tests.serving import ANSWER, HEARD, QUESTION, serving
+from voxrill.runtime.malformed import explained
 from voxrill.runtime.serve.fields import HINTS, NO_EFFECT, ONLY_AT, undone
-from voxrill.runtime.serve.malformed import explained
 from voxrill.runtime.serve.requests import ChatRequest, ResponseRequest, SpeechRequest, TranscriptionRequest
 from voxrill.runtime.serve.service import WARNING_HEADER
 

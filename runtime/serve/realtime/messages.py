@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from voxrill.runtime.apps.functions import Function
+from voxrill.runtime.malformed import explained
 from voxrill.runtime.serve.api_errors import ApiError
-from voxrill.runtime.serve.malformed import explained
 
 Id = Annotated[str, Meta(max_length=512)]
 """An id that the client chose. It is sent back, so that its length is limited (OpenAI's limit)."""

@@ -1,7 +1,7 @@
-"""A request that does not fit its struct, in words: the field, what is wrong with it, and what it may be.
+"""JSON or TOML that does not fit its struct, in words: the field, what is wrong with it, and what it may be.
 
 In: msgspec's error, and the struct. Out: a sentence and the name of the field. msgspec's own messages are written for
-programmers of this server: "Expected `array` of length >= 1 - at `$.messages`".
+programmers: "Expected `array` of length >= 1 - at `$.messages`".
 """
 
 from __future__ import annotations
