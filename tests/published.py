@@ -209,7 +209,7 @@ class Maker:
         }
         self.json(
             files.SUMMARY,
-            {"model": {"revision": REVISION}, "inputs": inputs, "asr": {"decoded_text": ""}, "interleaved": said},
+            {"model": {"revision": REVISION}, "inputs": inputs, "interleaved": said},
         )
         names = (files.TURNS, files.SUMMARY, *files.TURN_SOUNDS)
         self.json(files.TURN_HASHES, {Path(name).name: {"sha256": self.sha(name)} for name in names})

@@ -10,12 +10,14 @@ import json
 import lzma
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
+import soundfile
 
 import voxrill
 from tests.checkpoints import make_checkpoint
@@ -24,8 +26,16 @@ from voxrill.runtime.apps.acceptance import folder as files
 from voxrill.runtime.apps.acceptance.accept import STAGES, accept, bounds_of, check_published, chosen_stages
 from voxrill.runtime.apps.acceptance.folder import PublishedFolder
 from voxrill.runtime.apps.acceptance.rows import FLOAT32, QUANTISED, AcceptanceRow, Near, Quantity
-from voxrill.runtime.apps.acceptance.streams import JudgedModel, same_at_first
+from voxrill.runtime.apps.acceptance.streams import (
+    JudgedModel,
+    asked,
+    greedy_streams,
+    replayed,
+    same_at_first,
+    two_turns,
+)
 from voxrill.runtime.apps.acceptance.weighted import Tally, word_errors
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.audio.log_mel import LogMel, LogMelConfig
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.contract import (
@@ -35,8 +45,9 @@ from voxrill.runtime.bundle.contract import (
     InterleaveSpec,
     ModelSpec,
 )
-from voxrill.runtime.engine.context import Parts
+from voxrill.runtime.engine.context import Parts, Tokens
 from voxrill.runtime.engine.generate import Frame, Token
+from voxrill.runtime.engine.istft import Ends
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.tokenizer import Tokenizer
 from voxrill.runtime.errors import DataError, UsageError
@@ -289,6 +300,57 @@ def test_arrays_of_another_size_name_both_shapes(models, own_copy):
         rows_of(models[FAMILY], own_copy, "depthformer")
 
 
+def array_of(folder, name, key, change):
+    """Change one array of a file."""
+    with np.load(folder / name) as found:
+        arrays = dict(found)
+    arrays[key] = change(arrays[key])
+    np.savez(folder / name, **arrays)
+
+
+def end_code_in_the_middle(codes):
+    codes[1, 0] = 2048
+    return codes
+
+
+@pytest.mark.parametrize(
+    "name, key, change, stage, said",
+    [
+        (files.FRAME, "tokens", lambda a: a + 2049, "depthformer", "whole number below 2049"),
+        (files.FRAMES, "source_bf16_tokens", lambda a: a - 3000, "depthformer", "whole number below 2049"),
+        (files.CODEC_4, "codes", lambda a: a * 0 + 2048, "codec", "whole number below 2048"),
+        (files.FRAMES, "generation_step", lambda a: a + 999, "turns", "holds what is not a whole number below"),
+        (files.FRAMES, "hidden", lambda a: a[:0], "depthformer", "is empty"),
+        (
+            files.TURNS,
+            "turn1_audio_tokens",
+            end_code_in_the_middle,
+            "turns",
+            "turn1 has codes",
+        ),
+        (files.TURNS, "turn2_text_tokens", lambda a: a + 10_000, "turns", "tokens that this bundle does not have"),
+    ],
+)
+def test_numbers_out_of_range_are_named(models, own_copy, name, key, change, stage, said):
+    array_of(own_copy, name, key, change)
+    with pytest.raises(DataError, match=said):
+        rows_of(models[FAMILY], own_copy, stage)
+
+
+def test_a_file_that_is_no_sound_is_named(models, own_copy):
+    (own_copy / files.TURN_SOUNDS[0]).write_bytes(b"no sound")
+    with pytest.raises(DataError, match=r"interleaved_turn1.wav is not a sound"):
+        rows_of(models[FAMILY], own_copy, "codec")
+
+
+def test_a_bundle_that_is_too_small_for_a_sound_says_so(bundles, published, monkeypatch):
+    model = voxrill.load(bundles[FAMILY], threads=1)
+    monkeypatch.setattr(model.parts.encoder, "_frames", 8)  # as an npu bundle's, whose shapes are fixed
+    rows = rows_of(model, published, "transcript", "spectra")
+    assert (rows[0].stage, rows[0].verdict) == ("spectra", "pass")
+    assert rows[-1].verdict == "not compared" and "--mel-frames" in rows[-1].found
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 no archive", "pickled"])
 def test_arrays_that_cannot_be_read_are_named(models, own_copy, content):
     if content == "pickled":
@@ -332,7 +394,7 @@ def no_cases(value):
     "change, said",
     [
         (shorter, "text tokens and 0 frames among"),
-        (unknown_token, "tokens or codes that this bundle does not have"),
+        (unknown_token, "stream asr has tokens that this bundle does not have"),
         (unknown_mode, "mode 'backwards'"),
         (unknown_sound, "hears audio/../../secret.wav"),
         (no_cases, "missing required field `cases`"),
@@ -465,3 +527,85 @@ def test_published_outputs_that_need_no_weights(real, real_subject, name):
     assert len(rows) == {"tokenizer": 2, "prompts": 8, "log-mel": 2, "order": 9, "spectra": 2}[name]
     if name == "tokenizer":
         assert rows[0].found == "encoded otherwise 0"
+
+
+def test_the_real_special_tokens(real_subject):
+    known = {"start": 1, "im_start": 6, "im_end": 7, "audio_start": 128, "text_end": 130}
+    assert real_subject.parts.tokenizer.ids == known
+
+
+def test_real_texts_survive_a_round_trip(real, real_subject):
+    own = real_subject.parts.tokenizer
+    lines = (real / "reported" / "asr_bf16_librispeech_dummy.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [value for line in lines for value in json.loads(line).values() if isinstance(value, str)]
+    texts += [text for text in strings(json.loads((real / "reported" / "reported.json").read_text(encoding="utf-8")))]
+    assert len(texts) > 100 and any("\u3040" <= letter <= "\u30ff" for text in texts for letter in text)
+    for text in texts:
+        ids, stream = own.encode(text), own.stream()
+        assert own.decode(ids) == text == "".join(map(stream.push, ids))
+
+
+def strings(value):
+    """All texts in a piece of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from strings(one)
+
+
+def test_real_streams_have_as_much_sound_as_frames(real, real_subject):
+    folder = PublishedFolder(real)
+    cases = [(case, stream) for case, stream in greedy_streams(folder, real_subject.parts) if case.waveform_shape]
+    assert [stream.sound.shape[1] * 1920 for _, stream in cases] == [case.waveform_shape[-1] for case, _ in cases]
+    assert [stream.sound.shape[1] for _, stream in cases] == [51, 29, 29, 24, 60]
+    for name, stream in zip(files.TURN_SOUNDS, two_turns(folder, real_subject.parts), strict=True):
+        assert soundfile.info(real / name).frames == stream.sound.shape[1] * 1920
+
+
+def test_real_streams_end_alike_with_the_default_limit(real, real_subject):
+    default = real_subject.tasks.speak.max_new_tokens
+    for case, stream in greedy_streams(PublishedFolder(real), real_subject.parts):
+        if case.mode == "sequential":
+            steps, finish = replayed(real_subject.parts, replace(stream, limit=default))
+            assert (len(steps), finish) == (len(stream.steps) - 1, "stop")
+            if not case.waveform_shape:
+                assert replayed(real_subject.parts, stream, text_only=True) == (steps, "stop")
+
+
+@pytest.mark.parametrize("name", ["asr_jp", "question_jp", "asr_of_question"])
+def test_real_prompts_of_other_sounds(real, real_subject, name):
+    """Japanese recognition has another prompt; sound at 24 kHz becomes as many positions as the reference has."""
+    wanted = json.loads((real / files.PROMPTS).read_text())[name]
+    prompt, sound = {
+        "asr_jp": ("Perform ASR in japanese.", "asr_jp.wav"),
+        "question_jp": (real_subject.tasks.chat.system, "question_jp.wav"),
+        "asr_of_question": (real_subject.tasks.transcribe.system, "question.wav"),
+    }[name]
+    rows = -(-LogMelConfig().frames(len(read_audio(real / "audio" / sound))) // 8)
+    context = asked(real_subject.parts, prompt, np.zeros((rows, 1), np.float32))
+    ids = [token for piece in context.pieces if isinstance(piece, Tokens) for token in piece.ids]
+    assert (ids, rows, context.positions) == (wanted["text_ids"], wanted["sound_positions"], wanted["positions"])
+
+
+def test_the_real_codec_is_causal(real):
+    """The first frames alone (a CPU) sound as in the whole turn (a GPU, 16 bits), up to what waits for overlap."""
+    with np.load(real / files.CODEC_REAL) as found:
+        alone = found["waveform"][0]
+    whole, _ = soundfile.read(real / files.TURN_SOUNDS[0], dtype="float32")
+    final = len(alone) - 3 * 320
+    assert np.abs(alone[:final] - whole[:final]).max() < 1.1 / 32768
+
+
+def test_the_graph_of_a_phone_makes_the_same_sound_of_real_spectra(real):
+    torch = pytest.importorskip("torch", reason="the export extra is not installed")
+    from voxrill.export.inverse_stft import InverseStft
+
+    for name in (files.CODEC_4, files.CODEC_8):
+        with np.load(real / name) as found:
+            features = np.concatenate([found["log_abs"], found["angle"]], 1).transpose(0, 2, 1)
+            wanted = found["waveform"][0]
+        made, overlap = InverseStft(1280, 4)(torch.from_numpy(features.copy()), torch.zeros(1, 960))
+        ends = Ends(1280, 320)
+        sound = np.concatenate([ends.push(made[0].numpy()), ends.flush(overlap[0].numpy())])
+        assert np.abs(sound - wanted).max() < 1e-5

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -123,7 +123,20 @@ class PublishedFolder:
             )
         if found.dtype.kind not in "fi" or not np.isfinite(found).all():
             raise DataError(f"{where} holds what is not a finite number", _PAGE)
+        if not found.size:
+            raise DataError(f"{where} is empty", _PAGE)
         return found.astype(np.float32 if found.dtype.kind == "f" else np.int64)
+
+    def whole_numbers(self, name: str, key: str, below: int, *shape: int | None) -> NDArray[np.int64]:
+        """An array as `array` reads it, of whole numbers from 0 to `below` - 1: codes, tokens or places.
+
+        Raises:
+            DataError: as `array`, or a number is another.
+        """
+        found = self.array(name, key, *shape)
+        if found.dtype != np.int64 or found.min() < 0 or found.max() >= below:
+            raise DataError(f"{key} of {self.path / name} holds what is not a whole number below {below}", _PAGE)
+        return found
 
     def _arrays_of(self, name: str) -> dict[str, NDArray[Any]]:
         try:
@@ -189,6 +202,9 @@ class PublishedFolder:
         return self.json(name, OfModel).model.revision
 
 
+NOT_EMPTY = msgspec.Meta(min_length=1)
+
+
 class Case(msgspec.Struct):
     """One greedy stream, as transformers' tests have it. modalities: 1 a text token, 3 a frame, in order."""
 
@@ -198,7 +214,7 @@ class Case(msgspec.Struct):
     max_new_tokens: int
     sequences: list[int]
     audio_codes: list[list[int]]
-    modalities: list[int]
+    modalities: Annotated[list[int], NOT_EMPTY]
     decoded_text: str
     audio: str = ""
     audio_sha256: str = ""
@@ -213,7 +229,7 @@ class Streams(msgspec.Struct):
     """`integration_expected.json`."""
 
     checkpoint_revision: str
-    cases: list[Case]
+    cases: Annotated[list[Case], NOT_EMPTY]
 
 
 class RevisionOf(msgspec.Struct):
@@ -254,7 +270,6 @@ class Summary(msgspec.Struct):
 
     model: RevisionOf
     inputs: SoundHashes
-    asr: DecodedText
     interleaved: TwoTurns
 
 
@@ -292,14 +307,14 @@ class TextStep(msgspec.Struct):
     """One greedy step of text."""
 
     golden_argmax_id: int
-    golden_top5: list[Candidate]
+    golden_top5: Annotated[list[Candidate], NOT_EMPTY]
 
 
 class TextSteps(msgspec.Struct):
     """`text_distributions.json`."""
 
     model: RevisionOf
-    steps: list[TextStep]
+    steps: Annotated[list[TextStep], NOT_EMPTY]
 
 
 class ReferencePrompt(msgspec.Struct):

@@ -18,11 +18,14 @@ from voxrill.runtime.apps.acceptance.folder import (
     QUESTION,
     STREAMS,
     SUMMARY,
+    TEXT_STEPS,
     TURNS,
     Case,
     PublishedFolder,
     Streams,
     Summary,
+    TextStep,
+    TextSteps,
 )
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.bundle.manifest import Mode, Sampling, Tasks
@@ -91,6 +94,18 @@ def two_turns(folder: PublishedFolder, parts: Parts) -> list[GoldenStream]:
     ]
 
 
+def text_steps_of(folder: PublishedFolder, parts: Parts) -> list[TextStep]:
+    """The steps of a short answer, with their likeliest tokens.
+
+    Raises:
+        DataError: the bundle's vocabulary does not have one of them.
+    """
+    steps = folder.json(TEXT_STEPS, TextSteps).steps
+    tokens = [one.id for step in steps for one in step.golden_top5]
+    check_tokens(parts, [*tokens, *(step.golden_argmax_id for step in steps)], TEXT_STEPS)
+    return steps
+
+
 def _stream_of(case: Case, parts: Parts) -> GoldenStream:
     if case.mode not in _ORDERS:
         raise DataError(f"stream {case.name} has the mode {case.mode!r}", f"Known are: {', '.join(_ORDERS)}")
@@ -123,16 +138,29 @@ def _steps(parts: Parts, name: str, kinds: Sequence[int], tokens: Sequence[int],
             f"and has {len(tokens)} and {len(codes)}",
             "Download the file again",
         )
-    inside = np.logical_and(codes >= 0, codes < spec.codes.vocab_size).all()
-    if not inside or not all(0 <= token < spec.backbone.vocab_size for token in tokens):
+    check_tokens(parts, tokens, f"stream {name}")
+    ends = spec.codes.end_of_audio
+    # The code that ends the sound stands first or nowhere, for the codec has no sound for it.
+    if (codes < 0).any() or (codes >= ends)[codes[:, 0] != ends].any() or (codes > ends).any():
         raise DataError(
-            f"stream {name} has tokens or codes that this bundle does not have",
+            f"stream {name} has codes that this bundle does not have",
             "The bundle is of a model with another vocabulary: these outputs are no measure for it",
         )
     words, frames = iter(tokens), iter(codes)
-    return tuple(
-        Token(next(words)) if kind == TEXT else _frame(next(frames), spec.codes.end_of_audio) for kind in kinds
-    )
+    return tuple(Token(next(words)) if kind == TEXT else _frame(next(frames), ends) for kind in kinds)
+
+
+def check_tokens(parts: Parts, tokens: Sequence[int], where: str) -> None:
+    """Refuse tokens that the bundle's vocabulary does not have; `where` names them.
+
+    Raises:
+        DataError: there is one.
+    """
+    if not all(0 <= token < parts.spec.backbone.vocab_size for token in tokens):
+        raise DataError(
+            f"{where} has tokens that this bundle does not have",
+            "The bundle is of a model with another vocabulary: these outputs are no measure for it",
+        )
 
 
 def _frame(codes: Codes, end_of_audio: int) -> Frame:

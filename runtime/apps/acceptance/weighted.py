@@ -26,13 +26,11 @@ from voxrill.runtime.apps.acceptance.folder import (
     FRAMES,
     QUESTION,
     SUMMARY,
-    TEXT_STEPS,
     TURN_SOUNDS,
     Case,
     PublishedFolder,
     Summary,
     TextStep,
-    TextSteps,
 )
 from voxrill.runtime.apps.acceptance.rows import AcceptanceRow, Bounds, Near, Quantity
 from voxrill.runtime.apps.acceptance.streams import (
@@ -47,6 +45,7 @@ from voxrill.runtime.apps.acceptance.streams import (
     hidden_before,
     same_at_first,
     sound_of,
+    text_steps_of,
     two_turns,
 )
 from voxrill.runtime.apps.acceptance.weightless import sound_error
@@ -55,6 +54,7 @@ from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.context import Context, Parts
 from voxrill.runtime.engine.generate import Frame, Generation, GenerationOptions, Token
 from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.errors import DataError
 
 ENCODER_FRAMES = 80
 """Log-mel frames of the published encoder rows: the first ones of question.wav, normalised over all of it."""
@@ -90,7 +90,7 @@ def encoder(subject: JudgedModel, folder: PublishedFolder, bounds: Bounds) -> It
 
 def text_steps(subject: JudgedModel, folder: PublishedFolder, bounds: Bounds) -> Iterator[AcceptanceRow]:
     """Text table, backbone and head: the likeliest tokens of a short answer, on golden encoder rows."""
-    parts, steps = subject.parts, folder.json(TEXT_STEPS, TextSteps).steps
+    parts, steps = subject.parts, text_steps_of(folder, subject.parts)
     heard = folder.array(ENCODER_ROWS, "adapted", 1, None, parts.spec.backbone.hidden_size)[0]
     answer = [Token(step.golden_argmax_id) for step in steps]
     hidden = hidden_before(asked(parts, "", _as_bfloat16(heard)), answer)
@@ -125,14 +125,15 @@ def layers(subject: JudgedModel, folder: PublishedFolder, bounds: Bounds) -> Ite
 
 def depthformer(subject: JudgedModel, folder: PublishedFolder, bounds: Bounds) -> Iterator[AcceptanceRow]:
     """Codes of known hidden states, and the rows that they sum up to."""
-    parts, books, width = subject.parts, subject.parts.spec.codes.codebooks, subject.parts.spec.backbone.hidden_size
+    parts, codes_spec, width = subject.parts, subject.parts.spec.codes, subject.parts.spec.backbone.hidden_size
+    books, vocab = codes_spec.codebooks, codes_spec.vocab_size
     hidden = folder.array(FRAME, "hidden", 1, width)[0]
-    wanted = folder.array(FRAME, "tokens", 1, books)[0]
+    wanted = folder.whole_numbers(FRAME, "tokens", vocab, 1, books)[0]
     codes = parts.depthformer.frame(hidden, Sampling(), Sampler())
     differing = Quantity("differing", int((codes != wanted).sum()), most=bounds.codes)
     yield AcceptanceRow("depthformer", "8 codes of a made-up state", (differing,))
     states = folder.array(FRAMES, "hidden", None, 1, width)[:, 0]
-    spoken = folder.array(FRAMES, "source_bf16_tokens", len(states), 1, books)[:, 0]
+    spoken = folder.whole_numbers(FRAMES, "source_bf16_tokens", vocab, len(states), 1, books)[:, 0]
     tally = Tally(CANDIDATES)
     for state, row in zip(states, spoken, strict=True):
         _add_frame(tally, parts, state, row)
@@ -147,9 +148,9 @@ def depthformer(subject: JudgedModel, folder: PublishedFolder, bounds: Bounds) -
 
 def codec(subject: JudgedModel, folder: PublishedFolder, bounds: Bounds) -> Iterator[AcceptanceRow]:
     """The sound of known codes."""
-    parts, books = subject.parts, subject.parts.spec.codes.codebooks
+    parts, spec = subject.parts, subject.parts.spec.codes
     for name in (CODEC_4, CODEC_8, CODEC_REAL):
-        codes = folder.array(name, "codes", 1, books, None)[0]
+        codes = folder.whole_numbers(name, "codes", spec.end_of_audio, 1, spec.codebooks, None)[0]
         wanted = folder.array(name, "waveform", 1, None)[0]
         worst = sound_error(parts.codec.decode(codes), wanted)
         kind = "real" if name == CODEC_REAL else "made-up"
@@ -202,7 +203,7 @@ def turns(subject: JudgedModel, folder: PublishedFolder, bounds: Bounds) -> Iter
 
 def _hidden_row(folder: PublishedFolder, hidden: Floats, bounds: Bounds) -> AcceptanceRow:
     wanted = folder.array(FRAMES, "hidden", None, 1, hidden.shape[1])[:, 0]
-    found = hidden[folder.array(FRAMES, "generation_step", len(wanted))]
+    found = hidden[folder.whole_numbers(FRAMES, "generation_step", len(hidden), len(wanted))]
     lengths = np.linalg.norm(wanted, axis=1)
     cosine = (found * wanted).sum(1) / (np.linalg.norm(found, axis=1) * lengths)
     distance = np.linalg.norm(found - wanted, axis=1) / lengths
@@ -362,6 +363,9 @@ def _bfloat16_steps(found: Floats, wanted: Floats) -> float:
 
 def _samples(folder: PublishedFolder, name: str) -> NDArray[np.float32]:
     """A published sound at its own rate, as it is."""
-    samples, _ = soundfile.read(io.BytesIO(folder.bytes_of(name)), dtype="float32")
-    found: NDArray[np.float32] = samples
+    try:
+        samples, _ = soundfile.read(io.BytesIO(folder.bytes_of(name)), dtype="float32")
+    except soundfile.SoundFileError as error:
+        raise DataError(f"{folder.path / name} is not a sound ({error})", "Download the file again") from None
+    found: NDArray[np.float32] = samples.reshape(-1)  # of several channels all samples, which are too many
     return found

@@ -19,12 +19,10 @@ from voxrill.runtime.apps.acceptance.folder import (
     PROMPTS,
     QUESTION,
     SUMMARY,
-    TEXT_STEPS,
     Case,
     PublishedFolder,
     ReferencePrompt,
     Summary,
-    TextSteps,
 )
 from voxrill.runtime.apps.acceptance.rows import AcceptanceRow, Bounds, Quantity
 from voxrill.runtime.apps.acceptance.streams import (
@@ -39,6 +37,7 @@ from voxrill.runtime.apps.acceptance.streams import (
     replayed,
     same_at_first,
     sound_of,
+    text_steps_of,
     two_turns,
 )
 from voxrill.runtime.audio.log_mel import LogMel
@@ -71,7 +70,7 @@ def tokenizer(subject: JudgedModel, folder: PublishedFolder, _bounds: Bounds) ->
             Quantity("encoded otherwise", sum(_encoded_otherwise(own, stream) for stream in streams)),
         ),
     )
-    steps = folder.json(TEXT_STEPS, TextSteps).steps
+    steps = text_steps_of(folder, subject.parts)
     candidates = [one for step in steps for one in step.golden_top5 if own.decode([one.id])]
     wrong = sum(own.decode([one.id]) != one.text for one in candidates)
     yield AcceptanceRow("tokenizer", f"{len(candidates)} candidates", (Quantity("wrong", wrong, most=0),))

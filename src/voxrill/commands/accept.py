@@ -90,7 +90,8 @@ def _show(rows: Sequence[AcceptanceRow], json: bool) -> None:
     if json:
         for row in rows:
             print_json(row.as_json())
-        print_json({"verdicts": dict(verdicts), "near_ties": ties, "accepted": not verdicts["FAIL"]})
+        end = {"accepted": not verdicts["FAIL"], "complete": not verdicts["not compared"]}
+        print_json({**end, "verdicts": dict(verdicts), "near_ties": ties})
         return
     heads = ("verdict", "stage", "compared", "found", "bound")
     print_columns([heads, *((row.verdict, row.stage, row.compared, row.found, row.bound) for row in rows)])
