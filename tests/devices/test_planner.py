@@ -206,7 +206,7 @@ def test_a_wait_that_is_too_long_to_talk_is_said_to_be():
         Plan("talk", "int4", 1, 0.1, factor, 1.0, 1e9, "buffered", delay) for factor, delay in ((1.3, 4.3), (2.0, 12.2))
     )
     assert short.live and describe(short) == "buffered, 5 s of waiting for 10 s of sound"
-    assert not long.live and describe(long) == "not usable live, 15 s of waiting for 10 s of sound"
+    assert not long.live and describe(long) == "not usable live, 13 s of waiting for 10 s of sound"
 
 
 def test_plan_for_machines(cli):
