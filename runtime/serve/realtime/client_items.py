@@ -15,7 +15,7 @@ from voxrill.runtime.audio.protocols import RATE, Floats
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.realtime.emitter import new_id
 from voxrill.runtime.serve.realtime.items import Item, message
-from voxrill.runtime.serve.realtime.messages import MessageItem, Part
+from voxrill.runtime.serve.realtime.messages import ItemPart, MessageItem
 from voxrill.runtime.serve.uploads import from_base64
 from voxrill.runtime.talk.listener import Utterance
 
@@ -60,7 +60,7 @@ def read_message(item: MessageItem, hear: Callable[[bytes], Utterance]) -> tuple
     return Told(name, item.role, "\n".join(texts), tuple(sounds)), message(name, item.role, content)
 
 
-def _shown(role: str, part: Part, param: str) -> tuple[dict[str, Any], str]:
+def _shown(role: str, part: ItemPart, param: str) -> tuple[dict[str, Any], str]:
     """A part as it is shown, and its text."""
     if part.type == "input_image":
         raise ApiError(400, "This model sees no pictures. Send text or sound.", "invalid_value", f"{param}.type")

@@ -49,7 +49,7 @@ class Clear(_Event, tag="input_audio_buffer.clear"):
     """Forget the sound so far."""
 
 
-class Part(msgspec.Struct):
+class ItemPart(msgspec.Struct):
     """A part of a message: text, or sound in base64 with or without its transcript."""
 
     type: Literal["input_text", "input_audio", "output_text", "output_audio", "text", "audio", "input_image"]
@@ -62,7 +62,7 @@ class MessageItem(msgspec.Struct, kw_only=True, tag_field="type", tag="message")
     """What someone said or wrote."""
 
     role: Literal["user", "assistant", "system"]
-    content: Annotated[list[Part], Meta(max_length=64)]
+    content: Annotated[list[ItemPart], Meta(max_length=64)]
     id: Id | None = None
 
 
