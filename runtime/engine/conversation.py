@@ -263,6 +263,7 @@ class Conversation:
         Returns:
             How many turns were forgotten.
         """
+        self._end_answer()  # its end mark belongs to the turns that are counted, and must not come after them
         starts, whole = self._turns, self.context.positions
         gone = 0 if turns is None else max(0, len(starts) - turns)
         while gone < len(starts) and starts[0].positions + whole - self._end(gone) > positions:
@@ -277,6 +278,7 @@ class Conversation:
 
     def told(self) -> list[list[Piece]]:
         """The pieces of each turn that is remembered."""
+        self._end_answer()
         starts = [start.pieces for start in self._turns]
         ends = [*starts, len(self.context.pieces)][1:]
         turns = [self.context.pieces[start:end] for start, end in zip(starts, ends, strict=True)]

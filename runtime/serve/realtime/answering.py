@@ -17,7 +17,7 @@ from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.engine.context import Context, HeardSound, Piece, Tokens
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.serve.allowed_calls import AllowedCalls
-from voxrill.runtime.serve.api_errors import as_api_error
+from voxrill.runtime.serve.api_errors import ApiError, as_api_error
 from voxrill.runtime.serve.realtime.call_decider import CallDecider, Question
 from voxrill.runtime.serve.realtime.client_items import Told
 from voxrill.runtime.serve.realtime.emitter import Emit, new_id
@@ -63,7 +63,7 @@ class Answering:
 
     answering: an answer is due or being made. asked, begun: questions that were asked, and those that have a response.
     response: the latest one. cut: the last answer that was cut, and the milliseconds heard of it. reason: why the next
-    one that is cut was cut.
+    one that is cut was cut. outside_asked: responses outside the conversation that were asked for.
 
     Args:
         service: what all sessions share.
@@ -96,6 +96,7 @@ class Answering:
         self._beside: Thinker | None = None
         self._speaker: OutputSpeaker | None = None
         self._outside: deque[OutOfBand] = deque()
+        self.outside_asked = self._outside_done = 0
         self._caller = Caller(service.model)
         self._functions: AllowedCalls | None = None  # the session's
         self._decider = CallDecider(
@@ -114,7 +115,7 @@ class Answering:
     @property
     def outside_full(self) -> bool:
         """Whether no further response outside the conversation may begin."""
-        return len(self._outside) >= _MOST_OUTSIDE
+        return self.outside_asked - self._outside_done >= _MOST_OUTSIDE
 
     # What the listening thread hands over
 
@@ -195,11 +196,14 @@ class Answering:
         thinking.ask(question)
         self._outside.append(thinking)
 
-    def cancel_outside(self, response_id: str) -> None:
-        """Cancel a response outside the conversation."""
-        for thinking in self._outside:
-            if thinking.response_id == response_id:
-                thinking.cancel()
+    def cancel_outside(self, response_id: str, event_id: str | None) -> None:
+        """Cancel a response outside the conversation; the client is told if there is none of that id."""
+        found = [outside for outside in self._outside if outside.response_id == response_id and not outside.over]
+        for outside in found:
+            outside.cancel()
+        if not found:
+            message = f"The response {response_id[:80]!r} is not being made."
+            self._tell_error(ApiError(400, message, "response_cancel_not_active", "response_id"), event_id)
 
     def pieces(self, told: Told) -> tuple[Piece, ...]:
         """What the model is told of a message, the marks of its turn included."""
@@ -232,6 +236,7 @@ class Answering:
     def _step_outside(self) -> bool:
         if self._outside[0].over:
             self._outside.popleft().thinker.close()
+            self._outside_done += 1
             return True
         return self._outside[0].thinker.step()
 
@@ -404,8 +409,8 @@ class Answering:
             self._history.answered(turns[-1], call.items, new_id("item"))
             self._history.keep(len(turns))
 
-    def _tell_error(self, error: Exception) -> None:
-        self._emit("error", error=as_api_error(error).body() | {"event_id": None})
+    def _tell_error(self, error: Exception, event_id: str | None = None) -> None:
+        self._emit("error", error=as_api_error(error).body() | {"event_id": event_id})
 
 
 def _prompt(settings: Settings) -> Settings:

@@ -149,7 +149,7 @@ class RealtimeSession:
             case ResponseCreate():
                 self._respond(event)
             case ResponseCancel():
-                self._cancel(event.response_id)
+                self._cancel(event.response_id, event.event_id)
             case Truncate():
                 self._truncate(event)
 
@@ -353,6 +353,7 @@ class RealtimeSession:
         known = known[: len(known) - len(asked)] if options.input is not None else known
         check_waiting(asked)
         question = joined(asked) if asked else self._opening(options)
+        self._answers.outside_asked += 1
         self._post(lambda answers: answers.answer_outside(options, known, question))
 
     def _input(self, item: Any) -> Told | str:
@@ -364,11 +365,11 @@ class RealtimeSession:
         self._service.check_length(told.text, "response.input")
         return told
 
-    def _cancel(self, response_id: str | None) -> None:
+    def _cancel(self, response_id: str | None, event_id: str | None) -> None:
         answers = self._answers
         own = response_id is None or (answers.response is not None and answers.response.response_id == response_id)
         if response_id is not None and not own:
-            self._post(lambda answers: answers.cancel_outside(response_id))
+            self._post(lambda answers: answers.cancel_outside(response_id, event_id))
             return
         heard = answers.floor.interrupt() if answers.answering else None
         if heard is None:

@@ -14,7 +14,6 @@ import numpy as np
 from voxrill.runtime.audio import g711
 from voxrill.runtime.audio.pcm import PcmJoiner, pcm16
 from voxrill.runtime.audio.protocols import RATE, Floats
-from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.audio.sinc_resampler import SincResampler
 
 Kind = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
@@ -84,7 +83,7 @@ class SoundOut:
 
     def __init__(self, coded: SoundFormat, rate: int) -> None:
         self._law = _LAWS.get(coded.kind)
-        self._resampler = Resampler(rate, coded.rate)
+        self._resampler = SincResampler(rate, coded.rate)
 
     def __call__(self, samples: Floats) -> bytes:
         """More of the answer, (n,), in the client's format."""
