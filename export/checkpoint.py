@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from voxrill.export.recognise import hub_source, not_a_folder, other_format, quantised, without_commit
-from voxrill.export.tensors import Change, StoredTensors, Tensors, TiedTensors
+from voxrill.export.tensors import StoredTensors, Tensors, TiedTensors, WeightChange
 from voxrill.export.transformers_layout import HEAD, is_transformers_config, published_config, published_names
 from voxrill.runtime.errors import CheckpointError
 
@@ -41,7 +41,7 @@ class Checkpoint:
     config: dict[str, Any] = field(repr=False)
     name: str = ""
     revision: str = "local"
-    changes: tuple[Change, ...] = ()
+    changes: tuple[WeightChange, ...] = ()
 
     @cached_property
     def stored(self) -> StoredTensors:

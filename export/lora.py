@@ -1,8 +1,8 @@
 """A LoRA adapter in the layout of the package peft, merged into a checkpoint's weights as they are read.
 
 In: a folder with adapter_config.json and adapter_model.safetensors, trained on the reference's model or on that of
-transformers. Out: a `Change`: each adapted weight W becomes W + scale · B A, as peft's merge_and_unload makes it, and
-modules that were trained whole (`modules_to_save`) replace the base's.
+transformers. Out: a `WeightChange`: each adapted weight W becomes W + scale · B A, as peft's merge_and_unload makes it,
+and modules that were trained whole (`modules_to_save`) replace the base's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from voxrill.export.recognise import ADAPTER_FILE
 from voxrill.export.tensors import OverlaidTensors, StoredTensors, Tensors, TiedTensors, sha256
 from voxrill.export.transformers_layout import PARTS, PublishedName, published_name, published_names
 from voxrill.runtime.errors import CheckpointError
+from voxrill.runtime.printable import printable
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -110,7 +111,7 @@ class LoraAdapter:
     @property
     def name(self) -> str:
         """The folder's own name."""
-        return self.place.resolve().name
+        return printable(self.place.resolve().name)
 
     @cached_property
     def sha256(self) -> str:

@@ -1,7 +1,7 @@
 """Fine-tuned weights laid over a checkpoint: what a trainer saved without config, tokenizer and codec.
 
 In: a safetensors file, or a folder with one (or with shards and their index), in the published layout or in
-transformers', whole or in part. Out: a `Change`, which replaces the tensors that it has.
+transformers', whole or in part. Out: a `WeightChange`, which replaces the tensors that it has.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from voxrill.export.recognise import ADAPTER_FILE, other_format
 from voxrill.export.tensors import OverlaidTensors, StoredTensors, Tensors, TiedTensors
 from voxrill.export.transformers_layout import published_names
 from voxrill.runtime.errors import CheckpointError
+from voxrill.runtime.printable import printable
 
 UNUSED = ("codebook_offsets", "audio_loss_weights", "audio_embedding.to_logits.weight")
 """Names that a trainer saves, and that no graph needs: a base may lack them."""
@@ -37,7 +38,7 @@ class WeightsOverlay:
     @property
     def name(self) -> str:
         """The file's or the folder's own name."""
-        return self.place.resolve().name
+        return printable(self.place.resolve().name)
 
     @cached_property
     def sha256(self) -> str:

@@ -204,7 +204,7 @@ class OverlaidTensors(Tensors):
         return self._over if name in self._over else self._base
 
 
-class Change(Protocol):
+class WeightChange(Protocol):
     """What is laid over a checkpoint's weights. kind: weights or lora; name, sha256: what the manifest says of it."""
 
     @property

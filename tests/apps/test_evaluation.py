@@ -9,7 +9,9 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 import soundfile
 
@@ -19,7 +21,9 @@ from tests.commands.test_transcribe_commands import lines_of_json, started, wait
 from tests.places import ROOT
 from tests.signals import SAMPLE_RATE, speech_like
 from tests.talking import CLIPS, HELD_OUT, SPOKEN
+from voxrill.runtime.apps.evaluation import evaluating
 from voxrill.runtime.apps.evaluation.charts import share_chart, wait_chart
+from voxrill.runtime.apps.evaluation.evaluating import Wish
 from voxrill.runtime.apps.evaluation.figures import Figure, Row, figure_of, percentiles
 from voxrill.runtime.apps.evaluation.items import Item
 from voxrill.runtime.apps.evaluation.page import marked
@@ -215,6 +219,16 @@ def test_japanese_is_measured_in_characters():
     assert wanted == "富 士 山 の 高 さ は 3 7 7 6 メ ー ト ル で す"
     assert word_errors([wanted], [found]) == [(2, 17)]
     assert (suits("en"), suits("fr")) == ("english", "basic")
+
+
+def test_the_normaliser_is_the_language_s_unless_another_is_asked_for(pebble, tmp_path):
+    items = [Item("1", wanted="one", prompt="one")]
+    manifest = pebble.manifest
+    tasks = msgspec.structs.replace(manifest.tasks, language="ja")
+    japanese = SimpleNamespace(manifest=msgspec.structs.replace(manifest, tasks=tasks))
+    for model, asked, used in ((pebble, None, "english"), (japanese, None, "characters"), (japanese, "none", "none")):
+        made = evaluating.tts(model, items, Wish(normaliser=asked), judge="none", sounds=tmp_path / "sounds")
+        assert made.normaliser == used
 
 
 def test_a_share_and_its_interval():

@@ -9,7 +9,7 @@ import pytest
 
 from tests.checkpoints import DETOKENIZER_FILE, MODEL_FILE, make_checkpoint
 from voxrill.runtime.bundle.manifest import read_manifest
-from voxrill.runtime.errors import CheckpointError
+from voxrill.runtime.errors import CheckpointError, UsageError
 
 TIED = "depth_embeddings.0.to_logits.weight"
 ADAPTED = "lfm.layers.2.self_attn.q_proj"
@@ -102,6 +102,20 @@ def test_what_accelerate_saves(opened, whole_model, base_folder, tuned_folder, t
     assert (len(list((tmp_path / "tuned").glob("*.safetensors"))) > 1) == (shard == "500KB")
     assert_same(checkpoint, model.state_dict())
     assert said.startswith("tuned replaces") and "in float32" in said
+
+
+def test_what_accelerate_saves_on_the_way(opened, whole_model, base_folder, tuned_folder, tmp_path):
+    """Checkpoints in between, which Liquid's trainer writes with save_state: an optimizer lies beside the weights."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    import torch
+
+    accelerator = accelerate.Accelerator(cpu=True)
+    model = whole_model(tuned_folder).requires_grad_(True)
+    model, _ = accelerator.prepare(model, torch.optim.AdamW(model.parameters()))
+    accelerator.save_state(tmp_path / "checkpoint_0")
+    checkpoint, _ = opened(base_folder, tmp_path / "checkpoint_0")
+    assert TIED not in checkpoint.changes[0].stored
+    assert_same(checkpoint, model.state_dict())
 
 
 @pytest.mark.parametrize("kept", ["embedding", "to_logits"])
@@ -225,6 +239,13 @@ def test_a_fine_tune_answers_as_the_plainly_saved_checkpoint(cli, base_folder, t
         assert [type(event) for event in answers[0]] == [type(event) for event in answers[1]]
         assert ours
         np.testing.assert_allclose(np.concatenate(ours), np.concatenate(theirs), atol=1e-3)
+
+
+def test_graphs_of_a_bundle_are_not_mixed_with_a_fine_tune_s(opened, exporter, bundles, tuned_folder, tmp_path):
+    bundle = Path(shutil.copytree(bundles["lfm2.5"], tmp_path / "bundle"))
+    checkpoint, _ = opened(tuned_folder, lora=write_adapter(tmp_path / "adapter", factors(ADAPTED)))
+    with pytest.raises(UsageError, match="was exported from other weights"):
+        exporter.export_bundle(checkpoint, bundle, exporter.ExportOptions(graphs=("text_head",)))
 
 
 # What is refused

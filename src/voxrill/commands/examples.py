@@ -52,6 +52,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "export": (
         "voxrill export LiquidAI/LFM2.5-Audio-1.5B -o bundle",
         "voxrill export LiquidAI/LFM2.5-Audio-1.5B -o small --precision int8",
+        "voxrill export LiquidAI/LFM2.5-Audio-1.5B -o mine --weights tuned --lora adapter",
     ),
     "quantize": ("voxrill quantize bundle -o small --recipe int4",),
     "sensitivity": ("voxrill sensitivity bundle --audio recordings -o mine.toml",),
