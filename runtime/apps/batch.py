@@ -19,12 +19,14 @@ from typing import Any, Self
 
 import msgspec
 
+from voxrill.runtime.apps.one_writer import lock_output
 from voxrill.runtime.apps.subtitles import as_json
 from voxrill.runtime.apps.transcript import SegmentEvent, joined_text
 from voxrill.runtime.apps.transcription import transcribe_stream
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, open_sound
 from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.bundle.atomic_folder import unlock
 from voxrill.runtime.bundle.bundle import Bundle, hash_file
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import DataError, UsageError, VoxrillError
@@ -68,13 +70,19 @@ class ResultsFile:
 
         Raises:
             DataError: it holds something else.
-            UsageError: its records were made otherwise.
+            UsageError: its records were made otherwise, or another process writes it.
         """
+        unlock(lock_output(self._out, self._out))  # the file that another process writes must not be replaced
         if self._out.is_file():  # a pipe or a device has no records
             with atomic_write(self._out) as part, open(part, "wb") as file:
                 if not self._anew:
                     file.writelines(self._kept())
         self._file = open(self._out, "ab")
+        try:
+            self._lock = lock_output(self._out, self._out)
+        except UsageError:
+            self._file.close()
+            raise
         self._on_disk = self._out.is_file()
         return self
 
@@ -82,6 +90,7 @@ class ResultsFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        unlock(self._lock)
 
     def has(self, path: Path | str, sha256: str) -> bool:
         """Whether this sound is finished, and has not changed since."""

@@ -16,9 +16,11 @@ from typing import Any, Self
 
 import msgspec
 
+from voxrill.runtime.apps.one_writer import lock_output
 from voxrill.runtime.apps.subtitles import TranscriptFormat
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.atomic_write import atomic_write
+from voxrill.runtime.bundle.atomic_folder import unlock
 from voxrill.runtime.errors import DataError, UsageError
 
 FORMAT = 1
@@ -52,16 +54,19 @@ class Journal:
 
         Raises:
             DataError: it is no journal.
-            UsageError: it is the journal of something else, or cannot be written.
+            UsageError: it is the journal of something else, cannot be written, or another process writes it.
         """
         try:
             self._file = open(self.path, "a+b")
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}", "Give --out another folder") from None
+        self._lock: int | None = None
         try:
+            self._lock = lock_output(self.path, self._out)
             self._adopt()
         except BaseException:
             self._file.close()
+            unlock(self._lock)
             raise
         return self
 
@@ -71,6 +76,7 @@ class Journal:
         self._file.close()
         if not self.found:  # nothing is left to go on from
             self.path.unlink(missing_ok=True)
+        unlock(self._lock)
 
     def segments(self) -> Iterator[SegmentEvent]:
         """Every segment in it, the oldest first."""

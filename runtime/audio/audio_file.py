@@ -131,12 +131,13 @@ class OpenSound:
 
     def sha256(self) -> str:
         """The hash of the file's bytes, in hexadecimal. May be called while the sound is being read."""
-        where = self._file.tell()
-        self._file.seek(0)
         digest = hashlib.sha256()
-        while block := self._file.read(_HASHED_AT_ONCE):
-            digest.update(block)
-        self._file.seek(where)
+        with _disk_errors(self.name):
+            where = self._file.tell()
+            self._file.seek(0)
+            while block := self._file.read(_HASHED_AT_ONCE):
+                digest.update(block)
+            self._file.seek(where)
         return digest.hexdigest()
 
     def warn(self) -> None:
@@ -162,7 +163,8 @@ class OpenSound:
     def _decoded(self) -> Iterator[Waveform]:
         """The decoder's blocks; damage ends the sound, and is an error only if nothing was decoded before it."""
         try:
-            yield from self._decoder.blocks()
+            with _disk_errors(self.name):
+                yield from self._decoder.blocks()
         except soundfile.SoundFileError as error:
             if not self._frames:
                 raise AudioFileError(f"{self.name} is damaged: {error}", _REMEDY_FORMAT) from error
@@ -266,16 +268,18 @@ def open_sound(path_or_file: AudioPath | BinaryIO, longest: float = math.inf) ->
         longest: seconds above which a sound is refused, before it is decoded or as soon as it turns out so.
 
     Raises:
-        AudioFileError: the file is missing, a directory, empty, not a sound file, damaged or too long.
+        AudioFileError: the file is missing, a directory, empty, not a sound file, damaged or too long, or its disk
+            gives an error.
     """
     with ExitStack() as stack:
         file, name = stack.enter_context(_opened(path_or_file))
-        kind = sniff(file)
-        if kind is None:
-            raise _unreadable(name) if file.read(1) else _empty(name)
-        checked = repaired(file, kind)
-        file.seek(0)
-        decoder = _decoder(file, name, kind, checked, longest, stack)
+        with _disk_errors(name):
+            kind = sniff(file)
+            if kind is None:
+                raise _unreadable(name) if file.read(1) else _empty(name)
+            checked = repaired(file, kind)
+            file.seek(0)
+            decoder = _decoder(file, name, kind, checked, longest, stack)
         yield OpenSound(file, name, decoder, checked, longest)
 
 
@@ -301,6 +305,17 @@ def _decoder(
         return stack.enter_context(ffmpeg_sound(file, kind, longest))
     except FfmpegFailed:
         raise _unreadable(name) from None
+
+
+@contextmanager
+def _disk_errors(name: str) -> Iterator[None]:
+    """An error of the disk or the network as one of this sound: a batch goes on with the next."""
+    try:
+        yield
+    except OSError as error:
+        raise AudioFileError(
+            f"{name} cannot be read: {error.strerror or error}", "Check its disk, or copy the file elsewhere"
+        ) from error
 
 
 def _unreadable(name: str) -> AudioFileError:

@@ -641,6 +641,15 @@ def test_voicebench(cli, benchmark):
     }  # fmt: skip
 
 
+def test_voicebench_s_result_files_are_not_replaced_unasked(cli, benchmark):
+    kept = Path("out", "pebble-mmsu-test-audio.jsonl")
+    kept.parent.mkdir()
+    kept.write_text("of another run")
+    ran = cli("eval", "voicebench", "--data", "data", "--responses", "out")
+    assert ran.status == 2 and ran.raw == b"" and f"{kept} exists already" in ran.err
+    assert kept.read_text() == "of another run"
+
+
 def test_voicebench_in_writing(cli, here):
     write_lines(here / "bbh.jsonl", [{"prompt": "volume up", "reference": "yes", "id": "navigate_1"}])
     ran = cli("eval", "voicebench", "--data", "bbh.jsonl", "--modality", "text", "--json")

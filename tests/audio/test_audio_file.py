@@ -1,5 +1,6 @@
 """Reading and resampling sound: each bad input has its one-line error, and the bytes count, not the header."""
 
+import errno
 import io
 
 import numpy as np
@@ -226,3 +227,35 @@ def test_a_rate_beside_a_source_that_has_its_own_is_refused():
     for audio in ("a.wav", (tone(), 16000)):
         with pytest.raises(UsageError, match="own sample rate"):
             as_waveform(audio, 16000)
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that gives an error after so many bytes."""
+
+    def __init__(self, content, readable):
+        super().__init__(content)
+        self.readable_bytes = readable
+        self.name = "worn.wav"
+
+    def read(self, size=-1):
+        if self.tell() + (size if size >= 0 else len(self.getvalue())) > self.readable_bytes:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("readable", [0, 4096, 200_000], ids=["at once", "after the header", "in the middle"])
+def test_an_error_of_the_disk_is_one_of_the_sound(readable):
+    content = io.BytesIO()
+    soundfile.write(content, np.zeros(160_000, np.int16), 16_000, format="WAV")
+    with pytest.raises(AudioFileError, match=r"worn\.wav cannot be read: Input/output error"):
+        read_audio(Failing(content.getvalue(), readable))
+
+
+def test_an_error_of_the_disk_while_a_sound_is_hashed():
+    content = io.BytesIO()
+    soundfile.write(content, np.zeros(160_000, np.int16), 16_000, format="WAV")
+    file = Failing(content.getvalue(), 1 << 30)
+    with audio_file.open_sound(file) as sound:
+        file.readable_bytes = 100
+        with pytest.raises(AudioFileError, match=r"worn\.wav cannot be read"):
+            sound.sha256()

@@ -22,11 +22,13 @@ from tests.signals import SAMPLE_RATE, speech_like
 from tests.talking import CLIPS, SPOKEN, ClipMicrophone, silence, spoken
 from voxrill.commands import transcribe as transcribe_cli
 from voxrill.commands import transcript_writer as writing
+from voxrill.runtime.apps import one_writer
+from voxrill.runtime.apps.batch import ResultsFile
 from voxrill.runtime.apps.journal import Journal
 from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent
 from voxrill.runtime.audio.audio_file import read_audio
-from voxrill.runtime.errors import DataError
+from voxrill.runtime.errors import DataError, UsageError
 
 SPOKEN = SPOKEN[:1] + SPOKEN[2:]  # of the second, the built-in model hears "forty" for "thirty" in a segment
 SAID = [clip["words"] for clip in SPOKEN[:12]]
@@ -256,6 +258,43 @@ def test_a_killed_transcript_loses_no_finished_segment(cli, long, tmp_path):
     ran = cli("transcribe", long, "-o", "notes.vtt")
     assert ran.status == 0 and f"{kept} segments were finished before" in ran.err
     assert (tmp_path / "notes.vtt").read_text() == cli("transcribe", long, "--format", "vtt").out
+
+
+# One writer at a time
+
+
+def test_a_second_writer_of_a_transcript_is_refused(cli, long, tmp_path):
+    with Journal(tmp_path / "notes.srt", {"sound": "x"}) as journal:
+        journal.add(segment(1))
+        before = journal.path.read_bytes()
+        cli.refuses("transcribe", long, "-o", "notes.srt", saying=("notes.srt is being written by another voxrill",))
+        assert journal.path.read_bytes() == before
+    with pytest.raises(UsageError, match="another sound"), Journal(tmp_path / "notes.srt", {"sound": "y"}):
+        pass  # the lock ends with the first one
+
+
+def test_a_second_writer_of_a_list_is_refused(cli, folder, tmp_path):
+    with ResultsFile(tmp_path / "all.jsonl", "made") as results:
+        record = {"file": "a", "sha256": "b", "made_with": "made"}
+        results.add(record)
+        ran = cli("transcribe", folder, "-o", "all.jsonl", "--force")
+        assert ran.status == 2 and "all.jsonl is being written by another voxrill" in ran.err
+    assert lines_of_json(Path("all.jsonl").read_text()) == [record]
+
+
+def test_a_finished_output_is_not_mistaken_for_one_in_use(tmp_path, monkeypatch):
+    """The other process ends, and removes its journal, between the look at the file and its lock."""
+    file = tmp_path / "a.journal"
+    file.touch()
+    lock = one_writer.lock_folder
+
+    def late(path):
+        taken = lock(path)
+        file.unlink()
+        return taken
+
+    monkeypatch.setattr(one_writer, "lock_folder", late)
+    assert one_writer.lock_output(file, tmp_path / "a") is None
 
 
 # Folders

@@ -133,16 +133,18 @@ def write_responses(
     Raises:
         OSError: one cannot be written.
     """
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.group, []).append(item)
-    written = []
-    for group, members in groups.items():
-        path = folder / f"{file_name(name)}-{group.replace('/', '-')}-{modality}.jsonl"
+    items = list(items)
+    paths = response_files(folder, name, modality, items)
+    for group, path in paths.items():
         with atomic_write(path) as part:
-            part.write_bytes(b"".join(_response(item, outcomes) for item in members))
-        written.append(path)
-    return written
+            part.write_bytes(b"".join(_response(item, outcomes) for item in items if item.group == group))
+    return list(paths.values())
+
+
+def response_files(folder: Path, name: str, modality: str, items: Iterable[Item]) -> dict[str, Path]:
+    """VoiceBench's result file of each group of items, which `write_responses` writes."""
+    groups = dict.fromkeys(item.group for item in items)
+    return {group: folder / f"{file_name(name)}-{group.replace('/', '-')}-{modality}.jsonl" for group in groups}
 
 
 def unscored(items: Sequence[Item]) -> dict[str, str]:

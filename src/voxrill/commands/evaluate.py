@@ -34,7 +34,7 @@ from voxrill.runtime.apps.evaluation.recordings import file_name, read_recording
 from voxrill.runtime.apps.evaluation.running import Evaluation
 from voxrill.runtime.apps.evaluation.tables import CAPTION, table
 from voxrill.runtime.apps.evaluation.tasks import ModelKeywords
-from voxrill.runtime.apps.evaluation.voicebench import read_voicebench, unscored, write_responses
+from voxrill.runtime.apps.evaluation.voicebench import read_voicebench, response_files, unscored, write_responses
 from voxrill.runtime.picture import figure_class
 from voxrill.runtime.progress import step_progress
 
@@ -182,6 +182,9 @@ def voicebench(
     items = read_voicebench(data, modality)
     model = loading.model()
     made = evaluating.voicebench(model, items, common.wish, output=output, modality=modality)
+    if responses is not None:
+        for path in response_files(responses, made.name, modality, items).values():
+            check_output(path, [data], makes_folder=True)
     _run(made, data, common.shown(lambda: _responses(made, responses, modality)))
 
 
