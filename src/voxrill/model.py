@@ -119,10 +119,13 @@ class Model(Engine):
 
         Raises:
             UsageError: the language has no name.
+            UnknownText: the model does not know the language.
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         answer_options("translate", options)
-        return self.chat(audio=audio, system=translation_prompt(to), output=output, trim=trim, **options)
+        return self.chat(
+            audio=audio, system=translation_prompt(to, self.parts.tokenizer), output=output, trim=trim, **options
+        )
 
     def documents(
         self,

@@ -117,7 +117,7 @@ def test_the_spoken_question_is_an_argument(cli, room, monkeypatch):
 
 
 def test_a_question_that_is_no_file(cli):
-    cli.refuses("chat", "what time is it", saying=("there is no file what time is it", "--text"))
+    cli.refuses("chat", "what time is it", saying=("There is no file what time is it", "--text"))
     Path("a.wav").write_bytes(QUESTION.read_bytes())
     cli.refuses("chat", "a.wav", "--audio", "a.wav", saying="two spoken questions")
     cli.refuses("chat", saying=("no question", "Give a sound file"))

@@ -22,9 +22,10 @@ from voxrill.commands.options import (
 )
 from voxrill.commands.output import STDOUT, err, new_table, print_json, summary
 from voxrill.commands.output import out as stdout
+from voxrill.model import Model
 from voxrill.runtime.bundle import builtin
 from voxrill.runtime.engine.conversation import Output
-from voxrill.runtime.errors import UsageError
+from voxrill.runtime.errors import AudioFileError, UsageError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 from voxrill.runtime.printable import as_unicode
 
@@ -80,8 +81,27 @@ def chat(
     spoken = audio if question is None else question
     if spoken is None and text is None:
         raise UsageError("there is no question", "Give a sound file, --text TEXT or both")
-    if question is not None and str(question) != STDIN and not question.exists():
-        raise UsageError(f"there is no file {question}", "Give a sound file. A written question needs --text")
+    if spoken is not None and str(spoken) != STDIN and not spoken.exists():
+        raise AudioFileError(f"There is no file {spoken}", "Give a sound file. A written question needs --text")
+    answer_question(spoken, text, sound, output, trim, loading, json, lambda _model: system, wish)
+
+
+def answer_question(
+    spoken: Path | None,
+    text: str | None,
+    sound: SoundOutput,
+    output: str,
+    trim: bool | None,
+    loading: Loading,
+    json: bool,
+    system: Callable[[Model], str | None],
+    wish: AnswerWish,
+) -> None:
+    """Answer a question under a system prompt that may depend on the model.
+
+    Raises:
+        UsageError: the options do not go together.
+    """
     if text == STDIN and str(spoken) == STDIN:
         raise UsageError("stdin cannot be both the sound and the text", "Give one of them in another way")
     wanted = _output(output)
@@ -94,7 +114,7 @@ def chat(
     events = model.chat(
         audio=None if spoken is None else sound_source(spoken),
         text=stdin_text() if text == STDIN else text,
-        system=system,
+        system=system(model),
         output=wanted,
         trim=trim,
         **wish.keywords(task),

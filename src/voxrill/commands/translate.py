@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from voxrill.commands.answers import chat
+from voxrill.commands.answers import answer_question
 from voxrill.commands.loudspeaker import SoundOutput
 from voxrill.commands.options import AnswerWish, JsonOption, Loading, TrimOption, loads_model
 from voxrill.runtime.apps.translation import translation_prompt
@@ -25,13 +25,14 @@ def translate(
     wish: AnswerWish = AnswerWish(),
 ) -> None:
     """Say in another language what a sound file says."""
-    chat(
-        question=file,
-        system=translation_prompt(to),
-        sound=sound,
-        output=output,
-        trim=trim,
-        loading=loading,
-        json=json,
-        wish=wish,
+    answer_question(
+        file,
+        None,
+        sound,
+        output,
+        trim,
+        loading,
+        json,
+        lambda model: translation_prompt(to, model.parts.tokenizer),
+        wish,
     )
