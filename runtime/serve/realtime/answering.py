@@ -46,6 +46,9 @@ BY_SPEECH, BY_CLIENT = "turn_detected", "client_cancelled"
 _NOTHING_TO_SAY = "yes"
 """What is said of a call without output by a model that has no sentence for what it does not know."""
 
+_MOST_EDITS = 64
+"""Changes of the history that may wait for an answer to end. When there are more, they are made before it ends."""
+
 _MOST_OUTSIDE = 4
 """Responses outside the conversation that may wait or be made: each has a conversation's state."""
 
@@ -91,6 +94,7 @@ class Answering:
         self._next = self._current = Asked()
         frame_ms = 1000 * service.model.manifest.model.codec.frame_samples / rate
         self._history = History(service.model.parts.tokenizer, frame_ms)
+        self._edits: list[Callable[[History], None]] = []
         self._edited = self._renewed = False  # before the next turn: told its history, made anew
         self.own = self._thinker(settings, self._keep)
         self._beside: Thinker | None = None
@@ -139,19 +143,36 @@ class Answering:
         """The client adds what someone said, after an item, without asking for an answer."""
         if self.service.turns == 0:  # this model remembers nothing
             return
-        self._history.tell(Said((told.item,), told.role, self.pieces(told)), before)
-        self._edited = True
+        said = Said((told.item,), told.role, self.pieces(told))
+        self._edit(lambda history: history.tell(said, before, self.service.positions))
 
     def delete(self, item: str) -> None:
         """The client deletes an item."""
-        self._edited = self._history.delete(item) or self._edited
+        self._edit(lambda history: history.delete(item))
 
     def cut_item(self, item: str, milliseconds: int) -> None:
         """Of an answer that is over, the user heard less than all."""
-        text = self._history.cut(item, milliseconds, self.service.model.parts.tokenizer.decode)
-        if text is not None:
-            self._items.cut(item, text)
-            self._edited = True
+        decode, items = self.service.model.parts.tokenizer.decode, self._items
+
+        def cut(history: History) -> None:
+            text = history.cut(item, milliseconds, decode)
+            if text is not None:
+                items.cut(item, text)
+
+        self._edit(cut)
+
+    def _edit(self, change: Callable[[History], None]) -> None:
+        """Change the history: after the turn that is being answered, if there is one, for it comes before."""
+        self._edits.append(change)
+        self._edited = True
+        busy = self.own.responder.replying or self._beside is not None
+        if not busy or len(self._edits) > _MOST_EDITS:
+            self._make_edits()
+
+    def _make_edits(self) -> None:
+        edits, self._edits = self._edits, []
+        for change in edits:
+            change(self._history)
 
     def tell_outputs(self, outputs: dict[str, str]) -> str:
         """The output of calls becomes part of the conversation. Returns their text."""
@@ -275,6 +296,7 @@ class Answering:
         if not self._renewed and not self._edited:
             return
         self.own.settle()
+        self._make_edits()
         if self._renewed:
             self._renew()
         self.history(self.own)
@@ -305,6 +327,7 @@ class Answering:
         assert self._next.options is not None
         self.own.settle()
         self._end_beside()
+        self._make_edits()
         self._beside = self._thinker(self._next.options.settings, self._keep_beside)
         self.history(self._beside)
         self._beside.responder.inbox.put(question)

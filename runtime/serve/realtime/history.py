@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from voxrill.runtime.engine.context import Piece, Spoken, Tokens
+from voxrill.runtime.engine.context import HeardSound, Piece, Spoken, Tokens
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.tokenizer import Tokenizer
 
@@ -41,20 +41,24 @@ class History:
         """A turn was answered. pieces: of the whole turn. asked, answer: items of the question and the answer."""
         self._said += self._parts(pieces, asked, answer)
 
-    def tell(self, one: Said, before: str | None) -> None:
-        """The client adds what someone said, after the item `before`; at the end, if that is not remembered."""
+    def tell(self, one: Said, before: str | None, most: int) -> None:
+        """The client adds what someone said, after the item `before`; at the end, if that is not remembered.
+
+        The oldest is forgotten when all of it takes more than `most` positions.
+        """
         places = [place for place, said in enumerate(self._said) if before in said.items]
         place = 0 if before == "root" else places[-1] + 1 if places else len(self._said)
         self._said.insert(place, one)
+        while len(self._said) > 1 and sum(map(_positions, self._said)) > most:
+            del self._said[0]
 
-    def delete(self, item: str) -> bool:
-        """Forget an item; whether it was remembered. What was asked together is forgotten when all of it is deleted."""
+    def delete(self, item: str) -> None:
+        """Forget an item. What was asked together is forgotten when all of it is deleted."""
         found = [said for said in self._said if item in said.items]
         for said in found:
             left = tuple(name for name in said.items if name != item)
             place = self._said.index(said)
             self._said[place : place + 1] = [replace(said, items=left)] if left else []
-        return bool(found)
 
     def cut(self, item: str, milliseconds: int, decode: Callable[[list[int]], str]) -> str | None:
         """Keep the first milliseconds of an answer; the text of what is left, None if it is not remembered."""
@@ -104,12 +108,22 @@ class History:
         ]
 
     def _first(self, pieces: Sequence[Piece], milliseconds: int) -> tuple[Piece, ...]:
-        kept: list[Piece] = [pieces[0]]
-        left = int(milliseconds / self._frame_ms)
-        for piece in pieces[1:-1]:
+        """An answer up to the last frame that lies wholly in its first milliseconds: what follows was not heard."""
+        left, end = int(milliseconds / self._frame_ms), 1
+        for place, piece in enumerate(pieces):
             if isinstance(piece, Spoken):
-                if piece.codes.shape[1] > left:
-                    break
                 left -= piece.codes.shape[1]
-            kept.append(piece)
-        return (*kept, self._closing)
+                if left < 0:
+                    return (*pieces[:end], self._closing)
+                end = place + 1
+        return tuple(pieces)
+
+
+def _positions(said: Said) -> int:
+    return sum(_length(piece) for piece in said.pieces)
+
+
+def _length(piece: Piece) -> int:
+    if isinstance(piece, Tokens):
+        return len(piece.ids)
+    return len(piece.rows) if isinstance(piece, HeardSound) else piece.codes.shape[1]

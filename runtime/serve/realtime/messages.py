@@ -162,6 +162,18 @@ def decoded(raw: str) -> ClientEvent:
         raise ApiError(400, message, "invalid_event", param) from None
 
 
+class _Named(msgspec.Struct):
+    event_id: Id | None = None
+
+
+def event_id_of(raw: str) -> str | None:
+    """The id of an event that cannot be read otherwise, so that the error about it can name it."""
+    try:
+        return msgspec.json.decode(raw, type=_Named).event_id
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
 def converted(value: Any, kind: Any, param: str) -> Any:
     """A decoded value as one of the structs here.
 

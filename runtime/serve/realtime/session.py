@@ -36,6 +36,7 @@ from voxrill.runtime.serve.realtime.messages import (
     SessionUpdate,
     Truncate,
     decoded,
+    event_id_of,
     opened,
 )
 from voxrill.runtime.serve.realtime.open_calls import OpenCall
@@ -113,14 +114,12 @@ class RealtimeSession:
 
     def receive(self, raw: str | bytes) -> None:
         """Take one of the client's messages. If something is wrong with it, the client is told."""
-        event: ClientEvent | None = None
         try:
             if not isinstance(raw, str):
                 raise ApiError(400, "Events are JSON text; sound goes into input_audio_buffer.append.", "not_text")
-            event = decoded(raw)
-            self._handle(event)
+            self._handle(decoded(raw))
         except (ApiError, VoxrillError) as error:
-            self._error(error, event.event_id if event is not None else None)
+            self._error(error, event_id_of(raw) if isinstance(raw, str) else None)
         self._service.worker.wake()
 
     def leave(self) -> None:
