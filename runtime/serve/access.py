@@ -25,8 +25,8 @@ from voxrill.runtime.serve.request_log import record_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-OPEN_PATHS = ("/health", *web_page.PATHS)
-"""Paths that need no key: whether the server works, and the page that asks its user for the key."""
+OPEN_PATHS = ("/health", "/docs", *web_page.PATHS)
+"""Paths that need no key: whether the server works, how it is asked, and the page that asks its user for the key."""
 
 FILE_PATHS = ("/v1/audio/transcriptions", "/v1/audio/translations")
 """Paths whose body is a form with a file, which is not held in memory."""

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.serve import web_page
+from voxrill.runtime.serve import docs_page, web_page
 from voxrill.runtime.serve.access import AccessMiddleware, Admission
 from voxrill.runtime.serve.api_errors import ApiError, refuse
 from voxrill.runtime.serve.chat import ChatEndpoint
@@ -34,7 +34,7 @@ from voxrill.runtime.serve.request_log import RequestLog
 from voxrill.runtime.serve.responses import ResponsesEndpoint
 from voxrill.runtime.serve.service import MODEL_HEADER, VOICE_HEADER, Endpoint, Service, as_json
 from voxrill.runtime.serve.speech import speech
-from voxrill.runtime.serve.transcriptions import transcriptions
+from voxrill.runtime.serve.transcriptions import transcriptions, translations
 from voxrill.runtime.serve.wyoming.server import Wyoming, WyomingServer
 
 OWNER = "voxrill"
@@ -79,6 +79,7 @@ def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyomi
 def _routes(service: Service) -> list[BaseRoute]:
     name, tasks = service.model.manifest.name, service.model.manifest.tasks
     realtime, chat = RealtimeEndpoint(service), ChatEndpoint(service)
+    docs = docs_page.docs_page(document(service), service.limits)
     entry = {"id": name, "object": "model", "created": service.created, "owned_by": OWNER}
 
     def get(path: str, answer: Callable[[Request], Any]) -> Route:
@@ -99,12 +100,14 @@ def _routes(service: Service) -> list[BaseRoute]:
         get("/health", lambda _request: {"status": "ok"} if service.worker.alive else Response(status_code=503)),
         get("/metrics", lambda _request: Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})),
         get("/openapi.json", lambda _request: document(service)),
+        get("/docs", lambda _request: Response(docs, headers=docs_page.HEADERS, media_type="text/html")),
         get("/v1/device", lambda _request: device(service, realtime.sessions)),
         get("/v1/models", lambda _request: {"object": "list", "data": [entry]}),
         get("/v1/models/{name}", model),
         get("/v1/audio/voices", lambda _request: voice_list(tasks.speak, tasks.chat)),
         post("/v1/audio/speech", speech),
         post("/v1/audio/transcriptions", transcriptions),
+        post("/v1/audio/translations", translations),
         post("/v1/chat/completions", chat),
         post("/v1/responses", ResponsesEndpoint(chat)),
         WebSocketRoute("/v1/realtime", realtime.__call__),

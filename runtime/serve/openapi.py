@@ -76,6 +76,7 @@ def document(service: Service) -> dict[str, Any]:
             "/health": {"get": _get("Whether the server works", {"application/json": anything}, open_=True)},
             "/metrics": {"get": _get("Figures for Prometheus", {"text/plain": {"schema": {"type": "string"}}})},
             "/openapi.json": {"get": _get("This document", {"application/json": anything})},
+            "/docs": {"get": _get("This document, to read", {"text/html": {"schema": {"type": "string"}}}, open_=True)},
             "/v1/device": {"get": _get("What answers here, and on what", {"application/json": anything})},
             "/v1/models": {"get": _get("The model, as a list of one", {"application/json": anything})},
             "/v1/models/{name}": {
@@ -95,6 +96,14 @@ def document(service: Service) -> dict[str, Any]:
             "/v1/audio/transcriptions": {
                 "post": _post(
                     "Sound to text", "multipart/form-data", transcription, {"application/json": anything} | texts
+                )
+            },
+            "/v1/audio/translations": {
+                "post": _post(
+                    "Refused: the model writes what it hears in the language that was spoken",
+                    "multipart/form-data",
+                    transcription,
+                    {"application/json": anything},
                 )
             },
             "/v1/chat/completions": {

@@ -54,6 +54,20 @@ async def transcriptions(exchange: Exchange) -> Response:
     return _response(segments, seconds, asked.response_format, language)
 
 
+async def translations(exchange: Exchange) -> Response:
+    """Refuse a file that was to be translated into English."""
+    asked, file = await read_form(exchange.request, exchange.service.limits, exchange.warn)
+    file.close()
+    exchange.service.check_model(asked.model)
+    name = language_name(exchange.service.model.manifest.tasks.language).capitalize()
+    raise ApiError(
+        400,
+        f"This model hears {name} and writes it in {name}: it translates nothing into English. "
+        "Send the sound to /v1/audio/transcriptions.",
+        "translation_not_supported",
+    )
+
+
 def _check(asked: TranscriptionRequest, language: str) -> None:
     """Raise ApiError for what the model cannot do."""
     for name in [*([asked.language] if asked.language else []), *asked.languages]:

@@ -104,9 +104,11 @@ LABELS = (
     "GET /v1/device",
     "GET /v1/models",
     "GET /v1/models/{name}",
+    "GET /docs",
     "GET /v1/audio/voices",
     "POST /v1/audio/speech",
     "POST /v1/audio/transcriptions",
+    "POST /v1/audio/translations",
     "POST /v1/chat/completions",
     "POST /v1/responses",
 )
