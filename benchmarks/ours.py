@@ -136,7 +136,7 @@ class Ours(Contender):
     def _answer(self, seconds: float, kind: type) -> Iterator[voxrill.Event]:
         """The events of one kind of a spoken answer."""
         waveform = speech_like(int(16_000 * seconds), 1)
-        for event in self._model.chat(audio=waveform, max_new_tokens=LONGEST_ANSWER, seed=0):
+        for event in self._model.chat(audio=waveform, sample_rate=16_000, max_new_tokens=LONGEST_ANSWER, seed=0):
             if isinstance(event, kind):
                 yield event
         raise Unsupported("this model's answer ended before enough was measured")

@@ -89,12 +89,14 @@ def words(found: list[Clip], meetings: int) -> Figures:
     model = voxrill.load(threads=1)
     whole = _errors(
         " ".join(text for text, _ in found),
-        " ".join(model.transcribe(samples, trim=False).text for _, samples in found),
+        " ".join(model.transcribe(samples, sample_rate=SAMPLE_RATE, trim=False).text for _, samples in found),
     )
     segmented = count = 0
     for seed in range(meetings):
         parts = list(meeting(np.random.default_rng(seed), found))
-        events = list(model.transcribe_stream((samples for _, samples in parts), tentative=False))
+        events = list(
+            model.transcribe_stream((samples for _, samples in parts), sample_rate=SAMPLE_RATE, tentative=False)
+        )
         segmented += _errors(" ".join(text for text, _ in parts), " ".join(event.text for event in events))
         count += sum(len(text.split()) for text, _ in parts)
     return {
@@ -213,7 +215,7 @@ def memory(found: list[Clip], hours: float) -> Figures:
                     return
 
     began = time.perf_counter()
-    segments = sum(1 for _ in model.transcribe_stream(endless(), tentative=False))
+    segments = sum(1 for _ in model.transcribe_stream(endless(), sample_rate=SAMPLE_RATE, tentative=False))
     first, last, most = (round(1e-6 * one, 1) for one in (resident[0], resident[-1], max(resident)))
     return {
         "hours": hours,

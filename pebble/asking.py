@@ -30,7 +30,6 @@ import voxrill
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
 
-GREEDY = voxrill.Sampling()
 """Greedy decoding."""
 WRITTEN_LIMIT, SPOKEN_LIMIT = 60, 120
 """Most tokens and frames of an answer. The longest right answers have 20 and 75."""
@@ -127,8 +126,8 @@ class Desk:
             said = self.model.speak(
                 question.reply,
                 voice=question.voice,
-                text_sampling=GREEDY,
-                audio_sampling=GREEDY,
+                temperature=0,
+                audio_temperature=0,
                 max_new_tokens=SPOKEN_LIMIT,
             )
             return PebbleAnswer(codes=said.result.codes)
@@ -136,7 +135,12 @@ class Desk:
         words = ""
         if question.kind in ("hear", "label"):
             found = self.model.transcribe(
-                waveform, system=question.system, trim=False, text_sampling=GREEDY, max_new_tokens=WRITTEN_LIMIT
+                waveform,
+                sample_rate=16_000,
+                system=question.system,
+                trim=False,
+                temperature=0,
+                max_new_tokens=WRITTEN_LIMIT,
             )
             words = found.text.strip()
         if question.kind == "label":
@@ -154,11 +158,12 @@ class Desk:
     def _ask(self, conversation: voxrill.Conversation, waveform: Floats, typed: str | None) -> voxrill.Result:
         *_, end = conversation.ask(
             audio=waveform,
+            sample_rate=16_000,
             text=typed,
             trim=False,
             max_new_tokens=SPOKEN_LIMIT,
-            text_sampling=GREEDY,
-            audio_sampling=GREEDY,
+            temperature=0,
+            audio_temperature=0,
         )
         assert isinstance(end, voxrill.EndEvent)
         return end.result

@@ -95,9 +95,11 @@ def hear(bundle: Path | None, clips: ClipStore, condition: str, limit: int) -> I
         if condition != "clean":
             waveform = noisy(waveform, "pink", 10, [], chance)
         # The model is measured, not the cut around it: the clips begin and end with their words already.
-        written = model.transcribe(waveform, trim=False, max_new_tokens=LIMIT, text_sampling=voxrill.Sampling())
+        written = model.transcribe(waveform, sample_rate=16_000, trim=False, max_new_tokens=LIMIT, temperature=0)
         call = calls.get(written.text.strip())
-        yield HeardClip(test, wanted, call, greedy.hear(waveform, False).call, best.hear(waveform, False))
+        yield HeardClip(
+            test, wanted, call, greedy.hear(waveform, False, 16_000).call, best.hear(waveform, False, 16_000)
+        )
 
 
 def test_of(clips: ClipStore, number: int, wanted: Call | None) -> str:

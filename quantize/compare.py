@@ -15,8 +15,9 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.quantize.turns import GREEDY, record
+from voxrill.quantize.turns import record
 from voxrill.runtime.apps.transcription import transcribe
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.log_mel import mel_filterbank
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Token
@@ -200,7 +201,7 @@ class _EndToEnd:
 
     def hear(self, sound: Floats) -> None:
         for model, transcripts in zip(self.models, self.transcripts, strict=True):
-            transcripts.append(transcribe(model, sound, text_sampling=GREEDY).text.strip())
+            transcripts.append(transcribe(model, sound, SAMPLE_RATE, temperature=0).text.strip())
         a, b = (_answer(model, sound) for model in self.models)
         self.same_reply += a.text == b.text
         self.same_codes += np.array_equal(a.codes, b.codes)
@@ -226,7 +227,7 @@ class _EndToEnd:
 
 
 def _answer(model: Engine, sound: Floats) -> Result:
-    *_, end = model.chat(audio=sound, text_sampling=GREEDY, audio_sampling=GREEDY)
+    *_, end = model.chat(audio=sound, sample_rate=SAMPLE_RATE, temperature=0, audio_temperature=0)
     assert isinstance(end, EndEvent)
     return end.result
 

@@ -142,7 +142,7 @@ def record_of(
     try:
         with open_sound(path) as sound:
             record["sha256"] = sound.sha256()  # of what is heard: the file may have changed since it was looked at
-            for event in transcribe_stream(model, counted(sound.pieces()), tentative=False, **wished):
+            for event in transcribe_stream(model, counted(sound.pieces()), SAMPLE_RATE, tentative=False, **wished):
                 assert isinstance(event, SegmentEvent)
                 segments.append(event)
                 if stop.is_set():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.apps.constrained import PrefilledPrompt, log_probabilities
 from voxrill.runtime.apps.token_tree import TokenTree
-from voxrill.runtime.audio.audio_file import AudioSource
+from voxrill.runtime.audio.sound_source import AudioSource
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,18 +88,19 @@ class Classifier:
         own = _normalised(log_probabilities(self._tree, self._prompt.ask()))
         self._log_prior = np.log((1 - UNIFORM) * own + UNIFORM / len(own))
 
-    def classify(self, audio: AudioSource, trim: bool | None = None) -> Classification:
+    def classify(self, audio: AudioSource, trim: bool | None = None, sample_rate: int | None = None) -> Classification:
         """The probability of every label.
 
         Args:
-            audio: a file of any kind and rate, or an array (see `as_waveform`).
+            audio: see `AudioSource`.
             trim: hear only the speech in it; None for what suits the model.
+            sample_rate: Hz of an array.
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
             ContextFull: it is too long for the model.
         """
-        scores = log_probabilities(self._tree, self._prompt.ask(self._parts.waveform(audio, trim)))
+        scores = log_probabilities(self._tree, self._prompt.ask(self._parts.waveform(audio, trim, sample_rate)))
         calibrated = _normalised(scores - self._log_prior)
         return Classification(
             self._named(calibrated), self._named(_normalised(scores)), float(np.exp(scores).sum().clip(max=1.0))

@@ -16,7 +16,7 @@ from voxrill.runtime.apps.constrained import PrefilledPrompt, likeliest
 from voxrill.runtime.apps.grammar import Call, Grammar, spoken
 from voxrill.runtime.apps.hooks import find_hooks
 from voxrill.runtime.apps.written import Written
-from voxrill.runtime.audio.audio_file import AudioSource
+from voxrill.runtime.audio.sound_source import AudioSource
 from voxrill.runtime.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -89,18 +89,19 @@ class Control:
         for text in {self.ask_back, *(self.confirmation(sentence.call) for sentence in self._sentences)}:
             tokenizer.encode(text)
 
-    def hear(self, audio: AudioSource, trim: bool | None = None) -> Understood:
+    def hear(self, audio: AudioSource, trim: bool | None = None, sample_rate: int | None = None) -> Understood:
         """The call that a spoken command means; nothing is run. Silence is never accepted as a command.
 
         Args:
-            audio: a file of any kind and rate, or an array (see `as_waveform`).
+            audio: see `AudioSource`.
             trim: hear only the speech in it; None for what suits the model.
+            sample_rate: Hz of an array.
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
             ContextFull: it is too long for the model.
         """
-        waveform = self._parts.waveform(audio, trim)
+        waveform = self._parts.waveform(audio, trim, sample_rate)
         started, cpu = time.perf_counter(), time.process_time()
         least = math.log(self.threshold) if self.threshold else -math.inf  # no search for what is refused anyway
         found = likeliest(self._tree, self._prompt.ask(waveform), least)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from voxrill.runtime.apps.control import Control, Understood
 from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
-from voxrill.runtime.audio.protocols import Microphone, Player
+from voxrill.runtime.audio.protocols import RATE, Microphone, Player
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.audio.voice_activity import VoiceDetector
 from voxrill.runtime.audio.wake_word import Waking
@@ -141,7 +141,7 @@ class CommandResponder(SignalHandler):
 
     def warm_up(self) -> None:
         """Understand a tone and say something, unheard, because the first runs are slow."""
-        self._control.hear(tone(), trim=False)
+        self._control.hear(tone(), trim=False, sample_rate=RATE)
         started = time.perf_counter()
         speech = self._model.speak(self._control.ask_back, seed=0)
         self._pace.measure(time.perf_counter() - started, speech.result.audio_seconds)
@@ -175,7 +175,7 @@ class CommandResponder(SignalHandler):
     def _understand(self, utterance: Utterance) -> Understood | None:
         """None if it is longer than the model takes, which the user is told."""
         try:
-            return self._control.hear(utterance.samples, trim=False)  # the listener cut it
+            return self._control.hear(utterance.samples, trim=False, sample_rate=RATE)  # the listener cut it
         except VoxrillError as error:
             self._show(Notice(f"This could not be understood: {error}"))
             return None

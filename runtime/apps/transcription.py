@@ -12,17 +12,19 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Unpack, cast
+from typing import Unpack
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from voxrill.runtime.apps.loops import before_loop
 from voxrill.runtime.apps.stitching import Stitcher
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transcript, TranscriptEvent, joined_text
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, AudioSource, as_waveform, is_file, read_pieces
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Floats
 from voxrill.runtime.audio.segments import AROUND, LEAST, SEGMENT_SECONDS, Change, Segmenter, Span, in_blocks
+from voxrill.runtime.audio.sound_source import AudioSource, SoundPiece, pieces_of
 from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.engine import Engine
@@ -51,8 +53,8 @@ Recogniser = Callable[[Floats], Words]
 """Samples (n,) at 16 kHz to the words in them."""
 
 
-Sound = AudioSource | Iterable[Floats]
-"""What can be transcribed: a file, an array, or pieces (n,) at 16 kHz as they come."""
+Sound = AudioSource | Iterable[SoundPiece]
+"""What can be transcribed: see `AudioSource`; or the pieces of a sound as they come."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,12 @@ def options_for(model: Engine, tentative: bool) -> TranscribeOptions:
 
 
 def transcribe(
-    model: Engine, sound: Sound, system: str | None = None, trim: bool | None = None, **options: Unpack[TextKeywords]
+    model: Engine,
+    sound: Sound,
+    sample_rate: int | None = None,
+    system: str | None = None,
+    trim: bool | None = None,
+    **options: Unpack[TextKeywords],
 ) -> Transcript:
     """The words of a sound of any length; see `Model.transcribe`.
 
@@ -94,7 +101,7 @@ def transcribe(
     be cut away and it is short enough (`WHOLE_SECONDS`, and what the encoder takes), and in segments otherwise.
     """
     answer_options("transcribe", options, TextKeywords)
-    pieces = pieces_of(sound)
+    pieces = pieces_of(sound, sample_rate)
     first = first_pieces(pieces)
     trim = model.parts.trim_silence if trim is None else trim
     if not trim and is_short(first) and _seconds(first) <= encoder_seconds(model):
@@ -121,7 +128,7 @@ def _seconds(pieces: Iterable[Floats]) -> float:
 
 def _heard_whole(model: Engine, sound: Floats, system: str | None, options: TextKeywords) -> Transcript:
     conversation = Conversation(model.parts, model.manifest.tasks.transcribe, system, word_for_word=True)
-    *_, end = conversation.ask(audio=sound, output="text", trim=False, **options)
+    *_, end = conversation.steps(audio=sound, output="text", trim=False, **options)
     assert isinstance(end, EndEvent)
     seconds = len(sound) / SAMPLE_RATE
     text = end.result.text.strip()
@@ -177,12 +184,18 @@ def _added(stages: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def transcribe_stream(
-    model: Engine, sound: Sound, system: str | None = None, tentative: bool = True, **options: Unpack[TextKeywords]
+    model: Engine,
+    sound: Sound,
+    sample_rate: int | None = None,
+    dtype: DTypeLike | None = None,
+    system: str | None = None,
+    tentative: bool = True,
+    **options: Unpack[TextKeywords],
 ) -> Iterator[TranscriptEvent]:
     """The words of a sound of any length, segment by segment; see `Model.transcribe_stream`."""
     answer_options("transcribe_stream", options, TextKeywords)
     recognise = ModelRecogniser(model, system, **options)
-    return Transcriber(recognise, options_for(model, tentative)).stream(pieces_of(sound))
+    return Transcriber(recognise, options_for(model, tentative)).stream(pieces_of(sound, sample_rate, dtype))
 
 
 class ModelRecogniser:
@@ -191,7 +204,7 @@ class ModelRecogniser:
     Args:
         model: it must not be used elsewhere at the same time.
         system: another system prompt than the family's own.
-        options: `max_new_tokens`, `seed` and `text_sampling`; see `AnswerOptions`.
+        options: `max_new_tokens`, `seed`, `temperature`, `top_k` and `top_p`; see `AnswerOptions`.
     """
 
     def __init__(self, model: Engine, system: str | None = None, **options: Unpack[TextKeywords]) -> None:
@@ -306,18 +319,3 @@ class Transcriber:
         same = self._heard is not None and self._heard[:2] == (span.first, span.last)
         words = self._heard[2] if same and self._heard is not None else self._recognise(span.samples)
         return self._stitcher.add(span, words.text, words.loop)
-
-
-def pieces_of(sound: Sound) -> Iterator[Floats]:
-    """Any sound as pieces (n,) at 16 kHz; a file is never held whole.
-
-    Raises:
-        AudioFileError: it cannot be read, or is not usable sound.
-    """
-    if is_file(sound):
-        yield from read_pieces(sound)
-    elif isinstance(sound, np.ndarray | tuple):
-        yield as_waveform(sound)
-    else:
-        pieces = cast("Iterable[Floats]", sound)
-        yield from (as_waveform(piece) for piece in pieces if len(piece))

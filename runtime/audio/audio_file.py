@@ -1,8 +1,8 @@
-"""Sound files and arrays in, mono float32 waveforms out.
+"""Sound files in, mono float32 waveforms out.
 
-Everything a user may hand to Voxrill as sound passes `open_sound`, `read_audio` or `as_waveform`, so that the rest of
-the runtime meets one kind of array only: float32, mono, `[samples]`, finite, not empty. A file is opened once, decoded
-and resampled block by block: a three-hour recording never holds more than its own 16 kHz copy.
+Every file passes `open_sound` or `read_audio`, and every other sound `sound_source.py`, so that the rest of the runtime
+meets one kind of array only: float32, mono, `[samples]`, finite, not empty. A file is opened once, decoded and
+resampled block by block: a three-hour recording never holds more than its own 16 kHz copy.
 
 A header may promise another length than the file has. What is there is read, and a `VoxrillWarning` says what is
 missing.
@@ -11,6 +11,7 @@ missing.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import shutil
@@ -19,7 +20,8 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, BinaryIO, Protocol, TypeGuard
+from inspect import iscoroutinefunction
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import soundfile
@@ -27,36 +29,30 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.audio.ffmpeg import FfmpegFailed, ffmpeg_sound, has_ffmpeg
 from voxrill.runtime.audio.mixing import ChannelMixer
-from voxrill.runtime.audio.sinc_resampler import SincResampler, resample
+from voxrill.runtime.audio.sinc_resampler import SincResampler
 from voxrill.runtime.audio.sound_headers import Checked, repaired
 from voxrill.runtime.audio.sound_kinds import BY_FFMPEG, FLAC, HEAD_BYTES, READABLE, SoundKind, kind_of, sniff
 from voxrill.runtime.errors import AudioFileError, UsageError, VoxrillWarning
 
 __all__ = [
     "SAMPLE_RATE",
-    "AudioSource",
     "OpenSound",
-    "as_waveform",
     "check_finite",
     "check_rate",
-    "is_file",
     "open_sound",
     "promised_seconds",
     "read_audio",
     "read_pieces",
-    "resample",
 ]
 
 SAMPLE_RATE = 16000  # Hz: what the audio encoder hears
 
 AudioPath = str | os.PathLike[str]
-AudioSource = AudioPath | BinaryIO | NDArray[Any] | tuple[NDArray[Any], int]
 Waveform = NDArray[np.float32]
 
 _BLOCK_FRAMES = 1 << 16  # frames decoded at once: 1.4 s at 48 kHz
 _FLAC_FRAMES = 1 << 12  # the same of FLAC: where a file is damaged, the whole block is lost
 _MAX_HINT_SECONDS = 24 * 3600  # a header that claims more is not believed when room is reserved
-_MAX_CHANNELS = 32  # an array with more "channels" is taken to be transposed
 HIGHEST_RATE = 768_000  # Hz: no sound is recorded with more, and a resampler's weights grow with the rate
 _HASHED_AT_ONCE = 1 << 20
 _IN_MEMORY = 64 << 20  # bytes of a pipe that are kept in memory; the rest goes to a file without a name
@@ -70,7 +66,7 @@ _ROUNDING = 0.1  # seconds by which a decoded MP3 or FLAC may differ from what i
 _REMEDY_FORMAT = (
     f"Give a {READABLE} file, with ffmpeg on PATH also {BY_FFMPEG}; or convert it first: ffmpeg -i INPUT output.wav"
 )
-_REMEDY_EMPTY = "Record or choose a sound that is not empty"
+REMEDY_EMPTY = "Record or choose a sound that is not empty"
 _REMEDY_NOT_FINITE = "Re-record or repair it"
 
 
@@ -119,7 +115,7 @@ class OpenSound:
             empty = empty and piece.size == 0
             yield piece
         if empty:
-            raise AudioFileError(f"{self.name} holds no samples", _REMEDY_EMPTY)
+            raise AudioFileError(f"{self.name} holds no samples", REMEDY_EMPTY)
 
     def waveform(self, sample_rate: int = SAMPLE_RATE) -> Waveform:
         """The whole sound, mono and resampled, `[samples]`.
@@ -331,7 +327,9 @@ def _opened(path_or_file: AudioPath | BinaryIO) -> Iterator[tuple[BinaryIO, str]
             file = stack.enter_context(_open(name))
         else:
             name, file = name_of(path_or_file), path_or_file
-        yield file if file.seekable() else stack.enter_context(_spooled(file, name)), name
+            _check_open(file, name)
+        seekable = hasattr(file, "seekable") and file.seekable()
+        yield file if seekable else stack.enter_context(_spooled(file, name)), name
 
 
 def name_of(file: object) -> str:
@@ -340,6 +338,18 @@ def name_of(file: object) -> str:
     if name == "<stdin>":
         return "stdin"
     return name if isinstance(name, str) else "the open file"
+
+
+def _check_open(file: object, name: str) -> None:
+    """Refuse an open file that gives no bytes."""
+    if isinstance(file, io.TextIOBase):
+        raise AudioFileError(f"{name} was opened as text", f'Open it for reading bytes: open({name!r}, "rb")')
+    if iscoroutinefunction(getattr(file, "read", None)):
+        raise AudioFileError(
+            f"{name} must be awaited to be read", "Give the file within it, such as upload.file, or its bytes"
+        )
+    if getattr(file, "closed", False):
+        raise AudioFileError(f"{name} is closed", "Open it again")
 
 
 def _open(name: str) -> BinaryIO:
@@ -364,7 +374,7 @@ def _open(name: str) -> BinaryIO:
 
 
 def _empty(name: str) -> AudioFileError:
-    return AudioFileError(f"{name} is empty (0 bytes)", _REMEDY_EMPTY)
+    return AudioFileError(f"{name} is empty (0 bytes)", REMEDY_EMPTY)
 
 
 @contextmanager
@@ -431,39 +441,6 @@ def promised_seconds(path: AudioPath) -> float:
         return sound.seconds
 
 
-def is_file(audio: object) -> TypeGuard[AudioPath | BinaryIO]:
-    """Whether a sound is a path or an open file, and not an array."""
-    return isinstance(audio, str | os.PathLike) or hasattr(audio, "read")
-
-
-def as_waveform(audio: AudioSource, sample_rate: int | None = None) -> Waveform:
-    """Bring whatever a user calls sound to 16 kHz mono.
-
-    Args:
-        audio: a path or an open file; or an array `[samples]` or `[samples, channels]`, floating (full scale ±1),
-            int16 or int32; or such an array with its sample rate in Hz, `(array, rate)`.
-        sample_rate: Hz of a bare array, 16000 when left out. A file or a pair brings its own.
-
-    Returns:
-        `[samples]` float32 at 16 kHz; may share memory with the array handed in.
-
-    Raises:
-        AudioFileError: as for `read_audio`, and for arrays of another shape or type.
-        UsageError: a sample rate that is not a positive whole number, or one beside a source that has its
-            own.
-    """
-    if sample_rate is not None and (is_file(audio) or isinstance(audio, tuple)):
-        raise UsageError("This sound brings its own sample rate", "Leave sample_rate out")
-    if is_file(audio):
-        return read_audio(audio)
-    bare_rate = SAMPLE_RATE if sample_rate is None else sample_rate
-    samples, rate = audio if isinstance(audio, tuple) and len(audio) == 2 else (audio, bare_rate)
-    mono = _mono(_as_float(samples))
-    check_rate(rate)
-    _check_samples(mono, "The array")
-    return resample(mono, rate, SAMPLE_RATE)
-
-
 def check_rate(rate: object) -> None:
     """Refuse what is not a positive whole number of hertz, or more than any sound has.
 
@@ -503,44 +480,6 @@ def _resampled(blocks: Iterator[Waveform], from_rate: int, to_rate: int) -> Iter
     for block in blocks:
         yield resampler(block)
     yield resampler.rest()
-
-
-def _as_float(samples: object) -> Waveform:
-    """The array as float32 with full scale ±1."""
-    if not isinstance(samples, np.ndarray):
-        raise AudioFileError(
-            f"Sound of type {type(samples).__name__} is not understood",
-            "Give a path, a numpy array, or the pair (array, sample rate in Hz)",
-        )
-    if samples.dtype in (np.int16, np.int32):
-        return samples.astype(np.float32) / np.float32(2 ** (8 * samples.dtype.itemsize - 1))
-    if np.issubdtype(samples.dtype, np.floating):
-        with np.errstate(over="ignore"):  # beyond float32 it becomes infinite, which is refused next
-            return samples.astype(np.float32, copy=False)
-    raise AudioFileError(f"Sound of type {samples.dtype} is not understood", "Convert it to float32 or int16")
-
-
-def _mono(samples: Waveform) -> Waveform:
-    """`[samples]` or `[samples, channels]` to `[samples]`."""
-    if samples.ndim == 1:
-        return samples
-    if samples.ndim != 2:
-        raise AudioFileError(
-            f"Sound of shape {samples.shape} is not understood", "Give [samples] or [samples, channels]"
-        )
-    if samples.shape[1] > _MAX_CHANNELS:
-        raise AudioFileError(f"Sound of shape {samples.shape} looks like [channels, samples]", "Transpose it: audio.T")
-    mix = ChannelMixer()
-    mono = mix(samples)
-    if mix.cancelled:
-        warnings.warn(f"The array: {CANCELLED}", VoxrillWarning, stacklevel=3)
-    return mono
-
-
-def _check_samples(waveform: Waveform, name: str) -> None:
-    if waveform.size == 0:
-        raise AudioFileError(f"{name} holds no samples", _REMEDY_EMPTY)
-    check_finite(waveform, name)
 
 
 def check_finite(waveform: Waveform, name: str) -> None:

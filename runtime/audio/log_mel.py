@@ -167,7 +167,7 @@ def _check(samples: NDArray[np.float32]) -> None:
     if samples.ndim != 1:
         raise AudioFileError(
             f"A mono waveform has one dimension, not the shape {samples.shape}",
-            "Average the channels first, or let voxrill.runtime.audio.audio_file.as_waveform do it",
+            "Average the channels first, or let voxrill.runtime.audio.sound_source.as_waveform do it",
         )
     if samples.size == 0:
         raise AudioFileError("The sound has no samples", "Record or choose a sound that is not empty")

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Literal, Protocol, Self, cast
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from voxrill.runtime.atomic_write import atomic_write
-from voxrill.runtime.audio.audio_file import AudioPath, check_finite, check_rate
+from voxrill.runtime.audio.audio_file import AudioPath, check_finite, check_rate, name_of
 from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.errors import AudioFileError, UsageError
 from voxrill.runtime.version import MAKER
@@ -36,6 +36,9 @@ ENCODINGS = {
 """libsndfile's names for the compressed formats that are written, by their suffix without its dot."""
 
 WRITABLE = ("wav", *ENCODINGS)
+
+SoundFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
+"""The names in `WRITABLE`, for type checkers."""
 
 _NO_LENGTH = 2**32 - 1  # what stands in a WAV header whose length is not known yet
 _PCM, _FLOAT = 1, 3  # how a WAV header calls the two encodings
@@ -106,16 +109,21 @@ def check_sound_name(path: AudioPath) -> str:
         AudioFileError: it is none that can be written, or not by the installed libsndfile.
     """
     suffix = Path(path).suffix.lower()
-    form = suffix.removeprefix(".") or "wav"
-    if form not in WRITABLE:
-        raise AudioFileError(
-            f"{suffix} is not a sound format that can be written", f"Give a name in .{', .'.join(WRITABLE)}"
-        )
-    if form in ENCODINGS and not soundfile.check_format(*ENCODINGS[form]):
-        raise AudioFileError(
-            f"The installed libsndfile cannot write {suffix}", "Give a name in .wav, or update soundfile"
-        )
-    return form
+    return check_sound_format(suffix.removeprefix(".") or "wav", f"a name in .{', .'.join(WRITABLE)}")
+
+
+def check_sound_format(form: str, remedy: str = f"one of: {', '.join(WRITABLE)}") -> str:
+    """A format's name, as it stands in `WRITABLE`; `remedy` says what to give instead.
+
+    Raises:
+        AudioFileError: it cannot be written, or not by the installed libsndfile.
+    """
+    name = form.lower().removeprefix(".")
+    if name not in WRITABLE:
+        raise AudioFileError(f".{name} is not a sound format that can be written", f"Give {remedy}")
+    if name in ENCODINGS and not soundfile.check_format(*ENCODINGS[name]):
+        raise AudioFileError(f"The installed libsndfile cannot write .{name}", "Write WAV, or update soundfile")
+    return name
 
 
 def made_by_us(path: AudioPath) -> bool:
@@ -135,22 +143,35 @@ class SoundWriter:
                 writer.write(frame)
 
     The samples go to a hidden file beside `path`, which takes the name when the block ends; when it ends with
-    an exception, nothing is left behind and an older file of that name stays as it was.
+    an exception, nothing is left behind and an older file of that name stays as it was. An open file gets
+    all of it at the end, from where the file stands, and stays open.
 
     Args:
-        path: its suffix says the format: see `check_sound_name`.
+        target: a path, or a file that is open for writing bytes.
         sample_rate: Hz.
+        form: one of `WRITABLE`; None for what the path's suffix says (see `check_sound_name`), and for WAV in an open
+            file.
 
     Raises:
         AudioFileError: that format cannot be written.
     """
 
-    def __init__(self, path: AudioPath, sample_rate: int) -> None:
+    def __init__(self, target: AudioPath | BinaryIO, sample_rate: int, form: str | None = None) -> None:
         check_rate(sample_rate)
-        self.path = Path(path)
         self.sample_rate = sample_rate
         self.samples_written = 0
-        self._form = check_sound_name(path)
+        self._file: BinaryIO | None = None
+        if isinstance(target, str | os.PathLike):
+            self.path = Path(target)
+            self._form = check_sound_name(target) if form is None else check_sound_format(form)
+        else:
+            if isinstance(cast("object", target), io.TextIOBase) or not hasattr(target, "write"):
+                raise AudioFileError(
+                    f"{type(target).__name__} takes no bytes", 'Give a path, a BytesIO, or a file opened with "wb"'
+                )
+            self._file, self.path = target, Path(name_of(target))
+            self._whole = io.BytesIO()
+            self._form = check_sound_format(form or "wav")
         self._stack = ExitStack()
         self._encoder: FileEncoder | None = None
 
@@ -160,6 +181,9 @@ class SoundWriter:
         Raises:
             AudioFileError: the folder is missing or cannot be written to, or `path` is a folder.
         """
+        if self._file is not None:
+            self._encoder = _encoder(self._form, self._whole, self.sample_rate)
+            return self
         if self.path.is_dir():
             raise AudioFileError(f"{self.path} is a folder", "Give the name of a file within it")
         with self._named_errors(), ExitStack() as stack:
@@ -212,6 +236,8 @@ class SoundWriter:
         elif encoder is not None:
             with self._named_errors(), self._stack:
                 encoder.finish()
+                if self._file is not None:
+                    self._file.write(self._whole.getvalue())
 
     def _discard(self, error: BaseException) -> None:
         """Remove the hidden file."""

@@ -14,6 +14,9 @@ import msgspec
 from voxrill.runtime.bundle.bundle import Bundle, open_bundle
 from voxrill.runtime.errors import BundleError
 
+BUILTIN = "pebble"
+"""The name by which the built-in model is loaded. A folder of that name is `./pebble`."""
+
 
 class _Entry(msgspec.Struct):
     say: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +35,9 @@ REPORT_FILE = "export_report.json"
 QUANTIZE_REPORT_FILE = "quantize_report.json"
 LICENCE_FILE = "WEIGHTS_LICENCE"
 
+CHECKPOINT_FILE = "config.json"
+"""A folder with this file and no manifest is a checkpoint."""
+
 MANIFEST_LIMIT = 1 << 20
 """Bytes that a manifest may have; the built-in bundle's has 6 thousand."""
 
@@ -56,10 +60,15 @@ Mode = Literal["sequential", "interleaved"]
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a token or code is drawn. temperature 0 is greedy; top_k 0 keeps every candidate."""
+    """How a token or code is drawn.
+
+    temperature 0 is greedy; top_k 0 keeps every candidate. top_p: the likeliest tokens that have this probability
+    together are kept; a manifest has none.
+    """
 
     temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
     top_k: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 0
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def greedy(self) -> bool:
@@ -230,12 +239,17 @@ def read_manifest(bundle: Path) -> Manifest:
     path = bundle / MANIFEST_FILE
     if not bundle.exists():
         _tell_of_aside(bundle)
-        raise BundleError(f"there is no bundle at {bundle}", "Make one with: voxrill export CHECKPOINT -o BUNDLE")
+        raise _no_bundle(bundle)
     if bundle.is_file():
         raise BundleError(
             f"{bundle} is a file, not a bundle folder", f"If it is a packed bundle: voxrill unpack {bundle}"
         )
     unreadable = BundleError(f"{bundle} has no readable {MANIFEST_FILE}", "Name a folder that voxrill export wrote")
+    if (bundle / CHECKPOINT_FILE).is_file() and not path.exists():
+        raise BundleError(
+            f"{bundle} is a checkpoint, and a bundle is needed",
+            f"Export it: voxrill export {bundle} -o {bundle.absolute().name}.bundle",
+        )
     if not path.is_file():  # a pipe or a device could be read for ever
         raise unreadable
     try:
@@ -244,6 +258,17 @@ def read_manifest(bundle: Path) -> Manifest:
     except OSError:
         raise unreadable from None
     return decode_manifest(raw, str(path))
+
+
+def _no_bundle(bundle: Path) -> BundleError:
+    """The error for a folder that is not there. A name on the hub is a checkpoint, which is made a bundle first."""
+    name, problem = bundle.as_posix(), f"there is no bundle at {bundle}"
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not bundle.parent.exists():
+        remedy = (
+            f"If that is a name on the hub, make a bundle of it: voxrill export {name} -o {bundle.name}; and load that"
+        )
+        return BundleError(problem, remedy)
+    return BundleError(problem, "Make one with: voxrill export CHECKPOINT -o BUNDLE")
 
 
 def _tell_of_aside(bundle: Path) -> None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.runtime.audio.audio_file import SAMPLE_RATE, AudioSource, as_waveform
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.segments import speech_in
+from voxrill.runtime.audio.sound_source import AudioSource, as_waveform
 from voxrill.runtime.bundle.contract import InterleaveSpec, ModelSpec
 from voxrill.runtime.bundle.embedding_table import EmbeddingTable
 from voxrill.runtime.bundle.manifest import Sampling
@@ -83,21 +84,31 @@ class Parts:
         self._text_table = text_table
         self._audio_table = audio_table
 
-    def waveform(self, audio: AudioSource, trim: bool | None = None) -> Floats:
-        """What the model hears of a sound: (n,) at 16 kHz.
-
-        Every sound that a caller hands in comes through here once. Sound that a listener or a segmenter cut is not cut
-        again: for that, trim is False.
+    def waveform(self, audio: AudioSource, trim: bool | None = None, sample_rate: int | None = None) -> Floats:
+        """What the model hears of a sound that a caller hands in: (n,) at 16 kHz.
 
         Args:
-            audio: a file or an array (see `as_waveform`).
-            trim: hear only the speech in it; None for what suits the model. Where nobody speaks, half a second of
-                digital silence is heard, whatever else the sound holds.
+            audio: see `AudioSource`.
+            trim: see `heard`.
+            sample_rate: Hz of an array.
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
+            UsageError: an array has no sample rate.
         """
-        sound = as_waveform(audio)
+        return self.heard(as_waveform(audio, sample_rate), trim)
+
+    def heard(self, sound: Floats, trim: bool | None = None) -> Floats:
+        """What the model hears of `sound` (n,) at 16 kHz.
+
+        Every sound comes through here once. Sound that a listener or a segmenter cut is not cut again: for that, trim
+        is False.
+
+        Args:
+            sound: all of it.
+            trim: hear only the speech in it; None for what suits the model. Where nobody speaks, half a second of
+                digital silence is heard, whatever else the sound holds.
+        """
         if not (self.trim_silence if trim is None else trim):
             return sound
         speech = speech_in(sound)

@@ -16,7 +16,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from voxrill.runtime.audio.audio_file import AudioSource
+from voxrill.runtime.audio.sound_source import AudioSource, as_waveform
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.engine.context import Context, ContextMark, Floats, Parts, Piece
@@ -91,6 +91,7 @@ class Conversation:
         audio: AudioSource | None = None,
         text: str | None = None,
         output: Output | None = None,
+        sample_rate: int | None = None,
         trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Iterator[Event]:
@@ -100,14 +101,16 @@ class Conversation:
         remembered.
 
         Args:
-            audio: the spoken part, heard before the written one.
+            audio: the spoken part, heard before the written one: see `AudioSource`.
             text: the written part.
             output: what this turn is answered with; None for the conversation's own.
+            sample_rate: Hz of an array.
             trim: hear only the speech in the sound; None for what suits the model.
             options: see `AnswerOptions`.
 
         Raises:
-            UsageError: neither audio nor text was given, or max_new_tokens is below 1.
+            UsageError: neither audio nor text was given, an option is out of range, or another thread uses this
+                conversation.
             UnknownText: the model does not know enough words of the text, and has no sentence to say so. Otherwise it
                 answers what it understands, or refuses, and a `VoxrillWarning` names the words.
             AudioFileError: the audio cannot be read, or is not usable sound.
@@ -115,18 +118,22 @@ class Conversation:
         """
         answer_options("ask", options)
         output = output or self.output
-        return _only(self.steps(audio=audio, text=text, output=output, trim=trim, **options), output)
+        waveform = None if audio is None else as_waveform(audio, sample_rate)
+        return _only(self.steps(audio=waveform, text=text, output=output, trim=trim, **options), output)
 
     def steps(
         self,
         *,
-        audio: AudioSource | None = None,
+        audio: Floats | None = None,
         text: str | None = None,
         output: Output | None = None,
         trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Steps:
-        """As `ask`, with all events: text and sound whatever the output is, and the stages before them."""
+        """As `ask`, with all events: text and sound whatever the output is, and the stages before them.
+
+        `audio` (samples,) is at 16 kHz.
+        """
         wished = answer_options("steps", options)
         if audio is None and text is None:
             raise UsageError("there is no question", "Give audio, text or both")
@@ -135,12 +142,12 @@ class Conversation:
             text = self._understood(text, audio is not None)
             if text is None and audio is None:
                 text, sampler = "", self._refusing
-        waveform = None if audio is None else self._parts.waveform(audio, trim)
+        waveform = None if audio is None else self._parts.heard(audio, trim)
         output = output or self.output
         generation = GenerationOptions(
             mode="sequential" if output == "text" else self._task.mode,
-            text=wished.text_sampling or self._task.text,
-            audio=wished.audio_sampling or self._task.audio,
+            text=wished.text_sampling(self._task.text),
+            audio=wished.audio_sampling(self._task.audio),
             max_new_tokens=wished.max_new_tokens or self._task.max_new_tokens,
             max_frames=self._longest_answer(text),
             seed=wished.seed,
@@ -190,20 +197,19 @@ class Conversation:
         self,
         answer: str | Sequence[Piece],
         *,
-        audio: AudioSource | None = None,
+        audio: Floats | None = None,
         text: str | None = None,
         trim: bool | None = None,
     ) -> None:
         """Between turns, add one that took place elsewhere: its question, and its answer as text or as pieces.
 
-        Raises:
-            AudioFileError: the audio is not usable sound.
+        `audio` (samples,) is at 16 kHz.
         """
         reading = self._parts.reading
         self._end_answer()
         self._open_turn()
         if audio is not None:
-            self.context.add_audio(self._parts.waveform(audio, trim))
+            self.context.add_audio(self._parts.heard(audio, trim))
         if text is not None:
             self.context.add_text(reading.earlier(text))
         self.context.close_turn()
@@ -310,7 +316,13 @@ class Conversation:
 
     def _end_answer(self) -> None:
         if self._answering is not None:
-            self._answering.close()
+            try:
+                self._answering.close()
+            except ValueError:  # Python's word for a generator that is at work: another thread is in it
+                raise UsageError(
+                    "This conversation is answering in another thread",
+                    "Wait for that answer, or make a conversation for each thread",
+                ) from None
             self._answering = None
 
     def _answer(self, waveform: Any, text: str | None, options: GenerationOptions) -> Steps:
@@ -417,5 +429,5 @@ class _AnswerEvents:
             samples=np.concatenate(self._samples) if self._samples else np.zeros(0, np.float32),
             finish_reason=self._generation.finish_reason,
             seconds=self._now(),
-            stages={name: 1000 * s.seconds for name, s in self._parts.times.stages.items()},
+            stages=self._parts.times.milliseconds(),
         )

@@ -35,6 +35,7 @@ class Depthformer:
         self._temperature, self._top_k = np.ones(1, np.float32), np.ones(1, np.int64)
         self._noise, self._logits = np.zeros(books, np.float32), np.zeros(books, np.float32)
         self._codes = np.zeros(codes.codebooks, np.int64)
+        self._turnstile = graph.turnstile
         inputs: tuple[Array, ...] = (self._hidden, self._temperature, self._top_k, self._noise)
         outputs: tuple[Array, ...] = (self._codes, self._logits)
         self._binding = graph.bind(
@@ -44,19 +45,21 @@ class Depthformer:
 
     def frame(self, hidden: NDArray[np.float32], sampling: Sampling, sampler: Sampler) -> NDArray[np.int64]:
         """The codes (codebooks,) of the frame that follows `hidden` (hidden,)."""
-        if sampling.greedy:
-            self._noise.fill(0)
-            self._run(hidden, 1.0, 1)
-        else:
-            sampler.gumbel_into(self._noise)
-            self._run(hidden, sampling.temperature, min(sampling.top_k or self._vocab, self._vocab))
-        return self._codes.copy()
+        with self._turnstile.turn():  # all conversations share these arrays
+            if sampling.greedy:
+                self._noise.fill(0)
+                self._run(hidden, 1.0, 1)
+            else:
+                sampler.gumbel_into(self._noise)
+                self._run(hidden, sampling.temperature, min(sampling.top_k or self._vocab, self._vocab))
+            return self._codes.copy()
 
     def logits(self, hidden: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (codebooks, vocab) of each codebook, given the `codes` (codebooks,) of those before it."""
-        self._noise[:] = forced_noise(codes, self._spec)
-        self._run(hidden, 1.0, self._vocab)
-        return self._logits.copy()
+        with self._turnstile.turn():
+            self._noise[:] = forced_noise(codes, self._spec)
+            self._run(hidden, 1.0, self._vocab)
+            return self._logits.copy()
 
     def _run(self, hidden: NDArray[np.float32], temperature: float, top_k: int) -> None:
         self._hidden[0] = hidden  # written into the bound arrays, so that nothing is bound again

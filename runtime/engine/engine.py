@@ -1,7 +1,7 @@
 """The engine: a loaded bundle, and the jobs that need only the model: speak, chat.
 
 In: an opened bundle; sound and text. Out: results, and streams of events as they happen. Everything runs in the
-calling thread. An engine must not be used from two threads at once. `voxrill.Model` adds the applications.
+calling thread. `voxrill.Model` adds the applications.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Unpack
+from types import TracebackType
+from typing import BinaryIO, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,8 @@ from numpy.typing import NDArray
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice
 from voxrill.devices.processor import cores
 from voxrill.devices.providers import CPU
-from voxrill.runtime.audio.audio_file import AudioSource
-from voxrill.runtime.audio.sound_writer import SoundWriter
+from voxrill.runtime.audio.sound_source import AudioSource
+from voxrill.runtime.audio.sound_writer import SoundFormat, SoundWriter
 from voxrill.runtime.bundle import contract
 from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE, Task
@@ -37,6 +38,7 @@ from voxrill.runtime.engine.placement import place_graphs
 from voxrill.runtime.engine.session import Graph
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.tokenizer import Tokenizer
+from voxrill.runtime.engine.turnstile import Turnstile
 from voxrill.runtime.errors import UsageError, VoxrillWarning
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result
 
@@ -50,6 +52,11 @@ class Fallback(VoxrillWarning):
 
 class Engine:
     """A loaded model. `manifest` says what it is, `times` where its time goes; `codec` decodes frames.
+
+    Several threads may use one model: they take turns, one run of a graph at a time (see `Turnstile`). What a call
+    returns (an iterator of events, a `Speech`, a `Conversation`) belongs to one thread at a time.
+
+    `close` frees it, and so does the end of a `with` block.
 
     Args:
         bundle: what to load.
@@ -78,6 +85,7 @@ class Engine:
         self.manifest = bundle.manifest
         self.threads = threads or self.tuned.threads
         self.times = StageTimes()
+        self._turnstile = Turnstile()
         manifest, spec, static = self.manifest, self.manifest.model, self.manifest.static
         specs = manifest.specs()
 
@@ -95,13 +103,14 @@ class Engine:
                 provider=placements[name].provider,
                 strict=choice.strict,
                 profiling=profiling and profiling / name,
+                turnstile=self._turnstile,
             )
 
         with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph
             graphs = dict(zip(specs, pool.map(opened, specs), strict=True))
-        self.graphs = graphs
+        self.graphs: dict[str, Graph] = graphs
         _tell_fallback(graphs.values())
-        self.parts = Parts(
+        self._parts: Parts | None = Parts(
             spec=spec,
             tokenizer=Tokenizer(bundle.path(TOKENIZER_FILE)),
             encoder=AudioEncoder(
@@ -123,6 +132,54 @@ class Engine:
             refusal=manifest.taught.refusal,
         )
         self.codec = self.parts.codec
+
+    def __enter__(self) -> Self:
+        """The model, which is closed at the end of the `with` block."""
+        self._turnstile.check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        about = f"{type(self).__name__} {self.manifest.name}"
+        if self.closed:
+            return f"<{about}: closed>"
+        providers = sorted({graph.provider.name for graph in self.graphs.values()})
+        return (
+            f"<{about}: {self.manifest.size / 1e6:.1f} MB, on {' and '.join(providers)} with {self.threads} "
+            f"thread{'s' * (self.threads != 1)}, {self.sample_rate} Hz, "
+            f"voices: {', '.join(self.voices) or 'any description'}>"
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether the model was closed."""
+        return self._turnstile.closed
+
+    def close(self) -> None:
+        """Free the model. What it is doing in other threads ends with an error. To close it again does nothing."""
+        self._turnstile.close()
+        self._parts, self.graphs = None, {}
+        vars(self).pop("codec", None)
+
+    @property
+    def parts(self) -> Parts:
+        """What a context works with.
+
+        Raises:
+            UsageError: the model was closed.
+        """
+        self._turnstile.check_open()
+        assert self._parts is not None
+        return self._parts
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """The names that `speak` takes as `voice`; empty for a model that takes a description instead."""
+        return self.manifest.tasks.speak.voices
 
     @property
     def context_positions(self) -> int:
@@ -166,16 +223,18 @@ class Engine:
         text: str | None = None,
         system: str | None = None,
         output: Output = "both",
+        sample_rate: int | None = None,
         trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Iterator[Event]:
         """Answer one question, spoken, written or both; events as they happen, an `EndEvent` last.
 
         Args:
-            audio: the spoken part, heard before the written one.
+            audio: the spoken part, heard before the written one: see `AudioSource`.
             text: the written part.
             system: another system prompt than the family's own.
             output: "both" answers aloud and in text, "audio" aloud, with the text held back, "text" in text.
+            sample_rate: Hz of an array.
             trim: hear only the speech in the sound; None for what suits the model.
             options: see `AnswerOptions`.
 
@@ -185,7 +244,8 @@ class Engine:
             AudioFileError: the audio cannot be read, or is not usable sound.
         """
         answer_options("chat", options)
-        return self.conversation(system=system, output=output).ask(audio=audio, text=text, trim=trim, **options)
+        conversation = self.conversation(system=system, output=output)
+        return conversation.ask(audio=audio, text=text, sample_rate=sample_rate, trim=trim, **options)
 
     def conversation(self, *, system: str | None = None, output: Output = "both") -> Conversation:
         """A conversation of several turns, each of which knows those before it.
@@ -260,21 +320,19 @@ class Speech:
         """All samples (n,) float32."""
         return self.result.samples
 
-    def save(self, path: str | os.PathLike[str]) -> Result:
-        """Write a sound file, frame by frame as the sound is made; the file appears when it is complete.
+    def save(self, target: str | os.PathLike[str] | BinaryIO, *, format: SoundFormat | None = None) -> Result:
+        """Write a sound file, frame by frame as the sound is made.
 
         Args:
-            path: its suffix says the format: .wav (16 bits), .flac, .ogg, .opus or .mp3.
+            target: a path, at which the file appears when it is complete; or a file that is open for writing bytes,
+                such as a `BytesIO`, which stays open.
+            format: "wav" (16 bits), "flac", "ogg", "opus" or "mp3"; None for what the path's suffix says, and for WAV
+                in an open file.
 
         Raises:
             AudioFileError: the file or the format cannot be written.
         """
-        save_audio(self, path, self.sample_rate)
+        with SoundWriter(target, self.sample_rate, format) as writer:
+            for event in self:
+                writer.write(event.samples)
         return self.result
-
-
-def save_audio(events: Iterable[AudioEvent], path: str | os.PathLike[str], sample_rate: int) -> None:
-    """Write the sound of `events` as it comes, in the format of the path's suffix."""
-    with SoundWriter(path, sample_rate) as writer:
-        for event in events:
-            writer.write(event.samples)

@@ -45,11 +45,15 @@ class Sampler:
             return int(logits.argmax())
         scores = np.empty_like(logits)
         self.gumbel_into(scores)
-        scores += logits / np.float32(sampling.temperature)
+        scaled = logits / np.float32(sampling.temperature)
+        scores += scaled
         if 0 < sampling.top_k < len(logits):
             # The k-th largest logit, without sorting the rest of the vocabulary.
             threshold = np.partition(logits, -sampling.top_k)[-sampling.top_k]
             scores[logits < threshold] = -np.inf
+            scaled[logits < threshold] = -np.inf
+        if isinstance(sampling.top_p, float) and sampling.top_p < 1:
+            scores[~_nucleus(scaled, sampling.top_p)] = -np.inf
         return int(scores.argmax())
 
 
@@ -68,3 +72,13 @@ class Reciting(Sampler):
         """The next given token; after the last one see `Sampler`."""
         given = next(self._tokens, None)
         return self._sampler.token(logits, sampling, banned) if given is None else given
+
+
+def _nucleus(logits: Floats, top_p: float) -> NDArray[np.bool_]:
+    """Which ids (vocab,) are among the likeliest that have the probability `top_p` together."""
+    order = np.argsort(-logits, kind="stable")
+    probabilities = np.exp(logits[order] - logits[order[0]], dtype=np.float64)
+    before = np.cumsum(probabilities) - probabilities  # of those that are likelier
+    kept = np.zeros(len(logits), np.bool_)
+    kept[order[before < top_p * probabilities.sum()]] = True  # the likeliest id always is
+    return kept

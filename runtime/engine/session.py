@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
 from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec, differences
 from voxrill.runtime.engine.stats import StageTimes
+from voxrill.runtime.engine.turnstile import Turnstile
 from voxrill.runtime.errors import BundleError, DeviceError, ProviderRefused
 
 Array = NDArray[Any]
@@ -54,6 +55,7 @@ class Graph:
         provider: the execution provider it is given to.
         strict: refuse a graph of which its provider would take only a part.
         profiling: what the name of onnxruntime's record of every node's time begins with, folder included.
+        turnstile: the model's, which every run passes; None for one of its own.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
@@ -73,9 +75,11 @@ class Graph:
         provider: Provider = CPU_PROVIDER,
         strict: bool = False,
         profiling: Path | None = None,
+        turnstile: Turnstile | None = None,
     ) -> None:
         self.spec = spec
         self.provider = provider
+        self.turnstile = turnstile or Turnstile()
         self._times = times
 
         def opened(strict: bool) -> ort.InferenceSession:
@@ -141,13 +145,13 @@ class Graph:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; arrays by input name to arrays by output name."""
-        with self._times.measure(self.spec.name):
+        with self.turnstile.turn(), self._times.measure(self.spec.name):
             values = self._session.run(self._outputs, dict(feeds))
         return dict(zip(self._outputs, values, strict=True))
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Binding:
         """A run that reads and writes the given arrays in place. One array may be input and output at once."""
-        binding = Binding(self._session, self.spec, self._times, not self.on_cpu)
+        binding = Binding(self._session, self.spec, self._times, self.turnstile, not self.on_cpu)
         for name, array in inputs.items():
             binding.read(name, array)
         for name, array in outputs.items():
@@ -161,10 +165,13 @@ class Binding:
     copied: other providers than the CPU copy the inputs when they are bound, so they are bound again before each run.
     """
 
-    def __init__(self, session: ort.InferenceSession, spec: GraphSpec, times: StageTimes, copied: bool) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, spec: GraphSpec, times: StageTimes, turnstile: Turnstile, copied: bool
+    ) -> None:
         self._io = session.io_binding()  # the first attribute: it points into the session, and must be freed before it
         self._session = session
         self._times = times
+        self._turnstile = turnstile
         self._name = spec.name
         self._copied = copied
         self._inputs: dict[str, Array] = {}
@@ -182,7 +189,7 @@ class Binding:
 
     def run(self) -> None:
         """Run once."""
-        with self._times.measure(self._name):
+        with self._turnstile.turn(), self._times.measure(self._name):
             if self._copied:
                 for name, array in self._inputs.items():
                     self._io.bind_cpu_input(name, array)

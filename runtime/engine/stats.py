@@ -33,6 +33,11 @@ class StageTimes:
             stage.calls += 1
             stage.seconds += time.perf_counter() - start
 
+    def milliseconds(self) -> dict[str, float]:
+        """The milliseconds of each stage."""
+        # A copy is taken first: another thread may add a stage meanwhile.
+        return {name: 1000 * stage.seconds for name, stage in dict(self.stages).items()}
+
     def reset(self) -> None:
         """Forget everything measured."""
         self.stages.clear()

@@ -17,7 +17,6 @@ from starlette.responses import Response, StreamingResponse
 
 from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.audio.protocols import Floats
-from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.context import Tokens
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, StageEvent, TextEvent
@@ -246,9 +245,8 @@ def _stops(asked: ChatRequest) -> list[str]:
 
 
 def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
-    sampling = None if asked.temperature is None else Sampling(asked.temperature)
     most = min(asked.max_completion_tokens or asked.max_tokens or service.limits.answer, service.limits.answer)
-    return {"max_new_tokens": most, "seed": asked.seed, "text_sampling": sampling}
+    return {"max_new_tokens": most, "seed": asked.seed, "temperature": asked.temperature}
 
 
 async def _whole(events: Events, answer: ChatAnswer, asked: ChatRequest, rate: int) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class SoundBudget:
                 "sounds_too_long",
                 "messages",
             )
-        return self._parts.waveform(sound)
+        return self._parts.heard(sound)
 
 
 def read_messages(messages: list[Message], output: Output, sounds: SoundBudget) -> ChatMessages:

@@ -12,7 +12,6 @@ from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent, joined_text
 from voxrill.runtime.apps.transcription import ModelRecogniser, longest_segment
 from voxrill.runtime.audio.segments import Span
-from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.background import Background
@@ -46,8 +45,7 @@ async def transcriptions(exchange: Exchange) -> Response:
     seconds = await exchange.unless_left(sound.first())
     assert isinstance(seconds, float)
     exchange.record.heard = seconds
-    sampling = None if asked.temperature is None else Sampling(asked.temperature)
-    pieces: Pieces = exchange.run(lambda: transcribe_spans(service.model, sound.rest(), sampling, asked.seed))
+    pieces: Pieces = exchange.run(lambda: transcribe_spans(service.model, sound.rest(), asked.temperature, asked.seed))
     if asked.stream:
         return StreamingResponse(or_error(exchange, _stream(pieces)), media_type=EVENT_STREAM)
     segments = await exchange.unless_left(_segments(pieces))
@@ -92,10 +90,10 @@ def _unsupported(message: str, param: str) -> ApiError:
 
 
 def transcribe_spans(
-    model: Engine, found: Iterable[Span | Pause | float], sampling: Sampling | None = None, seed: int | None = None
+    model: Engine, found: Iterable[Span | Pause | float], temperature: float | None = None, seed: int | None = None
 ) -> Iterator[str | SegmentEvent | Pause]:
     """The pieces of text as they become certain, and each segment after its pieces; `PAUSE` where `found` has it."""
-    recogniser = ModelRecogniser(model, text_sampling=sampling, seed=seed)
+    recogniser = ModelRecogniser(model, temperature=temperature, seed=seed)
     stitcher, between = Stitcher(), ""
     for span in found:
         if not isinstance(span, Span):

@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from voxrill.runtime.apps.grammar import Call
     from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transcript, TranscriptEvent
     from voxrill.runtime.bundle.builtin import pebble_world
-    from voxrill.runtime.bundle.manifest import Sampling
     from voxrill.runtime.engine.conversation import Conversation
     from voxrill.runtime.engine.engine import Speech
     from voxrill.runtime.engine.options import AnswerOptions
@@ -71,7 +70,6 @@ _HOMES = {
     "voxrill.runtime.apps.grammar": ("Call",),
     "voxrill.runtime.apps.transcript": ("SegmentEvent", "TentativeEvent", "Transcript", "TranscriptEvent"),
     "voxrill.runtime.bundle.builtin": ("pebble_world",),
-    "voxrill.runtime.bundle.manifest": ("Sampling",),
     "voxrill.runtime.engine.conversation": ("Conversation",),
     "voxrill.runtime.engine.engine": ("Speech",),
     "voxrill.runtime.engine.options": ("AnswerOptions",),
@@ -110,7 +108,6 @@ __all__ = [
     "ProviderError",
     "ProviderRefused",
     "Result",
-    "Sampling",
     "SegmentEvent",
     "Speech",
     "TentativeEvent",

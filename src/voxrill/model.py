@@ -1,15 +1,18 @@
 """The public model: the engine, and every application of it.
 
 In: a bundle folder; sound and text. Out: results, and streams of events as they happen. Everything runs in the
-calling thread. A model must not be used from two threads at once.
+calling thread, but for what is awaited: that runs in a thread of its own, so that an event loop is never blocked.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
+
+from numpy.typing import DTypeLike
 
 from voxrill.devices.choice import choose
 from voxrill.devices.providers import CPU_NAME
@@ -19,13 +22,14 @@ from voxrill.runtime.apps.grammar import Grammar, read_grammar
 from voxrill.runtime.apps.transcript import Transcript, TranscriptEvent
 from voxrill.runtime.apps.transcription import Sound, transcribe, transcribe_stream
 from voxrill.runtime.apps.translation import translation_prompt
-from voxrill.runtime.audio.audio_file import AudioSource
-from voxrill.runtime.bundle.builtin import open_builtin
+from voxrill.runtime.asynchronous import from_loop, in_thread, items_in_thread
+from voxrill.runtime.audio.sound_source import AudioSource, SoundPiece
+from voxrill.runtime.bundle.builtin import BUILTIN, open_builtin
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.options import AnswerKeywords, TextKeywords, answer_options
-from voxrill.runtime.events import Event
+from voxrill.runtime.events import AudioEvent, Event
 
 if TYPE_CHECKING:
     from voxrill.runtime.apps.documents.answer import Answer
@@ -42,29 +46,42 @@ def load(
 ) -> Model:
     """Load a bundle that `voxrill export` wrote, or the small built-in model.
 
+        with voxrill.load("bundle") as model:
+            print(model.transcribe("question.wav").text)
+
     Args:
-        bundle: its folder; without one the built-in model, whose world is `pebble_world()`.
+        bundle: its folder; None or "pebble" for the built-in model, whose world is `pebble_world()`.
         threads: threads per graph; 0 for as many as `voxrill tune` found best, or one per physical core.
         provider: what --provider takes: an execution provider's name for all graphs, `GRAPH=NAME` for one, or several.
         strict: refuse a graph of which its provider would take only a part.
 
     Raises:
-        BundleError: it is missing, incomplete, changed, or of a newer format.
+        BundleError: it is missing, incomplete, changed, of a newer format, or no bundle: a checkpoint must be exported
+            first, and the message says how.
         NotEnoughMemory: it would not fit; nothing was loaded.
         ProviderError: a provider is unknown, not installed, or finds nothing to run on.
         ProviderRefused: strict, and nodes of a graph would run on the CPU.
     """
-    opened = open_builtin() if bundle is None else open_bundle(Path(bundle))
+    opened = open_builtin() if bundle in (None, BUILTIN) else open_bundle(Path(bundle or ""))
     return Model(opened, threads, choice=choose([provider] if isinstance(provider, str) else provider, strict))
 
 
 class Model(Engine):
-    """A loaded model and its applications. See `Engine` for the arguments, `load` for the usual way to make one."""
+    """A loaded model and its applications. See `Engine` for the arguments, `load` for the usual way to make one.
+
+    Several threads may use one model: they take turns, one run of a graph at a time. An iterator, a `Speech` or a
+    `Conversation` belongs to one thread at a time.
+
+    `achat`, `aspeak`, `atranscribe` and `atranscribe_stream` are for an event loop: each call works in a thread of its
+    own, which stops when the task is cancelled or the `async for` loop is left. For every other method there is
+    `asyncio.to_thread`.
+    """
 
     def transcribe(
         self,
         audio: AudioSource,
         *,
+        sample_rate: int | None = None,
         system: str | None = None,
         trim: bool | None = None,
         **options: Unpack[TextKeywords],
@@ -72,32 +89,46 @@ class Model(Engine):
         """The words of a sound of any length, with the times of its segments.
 
         Args:
-            audio: a file of any kind and rate, or an array (see `as_waveform`).
+            audio: a path, a file's bytes, an open file, an array with its `sample_rate`, or a mapping
+                `{"array", "sampling_rate"}`: see `AudioSource`.
+            sample_rate: Hz of an array.
             system: another system prompt than the family's own.
             trim: True hears only the speech in the sound, segment by segment. False hears a sound of up to 30 seconds
                 whole, as one segment, and longer ones segment by segment. None does what suits the model.
-            options: `max_new_tokens` (of each segment), `seed` and `text_sampling`.
+            options: `max_new_tokens` (of each segment), `seed`, `temperature`, `top_k` and `top_p`.
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
+            UsageError: an array has no sample rate, or an option is out of range.
         """
-        return transcribe(self, audio, system, trim, **options)
+        return transcribe(self, audio, sample_rate, system, trim, **options)
 
     def transcribe_stream(
-        self, sound: Sound, *, system: str | None = None, tentative: bool = True, **options: Unpack[TextKeywords]
+        self,
+        sound: Sound,
+        *,
+        sample_rate: int | None = None,
+        dtype: DTypeLike | None = None,
+        system: str | None = None,
+        tentative: bool = True,
+        **options: Unpack[TextKeywords],
     ) -> Iterator[TranscriptEvent]:
         """The words of a sound of any length, segment by segment as they are spoken. See `Transcriber`.
 
         Args:
-            sound: a file, an array, or pieces (n,) at 16 kHz as they come.
+            sound: as for `transcribe`; or an iterable of its pieces as they come: arrays [samples] or
+                [samples, channels], or the bytes of mono samples.
+            sample_rate: Hz of an array or of pieces.
+            dtype: the type of the samples of pieces, such as "int16"; needed where they are bytes.
             system: another system prompt than the family's own.
             tentative: also say what the open segment seems to say.
-            options: `max_new_tokens`, `seed` and `text_sampling`.
+            options: `max_new_tokens`, `seed`, `temperature`, `top_k` and `top_p`.
 
         Raises:
             AudioFileError: it cannot be read, or is not usable sound.
+            UsageError: pieces have no rate or type, or change their type or channels on the way.
         """
-        return transcribe_stream(self, sound, system, tentative, **options)
+        return transcribe_stream(self, sound, sample_rate, dtype, system, tentative, **options)
 
     def translate(
         self,
@@ -105,17 +136,19 @@ class Model(Engine):
         to: str,
         *,
         output: Output = "text",
+        sample_rate: int | None = None,
         trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Iterator[Event]:
         """Say in another language what a sound says; events as they happen, an `EndEvent` last.
 
         Args:
-            audio: what to listen to.
+            audio: what to listen to: see `AudioSource`.
             to: the language's English name, such as "German".
             output: "text", or "both" or "audio" to answer aloud. No published model was trained to speak translations.
+            sample_rate: Hz of an array.
             trim: hear only the speech in the sound; None for what suits the model.
-            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+            options: see `AnswerOptions`.
 
         Raises:
             UsageError: the language has no name.
@@ -124,7 +157,12 @@ class Model(Engine):
         """
         answer_options("translate", options)
         return self.chat(
-            audio=audio, system=translation_prompt(to, self.parts.tokenizer), output=output, trim=trim, **options
+            audio=audio,
+            system=translation_prompt(to, self.parts.tokenizer),
+            output=output,
+            sample_rate=sample_rate,
+            trim=trim,
+            **options,
         )
 
     def documents(
@@ -164,6 +202,7 @@ class Model(Engine):
         aloud: bool = False,
         voice: str | None = None,
         passages: int | None = None,
+        sample_rate: int | None = None,
         trim: bool | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Answer:
@@ -176,8 +215,9 @@ class Model(Engine):
             aloud: whether the answer is spoken too, once its text is whole.
             voice: as in `speak`.
             passages: how many passages the model reads at most; None for the number that does best.
+            sample_rate: Hz of an array.
             trim: hear only the speech in the sound; None for what suits the model.
-            options: `max_new_tokens`, `seed`, `text_sampling` and `audio_sampling`.
+            options: see `AnswerOptions`.
 
         Raises:
             UsageError: there is no question, or this model cannot read documents.
@@ -189,7 +229,7 @@ class Model(Engine):
 
         answer_options("ask", options)
         asking.check_reader(self)
-        asked = asking.heard(self, question, audio, trim)
+        asked = asking.heard(self, question, audio, trim, sample_rate)
         if isinstance(documents, Index):
             return asking.ask(self, asked, documents, passages, aloud=aloud, voice=voice, **options)
         with self.documents(documents) as index:
@@ -202,15 +242,17 @@ class Model(Engine):
         labels: Sequence[str] | None = None,
         task: str = TASK,
         system: str | None = None,
+        sample_rate: int | None = None,
         trim: bool | None = None,
     ) -> Classification:
         """Which of `labels` fits a sound, with a probability for each; for many sounds make one `Classifier`.
 
         Args:
-            audio: what to listen to.
+            audio: what to listen to: see `AudioSource`.
             labels: at least two; None for those that the model was taught for the task, if it was.
             task: what the labels name.
             system: a prompt of your own instead of the one that asks for the task.
+            sample_rate: Hz of an array.
             trim: hear only the speech in the sound; None for what suits the model.
 
         Raises:
@@ -218,7 +260,7 @@ class Model(Engine):
             UnknownText: the model does not know their words.
             AudioFileError: it cannot be read, or is not usable sound.
         """
-        return Classifier(self, labels, task, system).classify(audio, trim)
+        return Classifier(self, labels, task, system).classify(audio, trim, sample_rate)
 
     def control(self, commands: str | os.PathLike[str] | Grammar, threshold: float | None = None) -> Control:
         """What listens for commands and finds the call that each means: `control(file).hear(audio)`.
@@ -253,3 +295,73 @@ class Model(Engine):
         from voxrill.runtime.apps.evaluation.evaluating import evaluate  # loads jiwer and its like
 
         return evaluate(self, task, data, **wishes)
+
+    def achat(
+        self,
+        *,
+        audio: AudioSource | None = None,
+        text: str | None = None,
+        system: str | None = None,
+        output: Output = "both",
+        sample_rate: int | None = None,
+        trim: bool | None = None,
+        **options: Unpack[AnswerKeywords],
+    ) -> AsyncGenerator[Event]:
+        """As `chat`, for `async for`. Errors are raised when the first event is awaited."""
+        return items_in_thread(
+            lambda: self.chat(
+                audio=audio,
+                text=text,
+                system=system,
+                output=output,
+                sample_rate=sample_rate,
+                trim=trim,
+                **options,
+            )
+        )
+
+    def aspeak(
+        self, text: str, *, voice: str | None = None, system: str | None = None, **options: Unpack[AnswerKeywords]
+    ) -> AsyncGenerator[AudioEvent]:
+        """As `speak`, for `async for`: the sound as it is made."""
+        return items_in_thread(lambda: iter(self.speak(text, voice=voice, system=system, **options)))
+
+    async def atranscribe(
+        self,
+        audio: AudioSource,
+        *,
+        sample_rate: int | None = None,
+        system: str | None = None,
+        trim: bool | None = None,
+        **options: Unpack[TextKeywords],
+    ) -> Transcript:
+        """As `transcribe`, to be awaited."""
+        return await in_thread(
+            lambda: self.transcribe(audio, sample_rate=sample_rate, system=system, trim=trim, **options)
+        )
+
+    def atranscribe_stream(
+        self,
+        sound: Sound | AsyncIterable[SoundPiece],
+        *,
+        sample_rate: int | None = None,
+        dtype: DTypeLike | None = None,
+        system: str | None = None,
+        tentative: bool = True,
+        **options: Unpack[TextKeywords],
+    ) -> AsyncGenerator[TranscriptEvent]:
+        """As `transcribe_stream`, for `async for`. The pieces of the sound may come asynchronously, too."""
+        return items_in_thread(
+            lambda: self.transcribe_stream(
+                from_loop(sound) if isinstance(sound, AsyncIterable) else sound,
+                sample_rate=sample_rate,
+                dtype=dtype,
+                system=system,
+                tentative=tentative,
+                **options,
+            )
+        )
+
+    async def aclose(self) -> None:
+        """As `close`, to be awaited: it waits for the run of a graph that is under way."""
+        await asyncio.to_thread(self.close)

@@ -31,7 +31,10 @@ def test_held_out_commands_get_their_intent(pebble, recipe):
     intents = {sentence.command: sentence.intent for sentence in recipe("world").SENTENCES}
     classifier = Classifier(pebble)
     asked = [clip for clip in HELD_OUT if clip["kind"] in ("known", "new", "flite:awb", "outside")]
-    right = sum(classifier.classify(spoken(clip)).label == intents.get(clip["words"], "outside") for clip in asked)
+    right = sum(
+        classifier.classify(spoken(clip), sample_rate=SAMPLE_RATE).label == intents.get(clip["words"], "outside")
+        for clip in asked
+    )
     assert right >= len(asked) - 2
 
 
@@ -47,7 +50,7 @@ def test_probabilities_add_up_and_begin_with_the_likeliest(model, seed):
 
 def test_an_answer_that_is_always_given_counts_less(pebble):
     """Divided by the model's answer to nothing: what that says gains least, by the ratio of the priors at most."""
-    found = pebble.classify(spoken(SPOKEN[0]))
+    found = pebble.classify(spoken(SPOKEN[0]), sample_rate=SAMPLE_RATE)
     odds = {label: found.probabilities[label] / found.uncalibrated[label] for label in LABELS["intent"]}
     assert min(odds, key=odds.get) == "outside"
     most = (1 - UNIFORM) / (UNIFORM / len(LABELS["intent"])) + 1
@@ -56,8 +59,8 @@ def test_an_answer_that_is_always_given_counts_less(pebble):
 
 def test_the_order_of_labels_changes_nothing(pebble):
     sound = spoken(SPOKEN[1])
-    one = pebble.classify(sound, labels=["timer", "music", "lights"])
-    other = pebble.classify(sound, labels=["lights", "timer", "music"])
+    one = pebble.classify(sound, labels=["timer", "music", "lights"], sample_rate=SAMPLE_RATE)
+    other = pebble.classify(sound, labels=["lights", "timer", "music"], sample_rate=SAMPLE_RATE)
     assert one.probabilities == pytest.approx(other.probabilities) and one.label == "timer"
 
 
@@ -74,13 +77,13 @@ def test_the_order_of_labels_changes_nothing(pebble):
 )
 def test_labels_that_cannot_be_told_apart_are_refused(pebble, options, saying):
     with pytest.raises(UnknownText if "does not know" in saying else UsageError) as refused:
-        pebble.classify(np.zeros(SAMPLE_RATE, np.float32), **options)
+        pebble.classify(np.zeros(SAMPLE_RATE, np.float32), sample_rate=SAMPLE_RATE, **options)
     assert saying in str(refused.value)
 
 
 def test_other_models_have_no_labels_of_their_own(models):
     with pytest.raises(UsageError, match="no labels"):
-        models["lfm2"].classify(np.zeros(SAMPLE_RATE, np.float32))
+        models["lfm2"].classify(np.zeros(SAMPLE_RATE, np.float32), sample_rate=SAMPLE_RATE)
 
 
 def test_the_command(cli):

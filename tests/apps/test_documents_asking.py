@@ -179,7 +179,7 @@ def test_a_prompt_s_length_is_known_before(lfm, spoken):
         question = DocumentQuestion("words", "Hello there", waveform)
         expected = asking.prompt_positions(lfm, "Be brief.", question)
         conversation = lfm.conversation(system="Be brief.", output="text")
-        *_, end = conversation.ask(text=question.text, audio=waveform, max_new_tokens=1)
+        *_, end = conversation.ask(text=question.text, audio=waveform, sample_rate=16_000, max_new_tokens=1)
         assert end.result.prompt_positions == expected
 
 
@@ -204,11 +204,11 @@ def test_the_lowest_ranked_are_left_out_for_lack_of_room(lfm, said, index, monke
 
 def test_a_spoken_question_is_searched_by_its_words_and_asked_as_sound(lfm, monkeypatch):
     waveform = speech_like(SAMPLE_RATE)
-    monkeypatch.setattr(asking, "transcribe", lambda model, audio, trim: Result(text=f" {DESCALE}"))
+    monkeypatch.setattr(asking, "transcribe", lambda model, audio, rate, trim: Result(text=f" {DESCALE}"))
     asked = {}
     ask = Conversation.ask
     monkeypatch.setattr(Conversation, "ask", lambda self, **given: asked.update(given) or ask(self, **given))
-    answer = lfm.ask(audio=waveform, documents=EXAMPLES, max_new_tokens=SHORT).finished()
+    answer = lfm.ask(audio=waveform, documents=EXAMPLES, max_new_tokens=SHORT, sample_rate=16_000).finished()
     assert answer.question == DESCALE and answer.sources[0].citation.file == "kettle.md"
     assert np.array_equal(asked["audio"], waveform) and asked["text"] is None
 

@@ -60,10 +60,10 @@ class Held:
         self.control = Control(model, parse_grammar(LIGHTS, folder))
         hear, fail = self.control.hear, fail or (lambda _call: None)
 
-        def counted(samples, trim):
+        def counted(samples, trim, sample_rate):
             self.heard += 1
             assert trim is False  # the listener cut it
-            return hear(samples, trim)
+            return hear(samples, trim, sample_rate)
 
         def run(call):
             self.done.append(call)
@@ -133,11 +133,11 @@ def test_what_the_model_cannot_take_is_told(pebble, tmp_path):
     held = Held(pebble, tmp_path, BATHROOM, HALL)
     hear, told = held.control.hear, []
 
-    def refusing(samples, trim):
+    def refusing(samples, trim, sample_rate):
         if len(samples) > 20_000 and not told:
             told.append(len(samples))
             raise UsageError("too long")
-        return hear(samples, trim)
+        return hear(samples, trim, sample_rate)
 
     held.control.hear = refusing
     held.run()

@@ -57,7 +57,7 @@ def control(pebble):
 
 
 def answered(model, sound, **options):
-    *_, end = model.chat(audio=sound, **options)
+    *_, end = model.chat(audio=sound, **options, sample_rate=SAMPLE_RATE)
     return end.result.text.strip()
 
 
@@ -74,7 +74,7 @@ def test_words_and_answers_are_right_whatever_is_around_them(pebble, around):
     """Without the cut, one second of silence makes all 13 answers and most words wrong."""
     clips = SAID[::2]
     sounds = [surrounded(clip, around) for clip in clips]
-    heard = [pebble.transcribe(sound).text for sound in sounds]
+    heard = [pebble.transcribe(sound, sample_rate=SAMPLE_RATE).text for sound in sounds]
     assert sum(text == clip["words"] for text, clip in zip(heard, clips, strict=True)) >= len(clips) - 1
     answers = [answered(pebble, sound) for sound in sounds]
     assert sum(text == clip["reply"] for text, clip in zip(answers, clips, strict=True)) >= len(clips) - 1
@@ -83,19 +83,21 @@ def test_words_and_answers_are_right_whatever_is_around_them(pebble, around):
 @around
 def test_every_call_hears_the_speech(pebble, control, around):
     sound = surrounded(LIGHTS, around)
-    found = pebble.transcribe(sound)
+    found = pebble.transcribe(sound, sample_rate=SAMPLE_RATE)
     assert found.text == LIGHTS["words"] and found.duration == pytest.approx(len(sound) / SAMPLE_RATE)
     (segment,) = found.segments
     assert around[0] <= segment.start < segment.end <= found.duration + 0.032
-    assert [event.text for event in pebble.transcribe_stream(sound, tentative=False)] == [LIGHTS["words"]]
-    assert pebble.classify(sound).label == "lights"
-    understood = control.hear(sound)
+    assert [event.text for event in pebble.transcribe_stream(sound, tentative=False, sample_rate=SAMPLE_RATE)] == [
+        LIGHTS["words"]
+    ]
+    assert pebble.classify(sound, sample_rate=SAMPLE_RATE).label == "lights"
+    understood = control.hear(sound, sample_rate=SAMPLE_RATE)
     assert understood.accepted and understood.words == LIGHTS["words"]
-    *_, end = pebble.translate(sound, "German")
-    *_, wanted = pebble.translate(surrounded(LIGHTS, AROUND[0]), "German")
+    *_, end = pebble.translate(sound, "German", sample_rate=SAMPLE_RATE)
+    *_, wanted = pebble.translate(surrounded(LIGHTS, AROUND[0]), "German", sample_rate=SAMPLE_RATE)
     assert end.result.text == wanted.result.text and end.result.text.strip()
     conversation = pebble.conversation()
-    *_, end = conversation.ask(audio=sound)
+    *_, end = conversation.ask(audio=sound, sample_rate=SAMPLE_RATE)
     assert end.result.text.strip() == LIGHTS["reply"]
 
 
@@ -106,37 +108,48 @@ def test_the_switch(pebble, untrimmed, control):
     assert misheard != LIGHTS["reply"]
     assert answered(pebble, sound, trim=False) == misheard
     assert answered(untrimmed, sound, trim=True) == answered(pebble, sound) == LIGHTS["reply"]
-    assert untrimmed.transcribe(sound).text != LIGHTS["words"] == untrimmed.transcribe(sound, trim=True).text
-    assert pebble.transcribe(sound, trim=False).text == untrimmed.transcribe(sound).text
-    assert pebble.classify(sound, trim=False) == untrimmed.classify(sound) != pebble.classify(sound)
-    assert not control.hear(sound, trim=False).accepted
-    assert Classifier(untrimmed).classify(sound, trim=True).label == "lights"
+    assert (
+        untrimmed.transcribe(sound, sample_rate=SAMPLE_RATE).text
+        != LIGHTS["words"]
+        == untrimmed.transcribe(sound, trim=True, sample_rate=SAMPLE_RATE).text
+    )
+    assert (
+        pebble.transcribe(sound, trim=False, sample_rate=SAMPLE_RATE).text
+        == untrimmed.transcribe(sound, sample_rate=SAMPLE_RATE).text
+    )
+    assert (
+        pebble.classify(sound, trim=False, sample_rate=SAMPLE_RATE)
+        == untrimmed.classify(sound, sample_rate=SAMPLE_RATE)
+        != pebble.classify(sound, sample_rate=SAMPLE_RATE)
+    )
+    assert not control.hear(sound, trim=False, sample_rate=SAMPLE_RATE).accepted
+    assert Classifier(untrimmed).classify(sound, trim=True, sample_rate=SAMPLE_RATE).label == "lights"
     asked = untrimmed.conversation()
-    *_, end = asked.ask(audio=sound, trim=True)
+    *_, end = asked.ask(audio=sound, trim=True, sample_rate=SAMPLE_RATE)
     assert end.result.text.strip() == LIGHTS["reply"]
 
 
 def test_models_hear_everything_unless_they_say_otherwise(untrimmed):
     assert Taught().trim_silence is False and open_builtin().manifest.taught.trim_silence
     sound = surrounded(LIGHTS, (1.0, None))
-    assert untrimmed.parts.waveform(sound) is sound
+    assert untrimmed.parts.waveform(sound, sample_rate=SAMPLE_RATE) is sound
 
 
 @nothing
 def test_where_nobody_speaks_nothing_is_heard_and_nothing_done(pebble, control, sound):
-    found = pebble.transcribe(sound)
+    found = pebble.transcribe(sound, sample_rate=SAMPLE_RATE)
     assert (found.text, found.segments, found.finish_reason) == ("", (), "stop")
     assert answered(pebble, sound) == ""
-    assert not control.hear(sound).accepted
-    *_, end = pebble.translate(sound, "German")
+    assert not control.hear(sound, sample_rate=SAMPLE_RATE).accepted
+    *_, end = pebble.translate(sound, "German", sample_rate=SAMPLE_RATE)
     assert end.result.text.strip() == ""
 
 
 def test_silence_is_no_command_however_little_certainty_is_asked_for(pebble):
     control = pebble.control(COMMANDS, threshold=0.0)
-    assert control.hear(surrounded(LIGHTS, (1.0, None))).accepted
+    assert control.hear(surrounded(LIGHTS, (1.0, None)), sample_rate=SAMPLE_RATE).accepted
     for sound in NOTHING.values():
-        assert not control.hear(sound).accepted
+        assert not control.hear(sound, sample_rate=SAMPLE_RATE).accepted
 
 
 # Sound of any length
@@ -148,7 +161,7 @@ def test_a_long_sound_is_transcribed_whole(pebble):
     silence = room_noise(290 * SAMPLE_RATE, -60, 1)
     sounds = [read_audio(CLIPS / clip["file"]) for clip in clips]
     whole = np.concatenate([sounds[0], silence, sounds[1], silence, sounds[2]])
-    found = pebble.transcribe(whole)
+    found = pebble.transcribe(whole, sample_rate=SAMPLE_RATE)
     assert found.text == " ".join(clip["words"] for clip in clips)
     assert [segment.text for segment in found.segments] == [clip["words"] for clip in clips]
     begins = [0, len(sounds[0]) + len(silence), len(whole) - len(sounds[2])]
@@ -159,17 +172,17 @@ def test_a_long_sound_is_transcribed_whole(pebble):
 
 def test_a_model_that_hears_everything_hears_a_short_sound_whole(untrimmed):
     sound = read_audio(CLIPS / LIGHTS["file"])
-    found = untrimmed.transcribe(sound)
+    found = untrimmed.transcribe(sound, sample_rate=SAMPLE_RATE)
     assert [(s.number, s.start, s.text) for s in found.segments] == [(1, 0.0, LIGHTS["words"])]
     assert found.segments[0].end == found.duration == len(sound) / SAMPLE_RATE
     long = np.concatenate([sound, np.zeros(30 * SAMPLE_RATE, np.float32)])
-    assert untrimmed.transcribe(long).segments[0].end < 3
+    assert untrimmed.transcribe(long, sample_rate=SAMPLE_RATE).segments[0].end < 3
 
 
 def test_a_file_is_as_good_as_its_samples(pebble, tmp_path):
     sound = surrounded(LIGHTS, (20.0, -50.0))
     soundfile.write(tmp_path / "long.wav", sound, SAMPLE_RATE, "FLOAT")
-    one, other = pebble.transcribe(tmp_path / "long.wav"), pebble.transcribe(sound)
+    one, other = pebble.transcribe(tmp_path / "long.wav"), pebble.transcribe(sound, sample_rate=SAMPLE_RATE)
     assert (one.text, one.segments, one.duration) == (other.text, other.segments, other.duration)
 
 
@@ -223,7 +236,7 @@ def test_quiet_words_are_understood(pebble):
     for clip in SAID:
         loud = np.sqrt(np.mean(np.square(read_audio(CLIPS / clip["file"]))))
         sound = np.rint(surrounded(clip, (1.0, None)) / loud * 10 ** (-50 / 20) * 32767) / 32768
-        right += pebble.transcribe(sound.astype(np.float32)).text == clip["words"]
+        right += pebble.transcribe(sound.astype(np.float32), sample_rate=SAMPLE_RATE).text == clip["words"]
     assert right >= 22
 
 

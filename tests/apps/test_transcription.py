@@ -350,19 +350,19 @@ def pebble():
 def test_commands_with_pauses_are_segments(pebble):
     clips = SPOKEN[:6]
     sound = [part for clip in clips for part in (silence(0.9), spoken(clip))]
-    segments = list(pebble.transcribe_stream(sound, tentative=False))
+    segments = list(pebble.transcribe_stream(sound, tentative=False, sample_rate=16_000))
     assert [segment.text for segment in segments] == [clip["words"] for clip in clips]
 
 
 def test_tentative_text_of_a_command(pebble):
-    *tentative, segment = pebble.transcribe_stream([silence(0.5), spoken(SPOKEN[0]), silence(1.0)])
+    *tentative, segment = pebble.transcribe_stream([silence(0.5), spoken(SPOKEN[0]), silence(1.0)], sample_rate=16_000)
     assert tentative[-1].text == segment.text == SPOKEN[0]["words"]
 
 
 def test_music_and_silence_give_no_text(pebble):
     others = [spoken(clip) for clip in HELD_OUT if clip["kind"] in ("music", "silence")]
     sound = [part for other in others for part in (silence(0.8), other)]
-    assert len(others) == 8 and list(pebble.transcribe_stream(sound)) == []
+    assert len(others) == 8 and list(pebble.transcribe_stream(sound, sample_rate=16_000)) == []
 
 
 def test_a_model_that_repeats_itself_is_cut(pebble, monkeypatch):
@@ -375,13 +375,13 @@ def test_a_model_that_repeats_itself_is_cut(pebble, monkeypatch):
         return word
 
     monkeypatch.setattr(generate.Generation, "_token", again)
-    (segment,) = pebble.transcribe_stream([spoken(SPOKEN[0])], tentative=False)
+    (segment,) = pebble.transcribe_stream([spoken(SPOKEN[0])], tentative=False, sample_rate=16_000)
     assert segment.loop and segment.text == "kitchen" and len(made) == 12
 
 
 def test_pieces_that_are_no_sound_are_refused(pebble):
     with pytest.raises(AudioFileError, match="NaN"):
-        list(pebble.transcribe_stream([np.full(1000, np.nan, np.float32)]))
+        list(pebble.transcribe_stream([np.full(1000, np.nan, np.float32)], sample_rate=16_000))
 
 
 LONG = """
@@ -416,5 +416,5 @@ def test_a_fixed_shape_encoder_gets_segments_that_fit(npu_models):
     model = npu_models["lfm2"]
     sound = [np.concatenate([spoken(clip) for clip in SPOKEN[:8]])]
     assert len(sound[0]) > 4 * 16_000
-    segments = list(model.transcribe_stream(sound, tentative=False, max_new_tokens=4))
+    segments = list(model.transcribe_stream(sound, tentative=False, max_new_tokens=4, sample_rate=16_000))
     assert len(segments) >= len(sound[0]) / (4 * 16_000)

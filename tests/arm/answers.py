@@ -23,7 +23,7 @@ import voxrill
 from tests.places import ROOT
 from voxrill.devices.processor import described
 from voxrill.devices.this import instruction_set
-from voxrill.runtime.audio.audio_file import as_waveform
+from voxrill.runtime.audio.sound_source import as_waveform
 
 QUESTION = ROOT / "examples" / "question.wav"
 COMMAND = "kitchen lights on"

@@ -9,8 +9,9 @@ import soundfile
 
 from tests.sound_files import assert_one_line_with_remedy, tone
 from voxrill.runtime.audio import audio_file
-from voxrill.runtime.audio.audio_file import as_waveform, read_audio
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.audio.sinc_resampler import resample
+from voxrill.runtime.audio.sound_source import as_waveform
 from voxrill.runtime.errors import AudioFileError, UsageError
 
 # Reading
@@ -172,16 +173,16 @@ def test_senseless_rates_are_refused(tmp_path, rate):
 # Arrays
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.dtype(">i2")])
 def test_integers_are_scaled_to_one(dtype):
     full = np.iinfo(dtype)
     samples = np.array([0, full.max, full.min, full.max // 2], dtype=dtype)
-    np.testing.assert_allclose(as_waveform(samples), [0, 1, -1, 0.5], atol=1e-4)
+    np.testing.assert_allclose(as_waveform(samples, 16000), [0, 1, -1, 0.5], atol=1e-2 if dtype == np.int8 else 1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats_are_taken_as_they_are(dtype):
-    waveform = as_waveform(tone().astype(dtype))
+    waveform = as_waveform(tone().astype(dtype), 16000)
     assert waveform.dtype == np.float32
     np.testing.assert_allclose(waveform, tone(), atol=1e-3)
 
@@ -194,8 +195,8 @@ def test_a_pair_or_an_argument_names_the_rate():
 
 def test_channels_of_an_array_are_averaged():
     stereo = np.stack([tone(), np.zeros(8000, np.float32)], axis=1)
-    np.testing.assert_allclose(as_waveform(stereo), tone() / 2, atol=1e-7)
-    np.testing.assert_array_equal(as_waveform(tone()[:, None]), tone())
+    np.testing.assert_allclose(as_waveform(stereo, 16000), tone() / 2, atol=1e-7)
+    np.testing.assert_array_equal(as_waveform(tone()[:, None], 16000), tone())
 
 
 @pytest.mark.parametrize(
@@ -207,8 +208,11 @@ def test_channels_of_an_array_are_averaged():
         (np.array([1e300]), "infinite"),
         (np.zeros((2, 16000), np.float32), "Transpose"),
         (np.zeros((2, 2, 2), np.float32), "shape"),
-        (np.float32(0.5) * np.ones(()), "not understood"),
-        (np.zeros(10, np.uint8), "uint8"),
+        (np.array(0.5), "not understood"),
+        (np.zeros(10, np.uint16), "uint16"),
+        (np.zeros(10, np.int64), "int64"),
+        (np.zeros(10, bool), "bool"),
+        (np.array([12000.0, -9000.0]), "up to 12000"),
         (np.zeros(10, complex), "complex"),
         (["a", "list"], "list"),
         (None, "NoneType"),
@@ -219,7 +223,7 @@ def test_channels_of_an_array_are_averaged():
 )
 def test_bad_arrays_are_refused_with_a_remedy(audio, says):
     with pytest.raises(AudioFileError, match=says) as caught:
-        as_waveform(audio)
+        as_waveform(audio, 16000 if isinstance(audio, np.ndarray) else None)
     assert_one_line_with_remedy(caught.value)
 
 

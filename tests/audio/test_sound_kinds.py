@@ -12,9 +12,10 @@ import soundfile
 
 from tests.sound_files import assert_one_line_with_remedy, by_ffmpeg, encoded, needs_ffmpeg, tone, wav_bytes
 from voxrill.runtime.audio import audio_file, ffmpeg
-from voxrill.runtime.audio.audio_file import as_waveform, open_sound, read_audio, read_pieces
+from voxrill.runtime.audio.audio_file import open_sound, read_audio, read_pieces
 from voxrill.runtime.audio.pcm import PcmJoiner, pcm16
 from voxrill.runtime.audio.sound_kinds import KINDS, SOUND_FILES, kind_of
+from voxrill.runtime.audio.sound_source import as_waveform
 from voxrill.runtime.errors import AudioFileError, VoxrillWarning
 
 BY_LIBRARY = {
@@ -253,7 +254,7 @@ def test_channels_that_cancel_each_other_are_heard_as_a_person_does(tmp_path, sc
         heard = read_audio(tmp_path / "a.wav")
     np.testing.assert_allclose(np.abs(heard), np.abs(tone(3)), atol=1e-6)
     with pytest.warns(VoxrillWarning, match="channels cancel each other"):
-        np.testing.assert_allclose(np.abs(as_waveform(stereo)), np.abs(tone(3)), atol=1e-6)
+        np.testing.assert_allclose(np.abs(as_waveform(stereo, 16000)), np.abs(tone(3)), atol=1e-6)
 
 
 @pytest.mark.parametrize("right", [np.zeros(16_000), tone(1), tone(1, hz=700.0), -0.5 * tone(1)])
@@ -261,14 +262,14 @@ def test_other_channels_are_averaged_without_a_word(right):
     stereo = np.stack([tone(1), right.astype(np.float32)], axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        np.testing.assert_allclose(as_waveform(stereo), stereo.mean(axis=1), atol=1e-7)
+        np.testing.assert_allclose(as_waveform(stereo, 16000), stereo.mean(axis=1), atol=1e-7)
 
 
 def test_noise_below_hearing_may_cancel():
     noise = 1e-4 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.abs(as_waveform(np.stack([noise, -noise], axis=1))).max() == 0
+        assert np.abs(as_waveform(np.stack([noise, -noise], axis=1), 16000)).max() == 0
 
 
 # Chunks of samples

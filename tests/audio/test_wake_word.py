@@ -16,9 +16,10 @@ from benchmarks.talk.sound_server import WIRE_RATE
 from benchmarks.talk.subject import Subject
 from benchmarks.talk.virtual_user import VirtualUser
 from tests.talking import CLIPS, HELD_OUT, SPOKEN, WORD, FakeDetector, Scene, silence, spoken
-from voxrill.runtime.audio.audio_file import as_waveform, read_audio
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.audio.endpointing import blocks
 from voxrill.runtime.audio.protocols import BLOCK, RATE, Block
+from voxrill.runtime.audio.sound_source import as_waveform
 from voxrill.runtime.audio.wake_word import AHEAD, WakeWord, Waking, after_word
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.talk.events import StateChanged

@@ -206,6 +206,6 @@ def test_what_is_taken_runs_or_is_refused(folder, path, value):
     try:
         model = voxrill.load(folder, threads=1)
         outputs(model)
-        list(model.chat(audio=question, max_new_tokens=6))
+        list(model.chat(audio=question, max_new_tokens=6, sample_rate=16_000))
     except voxrill.VoxrillError:
         pass

@@ -6,13 +6,15 @@ import pytest
 import voxrill
 from tests import signals
 from tests.told import said, told
+from voxrill.runtime.bundle.manifest import Sampling
 from voxrill.runtime.engine import state
 from voxrill.runtime.engine.context import Context
+from voxrill.runtime.engine.depthformer import Depthformer
 from voxrill.runtime.engine.generate import Frame, Generation, GenerationOptions, Token
 from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.errors import AudioFileError, ContextFull, UsageError
 
-SOUND = signals.speech_like(20_000, 0)  # the random models answer this one aloud
+SOUND = (signals.speech_like(20_000, 0), 16_000)  # the random models answer this one aloud
 
 
 def test_public_names_are_pinned():
@@ -21,7 +23,7 @@ def test_public_names_are_pinned():
         "AudioFileError", "BundleError", "Call", "CheckpointError", "ChipError", "Citation", "Classification",
         "ContextFull", "Conversation", "DataError", "DeviceError", "EndEvent", "Event", "ExportError", "HashMismatch",
         "HookError", "MissingDependency", "Model", "NewerFormat", "NotEnoughMemory", "ProfileError", "ProviderError",
-        "ProviderRefused", "Result", "Sampling", "SegmentEvent", "Speech", "TentativeEvent", "TextEvent",
+        "ProviderRefused", "Result", "SegmentEvent", "Speech", "TentativeEvent", "TextEvent",
         "Transcript", "TranscriptEvent", "Understood", "UnknownText", "UsageError", "VoxrillError", "VoxrillWarning",
         "__version__", "load", "pebble_world",
     }  # fmt: skip
@@ -187,7 +189,7 @@ def test_a_question_that_does_not_fit_was_never_asked(npu_models):
         with pytest.raises(ContextFull, match="this model holds 256"):
             list(conversation.ask(text="word " * 300))
         with pytest.raises(AudioFileError, match="log-mel frames"):
-            list(conversation.ask(audio=signals.speech_like(100_000, 1)))
+            list(conversation.ask(audio=signals.speech_like(100_000, 1), sample_rate=16_000))
         *_, end = conversation.ask(text="Short.", max_new_tokens=5)
         assert end.result.tokens
 
@@ -212,12 +214,12 @@ def test_misuse_is_answered_at_once(model):
     with pytest.raises(UsageError, match="at least 1"):
         model.chat(text="Hello.", max_new_tokens=0)
     with pytest.raises(AudioFileError):
-        model.chat(audio=np.zeros(0, np.float32))
+        model.chat(audio=np.zeros(0, np.float32), sample_rate=16_000)
 
 
 CALLS = {
     "transcribe": lambda model, **wrong: model.transcribe(SOUND, **wrong),
-    "transcribe_stream": lambda model, **wrong: model.transcribe_stream([SOUND], **wrong),
+    "transcribe_stream": lambda model, **wrong: model.transcribe_stream(SOUND, **wrong),
     "speak": lambda model, **wrong: model.speak("Hi.", **wrong),
     "chat": lambda model, **wrong: model.chat(text="Hi.", **wrong),
     "translate": lambda model, **wrong: model.translate(SOUND, "German", **wrong),
@@ -237,8 +239,8 @@ def test_a_wrong_keyword_is_refused_at_the_call_by_its_own_name(models, call):
 
 @pytest.mark.parametrize("call", ["transcribe", "transcribe_stream"])
 def test_text_has_no_sampling_of_sound(models, call):
-    with pytest.raises(TypeError, match="audio_sampling"):
-        CALLS[call](models["lfm2"], audio_sampling=voxrill.Sampling())
+    with pytest.raises(TypeError, match="audio_temperature"):
+        CALLS[call](models["lfm2"], audio_temperature=1.0)
 
 
 def test_voices(models):
@@ -262,11 +264,65 @@ def test_a_voice_needs_a_place_in_the_system_prompt(models, monkeypatch):
 def test_text_sampling_follows_the_distribution():
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
     sampler = Sampler(0)
-    draws = [sampler.token(logits, voxrill.Sampling(temperature=1.0)) for _ in range(4000)]
+    draws = [sampler.token(logits, Sampling(temperature=1.0)) for _ in range(4000)]
     assert np.allclose(np.bincount(draws, minlength=4) / 4000, [0.5, 0.3, 0.15, 0.05], atol=0.03)
-    top_two = {sampler.token(logits, voxrill.Sampling(temperature=1.0, top_k=2)) for _ in range(500)}
+    top_two = {sampler.token(logits, Sampling(temperature=1.0, top_k=2)) for _ in range(500)}
     assert top_two == {0, 1}
-    assert sampler.token(logits, voxrill.Sampling(), banned=0) == 1
+    assert sampler.token(logits, Sampling(), banned=0) == 1
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.01, {0}), (0.5, {0}), (0.51, {0, 1}), (0.9, {0, 1, 2}), (1.0, {0, 1, 2, 3})]
+)
+def test_top_p_keeps_the_likeliest_that_have_it_together(top_p, kept):
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    sampler = Sampler(0)
+    assert {sampler.token(logits, Sampling(temperature=1.0, top_p=top_p)) for _ in range(600)} == kept
+
+
+def test_top_p_counts_what_temperature_and_top_k_left():
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    sampler = Sampler(0)
+    drawn = {sampler.token(logits, Sampling(temperature=1.0, top_k=2, top_p=0.6)) for _ in range(300)}
+    assert drawn == {0}  # of the two that are left, the likelier one has 62 %
+    assert len({sampler.token(logits, Sampling(temperature=9.0, top_p=0.6)) for _ in range(300)}) > 1
+
+
+def test_the_sampling_keywords_reach_the_sampler(model, monkeypatch):
+    seen = set()
+    token, frame = Sampler.token, Depthformer.frame
+
+    def spy(self, logits, sampling, banned=None):
+        seen.add(("text", sampling.temperature, sampling.top_k, sampling.top_p))
+        return token(self, logits, sampling, banned)
+
+    def spy_frame(self, hidden, sampling, sampler):
+        seen.add(("audio", sampling.temperature, sampling.top_k))
+        return frame(self, hidden, sampling, sampler)
+
+    monkeypatch.setattr(Sampler, "token", spy)
+    monkeypatch.setattr(Depthformer, "frame", spy_frame)
+    wished = {"temperature": 0.7, "top_k": 9, "top_p": 0.8, "audio_temperature": 0.6, "audio_top_k": 3}
+    list(model.chat(text="Hello.", max_new_tokens=30, seed=1, **wished))
+    assert seen == {("text", 0.7, 9, 0.8), ("audio", 0.6, 3)}
+    seen.clear()
+    list(model.chat(text="Hello.", max_new_tokens=30, seed=1, temperature=0.7))
+    usual = model.manifest.tasks.chat
+    assert {one[2] for one in seen if one[0] == "text"} == {usual.text.top_k}
+    assert {one[1:] for one in seen if one[0] == "audio"} == {(usual.audio.temperature, usual.audio.top_k)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1}, {"temperature": float("nan")}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.5},
+        {"audio_temperature": 101}, {"audio_top_k": -2}, {"seed": -1}, {"max_new_tokens": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_out_of_range_are_refused_by_name(model, wrong):
+    with pytest.raises(UsageError, match=rf"^{next(iter(wrong))} is .*\. Give "):
+        model.chat(text="Hello.", **wrong)
 
 
 def test_audio_sampling_follows_the_distribution(model):
@@ -276,7 +332,7 @@ def test_audio_sampling_follows_the_distribution(model):
     logits = depthformer.logits(hidden, np.zeros(model.manifest.model.codes.codebooks, np.int64))[0]
     top = np.argsort(logits)[-4:]
     weights = np.exp(logits[top] / 0.7 - (logits[top] / 0.7).max())
-    sampler, sampling = Sampler(0), voxrill.Sampling(temperature=0.7, top_k=4)
+    sampler, sampling = Sampler(0), Sampling(temperature=0.7, top_k=4)
     draws = np.array([depthformer.frame(hidden, sampling, sampler)[0] for _ in range(400)])
     assert set(draws) <= set(top)
     frequencies = [(draws == code).mean() for code in top]

@@ -28,7 +28,7 @@ def forms(made_once, exporter):
     from voxrill.quantize import graph
     from voxrill.quantize.bundle import quantize_bundle
     from voxrill.quantize.recipe import read_recipe
-    from voxrill.runtime.audio.audio_file import as_waveform
+    from voxrill.runtime.audio.sound_source import as_waveform
 
     def make(name: str, out: Path) -> None:
         if name == "float32":

@@ -143,7 +143,7 @@ def test_a_bundle_rounded_by_gptq(bundles, tmp_path):
     methods = json.loads(made.path(QUANTIZE_REPORT_FILE).read_text())["graphs"]
     assert set(methods["decoder"]["methods"].values()) == {"gptq"}
     assert all(".w2." in name for name in methods["decoder"]["methods"])
-    assert voxrill.load(made.directory).transcribe(sounds[0], max_new_tokens=3) is not None
+    assert voxrill.load(made.directory).transcribe(sounds[0], max_new_tokens=3, sample_rate=16_000) is not None
 
 
 def test_gptq_wants_sounds(cli, bundles, questions, tmp_path):

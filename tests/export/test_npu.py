@@ -58,7 +58,7 @@ def quantised(made_once, float_bundle):
     """`quantised(recipe)`: the same in one of the two forms for NPUs."""
     from voxrill.quantize.bundle import quantize_bundle
     from voxrill.quantize.recipe import read_recipe
-    from voxrill.runtime.audio.audio_file import as_waveform
+    from voxrill.runtime.audio.sound_source import as_waveform
 
     sounds = [as_waveform(clip) for clip in CLIPS]
 

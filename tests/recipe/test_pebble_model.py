@@ -90,7 +90,7 @@ def test_silence_has_no_words(pebble, heard):
     for clip in of("silence"):
         transcript, answer = heard[clip["file"]]
         assert (transcript, answer.text, answer.audio_seconds) == ("", "", 0)
-    assert pebble.transcribe(np.zeros(16_000, np.float32)).text == ""
+    assert pebble.transcribe(np.zeros(16_000, np.float32), sample_rate=16_000).text == ""
 
 
 def test_it_answers_in_writing(pebble):
@@ -115,7 +115,9 @@ def test_it_speaks_what_it_is_told(pebble, judge, voice):
 def test_it_hears_itself(pebble):
     """Words spoken one by one are nothing it was taught on: two in five of its own sentences, no more."""
     texts = list(pebble_world())[::16]
-    heard = [pebble.transcribe(at_16_khz(pebble.speak(text).samples)).text.strip() for text in texts]
+    heard = [
+        pebble.transcribe(at_16_khz(pebble.speak(text).samples), sample_rate=16_000).text.strip() for text in texts
+    ]
     assert share(a == b for a, b in zip(heard, texts, strict=True)) >= 0.25
 
 
@@ -145,7 +147,7 @@ def test_a_spoken_command_and_a_written_addition(pebble):
 
 
 def test_half_a_minute_of_talk_is_refused(pebble):
-    outside = [voxrill.runtime.audio.audio_file.as_waveform(CLIPS / clip["file"]) for clip in of("outside")]
+    outside = [voxrill.runtime.audio.sound_source.as_waveform(CLIPS / clip["file"]) for clip in of("outside")]
     talk = np.concatenate(outside * 3)[: 30 * 16_000]
-    answer = ask(pebble, audio=talk)
+    answer = ask(pebble, audio=talk, sample_rate=16_000)
     assert answer.finish_reason == "stop" and answer.text.strip() == REFUSAL

@@ -108,7 +108,7 @@ def test_no_door_makes_words_of_nothing(server, sound):
 def test_the_sound_of_an_earlier_message_is_cut_as_it_was(server):
     """A conversation that is told again is the one that was kept: the same answers, bit for bit."""
     chats = server.service.model
-    asked = chats.parts.waveform(surrounded(LIGHTS, (1.0, None)))
+    asked = chats.parts.heard(surrounded(LIGHTS, (1.0, None)))
     one, other = chats.conversation(), chats.conversation()
     one.remember("bathroom lights on", audio=asked, trim=False)
     other.remember("bathroom lights on", audio=surrounded(LIGHTS, (1.0, None)))

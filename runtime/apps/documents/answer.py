@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from voxrill.runtime.apps.documents.citations import Citation, CitationFilter
 from voxrill.runtime.apps.documents.prompt import QuotedSource
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.options import AnswerKeywords
 from voxrill.runtime.events import AudioEvent, EndEvent, FinishReason, TextEvent
@@ -136,11 +137,19 @@ def _made(
         answer.text += piece
         yield AnswerText(piece, at)
     for sentence in _sentences(answer) if aloud else ():  # only now: the text is complete and its citations are checked
-        seed, drawn = options.get("seed"), options.get("audio_sampling")
-        for event in model.speak(sentence, voice=voice, seed=seed, audio_sampling=drawn):
+        for event in model.speak(sentence, voice=voice, **_spoken(options)):
             answer.audio_seconds += len(event.samples) / event.sample_rate
             yield event
     answer.seconds = time.perf_counter() - started
+
+
+def _spoken(options: AnswerKeywords) -> AnswerKeywords:
+    """The options of an answer that hold for its sound: the text that is said is given."""
+    kept: AnswerKeywords = {}
+    for name in ("seed", "audio_temperature", "audio_top_k"):
+        if name in options:
+            kept[name] = options[name]
+    return kept
 
 
 def _written(
@@ -152,7 +161,9 @@ def _written(
         return
     checking = CitationFilter([source.citation for source in answer.sources])
     answer.citations, answer.removed = checking.citations, checking.removed
-    for event in conversation.ask(audio=question.waveform, text=question.text, output="text", trim=False, **options):
+    for event in conversation.ask(
+        audio=question.waveform, text=question.text, output="text", sample_rate=SAMPLE_RATE, trim=False, **options
+    ):
         if isinstance(event, EndEvent):
             answer.finish_reason = event.finish_reason
         elif isinstance(event, TextEvent) and (piece := checking.push(event.text)):

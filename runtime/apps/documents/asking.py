@@ -16,7 +16,8 @@ from voxrill.runtime.apps.documents.embeddings import Embedder
 from voxrill.runtime.apps.documents.index import BEST, Index
 from voxrill.runtime.apps.documents.prompt import QuotedSource, document_prompt, fitted, source
 from voxrill.runtime.apps.transcription import transcribe
-from voxrill.runtime.audio.audio_file import AudioSource
+from voxrill.runtime.audio.audio_file import SAMPLE_RATE
+from voxrill.runtime.audio.sound_source import AudioSource
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.errors import DataError, UsageError
@@ -41,7 +42,13 @@ def open_index(model: Engine, folder: Path, place: Path | None = None, embedding
     return Index(folder, model.parts.tokenizer.count, tokenizer, place, embedder)
 
 
-def heard(model: Engine, text: str | None, audio: AudioSource | None, trim: bool | None = None) -> DocumentQuestion:
+def heard(
+    model: Engine,
+    text: str | None,
+    audio: AudioSource | None,
+    trim: bool | None = None,
+    sample_rate: int | None = None,
+) -> DocumentQuestion:
     """A question as it was typed, spoken or both, with the words to search by.
 
     Of its sound the model hears only the speech, or all of it (trim); None for what suits the model.
@@ -53,8 +60,8 @@ def heard(model: Engine, text: str | None, audio: AudioSource | None, trim: bool
     _check_asked(text, audio)
     if audio is None:
         return DocumentQuestion(text or "", text)
-    started, waveform = time.perf_counter(), model.parts.waveform(audio, trim)
-    transcript = transcribe(model, waveform, trim=False).text.strip()
+    started, waveform = time.perf_counter(), model.parts.waveform(audio, trim, sample_rate)
+    transcript = transcribe(model, waveform, SAMPLE_RATE, trim=False).text.strip()
     words = f"{transcript} {text}" if text else transcript
     return DocumentQuestion(words, text, waveform, time.perf_counter() - started)
 

@@ -78,7 +78,7 @@ class Hearing(EvaluationTask):
         """The transcript, as `transcribe` makes it."""
         assert item.audio is not None
         cut = item.offset or item.duration is not None
-        heard = transcribe(self.model, sound_of(item) if cut else item.audio, **self.options)
+        heard = transcribe(self.model, (sound_of(item), SAMPLE_RATE) if cut else item.audio, **self.options)
         return Outcome(
             id=item.id, text=heard.text, seconds=heard.seconds, first=heard.first_text, audio_seconds=heard.duration
         )
@@ -181,7 +181,7 @@ def asked(model: Engine, item: Item, output: Output, options: ModelKeywords, wri
     """The model's answer to an item's sound, or to its prompt if there is no sound or `written` is set."""
     spoken = item.audio is not None and not written
     audio, text = (sound_of(item), None) if spoken else (None, item.prompt)
-    *_, end = model.chat(audio=audio, text=text, output=output, **options)
+    *_, end = model.chat(audio=audio, text=text, output=output, sample_rate=SAMPLE_RATE if spoken else None, **options)
     assert isinstance(end, EndEvent)
     return end.result
 

@@ -127,5 +127,5 @@ class _Transcript:
 
 def _written(model: Engine, utterance: Utterance) -> Iterator[str]:
     conversation = Conversation(model.parts, model.manifest.tasks.transcribe, word_for_word=True)
-    for event in conversation.ask(audio=utterance.samples, output="text", trim=False):
+    for event in conversation.ask(audio=utterance.samples, output="text", sample_rate=RATE, trim=False):
         yield event.text if isinstance(event, TextEvent) else ""

@@ -101,7 +101,7 @@ class RealtimeSession:
         self._allowed: AllowedCalls | None = None
         self._committed = False  # the client ended the turn that is being answered
         self._turn_detector = TurnDetector(
-            settings, self._answers.floor, weak_callback(self._heard), service.model.parts.waveform
+            settings, self._answers.floor, weak_callback(self._heard), service.model.parts.heard
         )
         self._emit("session.created", session=self._shown(settings))
 

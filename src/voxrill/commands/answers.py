@@ -52,7 +52,7 @@ def speak(
         stdin_text() if text == STDIN else text,
         voice=voice,
         system=system,
-        **wish.keywords(model.manifest.tasks.speak),
+        **wish.keywords(),
     )
     with sound.sink(loudspeaker, model.sample_rate) as take:
         for event in speech:
@@ -110,14 +110,13 @@ def answer_question(
     sound.check([spoken], json or wanted != "audio")
     loudspeaker = sound.loudspeaker() if wanted != "text" else None
     model = loading.model()
-    task = model.manifest.tasks.write if wanted == "text" else model.manifest.tasks.chat
     events = model.chat(
         audio=None if spoken is None else sound_source(spoken),
         text=stdin_text() if text == STDIN else text,
         system=system(model),
         output=wanted,
         trim=trim,
-        **wish.keywords(task),
+        **wish.keywords(),
     )
     with sound.sink(loudspeaker, model.sample_rate) as take:
         result = _play(events, take, show_text=not json and wanted != "audio")

@@ -76,7 +76,7 @@ def ask(
     model = loading.model()
     text = stdin_text() if question == STDIN else question
     aloud = out is not None
-    options: AnswerKeywords = {**wish.text_keywords(model.manifest.tasks.write), "audio_sampling": None}
+    options: AnswerKeywords = {**wish.text_keywords(), "audio_temperature": None, "audio_top_k": None}
     if snapshot is not None:
         answer, update = (
             asking.ask_snapshot(model, text, spoken, snapshot, trim=trim, voice=voice, aloud=aloud, **options),

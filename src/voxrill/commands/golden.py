@@ -20,7 +20,7 @@ from voxrill.commands.options import (
 )
 from voxrill.commands.output import print_json
 from voxrill.commands.output_files import check_output
-from voxrill.runtime.audio.audio_file import as_waveform
+from voxrill.runtime.audio.sound_source import as_waveform
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.printable import printable
 from voxrill.runtime.upkeep.golden import (

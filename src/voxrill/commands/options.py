@@ -1,4 +1,4 @@
-"""The options that several commands share, and the bundle, model and sampling that they name.
+"""The options that several commands share, and the bundle and model that they name.
 
 If no bundle is named by argument, option or VOXRILL_BUNDLE, the built-in one is used, and stderr says so once. The
 engine is imported when a model is opened: help does not need it.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from voxrill.devices.choice import Choice
     from voxrill.model import Model
     from voxrill.runtime.bundle.bundle import Bundle
-    from voxrill.runtime.bundle.manifest import Manifest, Sampling, Task
+    from voxrill.runtime.bundle.manifest import Manifest
     from voxrill.runtime.engine.options import AnswerKeywords, TextKeywords
 
 STDIN = "-"
@@ -160,10 +160,14 @@ class TextWish:
     text_temperature: TextTemperature = None
     text_top_k: TextTopK = None
 
-    def text_keywords(self, task: Task) -> TextKeywords:
-        """The keywords of a question to `task`, whose own sampling holds where nothing was said."""
-        drawn = sampling(task.text, self.text_temperature, self.text_top_k)
-        return {"max_new_tokens": self.max_new_tokens, "seed": self.seed, "text_sampling": drawn}
+    def text_keywords(self) -> TextKeywords:
+        """The keywords of a question."""
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "seed": self.seed,
+            "temperature": self.text_temperature,
+            "top_k": self.text_top_k,
+        }
 
 
 @dataclass(frozen=True)
@@ -173,10 +177,13 @@ class AnswerWish(TextWish):
     audio_temperature: AudioTemperature = None
     audio_top_k: AudioTopK = None
 
-    def keywords(self, task: Task) -> AnswerKeywords:
+    def keywords(self) -> AnswerKeywords:
         """As `text_keywords`, for an answer that may be spoken."""
-        drawn = sampling(task.audio, self.audio_temperature, self.audio_top_k)
-        return {**self.text_keywords(task), "audio_sampling": drawn}
+        return {
+            **self.text_keywords(),
+            "audio_temperature": self.audio_temperature,
+            "audio_top_k": self.audio_top_k,
+        }
 
 
 def loads_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -244,13 +251,3 @@ def _stdin() -> TextIO:
     if sys.stdin is None:  # Python's word for a program that was started with stdin closed
         raise UsageError("stdin is closed", "Give a pipe or a file: voxrill ... <FILE")
     return sys.stdin
-
-
-def sampling(default: Sampling, temperature: float | None, top_k: int | None) -> Sampling:
-    """The model's own sampling, changed by what was given."""
-    from voxrill.runtime.bundle.manifest import Sampling
-
-    return Sampling(
-        temperature=default.temperature if temperature is None else temperature,
-        top_k=default.top_k if top_k is None else top_k,
-    )

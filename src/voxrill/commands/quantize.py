@@ -22,8 +22,8 @@ from voxrill.commands.output_files import check_output
 from voxrill.model import load
 from voxrill.quantize.recipe import By, check_block, read_recipe
 from voxrill.runtime.atomic_write import write_text
-from voxrill.runtime.audio.audio_file import as_waveform
 from voxrill.runtime.audio.sound_folder import sound_files
+from voxrill.runtime.audio.sound_source import as_waveform
 from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.errors import DataError, UsageError, needs_extra
 from voxrill.runtime.picture import check_picture

@@ -110,7 +110,7 @@ def transcribe(
     audio = AudioSystem() if live else None
     choice = loading.choice
     opened = open_named(loading.bundle)
-    wished = {"system": system, **wish.text_keywords(opened.manifest.tasks.transcribe)}
+    wished = {"system": system, **wish.text_keywords()}
     if folders:
         each = loading.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
         return _transcribe_folders(

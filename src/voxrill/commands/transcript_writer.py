@@ -125,7 +125,7 @@ class Writing:
         return stack.enter_context(Journal(self.out, header))
 
     def _whole(self, file: str, sound: Floats, name: str | None) -> None:
-        result = transcribe(self.model, sound, trim=self.trim, **self.wished)
+        result = transcribe(self.model, sound, SAMPLE_RATE, trim=self.trim, **self.wished)
         if self.json:
             print_json({"file": as_unicode(file), **summary(result)})
         else:
