@@ -1,8 +1,9 @@
-"""Sound that libsndfile cannot decode, decoded by the ffmpeg program where it is on PATH.
+"""Sound that libsndfile cannot decode or encode, by the ffmpeg program where it is on PATH.
 
 In: an open file of a known kind. Out: its rate, and blocks of samples. The file may be hostile, so ffmpeg may use the
 one demuxer of that kind and read nothing but this file: no playlist, no network, no other file. Its memory, its
-processor time and its silence are bounded, and it is ended as soon as nobody wants more samples.
+processor time and its silence are bounded, and it is ended as soon as nobody wants more samples. For encoding: samples
+in, bytes of AAC out.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from threading import Timer
+from contextlib import ExitStack, contextmanager, suppress
+from queue import SimpleQueue
+from threading import Thread, Timer
 from typing import BinaryIO
 
 import numpy as np
@@ -36,6 +38,14 @@ _MEMORY = 1 << 30
 
 _LARGEST_BLOCK = 64 << 20
 """Bytes that it may allocate at once."""
+
+_QUIET = ("-nostdin", "-v", "quiet")
+
+_AAC = ("-c:a", "aac", "-b:a", "64k", "-flush_packets", "1", "-f", "adts")
+"""AAC for speech, each packet written as soon as it is made."""
+
+_PIPE = 1 << 16
+"""Bytes that are read at once."""
 
 _BLOCK_FRAMES = 1 << 15
 _AU_HEADER = 24
@@ -111,7 +121,7 @@ def ffmpeg_sound(file: BinaryIO, kind: SoundKind, longest: float = math.inf) -> 
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a broken file can make it write gigabytes of complaints
             pass_fds=inherited,
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            env=_environment(),
             start_new_session=True,  # Ctrl-C is ours to answer
         )
         stack.callback(_end, process)
@@ -119,10 +129,93 @@ def ffmpeg_sound(file: BinaryIO, kind: SoundKind, longest: float = math.inf) -> 
         yield FfmpegSound(process)
 
 
+class AacEncoder:
+    """One sound to AAC in ADTS frames, which need no header with a length.
+
+    ffmpeg runs until `finish` or `close`. A thread reads what it writes, so that neither waits for the other's pipe.
+
+    Args:
+        rate: Hz.
+
+    Raises:
+        FfmpegFailed: it is not installed.
+    """
+
+    def __init__(self, rate: int) -> None:
+        program = shutil.which("ffmpeg")
+        if program is None:
+            raise FfmpegFailed
+        self._process = subprocess.Popen(
+            [program, *_QUIET, *("-f", "f32le", "-ar", str(rate), "-ac", "1", "-i", "pipe:0"), *_AAC, "pipe:1"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            start_new_session=True,
+        )
+        _limit(self._process.pid, math.inf)
+        self._made: SimpleQueue[bytes] = SimpleQueue()
+        self._reader = Thread(target=self._read, name="voxrill-aac", daemon=True)
+        self._reader.start()
+
+    def push(self, samples: NDArray[np.float32]) -> bytes:
+        """Take the next samples (n,), full scale ±1; returns the bytes that are there by now.
+
+        Raises:
+            FfmpegFailed: it has ended.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(samples.astype("<f4").tobytes())
+            self._process.stdin.flush()
+        except (OSError, ValueError):  # ValueError: `close` was called meanwhile
+            raise FfmpegFailed from None
+        return self._new()
+
+    def finish(self) -> bytes:
+        """End the sound; returns the bytes that are left.
+
+        Raises:
+            FfmpegFailed: it ended with an error.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+            self._reader.join(STALL_SECONDS)
+            failed = self._process.wait(STALL_SECONDS) != 0
+        except (OSError, subprocess.TimeoutExpired):
+            failed = True
+        if failed:
+            raise FfmpegFailed
+        return self._new()
+
+    def close(self) -> None:
+        """End ffmpeg, if it still runs. A `push` in another thread fails then."""
+        assert self._process.stdin is not None
+        self._process.kill()  # first: a `push` that waits for the pipe would hold the lock that closing needs
+        with suppress(OSError):  # what was not written yet cannot be written
+            self._process.stdin.close()
+        self._reader.join(STALL_SECONDS)
+        _end(self._process)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with suppress(OSError, ValueError):  # ValueError: `close` was called
+            while piece := os.read(self._process.stdout.fileno(), _PIPE):
+                self._made.put(piece)
+
+    def _new(self) -> bytes:
+        return b"".join(self._made.get_nowait() for _ in range(self._made.qsize()))
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+
+
 def _options(kind: SoundKind) -> list[str]:
     """Of the input: one demuxer, local files only, bounded memory."""
     limits = ["-max_alloc", str(_LARGEST_BLOCK), "-threads", "1"]
-    return ["-nostdin", "-v", "quiet", *limits, "-protocol_whitelist", "file", "-f", kind.demuxer]
+    return [*_QUIET, *limits, "-protocol_whitelist", "file", "-f", kind.demuxer]
 
 
 def _wanted() -> list[str]:

@@ -32,7 +32,7 @@ from voxrill.runtime.serve.openapi import document
 from voxrill.runtime.serve.realtime.endpoint import RealtimeEndpoint
 from voxrill.runtime.serve.request_log import RequestLog
 from voxrill.runtime.serve.responses import ResponsesEndpoint
-from voxrill.runtime.serve.service import MODEL_HEADER, VOICE_HEADER, Endpoint, Service, as_json
+from voxrill.runtime.serve.service import MODEL_HEADER, VOICE_HEADER, WARNING_HEADER, Endpoint, Service, as_json
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions, translations
 from voxrill.runtime.serve.wyoming.server import Wyoming, WyomingServer
@@ -63,7 +63,7 @@ def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyomi
             allow_origins=admission.origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=[MODEL_HEADER, VOICE_HEADER],
+            expose_headers=[MODEL_HEADER, VOICE_HEADER, WARNING_HEADER],
         )
         middleware.insert(0, cors)
     app = Starlette(

@@ -26,7 +26,7 @@ from voxrill.runtime.serve.chat_messages import ChatMessages, SoundBudget, key_o
 from voxrill.runtime.serve.chat_store import ChatStore
 from voxrill.runtime.serve.requests import AssistantMessage, AudioReference, ChatRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, SSE_DONE, Exchange, Service, as_json, or_error, sse
-from voxrill.runtime.serve.sound_formats import whole_sound
+from voxrill.runtime.serve.sound_formats import check_format, whole_sound
 from voxrill.runtime.serve.speech import say
 from voxrill.runtime.serve.state_cache import StateCache
 from voxrill.runtime.serve.stop_text import StopText
@@ -235,6 +235,7 @@ def _output(asked: ChatRequest) -> Output:
         raise ApiError(
             400, "Only written answers end at a stop text. Leave stop out, or ask for the modality text.", param="stop"
         )
+    check_format(asked.audio.format, "audio.format")
     if asked.stream and asked.audio.format != "pcm16":
         raise ApiError(400, "This format cannot be streamed. Ask for pcm16.", "invalid_format", "audio.format")
     return "both"

@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from voxrill.runtime.apps.functions import Function, Name
+from voxrill.runtime.audio.tempo import FASTEST, SLOWEST
 from voxrill.runtime.malformed import explained
 from voxrill.runtime.serve.api_errors import ApiError, NoRoom
 from voxrill.runtime.serve.fields import EndpointName, check_undone, undone
@@ -24,7 +25,7 @@ from voxrill.runtime.serve.limits import TOOL_BYTES, Limits
 from voxrill.runtime.serve.names import VoiceName
 from voxrill.runtime.serve.sound_formats import FORMATS
 
-SoundFormat = Literal["wav", "pcm", "flac", "mp3", "opus"]
+SoundFormat = Literal["wav", "pcm", "flac", "mp3", "opus", "aac"]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Seed = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Count = Annotated[int, Meta(ge=1)]
@@ -39,10 +40,10 @@ class SpeechRequest(msgspec.Struct):
     input: str
     model: str | None = None
     voice: VoiceName = None
-    response_format: SoundFormat = "mp3"
-    stream_format: Literal["audio", "sse"] = "audio"
-    instructions: str = ""
-    speed: Annotated[float, Meta(ge=1, le=1, description="Speech has one speed.")] = 1.0
+    instructions: str | None = None
+    response_format: SoundFormat | None = None
+    stream_format: Literal["audio", "sse"] | None = None
+    speed: Annotated[float, Meta(ge=SLOWEST, le=FASTEST, description="The pitch stays as it is.")] | None = None
     seed: Seed | None = None
 
 
@@ -205,7 +206,7 @@ class JsonSchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
 class AudioOptions(msgspec.Struct):
     """How a spoken answer is sent."""
 
-    format: Literal["wav", "pcm16", "flac", "mp3", "opus"]
+    format: Literal["wav", "pcm16", "flac", "mp3", "opus", "aac"]
     voice: VoiceName = None
 
 

@@ -157,16 +157,20 @@ class Exchange:
         names[WARNING_HEADER] = self._warning
         return {header: in_header(name) for header, name in names.items() if name}
 
+    def at_end(self, end: Callable[[], None]) -> None:
+        """Call `end` when the exchange ends, in whatever way."""
+        self._ends.append(end)
+
     def in_background(self, steps: Generator[T | None, None, None], file: BinaryIO) -> Background[T]:
         """Work on a file that the threads for uploads do. It ends with the exchange, which closes the file."""
         work = self.service.in_background(steps, file)
-        self._ends.append(work.close)
+        self.at_end(work.close)
         return work
 
     def run(self, make: Callable[[], Iterator[T | Pause | None]]) -> AsyncIterator[T]:
         """The items of steps that the worker makes. They end with the exchange."""
         job = Job(make, self.service.worker)
-        self._ends.append(job.cancel)
+        self.at_end(job.cancel)
         return self._counted(job.items())
 
     async def _counted(self, items: AsyncIterator[T]) -> AsyncIterator[T]:

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 
 from starlette.responses import Response, StreamingResponse
 
+from voxrill.runtime.audio.protocols import Floats
+from voxrill.runtime.audio.tempo import Tempo
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.events import AudioEvent, Event, StageEvent
 from voxrill.runtime.serve.requests import SpeechRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, Service, or_error, sse
-from voxrill.runtime.serve.sound_formats import FORMATS, Encoder, whole_sound
+from voxrill.runtime.serve.sound_formats import FORMATS, Encoder, check_format, whole_sound
 
 Events = AsyncIterator[Event | StageEvent]
 
@@ -23,20 +25,22 @@ async def speech(exchange: Exchange) -> Response:
     asked = await read_json(exchange.request, SpeechRequest, exchange.warn)
     service.check_model(asked.model)
     service.check_text(asked.input, "input")
-    task = model.manifest.tasks.speak
-    voice = exchange.use_voice(task, asked.voice, "voice")
-    media_type, new_encoder = FORMATS[asked.response_format]
-    service.check_length(asked.instructions, "instructions")
-    events: Events = exchange.run(lambda: say(service, asked.input, voice, asked.seed, asked.instructions))
+    service.check_length(asked.instructions or "", "instructions")
+    form = asked.response_format or "mp3"
+    check_format(form, "response_format")
+    voice = exchange.use_voice(model.manifest.tasks.speak, asked.voice, "voice")
+    events: Events = exchange.run(lambda: say(service, asked.input, voice, asked.seed, asked.instructions or ""))
     await exchange.unless_left(anext(events))  # a mistake in the text gets a status of its own
-    if asked.response_format == "wav" and asked.stream_format == "audio":
+    sound = _at_speed(events, Tempo(model.sample_rate, asked.speed or 1.0))
+    media_type, new_encoder = FORMATS[form]
+    if form == "wav" and asked.stream_format != "sse":
         # Its header gives the length, so the header can only be written last. The other formats need no length.
-        body = await exchange.unless_left(_whole(events, asked.response_format, model.sample_rate))
-        return Response(body, media_type=media_type)
-    sound = _encoded(events, new_encoder(model.sample_rate))
+        return Response(await exchange.unless_left(_whole(sound, form, model.sample_rate)), media_type=media_type)
+    encoder = new_encoder(model.sample_rate)
+    exchange.at_end(encoder.close)
     if asked.stream_format == "sse":
-        return StreamingResponse(or_error(exchange, _as_events(sound)), media_type=EVENT_STREAM)
-    return StreamingResponse(sound, media_type=media_type)
+        return StreamingResponse(or_error(exchange, _as_events(_encoded(sound, encoder))), media_type=EVENT_STREAM)
+    return StreamingResponse(_encoded(sound, encoder), media_type=media_type)
 
 
 def say(
@@ -55,16 +59,23 @@ def say(
     yield from conversation.steps(text=text, seed=seed, max_new_tokens=service.limits.answer)
 
 
-async def _whole(events: Events, name: str, rate: int) -> bytes:
-    pieces = [event.samples async for event in events if isinstance(event, AudioEvent)]
+async def _at_speed(events: Events, tempo: Tempo) -> AsyncIterator[Floats]:
+    async for event in events:
+        if isinstance(event, AudioEvent):
+            yield tempo.push(event.samples)
+    yield tempo.finish()
+
+
+async def _whole(sound: AsyncIterator[Floats], name: str, rate: int) -> bytes:
+    pieces = [samples async for samples in sound]
     return await asyncio.to_thread(whole_sound, name, pieces, rate)
 
 
-async def _encoded(events: Events, encoder: Encoder) -> AsyncIterator[bytes]:
-    async for event in events:
-        if isinstance(event, AudioEvent):
-            yield encoder.push(event.samples)
-    yield encoder.finish()
+async def _encoded(sound: AsyncIterator[Floats], encoder: Encoder) -> AsyncIterator[bytes]:
+    # Encoding takes time. In another thread it does not hold up the event loop.
+    async for samples in sound:
+        yield await asyncio.to_thread(encoder.push, samples)
+    yield await asyncio.to_thread(encoder.finish)
 
 
 async def _as_events(sound: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -375,8 +375,8 @@ def test_a_form_without_a_file(http):
         ({"voice": "../../etc/passwd"}, 400, "no voice"),
         ({"input": " "}, 400, "empty"),
         ({"input": "a" * 4097}, 400, "longer"),
-        ({"response_format": "aac"}, 400, "aac"),
-        ({"speed": 2}, 400, "speed"),
+        ({"response_format": "m4a"}, 400, "m4a"),
+        ({"speed": 5}, 400, "speed"),
     ],
 )
 def test_speech_that_cannot_be(http, change, status, message):
