@@ -175,6 +175,7 @@ def published_config(config: Mapping[str, Any], feature_extractor: Mapping[str, 
         CheckpointError: a value is missing, or is one that the exporter does not compute.
     """
     depthformer = config.get("depthformer", {})
+    depthformer = {**(depthformer.get("rope_parameters") or {}), **depthformer}  # where newer releases keep rope_theta
     given = {"encoder": config["encoder"], "depthformer": depthformer, "feature_extractor": feature_extractor}
     for where, options in _FIXED.items():
         for key, wanted in options.items():

@@ -1,7 +1,9 @@
 """Which family a checkpoint is of: the Japanese model, and what the user says instead."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +53,15 @@ def test_the_user_knows_better(family):
     assert family("plain", "lfm2.5-audio-jp").tasks.language == "ja"
     with pytest.raises(UsageError, match=r"there is no family 'lfm9'\. Give one of: lfm2-audio, lfm2\.5-audio, lfm2"):
         family("other", "lfm9")
+
+
+def test_the_japanese_prompts_are_the_published_ones(family):
+    if not os.environ.get("VOXRILL_PUBLISHED"):
+        pytest.skip("VOXRILL_PUBLISHED names no folder of published outputs (docs/acceptance.md)")
+    report = Path(os.environ["VOXRILL_PUBLISHED"]) / "reported" / "reported.json"
+    if not report.is_file():
+        pytest.skip(f"there is no {report}")
+    published = json.loads(report.read_text(encoding="utf-8"))["liquid_audio_readme_jp"]
+    tasks = family(published["model"].split("/")[-1]).tasks
+    prompts = tasks.transcribe.system, tasks.speak.system, tasks.chat.system
+    assert prompts == tuple(published[f"{task}_prompt"] for task in ("asr", "tts", "chat"))

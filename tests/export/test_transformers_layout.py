@@ -185,6 +185,7 @@ def test_an_adapter_of_one_projection_changes_its_rows(opened, published, tmp_pa
         ("encoder", {"hidden_act": "relu"}, "encoder.hidden_act = 'relu'; only 'silu' is supported"),
         ("encoder", {"num_mel_bins": None}, "config.json holds a value that makes no sense"),
         ("depthformer", {"rope_theta": 1e4}, "depthformer.rope_theta = 10000.0; only 1000000.0 is supported"),
+        ("depthformer", {"rope_parameters": {"rope_theta": 1e4}}, "depthformer.rope_theta = 10000.0; only"),
     ],
 )
 def test_options_that_the_exporter_does_not_compute(opened, conversion, exporter, where, change, saying):
