@@ -167,7 +167,7 @@ class TiedTensors(Tensors):
         if both and not torch.equal(values, self._stored.read(twin)):
             raise CheckpointError(
                 f"{name} and {twin} are two names of one tensor, and hold different values",
-                "Save the model with its tied weights tied, or set depthformer.tie to false in config.json if they are not",
+                "Save the model with tied weights, or set depthformer.tie to false in config.json if it has none",
             )
         return values
 
