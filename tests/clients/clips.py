@@ -52,6 +52,6 @@ def report(*checks):
     print(json.dumps(found), flush=True)
 
 
-def run(work, seconds=30):
+def run(work, seconds=60):
     """Run a coroutine, and give up after some seconds."""
     return asyncio.run(asyncio.wait_for(work, seconds))
