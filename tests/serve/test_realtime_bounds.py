@@ -235,7 +235,7 @@ def test_messages_wait_while_the_worker_has_much_to_do(monkeypatch):
     step = RealtimeSession.step
 
     def watched(session):
-        waited.append(session._inbox.qsize())
+        waited.append(session._state.inbox.qsize())
         return len(asked) >= 40 and step(session)
 
     async def talk(server):
@@ -267,7 +267,7 @@ def test_a_session_s_memory_goes_with_it(monkeypatch, when):
     def watched(session, *given):
         init(session, *given)
         made.append(weakref.ref(session))
-        contexts.append(weakref.ref(session._answers.own.conversation.context))
+        contexts.append(weakref.ref(session._state.answers.own.conversation.context))
         outboxes.append(weakref.ref(session._outbox))
 
     monkeypatch.setattr(RealtimeSession, "__init__", watched)

@@ -7,7 +7,6 @@ listening thread reads what is public here, and hands over everything else as fu
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +24,7 @@ from voxrill.runtime.serve.realtime.history import History, Said
 from voxrill.runtime.serve.realtime.input_transcriber import InputTranscriber
 from voxrill.runtime.serve.realtime.items import Items
 from voxrill.runtime.serve.realtime.open_calls import OpenCall, OpenCalls
-from voxrill.runtime.serve.realtime.out_of_band import OutOfBand
+from voxrill.runtime.serve.realtime.out_of_band import OutOfBand, OutOfBandQueue
 from voxrill.runtime.serve.realtime.output_speaker import OutputSpeaker
 from voxrill.runtime.serve.realtime.playback import ClientPlayer
 from voxrill.runtime.serve.realtime.response_options import ResponseOptions
@@ -49,12 +48,9 @@ _NOTHING_TO_SAY = "yes"
 _MOST_EDITS = 64
 """Changes of the history that may wait for an answer to end. When there are more, they are made before it ends."""
 
-_MOST_OUTSIDE = 4
-"""Responses outside the conversation that may wait or be made: each has a conversation's state."""
-
 
 @dataclass(frozen=True)
-class Asked:
+class AskedItems:
     """A question that is to be answered: its items, and the options of its response; None for the session's."""
 
     items: tuple[str, ...] = ()
@@ -66,7 +62,7 @@ class Answering:
 
     answering: an answer is due or being made. asked, begun: questions that were asked, and those that have a response.
     response: the latest one. cut: the last answer that was cut, and the milliseconds heard of it. reason: why the next
-    one that is cut was cut. outside_asked: responses outside the conversation that were asked for.
+    one that is cut was cut. outside: the responses outside the conversation.
 
     Args:
         service: what all sessions share.
@@ -91,7 +87,7 @@ class Answering:
         self.player = ClientPlayer(rate, weak_callback(self._send_sound), weak_callback(self._finished))
         self.floor = Floor(self.player)
         self.transcriber = InputTranscriber(service.model, emit, items.transcribed)
-        self._next = self._current = Asked()
+        self._next = self._current = AskedItems()
         frame_ms = 1000 * service.model.manifest.model.codec.frame_samples / rate
         self._history = History(service.model.parts.tokenizer, frame_ms)
         self._edits: list[Callable[[History], None]] = []
@@ -99,8 +95,7 @@ class Answering:
         self.own = self._thinker(settings, self._keep)
         self._beside: Thinker | None = None
         self._speaker: OutputSpeaker | None = None
-        self._outside: deque[OutOfBand] = deque()
-        self.outside_asked = self._outside_done = 0
+        self.outside = OutOfBandQueue()
         self._caller = Caller(service.model)
         self._functions: AllowedCalls | None = None  # the session's
         self._decider = CallDecider(
@@ -116,11 +111,6 @@ class Answering:
         show = weak_callback(self._show)
         return thinker(self.service, settings, self.player, self.floor, show, weak_callback(keep))
 
-    @property
-    def outside_full(self) -> bool:
-        """Whether no further response outside the conversation may begin."""
-        return self.outside_asked - self._outside_done >= _MOST_OUTSIDE
-
     # What the listening thread hands over
 
     def apply(self, settings: Settings, allowed: AllowedCalls | None, session: dict[str, Any]) -> None:
@@ -133,7 +123,7 @@ class Answering:
         self._drop(self._caller.forget(allowed.functions if allowed is not None else None))
         self._emit("session.updated", session=session)
 
-    def take(self, signal: Signal, allowed: AllowedCalls | None = None, asked: Asked = Asked()) -> None:
+    def take(self, signal: Signal, allowed: AllowedCalls | None = None, asked: AskedItems = AskedItems()) -> None:
         """Take a signal; if it is a turn, with the calls that are allowed, and what is asked."""
         if isinstance(signal, Ended | Typed):
             self._next = asked
@@ -183,7 +173,11 @@ class Answering:
             self._remember(asked[-1], text)
         return text
 
-    def answer_outputs(self, outputs: dict[str, str], asked: Asked) -> None:
+    def remember_outputs(self, outputs: dict[str, str]) -> None:
+        """The output of calls becomes part of the conversation, and is not told."""
+        self.tell_outputs(outputs)
+
+    def answer_outputs(self, outputs: dict[str, str], asked: AskedItems) -> None:
         """Tell the user the output of calls."""
         self._next = asked
         self._pass_on(Began())  # the answer before is over
@@ -215,14 +209,11 @@ class Answering:
             known = [self._history.find(one) if isinstance(one, str) else self.pieces(one) for one in told]
             thinking.thinker.conversation.retell([pieces for pieces in known if pieces])
         thinking.ask(question)
-        self._outside.append(thinking)
+        self.outside.add(thinking)
 
     def cancel_outside(self, response_id: str, event_id: str | None) -> None:
         """Cancel a response outside the conversation; the client is told if there is none of that id."""
-        found = [outside for outside in self._outside if outside.response_id == response_id and not outside.over]
-        for outside in found:
-            outside.cancel()
-        if not found:
+        if not self.outside.cancel(response_id):
             message = f"The response {response_id[:80]!r} is not being made."
             self._tell_error(ApiError(400, message, "response_cancel_not_active", "response_id"), event_id)
 
@@ -248,18 +239,7 @@ class Answering:
 
     def step(self) -> bool:
         """Decide or answer a little; whether there was anything to do."""
-        return (
-            self._decider.step()
-            or any(thinking.step() for thinking in self._thinkers())
-            or (bool(self._outside) and self._step_outside())
-        )
-
-    def _step_outside(self) -> bool:
-        if self._outside[0].over:
-            self._outside.popleft().thinker.close()
-            self._outside_done += 1
-            return True
-        return self._outside[0].thinker.step()
+        return self._decider.step() or any(thinking.step() for thinking in self._thinkers()) or self.outside.step()
 
     def _thinkers(self) -> list[Thinker]:
         speaker = [self._speaker.thinker] if self._speaker is not None else []
@@ -267,8 +247,9 @@ class Answering:
 
     def release(self) -> None:
         """Free what the session holds. Work that was begun ends here."""
-        for thinking in [*self._thinkers(), *(outside.thinker for outside in self._outside)]:
+        for thinking in self._thinkers():
             thinking.close()
+        self.outside.close()
         self._drop(self._caller.contexts)
         self.transcriber.close()
         self._decider.reset()
@@ -320,7 +301,7 @@ class Answering:
             self._refresh()
         self.own.responder.inbox.put(signal)
 
-    def _is_beside(self, asked: Asked) -> bool:
+    def _is_beside(self, asked: AskedItems) -> bool:
         return asked.options is not None and _prompt(asked.options.settings) != _prompt(self.settings)
 
     def _answer_beside(self, question: Question) -> None:
@@ -344,7 +325,7 @@ class Answering:
 
     def _begin(self) -> None:
         self.begun += 1
-        self._current, self._next = self._next, Asked()
+        self._current, self._next = self._next, AskedItems()
 
     def _form(self) -> ResponseForm:
         options = self._current.options or ResponseOptions(self.settings)

@@ -7,6 +7,7 @@ that neither the user nor another answer interrupts it. Belongs to the worker's 
 from __future__ import annotations
 
 import time
+from collections import deque
 
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.serve.api_errors import as_api_error
@@ -23,6 +24,9 @@ from voxrill.runtime.talk.events import AnswerFailed, AssistantSaid, TalkEvent
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Ended, Typed, Utterance
 from voxrill.runtime.talk.reply import TalkTurn
+
+_MOST = 4
+"""Responses outside the conversation that may wait or be made: each has a conversation's state."""
 
 
 class OutOfBand:
@@ -85,3 +89,46 @@ class OutOfBand:
 
     def _keep(self, turn: TalkTurn) -> None:
         """Nothing of it is remembered."""
+
+
+class OutOfBandQueue:
+    """The responses outside the conversation: one is made at a time.
+
+    asked: how many were asked for, as the listening thread counts them.
+    """
+
+    def __init__(self) -> None:
+        self.asked = self._over = 0
+        self._waiting: deque[OutOfBand] = deque()
+
+    @property
+    def full(self) -> bool:
+        """Whether no further one may begin."""
+        return self.asked - self._over >= _MOST
+
+    def add(self, response: OutOfBand) -> None:
+        """Make a response after those before it."""
+        self._waiting.append(response)
+
+    def cancel(self, response_id: str) -> bool:
+        """Cancel a response. Returns whether it was there."""
+        found = [one for one in self._waiting if one.response_id == response_id and not one.over]
+        for one in found:
+            one.cancel()
+        return bool(found)
+
+    def step(self) -> bool:
+        """Make a little of the first one; whether there was anything to do."""
+        if not self._waiting:
+            return False
+        if not self._waiting[0].over:
+            return self._waiting[0].thinker.step()
+        self._waiting.popleft().thinker.close()
+        self._over += 1
+        return True
+
+    def close(self) -> None:
+        """Free the state of all."""
+        for one in self._waiting:
+            one.thinker.close()
+        self._waiting.clear()

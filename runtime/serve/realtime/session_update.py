@@ -37,6 +37,10 @@ _SILENCE = 150, 10_000
 _BEFORE = 0, 2_000
 """Milliseconds of sound that may be kept before the first voice."""
 
+_MICROPHONES = "near_field", "far_field"
+
+_NO_NOISE_REDUCTION: Field[Settings] = only(None)
+
 _LANGUAGE = 16
 """Characters of a language's code."""
 
@@ -220,6 +224,13 @@ def _heard(now: Settings, value: Any, param: str, errors: Errors) -> Settings:
 
 def _said(now: Settings, value: Any, param: str, errors: Errors) -> Settings:
     return replace(now, said=sound_format(now.said, value, param, errors))
+
+
+def _noise_reduction(now: Settings, value: Any, param: str, _errors: Errors) -> Settings:
+    """The microphones that OpenAI cleans sound for. Here sound is heard as it comes, and null is shown again."""
+    if isinstance(value, dict) and value.get("type") in (None, *_MICROPHONES):
+        return now
+    return _NO_NOISE_REDUCTION(now, value, param, _errors)
 
 
 def _voice(value: Any, param: str) -> str | VoiceId:
