@@ -43,7 +43,8 @@ def heard_in(server, kind, sound):
         samples, rate = np.frombuffer(sound, "<i2"), kind["rate"]
     else:
         samples, rate = g711.decode(sound, "ulaw" if kind["type"] == "audio/pcmu" else "alaw"), 8000
-    return server.service.model.transcribe(resample(samples.astype(np.float32) / 32768, rate, 16_000)).text
+    waveform = resample(samples.astype(np.float32) / 32768, rate, 16_000)
+    return server.service.model.transcribe(waveform, sample_rate=16_000).text
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=named)
