@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 import torch
 
-from voxrill.export.overlay import check_fits, shown
+from voxrill.export.overlay import ADAPTER_PREFIX, check_fits, shown
 from voxrill.export.recognise import ADAPTER_FILE
 from voxrill.export.tensors import OverlaidTensors, StoredTensors, Tensors, TiedTensors, sha256
 from voxrill.export.transformers_layout import PARTS, PublishedName, published_name, published_names
@@ -25,9 +25,6 @@ from voxrill.runtime.errors import CheckpointError
 from voxrill.runtime.printable import printable
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."
-"""Before every name of an adapter."""
-
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     # Options of other methods under the name of LoRA: each changes what merging means.
     "use_dora": (False,),
@@ -289,7 +286,7 @@ def open_adapter(place: Path) -> LoraAdapter:
 
 def _plain(name: str) -> str:
     """A tensor's name in the model that was adapted. Where biases are trained, peft names the module that it wraps."""
-    return name.removeprefix(PREFIX).replace(".base_layer.", ".")
+    return name.removeprefix(ADAPTER_PREFIX).replace(".base_layer.", ".")
 
 
 def _split(name: str, place: Path) -> tuple[str, str | None]:

@@ -23,7 +23,10 @@ from voxrill.runtime.printable import printable
 UNUSED = ("codebook_offsets", "audio_loss_weights", "audio_embedding.to_logits.weight")
 """Names that a trainer saves, and that no graph needs: a base may lack them."""
 
-_SHOWN = 5
+ADAPTER_PREFIX = "base_model.model."
+"""Before every name of a LoRA adapter."""
+
+_SHOWN = 20
 """Names that an error lists."""
 
 
@@ -76,11 +79,16 @@ def open_overlay(place: Path) -> WeightsOverlay:
         _check_folder(place)
         stored = stored_weights(place)
     elif place.is_file():
+        refused = other_format(place.parent, [place.name])
+        if refused:
+            raise refused
         stored = StoredTensors(place)
     else:
         raise CheckpointError(f"there is no file or folder {place}", "Give a safetensors file, or a folder with one")
     if not list(stored):
         raise CheckpointError(f"{place} holds no tensors", "Give the weights that the training has saved")
+    if any(name.startswith(ADAPTER_PREFIX) for name in stored):
+        raise CheckpointError(f"{place} is a LoRA adapter", "Merge it by giving its folder with --lora")
     return WeightsOverlay(place, stored)
 
 

@@ -256,7 +256,7 @@ def without(tensors, *names):
 
 
 def strange(tensors):
-    extra = {f"lfm.layers.{90 + i}.ffn_norm.weight": tensors["lfm.layers.0.ffn_norm.weight"].clone() for i in range(7)}
+    extra = {f"lfm.layers.{70 + i}.ffn_norm.weight": tensors["lfm.layers.0.ffn_norm.weight"].clone() for i in range(23)}
     return tensors | extra
 
 
@@ -271,7 +271,10 @@ def quantised(tensors):
 @pytest.mark.parametrize(
     ("change", "saying"),
     [
-        (strange, r"has 7 tensors that the base lacks: lfm.layers.90.ffn_norm.weight, .* and 2 more"),
+        (
+            strange,
+            r"has 23 tensors that the base lacks: lfm.layers.70.ffn_norm.weight, .*.89.ffn_norm.weight and 3 more",
+        ),
         (narrow, r"tensor depth_linear.bias has shape \[8\] in \S+, and \[1024\] in the base"),
         (quantised, r"tensor depth_linear.weight is I8 in \S+, and float32 in the base"),
         (lambda tensors: {}, r"holds no tensors"),
@@ -294,11 +297,14 @@ def test_training_buffers_that_the_base_lacks_are_no_fault(opened, base_folder, 
 def test_places_that_are_no_weights(opened, base_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     adapter = write_adapter(tmp_path / "adapter", factors(ADAPTED))
+    (pickle := tmp_path / "model.bin").touch()
     for place, saying in {
         tmp_path / "nowhere": "there is no file or folder",
         tmp_path / "empty": "has no model.safetensors",
         adapter: "is a LoRA adapter. Merge it with: --lora",
+        adapter / "adapter_model.safetensors": "is a LoRA adapter. Merge it by giving its folder with --lora",
         base_folder / "config.json": "not a readable safetensors file",
+        pickle: "model.bin: a PyTorch pickle, which can run any code",
     }.items():
         with pytest.raises(CheckpointError, match=saying):
             opened(base_folder, place)
