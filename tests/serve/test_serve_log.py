@@ -112,14 +112,17 @@ def test_requests_that_machines_poll_are_no_news(server, lines):
 def test_websockets_have_a_line_when_they_end(server, lines, caplog, bounded):
     async def visit(query):
         async with websockets.connect(server.url.replace("http:", "ws:") + f"/realtime{query}") as session:
-            await session.recv()
+            await session.send(json.dumps({"type": "input_audio_buffer.append", "audio": in_base64(bytes(96_000))}))
+            await session.send(json.dumps({"type": "input_audio_buffer.clear"}))
+            while json.loads(await session.recv())["type"] != "input_audio_buffer.cleared":
+                pass
 
     asyncio.run(visit("?model=gpt-realtime"))
     with pytest.raises(websockets.InvalidStatus):
         asyncio.run(visit("?model=llama-3"))
     logged = sorted(lines(2))
     assert {one.name for one in caplog.records} == {NAME}  # uvicorn says nothing of a refused handshake
-    assert logged[0][0] == "INFO" and re.fullmatch(r"WEBSOCKET /v1/realtime 101 \d+ ms.*", logged[0][1])
+    assert logged[0][0] == "INFO" and re.fullmatch(r"WEBSOCKET /v1/realtime 101 \d+ ms, heard 2.0 s", logged[0][1])
     assert logged[1][0] == "WARNING" and logged[1][1].endswith(", model_not_found")
 
 

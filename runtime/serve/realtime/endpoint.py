@@ -80,6 +80,7 @@ class RealtimeEndpoint:
                 side.result()
         finally:
             link.session.leave()
+            record_of(websocket.scope).heard = link.session.heard_seconds
             for side in sides:
                 side.cancel()
         why = link.outbox.closed

@@ -97,6 +97,11 @@ class RealtimeSession:
         """Whether so many changes wait for the worker that the client's next message must wait, too."""
         return not self.over and self._state.inbox.qsize() >= _MOST_WAITING
 
+    @property
+    def heard_seconds(self) -> float:
+        """Seconds of sound that the client sent."""
+        return self._turn_detector.seconds
+
     def receive(self, raw: str | bytes) -> None:
         """Take one of the client's messages. If something is wrong with it, the client is told."""
         try:

@@ -49,6 +49,7 @@ class TurnDetector:
         self._post = post
         self._cut = cut
         self._at = 0  # samples that went to the listener since the session began
+        self.seconds = 0.0  # of all sound that the client sent
         self._settings: Settings | None = None
         self.change(settings)
 
@@ -104,6 +105,7 @@ class TurnDetector:
             ApiError: the turn grows too long.
         """
         samples = self._sound(pcm)
+        self.seconds += len(samples) / RATE
         if self._by_hand:
             self._keep(samples)
         else:
