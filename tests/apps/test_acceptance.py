@@ -9,6 +9,7 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import soundfile
 
 import voxrill
 from tests.checkpoints import make_checkpoint
+from tests.places import ROOT
 from tests.published import REVISION, Maker, write_sums
 from voxrill.runtime.apps.acceptance import folder as files
 from voxrill.runtime.apps.acceptance.accept import STAGES, accept, bounds_of, check_published, chosen_stages
@@ -34,7 +36,7 @@ from voxrill.runtime.apps.acceptance.streams import (
     same_at_first,
     two_turns,
 )
-from voxrill.runtime.apps.acceptance.weighted import Tally, word_errors
+from voxrill.runtime.apps.acceptance.weighted import Tally, transcript_quantities, word_errors
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.audio.log_mel import LogMel, LogMelConfig
 from voxrill.runtime.bundle.bundle import open_bundle
@@ -456,6 +458,26 @@ def test_word_errors():
     assert word_errors("a", "") == 1 and word_errors("", "a b") == 2
 
 
+def test_a_quantised_transcript_may_have_one_word_of_43_wrong():
+    wanted = " ".join(map(str, range(43)))
+    for found, float32, quantised in (
+        (wanted, True, True),
+        (wanted.replace("17", "71"), False, True),
+        (wanted.replace("17", "71").replace("23", "32"), False, False),
+    ):
+        verdicts = [
+            all(one.passes for one in transcript_quantities(wanted, found, bounds)) for bounds in (FLOAT32, QUANTISED)
+        ]
+        assert verdicts == [float32, quantised]
+
+
+def test_the_page_names_every_stage_and_file():
+    page = (ROOT / "docs" / "acceptance.md").read_text(encoding="utf-8")
+    names = {name for stage in STAGES.values() for name in stage.files}
+    assert [name for name in STAGES if f"`{name}`" not in page] == []
+    assert [name for name in names if f"`{name}`" not in page and f"`_{name.split('_')[-1]}`" not in page] == []
+
+
 def test_only_the_first_code_of_an_end_frame_counts():
     end, other = (Frame(np.array([2048, *codes]), ends=True) for codes in ((1, 2), (3, 4)))
     assert same_at_first([Token(1), end], [Token(1), other]) == 2
@@ -527,6 +549,14 @@ def test_published_outputs_that_need_no_weights(real, real_subject, name):
     assert len(rows) == {"tokenizer": 2, "prompts": 8, "log-mel": 2, "order": 9, "spectra": 2}[name]
     if name == "tokenizer":
         assert rows[0].found == "encoded otherwise 0"
+
+
+def test_the_page_has_the_hashes_of_the_real_files(real):
+    page = (ROOT / "docs" / "acceptance.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `([^`]+)` \| .* \| `([0-9a-f]{64})` \|$", page, re.MULTILINE))
+    assert len(told) == 10
+    for name, sha256 in told.items():
+        assert hashlib.sha256((real / name).read_bytes()).hexdigest() == sha256, name
 
 
 def test_the_real_special_tokens(real_subject):

@@ -253,16 +253,15 @@ def _transcript_row(
     context = asked(parts, case.prompt, parts.encoder.encode(waveform), case.text)
     options = GenerationOptions(stream.mode, max_new_tokens=stream.limit, text_only=True)
     text = parts.tokenizer.decode([step.id for step in Generation(context, options) if isinstance(step, Token)])
-    words = len(stream.text.split())
-    wrong = word_errors(stream.text, text)
-    return AcceptanceRow(
-        "transcript",
-        f"{case.name}, {how}: {words} words",
-        (
-            Quantity("words wrong", wrong, most=round(bounds.words * words)),
-            Quantity("text differs", int(text != stream.text), most=0 if bounds.exact else None),
-        ),
-    )
+    compared = f"{case.name}, {how}: {len(stream.text.split())} words"
+    return AcceptanceRow("transcript", compared, transcript_quantities(stream.text, text, bounds))
+
+
+def transcript_quantities(wanted: str, found: str, bounds: Bounds) -> tuple[Quantity, ...]:
+    """Words that are wrong, and whether anything at all differs."""
+    most = round(bounds.words * len(wanted.split()))
+    differs = Quantity("text differs", int(found != wanted), most=0 if bounds.exact else None)
+    return Quantity("words wrong", word_errors(wanted, found), most=most), differs
 
 
 def word_errors(wanted: str, found: str) -> int:
