@@ -478,6 +478,12 @@ def test_the_page_names_every_stage_and_file():
     assert [name for name in names if f"`{name}`" not in page and f"`_{name.split('_')[-1]}`" not in page] == []
 
 
+def test_nothing_is_computed_after_the_first_step_that_differs():
+    asked_for = iter([Token(1), Token(3), Token(4)])
+    assert same_at_first(asked_for, [Token(1), Token(2), Token(4)]) == 1
+    assert list(asked_for) == [Token(4)]
+
+
 def test_only_the_first_code_of_an_end_frame_counts():
     end, other = (Frame(np.array([2048, *codes]), ends=True) for codes in ((1, 2), (3, 4)))
     assert same_at_first([Token(1), end], [Token(1), other]) == 2

@@ -6,9 +6,9 @@ In: a folder that was checked, and the parts of a model. Out: steps; the hidden 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -272,7 +272,6 @@ def same_step(one: Step, other: Step) -> bool:
     return isinstance(one, Token) and isinstance(other, Token) and one.id == other.id
 
 
-def same_at_first(found: Sequence[Step], wanted: Sequence[Step]) -> int:
-    """How many steps are the same before the first that differs."""
-    differs = (number for number, pair in enumerate(zip(found, wanted, strict=False)) if not same_step(*pair))
-    return next(differs, min(len(found), len(wanted)))
+def same_at_first(found: Iterable[Step], wanted: Sequence[Step]) -> int:
+    """How many steps are the same before the first that differs. No step after that one is asked for."""
+    return sum(1 for _ in takewhile(lambda pair: same_step(*pair), zip(found, wanted, strict=False)))
