@@ -8,11 +8,14 @@ When the task is cancelled, or the loop over the items is left, the work stops a
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
+
+from voxrill.runtime.errors import UsageError
 
 Made = TypeVar("Made")
 
@@ -76,14 +79,59 @@ async def items_in_thread(make: Callable[[], Iterator[Made]]) -> AsyncGenerator[
             pool.submit(_close, made)
 
 
+def following(thread: threading.Thread, stop: threading.Event) -> None:
+    """Before `thread` starts: it is told to stop by `stop`, and what it must await is awaited in the caller's loop."""
+    loop: asyncio.AbstractEventLoop | None
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = getattr(_here, "loop", None)  # a thread that follows a loop starts another one
+    run = thread.run
+
+    def begin() -> None:
+        _here.stop, _here.loop = stop, loop
+        run()
+
+    thread.run = begin  # type: ignore[method-assign]
+
+
+def finished(value: Any) -> Any:
+    """A value, or what comes of it if it must be awaited: the loop that this thread follows awaits it.
+
+    Raises:
+        UsageError: there is no such loop.
+    """
+    if not inspect.isawaitable(value):
+        return value
+    loop = getattr(_here, "loop", None)
+    if loop is None:
+        if inspect.iscoroutine(value):
+            value.close()
+        raise _no_loop()
+
+    async def done() -> Any:
+        return await value
+
+    return _awaited(asyncio.run_coroutine_threadsafe(done(), loop))
+
+
+def _no_loop() -> UsageError:
+    return UsageError(
+        "This must be awaited, and there is no event loop", "Use it in an event loop: async with, async for"
+    )
+
+
 def from_loop(items: AsyncIterable[Made]) -> Iterator[Made]:
     """The items of an asynchronous iterable, for a thread of `in_thread` or `items_in_thread`: its loop makes them."""
+    loop = getattr(_here, "loop", None)
+    if loop is None:
+        raise _no_loop()
     iterator = aiter(items)
 
-    async def following() -> Made:
+    async def next_item() -> Made:
         return await anext(iterator, _OVER)
 
-    while (item := _awaited(asyncio.run_coroutine_threadsafe(following(), _here.loop))) is not _OVER:
+    while (item := _awaited(asyncio.run_coroutine_threadsafe(next_item(), loop))) is not _OVER:
         yield item
 
 

@@ -207,14 +207,22 @@ class Engine:
             UnknownText: the model does not know words of the text.
         """
         answer_options("speak", options)
-        task = self.manifest.tasks.speak
         if not text.strip():
             raise UsageError("there is nothing to say: the text is empty", "Give some text")
+        conversation = self.reciting(voice, system)
+        return Speech(conversation.ask(text=text, output="both", **options), self.sample_rate)
+
+    def reciting(self, voice: str | None = None, system: str | None = None) -> Conversation:
+        """A conversation that says aloud what it is asked: what `speak` is made of.
+
+        Raises:
+            UsageError: the voice is unknown, or the system prompt has no place for it.
+        """
+        task = self.manifest.tasks.speak
         chosen, prompt = _voice(task, voice), task.system if system is None else system
         if voice is not None and VOICE not in prompt:
             raise UsageError("the system prompt has no place for a voice", f"Write {VOICE} in it, or give no voice")
-        conversation = Conversation(self.parts, task, prompt.replace(VOICE, chosen), word_for_word=True)
-        return Speech(conversation.ask(text=text, output="both", **options), self.sample_rate)
+        return Conversation(self.parts, task, prompt.replace(VOICE, chosen), word_for_word=True)
 
     def chat(
         self,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.talk.trace import TurnTrace
@@ -48,10 +49,25 @@ class AssistantSaid:
 
 
 @dataclass(frozen=True)
+class ToolCalled:
+    """The turn called a tool. said: what is said of it, empty for nothing."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    said: str
+
+
+@dataclass(frozen=True)
 class TurnEnded:
-    """A question and its answer are over."""
+    """A question and its answer are over. text: the answer, as far as it was heard. interrupted: by the user."""
 
     trace: TurnTrace
+    text: str = ""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user, or the program, cut the answer off."""
+        return self.trace.barge_in is not None
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ class AnswerFailed(Notice):
     error: VoxrillError
 
 
-TalkEvent = StateChanged | UserSpeaking | UserSaid | UserHeard | AssistantSaid | TurnEnded | Notice
+TalkEvent = StateChanged | UserSpeaking | UserSaid | UserHeard | AssistantSaid | ToolCalled | TurnEnded | Notice
 
 
 class View(Protocol):

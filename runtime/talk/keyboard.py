@@ -10,11 +10,11 @@ from functools import partial
 from threading import Thread
 
 from voxrill.runtime.errors import DataError, UsageError
-from voxrill.runtime.talk.loop import Talk
+from voxrill.runtime.talk.session import TalkSession
 
 
 @contextmanager
-def keyboard(talking: Talk, text: bool, push_to_talk: bool) -> Iterator[None]:
+def keyboard(talking: TalkSession, text: bool, push_to_talk: bool) -> Iterator[None]:
     """During the `with` block, take typed questions or the push-to-talk key, and Ctrl-C.
 
     Raises:
@@ -30,7 +30,7 @@ def keyboard(talking: Talk, text: bool, push_to_talk: bool) -> Iterator[None]:
         yield
 
 
-def _read(talking: Talk, take: Callable[[str], None]) -> None:
+def _read(talking: TalkSession, take: Callable[[str], None]) -> None:
     """Give every line of stdin to `take`, and end the talk after the last."""
     try:
         for line in sys.stdin:
@@ -41,10 +41,10 @@ def _read(talking: Talk, take: Callable[[str], None]) -> None:
         talking.close(finish=True)
 
 
-def _ask(talking: Talk, line: str) -> None:
+def _ask(talking: TalkSession, line: str) -> None:
     """Ask a line. One that comes from a file or pipe waits for the answer to the line before."""
     if line.strip():
-        talking.type(line.strip())
+        talking.ask(line.strip())
         if not sys.stdin.isatty():
             talking.wait_until_answered()
 

@@ -87,6 +87,14 @@ class Typed:
 
 
 @dataclass(frozen=True)
+class Recited:
+    """The program wants a sentence said."""
+
+    text: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Woke:
     """The wake word became known with sample `end`."""
 
@@ -108,7 +116,7 @@ class Closed:
     finish: bool = False
 
 
-Signal = Began | Paused | Resumed | Ended | Interrupted | Typed | Closed
+Signal = Began | Paused | Resumed | Ended | Interrupted | Typed | Recited | Closed
 
 WakeChange = Woke | Slept
 

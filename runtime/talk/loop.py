@@ -19,10 +19,11 @@ from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.talk.events import StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Closed, Signal, Typed, WakeChange
+from voxrill.runtime.talk.listener import Closed, Interrupted, Recited, Signal, Typed, WakeChange
 from voxrill.runtime.talk.live_loop import LiveLoop
 from voxrill.runtime.talk.reply import TalkTurn
 from voxrill.runtime.talk.responder import Responder, ResponderOptions
+from voxrill.runtime.talk.tools import TalkTools
 from voxrill.runtime.talk.transcribing import Transcribe
 
 
@@ -62,6 +63,8 @@ class Talk:
         voice_activity: tells speech from other sound; None for silero's.
         waking: passes on what follows the wake word; None for all.
         transcribe: writes down spoken questions while their answers are played; None for no transcripts.
+        tools: find what a turn calls instead of being answered; None for none.
+        recite: makes a conversation that says what it is told, for tools and for `say`.
     """
 
     def __init__(
@@ -75,14 +78,27 @@ class Talk:
         voice_activity: VoiceDetector | None = None,
         waking: Waking | None = None,
         transcribe: Transcribe | None = None,
+        tools: TalkTools | None = None,
+        recite: Callable[[], Conversation] | None = None,
     ) -> None:
         self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
         self._view = view
         self._quiet = Flag()
         self._quiet.set()
         floor = Floor(player)
+        self._floor = floor
         self._loop = LiveLoop(
-            Responder(conversation, player, floor, self._show, sinks.turn, options.responder, transcribe=transcribe),
+            Responder(
+                conversation,
+                player,
+                floor,
+                self._show,
+                sinks.turn,
+                options.responder,
+                transcribe=transcribe,
+                tools=tools,
+                recite=recite,
+            ),
             floor,
             microphone,
             player,
@@ -113,6 +129,17 @@ class Talk:
         """The user typed something."""
         self._quiet.clear()
         self._loop.post(Typed(text, time.perf_counter()))
+
+    def say(self, text: str) -> None:
+        """Say a sentence, instead of an answer that is being played."""
+        self._quiet.clear()
+        self._loop.post(Recited(text, time.perf_counter()))
+
+    def interrupt(self) -> None:
+        """Stop the answer that is being played."""
+        heard = self._floor.interrupt()
+        if heard is not None:
+            self._loop.post(Interrupted(heard, time.perf_counter()))
 
     def wait_until_answered(self) -> None:
         """Wait until the question that was typed last is answered and the answer played."""

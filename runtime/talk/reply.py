@@ -93,6 +93,7 @@ class Reply:
     finished: bool = False
     transcribing: Transcribing | None = None
     transcript: str | None = None
+    said: str | None = None  # the words, where they are known before and were shown: then the model's are not
     _unplayed: list[Floats] = field(default_factory=list)
     _unsaid: list[str] = field(default_factory=list)
 
@@ -119,7 +120,7 @@ class Reply:
             AudioDeviceLost: the player's device is gone for good.
         """
         for piece in self._unsaid:  # words are shown as they are made, long before their sound is played
-            if piece:
+            if piece and self.said is None:
                 show(AssistantSaid(piece))
         for samples in self._unplayed:
             self.playing = self.playing or begin_playing(ticket, floor, pace, show)

@@ -13,16 +13,37 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from voxrill.runtime.audio.protocols import RATE, Player
+from voxrill.runtime.audio.protocols import RATE, Floats, Player
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.errors import ContextFull, UnknownText, UsageError, VoxrillError
 from voxrill.runtime.talk.answer import TalkAnswer
-from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, TurnEnded, UserSaid
+from voxrill.runtime.talk.events import (
+    AnswerFailed,
+    AssistantSaid,
+    Notice,
+    StateChanged,
+    TalkEvent,
+    ToolCalled,
+    TurnEnded,
+    UserSaid,
+)
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Began, Closed, Ended, Interrupted, Paused, Resumed, Signal, Typed, Utterance
+from voxrill.runtime.talk.listener import (
+    Began,
+    Closed,
+    Ended,
+    Interrupted,
+    Paused,
+    Recited,
+    Resumed,
+    Signal,
+    Typed,
+    Utterance,
+)
 from voxrill.runtime.talk.live_loop import SignalHandler
 from voxrill.runtime.talk.reply import Pace, Reply, TalkTurn
+from voxrill.runtime.talk.tools import FoundCall, TalkTools
 from voxrill.runtime.talk.trace import Tracer
 from voxrill.runtime.talk.transcribing import Transcribe
 
@@ -47,6 +68,15 @@ class ResponderOptions:
     max_new_tokens: int | None = None
 
 
+@dataclass(frozen=True)
+class _Called:
+    """A turn that calls a tool, which is run when the turn is certainly over."""
+
+    call: FoundCall
+    utterance: Utterance | None
+    typed: str | None
+
+
 class Responder(SignalHandler):
     """Answers questions.
 
@@ -59,6 +89,8 @@ class Responder(SignalHandler):
         options: how to answer.
         clock, cpu: seconds that pass, and seconds that this process computes.
         transcribe: writes down spoken questions while their answers are played; None for no transcripts.
+        tools: find what a turn calls instead of being answered; None for none.
+        recite: makes a conversation that says what it is told. Tools and `Recited` need it.
     """
 
     def __init__(
@@ -72,6 +104,8 @@ class Responder(SignalHandler):
         clock: Callable[[], float] = time.perf_counter,
         cpu: Callable[[], float] = time.process_time,
         transcribe: Transcribe | None = None,
+        tools: TalkTools | None = None,
+        recite: Callable[[], Conversation] | None = None,
     ) -> None:
         super().__init__()
         self._closed: Closed | None = None
@@ -85,6 +119,9 @@ class Responder(SignalHandler):
         self._clock = clock
         self._cpu = cpu
         self._transcribe = transcribe
+        self._tools = tools
+        self._recite = recite
+        self._called: _Called | None = None
         self._reply: Reply | None = None
         self._turn = 0
         self._tracer: Tracer | None = None
@@ -118,7 +155,7 @@ class Responder(SignalHandler):
     @property
     def replying(self) -> bool:
         """Whether an answer is being made, or played, or waits for the end of its question."""
-        return self._reply is not None
+        return self._reply is not None or self._called is not None
 
     def close(self) -> None:
         """The talk is over: cut an answer that is being played, and keep its turn."""
@@ -143,6 +180,8 @@ class Responder(SignalHandler):
             self._interrupted(signal.heard)
         elif isinstance(signal, Typed):
             self._typed(signal)
+        elif isinstance(signal, Recited):
+            self._recited(signal)
         else:
             self._closed = signal
 
@@ -182,11 +221,16 @@ class Responder(SignalHandler):
             self._tracer.begin(utterance.voice_end, paused, len(utterance.samples) / RATE, utterance.woke)
         seed = self._options.seed + self._turn
         samples = utterance.samples if utterance else None
+        call = self._found(samples, typed)
+        if call is not None:
+            self._called = _Called(call, utterance, typed)
+            return
         answer = TalkAnswer(self._conversation, samples, typed, seed, self._options.max_new_tokens)
         self._reply = Reply(answer, utterance, typed, seed, self._tracer)
 
     def _withdraw(self) -> None:
         """The user went on: the answer that was begun early is withdrawn."""
+        self._called = None
         if self._reply is not None and self._reply.ticket is None:
             self._reply.tracer.false_start()
             self._conversation.retract()
@@ -203,12 +247,12 @@ class Responder(SignalHandler):
             self._show(
                 Notice(f"You spoke for {seconds:.0f} seconds without a pause. This answers what you said so far")
             )
-        if self._reply is None:
+        if self._reply is None and self._called is None:
             self._begin(signal.utterance, None, None)
         self._show(UserSaid(""))
+        self._release(signal.ticket, signal.at)
         if self._reply is not None and self._transcribe is not None:
             self._reply.transcribing = self._transcribe(signal.utterance.samples)
-        self._release(signal.ticket, signal.at)
 
     def _typed(self, signal: Typed) -> None:
         heard = self._floor.interrupt()
@@ -225,8 +269,68 @@ class Responder(SignalHandler):
         self._show(UserSaid(signal.text))
         self._release(self._floor.question(), signal.at)
 
+    def _recited(self, signal: Recited) -> None:
+        """The program wants a sentence said."""
+        heard = self._floor.interrupt()
+        if heard is not None:
+            self._interrupted(heard)
+        self._settle()
+        self._withdraw()
+        self._turn += 1
+        self._tracer = Tracer(self._turn, self._cpu)
+        self._tracer.begin(None, None, 0.0)
+        self._say(signal.text, None, None, self._floor.question(), signal.at)
+
+    def _found(self, samples: Floats | None, typed: str | None) -> FoundCall | None:
+        """The call that a turn means, if it means one."""
+        if self._tools is None:
+            return None
+        try:
+            return self._tools.find(samples, typed)
+        except VoxrillError:  # such as a turn that is too long: its answer fails in the same way, and that is told
+            return None
+
+    def _carry_out(self, called: _Called, ticket: int, at: float) -> None:
+        """Run what the turn calls, and say what comes of it."""
+        self._called, call, said = None, called.call, ""
+        self._show(StateChanged("thinking"))
+        try:
+            said = call.run()
+        except VoxrillError as error:
+            self._show(AnswerFailed(f"This could not be done: {error}", error))
+        self._show(ToolCalled(call.name, call.arguments, said))
+        if self._options.turns != 0 and said:  # a model that can use earlier turns is told of this one
+            samples = called.utterance.samples if called.utterance else None
+            self._conversation.remember(said, audio=samples, text=called.typed, trim=False)
+        self._say(said, called.utterance, called.typed, ticket, at)
+
+    def _say(self, text: str, utterance: Utterance | None, typed: str | None, ticket: int, at: float) -> None:
+        """Say `text` as the answer of a turn. Without a loudspeaker, or without text, the turn is over at once."""
+        assert self._tracer is not None
+        if text:
+            self._show(AssistantSaid(text))
+        if text and self._recite is not None and self._conversation.output != "text":
+            seed = self._options.seed + self._turn
+            try:
+                answer = TalkAnswer(self._recite(), None, text, seed, self._options.max_new_tokens)
+            except VoxrillError as error:
+                self._show(AnswerFailed(f"This could not be said: {error}", error))
+            else:
+                self._reply = Reply(answer, utterance, typed, seed, self._tracer, said=text)
+                self._release(ticket, at)
+                return
+        self._tracer.endpoint(at)
+        trace, self._tracer = self._tracer.ended(self._clock(), None, 0.0, None), None
+        self._floor.interrupt()  # nothing is due any more
+        self._unprepared = True
+        self._show(TurnEnded(trace, text))
+        self._show(StateChanged("listening"))
+
     def _release(self, ticket: int, at: float) -> None:
         """The question is over: what was made of its answer is heard now, the rest when it is made."""
+        if self._called is not None:
+            self._carry_out(self._called, ticket, at)
+            return
         assert self._reply is not None
         self._reply.ticket = ticket
         self._reply.tracer.endpoint(at)
@@ -279,5 +383,5 @@ class Responder(SignalHandler):
                 transcript=reply.transcript,
             )
         )
-        self._show(TurnEnded(trace))
+        self._show(TurnEnded(trace, answer.text if reply.said is None else reply.said))
         self._show(StateChanged("listening"))

@@ -21,6 +21,7 @@ from voxrill.runtime.talk.events import (
     Notice,
     StateChanged,
     TalkEvent,
+    ToolCalled,
     TurnEnded,
     UserHeard,
     UserSaid,
@@ -77,6 +78,8 @@ class PlainView:
                 self._console.print(summary(event.trace), soft_wrap=True)
             elif isinstance(event, Notice):
                 self._console.print(event.text, soft_wrap=True)
+            elif isinstance(event, ToolCalled):
+                self._console.print(f"called: {event.name}", soft_wrap=True)
 
     def level(self, dbfs: float) -> None:
         """Nothing: lines have no meter."""
@@ -139,6 +142,8 @@ class LiveView:
             self._answer += event.piece
         elif isinstance(event, Notice):
             lines = [Text(event.text, style="yellow")]
+        elif isinstance(event, ToolCalled):
+            lines = [_line("called", event.name, "bold")]
         else:
             lines = [_line("you", SPOKEN, "bold")] if self._spoken else []
             lines += [_line("model", self._answer.strip(), "bold cyan")] if self._answer else []

@@ -54,12 +54,27 @@ if TYPE_CHECKING:
     from voxrill.runtime.apps.documents.answer import Answer, AnswerText
     from voxrill.runtime.apps.documents.citations import Citation
     from voxrill.runtime.apps.grammar import Call
+    from voxrill.runtime.apps.talk_tools import tool
     from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transcript, TranscriptEvent
+    from voxrill.runtime.audio.own_sink import SoundSink
     from voxrill.runtime.bundle.builtin import pebble_world
     from voxrill.runtime.engine.conversation import Conversation
     from voxrill.runtime.engine.engine import Speech
     from voxrill.runtime.engine.options import AnswerOptions
     from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, TextEvent
+    from voxrill.runtime.talk.events import (
+        AnswerFailed,
+        AssistantSaid,
+        Notice,
+        StateChanged,
+        TalkEvent,
+        ToolCalled,
+        TurnEnded,
+        UserHeard,
+        UserSaid,
+        UserSpeaking,
+    )
+    from voxrill.runtime.talk.session import TalkSession
 
 _HOMES = {
     "voxrill.model": ("Model", "load"),
@@ -74,13 +89,30 @@ _HOMES = {
     "voxrill.runtime.engine.engine": ("Speech",),
     "voxrill.runtime.engine.options": ("AnswerOptions",),
     "voxrill.runtime.events": ("AudioEvent", "EndEvent", "Event", "Result", "TextEvent"),
+    "voxrill.runtime.apps.talk_tools": ("tool",),
+    "voxrill.runtime.audio.own_sink": ("SoundSink",),
+    "voxrill.runtime.talk.events": (
+        "AnswerFailed",
+        "AssistantSaid",
+        "Notice",
+        "StateChanged",
+        "TalkEvent",
+        "ToolCalled",
+        "TurnEnded",
+        "UserHeard",
+        "UserSaid",
+        "UserSpeaking",
+    ),
+    "voxrill.runtime.talk.session": ("TalkSession",),
 }
 """Public names by the module that defines them."""
 
 __all__ = [
     "Answer",
+    "AnswerFailed",
     "AnswerOptions",
     "AnswerText",
+    "AssistantSaid",
     "AudioDeviceError",
     "AudioDeviceLost",
     "AudioEvent",
@@ -104,24 +136,35 @@ __all__ = [
     "Model",
     "NewerFormat",
     "NotEnoughMemory",
+    "Notice",
     "ProfileError",
     "ProviderError",
     "ProviderRefused",
     "Result",
     "SegmentEvent",
+    "SoundSink",
     "Speech",
+    "StateChanged",
+    "TalkEvent",
+    "TalkSession",
     "TentativeEvent",
     "TextEvent",
+    "ToolCalled",
     "Transcript",
     "TranscriptEvent",
+    "TurnEnded",
     "Understood",
     "UnknownText",
     "UsageError",
+    "UserHeard",
+    "UserSaid",
+    "UserSpeaking",
     "VoxrillError",
     "VoxrillWarning",
     "__version__",
     "load",
     "pebble_world",
+    "tool",
 ]
 
 

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from voxrill.runtime.apps.documents.index import Index
     from voxrill.runtime.apps.evaluation.evaluating import EvaluationKeywords, TaskName
     from voxrill.runtime.apps.evaluation.running import Evaluation
+    from voxrill.runtime.apps.voice_bot import TalkKeywords
+    from voxrill.runtime.audio.own_sink import SoundSink
+    from voxrill.runtime.audio.own_source import SoundSource
+    from voxrill.runtime.talk.session import TalkSession
 
 
 def load(
@@ -275,6 +279,37 @@ class Model(Engine):
         """
         grammar = commands if isinstance(commands, Grammar) else read_grammar(Path(commands))
         return Control(self, grammar, threshold)
+
+    def talk(
+        self,
+        source: SoundSource | str | None = None,
+        sink: SoundSink | str | None = None,
+        **how: Unpack[TalkKeywords],
+    ) -> TalkSession:
+        """A live conversation: sound in, sound out, events on the way. `voxrill talk` is made of it.
+
+            with model.talk(pieces, sink, source_rate=16000, source_dtype="int16") as talk:
+                for event in talk:
+                    print(event)
+
+        An answer is begun at the first short silence, and withdrawn unheard if the user goes on. The user may interrupt
+        it. The talk ends when its source is over and answered, or with `close`. In an event loop, `async with` and
+        `async for` do the same, and source, sink and tools may be asynchronous.
+
+        Args:
+            source: what is heard: an iterable of pieces, a function that returns the next one, an object with `read`;
+                or a microphone by its name, "default" for the usual one. None if questions are only typed (`ask`).
+            sink: where answers go to: an object with `write(samples)`, and with `stop()` if it buffers; or a
+                loudspeaker by its name, "default" for the usual one. None if answers are only read.
+            how: see `TalkKeywords`.
+
+        Raises:
+            UsageError: it is no source or no sink, or options do not go together.
+            AudioDeviceError: a device was named, and there is none.
+        """
+        from voxrill.runtime.apps.voice_bot import voice_bot  # loads what only a live talk needs
+
+        return voice_bot(self, source, sink, **how)
 
     def evaluate(
         self, task: TaskName, data: str | os.PathLike[str], **wishes: Unpack[EvaluationKeywords]

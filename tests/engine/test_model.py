@@ -19,13 +19,14 @@ SOUND = (signals.speech_like(20_000, 0), 16_000)  # the random models answer thi
 
 def test_public_names_are_pinned():
     assert set(voxrill.__all__) == {
-        "Answer", "AnswerOptions", "AnswerText", "AudioDeviceError", "AudioDeviceLost", "AudioEvent",
-        "AudioFileError", "BundleError", "Call", "CheckpointError", "ChipError", "Citation", "Classification",
-        "ContextFull", "Conversation", "DataError", "DeviceError", "EndEvent", "Event", "ExportError", "HashMismatch",
-        "HookError", "MissingDependency", "Model", "NewerFormat", "NotEnoughMemory", "ProfileError", "ProviderError",
-        "ProviderRefused", "Result", "SegmentEvent", "Speech", "TentativeEvent", "TextEvent",
-        "Transcript", "TranscriptEvent", "Understood", "UnknownText", "UsageError", "VoxrillError", "VoxrillWarning",
-        "__version__", "load", "pebble_world",
+        "Answer", "AnswerFailed", "AnswerOptions", "AnswerText", "AssistantSaid", "AudioDeviceError",
+        "AudioDeviceLost", "AudioEvent", "AudioFileError", "BundleError", "Call", "CheckpointError", "ChipError",
+        "Citation", "Classification", "ContextFull", "Conversation", "DataError", "DeviceError", "EndEvent", "Event",
+        "ExportError", "HashMismatch", "HookError", "MissingDependency", "Model", "NewerFormat", "NotEnoughMemory",
+        "Notice", "ProfileError", "ProviderError", "ProviderRefused", "Result", "SegmentEvent", "SoundSink", "Speech",
+        "StateChanged", "TalkEvent", "TalkSession", "TentativeEvent", "TextEvent", "ToolCalled", "Transcript",
+        "TranscriptEvent", "TurnEnded", "Understood", "UnknownText", "UsageError", "UserHeard", "UserSaid",
+        "UserSpeaking", "VoxrillError", "VoxrillWarning", "__version__", "load", "pebble_world", "tool",
     }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from voxrill.commands.output_files import check_output
 from voxrill.commands.talk_sinks import talk_sinks
 from voxrill.model import Model
 from voxrill.runtime.apps.documents.asking import snapshot_document
+from voxrill.runtime.apps.voice_bot import TalkKeywords, talk_options
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.audio.echo import EchoCancellingMicrophone, canceller
 from voxrill.runtime.audio.endpointing import EndpointOptions
@@ -42,17 +43,15 @@ from voxrill.runtime.audio.mute import MutePlayer
 from voxrill.runtime.audio.protocols import Microphone, Player
 from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
-from voxrill.runtime.audio.wake_word import FOLLOW_UP, LIST, WakeWord, Waking, wake_words
+from voxrill.runtime.audio.wake_word import FOLLOW_UP, LIST, WakeWord, wake_words
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.errors import DataError, UsageError, VoxrillError
 from voxrill.runtime.printable import printable
 from voxrill.runtime.talk import replay as replaying
 from voxrill.runtime.talk.events import Notice
 from voxrill.runtime.talk.keyboard import keyboard
-from voxrill.runtime.talk.loop import Talk, TalkOptions
 from voxrill.runtime.talk.responder import ResponderOptions
 from voxrill.runtime.talk.trace import TurnTrace, chrome_trace
-from voxrill.runtime.talk.transcribing import transcriber
 from voxrill.runtime.talk.view import make_view, trace_table
 from voxrill.runtime.upkeep.snapshot import open_snapshot, save_snapshot
 
@@ -107,20 +106,27 @@ def talk(
         return
     if wake_word is not None and (text or push_to_talk):
         raise UsageError("--wake-word does not go with --text or --push-to-talk", "Leave one of them out")
-    waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
-    endpoints = EndpointOptions(endpoint=endpoint, longest=longest)
+    EndpointOptions(endpoint=endpoint, longest=longest)  # what is out of range is refused before the model is loaded
+    word = None if wake_word is None else WakeWord(wake_word)
     canceller_made = canceller() if echo_cancel else None
     system_audio = _sound_system(text, mute, speaker)
     mute = mute or system_audio is None
     model = loading.model()
     conversation = _conversation(model, system, snapshot, "text" if mute else "both")
-    responder = ResponderOptions(
-        speculate=speculate,
-        budget=min(remember, model.context_positions // 2),  # the other half is for the next question and its answer
-        turns=model.manifest.taught.turns if turns is None else turns,
-        seed=secrets.randbelow(SEEDS) if seed is None else seed,
-        max_new_tokens=max_new_tokens,
-    )
+    how: TalkKeywords = {
+        "conversation": conversation,
+        "barge_in": barge_in or echo_cancel,
+        "push_to_talk": push_to_talk,
+        "speculate": speculate,
+        "endpoint": endpoint,
+        "longest": longest,
+        "wake_word": word,
+        "follow_up": follow_up,
+        "remember": remember,
+        "turns": turns,
+        "seed": secrets.randbelow(SEEDS) if seed is None else seed,
+        "max_new_tokens": max_new_tokens,
+    }
     view = make_view(err, err if json else stdout)
 
     def notify(sentence: str) -> None:
@@ -135,11 +141,11 @@ def talk(
             player = loudspeaker = Speaker(system_audio, model.sample_rate, speaker, notify, tapped=echo_cancel)
             if heard is not None and canceller_made is not None:
                 heard = EchoCancellingMicrophone(heard, loudspeaker, canceller_made)
-    options = TalkOptions(responder, endpoints, barge_in or echo_cancel, push_to_talk)
     traces: list[TurnTrace] = []
+    responder = talk_options(model, how).responder
     with talk_sinks(model, conversation, responder, view, record, save, traces, json) as sinks:
-        transcribe = transcriber(model)
-        talking = Talk(conversation, heard, player, view, options, sinks, waking=waking, transcribe=transcribe)
+        whole: TalkKeywords = {**how, "view": view, "microphone": heard, "player": player, "sinks": sinks}
+        talking = model.talk(**whole)
         say_waiting()
         with keyboard(talking, text, push_to_talk):
             talking.run()
