@@ -53,6 +53,23 @@ def test_without_the_extra(cli, monkeypatch):
     assert "no_such_package is not installed" in ran.err and 'pip install "voxrill[serve]"' in ran.err
 
 
+@pytest.mark.parametrize(
+    ("options", "recording", "audio", "file", "log"),
+    [
+        ((), 3600, 600, 25, ("info", False)),
+        (("--max-audio-seconds", 90, "--max-upload-mb", 200, "--log-level", "error"), 90, 90, 200, ("error", False)),
+        (("--max-audio-seconds", 7200, "--log-json"), 7200, 600, 25, ("info", True)),
+    ],
+)
+def test_options_of_uploads_and_of_the_log(cli, monkeypatch, options, recording, audio, file, log):
+    seen = []
+    monkeypatch.setattr("voxrill.runtime.serve.server.run", lambda model, bound, limits, *_: seen.append(limits))
+    monkeypatch.setattr("voxrill.runtime.serve.log.set_up_log", lambda *given: seen.append(given))
+    assert cli("serve", "--port", 0, *options).status == 0
+    given, limits = seen
+    assert given == log and (limits.recording, limits.audio, limits.file >> 20) == (recording, audio, file)
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_serves_until_it_is_told_to_end(tmp_path, ending):
     (tmp_path / "key").write_text(f"{KEY}\n")
