@@ -83,6 +83,21 @@ FORMS = {
 _SUFFIXES = {"": "plain", ".txt": "plain", ".srt": "srt", ".vtt": "vtt", ".json": "json"}
 
 
+def suffix_of(form: str) -> str:
+    """The suffix of files in a format.
+
+    Raises:
+        UsageError: there is no format of that name.
+    """
+    form_named(form, None)
+    return next(suffix for suffix, name in _SUFFIXES.items() if suffix and name == form)
+
+
+def form_of(out: Path) -> str:
+    """The name of the format that a file's suffix stands for."""
+    return _SUFFIXES[out.suffix.lower()]
+
+
 def form_named(name: str | None, out: Path | None) -> TranscriptFormat:
     """The format that was asked for by name, or else by the suffix of the output file, or else plain lines.
 

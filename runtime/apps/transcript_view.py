@@ -1,13 +1,15 @@
 """The live view of a transcription: stable text scrolls up, the last lines show tentative text and the state.
 
-In: events, the microphone's level, how much was heard. Out: a live view on stderr if that is a terminal, otherwise
-nothing. Segments are data: they go to stdout or a file, and not through here.
+In: events, the microphone's level, how much was heard. Out: a live view on stderr if that is a terminal. Otherwise,
+for a long sound that is written to a file, a line for each tenth of it. Segments are data: they go to stdout or a file,
+and not through here.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +21,11 @@ from rich.text import Text
 
 from voxrill.runtime.apps.subtitles import clock
 from voxrill.runtime.apps.transcript import SegmentEvent, TranscriptEvent
+from voxrill.runtime.progress import Lines, remaining
 from voxrill.runtime.talk.view import meter
+
+LONG = 60.0
+"""Seconds of a sound from which its progress is written without a terminal."""
 
 
 class TranscriptView:
@@ -38,6 +44,9 @@ class TranscriptView:
         self._tentative = ""
         self._level = -math.inf
         self._heard = 0.0
+        self._started = time.perf_counter()
+        self._lines = Lines("transcribing", lambda line: console.print(line, style="dim", soft_wrap=True))
+        self._in_lines = text and not console.is_terminal and total is not None and total >= LONG
         # If stdout is a terminal too, rich prints its text above the view. If it is a file, rich must not touch it.
         self._live = Live(
             console=console,
@@ -79,6 +88,11 @@ class TranscriptView:
     def heard(self, seconds: float) -> None:
         """Set how many seconds of the sound were transcribed."""
         self._heard = seconds
+        if self._in_lines and self._total is not None:
+            self._lines.step("", min(seconds, self._total), self._total, self._progress(self._total))
+
+    def _progress(self, total: float) -> str:
+        return f"{clock(self._heard)[:8]} of {clock(total)[:8]}"
 
     def _render(self) -> RenderableType:
         tentative = [Text(self._tentative, style="dim italic")] if self._tentative else []
@@ -88,8 +102,8 @@ class TranscriptView:
         if self._total is None:
             return Text.assemble(("● ", "green"), "listening ", meter(self._level), "  Ctrl-C ends it")
         bar = Table.grid(padding=(0, 1))
+        left = remaining(time.perf_counter() - self._started, self._heard, self._total)
         bar.add_row(
-            ProgressBar(max(self._total, self._heard), self._heard, width=40),
-            f"{clock(self._heard)[:8]} of {clock(self._total)[:8]}",
+            ProgressBar(max(self._total, self._heard), self._heard, width=40), self._progress(self._total), left
         )
         return bar

@@ -271,6 +271,24 @@ def test_without_a_terminal_only_loops_are_told():
     assert console.file.getvalue() == ("At 00:01:01.000 the model repeated itself without end; the text was cut\n")
 
 
+def test_a_long_sound_is_followed_in_a_log():
+    console = Console(file=io.StringIO(), width=20)
+    with TranscriptView(console, 600.0, text=True) as view:
+        for second in range(1, 601):
+            view.heard(float(second))
+    lines = console.file.getvalue().splitlines()
+    assert [line.split(", ")[1] for line in lines[1:]] == [f"00:{minute:02}:00 of 00:10:00" for minute in range(1, 11)]
+    assert " left" in lines[1] and " left" not in lines[-1]
+
+
+@pytest.mark.parametrize(("total", "text"), [(None, True), (59.0, True), (600.0, False)])
+def test_a_log_is_not_filled_where_nobody_waits(total, text):
+    console = Console(file=io.StringIO())
+    with TranscriptView(console, total, text=text) as view:
+        view.heard(30.0)
+    assert console.file.getvalue() == ""
+
+
 # The microphone
 
 

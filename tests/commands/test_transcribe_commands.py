@@ -327,6 +327,53 @@ def test_a_folder_is_a_line_a_sound(cli, folder, jobs):
         assert only["text"] == one["text"] and only["end"] <= one["seconds"] + 0.032
 
 
+def test_a_folder_becomes_a_file_of_subtitles_beside_each_sound(cli, folder):
+    ran = cli("transcribe", folder, "--format", "srt")
+    assert ran.status == 0 and ran.raw == b""
+    sounds = sorted(Path(folder).rglob("*.flac"))
+    assert sorted(Path(folder).rglob("*.srt")) == [sound.with_suffix(".srt") for sound in sounds]
+    assert ran.err.count("wrote ") == 6
+    one = sounds[0]
+    assert one.with_suffix(".srt").read_text() == cli("transcribe", one, "--format", "srt").out
+    again = cli("transcribe", folder, "--format", "srt")
+    assert (again.status, again.raw) == (0, b"") and "6 of 6 sounds have their file already" in again.err
+
+
+def test_a_file_for_each_sound_in_a_folder_of_their_own(cli, folder):
+    one, two = Path(folder, "0.flac"), Path(folder, "more", "1.flac")
+    assert cli("transcribe", one, two, "--format", "vtt", "-o", "subtitles").status == 0
+    assert sorted(path.name for path in Path("subtitles").iterdir()) == ["0.vtt", "1.vtt"]
+    assert cli("transcribe", folder, "--format", "plain", "-o", "words").status == 0
+    assert Path("words", "more", "1.txt").read_text() == SAID[1] + "\n"
+    Path("words", "0.txt").write_text("mended by hand")
+    ran = cli("transcribe", folder, "--format", "plain", "-o", "words")
+    assert "6 of 6 sounds" in ran.err and Path("words", "0.txt").read_text() == "mended by hand"
+    assert cli("transcribe", folder, "--format", "plain", "-o", "words", "--force").status == 0
+    assert Path("words", "0.txt").read_text() == SAID[0] + "\n"
+
+
+def test_one_of_several_that_is_no_sound_does_not_stop_the_others(cli, folder):
+    Path(folder, "bad.wav").write_text("no sound")
+    ran = cli("transcribe", folder, "--format", "srt")
+    assert ran.status == 2 and "1 of 7 files" in ran.err and not Path(folder, "bad.srt").exists()
+    assert len(list(Path(folder).rglob("*.srt"))) == 6
+
+
+def test_two_sounds_never_share_a_file(cli, folder):
+    shutil.copy(Path(folder, "0.flac"), Path(folder, "0.wav"))
+    cli.refuses("transcribe", folder, "--format", "srt", saying=("0.flac", "0.wav", "would both become", "0.srt"))
+    Path("subtitles").touch()
+    cli.refuses("transcribe", folder, "--format", "srt", "-o", "subtitles", saying="subtitles is a file")
+
+
+def test_several_files_are_a_list_as_a_folder_is(cli, folder):
+    ran = cli("transcribe", Path(folder, "0.flac"), Path(folder, "2.flac"), "-o", "all.jsonl")
+    assert ran.status == 0 and "wrote all.jsonl, 2 sounds\n" in ran.err
+    assert texts(Path("all.jsonl").read_text()) == {"0": SAID[0], "2": SAID[2]}
+    ran = cli("transcribe", folder, "-o", "all.jsonl", "-q")
+    assert ran.err == "" and len(texts(Path("all.jsonl").read_text())) == 6
+
+
 def test_a_bad_file_is_reported_and_the_rest_goes_on(cli, folder):
     Path(folder, "bad.wav").write_text("no sound")
     ran = cli("transcribe", folder, "-o", "all.jsonl")
@@ -507,11 +554,14 @@ def test_a_microphone_of_wires(server, tmp_path):
     ("arguments", "saying"),
     [
         (("a.wav", "--format", "doc"), "plain, srt, vtt, json"),
-        (("a.wav", "--jobs", 2), "--jobs is for folders"),
-        (("a.wav", "b.wav", "-o", "c.srt"), "for one file"),
+        (("a.wav", "--jobs", 2), "--jobs is for a list"),
+        (("calls", "--jobs", 2, "--format", "srt"), "--jobs is for a list"),
+        (("a.wav", "b.wav", "-o", "c.srt"), "--format srt and -o FOLDER"),
+        (("calls", "-o", "c.vtt"), "--format vtt and -o FOLDER"),
+        (("a.wav", "-", "--format", "srt"), "stdin has no name"),
+        (("calls", "--format", "doc"), "plain, srt, vtt, json"),
         (("a.wav", "--json", "--format", "srt"), "--json shows events"),
         (("a.wav", "-o", "nowhere/c.srt"), "no folder nowhere"),
-        (("calls", "--format", "srt"), "JSON Lines"),
         (("missing.wav", "-o", "c.srt"), "There is no file missing.wav"),
     ],
 )

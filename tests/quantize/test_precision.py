@@ -64,7 +64,7 @@ def test_the_bundle_is_that_of_export_and_quantize(cli, tiny_checkpoints, bundle
 def test_after_the_export_the_bytes_are_those_of_quantize(cli, exported, bundles, recipe):
     ran = cli("export", "checkpoint", "-o", "small", "--precision", recipe)
     assert cli("quantize", bundles["lfm2"], "-o", "wanted", "--recipe", recipe).status == 0
-    assert ran.status == 0 and "times smaller than float32" in ran.err and ran.err.count("\n") == 1
+    assert ran.status == 0 and "times smaller than float32" in ran.err.splitlines()[-1]
     assert contents(Path("small")) == contents(Path("wanted"))
     assert [target.parent.parent.resolve() for target in exported] == [Path.cwd()]
     assert sorted(os.listdir()) == ["mine.toml", "small", "wanted"]

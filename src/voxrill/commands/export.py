@@ -85,12 +85,12 @@ def export(
     for line in said:
         err.print(line, soft_wrap=True)
     with _float32_folder(out) if quantise else nullcontext(out) as folder:
-        with step_progress(err, "export") as progress:
+        with step_progress(err, "export", lines=True) as progress:
             bundle = export_bundle(opened, folder, ExportOptions(static, chosen, force, family), progress)
         smaller = ""
         if quantise:
             exported = bundle.manifest.size
-            with step_progress(err, "quantize") as progress:
+            with step_progress(err, "quantize", lines=True) as progress:
                 bundle = quantise(bundle, out, progress)
             smaller = f", {exported / bundle.manifest.size:.1f} times smaller than float32"
     err.print(

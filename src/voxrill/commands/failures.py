@@ -35,6 +35,11 @@ class Failures:
         self._failed += 1
         err.print(f"voxrill: {what}", style="red", soft_wrap=True)
 
+    @property
+    def count(self) -> int:
+        """Failures so far."""
+        return self._failed
+
     def check(self) -> None:
         """Raises DataError if a file has failed."""
         if self._failed:

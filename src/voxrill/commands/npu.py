@@ -59,11 +59,11 @@ def npu_check(
         from voxrill.export.npu_check import check_bundle
         from voxrill.export.rknn_check import check_for_rknn
     if rknn:
-        with step_progress(err, "npu-check") as progress:
+        with step_progress(err, "npu-check", lines=True) as progress:
             built = check_for_rknn(open_path(bundle), rknn, graph or (), progress)
         _tell(built, _rknn_table(built), json)
     else:
-        with step_progress(err, "npu-check") as progress:
+        with step_progress(err, "npu-check", lines=True) as progress:
             compiled = check_bundle(open_path(bundle), socs, graph or (), progress)
         _tell(compiled, _table(compiled), json)
 
@@ -118,7 +118,7 @@ def compile_for(
 ) -> None:
     """Compile a bundle for the NPU of a Qualcomm chip."""
     htp, opened = Htp(_soc(soc)), open_path(bundle)
-    with step_progress(err, "compile") as progress:
+    with step_progress(err, "compile", lines=True) as progress:
         form = compile_bundle(opened, htp, progress)
     folder = compiled_folder(opened, htp.soc)
     if json:

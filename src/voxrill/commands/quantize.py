@@ -51,7 +51,7 @@ def quantize(
     sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]] if audio else []
     write = quantiser(recipe, fast_prefill, sounds, force)
     opened = open_path(bundle)
-    with step_progress(err, "quantize") as progress:
+    with step_progress(err, "quantize", lines=True) as progress:
         made = write(opened, out, progress)
     before, after = opened.manifest.size, made.manifest.size
     err.print(f"wrote {out}: {after / 1e6:.1f} MB, {before / after:.1f} times smaller", soft_wrap=True)
@@ -110,7 +110,7 @@ def sensitivity(
     check_output(out, force=force)
     sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]]
     inventory = take_inventory(opened, by, graph or ())
-    with step_progress(err, "sensitivity") as progress:
+    with step_progress(err, "sensitivity", lines=True) as progress:
         found = measure(opened, inventory.groups, sounds, bundle.absolute().parent, block, threads, progress)
     chosen = choose(found, inventory, None if size is None else round(1e6 * size))
     if json:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -17,6 +18,7 @@ import typer
 from voxrill.commands.failures import Failures
 from voxrill.commands.once import say_waiting
 from voxrill.commands.options import (
+    STDIN,
     ForceOption,
     JsonOption,
     Loading,
@@ -41,7 +43,7 @@ from voxrill.runtime.apps.batch import (
     transcribe_batch,
 )
 from voxrill.runtime.apps.journal import journal_of
-from voxrill.runtime.apps.subtitles import form_named
+from voxrill.runtime.apps.subtitles import form_named, form_of, suffix_of
 from voxrill.runtime.atomic_write import is_special
 from voxrill.runtime.audio.microphone import DeviceMicrophone
 from voxrill.runtime.audio.sound_folder import other_files, sound_files
@@ -53,6 +55,10 @@ from voxrill.runtime.progress import Progress, step_progress
 
 _OTHERS_NAMED = 20
 """Files of folders that are named as left out."""
+
+
+_LONG_BATCH = 20
+"""Sounds from which the progress of a list is written without a terminal."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,19 @@ def transcribe(
     live: Annotated[bool, typer.Option("--live", help="Listen to the microphone until Ctrl-C.")] = False,
     microphone: MicrophoneOption = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="plain, srt, vtt or json. Without it, the suffix of --out decides.")
+        str | None,
+        typer.Option(
+            "--format",
+            help="plain, srt, vtt or json; else the suffix of --out decides. For several sounds: a file beside each.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="File to write: .txt, .srt, .vtt or .json. Interrupted, the same command goes on."
+            "-o",
+            "--out",
+            help="File to write: .txt, .srt, .vtt or .json; for several sounds .jsonl, or a folder with --format. "
+            "Interrupted, the same command goes on.",
         ),
     ] = None,
     force: ForceOption = False,
@@ -98,32 +111,41 @@ def transcribe(
         raise typer.BadParameter("give sound files or folders, or --live for the microphone")
     out = None if str(out) == STDOUT else out
     folders = any(file.is_dir() for file in files)
-    _check(form, out, json, jobs, folders, len(files))
-    _check_out(out, files, force, folders)
+    many = folders or len(files) > 1
+    each = many and form is not None
+    batch = not each and (folders or (many and out is not None))
+    _check(form, out, json, jobs, each, batch)
+    if not each:
+        _check_out(out, files, force, batch)
     timed = form is not None or out is not None
-    if trim is False and (live or folders or timed):
+    if trim is False and (live or batch or timed):
         raise UsageError(
             "--no-trim hears a short sound whole, without the times of its segments",
             "Leave it out, or give files without --format and --out",
         )
-    written = form_named(form, None if folders else out)
+    written = form_named(form, None if batch else out)
+    targets = _targets(files, form, out, force) if each and form is not None else {}
     audio = AudioSystem() if live else None
     choice = loading.choice
     opened = open_named(loading.bundle)
     wished = {"system": system, **wish.text_keywords()}
-    if folders:
-        each = loading.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
-        return _transcribe_folders(
-            lambda: Model(opened, each, choice=choice), opened, BatchWish(files, jobs, out, force, wished)
+    if batch:
+        threads = loading.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
+        _transcribe_batch(
+            lambda: Model(opened, threads, choice=choice), opened, BatchWish(files, jobs, out, force, wished)
         )
-    with _stream(out) as stream:
-        kept = out if stream is None else None
-        writing = Writing(Model(opened, loading.threads, choice=choice), wished, written, kept, json, trim, stream)
-        if audio is not None:
-            say_waiting()
-            writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
-        else:
-            _transcribe_files(writing, files, timed)
+    elif each:
+        model = partial(Model, opened, loading.threads, choice=choice)
+        _transcribe_each(lambda: Writing(model(), wished, written, None, json), targets)
+    else:
+        with _stream(out) as stream:
+            kept = out if stream is None else None
+            writing = Writing(Model(opened, loading.threads, choice=choice), wished, written, kept, json, trim, stream)
+            if audio is not None:
+                say_waiting()
+                writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
+            else:
+                _transcribe_files(writing, files, timed)
 
 
 def _stream(out: Path | None) -> AbstractContextManager[TextIO | None]:
@@ -131,20 +153,59 @@ def _stream(out: Path | None) -> AbstractContextManager[TextIO | None]:
     return open(out, "w", encoding="utf-8", newline="\n") if out is not None and is_special(out) else nullcontext()
 
 
-def _check(form: str | None, out: Path | None, json: bool, jobs: int, folders: bool, count: int) -> None:
-    """Refuse options that do not go together.
+def _check(form: str | None, out: Path | None, json: bool, jobs: int, each: bool, batch: bool) -> None:
+    """Refuse options that do not go together. `each`: a file for each of several sounds; `batch`: one list of them.
 
     Raises:
         UsageError: they do not.
     """
-    if folders and form is not None:
-        raise UsageError("a folder's transcripts are JSON Lines", "Leave --format out, or give one file")
-    if not folders and jobs > 1:
-        raise UsageError("--jobs is for folders", "Give a folder, or leave it out")
-    if not folders and count > 1 and (form is not None or out is not None):
-        raise UsageError("--format and --out are for one file", "Give one file, or a folder")
-    if json and (form is not None or (out is not None and not folders)):
+    if jobs > 1 and not batch:
+        raise UsageError("--jobs is for a list of transcripts", "Give a folder without --format, or leave it out")
+    if batch and out is not None and out.suffix.lower() in (".srt", ".vtt", ".txt"):
+        raise UsageError(
+            f"{out} would hold the transcripts of several sounds",
+            f"Give --format {form_of(out)} and -o FOLDER for a file each, or -o NAME.jsonl for one list",
+        )
+    if each and out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, and there are several sounds", "Give -o a folder, or leave it out")
+    if json and (form is not None or (out is not None and not batch)):
         raise UsageError("--json shows events as they happen", "For a file of segments: --format json -o FILE")
+
+
+def _targets(files: list[Path], form: str, out: Path | None, force: bool) -> dict[Path, Path]:
+    """The file to write for each sound: beside it, or in the folder `out`. Sounds that have theirs are left out.
+
+    Raises:
+        UsageError: two sounds would have the same one, or one is stdin, which has no name.
+    """
+    places: dict[Path, Path] = {}
+    for named in files:
+        if str(named) == STDIN:
+            raise UsageError("stdin has no name that a file beside it could have", "Give it alone, with -o FILE")
+        for sound in sound_files(named):
+            inside = sound.parent.relative_to(named) if named.is_dir() else Path()
+            target = (sound.parent if out is None else out / inside) / f"{sound.stem}{suffix_of(form)}"
+            if target in places and places[target] != sound:
+                raise UsageError(f"{places[target]} and {sound} would both become {target}", "Rename one of them")
+            places[target] = sound
+    _tell_others([file for named in files for file in other_files(named) if file not in places])
+    left = {sound: target for target, sound in places.items() if force or not target.exists()}
+    if len(left) < len(places):
+        count = len(places) - len(left)
+        err.print(f"{count} of {len(places)} sounds have their file already; --force writes it anew", style="dim")
+    return left
+
+
+def _transcribe_each(made: Callable[[], Writing], targets: dict[Path, Path]) -> None:
+    if not targets:
+        return
+    failures, writing = Failures(len(targets)), made()
+    for sound, target in targets.items():
+        with failures.of_one():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            check_output(target, [sound], force=True)
+            replace(writing, out=target).file(sound, timed=True, named=False)
+    failures.check()
 
 
 def _check_out(out: Path | None, files: list[Path], force: bool, folders: bool) -> None:
@@ -163,13 +224,14 @@ def _transcribe_files(writing: Writing, files: list[Path], timed: bool) -> None:
     failures.check()
 
 
-def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchWish) -> None:
+def _transcribe_batch(model: Callable[[], Model], bundle: Bundle, wish: BatchWish) -> None:
     files = list(dict.fromkeys(file for named in wish.files for file in sound_files(named)))
     _tell_others([file for named in wish.files for file in other_files(named)])
     made = short_hash(made_with(bundle, wish.wished))
     failures = Failures(len(files))
+    lines = wish.out is not None and len(files) >= _LONG_BATCH
     with ExitStack() as stack:
-        progress = stack.enter_context(step_progress(err, "transcribing"))
+        progress = stack.enter_context(step_progress(err, "transcribing", lines=lines))
         results = stack.enter_context(ResultsFile(wish.out, made, anew=wish.anew)) if wish.out is not None else None
         asked = _unfinished(files, results, progress)
         if not asked:
@@ -181,6 +243,8 @@ def _transcribe_folders(model: Callable[[], Model], bundle: Bundle, wish: BatchW
             if "error" in record:
                 failures.tell(record["error"])
             (print_json if results is None else results.add)(record)
+        if wish.out is not None:
+            err.print(f"wrote {wish.out}, {len(files) - failures.count} sounds", style="dim", soft_wrap=True)
     failures.check()
 
 

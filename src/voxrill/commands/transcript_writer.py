@@ -150,6 +150,7 @@ class Writing:
                 err.print(f"{journal.found} segments are kept in {journal.path}; the same command goes on from there")
                 raise
             journal.finish(self.form)
+            err.print(f"wrote {self.out}", style="dim", soft_wrap=True)
             return
         for text in self.form.render(segments):
             if not self.json:
