@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.talk.measuring import voiced
+from benchmarks.talk.sound_server import WIRE_RATE
+from benchmarks.talk.virtual_user import VirtualUser
+from tests.command_line import run_alone
 from tests.places import QUESTION
 from tests.sound_cards import FakeSounddevice, card
 from tests.talking import FakePlayer, InstantPlayer
@@ -102,6 +106,18 @@ def test_an_answer_shorter_than_the_measurement_is_played(monkeypatch):
     playing.finish()
     player.play(1.0)
     assert player.begun == [(None, loudspeaker.EXPECTED)] and len(player.heard[0]) == 1920
+
+
+def test_the_answer_leaves_the_loudspeaker_whole(server, tmp_path):
+    """On PulseAudio's wire, with the real PortAudio: from the first voiced sample to the last."""
+    wire = server.wire("test")
+    with VirtualUser(wire) as user:
+        ran = run_alone(*SAY, "--play", "-o", "a.wav", cwd=tmp_path, **wire.program)
+        played = user.recording()[:, 1]
+    assert ran.status == 0, ran.err
+    samples, rate = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    (first, end), (started, ended) = voiced(played, WIRE_RATE), voiced(samples, rate)
+    assert (end - first) / WIRE_RATE == pytest.approx((ended - started) / rate, abs=0.1)
 
 
 # The question of chat
