@@ -6,7 +6,7 @@ Units: `at` is in seconds since the request began; samples are float32 in [-1, 1
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,32 @@ class Result:
     prompt_positions: int = 0
     stages: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # A clock says more digits than it knows: 0.1 ms of seconds, and 1 us of stages, are enough for everybody.
+        self.seconds = round(self.seconds, 4)
+        self.first_text, self.first_audio = _rounded(self.first_text), _rounded(self.first_audio)
+        self.stages = {name: round(milliseconds, 3) for name, milliseconds in self.stages.items()}
+
     @property
     def audio_seconds(self) -> float:
         """Length of the spoken answer."""
-        return len(self.samples) / self.sample_rate if self.sample_rate else 0.0
+        return round(len(self.samples) / self.sample_rate, 4) if self.sample_rate else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as `--json` prints it: words, counts and times, without the sound itself."""
+        return {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "tokens": len(self.tokens),
+            "frames": int(self.codes.shape[1]),
+            "skipped_frames": self.skipped_frames,
+            "audio_seconds": self.audio_seconds,
+            "seconds": self.seconds,
+            "first_text_seconds": self.first_text,
+            "first_audio_seconds": self.first_audio,
+            "stages_ms": self.stages,
+        }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

@@ -20,7 +20,6 @@ from typing import Any, Self
 import msgspec
 
 from voxrill.runtime.apps.one_writer import lock_output
-from voxrill.runtime.apps.subtitles import as_json
 from voxrill.runtime.apps.transcript import SegmentEvent, joined_text
 from voxrill.runtime.apps.transcription import transcribe_stream
 from voxrill.runtime.atomic_write import atomic_write
@@ -153,7 +152,7 @@ def record_of(
         **record,
         "seconds": round(heard / SAMPLE_RATE, 3),
         "text": joined_text(segments),
-        "segments": [as_json(segment) for segment in segments],
+        "segments": [segment.as_json() for segment in segments],
         **({"notices": sound.notices} if sound.notices else {}),
     }
 

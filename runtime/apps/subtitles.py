@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -46,17 +45,6 @@ def clock(seconds: float, point: str = ".") -> str:
     return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
 
 
-def as_json(segment: SegmentEvent) -> dict[str, Any]:
-    """A segment as it is written in JSON."""
-    return {
-        "number": segment.number,
-        "start": round(segment.start, 3),
-        "end": round(segment.end, 3),
-        "text": segment.text,
-        "loop": segment.loop,
-    }
-
-
 def _plain(segment: SegmentEvent) -> str:
     return f"{segment.text}\n"
 
@@ -70,7 +58,7 @@ def _vtt(segment: SegmentEvent) -> str:
 
 
 def _json(segment: SegmentEvent) -> str:
-    return msgspec.json.encode(as_json(segment)).decode()
+    return msgspec.json.encode(segment.as_json()).decode()
 
 
 FORMS = {

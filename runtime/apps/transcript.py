@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from voxrill.runtime.events import Result
 
@@ -18,6 +19,9 @@ class TentativeEvent:
     start: float
     end: float
     text: str
+
+    def __post_init__(self) -> None:
+        _round_times(self)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,25 @@ class SegmentEvent:
     end: float
     text: str
     loop: bool = False
+
+    def __post_init__(self) -> None:
+        _round_times(self)
+
+    def as_json(self) -> dict[str, Any]:
+        """The segment as it is written in JSON."""
+        return {
+            "number": self.number,
+            "start": round(self.start, 3),
+            "end": round(self.end, 3),
+            "text": self.text,
+            "loop": self.loop,
+        }
+
+
+def _round_times(event: TentativeEvent | SegmentEvent) -> None:
+    """Times to 0.1 ms: they are counted in samples, and most of those are no short decimals of a second."""
+    object.__setattr__(event, "start", round(event.start, 4))  # the event is frozen from here on
+    object.__setattr__(event, "end", round(event.end, 4))
 
 
 TranscriptEvent = TentativeEvent | SegmentEvent
@@ -52,3 +75,12 @@ class Transcript(Result):
 
     duration: float = 0.0
     segments: tuple[SegmentEvent, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.duration = round(self.duration, 4)
+
+    def as_json(self) -> dict[str, Any]:
+        """The transcript as JSON: its text, and its segments with their times."""
+        segments = [segment.as_json() for segment in self.segments]
+        return {**super().as_json(), "duration": self.duration, "segments": segments}

@@ -307,7 +307,7 @@ class Transcriber:
             yield TentativeEvent(*self._stitcher.times(span), text)
 
     def _stable(self, span: Span) -> Iterator[SegmentEvent]:
-        known = self._known.get((span.start, span.end))
+        known = self._known.get((round(span.start, 4), round(span.end, 4)))  # as a `SegmentEvent` has them
         segment = self._stitcher.take(known) if known is not None else self._segment(span)
         self._heard = None
         if segment is not None:

@@ -1,7 +1,9 @@
 """A model's life: opened by name, shared by threads, awaited, closed; and its speech in files of every kind."""
 
 import asyncio
+import dataclasses
 import io
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -379,3 +381,32 @@ def test_nothing_is_written_into_an_open_file_when_speech_fails():
     with pytest.raises(UsageError, match="closed"):
         speech.save(file)
     assert file.getvalue() == b""
+
+
+# Times in JSON
+
+
+def digits(value):
+    """Decimals of every number in a value of JSON."""
+    if isinstance(value, dict):
+        return [count for one in value.values() for count in digits(one)]
+    if isinstance(value, list | tuple):
+        return [count for one in value for count in digits(one)]
+    return [len(repr(value).partition(".")[2])] if isinstance(value, float) else []
+
+
+def test_times_are_rounded_in_json_and_in_dicts(pebble):
+    transcript = pebble.transcribe(QUESTION)
+    *_, end = pebble.chat(audio=QUESTION, seed=1)
+    written = json.loads(json.dumps([transcript.as_json(), end.result.as_json()]))
+    assert written[0]["segments"][0].keys() == {"number", "start", "end", "text", "loop"}
+    assert written[0]["text"] == HEARD and written[1]["audio_seconds"] > 1
+    assert max(digits(written)) <= 4
+    for result in (transcript, end.result):
+        known = {name: value for name, value in dataclasses.asdict(result).items() if name not in ("samples", "codes")}
+        assert len(digits(known)) > 4 and max(digits(known)) <= 4
+
+
+def test_a_resumed_transcript_knows_the_segments_it_had():
+    event = voxrill.SegmentEvent(1, 3 * 0.032, 7 * 0.032, "words")
+    assert (event.start, event.end) == (0.096, 0.224)

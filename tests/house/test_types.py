@@ -5,7 +5,7 @@ import ast
 from tests.house.test_rooms import modules
 from tests.places import ROOT
 
-OVERRIDES = {"render_str"}
+OVERRIDES = {"render_str", "print"}
 """Methods whose keywords are those of the library's method that they replace."""
 
 

@@ -20,7 +20,7 @@ from voxrill.commands.options import (
     sound_source,
     stdin_text,
 )
-from voxrill.commands.output import STDOUT, err, new_table, print_json, summary
+from voxrill.commands.output import STDOUT, err, new_table, print_json
 from voxrill.commands.output import out as stdout
 from voxrill.model import Model
 from voxrill.runtime.bundle import builtin
@@ -164,7 +164,7 @@ def _play(events: Iterator[Event], write: Callable[[AudioEvent], None], show_tex
 
 def _report(result: Result, out: str | None, json: bool) -> None:
     if json:
-        print_json({**summary(result), "out": out and as_unicode(out)})
+        print_json({**result.as_json(), "out": out and as_unicode(out)})
         return
     parts = [f"{result.seconds:.2f} s"]
     if result.first_audio is not None:

@@ -19,7 +19,7 @@ from voxrill.runtime.printable import printable, printable_text, safe_json
 
 if TYPE_CHECKING:
     from voxrill.runtime.bundle import bundle as bundles
-    from voxrill.runtime.events import AudioEvent, Result
+    from voxrill.runtime.events import AudioEvent
 
 
 _LOUD = ("yellow", "red")
@@ -81,22 +81,6 @@ def _write_raw(event: AudioEvent) -> None:
 
     sys.stdout.buffer.write(pcm16(event.samples).tobytes())
     sys.stdout.buffer.flush()
-
-
-def summary(result: Result) -> dict[str, Any]:
-    """A result as it is written in JSON."""
-    return {
-        "text": result.text,
-        "finish_reason": result.finish_reason,
-        "tokens": len(result.tokens),
-        "frames": int(result.codes.shape[1]),
-        "skipped_frames": result.skipped_frames,
-        "audio_seconds": round(result.audio_seconds, 4),
-        "seconds": round(result.seconds, 4),
-        "first_text_seconds": result.first_text,
-        "first_audio_seconds": result.first_audio,
-        "stages_ms": {name: round(ms, 3) for name, ms in result.stages.items()},
-    }
 
 
 def print_json(value: Any) -> None:

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from voxrill.commands.output import err, print_json, summary
+from voxrill.commands.output import err, print_json
 from voxrill.runtime.apps.batch import made_with
 from voxrill.runtime.apps.journal import STARTED, Journal
 from voxrill.runtime.apps.live_sound import LiveSound
-from voxrill.runtime.apps.subtitles import TranscriptFormat, as_json, clock
+from voxrill.runtime.apps.subtitles import TranscriptFormat, clock
 from voxrill.runtime.apps.transcript import SegmentEvent, TranscriptEvent
 from voxrill.runtime.apps.transcript_view import TranscriptView
 from voxrill.runtime.apps.transcription import (
@@ -127,7 +127,7 @@ class Writing:
     def _whole(self, file: str, sound: Floats, name: str | None) -> None:
         result = transcribe(self.model, sound, SAMPLE_RATE, trim=self.trim, **self.wished)
         if self.json:
-            print_json({"file": as_unicode(file), **summary(result)})
+            print_json({"file": as_unicode(file), **result.as_json()})
         else:
             print(result.text if name is None else f"{printable(name)}\t{result.text}", flush=True)
 
@@ -176,7 +176,7 @@ class Writing:
 def event_json(event: TranscriptEvent) -> dict[str, Any]:
     """An event as it is written in JSON."""
     if isinstance(event, SegmentEvent):
-        return {"event": "segment", **as_json(event)}
+        return {"event": "segment", **event.as_json()}
     return {"event": "tentative", "start": round(event.start, 3), "end": round(event.end, 3), "text": event.text}
 
 
