@@ -258,7 +258,7 @@ def test_messages_wait_while_the_worker_has_much_to_do(monkeypatch):
 # What stays
 
 
-@pytest.mark.parametrize("when", ["silent", "answered", "answering", "failed"])
+@pytest.mark.parametrize("when", ["silent", "answered", "answering", "failed", "beside", "outside"])
 def test_a_session_s_memory_goes_with_it(monkeypatch, when):
     """Python's cycle collector is not needed for it: it may run long after gigabytes have piled up."""
     made, contexts, outboxes = [], [], []
@@ -280,6 +280,12 @@ def test_a_session_s_memory_goes_with_it(monkeypatch, when):
                 monkeypatch.setattr(TalkAnswer, "step", fail)
                 await client.write(HEARD)
                 assert (await client.next("response.done"))[0]["response"]["status"] == "failed"
+            elif when in ("beside", "outside"):
+                item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": HEARD}]}
+                await client.send("conversation.item.create", item=item)
+                own = {"max_output_tokens": 100} if when == "beside" else {"conversation": "none"}
+                await client.send("response.create", response=own)
+                await client.next("response.output_audio.delta")
             else:
                 await client.update(audio={"input": {"transcription": {}}}, tools=[TOOL])
                 await client.write(HEARD)
@@ -311,4 +317,4 @@ async def gone(server, references):
     async with asyncio.timeout(PATIENCE):
         while server.metric("voxrill_realtime_sessions") or any(reference() is not None for reference in references):
             await asyncio.sleep(0.02)
-    assert len(references) == 3
+    assert len(references) == 3 and not server.metric("voxrill_state_bytes")

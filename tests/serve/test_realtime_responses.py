@@ -127,6 +127,23 @@ def test_the_limit_of_one_response(server):
     assert len(text_of(short)) < len(ANSWER) and text_of(whole) == ANSWER
 
 
+def test_the_user_interrupts_a_response_with_options_of_its_own(server, monkeypatch):
+    slowly(monkeypatch, server, 0.1)
+
+    async def talk():
+        async with connected(server) as client:
+            await add(client, HEARD)
+            await client.send("response.create", response={"max_output_tokens": 100})
+            await client.next("response.output_audio.delta")
+            await client.say(spoken(before=0))
+            cut = (await client.next("response.done"))[0]["response"]
+            return cut, (await client.next("response.done"))[1]
+
+    cut, after = asyncio.run(talk())
+    assert cut["status"] == "cancelled" and cut["status_details"]["reason"] == "turn_detected"
+    assert cut["output"][0]["status"] == "incomplete" and text_of(after) == ANSWER
+
+
 def test_a_response_in_another_format(server):
     async def talk():
         async with connected(server) as client:

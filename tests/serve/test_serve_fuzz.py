@@ -174,8 +174,44 @@ def test_broken_sounds(container):
     assert psutil.Process().memory_info().rss - before < GROWTH
 
 
+def senseless_options(random_):
+    """Some options of a response."""
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
+    options = {
+        "conversation": random_.choice(("none", "auto", 1)),
+        "input": random_.choice(([item], [], [{"type": "item_reference", "id": "item_1"}], None, {})),
+        "instructions": random_.choice(("hello", "xyzzy", "", None)),
+        "output_modalities": random_.choice((["text"], ["audio"], [])),
+        "metadata": random_.choice(({}, {"a": "b"}, {"a": []})),
+        "max_output_tokens": random_.choice((1, "inf", None, -1)),
+    }
+    return dict(random_.sample(sorted(options.items()), random_.randrange(4)))
+
+
+def senseless_settings(random_):
+    """Some settings of a session."""
+    kinds = ({"type": "audio/pcmu"}, {"type": "audio/pcm", "rate": 8000}, {"rate": 48_000}, "g711_alaw", None, 1)
+    turns = (
+        None,
+        {"type": "semantic_vad", "eagerness": "high"},
+        {"type": "server_vad"},
+        {"silence_duration_ms": []},
+        0,
+    )
+    heard = {"format": random_.choice(kinds), "turn_detection": random_.choice(turns), "transcription": {}}
+    settings = {
+        "type": random_.choice(("realtime", "realtime", "transcription")),
+        "audio": random_.choice(({"input": heard}, {"output": {"format": random_.choice(kinds)}}, None, [])),
+        "output_modalities": random_.choice((["text"], ["audio"], None)),
+        "instructions": random_.choice(("hello", "xyzzy", None)),
+        "max_output_tokens": random_.choice((3, "inf", None)),
+    }
+    return dict(random_.sample(sorted(settings.items()), random_.randrange(4)))
+
+
 def senseless(random_, sound):
     """An event, or something like one."""
+    name = f"item_{random_.randrange(8)}"
     events = (
         {"type": "input_audio_buffer.append", "audio": in_base64(random_.randbytes(random_.randrange(4000)))},
         {"type": "input_audio_buffer.append", "audio": in_base64(sound[: random_.randrange(len(sound))])},
@@ -191,6 +227,24 @@ def senseless(random_, sound):
             "type": "conversation.item.create",
             "item": {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "lights on"}]},
         },
+        {
+            "type": "conversation.item.create",
+            "previous_item_id": random_.choice((None, "root", name, "x")),
+            "item": {"type": "message", "role": random_.choice(("user", "assistant", "system")), "id": name}
+            | {"content": [{"type": "text", "text": "hello"}] * random_.randrange(3)},
+        },
+        {"type": random_.choice(("conversation.item.retrieve", "conversation.item.delete")), "item_id": name},
+        {"type": "conversation.item.truncate", "item_id": name, "audio_end_ms": random_.randrange(2000)},
+        {
+            "type": "conversation.item.create",
+            "item": {"type": "function_call", "name": "a", "arguments": "", "call_id": name},
+        },
+        {
+            "type": "conversation.item.create",
+            "item": {"type": "function_call_output", "call_id": name, "output": random_.choice(("", "hello", "xyzzy"))},
+        },
+        {"type": "response.create", "response": senseless_options(random_)},
+        {"type": "session.update", "session": senseless_settings(random_)},
     )
     text = json.dumps(random_.choice(events))
     if random_.random() < 0.4:
