@@ -29,6 +29,7 @@ from voxrill.runtime.serve.requests import (
     ToolMessage,
     UserMessage,
 )
+from voxrill.runtime.serve.system_prompt import OPENING
 from voxrill.runtime.serve.uploads import decode, from_base64
 
 _FRAMES = 8
@@ -163,14 +164,14 @@ class _MessageReader:
             self._close(_text(message.content or ""), spoken=False)
 
     def rest(self, last: Message) -> tuple[ChatQuestion, list[str]]:
-        """What is to be answered: a question, or the outputs of its calls."""
+        """What is to be answered: a question, or the outputs of its calls; a greeting if nothing was asked."""
         if isinstance(last, AssistantMessage):
             raise ApiError(
                 400, "The last message is the assistant's. End with a user message, or with a tool's.", param="messages"
             )
         if self._outputs:
             return ChatQuestion(None, None), self._outputs
-        return (_question(self.asked, self._sounds) if self.asked else ChatQuestion(None, "")), []
+        return (_question(self.asked, self._sounds) if self.asked else ChatQuestion(None, OPENING)), []
 
     def _close(self, answer: str, spoken: bool) -> None:
         question = _question(self.asked, self._sounds) if self.asked else ChatQuestion(None, None)

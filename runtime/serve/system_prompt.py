@@ -1,4 +1,4 @@
-"""The system prompt that a model is told when a client sends its own.
+"""What a model is told beside the client's question: the system prompt when a client sends its own, and an opening.
 
 In: the client's prompt and what it wants answers to be. Out: the prompt for `Engine.conversation`. Chat requests and
 realtime sessions both ask here.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from voxrill.runtime.bundle.manifest import Manifest
 from voxrill.runtime.engine.conversation import Output
+
+OPENING = "hello"
+"""What the model is asked when a client wants an answer, and nothing was said: its own greeting answers it."""
 
 
 def told_prompt(manifest: Manifest, wanted: str | None, output: Output) -> str | None:

@@ -115,7 +115,11 @@ async def conversation(session):
     answered = asyncio.Event()
 
     def added(event):
-        if event.item.type == "message" and "heard" in found and event.item.role == "assistant":
+        if event.item.type != "message" or event.item.role != "assistant":
+            return
+        if "heard" not in found:
+            found["greeting"] = event.item.text_content
+        else:
             found["answer"] = event.item.text_content
             answered.set()
 
@@ -129,7 +133,7 @@ async def conversation(session):
     session.output.audio = loudspeaker
     await session.start(agent=Agent(instructions="You are a helpful voice AI assistant."), record=False)
     await session.generate_reply(instructions="Greet the user and offer your assistance.")
-    found["greeting"] = len(loudspeaker.sound) / 2 / RATE
+    found["greeting_sound"] = keep("greeting.wav", loudspeaker.sound)
     loudspeaker.sound = b""
     session.input.audio = microphone
     await answered.wait()

@@ -154,11 +154,10 @@ async def realtime():
     user, assistant = LLMContextAggregatorPair(context)
     async with pipeline(user, llm, assistant) as send:
         watch = await send([frames.LLMRunFrame()], frames.LLMContextAssistantTurnFrame)
-        greeting = len(watch.sound()) / 2 / 24_000
+        found = {"greeting": context.get_messages()[-1]["content"], "greeting_sound": keep("hello.wav", watch.sound())}
         watch = await send(microphone(), frames.LLMContextAssistantTurnFrame)
         heard, answer = (message["content"] for message in context.get_messages()[-2:])
-        sound = keep("realtime.wav", watch.sound())
-        return {"greeting": greeting, "heard": heard, "answer": answer, "sound": sound}
+        return {**found, "heard": heard, "answer": answer, "sound": keep("realtime.wav", watch.sound())}
 
 
 logger.remove()

@@ -42,3 +42,10 @@ def test_the_model_s_own_prompt_is_told_once_and_only_for_sound(server):
     assert told_prompt(manifest, ASSISTANT, "both") == f"{own} {ASSISTANT}"
     for wanted, output in ((ASSISTANT, "text"), (f"{ASSISTANT} {own}", "both"), (None, "both"), ("", "audio")):
         assert told_prompt(manifest, wanted, output) == wanted
+
+
+def test_a_chat_in_which_nobody_asked_anything_is_answered_with_a_greeting(server):
+    """LiveKit sends two prompts and no question, where its agent is to greet."""
+    prompts = [{"role": "system", "content": text} for text in ("You are an AI.", "Greet the user.")]
+    made = server.client().chat.completions.create(model="gpt-4.1", messages=prompts)
+    assert made.choices[0].message.content == "hello how can i help"

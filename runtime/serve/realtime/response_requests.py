@@ -17,10 +17,8 @@ from voxrill.runtime.serve.realtime.client_items import Told, check_waiting, joi
 from voxrill.runtime.serve.realtime.messages import MessageItem, ResponseCreate, opened
 from voxrill.runtime.serve.realtime.response_options import ResponseOptions, response_options
 from voxrill.runtime.serve.realtime.session_state import SessionState
+from voxrill.runtime.serve.system_prompt import OPENING
 from voxrill.runtime.talk.listener import Began, Ended, Signal, Typed, Utterance
-
-_OPENING = "hello"
-"""What the model is asked when a client wants an answer, and nothing was said: its own greeting answers it."""
 
 
 class ResponseRequests:
@@ -90,7 +88,7 @@ class ResponseRequests:
         own = options.settings.instructions
         follows = own is not None and own != self._state.settings.instructions
         closed = self._state.service.model.parts.tokenizer.closed
-        return Told("", "user", own if own is not None and follows and not closed else _OPENING)
+        return Told("", "user", own if own is not None and follows and not closed else OPENING)
 
     def _check_options(self, options: ResponseOptions) -> None:
         instructions = options.settings.instructions
