@@ -161,7 +161,9 @@ def _words(one: Any) -> str:
     if isinstance(one, inspect.IntType | inspect.FloatType):
         kind = "a whole number" if isinstance(one, inspect.IntType) else "a number"
         if one.gt is not None or one.lt is not None:
-            return kind + _bounds(one.gt, one.lt, " between {} and {}", " above {}", " below {}")
+            limits = {"above": one.gt, "at least": one.ge, "below": one.lt, "at most": one.le}
+            known = [f"{word} {_number(str(limit))}" for word, limit in limits.items() if limit is not None]
+            return f"{kind} {' and '.join(known)}"
         return kind + _bounds(one.ge, one.le, " from {} to {}", " of at least {}", " of at most {}")
     if isinstance(one, inspect.StrType):
         return "a text" + _counted(one, "characters")

@@ -247,7 +247,7 @@ def _stops(asked: ChatRequest) -> list[str]:
 
 def _options(asked: ChatRequest, service: Service) -> dict[str, Any]:
     most = min(asked.max_completion_tokens or asked.max_tokens or service.limits.answer, service.limits.answer)
-    return {"max_new_tokens": most, "seed": asked.seed, "temperature": asked.temperature}
+    return {"max_new_tokens": most, "seed": asked.seed, "temperature": asked.temperature, "top_p": asked.top_p}
 
 
 async def _whole(events: Events, answer: ChatAnswer, asked: ChatRequest, rate: int) -> dict[str, Any]:

@@ -94,7 +94,6 @@ ONLY_AT: Mapping[EndpointName, Mapping[str, OnlyAt]] = {
         "n": OnlyAt((1,), "A request gets one answer. Send it again, with another seed, for another answer."),
         "presence_penalty": _PENALTY,
         "top_logprobs": OnlyAt((0,), "Probabilities are not given with answers. Leave it out, or send 0."),
-        "top_p": OnlyAt((1,), "Words are drawn by temperature alone. Leave it out, or send 1."),
         "web_search_options": OnlyAt((), "This server does not look into the web. Leave it out."),
     },
     "response": {
@@ -108,7 +107,6 @@ ONLY_AT: Mapping[EndpointName, Mapping[str, OnlyAt]] = {
         "previous_response_id": OnlyAt((), "Answers are not stored. Send the earlier messages in input."),
         "prompt": OnlyAt((), "Prompts are not stored. Send the text in instructions."),
         "top_logprobs": OnlyAt((0,), "Probabilities are not given with answers. Leave it out, or send 0."),
-        "top_p": OnlyAt((1,), "Words are drawn by temperature alone. Leave it out, or send 1."),
     },
     "transcription": {
         "include": OnlyAt(([],), "Probabilities are not given with transcripts. Leave it out."),

@@ -27,6 +27,7 @@ from voxrill.runtime.serve.sound_formats import FORMATS
 
 SoundFormat = Literal["wav", "pcm", "flac", "mp3", "opus", "aac"]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
+TopP = Annotated[float, Meta(gt=0, le=1)]
 Seed = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Count = Annotated[int, Meta(ge=1)]
 Stop = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -228,6 +229,7 @@ class ChatRequest(msgspec.Struct):
     max_completion_tokens: Count | None = None
     max_tokens: Count | None = None
     temperature: Temperature | None = None
+    top_p: TopP | None = None
     seed: Seed | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=4)] = []
     tools: list[FunctionTool] = []
@@ -285,6 +287,7 @@ class ResponseRequest(msgspec.Struct):
     stream: bool = False
     max_output_tokens: Count | None = None
     temperature: Temperature | None = None
+    top_p: TopP | None = None
     tools: list[ResponseTool] = []
     tool_choice: Literal["auto", "none", "required"] | FunctionChoice = "auto"
     text: ResponseText = ResponseText()

@@ -73,6 +73,7 @@ def chat_request(asked: ResponseRequest) -> ChatRequest:
         model=asked.model,
         max_completion_tokens=asked.max_output_tokens,
         temperature=asked.temperature,
+        top_p=asked.top_p,
         tools=[FunctionTool(_function(tool)) for tool in asked.tools],
         tool_choice=choice if isinstance(choice, str) else NamedTool(FunctionName(choice.name)),
         response_format=JsonSchemaFormat(NamedSchema(wanted.name, wanted.schema))
@@ -182,7 +183,7 @@ class _Made:
             "text": asked.text,
             "tool_choice": asked.tool_choice,
             "tools": asked.tools,
-            "top_p": 1.0,
+            "top_p": asked.top_p,
             "truncation": "auto",
             "usage": self._usage() if over else None,
             "metadata": {},

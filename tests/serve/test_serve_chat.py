@@ -229,6 +229,12 @@ def test_an_open_model_writes_json_and_calls_without_phrases(models):
         )
 
 
+def test_top_p(ask):
+    """The likeliest words alone are what the model says anyway, however hot the rest is."""
+    hot = [ask(HEARD, temperature=2, top_p=top_p, seed=1).message.content for top_p in (1e-6, 1)]
+    assert hot[0] == ANSWER != hot[1]
+
+
 # Stop texts
 
 

@@ -146,6 +146,7 @@ BODIES = [
     (b'{"audio": {"format": "xx"}}', "Give one of: ", "audio.format"),
     (b'{"temperature": 5}', "is more than 2. Give a number from 0 to 2", "temperature"),
     (b'{"temperature": "hot"}', "is text. Give a number", "temperature"),
+    (b'{"top_p": 0}', "is not more than 0. Give a number above 0 and at most 1", "top_p"),
     (b'{"seed": -1}', "is less than 0. Give a whole number of at least 0", "seed"),
     (b'{"stream": "yes"}', "is text. Give true or false", "stream"),
     (b'{"temperature": 1e999}', "is too large a number", "temperature"),
@@ -181,7 +182,7 @@ def test_every_constraint_has_words():
     assert told({"short": "abc"}) == "The field short is longer than 2 characters. Give a text of 1 to 2 characters."
     assert told({"short": ""}).startswith("The field short is shorter than 1 characters.")
     assert told({"inner": {"x": [{"few": 9}]}}).startswith(
-        "The field inner[...][0].few is not less than 9. Give a number between"
+        "The field inner[...][0].few is not less than 9. Give a number above 0 and below 9."
     )
     assert told({"inner": {"x": [{"fw": 9}]}}) == "There is no field 'fw'. Perhaps few is meant."
     assert told({"inner": {"x": 1}}).endswith("Give a list, each entry an object.")
