@@ -1,6 +1,8 @@
 """Every field of OpenAI's requests: done, without effect, or refused in words; and malformed requests in words."""
 
+import asyncio
 import json
+import tracemalloc
 import typing
 from importlib import import_module
 
@@ -9,10 +11,13 @@ import pytest
 
 pytest.importorskip("starlette", reason="the serve extra is not installed")
 
+from starlette.requests import Request
+
 from tests.serving import ANSWER, HEARD, QUESTION, serving
 from voxrill.runtime.malformed import explained
+from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.fields import HINTS, NO_EFFECT, ONLY_AT, undone
-from voxrill.runtime.serve.requests import ChatRequest, ResponseRequest, SpeechRequest, TranscriptionRequest
+from voxrill.runtime.serve.requests import ChatRequest, ResponseRequest, SpeechRequest, TranscriptionRequest, read_json
 from voxrill.runtime.serve.service import WARNING_HEADER
 
 KINDS = {
@@ -160,6 +165,29 @@ def test_a_malformed_body_is_explained(http, body, message, param):
     answer = http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
     found = refused(answer)
     assert message in found[0] and found[1] == param
+
+
+@pytest.mark.parametrize("field", ["metadata", "tools", "zyzzyva"])
+def test_a_large_field_does_not_become_as_many_objects(field):
+    """A million lists take 60 MB as Python's objects; what does nothing here is not decoded."""
+    body = b'{"messages": [{"role": "user", "content": "on"}], "%s": [%s[]]}' % (field.encode(), b"[]," * 1_000_000)
+    sent = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive():
+        return sent.pop()
+
+    headers = [(b"content-type", b"application/json")]
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    tracemalloc.start()
+    try:
+        if field == "metadata":
+            asyncio.run(read_json(request, ChatRequest, warn=print))
+        else:
+            with pytest.raises(ApiError):
+                asyncio.run(read_json(request, ChatRequest, warn=print))
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(body)
+    finally:
+        tracemalloc.stop()
 
 
 def test_every_constraint_has_words():
