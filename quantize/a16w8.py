@@ -68,11 +68,12 @@ class FeedRecorder:
 
 
 def record_feeds(model: Engine, sounds: Sequence[Floats]) -> dict[str, Feeds]:
-    """The feeds of each NPU graph while `model` answers `sounds`, each (samples,) at 16 kHz, in speech."""
-    feeds: dict[str, Feeds] = {name: [] for name in model.graphs if contract.is_for_npu(name)}
-    graphs: dict[str, Any] = {name: FeedRecorder(model.graphs[name], kept) for name, kept in feeds.items()}
+    """The feeds of each graph without sampling while `model` answers `sounds`, each (samples,) at 16 kHz, in speech."""
     spec, static = model.manifest.model, model.manifest.static
     assert static is not None, "the caller checks that it is of the npu flavour"
+    names = (contract.AUDIO_ENCODER, contract.DECODER, *static.prefills, spec.codec.graph)
+    feeds: dict[str, Feeds] = {name: [] for name in names}
+    graphs: dict[str, Any] = {name: FeedRecorder(model.graphs[name], kept) for name, kept in feeds.items()}
     encoder = AudioEncoder(graphs[contract.AUDIO_ENCODER], spec.log_mel, model.times, static.mel_frames)
     backbones = [
         Backbone(

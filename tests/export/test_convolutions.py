@@ -17,7 +17,7 @@ from voxrill.export.layers import ConvProduct, MatMul, TransposedConvProduct, li
 from voxrill.export.mimi_decoder import MimiConfig, MimiDecoderModule  # noqa: E402
 from voxrill.quantize.bundle import quantize_bundle  # noqa: E402
 from voxrill.quantize.exclude import FEW_NUMBERS  # noqa: E402
-from voxrill.quantize.recipe import read_recipe  # noqa: E402
+from voxrill.quantize.recipe import Recipe, Rule  # noqa: E402
 
 WIDTH_IN, WIDTH_OUT, LENGTH = 6, 5, 23
 PIECES = {"whole": [23], "steps": [1] * 23, "odd": [1, 7, 2, 11, 2]}
@@ -128,7 +128,7 @@ def test_an_int8_codec_is_close_to_float32(bundles, models, tmp_path, family, le
     LFM2.5's detokenizer, tiny and random, was measured at 15.9 dB (its log-magnitudes and phases magnify rounding);
     Pebble's, which is trained, at 23.7 dB.
     """
-    small = quantize_bundle(open_bundle(bundles[family]), tmp_path / "int8", read_recipe("int8"))
+    small = quantize_bundle(open_bundle(bundles[family]), tmp_path / "int8", Recipe("test", (Rule(8),)))
     codes = signals.codes(20, 5).astype(np.int64)
     wanted, got = models[family].codec.decode(codes), voxrill.load(small.directory, threads=1).codec.decode(codes)
     assert 10 * np.log10(np.square(wanted).sum() / np.square(got - wanted).sum()) > least

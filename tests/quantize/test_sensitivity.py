@@ -48,7 +48,7 @@ def test_every_graph_can_be_measured(bundle, tmp_path):
 
 def test_sizes_are_those_of_the_bundle_that_is_made(bundle, tmp_path):
     inventory = take_inventory(bundle, "weight")
-    made = quantize_bundle(bundle, tmp_path / "int8", read_recipe("int8"))
+    made = quantize_bundle(bundle, tmp_path / "int8", Recipe("test", (Rule(8),)))
     assert inventory.size == pytest.approx(made.manifest.size, rel=0.05)
     rules = [Rule(4, group.graph, group.pattern, 32) for group in inventory.groups]
     small = quantize_bundle(bundle, tmp_path / "int4", Recipe("test", (Rule(8), *rules)))
