@@ -7,7 +7,7 @@ reports a comment that suppresses nothing, so a bad call that is accepted fails 
 import io
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import numpy as np
 
@@ -62,11 +62,40 @@ with voxrill.load("pebble") as opened:
     opened.close()
 
 
+class OwnSink:
+    """A sink of a caller's."""
+
+    def write(self, samples: Any) -> None:
+        """Take samples."""
+
+
+with model.talk([noise], OwnSink(), source_rate=16_000, barge_in=False, seed=1) as talk:
+    assert_type(talk, voxrill.TalkSession)
+    for happened in talk:
+        assert_type(happened, voxrill.TalkEvent)
+        if isinstance(happened, voxrill.TurnEnded):
+            assert_type(happened.text, str)
+    talk.ask("Hello.")
+
+
+@voxrill.tool("turn it {state}")
+def switch(state: Literal["on", "off"]) -> str:
+    """A tool of a caller's."""
+    return state
+
+
+model.talk("default", "default", tools=[switch], endpoint=0.4)
+assert_type(model.transcribe("q.wav").as_json(), dict[str, Any])
+
+
 async def awaiting() -> None:
     """Calls of an event loop."""
     assert_type(await model.atranscribe("q.wav", seed=1), voxrill.Transcript)
     async for event in model.achat(audio="q.wav"):
         assert_type(event, voxrill.Event)
+    async with model.talk(sink=OwnSink()) as talking:
+        async for happening in talking:
+            assert_type(happening, voxrill.TalkEvent)
     await model.aclose()
 
 
@@ -95,4 +124,8 @@ model.transcribe("q.wav", sample_rate="16000")  # pyright: ignore[reportArgument
 model.chat(text="Hello.", top_p="0.9")  # pyright: ignore[reportArgumentType]
 model.speak("Hello.").save("a.mp3", format="aiff")  # pyright: ignore[reportArgumentType]
 model.achat("Hello.")  # pyright: ignore[reportCallIssue]
+model.talk([noise], OwnSink(), rate=16_000)  # pyright: ignore[reportCallIssue]
+model.talk([noise], noise)  # pyright: ignore[reportArgumentType]
+model.talk(7, OwnSink())  # pyright: ignore[reportArgumentType]
+model.talk(tools=7)  # pyright: ignore[reportArgumentType]
 voxrill.AnswerOptions(seed=1).seed = 2  # pyright: ignore[reportAttributeAccessIssue]
