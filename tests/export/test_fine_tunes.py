@@ -1,6 +1,5 @@
 """Fine-tuned weights and LoRA adapters laid over a base, as accelerate and peft save them, and what cannot be one."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import DETOKENIZER_FILE, MODEL_FILE, make_checkpoint
+from tests.export.saved import factors, stored_tensors, write_adapter, write_conversion, write_tensors
 from voxrill.runtime.bundle.manifest import read_manifest
 from voxrill.runtime.errors import CheckpointError, UsageError
 
@@ -47,38 +47,6 @@ def whole_model(exporter):
     from tests.export.whole_model import WholeModel
 
     return WholeModel
-
-
-def stored_tensors(folder: Path) -> dict[str, object]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / MODEL_FILE)
-
-
-def write_tensors(file: Path, tensors: dict[str, object]) -> Path:
-    from safetensors.torch import save_file
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, file)
-    return file
-
-
-def write_adapter(folder: Path, tensors: dict[str, object], **config: object) -> Path:
-    """An adapter as peft lays it out: tensors by the names of modules, as in the base."""
-    write_tensors(folder / "adapter_model.safetensors", {f"base_model.model.{k}": v for k, v in tensors.items()})
-    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "modules_to_save": None} | config
-    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return folder
-
-
-def factors(module: str, rank: int = 2, width: int = 64) -> dict[str, object]:
-    import torch
-
-    torch.manual_seed(0)
-    return {
-        f"{module}.lora_A.weight": torch.randn(rank, width) / 8,
-        f"{module}.lora_B.weight": torch.randn(width, rank) / 8,
-    }
 
 
 def assert_same(checkpoint, wanted: dict[str, object], tolerance: float = 0.0) -> None:
@@ -213,18 +181,24 @@ def test_an_adapter_is_merged_into_the_overlaid_weights(opened, base_folder, tun
 
 
 def test_a_fine_tune_answers_as_the_plainly_saved_checkpoint(cli, base_folder, tuned_folder, models, tmp_path):
-    """The overlay lacks what the adapter adds, so that both are needed for the plainly saved model's answers."""
+    """The base is a conversion for transformers with a strange backbone. The overlay has the right backbone, but for
+    what the adapter adds. So all three are needed for the plainly saved model's answers."""
     import voxrill
 
+    tensors, strange = stored_tensors(tuned_folder), stored_tensors(base_folder)
+    mixed = Path(shutil.copytree(tuned_folder, tmp_path / "mixed"))
+    write_tensors(
+        mixed / MODEL_FILE, {name: (strange if name.startswith("lfm.") else tensors)[name] for name in tensors}
+    )
+    base = write_conversion(mixed, tmp_path / "conversion")
     made = factors(ADAPTED)
     down, up = made.values()
-    tensors = stored_tensors(tuned_folder)
-    tensors[f"{ADAPTED}.weight"] -= 4 / 2 * up @ down
-    del tensors[TIED]
-    write_tensors(tmp_path / "tuned" / MODEL_FILE, tensors)
+    backbone = {name: values for name, values in tensors.items() if name.startswith("lfm.")}
+    backbone[f"{ADAPTED}.weight"] = backbone[f"{ADAPTED}.weight"] - 4 / 2 * up @ down
+    write_tensors(tmp_path / "tuned" / MODEL_FILE, backbone)
     write_adapter(tmp_path / "adapter", made)
     out = tmp_path / "bundle"
-    ran = cli("export", base_folder, "-o", out, "--weights", tmp_path / "tuned", "--lora", tmp_path / "adapter")
+    ran = cli("export", base, "-o", out, "--weights", tmp_path / "tuned", "--lora", tmp_path / "adapter")
     assert "tuned replaces" in ran.err and "adapter adapts 1 modules" in ran.err
     assert "of the family lfm2.5-audio" in ran.err
     overlays = read_manifest(out).source.overlays

@@ -1,86 +1,27 @@
 """Conversions for the package transformers: their names and configs mean the published checkpoint.
 
-The renaming below is written from the other side, published to theirs, as the conversion goes. Where the installed
-transformers has a class of the conversion, its own names are compared.
+Where the installed transformers has a class of the conversion, its own names are compared.
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.checkpoints import MODEL_FILE
-from tests.export.test_fine_tunes import factors, stored_tensors, write_adapter, write_tensors
+from tests.export.saved import (
+    DROPPED,
+    ENCODER,
+    FEATURES,
+    converted,
+    factors,
+    stored_tensors,
+    write_adapter,
+    write_conversion,
+    write_json,
+    write_tensors,
+)
 from voxrill.runtime.errors import CheckpointError
-
-THEIRS = {
-    "audio_embedding.embedding.": "audio_embedding.",
-    ".pre_encode.conv.": ".subsampling.layers.",
-    ".pre_encode.out.": ".subsampling.linear.",
-    ".linear_q.": ".q_proj.",
-    ".linear_k.": ".k_proj.",
-    ".linear_v.": ".v_proj.",
-    ".linear_out.": ".o_proj.",
-    ".linear_pos.": ".relative_k_proj.",
-    ".pos_bias_": ".bias_",
-    ".batch_norm.": ".norm.",
-    "audio_adapter.model.0.": "audio_adapter_norm.",
-    "audio_adapter.model.1.": "audio_adapter_linear_1.",
-    "audio_adapter.model.3.": "audio_adapter_linear_2.",
-    ".operator.out_proj.": ".operator.o_proj.",
-    ".bounded_attention.q_layernorm.": ".q_norm.",
-    ".bounded_attention.k_layernorm.": ".k_norm.",
-}
-DROPPED = ("codebook_offsets", "audio_loss_weights", "audio_embedding.embedding_norm.weight")
-DROPPED += ("audio_embedding.to_logits.weight",)
-DEPTH_DIM, DEPTH_KV = 128, 32
-ENCODER = {
-    "model_type": "parakeet_encoder",
-    "num_mel_bins": 128,
-    "num_hidden_layers": 2,
-    "hidden_size": 64,
-    "intermediate_size": 256,
-    "num_attention_heads": 4,
-    "subsampling_factor": 8,
-    "subsampling_conv_channels": 16,
-    "conv_kernel_size": 9,
-    "scale_input": True,
-}
-FEATURES = {
-    "feature_size": 128,
-    "sampling_rate": 16000,
-    "hop_length": 160,
-    "n_fft": 512,
-    "win_length": 400,
-    "preemphasis": 0.97,
-    "padding_value": 0.0,
-}
-
-
-def their_name(name: str) -> str:
-    for published, theirs in THEIRS.items():
-        name = name.replace(published, theirs)
-    return f"model.{name}"
-
-
-def converted(tensors):
-    """The tensors of a checkpoint as the conversion saves them: renamed, unpacked, tied ones once."""
-    made = {}
-    for name, values in tensors.items():
-        if name in DROPPED or ".to_logits." in name:
-            continue
-        if ".qkv_proj." in name:
-            parts = values.split((DEPTH_DIM, DEPTH_KV, DEPTH_KV))
-            names = (their_name(name).replace("qkv_proj", part) for part in ("q_proj", "k_proj", "v_proj"))
-            made |= {part: rows.contiguous() for part, rows in zip(names, parts, strict=True)}
-        else:
-            made[their_name(name)] = values
-    return made
-
-
-def write_json(path: Path, content) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture
@@ -90,16 +31,7 @@ def published(tiny_checkpoints, exporter) -> Path:
 
 @pytest.fixture
 def conversion(published, tmp_path) -> Path:
-    """The conversion of the published checkpoint; its codec has the same names."""
-    folder = Path(shutil.copytree(published, tmp_path / "conversion"))
-    write_tensors(folder / MODEL_FILE, converted(stored_tensors(published)))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    del config["preprocessor"]
-    depthformer = config["depthformer"] | {"num_attention_heads": 32, "num_key_value_heads": 8, "norm_eps": 1e-5}
-    config |= {"model_type": "lfm2_audio", "encoder": dict(ENCODER), "depthformer": depthformer}
-    write_json(folder / "config.json", config)
-    write_json(folder / "processor_config.json", {"feature_extractor": FEATURES, "processor_class": "P"})
-    return folder
+    return write_conversion(published, tmp_path / "conversion")
 
 
 @pytest.fixture
