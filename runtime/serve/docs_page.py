@@ -22,7 +22,8 @@ code, pre { font-family: ui-monospace, monospace; font-size: 0.9em }
 pre { overflow-x: auto; padding: 0.8rem; border: 1px solid #8886; border-radius: 6px }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: 0.3rem 0.8rem 0.3rem 0; border-bottom: 1px solid #8883 }
-td { overflow-wrap: anywhere }
+td { overflow-wrap: break-word }
+td:first-child { white-space: nowrap }
 """
 
 HEADERS = {
@@ -78,7 +79,9 @@ def docs_page(document: Mapping[str, Any], limits: Limits, url: str = "http://12
             " With an API key, send it as <code>Authorization: Bearer KEY</code>.</p>",
             *_paths(document["paths"], url),
             "<h2>Realtime</h2><p><code>GET /v1/realtime</code> is a WebSocket with OpenAI's realtime interface.</p>",
-            "<h2>Limits</h2><table>",
+            "<h2>Statuses</h2><table>",
+            *_refusals(document["paths"]),
+            "</table><h2>Limits</h2><table>",
             *(f"<tr><td>{escape(what)}<td>{escape(most)}" for what, most in _limits(limits)),
             "</table>",
             *_schemas(document["components"]["schemas"]),
@@ -88,18 +91,24 @@ def docs_page(document: Mapping[str, Any], limits: Limits, url: str = "http://12
 
 
 def _paths(paths: Mapping[str, Any], url: str) -> Iterator[str]:
-    for path, methods in paths.items():
+    for path, methods in sorted(paths.items(), key=lambda item: "post" not in item[1]):  # what people look for first
         for method, operation in methods.items():
             yield f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}.</p>"
             for media, body in operation.get("requestBody", {}).get("content", {}).items():
                 yield f"<p>Takes <code>{escape(media)}</code>: {_type(body['schema'])}.</p>"
             if path in _EXAMPLES:
                 yield f"<pre>{escape(_EXAMPLES[path].replace('{url}', url))}</pre>"
-            yield "<table>"
-            for status, answer in operation["responses"].items():
-                media = ", ".join(answer["content"])
-                yield f"<tr><td>{escape(status)}<td>{escape(answer['description'])}<td>{escape(media)}"
-            yield "</table>"
+            yield f"<p>Answers with <code>{escape(', '.join(operation['responses']['200']['content']))}</code>.</p>"
+
+
+def _refusals(paths: Mapping[str, Any]) -> Iterator[str]:
+    """What each status means, once: a path has those that can happen there."""
+    seen: dict[str, str] = {}
+    for methods in paths.values():
+        for operation in methods.values():
+            seen |= {status: answer["description"] for status, answer in operation["responses"].items()}
+    for status, what in sorted(seen.items()):
+        yield f"<tr><td>{escape(status)}<td>{escape(what)}"
 
 
 def _schemas(schemas: Mapping[str, Any]) -> Iterator[str]:
@@ -120,17 +129,18 @@ def _schemas(schemas: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """What a schema allows, as HTML."""
+    """What a schema allows, as HTML. null and the empty text mean absent, which the next column says."""
     for either in ("anyOf", "oneOf"):
         if either in schema:
-            return " or ".join(_type(one) for one in schema[either])
+            return " or ".join(_type(one) for one in schema[either] if one.get("type") != "null")
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
     if "enum" in schema or "const" in schema:
-        return " or ".join(_value(value) for value in schema.get("enum", [schema.get("const")]))
+        values = schema.get("enum", [schema.get("const")])
+        return " or ".join(_value(value) for value in values if value not in (None, "")) or "nothing"
     kind = schema.get("type", "anything")
-    names = " or ".join(kind) if isinstance(kind, list) else kind
+    names = " or ".join(one for one in kind if one != "null") if isinstance(kind, list) else kind
     if "items" in schema and schema["items"] is not False:
         names += f" of {_type(schema['items']) if schema['items'] is not True else 'anything'}"
     bounds = [text.format(escape(str(schema[name]))) for name, text in _BOUNDS.items() if name in schema]
