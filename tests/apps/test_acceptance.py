@@ -90,6 +90,11 @@ def test_a_bundle_that_says_the_same_is_accepted(cli, bundles, published, tiny_c
     ]
 
 
+def test_a_bundle_of_fixed_shapes_is_judged_alike(npu_models, published):
+    rows = rows_of(npu_models[FAMILY], published)
+    assert {row.verdict for row in rows if row.stage != "free-running"} == {"pass"}
+
+
 def test_the_table_says_what_was_not_compared(cli, bundles, published):
     ran = cli("accept", bundles[FAMILY], "--published", published, "--stage", "layers")
     assert ran.status == 0, ran.err
@@ -360,6 +365,13 @@ def test_arrays_that_cannot_be_read_are_named(models, own_copy, content):
     else:
         (own_copy / files.FRAME).write_bytes(content)
     with pytest.raises(DataError, match=f"{files.FRAME} holds no arrays"):
+        rows_of(models[FAMILY], own_copy, "depthformer")
+
+
+def test_arrays_that_unpack_to_more_than_any_are_named(models, own_copy):
+    np.savez_compressed(own_copy / files.FRAME, hidden=np.zeros(17 << 20, np.float32))
+    assert (own_copy / files.FRAME).stat().st_size < 1 << 20
+    with pytest.raises(DataError, match="unpacks to more than 64 MB"):
         rows_of(models[FAMILY], own_copy, "depthformer")
 
 

@@ -49,7 +49,7 @@ _NAME_REVISION = (STREAMS, SUMMARY, FRAMES_ORIGIN, TEXT_STEPS)
 """Files that say which revision of the checkpoint they are of."""
 
 _LARGEST = 64 * MEGABYTE
-"""Of one file. The largest published one has 1.6 MB."""
+"""Of one file, packed and unpacked. The largest published one has 1.6 MB."""
 
 _SUM = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 """A line as `sha256sum` writes it."""
@@ -140,6 +140,10 @@ class PublishedFolder:
 
     def _arrays_of(self, name: str) -> dict[str, NDArray[Any]]:
         try:
+            with zipfile.ZipFile(io.BytesIO(self.bytes_of(name))) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > _LARGEST:  # zeros pack a thousandfold
+                raise DataError(f"{self.path / name} unpacks to more than {_LARGEST / MEGABYTE:g} MB", _PAGE)
             with np.load(io.BytesIO(self.bytes_of(name))) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
