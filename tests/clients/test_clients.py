@@ -69,6 +69,7 @@ CHECKS = {
     "livekit": {
         "stt": {"heard"},
         "stt_live": {"heard"},
+        "stt_live_by_default": {"heard"},
         "tts": {"sound"},
         "chat": {"answer"},
         "realtime": {"heard", "answer", "sound"},

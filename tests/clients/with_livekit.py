@@ -65,14 +65,32 @@ async def stt():
 
 async def stt_live():
     """Speech to text of a microphone, through a transcription session."""
+    return await heard_live(openai.STT(use_realtime=True, **AT))
+
+
+async def stt_live_by_default():
+    """The same with the model that is only live: LiveKit finds the ends of turns."""
+    return await heard_live(openai.STT(model="gpt-realtime-whisper", **AT))
+
+
+async def heard_live(made):
+    """What a live speech to text hears."""
     async with utils.http_context.open():
-        stream = openai.STT(use_realtime=True, **AT).stream()
-        for piece in pieces(question()):
-            stream.push_frame(frame(piece))
+        stream = made.stream()
+        speaking = asyncio.create_task(speak(stream))
         async for event in stream:
             if event.type == "final_transcript":
-                await stream.aclose()
-                return {"heard": event.alternatives[0].text}
+                break
+        speaking.cancel()
+        await stream.aclose()
+        return {"heard": event.alternatives[0].text}
+
+
+async def speak(stream):
+    """Say the question, and be silent then."""
+    microphone = Microphone()
+    async for piece in microphone:
+        stream.push_frame(piece)
 
 
 async def tts():
@@ -161,4 +179,4 @@ async def pipeline_agent():
 
 
 logging.disable(logging.WARNING)
-report(stt, stt_live, tts, chat, realtime, realtime_agent, pipeline_agent)
+report(stt, stt_live, stt_live_by_default, tts, chat, realtime, realtime_agent, pipeline_agent)

@@ -283,6 +283,28 @@ def test_a_session_of_transcription_writes_down_and_answers_nothing(server, how)
     assert error["code"] == "transcription_session" and by_hand == HEARD
 
 
+@pytest.mark.parametrize(
+    ("kind", "model", "detection", "shown"),
+    [
+        ("transcription", "gpt-realtime-whisper", {}, None),
+        ("transcription", "gpt-4o-transcribe", {}, "server_vad"),
+        ("transcription", "gpt-realtime-whisper", {"turn_detection": {"type": "semantic_vad"}}, "semantic_vad"),
+        ("realtime", "gpt-realtime-whisper", {}, "server_vad"),
+    ],
+)
+def test_a_client_of_a_model_that_finds_no_ends_of_turns_commits_them(server, kind, model, detection, shown):
+    """LiveKit leaves turn_detection out for these models, and commits. The server must not be there before it."""
+
+    async def talk():
+        async with connected(server, extra_query={"intent": kind}) as client:
+            heard = detection | {"transcription": {"model": model}}
+            await client.send("session.update", session={"type": kind, "audio": {"input": heard}})
+            return (await client.next("session.updated"))[0]["session"]["audio"]["input"]["turn_detection"]
+
+    found = asyncio.run(talk())
+    assert (found and found["type"]) == shown
+
+
 def test_a_transcript_comes_piece_by_piece(server):
     async def talk():
         async with connected(server, extra_query={"intent": "transcription"}) as client:

@@ -41,6 +41,9 @@ _MICROPHONES = "near_field", "far_field"
 
 _NO_NOISE_REDUCTION: Field[Settings] = only(None)
 
+_CLIENT_ENDS = ("gpt-realtime-whisper", "gpt-live-transcribe")
+"""OpenAI's models of transcription sessions that find no ends of turns."""
+
 _LANGUAGE = 16
 """Characters of a language's code."""
 
@@ -129,6 +132,13 @@ def _detection(now: Settings, value: Any, param: str, errors: Errors) -> Setting
     return replace(now, detection=merge(before, value, _DETECTION, param, errors))
 
 
+def _leaves_ends_to_the_client(now: Settings, value: Any) -> bool:
+    """Whether a client names one of those models, and does not say how turns end: it commits each of them."""
+    named = value.get("model") if isinstance(value, Mapping) else None
+    undecided = now.kind == "transcription" and now.detection == TurnDetection()
+    return undecided and isinstance(named, str) and named.startswith(_CLIENT_ENDS)
+
+
 def _language(value: Any, param: str) -> str:
     language = text(value, param)
     if len(language) > _LANGUAGE:
@@ -163,9 +173,9 @@ def session_fields(model: Engine) -> Mapping[str, Field[Settings]]:
     def transcription(now: Settings, value: Any, param: str, errors: Errors) -> Settings:
         if value is None:
             return replace(now, transcription=None)
-        return replace(
-            now, transcription=merge(now.transcription or Transcription(), value, transcripts, param, errors)
-        )
+        found = merge(now.transcription or Transcription(), value, transcripts, param, errors)
+        detection = None if _leaves_ends_to_the_client(now, value) else now.detection
+        return replace(now, transcription=found, detection=detection)
 
     def voice(value: Any, param: str) -> str:
         return check_voice(model.manifest.tasks.chat, _voice(value, param), param)
