@@ -16,11 +16,12 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 import websockets
 
 from tests.serve.test_serve_realtime import plain, sound_of, text_of
-from tests.serving import ANSWER, HEARD, serving
+from tests.serving import ANSWER, HEARD, in_base64, serving, spoken
 from voxrill.runtime.errors import ContextFull
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.realtime.outbox import FAILED, SLOW, Outbox
 from voxrill.runtime.serve.realtime.session import RealtimeSession
+from voxrill.runtime.serve.realtime.session_state import SessionState
 from voxrill.runtime.talk.answer import TalkAnswer
 
 UNREAD = 64 << 10
@@ -253,6 +254,34 @@ def test_messages_wait_while_the_worker_has_much_to_do(monkeypatch):
     with serving() as server:
         shown = asyncio.run(talk(server))
     assert max(waited) == 16 and shown[-1] == 139 and len(shown) == 40
+
+
+def test_a_message_of_many_pauses_does_not_fill_the_memory(monkeypatch):
+    """Each pause holds all that was said in its turn. They only save time: while much waits, none is handed over."""
+    waited, held = [], []
+    step, post = RealtimeSession.step, SessionState.post
+
+    def held_back(session):
+        return bool(held) and step(session)
+
+    def watched(state, change):
+        post(state, change)
+        waited.append(state.inbox.qsize())
+
+    async def talk(server):
+        async with plain(server) as client:
+            await client.update(audio={"input": {"transcription": {}}})
+            monkeypatch.setattr(RealtimeSession, "step", held_back)
+            monkeypatch.setattr(SessionState, "post", watched)
+            burst = spoken(before=0.2, after=0)[: 2 * 24_000]  # less than a second of words, and a pause before
+            await client.send("input_audio_buffer.append", audio=in_base64(burst * 24 + bytes(2 * 24_000)))
+            await client.next("input_audio_buffer.speech_stopped")
+            held.append(True)
+            return (await client.next("response.done"))[0]["response"]["status"]
+
+    with serving() as server:
+        status = asyncio.run(talk(server))
+    assert status == "completed" and 8 < max(waited) < 24
 
 
 # What stays

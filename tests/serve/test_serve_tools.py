@@ -417,6 +417,19 @@ def test_a_choice_that_does_not_fit_is_refused_alone(server):
     assert session["tools"] == [] and session["tool_choice"] == "auto" and text_of(passed) == ANSWER
 
 
+def test_tools_that_do_not_fit_are_refused_with_their_choice(server):
+    async def talk():
+        async with plain(server) as client:
+            await client.update(tools=[lights()])
+            await client.send("session.update", session={"tool_choice": "required", "tools": [lights(), lights()]})
+            error, _ = await client.next("error")
+            return error["error"], (await client.next("session.updated"))[0]["session"], await ask(client, HEARD)
+
+    error, session, passed = asyncio.run(talk())
+    assert "the same name" in error["message"] and error["param"] == "session.tools"
+    assert len(session["tools"]) == 1 and session["tool_choice"] == "auto" and called(passed)[0] == "set_lights"
+
+
 def test_a_turn_that_cannot_be_decided_is_answered(server, monkeypatch):
     def full(*_given):
         raise ContextFull("it is full", "Say less")

@@ -83,6 +83,7 @@ class RealtimeSession:
         self._state = SessionState(service, settings, self._emit, beta)
         self._leaving = False
         self._item = ""  # the user's, which is being spoken
+        self._paused = False  # the worker knows of the pause in it
         self._turn_detector = TurnDetector(
             settings, self._state.answers.floor, weak_callback(self._heard), service.model.parts.heard
         )
@@ -164,29 +165,36 @@ class RealtimeSession:
 
     def _with_tools(self, new: Settings, errors: list[ApiError]) -> Settings:
         """The settings with those of their tools and their choice that can be; the session's where one cannot."""
-        now = self._state.settings
-        tries = (
-            ("session.tool_choice", new),
-            ("session.tools", replace(new, tool_choice=now.tool_choice)),
-            ("", replace(new, tools=now.tools, tool_choice=now.tool_choice)),
-        )
-        for param, settings in tries:
-            try:
-                self._state.allowed = self._state.may_call(settings)
-                return settings
-            except (ApiError, VoxrillError) as error:
-                wrong = as_api_error(error)
-                blamed = "session.tools" if new.tool_choice == now.tool_choice else param
-                wrong.param = blamed
-                if not errors or errors[-1].message != wrong.message:
-                    errors.append(wrong)
-        return replace(new, tools=now.tools, tool_choice=now.tool_choice)
+        wrong = self._allow(new)
+        if wrong is None:
+            return new
+        errors.append(wrong)
+        kept = replace(new, tool_choice=self._state.settings.tool_choice)
+        if kept != new and self._allow(kept) is None:
+            wrong.param = "session.tool_choice"
+            return kept
+        wrong.param = "session.tools"
+        return replace(kept, tools=self._state.settings.tools)
+
+    def _allow(self, settings: Settings) -> ApiError | None:
+        """Allow the calls of these settings from now on; what is wrong with them, and then nothing changes."""
+        try:
+            self._state.allowed = self._state.may_call(settings)
+        except (ApiError, VoxrillError) as error:
+            return as_api_error(error)
+        return None
 
     # What the user does
 
     def _heard(self, signal: Signal | WakeChange) -> None:
         """The listener noticed something that the user did."""
         assert not isinstance(signal, Woke | Slept), "a session has no wake word"
+        if isinstance(signal, Paused | Resumed):
+            # A pause only saves time, and holds all that was said: one long message may bring many. So none is handed
+            # over while much waits, nor is the end of one that was not.
+            known, self._paused = self._paused, isinstance(signal, Paused) and not self.behind
+            if not self._paused and not known:
+                return
         if isinstance(signal, Began):
             self._item = new_id("item")
             start = self._turn_detector.milliseconds(self._turn_detector.first)
