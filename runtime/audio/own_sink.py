@@ -7,6 +7,7 @@ heard, and an interruption is heard at once. One thread does all the writing.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from threading import Event, Thread
 from types import TracebackType
@@ -19,6 +20,7 @@ from voxrill.runtime.asynchronous import Stopped, finished, following
 from voxrill.runtime.audio.audio_file import check_rate
 from voxrill.runtime.audio.pcm import pcm16
 from voxrill.runtime.audio.reply_player import ReplyPlayer
+from voxrill.runtime.audio.reply_sound import ReplySound
 from voxrill.runtime.errors import UsageError
 
 CHUNK = 0.02
@@ -74,6 +76,7 @@ class SinkPlayer(ReplyPlayer):
         check_rate(self.rate)
         self._sink, self._dtype = sink, dtype
         self._leaving = Event()
+        self._stopped: deque[ReplySound] = deque()
         self._error: BaseException | None = None
         self._frames = max(1, round(CHUNK * self.rate))
         self._set_fades(self.rate, self._frames)
@@ -97,6 +100,12 @@ class SinkPlayer(ReplyPlayer):
         self.ensure()
         self._begin_reply(self.rate, rate, expected_seconds)
 
+    def stop(self) -> int:
+        """Be silent. The sink is told by the thread that writes. See `Player`."""
+        # A queue and not a flag of the reply: the next reply may take its place before that thread looks.
+        self._stopped.append(self._reply)
+        return super().stop()
+
     def ensure(self) -> None:
         """Raise what the sink has raised."""
         if self._error is not None:
@@ -104,14 +113,12 @@ class SinkPlayer(ReplyPlayer):
 
     def _play(self) -> None:
         try:
-            due, silenced = 0.0, self._reply
+            due = 0.0
             while not self._leaving.is_set():
-                reply = self._reply
-                if reply.stopped and reply is not silenced:
-                    silenced = reply
+                while self._stopped:
+                    reply = self._stopped.popleft()
                     if self._silence():
                         reply.silent = True  # nothing is left of it to fade out
-                        continue
                 if not self._write():
                     self._leaving.wait(IDLE)
                     continue

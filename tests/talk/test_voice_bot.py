@@ -14,9 +14,11 @@ from tests.places import QUESTION
 from tests.talking import SPOKEN, ClipMicrophone, InstantPlayer, Watcher, silence, spoken
 from voxrill.runtime.apps.grammar import parse_grammar
 from voxrill.runtime.audio import own_sink, own_source
+from voxrill.runtime.audio.own_sink import SinkPlayer
 from voxrill.runtime.audio.own_source import SourceMicrophone
 from voxrill.runtime.audio.protocols import BLOCK, RATE
 from voxrill.runtime.errors import HookError, UsageError
+from voxrill.runtime.talk.reply import Reply
 
 KITCHEN = {"file": QUESTION, "words": "turn on the kitchen lights", "reply": "kitchen lights on"}
 OTHER = SPOKEN[0]
@@ -106,10 +108,25 @@ def test_a_question_is_answered_and_the_talk_ends_with_its_source(pebble, hurry,
     assert heard.text == KITCHEN["words"]
     assert turn.text.strip() == KITCHEN["reply"] and not turn.interrupted
     assert "".join(event.piece for event in kinds(events, voxrill.AssistantSaid)).strip() == KITCHEN["reply"]
-    assert turn.trace.speculated  # it was begun at the first short silence
     assert 0.5 < len(card.sound()) / pebble.sample_rate <= turn.trace.answer_seconds
     assert card.threads == {"voxrill-sink"} and card.stops == 0
     assert not threads()
+
+
+def test_an_answer_is_begun_at_the_first_short_silence(pebble, hurry, monkeypatch):
+    """The source goes on only when the answer was begun: were it not begun early, the turn would never end."""
+    begun = threading.Event()
+    advance = Reply.advance
+    monkeypatch.setattr(Reply, "advance", lambda self, clock: (advance(self, clock), begun.set()))
+
+    def source():
+        yield from pieces(said(after=0.3))
+        assert begun.wait(60)
+        yield silence(0.6)
+
+    with pebble.talk(source(), Card(), source_rate=RATE, seed=1) as talk:
+        (turn,) = kinds(talk, voxrill.TurnEnded)
+    assert turn.trace.speculated and turn.text.strip() == KITCHEN["reply"]
 
 
 def test_a_question_at_the_very_end_of_its_source_is_answered(pebble, hurry):
@@ -149,6 +166,22 @@ def test_the_user_interrupts(pebble, monkeypatch):
     assert card.stops == 1
     assert first.trace.barge_in < first.trace.answer_seconds
     assert second.text.strip() == OTHER["reply"]
+
+
+def test_a_sink_is_told_to_stop_even_if_the_next_reply_begins_at_once():
+    card = Card()
+    with SinkPlayer(card, RATE) as player:
+        for _ in range(3):
+            player.begin(0.0, 1.0)
+            player.push(np.full(RATE, 0.5, np.float32))
+            player.stop()
+        player.begin(0.0, 0.02)
+        player.push(np.full(320, 0.5, np.float32))
+        player.finish()
+        while player.busy() or card.stops < 3:
+            player.ensure()
+            time.sleep(0.001)
+    assert card.stops == 3 and card.threads == {"voxrill-sink"}
 
 
 def test_the_program_interrupts_and_asks_and_says(pebble):
