@@ -274,6 +274,18 @@ def test_outside_responses_are_bounded(server, monkeypatch):
     assert asyncio.run(talk())["code"] == "conversation_already_has_active_response"
 
 
+def test_the_sound_that_an_outside_response_brings_is_bounded(server):
+    sound = {"type": "input_audio", "audio": in_base64(5 * spoken(before=0, after=0))}  # 9 seconds
+    items = [{"type": "message", "role": "user", "content": [sound]}] * 4
+
+    async def talk():
+        async with plain(server) as client:
+            await client.send("response.create", response={"conversation": "none", "input": items})
+            return (await client.next("error"))[0]["error"]
+
+    assert "30 seconds of sound" in asyncio.run(talk())["message"]
+
+
 def test_an_outside_response_is_cancelled_by_its_id(server, monkeypatch):
     slowly(monkeypatch, server, 0.1)
 

@@ -208,6 +208,7 @@ class Answering:
         else:
             known = [self._history.find(one) if isinstance(one, str) else self.pieces(one) for one in told]
             thinking.thinker.conversation.retell([pieces for pieces in known if pieces])
+            thinking.thinker.conversation.forget(self.service.positions, self.service.turns)
         thinking.ask(question)
         self.outside.add(thinking)
 

@@ -101,10 +101,12 @@ class ResponseRequests:
         if self._state.answers.outside.full:
             message = "Too many responses outside the conversation are being made. Wait for one to end."
             raise ApiError(400, message, "conversation_already_has_active_response")
-        known: list[Told | str] = [] if options.input is None else [self._input(one) for one in options.input]
-        asked = self._state.waiting if options.input is None else _last_asked(known)
-        known = known[: len(known) - len(asked)] if options.input is not None else known
-        check_waiting(asked)
+        known, asked = list[Told | str](), self._state.waiting
+        if options.input is not None:
+            known = [self._input(one) for one in options.input]
+            check_waiting([one for one in known if isinstance(one, Told)])  # all of it is heard in one step
+            asked = _last_asked(known)
+            known = known[: len(known) - len(asked)]
         question = joined(asked) if asked else self._opening(options)
         self._state.answers.outside.asked += 1
         self._state.post(lambda answers: answers.answer_outside(options, known, question))
