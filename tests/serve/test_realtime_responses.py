@@ -2,6 +2,7 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="the serve extra is not installed")
@@ -9,6 +10,7 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 from tests.serve.test_serve_realtime import connected, plain, slowly, sound_of, text_of
 from tests.serve.test_serve_tools import called, lights
 from tests.serving import ANSWER, HEARD, in_base64, serving, spoken
+from voxrill.runtime.audio import g711
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.realtime.out_of_band import OutOfBand
 
@@ -275,11 +277,14 @@ def test_outside_responses_are_bounded(server, monkeypatch):
 
 
 def test_the_sound_that_an_outside_response_brings_is_bounded(server):
-    sound = {"type": "input_audio", "audio": in_base64(5 * spoken(before=0, after=0))}  # 9 seconds
+    question = g711.encode(np.frombuffer(spoken(rate=8000, before=0, after=0), "<i2"), "ulaw")
+    sound = {"type": "input_audio", "audio": in_base64(5 * question)}  # 9 seconds; of silence nothing would be kept
     items = [{"type": "message", "role": "user", "content": [sound]}] * 4
 
     async def talk():
         async with plain(server) as client:
+            heard = {"format": {"type": "audio/pcmu"}}
+            await client.update(audio={"input": heard, "output": heard})
             await client.send("response.create", response={"conversation": "none", "input": items})
             return (await client.next("error"))[0]["error"]
 
