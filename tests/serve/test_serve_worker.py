@@ -13,6 +13,7 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 
 import voxrill
 from tests.serving import QUESTION
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.events import EndEvent, StageEvent
 from voxrill.runtime.serve.api_errors import Busy
@@ -31,10 +32,10 @@ def pebble():
 
 
 QUESTIONS = (
-    {"audio": QUESTION},
+    {"audio": read_audio(QUESTION)},
     {"text": "kitchen lights on", "output": "text"},
     {"text": "turn on the kitchen lights", "seed": 3},
-    {"audio": QUESTION, "text": "lights on", "seed": 5},
+    {"audio": read_audio(QUESTION), "text": "lights on", "seed": 5},
 )
 
 
@@ -188,7 +189,7 @@ def test_others_take_turns_while_a_long_conversation_is_told(pebble, monkeypatch
     encode = pebble.parts.encoder.encode
     monkeypatch.setattr(pebble.parts.encoder, "encode", lambda sound: encoded.append(1) or encode(sound))
     turn = ChatTurn(ChatQuestion(np.zeros(16_000, np.float32), None), "kitchen lights on", spoken=False)
-    messages = ChatMessages(None, [turn] * 3, turn.question, b"")
+    messages = ChatMessages(None, [turn] * 3, turn.question, [], b"")
     steps = ChatStore(pebble, StateCache(1 << 30, Metrics()), 1).open(messages, "text")
     assert [len(encoded) for _ in steps] == [1, 2, 3]
 
