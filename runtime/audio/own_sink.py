@@ -102,9 +102,10 @@ class SinkPlayer(ReplyPlayer):
 
     def stop(self) -> int:
         """Be silent. The sink is told by the thread that writes. See `Player`."""
+        played = super().stop()
         # A queue and not a flag of the reply: the next reply may take its place before that thread looks.
         self._stopped.append(self._reply)
-        return super().stop()
+        return played
 
     def ensure(self) -> None:
         """Raise what the sink has raised."""
