@@ -13,6 +13,8 @@ import time
 import pytest
 
 from benchmarks.talk.sound_server import SoundServer
+from tests.checkpoints import MODEL_FILE
+from tests.export.saved import factors, write_adapter
 from tests.places import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +38,9 @@ def workplace(tmp_path, bundles, tiny_checkpoints, monkeypatch):
     (tmp_path / "texts.txt").write_text("kitchen lights on")
     shutil.copy(ROOT / "examples" / "question.wav", tmp_path / "meeting.wav")
     (tmp_path / "bundle").symlink_to(bundles["lfm2.5"])
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "model.safetensors").symlink_to(tiny_checkpoints["lfm2.5"] / MODEL_FILE)
+    write_adapter(tmp_path / "adapter", factors("lfm.layers.2.self_attn.q_proj"))
     return tmp_path
 
 
