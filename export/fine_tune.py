@@ -34,5 +34,6 @@ def fine_tuned(
         adapter = open_adapter(lora)
         said.append(adapter.about())
         checkpoint = replace(checkpoint, changes=(*checkpoint.changes, adapter))
-    checkpoint.weights  # noqa: B018  # lays the changes over the base, which checks that they fit
+    if said:
+        checkpoint.weights  # noqa: B018  # lays the changes over the base, which checks that they fit
     return checkpoint, said
