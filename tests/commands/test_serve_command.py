@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -70,8 +71,26 @@ def test_options_of_uploads_and_of_the_log(cli, monkeypatch, options, recording,
     assert given == log and (limits.recording, limits.audio, limits.file >> 20) == (recording, audio, file)
 
 
+@pytest.fixture
+def hears_hang_up():
+    """SIGHUP ends a program again that this test starts, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@contextmanager
+def ended_at_last(process):
+    """A server that does not end must not hold up the test that found it."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_serves_until_it_is_told_to_end(tmp_path, ending):
+def test_it_serves_until_it_is_told_to_end(tmp_path, ending, hears_hang_up):
     (tmp_path / "key").write_text(f"{KEY}\n")
     command = [sys.executable, "-m", "voxrill", "serve", "--port", "0", "--api-key-file", "key", "--json"]
     command += ["--wyoming", "tcp://127.0.0.1:0", "--satellite", "tcp://127.0.0.1:1"]
@@ -87,7 +106,7 @@ def test_it_serves_until_it_is_told_to_end(tmp_path, ending):
         assert b'"asr"' in describe(ready["wyoming"])
         with session(ready["url"]) as open_session:
             process.send_signal(ending)
-            with pytest.raises(websockets.ConnectionClosed) as closed:
+            with ended_at_last(process), pytest.raises(websockets.ConnectionClosed) as closed:
                 open_session.recv(30)
         _, errors = process.communicate(timeout=60)
     assert closed.value.rcvd is not None and closed.value.rcvd.code == websockets.CloseCode.SERVICE_RESTART
