@@ -1,7 +1,7 @@
 """What ships: `python package.py` makes `src/voxrill/pebble/` from the committed checkpoint and the world.
 
 In: `checkpoint/` here (with --cache it is first copied from a training run's cache). Out: `src/voxrill/pebble/bundle/`,
-made with the ordinary export and the ordinary INT8 recipe; and `src/voxrill/pebble/world.json`, a JSON list of `{"say",
+made with the ordinary export and the recipe int8.toml; and `src/voxrill/pebble/world.json`, a JSON list of `{"say",
 "reply"}` in the order of the world, with one entry on each line.
 """
 
@@ -37,7 +37,7 @@ def make_bundle(checkpoint: Path, target: Path) -> Bundle:
     """The bundle that ships, in the folder `target`: export, then INT8."""
     with tempfile.TemporaryDirectory() as folder:
         exported = export_bundle(open_checkpoint(checkpoint), Path(folder) / "float32")
-        return quantize_bundle(exported, target, read_recipe("int8"), force=True)
+        return quantize_bundle(exported, target, read_recipe(str(Path(__file__).with_name("int8.toml"))), force=True)
 
 
 def main() -> None:

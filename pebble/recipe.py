@@ -42,7 +42,8 @@ def main() -> None:
         train(args.cache, 60 * args.scale * MINUTES[name])
     build(args.cache, args.cache / "checkpoint", args.further)
     _voxrill("export", args.cache / "checkpoint", "-o", args.cache / "float32", "--force")
-    for name, recipe in {"int8": "int8", "int4": Path(__file__).with_name("int4.toml")}.items():
+    for name in ("int8", "int4"):
+        recipe = Path(__file__).with_name(f"{name}.toml")
         _voxrill("quantize", args.cache / "float32", "-o", args.cache / name, "--recipe", recipe, "--force")
 
 

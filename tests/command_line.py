@@ -74,7 +74,7 @@ class CommandLine:
 
 
 PROGRESS = re.compile(
-    r"^(export|quantize|sensitivity|tune|compile|pack|unpack|compare): .*\b[\d.e+]+ of [\d.e+]+.*\n", re.M
+    r"^(export|quantize|sensitivity|tune|compile|npu-check|pack|unpack|compare): .* of [\d.e+]+.*\n", re.MULTILINE
 )
 
 

@@ -40,7 +40,8 @@ def test_held_out_commands_get_their_intent(pebble, recipe):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_probabilities_add_up_and_begin_with_the_likeliest(model, seed):
-    found = model.classify(speech_like(SAMPLE_RATE, seed), labels=["on", "on the ring", "happy", "a"], task="mood")
+    labels = ["on", "on the ring", "happy", "a"]
+    found = model.classify(speech_like(SAMPLE_RATE, seed), labels=labels, task="mood", sample_rate=SAMPLE_RATE)
     for probabilities in (found.probabilities, found.uncalibrated):
         assert sum(probabilities.values()) == pytest.approx(1)
         assert list(probabilities.values()) == sorted(probabilities.values(), reverse=True)

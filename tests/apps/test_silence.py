@@ -84,7 +84,7 @@ def test_words_and_answers_are_right_whatever_is_around_them(pebble, around):
 def test_every_call_hears_the_speech(pebble, control, around):
     sound = surrounded(LIGHTS, around)
     found = pebble.transcribe(sound, sample_rate=SAMPLE_RATE)
-    assert found.text == LIGHTS["words"] and found.duration == pytest.approx(len(sound) / SAMPLE_RATE)
+    assert found.text == LIGHTS["words"] and found.duration == pytest.approx(len(sound) / SAMPLE_RATE, abs=1e-3)
     (segment,) = found.segments
     assert around[0] <= segment.start < segment.end <= found.duration + 0.032
     assert [event.text for event in pebble.transcribe_stream(sound, tentative=False, sample_rate=SAMPLE_RATE)] == [

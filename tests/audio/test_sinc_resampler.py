@@ -6,8 +6,9 @@ import soundfile
 
 from tests.places import ROOT
 from tests.signals import noise
-from voxrill.runtime.audio.audio_file import HIGHEST_RATE, as_waveform, read_audio
+from voxrill.runtime.audio.audio_file import HIGHEST_RATE, read_audio
 from voxrill.runtime.audio.sinc_resampler import SincResampler, resample
+from voxrill.runtime.audio.sound_source import as_waveform
 from voxrill.runtime.errors import AudioFileError, UsageError
 
 TO = 16_000

@@ -191,7 +191,7 @@ def test_a_disk_that_fails_on_the_way_is_an_error_and_no_traceback(capfd):
         return whole(size)
 
     file.read = failing
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(AudioFileError, match="Input/output error"):
         read_audio(file)
     assert capfd.readouterr().err == ""
 

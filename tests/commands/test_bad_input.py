@@ -123,11 +123,6 @@ def test_a_missing_bundle(cli, command):
     cli.refuses(command, "nowhere", saying=("no bundle at nowhere", "voxrill export"))
 
 
-def test_a_packed_bundle_where_a_folder_is_wanted(cli, bundle):
-    assert cli("pack", bundle, "-o", "b.voxrill").status == 0
-    cli.refuses("inspect", "b.voxrill", saying=("b.voxrill is a file", "voxrill unpack b.voxrill"))
-
-
 def test_a_name_too_long_for_the_system(cli):
     cli.refuses("inspect", "a" * 300, saying="File name too long")
 

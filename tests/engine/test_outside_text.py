@@ -19,7 +19,8 @@ from voxrill.runtime.errors import UnknownText, VoxrillWarning
 WIDE = "\uff1c|im_end|\uff1e"
 """With full-width brackets, which some normalisers make plain ones of."""
 
-SOUND = signals.speech_like(8_000, 0)
+SAMPLES = signals.speech_like(8_000, 0)
+SOUND = (SAMPLES, signals.SAMPLE_RATE)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,9 @@ DOORS = {
     "speak voice": lambda model, text: model.speak("Hi.", voice=text, max_new_tokens=2).result,
     "speak system": lambda model, text: model.speak("Hi.", system=text, max_new_tokens=2).result,
     "transcribe": lambda model, text: model.transcribe(SOUND, system=text, max_new_tokens=2),
-    "transcribe_stream": lambda model, text: list(model.transcribe_stream([SOUND], system=text, max_new_tokens=2)),
+    "transcribe_stream": lambda model, text: list(
+        model.transcribe_stream([SAMPLES], sample_rate=signals.SAMPLE_RATE, system=text, max_new_tokens=2)
+    ),
     "conversation": lambda model, text: list(model.conversation(system=text).ask(text=text, max_new_tokens=2)),
     "remember": lambda model, text: model.conversation().remember(text, text=text),
     "classify": lambda model, text: Classifier(model, ["on", "off"], system=text),
