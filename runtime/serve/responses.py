@@ -63,13 +63,16 @@ def chat_request(asked: ResponseRequest) -> ChatRequest:
     """The same request, as chat completions have it.
 
     Raises:
-        ApiError: an item has no content.
+        ApiError: an item has no content, or none of them says anything.
     """
     items = [ResponseItem(content=asked.input)] if isinstance(asked.input, str) else asked.input
     system: list[Message] = [SystemMessage(asked.instructions)] if asked.instructions else []
+    messages = system + [_message(item) for item in items if item.type != "reasoning"]
+    if not messages:
+        raise ApiError(400, "The input holds only reasoning. Send a message, too.", param="input")
     wanted, choice = asked.text.format, asked.tool_choice
     return ChatRequest(
-        messages=system + [_message(item) for item in items if item.type != "reasoning"],
+        messages=messages,
         model=asked.model,
         max_completion_tokens=asked.max_output_tokens,
         temperature=asked.temperature,

@@ -97,6 +97,7 @@ def test_an_answer_that_is_cut_is_incomplete(client):
     [
         ({"previous_response_id": "resp_1"}, "earlier messages"),
         ({"input": [{"role": "user"}]}, "no content"),
+        ({"input": [{"type": "reasoning", "arguments": "", "call_id": ""}]}, "only reasoning"),
         ({"input": [{"role": "system", "content": [SOUND]}]}, "role user"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"text": {"format": {"type": "json_schema", "name": "any", "schema": {}}}}, "can write no JSON"),
