@@ -473,9 +473,6 @@ def _collect(pieces: Iterator[Waveform], expected: int, name: str) -> Waveform:
 
 
 def _resampled(blocks: Iterator[Waveform], from_rate: int, to_rate: int) -> Iterator[Waveform]:
-    if from_rate == to_rate:
-        yield from blocks
-        return
     resampler = SincResampler(from_rate, to_rate)
     for block in blocks:
         yield resampler(block)

@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.audio.tempo import Tempo
 from voxrill.runtime.engine.conversation import Conversation
+from voxrill.runtime.engine.engine import VOICE
 from voxrill.runtime.events import AudioEvent, Event, StageEvent
 from voxrill.runtime.serve.requests import SpeechRequest, read_json
 from voxrill.runtime.serve.service import EVENT_STREAM, Exchange, Service, or_error, sse
@@ -52,7 +53,7 @@ def say(
     does not know their words speaks as without them.
     """
     task = service.model.manifest.tasks.speak
-    prompt = task.system.replace("{voice}", voice)
+    prompt = task.system.replace(VOICE, voice)
     if instructions.strip():
         prompt = service.model.parts.reading.prompt(f"{prompt} {instructions}", prompt)
     conversation = Conversation(service.model.parts, task, prompt, word_for_word=True)

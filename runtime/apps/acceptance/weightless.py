@@ -42,6 +42,7 @@ from voxrill.runtime.apps.acceptance.streams import (
 )
 from voxrill.runtime.audio.log_mel import LogMel
 from voxrill.runtime.engine.context import HeardSound, Tokens
+from voxrill.runtime.engine.engine import VOICE
 from voxrill.runtime.engine.generate import Frame, Step, Token
 from voxrill.runtime.engine.istft import OverlapAdd
 from voxrill.runtime.engine.tokenizer import Tokenizer
@@ -96,7 +97,7 @@ def prompts(subject: JudgedModel, folder: PublishedFolder, _bounds: Bounds) -> I
     if "turn2" in wanted:
         yield _second_turn(subject, folder, wanted["turn2"])
     own = {subject.tasks.transcribe.system, subject.tasks.chat.system}
-    own |= {subject.tasks.speak.system.replace("{voice}", voice) for voice in subject.tasks.speak.voices}
+    own |= {subject.tasks.speak.system.replace(VOICE, voice) for voice in subject.tasks.speak.voices}
     unknown = sum(case.prompt not in own for case, _ in greedy_streams(folder, subject.parts))
     yield AcceptanceRow(
         "prompts", "system prompts of the tasks", (Quantity("that the bundle does not have", unknown, most=0),)

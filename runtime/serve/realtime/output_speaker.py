@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 from voxrill.runtime.audio.protocols import Player
-from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.serve.realtime.thinker import Thinker
 from voxrill.runtime.serve.realtime.weak_callback import weak_callback
 from voxrill.runtime.serve.service import Service
@@ -37,9 +36,7 @@ class OutputSpeaker:
         show: Callable[[TalkEvent], None],
         keep: Callable[[TalkTurn], None],
     ) -> None:
-        task = service.model.manifest.tasks.speak
-        prompt = task.system.replace("{voice}", task.voice)
-        conversation = Conversation(service.model.parts, task, prompt, word_for_word=True)
+        conversation = service.model.reciting()
         self._show = show
         self._text = ""
         options = ResponderOptions(turns=0, max_new_tokens=service.limits.answer)
