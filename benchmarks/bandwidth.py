@@ -1,7 +1,7 @@
 """The machine's read bandwidth as a contender: threads that sum an array far larger than the caches.
 
-In: a number of threads. Out: the time of one pass, with the bytes that it read as the amount. It is measured beside
-every decode step: a step reads every weight once, so it cannot be faster than this rate allows.
+In: a number of threads, and the kind of pages. Out: the time of one pass; its amount is the bytes that it read. It is
+measured beside every decode step: a step reads every weight once, so it cannot be faster than this rate allows.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ BYTES = 400_000_000
 class Bandwidth(Contender):
     """An array in memory."""
 
-    def __init__(self, threads: int) -> None:
-        self._reader = MemoryReader(BYTES, threads)
+    def __init__(self, threads: int, small_pages: bool) -> None:
+        self._reader = MemoryReader(BYTES, threads, small_pages)
 
     def decode(self, context: int, head: bool) -> Call:
         """Read everything once; the context does not matter. The amount is bytes."""
@@ -37,8 +37,9 @@ def main() -> None:
     """Serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--small-pages", action="store_true")
     args = parser.parse_args()
-    serve(lambda: Bandwidth(args.threads))
+    serve(lambda: Bandwidth(args.threads, args.small_pages))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from voxrill.runtime.bundle.manifest import MANIFEST_FILE
 from voxrill.runtime.bundle.tuned import TUNED_FILE, tuned_folder
 
 BANDWIDTH = "read bandwidth"
+SMALL_PAGES = f"{BANDWIDTH}, small pages"
+"""The same on the smallest pages: what memory gives that the kernel was not asked to put on huge ones."""
 PRODUCTS = "kernels"
 GENAI = "onnxruntime-genai int4"
 FLOAT32 = "float32"
@@ -58,7 +60,7 @@ class Workshop:
         """Every contender, in the order of tables."""
         llama = [f"llama.cpp {name}" for name in FORMATS]
         torch = [f"torch {dtype}" for dtype in DTYPES]
-        return [BANDWIDTH, PRODUCTS, *self._ours(), *llama, GENAI, *torch]
+        return [BANDWIDTH, SMALL_PAGES, PRODUCTS, *self._ours(), *llama, GENAI, *torch]
 
     def contender(self, name: str) -> MeasuredContender:
         """One contender. It is made if it is not there yet.
@@ -86,8 +88,9 @@ class Workshop:
         return self.work / "logs"
 
     def _find(self, name: str) -> MeasuredContender:
-        if name == BANDWIDTH:
-            return MeasuredContender(name, (sys.executable, "-m", "benchmarks.bandwidth"), 1.0)
+        if name in (BANDWIDTH, SMALL_PAGES):
+            pages = ("--small-pages",) if name == SMALL_PAGES else ()
+            return MeasuredContender(name, (sys.executable, "-m", "benchmarks.bandwidth", *pages), 1.0)
         if name == PRODUCTS:
             return MeasuredContender(name, (sys.executable, "-m", "benchmarks.products"), 4.0)
         if name == GENAI:

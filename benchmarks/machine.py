@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import psutil
 
 from benchmarks.protocol import Json
+from voxrill.devices.pages import page_setting
 from voxrill.devices.processor import described
 
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16", "sve")
@@ -25,6 +26,7 @@ def machine() -> Json:
         "architecture": platform.machine(),
         "flags": [flag for flag in FLAGS if flag in flags],
         "cores": os.cpu_count(),
+        "pages": _pages(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -35,6 +37,14 @@ def machine() -> Json:
 def load_average() -> float:
     """Processes that were ready to run, averaged over the last minute."""
     return round(float(psutil.getloadavg()[0]), 2)
+
+
+def _pages() -> str:
+    """Sizes of pages, and who gets huge ones."""
+    setting = page_setting()
+    if setting is None:
+        return "no huge pages"
+    return f"pages of {setting.page >> 10} kB, huge ones of {setting.huge >> 20} MB ({setting.who})"
 
 
 def _version(name: str) -> str:

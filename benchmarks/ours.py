@@ -59,6 +59,10 @@ class Ours(Contender):
             "codec": manifest.model.codec.graph,
         }
 
+    def settle(self) -> None:
+        """Wait until the weights lie on huge pages."""
+        self._model.huge_pages.wait()
+
     def decode(self, context: int, head: bool) -> Call:
         """One position after `context` of them, with or without text logits."""
         backbone, state = self._parts.backbone, self._grown(context)

@@ -35,6 +35,9 @@ class Contender:
         """What was loaded: sizes in bytes, versions."""
         return {}
 
+    def settle(self) -> None:
+        """Wait for what a thread still does after loading; it does not count as loading."""
+
 
 def serve(load: Callable[[], Contender]) -> None:
     """Load, then answer requests until stdin ends."""
@@ -48,6 +51,8 @@ def serve(load: Callable[[], Contender]) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     contender = load()
     loaded = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    contender.settle()
+    loaded["settled"] = time.perf_counter() - wall
     answer({"load": loaded, "memory": memory(), "facts": contender.facts()})
     for line in sys.stdin:
         try:
@@ -82,11 +87,19 @@ def reset_peak() -> None:
 
 
 def memory() -> Json:
-    """Bytes of memory: resident; mapped from files, which can be dropped; and the peak."""
+    """Bytes of memory: resident; mapped from files, which can be dropped; the peak; and those on huge pages."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = [
+            line for name in ("status", "smaps_rollup") for line in Path("/proc/self", name).read_text().splitlines()
+        ]
     except OSError:
         return {}
     found = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
-    names = {"resident": "VmRSS", "mapped": "RssFile", "peak": "VmHWM"}
+    names = {
+        "resident": "VmRSS",
+        "mapped": "RssFile",
+        "peak": "VmHWM",
+        "huge": "AnonHugePages",
+        "huge_files": "FilePmdMapped",
+    }
     return {name: 1024 * int(found[key][0]) for name, key in names.items() if key in found}

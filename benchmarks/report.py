@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.contenders import BANDWIDTH, PRODUCTS
+from benchmarks.contenders import BANDWIDTH, PRODUCTS, SMALL_PAGES
 from benchmarks.groups import CODEC, FRAME, GROUPS, STEP, STEP_WITH_HEAD, BenchStage
 from benchmarks.protocol import Json
 
@@ -44,11 +44,12 @@ class ReportGroup:
         """Contenders with any figure, in the order in which they were asked."""
         listed = self._samples or self.loads
         names = dict.fromkeys(entry["contender"] for entry in listed)
-        return [name for name in names if name != BANDWIDTH]
+        return [name for name in names if not name.startswith(BANDWIDTH)]
 
     def rows(self) -> list[ReportRow]:
         """Every stage that was measured."""
-        found = {json.dumps([s["stage"], s["args"]]): s for s in self._samples if s["contender"] != BANDWIDTH}
+        samples = [sample for sample in self._samples if not sample["contender"].startswith(BANDWIDTH)]
+        found = {json.dumps([sample["stage"], sample["args"]]): sample for sample in samples}
         return [_row(sample["stage"], sample["args"]) for sample in found.values()]
 
     def sample(self, contender: str, stage: str, args: Json) -> Json | None:
@@ -75,8 +76,15 @@ class ReportGroup:
         return float(median(amount / wall for wall, amount in zip(sample["wall"], sample["amount"], strict=True)))
 
     def bandwidth(self) -> float | None:
-        """Bytes a second that the threads read, measured in the same rounds as the step."""
-        return self.rate(BANDWIDTH, row_of(STEP_WITH_HEAD))
+        """Bytes a second that the threads read, measured in the same rounds as the step: the better kind of pages."""
+        rates = [self.rate(name, row_of(STEP_WITH_HEAD)) for name in (BANDWIDTH, SMALL_PAGES)]
+        return max((rate for rate in rates if rate), default=None)
+
+    def bandwidths(self) -> str:
+        """The rates of both kinds of pages, in words; empty where they were not measured."""
+        names = {BANDWIDTH: "huge pages", SMALL_PAGES: "small ones"}
+        rates = {what: self.rate(name, row_of(STEP_WITH_HEAD)) for name, what in names.items()}
+        return ", ".join(f"{rate / 1e9:.1f} GB/s from {what}" for what, rate in rates.items() if rate)
 
     def peak(self, contender: str) -> float | None:
         """The most memory of any stage, in bytes."""
@@ -142,10 +150,11 @@ def load_table(record: Json, group: ReportGroup, contenders: Json) -> str:
         loads = [load for load in group.loads if load["contender"] == name]
         resident = median(load["memory"].get("resident", 0) for load in loads)
         mapped = median(load["memory"].get("mapped", 0) for load in loads)
+        huge = median(load["memory"].get("huge", 0) + load["memory"].get("huge_files", 0) for load in loads)
         times = figure(median(load["wall"] for load in loads), median(load["cpu"] for load in loads), "x")
         size = contenders[name].get("bytes")
-        rows.append([name, _gigabytes(size), times, _gigabytes(resident), _gigabytes(mapped)])
-    header = ["", "size, GB", "load, s", "resident, GB", "of it mapped"]
+        rows.append([name, _gigabytes(size), times, _gigabytes(resident), _gigabytes(mapped), _gigabytes(huge)])
+    header = ["", "size, GB", "load, s", "resident, GB", "of it mapped", "on huge pages"]
     return table(f"{record['about']}, {_threads(group)}", header, rows)
 
 
@@ -177,7 +186,7 @@ def decode_table(record: Json, group: ReportGroup, contenders: Json) -> str:
             figure(group.seconds(name, row), group.seconds(name, row, "cpu"), row.unit) for row in (with_head, without)
         ]
         rows.append([name, _gigabytes(read), *figures, share, ratio(seconds, baseline)])
-    rate = f"; the memory reads {bandwidth / 1e9:.1f} GB/s" if bandwidth else ""
+    rate = f"; the memory gives {group.bandwidths()}" if bandwidth else ""
     header = ["ms", "reads, GB", "with text head", "without", "share of read limit", f"against {BASELINE}"]
     return table(f"{record['about']}, {_threads(group)}{rate}", header, rows)
 
@@ -250,6 +259,7 @@ def head(content: Json) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
     return (
         f"{facts['processor']}, {facts['cores']} cores, {', '.join(facts['flags'])}; {facts['memory_gb']} GB; "
+        f"{facts.get('pages', 'pages not noted')}; "
         f"{facts['system']}; Python {facts['python']}, {packages}.\n\n"
         f"Family {content['settings']['family']}, random weights. Medians; wall time, processor time in brackets."
         f"{_quick(content)}\n"

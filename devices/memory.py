@@ -20,6 +20,8 @@ the used memory the kernel can drop."""
 
 def gigabytes(count: float) -> str:
     """A number of bytes as a reader wants it."""
+    if 0 < count < 1e6:
+        return f"{count / 1e3:.0f} kB"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 

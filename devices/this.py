@@ -105,10 +105,10 @@ def clock_ghz(cpuinfo: Path = CPUINFO, highest: Path = CLOCK) -> ProfileValue[fl
     return ProfileValue(_UNKNOWN_CLOCK, "assumed", "the kernel does not say")
 
 
-def read_bandwidth(threads: int) -> float:
+def read_bandwidth(threads: int, small_pages: bool = False) -> float:
     """1e9 bytes a second: the best pass over an array in memory, of those that fit into a second."""
     times: list[float] = []
-    with closing(MemoryReader(_PROBE_BYTES, threads)) as reader:
+    with closing(MemoryReader(_PROBE_BYTES, threads, small_pages)) as reader:
         end = time.perf_counter() + _PROBE_SECONDS
         while not times or time.perf_counter() < end:
             start = time.perf_counter()

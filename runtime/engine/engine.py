@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice
+from voxrill.devices.pages import HugePages
 from voxrill.devices.processor import cores
 from voxrill.devices.providers import CPU
 from voxrill.runtime.audio.sound_source import AudioSource
@@ -91,6 +92,7 @@ class Engine:
 
         _check_graphs(choice, specs)
         placements = place_graphs(bundle, choice, self.tuned)
+        self.huge_pages = HugePages(manifest.size)
 
         def opened(name: str) -> Graph:
             return Graph(
@@ -108,6 +110,7 @@ class Engine:
 
         with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph
             graphs = dict(zip(specs, pool.map(opened, specs), strict=True))
+        self.huge_pages.begin()
         self.graphs: dict[str, Graph] = graphs
         _tell_fallback(graphs.values())
         self._parts: Parts | None = Parts(
@@ -162,6 +165,7 @@ class Engine:
     def close(self) -> None:
         """Free the model. What it is doing in other threads ends with an error. To close it again does nothing."""
         self._turnstile.close()
+        self.huge_pages.stop()
         self._parts, self.graphs = None, {}
         vars(self).pop("codec", None)
 

@@ -7,6 +7,8 @@ to measure the memory's speed.
 
 from __future__ import annotations
 
+import mmap
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from packaging.requirements import Requirement
 
 from voxrill.devices.known import MEMORY
 from voxrill.devices.memory import available_memory, free_swap, gigabytes, total_memory
+from voxrill.devices.pages import OFF_VARIABLE, page_setting, share_moved
 from voxrill.devices.plugins import register
 from voxrill.devices.processor import cores, processor
 from voxrill.devices.providers import PROVIDERS, Provider
@@ -79,6 +82,7 @@ def examine(progress: Progress = no_progress) -> Examination:
     found = Examination()
     probes: dict[str, Callable[[], Facts]] = {
         "machine": machine,
+        "pages": pages,
         "speed": speed,
         "providers": providers,
         "sound": lambda: sound(found.problems),
@@ -109,11 +113,24 @@ def machine() -> Facts:
     }
 
 
+def pages() -> Facts:
+    """Pages of memory: their sizes, and whether a model's weights come to lie on huge ones."""
+    setting = page_setting()
+    if setting is None:
+        return {"page_bytes": mmap.PAGESIZE, "huge_page_bytes": None, "weights_on_huge_pages": "not on this system"}
+    facts: Facts = {"page_bytes": setting.page, "huge_page_bytes": setting.huge, "huge_pages_are_given": setting.who}
+    if os.environ.get(OFF_VARIABLE):
+        return facts | {"weights_on_huge_pages": f"no: {OFF_VARIABLE} is set"}
+    share = share_moved()
+    return facts | {"weights_on_huge_pages": f"{100 * share:.0f} % of a test" if share else "no: the kernel refuses"}
+
+
 def speed() -> Facts:
     """How fast the memory is read, and the size of the last cache."""
     facts: Facts = {
         "read_one_core_gbps": round(read_bandwidth(1), 1),
         "read_all_cores_gbps": round(read_bandwidth(cores()), 1),
+        "read_all_cores_small_pages_gbps": round(read_bandwidth(cores(), small_pages=True), 1),
     }
     cache = _last_cache()
     return facts | ({"last_cache_bytes": cache} if cache else {})

@@ -132,6 +132,7 @@ def content():
     step, plain = ({"context": 200, "head": head} for head in (True, False))
     decode = [
         made_up("read bandwidth", "decode", step, [0.1, 0.1], 2e9),
+        made_up("read bandwidth, small pages", "decode", step, [0.2, 0.2], 2e9),
         made_up("voxrill int4", "decode", step, [0.05, 0.04, 0.06]),
         made_up("voxrill int4", "decode", plain, [0.04]),
         made_up("llama.cpp Q4_0", "decode", step, [0.1, 0.08]),
@@ -169,7 +170,7 @@ def cells(text, start):
 
 def test_decode_table_gives_medians_share_and_ratio(content):
     printed = tables(content)
-    assert "the memory reads 20.0 GB/s" in printed
+    assert "the memory gives 20.0 GB/s from huge pages, 10.0 GB/s from small ones" in printed
     ours = cells(printed, "voxrill int4")
     assert ours == ["voxrill int4", "0.60", "50.0 (100)", "40.0 (80.0)", "60 %", "1.80x"]
     assert cells(printed, "llama.cpp Q4_0")[2:] == ["90.0 (180)", "–", "39 %", "1.00x"]
@@ -246,7 +247,12 @@ def test_a_contender_too_large_for_the_machine_is_not_started(tmp_path):
 def test_groups_choose_their_contenders(tmp_path):
     names = contenders.Workshop(tmp_path, "lfm2.5", ("float32", "int4", *contenders.VARIANTS)).names()
     by_name = {group.name: group.contenders(names) for group in groups.GROUPS}
-    assert by_name["decode"][:3] == ["read bandwidth", "voxrill float32", "voxrill int4"]
+    assert by_name["decode"][:4] == [
+        "read bandwidth",
+        "read bandwidth, small pages",
+        "voxrill float32",
+        "voxrill int4",
+    ]
     for group in ("load", "prefill", "speech"):
         assert {"voxrill int4-fast-prefill", "voxrill int4-tuned"} < set(by_name[group])
     assert by_name["growth"] == ["voxrill int4", "llama.cpp Q4_0"]

@@ -11,6 +11,7 @@ from packaging import markers
 from tests.command_line import CommandLine
 from tests.sound_cards import FakeSounddevice, card
 from voxrill.devices.memory import free_swap, total_memory
+from voxrill.devices.pages import OFF_VARIABLE, PageSetting
 from voxrill.devices.processor import cores
 from voxrill.devices.profile import shipped_profiles
 from voxrill.devices.providers import PROVIDERS
@@ -167,3 +168,16 @@ def test_devices_lists_what_is_known(cli):
     found = json.loads(cli("devices", "--json").out)
     assert list(found["profiles"]) == shipped_profiles()
     assert {provider["name"] for provider in found["providers"] if provider["here"]} >= {"cpu"}
+
+
+def test_pages_are_shown_with_their_sizes(cli, quick, monkeypatch):
+    monkeypatch.setattr(doctor, "page_setting", lambda: PageSetting(16384, 32 << 20, "madvise"))
+    monkeypatch.setattr(doctor, "share_moved", lambda: 0.75)
+    shown = " ".join(cli("doctor").out.split())
+    assert "pages page 16 kB huge page 34 MB huge pages are given madvise weights on huge pages 75 % of a test" in shown
+    monkeypatch.setattr(doctor, "share_moved", lambda: 0.0)
+    assert json.loads(cli("doctor", "--json").out)["pages"]["weights_on_huge_pages"] == "no: the kernel refuses"
+    monkeypatch.setenv(OFF_VARIABLE, "1")
+    assert OFF_VARIABLE in json.loads(cli("doctor", "--json").out)["pages"]["weights_on_huge_pages"]
+    monkeypatch.setattr(doctor, "page_setting", lambda: None)
+    assert json.loads(cli("doctor", "--json").out)["pages"]["huge_page_bytes"] is None
