@@ -26,7 +26,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo test clients test-arm lint types dist golden bench pebble pebble-eval clean
+.PHONY: help demo kernels test clients test-arm lint types dist golden bench pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -34,6 +34,9 @@ help: ## this list
 
 demo: .venv/.installed-demo ## ask the built-in model a spoken question; no download of weights
 	$(BIN)/python examples/demo.py
+
+kernels: .venv/.installed-dev ## our own products for this machine, with any C++ compiler (seconds)
+	$(BIN)/python -m kernels.build
 
 test: .venv/.installed-dev ## the tests (13 minutes on two cores)
 	$(BIN)/python -m pytest -n 2
@@ -51,8 +54,8 @@ lint: .venv/.installed-dev ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/.installed-dev ## mypy, strict, over package, benchmarks, examples and recipe; pyright over calls of its public interface
-	$(BIN)/mypy src/voxrill benchmarks examples pebble
+types: .venv/.installed-dev ## mypy, strict, over package, benchmarks, examples, recipe and kernels; pyright over calls of its public interface
+	$(BIN)/mypy src/voxrill benchmarks examples pebble kernels
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 dist: .venv/.installed-dev ## build wheel and sdist, and prove that a device can install them
@@ -82,8 +85,8 @@ pebble-eval: .venv/.installed-dev ## evaluate Pebble's bundles, the first as the
 	$(BIN)/python pebble/evaluate.py $(BUNDLES) --cache $(CACHE) --out $(CACHE)/evaluation.json $(EVAL)
 
 clean: ## remove what was built; the environments stay
-	rm -rf build build-demo dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find export runtime quantize devices src tests benchmarks pebble -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build build-demo dist devices/native *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find export runtime quantize devices kernels src tests benchmarks pebble -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.created:
 	@$(FIND_PYTHON); \

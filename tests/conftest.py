@@ -23,6 +23,7 @@ from benchmarks.talk.sound_server import SoundServer, check_pulseaudio
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.command_line import CommandLine
 from tests.places import ROOT
+from voxrill.devices import kernels
 from voxrill.runtime.audio.devices import portaudio
 from voxrill.runtime.bundle.contract import StaticShapes
 from voxrill.runtime.errors import VoxrillError
@@ -71,6 +72,28 @@ def made_once(tmp_path_factory, request) -> Callable[[str, Callable[[Path], Any]
         return folder
 
     return made
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    """The library of our own products, built from its sources; skips without a compiler that can do it."""
+    from filelock import FileLock
+
+    from kernels.build import NotBuilt, build
+
+    base = tmp_path_factory.getbasetemp().parent
+    with FileLock(base / "kernels.lock"):  # one worker of pytest-xdist builds
+        try:
+            build(kernels.here(), kernels.NATIVE)
+        except (NotBuilt, KeyError) as reason:
+            pytest.skip(f"the library of products: {reason}")
+    kernels.own_products.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = kernels.own_products()
+    if found.path is None:
+        pytest.skip(f"the library of products: {found.reason}")
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from packaging.requirements import Requirement
 
+from voxrill.devices.kernels import own_products
 from voxrill.devices.known import MEMORY
 from voxrill.devices.memory import available_memory, free_swap, gigabytes, total_memory
 from voxrill.devices.pages import OFF_VARIABLE, page_setting, share_moved
@@ -84,6 +85,7 @@ def examine(progress: Progress = no_progress) -> Examination:
         "machine": machine,
         "pages": pages,
         "speed": speed,
+        "products": products,
         "providers": providers,
         "sound": lambda: sound(found.problems),
         "software": software,
@@ -134,6 +136,14 @@ def speed() -> Facts:
     }
     cache = _last_cache()
     return facts | ({"last_cache_bytes": cache} if cache else {})
+
+
+def products() -> Facts:
+    """Which products of weights in few bits run here: our own, with an instruction set, or onnxruntime's."""
+    found = own_products()
+    if found.path is None:
+        return {"own": None, "because": found.reason}
+    return {"own": found.chosen, "instruction_sets": list(found.sets)}
 
 
 def providers() -> Facts:

@@ -1,0 +1,24 @@
+#if defined(__x86_64__)
+#include "avx256.h"
+#include "cpu.h"
+
+namespace voxrill {
+namespace {
+
+struct AvxVnni : Avx256 {
+  static constexpr int kTile = 6, kBias = 0;
+
+  template <int, int Tile, int Chains, int Quartets>
+  static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {
+    for (int m = 0; m < Tile; m++, x += stride)
+      for (int i = 0; i < Quartets; i++)
+        sums[m][i % Chains] = _mm256_dpbusd_avx_epi32(sums[m][i % Chains], f[i], quartet(x + 4 * i));
+  }
+};
+
+}  // namespace
+
+const Kernels avx_vnni = {"avx_vnni", has_avx_vnni, round_rows, multiply<AvxVnni>};
+
+}  // namespace voxrill
+#endif

@@ -1,0 +1,316 @@
+// The operator voxrill::MatMulNBits: the inputs and attributes of com.microsoft::MatMulNBits, and what the library exports.
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "ort_abi.h"
+#include "products.h"
+
+#if defined(_WIN32)
+#define VOXRILL_EXPORT extern "C" __declspec(dllexport)
+#else
+#define VOXRILL_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace voxrill {
+
+namespace ort {
+const void* const* api = nullptr;
+}
+
+namespace {
+
+using ort::Status;
+
+const Kernels* const kAll[] = {  // best first
+#if defined(__x86_64__)
+    &avx512_vnni, &avx_vnni, &avx2,
+#elif defined(__aarch64__)
+    &neon_i8mm,   &neon_dotprod,
+#endif
+    &portable};
+
+const Kernels* best() {
+  for (const Kernels* kernels : kAll)
+    if (kernels->runs_here()) return kernels;
+  return &portable;
+}
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+const Kernels& kernels() {
+  if (!chosen.load(std::memory_order_relaxed)) chosen = best();
+  return *chosen.load(std::memory_order_relaxed);
+}
+
+// Errors of ours and of onnxruntime, on the way to a status. No exception crosses the C interface.
+struct Refusal {
+  Status status;
+};
+
+[[noreturn]] void refuse(const std::string& message) {
+  const std::string whole = "voxrill::MatMulNBits: " + message;
+  throw Refusal{ort::call<Status>(ort::kCreateStatus, int{ort::kInvalidArgument}, whole.c_str())};
+}
+
+template <class... Arguments>
+void ask(ort::Function function, Arguments... arguments) {
+  if (const Status status = ort::call<Status>(function, arguments...)) throw Refusal{status};
+}
+
+template <class Work>
+Status guarded(Work work) {
+  try {
+    work();
+    return nullptr;
+  } catch (const Refusal& refusal) {
+    return refusal.status;
+  } catch (const std::exception& error) {
+    return ort::call<Status>(ort::kCreateStatus, int{ort::kFail}, error.what());
+  }
+}
+
+int64_t attribute(const void* info, const char* name) {
+  int64_t value = 0;
+  ask(ort::kGetAttributeInt64, info, name, &value);
+  return value;
+}
+
+struct Tensor {
+  int type = 0;
+  std::vector<int64_t> dims;
+  void* data = nullptr;
+
+  // Elements, or -1 if they are more than 2^62 or a dimension is negative.
+  int64_t count() const {
+    int64_t count = 1;
+    for (const int64_t dim : dims) {
+      if (dim < 0 || (dim && count > (int64_t{1} << 62) / dim)) return -1;
+      count *= dim;
+    }
+    return count;
+  }
+};
+
+Tensor tensor_of(const void* value) {
+  Tensor tensor;
+  void* shape = nullptr;
+  ask(ort::kGetTensorTypeAndShape, value, &shape);
+  const auto filled = guarded([&] {
+    size_t rank = 0;
+    ask(ort::kGetTensorElementType, static_cast<const void*>(shape), &tensor.type);
+    ask(ort::kGetDimensionsCount, static_cast<const void*>(shape), &rank);
+    tensor.dims.resize(rank);
+    ask(ort::kGetDimensions, static_cast<const void*>(shape), tensor.dims.data(), rank);
+    ask(ort::kGetTensorMutableData, const_cast<void*>(value), &tensor.data);
+  });
+  ort::call<void>(ort::kReleaseTensorTypeAndShape, shape);
+  if (filled) throw Refusal{filled};
+  return tensor;
+}
+
+Tensor constant(const void* info, size_t index, const char* name) {
+  int is_constant = 0;
+  const void* value = nullptr;
+  ask(ort::kGetConstantInput, info, index, &is_constant, &value);
+  if (!is_constant || !value) refuse(std::string(name) + " must be an initializer");
+  return tensor_of(value);
+}
+
+void expect(const Tensor& tensor, const char* name, int type, int64_t count) {
+  if (tensor.type != type) refuse(std::string(name) + " has an element type that is not known here");
+  if (tensor.count() != count || (count && !tensor.data))
+    refuse(std::string(name) + " has " + std::to_string(tensor.count()) + " elements instead of " + std::to_string(count));
+}
+
+Shape shape_of(const void* info) {
+  const int64_t columns = attribute(info, "K"), rows = attribute(info, "N"), bits = attribute(info, "bits");
+  const int64_t block = attribute(info, "block_size"), most = int64_t{1} << 30;
+  if (columns < 1 || rows < 1 || columns > most || rows > most) refuse("K and N must be from 1 to 2^30");
+  if (bits != 2 && bits != 3 && bits != 4 && bits != 8) refuse("bits must be 2, 3, 4 or 8");
+  if (block != 32 && block != 64 && block != 128 && block != 256) refuse("block_size must be 32, 64, 128 or 256");
+  return {columns, rows, static_cast<int>(bits), static_cast<int>(block)};
+}
+
+bool has_input(const void* info, size_t index) {
+  size_t count = 0;
+  ask(ort::kGetInputCount, info, &count);
+  return index < count;
+}
+
+std::shared_ptr<const Packed> weight_of(const void* info) {
+  const Shape shape = shape_of(info);
+  const Tensor values = constant(info, 1, "B"), scales = constant(info, 2, "scales");
+  expect(values, "B", ort::kUint8, shape.bytes());
+  const bool half = scales.type == ort::kFloat16;
+  expect(scales, "scales", half ? ort::kFloat16 : ort::kFloat32, shape.rows * shape.blocks());
+  const uint8_t* points = nullptr;
+  if (has_input(info, 3)) {
+    const Tensor given = constant(info, 3, "zero_points");
+    expect(given, "zero_points", ort::kUint8, shape.rows * shape.points_row());
+    points = static_cast<const uint8_t*>(given.data);
+  }
+  return pack(shape, {static_cast<const uint8_t*>(values.data), scales.data, half, points});
+}
+
+// One run of one product: what the threads share.
+struct Run {
+  const Kernels* kernels;
+  const float* x;
+  Product product;
+  int64_t piece;  // groups, or rows of activations, that a thread takes at once
+};
+
+void round_piece(void* user, size_t index) {
+  const Run& run = *static_cast<const Run*>(user);
+  const int64_t first = index * run.piece, last = first + run.piece;
+  run.kernels->round(run.x, *run.product.weight, run.product.activations, static_cast<int>(first),
+                     static_cast<int>(last < run.product.rows ? last : run.product.rows));
+}
+
+void multiply_piece(void* user, size_t index) {
+  const Run& run = *static_cast<const Run*>(user);
+  const int64_t groups = run.product.weight->shape.groups(), first = index * run.piece, last = first + run.piece;
+  run.kernels->multiply(run.product, first, last < groups ? last : groups);
+}
+
+// More pieces than threads: a thread that is disturbed leaves the next piece to another.
+constexpr int64_t kPieces = 16;
+
+void in_parallel(void* context, Run& run, int64_t total, void (*work)(void*, size_t)) {
+  run.piece = (total + kPieces - 1) / kPieces;
+  const size_t pieces = (total + run.piece - 1) / run.piece;
+  if (pieces == 1) return work(&run, 0);
+  ask(ort::kParallelFor, static_cast<const void*>(context), work, pieces, pieces, static_cast<void*>(&run));
+}
+
+constexpr int64_t kMostRows = 240;  // of activations that are rounded at once: their copy stays in the second cache
+constexpr int64_t kFewRows = 8;     // fewer are rounded by the calling thread: it takes less than waking the others
+
+// The calling thread's buffer for rounded activations. It grows to what the largest product needs.
+Activations activations_for(const Shape& shape, int64_t rows) {
+  thread_local std::vector<uint8_t> buffer;
+  const int64_t blocks = shape.blocks(), columns = blocks * shape.block;
+  const size_t scales = rows * columns, sums = scales + rows * blocks * 4;  // offsets; `columns` is a multiple of 32
+  if (buffer.size() < sums + rows * blocks * 4) buffer.resize(sums + rows * blocks * 4);
+  uint8_t* start = buffer.data();
+  return {columns, blocks, reinterpret_cast<int8_t*>(start), reinterpret_cast<float*>(start + scales),
+          reinterpret_cast<int32_t*>(start + sums)};
+}
+
+void multiply_rows(void* context, const Packed& weight, const float* x, float* out, int64_t rows) {
+  const Shape& shape = weight.shape;
+  for (int64_t first = 0; first < rows; first += kMostRows) {
+    const int64_t count = rows - first < kMostRows ? rows - first : kMostRows;
+    Run run{&kernels(), x + first * shape.columns,
+            {&weight, activations_for(shape, count), static_cast<int>(count), out + first * shape.rows}, count};
+    if (count < kFewRows) round_piece(&run, 0);
+    else in_parallel(context, run, count, round_piece);
+    in_parallel(context, run, shape.groups(), multiply_piece);
+  }
+}
+
+struct Kernel {
+  std::shared_ptr<const Packed> weight;
+
+  void compute(void* context) const {
+    const void* value = nullptr;
+    ask(ort::kGetInput, static_cast<const void*>(context), size_t{0}, &value);
+    Tensor x = tensor_of(value);
+    const Shape& shape = weight->shape;
+    if (x.dims.empty() || x.dims.back() != shape.columns) refuse("the last dimension of A is not K");
+    expect(x, "A", ort::kFloat32, x.count());
+    const int64_t rows = x.count() / shape.columns;
+    x.dims.back() = shape.rows;
+    void *result = nullptr, *out = nullptr;
+    ask(ort::kGetOutput, context, size_t{0}, static_cast<const int64_t*>(x.dims.data()), x.dims.size(), &result);
+    if (!rows) return;
+    ask(ort::kGetTensorMutableData, result, &out);
+    multiply_rows(context, *weight, static_cast<const float*>(x.data), static_cast<float*>(out), rows);
+  }
+};
+
+constexpr int kInputTypes[] = {ort::kFloat32, ort::kUint8, ort::kAny, ort::kUint8};  // A, B, scales, zero_points
+
+ort::CustomOp make_operator() {
+  using Op = ort::CustomOp;
+  Op op{};
+  const auto none = [](const Op*) { return 0; };
+  const auto usual = [](const Op*, size_t) { return 0; };
+  op.version = ort::kApiVersion;
+  op.get_name = [](const Op*) { return "MatMulNBits"; };
+  op.get_provider = [](const Op*) -> const char* { return nullptr; };  // the CPU
+  op.get_input_type = [](const Op*, size_t index) { return kInputTypes[index]; };
+  op.get_input_count = [](const Op*) { return sizeof kInputTypes / sizeof *kInputTypes; };
+  op.get_output_type = [](const Op*, size_t) -> int { return ort::kFloat32; };
+  op.get_output_count = [](const Op*) { return size_t{1}; };
+  op.destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+  op.get_input_characteristic = [](const Op*, size_t index) -> int { return index == 3 ? ort::kOptional : ort::kRequired; };
+  op.get_output_characteristic = op.get_input_memory = usual;
+  op.get_variadic_input_least = op.get_variadic_input_same = none;
+  op.get_variadic_output_least = op.get_variadic_output_same = none;
+  op.create_kernel_v2 = [](const Op*, const void*, const void* info, void** kernel) {
+    return guarded([=] { *kernel = new Kernel{weight_of(info)}; });
+  };
+  op.compute_v2 = [](void* kernel, void* context) {
+    return guarded([=] { static_cast<const Kernel*>(kernel)->compute(context); });
+  };
+  op.get_start_version = [](const Op*) { return 1; };
+  op.get_end_version = [](const Op*) { return 0x7fffffff; };
+  return op;
+}
+
+}  // namespace
+}  // namespace voxrill
+
+using voxrill::kAll;
+
+// Called by onnxruntime for each session that wants the operators. The domain outlives all sessions.
+VOXRILL_EXPORT void* RegisterCustomOps(void* options, const voxrill::ort::ApiBase* base) {
+  namespace ort = voxrill::ort;
+  static std::mutex mutex;  // sessions are opened by several threads
+  const std::lock_guard<std::mutex> lock(mutex);
+  ort::api = base->get_api(ort::kApiVersion);
+  if (!ort::api) return nullptr;  // an onnxruntime before 1.18; without its table no error can be made
+  static const ort::CustomOp op = voxrill::make_operator();
+  static void* domain = nullptr;
+  return voxrill::guarded([&] {
+    if (!domain) {
+      void* made = nullptr;
+      voxrill::ask(ort::kCreateCustomOpDomain, "voxrill", &made);
+      voxrill::ask(ort::kCustomOpDomainAdd, made, &op);
+      domain = made;
+    }
+    voxrill::ask(ort::kAddCustomOpDomain, options, domain);
+  });
+}
+
+// The instruction sets that run here, best first, separated by spaces.
+VOXRILL_EXPORT const char* voxrill_kernels_sets() {
+  static const std::string names = [] {
+    std::string all;
+    for (const voxrill::Kernels* kernels : kAll)
+      if (kernels->runs_here()) all += (all.empty() ? "" : " ") + std::string(kernels->name);
+    return all;
+  }();
+  return names.c_str();
+}
+
+// Use an instruction set from now on, in the whole process. 0 if it is not one of those that run here.
+VOXRILL_EXPORT int voxrill_kernels_choose(const char* name) {
+  for (const voxrill::Kernels* kernels : kAll)
+    if (kernels->runs_here() && !std::strcmp(kernels->name, name)) return voxrill::chosen = kernels, 1;
+  return 0;
+}
+
+// Weights that are packed now, times that a second graph found one, bytes of their values, and of those on huge pages.
+VOXRILL_EXPORT void voxrill_kernels_statistics(int64_t out[4]) {
+  const voxrill::Statistics found = voxrill::statistics();
+  out[0] = found.weights;
+  out[1] = found.shared;
+  out[2] = found.bytes;
+  out[3] = found.huge_bytes;
+}

@@ -1,0 +1,157 @@
+// The product, written once for all vector instruction sets. A set `V` is a struct of small functions over its vectors:
+//
+//   kLanes    rows of a vector: 4, 8 or 16, so that 4, 2 or 1 vectors make a group of 16
+//   kTile     rows of activations that are multiplied together, for which the registers suffice
+//   kBias     what `dots` takes off every 8-bit weight: 128 where the instructions multiply signed bytes, else 0
+//   Bytes, Ints   its vectors
+//   load, keep (and with a byte), right (shift; bits of a neighbour may come in, `keep` follows), either (or)
+//   zero, every, subtract, multiply, points (16-bit-free: bytes to integers)
+//   dots<Bits, Tile, Chains>   adds the products of some quartets to the accumulators of some rows of activations
+//   settle<Tile>   brings accumulators into order: one row of activations each
+//   add       out += total * scale * activation_scale, with one rounding after the last product
+//
+// Every file compiles this for itself: all lies in an unnamed namespace, because the linker must not mix the copies.
+#pragma once
+#include "products.h"
+#include "round.h"
+
+namespace voxrill {
+namespace {
+
+#define VOXRILL_INLINE inline __attribute__((always_inline))
+
+// How weights of some bits come out of vectors. A step is `kVectors` vectors, which hold `kQuartets` quartets.
+template <int Bits>
+struct Format;
+
+template <>
+struct Format<8> {
+  static constexpr int kVectors = 4, kQuartets = 4;
+  template <class V>
+  static VOXRILL_INLINE void unpack(const uint8_t* w, typename V::Bytes* f) {
+    for (int i = 0; i < 4; i++) f[i] = V::load(w + i * kVector);
+  }
+};
+
+template <>
+struct Format<4> {
+  static constexpr int kVectors = 2, kQuartets = 4;
+  template <class V>
+  static VOXRILL_INLINE void unpack(const uint8_t* w, typename V::Bytes* f) {
+    for (int i = 0; i < 2; i++) {
+      const auto v = V::load(w + i * kVector);
+      f[2 * i] = V::keep(v, 15);
+      f[2 * i + 1] = V::keep(V::template right<4>(v), 15);
+    }
+  }
+};
+
+template <>
+struct Format<3> {
+  static constexpr int kVectors = 3, kQuartets = 8;
+  template <class V>
+  static VOXRILL_INLINE void unpack(const uint8_t* w, typename V::Bytes* f) {
+    const auto a = V::load(w), b = V::load(w + kVector), c = V::load(w + 2 * kVector);
+    f[0] = V::keep(a, 7);
+    f[1] = V::keep(b, 7);
+    f[2] = V::keep(c, 7);
+    f[3] = V::keep(V::template right<3>(a), 7);
+    f[4] = V::keep(V::template right<3>(b), 7);
+    f[5] = V::keep(V::template right<3>(c), 7);
+    f[6] = V::either(V::keep(V::template right<6>(a), 3), V::keep(V::template right<4>(b), 4));
+    f[7] = V::either(V::keep(V::template right<6>(c), 3), V::keep(V::template right<5>(b), 4));
+  }
+};
+
+template <>
+struct Format<2> {
+  static constexpr int kVectors = 1, kQuartets = 4;
+  template <class V>
+  static VOXRILL_INLINE void unpack(const uint8_t* w, typename V::Bytes* f) {
+    const auto v = V::load(w);
+    f[0] = V::keep(v, 3);
+    f[1] = V::keep(V::template right<2>(v), 3);
+    f[2] = V::keep(V::template right<4>(v), 3);
+    f[3] = V::keep(V::template right<6>(v), 3);
+  }
+};
+
+constexpr int kAhead = 4096;  // bytes that one row of activations fetches ahead
+
+// `Tile` rows of activations from `row` on, times one group of 16 weight rows.
+template <class V, int Bits, int Tile>
+void multiply_tile(const Product& product, int64_t group, int row) {
+  using F = Format<Bits>;
+  constexpr int kParts = kRows / V::kLanes, kTogether = Tile == 1 ? kParts : 1;  // parts of a vector of 64 bytes
+  constexpr int kChains = 4 / (Tile * kTogether) > 0 ? 4 / (Tile * kTogether) : 1;  // hide the latency of `dots`
+  constexpr int kBias = Bits == 8 ? V::kBias : 0;
+  const Packed& weight = *product.weight;
+  const Activations& x = product.activations;
+  const int block = weight.shape.block;
+  const int64_t first = group * x.blocks, rows = weight.shape.rows;
+  const uint8_t* w = weight.values + first * weight.shape.block_bytes();
+  const int8_t* values = x.values + row * x.columns;
+  // On small pages fetching ahead costs more than it gains: then the address is one that is read anyway.
+  const int ahead = weight.huge ? kAhead : 0;
+  alignas(64) float out[Tile][kRows] = {};
+  for (int64_t b = 0; b < x.blocks; b++, values += block, w += weight.shape.block_bytes()) {
+    for (int part = 0; part < kParts; part += kTogether) {
+      typename V::Ints sums[kTogether][Tile][kChains];
+      for (auto& of_part : sums)
+        for (auto& of_row : of_part)
+          for (auto& sum : of_row) sum = V::zero();
+      const uint8_t* at = w + part * 4 * V::kLanes;
+      for (int k = 0; k < block; k += 4 * F::kQuartets, at += F::kVectors * kVector) {
+        if (Tile == 1)
+          for (int i = 0; i < F::kVectors; i++) __builtin_prefetch(at + ahead + i * kVector);
+        for (int p = 0; p < kTogether; p++) {
+          typename V::Bytes f[F::kQuartets];
+          F::template unpack<V>(at + p * 4 * V::kLanes, f);
+          V::template dots<Bits, Tile, kChains, F::kQuartets>(sums[p], f, values + k, x.columns);
+        }
+      }
+      for (int p = 0; p < kTogether; p++) {
+        typename V::Ints totals[Tile];
+        for (int m = 0; m < Tile; m++) {
+          totals[m] = sums[p][m][0];
+          for (int c = 1; c < kChains; c++) totals[m] = V::plus(totals[m], sums[p][m][c]);
+        }
+        V::template settle<Tile>(totals);
+        const int64_t side = (first + b) * kRows + (part + p) * V::kLanes;
+        for (int m = 0; m < Tile; m++) {
+          const int64_t of_row = (row + m) * x.blocks + b;
+          const auto offset = weight.points ? V::times(V::points(weight.points + side, kBias), x.sums[of_row])
+                                            : V::every(((1 << (Bits - 1)) - kBias) * x.sums[of_row]);
+          V::add(out[m] + (part + p) * V::kLanes, V::minus(totals[m], offset), weight.scales + side, x.scales[of_row]);
+        }
+      }
+    }
+  }
+  const int64_t left = rows - group * kRows, count = left < kRows ? left : kRows;
+  for (int m = 0; m < Tile; m++)
+    std::memcpy(product.out + (row + m) * rows + group * kRows, out[m], count * sizeof(float));
+}
+
+template <class V, int Bits>
+void multiply_groups(const Product& product, int64_t first, int64_t last) {
+  for (int64_t group = first; group < last; group++) {
+    int row = 0;
+    for (; row + V::kTile <= product.rows; row += V::kTile) multiply_tile<V, Bits, V::kTile>(product, group, row);
+    for (; row + 4 <= product.rows; row += 4) multiply_tile<V, Bits, 4>(product, group, row);
+    for (; row + 2 <= product.rows; row += 2) multiply_tile<V, Bits, 2>(product, group, row);
+    for (; row < product.rows; row++) multiply_tile<V, Bits, 1>(product, group, row);
+  }
+}
+
+template <class V>
+void multiply(const Product& product, int64_t first, int64_t last) {
+  switch (product.weight->shape.bits) {
+    case 8: return multiply_groups<V, 8>(product, first, last);
+    case 4: return multiply_groups<V, 4>(product, first, last);
+    case 3: return multiply_groups<V, 3>(product, first, last);
+    case 2: return multiply_groups<V, 2>(product, first, last);
+  }
+}
+
+}  // namespace
+}  // namespace voxrill
