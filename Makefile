@@ -58,9 +58,10 @@ types: .venv/.installed-dev ## mypy, strict, over package, benchmarks, examples,
 	$(BIN)/mypy src/voxrill benchmarks examples pebble kernels
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-dist: .venv/.installed-dev ## build wheel and sdist, and prove that a device can install them
+dist: .venv/.installed-dev ## build wheels and sdist, and prove that a device can install them
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m kernels.wheels dist
 	$(BIN)/python -m pytest -m packaging -s
 
 golden: .venv-golden/.installed ## make tests/golden/*.npz anew from the reference, liquid-audio

@@ -75,8 +75,13 @@ class NotBuilt(Exception):
     """The library cannot be built here; the message says why."""
 
 
-def build(name: str, folder: Path) -> Path:
+def build(name: str, folder: Path, portable: bool = False) -> Path:
     """Build for a target, unless the folder has what these sources make; the library.
+
+    Args:
+        name: one of `TARGETS`.
+        folder: where the library lies afterwards.
+        portable: only with zig, so that it runs with older systems than this one.
 
     Raises:
         NotBuilt: there is no compiler that can do it.
@@ -86,7 +91,7 @@ def build(name: str, folder: Path) -> Path:
     if _is_built(folder, library, name, sources):
         return library
     reasons = []
-    for compiler in _compilers(name):
+    for compiler in _compilers(name, portable):
         try:
             _compile(compiler, target, folder, library)
         except subprocess.CalledProcessError as error:
@@ -96,7 +101,7 @@ def build(name: str, folder: Path) -> Path:
         facts |= {"sha256": hash_of(library), "sources": sources}
         (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         return library
-    raise NotBuilt("; ".join(reasons) or "there is no C++ compiler: install g++ or clang, or pip install ziglang")
+    raise NotBuilt("; ".join(reasons) or "no compiler: pip install ziglang==0.17.1, or for this machine g++")
 
 
 def _is_built(folder: Path, library: Path, name: str, sources: str) -> bool:
@@ -116,9 +121,9 @@ def _digest() -> str:
     return digest.hexdigest()
 
 
-def _compilers(name: str) -> Iterator[list[str]]:
+def _compilers(name: str, portable: bool) -> Iterator[list[str]]:
     """Commands that may compile for a target: this machine's compiler if it is this machine, then zig."""
-    if name == here():
+    if name == here() and not portable:
         for candidate in (os.environ.get("CXX"), "c++", "g++", "clang++"):
             if candidate and shutil.which(candidate):
                 yield [candidate]

@@ -11,7 +11,8 @@ package index, by pip. Out, in build/arm:
     debian/       the system: Python 3.13, glibc 2.41, as in Raspberry Pi OS of 2025; and qemu-user 10
     device/       aarch64 wheels of what a device installs
     testing/      aarch64 wheels that only the tests need
-    voxrill/      this repository's wheel
+    voxrill/      this repository's wheel, with our own products if zig is here to compile them
+    kernels/      the library of these products
     wheels/       all wheels as they were downloaded
 
 Each folder is filled under another name and renamed when it is complete. A file NAME.made says what it was made from;
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -32,6 +34,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from kernels.build import NotBuilt, build
 from tests.places import ROOT
 
 ARM = ROOT / "build" / "arm"
@@ -46,7 +49,7 @@ PYTHON_VERSION, GLIBC = "3.13", 41
 PACKAGES = (f"python{PYTHON_VERSION}-minimal", f"libpython{PYTHON_VERSION}-stdlib", "libstdc++6")
 QEMU = "qemu-user"  # version 10 in trixie is static and shows the guest's /proc/cpuinfo; bookworm's 7.2 does neither
 
-ROOMS = ("export", "quantize", "runtime", "devices", "src")
+ROOMS = ("export", "quantize", "runtime", "devices", "src", "kernels")
 TESTING = ("pytest>=8.3",)
 SECONDS = 900  # for one command: apt fetches 85 MB
 
@@ -184,7 +187,7 @@ def _wheels(folder: Path, requirements: list[str] | tuple[str, ...]) -> None:
 
 
 def _voxrill(folder: Path) -> None:
-    """This repository's wheel, unpacked. It has only Python code."""
+    """This repository's wheel, unpacked, with the library of our own products."""
     built = ARM / "wheels" / "voxrill"
     shutil.rmtree(built, ignore_errors=True)
     tool = (sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(ROOT))
@@ -192,12 +195,20 @@ def _voxrill(folder: Path) -> None:
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
+    try:
+        print("  our own products", file=sys.stderr, flush=True)
+        build("linux-aarch64", ARM / "kernels")
+    except NotBuilt as reason:
+        print(f"  without our own products: {reason}", file=sys.stderr)
+    else:
+        shutil.copytree(ARM / "kernels", folder / "voxrill" / "devices" / "native")
 
 
 def _digest() -> str:
-    """A digest of all that the wheel is built from."""
-    files = [path for room in ROOMS for path in (ROOT / room).rglob("*") if "__pycache__" not in path.parts]
-    digest = hashlib.sha256()
+    """A digest of all that the wheel is built from, and whether zig is here."""
+    made = {"__pycache__", "native"}
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*") if made.isdisjoint(path.parts)]
+    digest = hashlib.sha256(str(importlib.util.find_spec("ziglang") is not None).encode())
     for path in sorted([ROOT / "pyproject.toml", *filter(Path.is_file, files)]):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()

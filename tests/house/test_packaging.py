@@ -9,11 +9,14 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from base64 import urlsafe_b64encode
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 import voxrill
+from kernels.wheels import platform_wheel
 from tests.command_line import clean_environment
 from tests.places import ROOT
 from voxrill.runtime.errors import MissingDependency
@@ -157,6 +160,35 @@ def test_wheel_and_sdist_hold_all_that_is_shipped(clone, tmp_path):
         for folder in ("devices/profiles", "quantize/recipes", "runtime/serve/page", "runtime/audio/silero"):
             for path in (PACKAGE / folder).iterdir():
                 assert wheel.read(f"voxrill/{folder}/{path.name}") == path.read_bytes()
+
+
+def test_a_platform_s_wheel_has_the_library_and_the_pure_one_has_not(clone, library, tmp_path):
+    """The library of this machine; unpacked, it is found and loaded."""
+    from packaging.tags import Tag
+    from packaging.utils import parse_wheel_filename
+
+    shutil.copytree(library.path.parent, clone / "devices" / "native", dirs_exist_ok=True)
+    pure = build("wheel", clone, tmp_path)
+    made = platform_wheel(pure, library.path.parent, "manylinux_2_28_x86_64", tmp_path / "made")
+    assert parse_wheel_filename(made.name)[3] == {Tag("py3", "none", "manylinux_2_28_x86_64")}
+    with zipfile.ZipFile(pure) as before, zipfile.ZipFile(made) as wheel:
+        added = set(wheel.namelist()) - set(before.namelist())
+        assert added == {f"voxrill/devices/native/{path.name}" for path in library.path.parent.iterdir()}
+        (about,) = (name for name in wheel.namelist() if name.endswith(".dist-info/WHEEL"))
+        assert "Root-Is-Purelib: false\nTag: py3-none-manylinux_2_28_x86_64\n" in wheel.read(about).decode()
+        (record,) = (name for name in wheel.namelist() if name.endswith(".dist-info/RECORD"))
+        lines = [line.split(",") for line in wheel.read(record).decode().splitlines()]
+        assert sorted(line[0] for line in lines) == sorted(wheel.namelist())
+        for name, digest, size in lines[:-1]:
+            data = wheel.read(name)
+            assert int(size) == len(data)
+            assert digest == "sha256=" + urlsafe_b64encode(sha256(data).digest()).rstrip(b"=").decode()
+        wheel.extractall(tmp_path / "installed")
+    script = "from voxrill.devices.kernels import own_products; print(own_products())"
+    done = run(
+        sys.executable, "-c", script, env=clean_environment(PYTHONPATH=str(tmp_path / "installed")), cwd=tmp_path
+    )
+    assert str(tmp_path / "installed") in done.stdout and library.chosen in done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,189 @@
+// Malformed tensors against the operator, with a false onnxruntime around it. Built with AddressSanitizer: every tensor
+// has exactly its bytes on the heap, so that a read or write beyond them ends the program.
+//
+//   fuzz SEED COUNT
+//
+// Prints how many products ran and how many were refused.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "ort_abi.h"
+
+using namespace voxrill;
+
+extern "C" void* RegisterCustomOps(void* options, const ort::ApiBase* base);
+extern "C" int voxrill_kernels_choose(const char* name);
+extern "C" const char* voxrill_kernels_sets();
+
+namespace {
+
+std::mt19937 random_source;
+int64_t pick(std::initializer_list<int64_t> of) { return of.begin()[random_source() % of.size()]; }
+
+struct Value {  // a tensor of onnxruntime's
+  int type = 0;
+  std::vector<int64_t> dims;
+  std::unique_ptr<char[]> memory;
+  size_t shift = 0;  // a misaligned tensor begins here
+  bool absent = false;
+  void* data() const { return absent ? nullptr : memory.get() + shift; }
+};
+
+struct Info {  // what a kernel is made from
+  std::map<std::string, int64_t> attributes;
+  std::vector<Value> inputs;
+};
+
+struct Context {  // what a kernel runs with
+  Value x, y;
+};
+
+const ort::CustomOp* op = nullptr;
+
+// The functions that the operator calls, as onnxruntime has them. A status is a string on the heap.
+void* status(const char* text) { return new std::string(text); }
+void* create_status(int, const char* text) { return status(text); }
+void* create_domain(const char*, void** out) { return *out = &random_source, nullptr; }
+void* domain_add(void*, const ort::CustomOp* given) { return op = given, nullptr; }
+void* add_domain(void*, void*) { return nullptr; }
+void* data_of(Value* value, void** out) { return *out = value->data(), nullptr; }
+void* shape_of(const Value* value, const Value** out) { return *out = value, nullptr; }
+void* type_of(const Value* value, int* out) { return *out = value->type, nullptr; }
+void* rank_of(const Value* value, size_t* out) { return *out = value->dims.size(), nullptr; }
+void* dims_of(const Value* value, int64_t* out, size_t count) {
+  for (size_t i = 0; i < count; i++) out[i] = value->dims[i];
+  return nullptr;
+}
+void release_shape(const Value*) {}
+void* attribute(const Info* info, const char* name, int64_t* out) {
+  const auto found = info->attributes.find(name);
+  if (found == info->attributes.end()) return status("no such attribute");
+  return *out = found->second, nullptr;
+}
+void* input_count(const Info* info, size_t* out) { return *out = info->inputs.size() + 1, nullptr; }
+void* constant(const Info* info, size_t index, int* is, const Value** out) {
+  if (index > info->inputs.size()) return status("no such input");
+  *out = &info->inputs[index - 1];
+  return *is = random_source() % 50 != 0, nullptr;
+}
+void* input(Context* context, size_t, const Value** out) { return *out = &context->x, nullptr; }
+
+size_t size_of(int type) { return type == ort::kFloat32 ? 4 : type == ort::kFloat16 ? 2 : 1; }
+
+Value tensor(int type, std::vector<int64_t> dims) {
+  Value value;
+  value.type = type;
+  size_t count = 1;
+  for (const int64_t dim : dims) count *= dim < 0 ? 0 : dim;
+  value.dims = std::move(dims);
+  value.shift = random_source() % 8 ? 0 : random_source() % 4;
+  const size_t bytes = count * size_of(type) + value.shift;
+  value.memory.reset(new char[bytes]);
+  for (size_t i = 0; i < bytes; i++) value.memory[i] = static_cast<char>(random_source());  // NaN and infinity, too
+  return value;
+}
+
+void* output(Context* context, size_t, const int64_t* dims, size_t rank, Value** out) {
+  context->y = tensor(ort::kFloat32, {dims, dims + rank});
+  return *out = &context->y, nullptr;
+}
+void* parallel_for(const void*, void (*work)(void*, size_t), size_t total, size_t, void* user) {
+  for (size_t i = total; i--;) work(user, i);
+  return nullptr;
+}
+
+const void* table[300];
+const void* const* get_api(uint32_t) { return table; }
+
+void fill_table() {
+  const std::pair<int, void*> functions[] = {
+      {ort::kCreateStatus, (void*)create_status},
+      {ort::kCreateCustomOpDomain, (void*)create_domain},
+      {ort::kCustomOpDomainAdd, (void*)domain_add},
+      {ort::kAddCustomOpDomain, (void*)add_domain},
+      {ort::kGetTensorMutableData, (void*)data_of},
+      {ort::kGetTensorElementType, (void*)type_of},
+      {ort::kGetDimensionsCount, (void*)rank_of},
+      {ort::kGetDimensions, (void*)dims_of},
+      {ort::kGetTensorTypeAndShape, (void*)shape_of},
+      {ort::kGetAttributeInt64, (void*)attribute},
+      {ort::kGetInput, (void*)input},
+      {ort::kGetOutput, (void*)output},
+      {ort::kReleaseTensorTypeAndShape, (void*)release_shape},
+      {ort::kGetInputCount, (void*)input_count},
+      {ort::kGetConstantInput, (void*)constant},
+      {ort::kParallelFor, (void*)parallel_for},
+  };
+  for (const auto& [index, function] : functions) table[index] = function;
+}
+
+// Now and then a number that does not belong here.
+int64_t spoilt(int64_t number) {
+  switch (random_source() % 60) {
+    case 0: return number - 1;
+    case 1: return number + 1;
+    case 2: return 0;
+    case 3: return number * 2;
+    default: return number;
+  }
+}
+
+Info random_info() {
+  Info info;
+  const int64_t bits = pick({2, 3, 4, 8}), block = pick({32, 64, 128, 256});
+  const int64_t columns = 1 + random_source() % 600, rows = 1 + random_source() % 70;
+  const int64_t blocks = (columns + block - 1) / block;
+  info.attributes = {{"K", spoilt(columns)}, {"N", spoilt(rows)}, {"bits", spoilt(bits)}, {"block_size", spoilt(block)}};
+  if (random_source() % 100 == 0) info.attributes["K"] = pick({-1, INT64_MAX, INT64_MIN, int64_t{1} << 40});
+  if (random_source() % 100 == 0) info.attributes["N"] = pick({-1, INT64_MAX, INT64_MIN, int64_t{1} << 30});
+  if (random_source() % 100 == 0) info.attributes.erase("bits");
+  const int scale_type = random_source() % 2 ? ort::kFloat32 : ort::kFloat16;
+  info.inputs.push_back(tensor(random_source() % 60 ? int{ort::kUint8} : 3, {spoilt(rows), blocks, block / 8 * bits}));
+  info.inputs.push_back(tensor(random_source() % 60 ? scale_type : 2, {spoilt(rows * blocks)}));
+  const int64_t points = bits == 3 ? blocks : (blocks * bits + 7) / 8;
+  if (random_source() % 2) info.inputs.push_back(tensor(ort::kUint8, {rows, spoilt(points)}));
+  if (random_source() % 60 == 0) info.inputs[random_source() % info.inputs.size()].dims.push_back(pick({-1, INT64_MAX, 1}));
+  if (random_source() % 60 == 0) info.inputs[random_source() % info.inputs.size()].absent = true;
+  return info;
+}
+
+bool refused(void* given) {
+  delete static_cast<std::string*>(given);
+  return given;
+}
+
+bool runs(const Info& info) {
+  void* kernel = nullptr;
+  if (refused(op->create_kernel_v2(op, table, &info, &kernel))) return false;
+  Context context;
+  const int64_t columns = info.attributes.at("K");
+  context.x = tensor(ort::kFloat32, {spoilt(pick({0, 1, 2, 5, 13, 250})), spoilt(columns)});
+  if (random_source() % 40 == 0) context.x.dims.clear();
+  const bool failed = refused(op->compute_v2(kernel, &context));
+  op->destroy(kernel);
+  return !failed;
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  random_source.seed(std::atoi(arguments[1]));
+  fill_table();
+  const ort::ApiBase base{get_api, nullptr};
+  if (RegisterCustomOps(nullptr, &base)) return 1;
+  std::vector<std::string> sets;
+  for (char* name = std::strtok(strdup(voxrill_kernels_sets()), " "); name; name = std::strtok(nullptr, " "))
+    sets.push_back(name);
+  int ran = 0, count = std::atoi(arguments[2]);
+  for (int i = 0; i < count; i++) {
+    voxrill_kernels_choose(sets[random_source() % sets.size()].c_str());
+    ran += runs(random_info());
+  }
+  std::printf("%d ran, %d refused\n", ran, count - ran);
+}
