@@ -36,11 +36,16 @@ SIZES: dict[str, dict[str, tuple[int, str]]] = {
 
 MEMORY = {"float32": 6.8e9, "int8": 2.49e9, "mixed": 2.13e9, "int4": 2.08e9}
 KV_BYTES = 6 * 2 * 8 * 64 * 4
-"""A position's keys and values: six attention layers, eight heads of 64, float32."""
+"""A position's keys and values: six attention layers, eight heads of 64, float32. The other recipes have int8."""
 
 
 def model(
-    precision: str, graphs: dict[str, tuple[int, str]], kv_bytes: float, memory: float, context: int = CONTEXT
+    precision: str,
+    graphs: dict[str, tuple[int, str]],
+    kv_bytes: float,
+    memory: float,
+    context: int = CONTEXT,
+    kv_cache: str = "float32",
 ) -> ModelShape:
     """A model from the bytes and precision of each graph; `memory` is that of a conversation of `context` positions."""
     parts = {name: part(name, *entry) for name, entry in graphs.items()}
@@ -55,10 +60,12 @@ def model(
         memory,
         parts.get(DECODER_PREFILL),
         context,
+        kv_cache,
     )
 
 
 def known_model(precision: str, context: int = CONTEXT) -> ModelShape:
     """The 1.5 B model at one of the precisions of `SIZES`. Positions beyond those of the turn add keys and values."""
-    memory = MEMORY[precision] + KV_BYTES * max(0, context - CONTEXT)
-    return model(precision, SIZES[precision], KV_BYTES, memory, context)
+    kv_bytes, kv_cache = (KV_BYTES, "float32") if precision == "float32" else (KV_BYTES // 4, "int8")
+    memory = MEMORY[precision] + kv_bytes * max(0, context - CONTEXT)
+    return model(precision, SIZES[precision], kv_bytes, memory, context, kv_cache)

@@ -6,8 +6,9 @@ overlap, so the slower of the two decides. Work that cores cannot share is added
     first = max(bytes / (bandwidth · SHARE), Σ weights(f) / (rate(f) · speedup)) + overhead
 
 f is a format of weights: 4 bits, 8 bits, float32. A step adds its attention: each key and value is read once for each
-of the HEADS_PER_KEY heads that share it, context · kv_bytes · HEADS_PER_KEY / bandwidth. Positions after the first find
-the weights in the cache, so they cost computing only, at the rate of a product of matrices:
+of the HEADS_PER_KEY heads that share it, context · kv_bytes · HEADS_PER_KEY / bandwidth. An int8 cache has a quarter of
+the bytes, but its integers become floats on the way (INT8_KEYS). Positions after the first find the weights in the
+processor's cache, so they cost computing only, at the rate of a product of matrices:
 
     n positions = first + (n - 1) · Σ weights(f) / (matrix_rate(f) · speedup)
 
@@ -59,6 +60,9 @@ LOSS = 0.09
 """Share of its work that each further core loses: two cores ran the kernels 1.81 to 1.87 times as fast as one. For more
 than two it is assumed."""
 HEADS_PER_KEY = 4
+INT8_KEYS = 2.5
+"""How many times longer a byte of an int8 KV cache takes than one of a float32 cache: on a quarter of the bytes, the
+attention of a step after 1k to 32k positions took 0.60 to 0.64 of the time (EPYC with AVX-512 VNNI, one thread)."""
 STEP_OVERHEAD = 0.0005
 """Seconds that Python and small operators take in each call, at REFERENCE_GHZ."""
 REFERENCE_GHZ = 2.6
@@ -166,7 +170,8 @@ def frame_part(size: float, precision: str, codes: int = 8) -> Part:
 class ModelShape:
     """A model at one precision: the parts of its graphs, bytes of keys and values for each position, and memory.
 
-    memory: bytes of a conversation of `context` positions; each step reads the keys and values of all of them.
+    memory: bytes of a conversation of `context` positions; each step reads the keys and values of all of them, which
+    are float32 or int8 (`kv_cache`).
     """
 
     precision: str
@@ -179,6 +184,7 @@ class ModelShape:
     memory: float
     prefill: Part | None = None
     context: int = CONTEXT
+    kv_cache: str = "float32"
 
 
 class StageSeconds:
@@ -205,7 +211,8 @@ class StageSeconds:
     def step(self, context: int | None = None, head: bool = False) -> float:
         """One step after `context` positions; without it, after those of the model's conversation."""
         context = self.model.context if context is None else context
-        attention = context * self.model.kv_bytes * HEADS_PER_KEY / self.machine.read(self.threads)
+        read = self.model.kv_bytes * HEADS_PER_KEY * (INT8_KEYS if self.model.kv_cache == "int8" else 1)
+        attention = context * read / self.machine.read(self.threads)
         logits = self.first(self.model.head) if head else 0.0
         return self.first(self.model.decoder) + logits + attention + self._overhead
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -21,11 +21,12 @@ from voxrill.export.shared_weights import share_weights
 from voxrill.quantize.a16w8 import A16W8, record_feeds, to_a16w8
 from voxrill.quantize.calibration import Calibration
 from voxrill.quantize.graph import Moments, QuantizeReport, Weight, external_place, large_weights, quantize_graph
+from voxrill.quantize.kv_cache import hold_cache_in_int8, measure_scales
 from voxrill.quantize.recipe import GPTQ, Recipe, read_recipe
 from voxrill.quantize.turns import record
 from voxrill.quantize.weights import to_int8
 from voxrill.runtime.bundle.bundle import Bundle, link_file, open_bundle, write_manifest
-from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, TEXT_HEAD, is_prefill
+from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, TEXT_HEAD, ModelSpec, is_prefill
 from voxrill.runtime.bundle.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
 from voxrill.runtime.bundle.replacing import check_replaceable, replacing_bundle
 from voxrill.runtime.engine.engine import Engine
@@ -79,6 +80,7 @@ def quantize_bundle(
     progress("calibration", 0, total)
     moments = _calibrate(bundle, recipe, weights, sounds)
     feeds = _recorded_feeds(bundle, recipe, sounds)
+    scales = measure_scales(Engine(bundle), sounds) if recipe.kv_cache.bits == 8 and manifest.static is None else {}
     replaced = {manifest.audio_embeddings.file}
     reports: dict[str, QuantizeReport] = {}
     graphs: dict[str, GraphFile] = {}
@@ -94,11 +96,15 @@ def quantize_bundle(
                 reports[name] = quantize_graph(name, source, made, recipe, external, moments=moments.get(name))
                 graphs[name] = GraphFile(graph.file, reports[name].precision)
             replaced |= {graph.file, f"{graph.file}.data"}
+        if scales:
+            hold_cache_in_int8(partial / graphs[DECODER].file, scales)
         prefills = [partial / graph.file for name, graph in graphs.items() if is_prefill(name)]
         share_weights(partial / graphs[DECODER].file, prefills)
         if fast_prefill:
             progress(DECODER_PREFILL, total - 1, total)
             graphs[DECODER_PREFILL], reports[DECODER_PREFILL] = _prefill(bundle, partial)
+            if scales:
+                hold_cache_in_int8(partial / graphs[DECODER_PREFILL].file, scales)
         progress("tables and manifest", total - 1, total)
         tables = {
             "text_embeddings": _text_table(bundle, partial, reports[TEXT_HEAD]),
@@ -108,7 +114,8 @@ def quantize_bundle(
             link_file(bundle.path(file), partial / file)
         _write_report(partial, recipe, reports)
         tools = {**manifest.tools, "voxrill": version("voxrill"), "onnx": version("onnx")}
-        write_manifest(partial, msgspec.structs.replace(manifest, graphs=graphs, tools=tools, **tables))
+        model = with_cache(manifest.model, "int8") if scales else manifest.model
+        write_manifest(partial, msgspec.structs.replace(manifest, model=model, graphs=graphs, tools=tools, **tables))
         progress("done", total, total)
     return open_bundle(target)
 
@@ -143,6 +150,11 @@ def _recorded_feeds(
         )
     recorded = record_feeds(Engine(bundle), sounds)
     return {graph: feeds for graph, feeds in recorded.items() if recipe.is_static(graph)}
+
+
+def with_cache(model: ModelSpec, dtype: Literal["int8"]) -> ModelSpec:
+    """The model with another type of KV cache."""
+    return msgspec.structs.replace(model, backbone=msgspec.structs.replace(model.backbone, kv_cache=dtype))
 
 
 def _prefill(bundle: Bundle, partial: Path) -> tuple[GraphFile, QuantizeReport]:

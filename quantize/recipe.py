@@ -12,6 +12,9 @@ In: a file, or the name of one that ships here. Out: a `Recipe`, which has a rul
     method = "gptq"    # 4 bits: "round" to the nearest, "k_quant" (searches each block's scale), or "gptq" (later rows
                        # correct each row's error; only for decoder and depthformer, and it needs --audio)
 
+    [kv_cache]         # optional, for the cpu flavour: keys and values of the conversation in 8 bits. Their factors are
+    bits = 8           # measured on the sounds of --audio, or on what the model itself says if there are none
+
     static = ["decoder*"]  # optional, before the first entry: graphs of the npu flavour that become a16w8, activations
                            # in 16 bits and all weights in 8; it needs --audio
 
@@ -66,6 +69,12 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return fnmatchcase(graph, self.graph) and fnmatchcase(weight, self.name)
 
 
+class KvCache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How keys and values are stored in the KV cache of the cpu flavour: 8, or 32 for float32."""
+
+    bits: Literal[8, 32]
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rules in order. The last rule that matches a weight decides; a weight without a rule stays float32.
 
@@ -75,6 +84,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: str
     weights: tuple[Rule, ...]
     static: tuple[str, ...] = ()
+    kv_cache: KvCache = KvCache(32)
 
     @property
     def wants_sounds(self) -> bool:

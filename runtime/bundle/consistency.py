@@ -19,7 +19,7 @@ from voxrill.runtime.bundle.contract import (
     ModelSpec,
     StaticShapes,
 )
-from voxrill.runtime.bundle.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, Table
+from voxrill.runtime.bundle.manifest import FLOAT32, MANIFEST_FILE, TOKENIZER_FILE, Manifest, Table
 from voxrill.runtime.errors import BundleError
 
 MOST_FILES = 1000
@@ -108,6 +108,8 @@ def _wrong_shapes(manifest: Manifest) -> Iterator[str]:
         yield f"is of the {manifest.flavour} flavour {'without' if static is None else 'with'} fixed shapes"
     if static is not None:
         yield from _wrong_widths(static)
+        if manifest.model.backbone.kv_cache != FLOAT32:
+            yield f"is of the npu flavour with a KV cache of {manifest.model.backbone.kv_cache}"
 
 
 def _wrong_widths(static: StaticShapes) -> Iterator[str]:

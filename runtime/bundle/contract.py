@@ -14,8 +14,9 @@ replaces every symbol by a number (`StaticShapes`); there `present.*` holds only
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -37,6 +38,9 @@ PAST_SEQUENCE, SEQUENCE, TOTAL_SEQUENCE = "past_sequence", "sequence", "total_se
 KV_CAPACITY = "kv_capacity"
 PAST_OVERLAP = "past_overlap"
 MEL_FRAMES, EMBEDDINGS, FRAMES = "mel_frames", "embeddings", "frames"
+
+ITEM_BYTES = {"float32": 4, "int8": 1}
+"""Bytes of one number of a state tensor."""
 
 SPECIAL_TOKENS = {
     "start": "<|startoftext|>",
@@ -116,8 +120,12 @@ class StaticShapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {DECODER_PREFILL: self.prefill, **wider}
 
 
-class BackboneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes of the LFM2 backbone. `layer_types` holds "conv" or "full_attention" for each layer."""
+class BackboneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Sizes of the LFM2 backbone. `layer_types` holds "conv" or "full_attention" for each layer.
+
+    kv_cache: the type of keys and values in the KV cache. The factors of an int8 cache are in the graph. A bundle with
+    a float32 cache does not write the field.
+    """
 
     hidden_size: Width
     vocab_size: Positions
@@ -126,6 +134,7 @@ class BackboneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head_dim: Count
     conv_cache: Count
     max_positions: Positions
+    kv_cache: Literal["float32", "int8"] = "float32"
 
 
 class EncoderSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -205,8 +214,17 @@ def lfm_state(backbone: BackboneSpec, past: Size) -> tuple[TensorSpec, ...]:
             if kind == "conv"
             else (backbone.kv_heads, past, backbone.head_dim)
         )
-        specs += [_float(name, 1, *shape) for name in past_names(layer, kind)]
+        dtype = "float32" if kind == "conv" else backbone.kv_cache
+        specs += [TensorSpec(name, dtype, (1, *shape)) for name in past_names(layer, kind)]
     return tuple(specs)
+
+
+def state_bytes(spec: GraphSpec, positions: int) -> int:
+    """Bytes of a decoder's state whose KV cache has room for this many positions."""
+    return sum(
+        ITEM_BYTES[tensor.dtype] * math.prod(positions if size == KV_CAPACITY else int(size) for size in tensor.shape)
+        for tensor in spec.state
+    )
 
 
 def audio_encoder(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:

@@ -6,12 +6,11 @@ Mapped weights count like copied ones: every step reads all of them, so they hav
 
 from __future__ import annotations
 
-import math
 import os
 
 from voxrill.devices.memory import available_memory, gigabytes
 from voxrill.runtime.bundle.bundle import Bundle
-from voxrill.runtime.bundle.contract import DECODER, KV_CAPACITY, TEXT_HEAD
+from voxrill.runtime.bundle.contract import DECODER, TEXT_HEAD, state_bytes
 from voxrill.runtime.bundle.manifest import FLOAT32, Manifest
 from voxrill.runtime.errors import NotEnoughMemory
 
@@ -63,11 +62,8 @@ def _weights(manifest: Manifest, graph: str) -> int:
 def _fixed_part(manifest: Manifest, context: int = USUAL_CONTEXT) -> int:
     """Bytes that do not depend on the precision: KV cache, intermediate results, onnxruntime."""
     positions = min(context, manifest.model.backbone.max_positions)
-    state = sum(
-        math.prod(positions if size == KV_CAPACITY else int(size) for size in tensor.shape)
-        for tensor in manifest.specs()[DECODER].state
-    )
-    return 4 * (state + _POSITIONS * _WIDTHS * manifest.model.backbone.hidden_size) + _FIXED
+    state = state_bytes(manifest.specs()[DECODER], positions)
+    return state + 4 * _POSITIONS * _WIDTHS * manifest.model.backbone.hidden_size + _FIXED
 
 
 def _smaller(manifest: Manifest, available: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.tokenizer import Tokenizer
 
 Floats = NDArray[np.float32]
+Array = NDArray[Any]
 Codes = NDArray[np.int64]
 
 
@@ -297,11 +299,11 @@ class Context:
         self._hidden = None
         del self.pieces[mark.pieces :]
 
-    def content(self) -> dict[str, Floats]:
+    def content(self) -> dict[str, Array]:
         """The backbone's state; see `BackboneState.content`."""
         return self._state.content()
 
-    def restore(self, content: Mapping[str, Floats]) -> None:
+    def restore(self, content: Mapping[str, Array]) -> None:
         """Take `content` for the state after all that waits, instead of a prefill.
 
         Raises:
@@ -319,6 +321,6 @@ class Context:
         """Free the backbone's state, whose `content` was kept. Only `reload` may follow."""
         self._state.offload()
 
-    def reload(self, content: Mapping[str, Floats]) -> None:
+    def reload(self, content: Mapping[str, Array]) -> None:
         """Have the backbone's state again, with the `content` that it had before `offload`."""
         self._state.reload(content)

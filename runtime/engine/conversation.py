@@ -19,7 +19,7 @@ import numpy as np
 from voxrill.runtime.audio.sound_source import AudioSource, as_waveform
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
-from voxrill.runtime.engine.context import Context, ContextMark, Floats, Parts, Piece
+from voxrill.runtime.engine.context import Array, Context, ContextMark, Floats, Parts, Piece
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.engine.running_on import longest_speech
@@ -231,7 +231,7 @@ class Conversation:
             pass
         self._prompt = self.context.mark()
 
-    def restore_prompt(self, content: Mapping[str, Floats]) -> None:
+    def restore_prompt(self, content: Mapping[str, Array]) -> None:
         """Take the backbone's state after the system prompt from elsewhere, before the first turn.
 
         Raises:

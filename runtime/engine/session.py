@@ -30,6 +30,7 @@ _DTYPES = {
     "tensor(float16)": "float16",
     "tensor(int64)": "int64",
     "tensor(int32)": "int32",
+    "tensor(int8)": "int8",
 }
 
 _FALLBACK_REFUSED = "fallback to CPU EP has been explicitly disabled"
@@ -37,6 +38,10 @@ _FALLBACK_REFUSED = "fallback to CPU EP has been explicitly disabled"
 
 _FAILED = " was false. "
 """In onnxruntime's errors, the text between a condition in its source and the explanation for a reader."""
+
+INT8_CACHE = (1, 28)
+"""The first onnxruntime that runs a decoder with an int8 KV cache: 1.24 does not know its operators, and 1.26 opens it
+but cannot run it."""
 
 _NAMED = 3
 """Operators that are named in a refusal."""
@@ -58,7 +63,8 @@ class Graph:
         turnstile: the model's, which every run passes; None for one of its own.
 
     Raises:
-        BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's.
+        BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's; or it needs a newer
+            onnxruntime.
         ProviderRefused: strict, and nodes of it would run on the CPU.
         ProviderError: the provider is not installed, or finds nothing to run on.
     """
@@ -77,6 +83,7 @@ class Graph:
         profiling: Path | None = None,
         turnstile: Turnstile | None = None,
     ) -> None:
+        _check_version(spec)
         self.spec = spec
         self.provider = provider
         self.turnstile = turnstile or Turnstile()
@@ -194,6 +201,19 @@ class Binding:
                 for name, array in self._inputs.items():
                     self._io.bind_cpu_input(name, array)
             self._session.run_with_iobinding(self._io)
+
+
+def _version() -> tuple[int, ...]:
+    """The first two numbers of onnxruntime's version."""
+    return tuple(map(int, ort.__version__.split(".")[:2]))
+
+
+def _check_version(spec: GraphSpec) -> None:
+    if any(tensor.dtype == "int8" for tensor in spec.state) and _version() < INT8_CACHE:
+        raise BundleError(
+            f"{spec.name} has an int8 KV cache, which onnxruntime {ort.__version__} cannot run",
+            f"Update: pip install --upgrade 'onnxruntime>={'.'.join(map(str, INT8_CACHE))}'",
+        )
 
 
 def _tensors(nodes: list[ort.NodeArg]) -> list[TensorSpec]:

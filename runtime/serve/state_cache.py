@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,10 +28,10 @@ _RETRY = 10.0
 
 @dataclass(frozen=True)
 class _Stored:
-    """A state on disk: its file, and the shapes of its tensors in the order in which they lie there."""
+    """A state on disk: its file, and the shapes and types of its tensors in the order in which they lie there."""
 
     file: IO[bytes]
-    shapes: dict[str, tuple[int, ...]]
+    tensors: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class StateCache:
@@ -110,14 +110,14 @@ def _write(context: Context) -> _Stored:
             file.close()
         raise
     context.offload()
-    return _Stored(file, {name: tensor.shape for name, tensor in content.items()})
+    return _Stored(file, {name: (tensor.shape, tensor.dtype) for name, tensor in content.items()})
 
 
 def _read(context: Context, stored: _Stored) -> None:
     with stored.file as file:
         file.seek(0)
         content = {
-            name: np.frombuffer(file.read(4 * int(np.prod(shape))), np.float32).reshape(shape)
-            for name, shape in stored.shapes.items()
+            name: np.frombuffer(file.read(dtype.itemsize * math.prod(shape)), dtype).reshape(shape)
+            for name, (shape, dtype) in stored.tensors.items()
         }
     context.reload(content)

@@ -2,7 +2,7 @@
 
 In: a conversation before its first turn. Out: one file, and from it a conversation that continues as the first would.
 The file belongs to one bundle and holds its hash; another precision is another bundle. Layout: a magic of 8 bytes, the
-header's SHA-256, its length as 8 bytes little-endian, the header (JSON), and each tensor as float32 at a multiple of 64
+header's SHA-256, its length as 8 bytes little-endian, the header (JSON), and each tensor at a multiple of 64
 bytes. The header holds the SHA-256 of all tensors in their order: without it, a model would answer from a state that a
 failing disk has changed, and nobody would know.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Floats = NDArray[np.float32]
+Array = NDArray[Any]
 
 MAGIC = b"voxrill2"
 _DIGEST = hashlib.sha256().digest_size
@@ -37,10 +37,16 @@ _REMEDY = "Make it with: voxrill snapshot -o FILE"
 
 
 class _Tensor(msgspec.Struct):
-    """A tensor of the file: its shape, and the byte of the file at which it begins."""
+    """A tensor of the file: its shape, the byte of the file at which it begins, and its type."""
 
     shape: tuple[int, ...]
     offset: int
+    dtype: Annotated[str, msgspec.Meta(pattern="^(float32|int8)$")] = "float32"
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape))
 
 
 class _Header(msgspec.Struct):
@@ -68,7 +74,7 @@ def save_snapshot(model: Engine, system: str | None, path: Path, attached: Any =
     kept = msgspec.Raw(msgspec.json.encode(attached))
     header = _Header(model.bundle.sha256, conversation.system, positions, _hash(content.values()), {}, kept)
     for name, tensor in content.items():
-        header.tensors[name] = _Tensor(tensor.shape, 0)
+        header.tensors[name] = _Tensor(tensor.shape, 0, tensor.dtype.name)
     _place(header)
     try:
         with atomic_write(path) as partial:
@@ -85,10 +91,10 @@ def _place(header: _Header) -> None:
     at = _HEADER_AT + len(msgspec.json.encode(header))
     for tensor in header.tensors.values():
         tensor.offset = -(-at // _ALIGNMENT) * _ALIGNMENT
-        at = tensor.offset + 4 * int(np.prod(tensor.shape))
+        at = tensor.offset + tensor.size
 
 
-def _write(path: Path, header: _Header, content: dict[str, Floats]) -> None:
+def _write(path: Path, header: _Header, content: dict[str, Array]) -> None:
     encoded = msgspec.json.encode(header)
     with path.open("wb") as file:
         file.write(MAGIC + hashlib.sha256(encoded).digest() + len(encoded).to_bytes(8, "little") + encoded)
@@ -145,14 +151,13 @@ def _read_header(mapped: NDArray[np.uint8]) -> _Header:
     return msgspec.json.decode(header, type=_Header)
 
 
-def _hash(tensors: Iterable[Floats]) -> str:
+def _hash(tensors: Iterable[Array]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.data)
     return digest.hexdigest()
 
 
-def _tensor(mapped: NDArray[np.uint8], tensor: _Tensor) -> Floats:
-    size = 4 * int(np.prod(tensor.shape))
-    values: Floats = mapped[tensor.offset : tensor.offset + size].view(np.float32).reshape(tensor.shape)
+def _tensor(mapped: NDArray[np.uint8], tensor: _Tensor) -> Array:
+    values: Array = mapped[tensor.offset : tensor.offset + tensor.size].view(tensor.dtype).reshape(tensor.shape)
     return values

@@ -15,11 +15,15 @@ from voxrill.commands.output import out as stdout
 from voxrill.commands.output_files import check_output
 from voxrill.runtime.bundle import pack as packing
 from voxrill.runtime.bundle.bundle import verify_files
+from voxrill.runtime.bundle.contract import DECODER, state_bytes
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE, Manifest, Sampling, Task
 from voxrill.runtime.bundle.replacing import unlisted
 from voxrill.runtime.bundle.tuned import open_tuned, verify_tuned
 from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.upkeep.smoke import smoke_run
+
+_POSITIONS = 1000
+"""For which the size of the state is shown: fewer if the model takes fewer; those of the flavour npu are fixed."""
 
 _NAMED = 5
 """Files beside the bundle's that `verify` names; JSON has all."""
@@ -82,6 +86,8 @@ def unpack(
 
 def _tables(manifest: Manifest) -> Iterator[Table]:
     source = manifest.source
+    positions = manifest.static.context if manifest.static else min(_POSITIONS, manifest.context_positions)
+    state = state_bytes(manifest.specs()[DECODER], positions)
     about = new_table(manifest.name, "", "")
     for key, value in {
         "family": f"{manifest.family} ({manifest.tasks.language})",
@@ -93,6 +99,7 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
         "codebooks": f"{manifest.model.codes.codebooks} x {manifest.model.codes.vocab_size}",
         "codec": f"{manifest.model.codec.graph}, {manifest.model.codec.sample_rate} Hz",
         "interleaved": f"{manifest.model.interleave.text} text : {manifest.model.interleave.audio} audio",
+        "KV cache": f"{manifest.model.backbone.kv_cache}, {size(state)} with all state for {positions} positions",
         "size": size(manifest.size),
         "made with": ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items()),
     }.items():

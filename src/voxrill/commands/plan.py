@@ -5,7 +5,6 @@ The table or JSON goes to stdout; everything else goes to stderr.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,18 +98,18 @@ def bundle_model(manifest: Manifest, context: int | None = None) -> ModelShape:
     Raises:
         UsageError: the model takes fewer positions.
     """
-    from voxrill.runtime.bundle.contract import DECODER, KV_CAPACITY
+    from voxrill.runtime.bundle.contract import DECODER, state_bytes
     from voxrill.runtime.bundle.memory import USUAL_CONTEXT, memory_needed
 
     most = manifest.context_positions
     if context is not None and context > most:
         raise UsageError(f"{context} positions are more than the bundle's model takes", f"Give at most {most}")
     graphs = {name: (manifest.graph_size(name), graph.precision) for name, graph in manifest.graphs.items()}
-    state = (tensor.shape for tensor in manifest.specs()[DECODER].state)
-    # The numbers that one position adds to the KV cache: the size of each cache without its length.
-    kv = [math.prod(int(size) for size in shape if size != KV_CAPACITY) for shape in state if KV_CAPACITY in shape]
+    decoder = manifest.specs()[DECODER]
+    kv_bytes = state_bytes(decoder, 2) - state_bytes(decoder, 1)  # what one position adds
     memory = memory_needed(manifest, context or USUAL_CONTEXT) + _PROCESS
-    return model(manifest.graphs[DECODER].precision, graphs, 4.0 * sum(kv), memory, context or CONTEXT)
+    kv_cache = manifest.model.backbone.kv_cache
+    return model(manifest.graphs[DECODER].precision, graphs, kv_bytes, memory, context or CONTEXT, kv_cache)
 
 
 def _profile(device: str) -> Profile:
