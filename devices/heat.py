@@ -26,13 +26,15 @@ IN_A_ROW = 3
 class Sample:
     """A moment of sustained work.
 
-    at: seconds from the beginning; rate: work done per second; celsius: the hottest sensor; ghz: the mean of all cores.
+    at: seconds from the beginning; rate: work done per second; celsius: the hottest sensor; ghz: the mean of all cores;
+    joules: energy for a second of sound.
     """
 
     at: float
     rate: float
     celsius: float | None
     ghz: float | None
+    joules: float | None = None
 
 
 @dataclass(frozen=True)

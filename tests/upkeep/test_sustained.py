@@ -8,6 +8,7 @@ import pytest
 
 from tests.command_line import clean_environment
 from voxrill.commands.bench import describe
+from voxrill.devices.energy import Meter
 from voxrill.devices.heat import BASELINE, CLOCKED_DOWN, IN_A_ROW, SLOWER, Sample, clock, judge, temperature
 from voxrill.runtime.upkeep import sustained
 from voxrill.runtime.upkeep.sustained import ANSWER_FRAMES, sustain
@@ -84,11 +85,27 @@ def test_samples_are_seconds_of_sound_in_a_second(monkeypatch):
     assert [sample.at for sample in samples] == pytest.approx([1.2, 2.4, 3.6])
 
 
+def test_samples_know_the_energy_of_their_sound(monkeypatch):
+    """On the same clock, at 10 W: four joules for an answer of two seconds."""
+    elapsed = [0.0]
+    monkeypatch.setattr(sustained, "speak", lambda _model: elapsed.__setitem__(0, elapsed[0] + 0.4))
+    used = [0.0]
+
+    def more():
+        used.append(10 * elapsed[0])
+        return used[-1] - used[-2]
+
+    samples = list(sustain(None, 3.0, lambda: elapsed[0], Meter("a sensor", more)))
+    assert [sample.joules for sample in samples] == pytest.approx([4.0 / (ANSWER_FRAMES / 12.5)] * 3)
+
+
 def test_the_command(cli, monkeypatch):
     monkeypatch.setattr(sustained, "SAMPLE_SECONDS", 0.01)
     ran = cli("bench", "--minutes", "0.01", "--threads", "1", "--json", "--plot", "heat.png")
     found = json.loads(ran.out)
     assert found["samples"] and all(sample["rate"] > 0 for sample in found["samples"])
+    energy = found["energy"]
+    assert (energy["joules_per_second_of_sound"] is None) == bool(energy["missing"])
     assert found["verdict"]["kept"] > 0 and "wrote heat.png" in ran.err
 
 
@@ -114,7 +131,7 @@ def test_ctrl_c_gives_what_there_is_so_far(tmp_path):
 
 
 def test_ctrl_c_before_anything(cli, monkeypatch):
-    def interrupted(*_arguments):
+    def interrupted(*_arguments, **_options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sustained, "sustain", interrupted)

@@ -25,13 +25,14 @@ from voxrill.runtime.picture import figure_class, save_picture
 from voxrill.runtime.progress import step_progress
 
 if TYPE_CHECKING:
+    from voxrill.devices.energy import Meter
     from voxrill.runtime.progress import Progress
 
 group = typer.Typer(name="bench", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 """The command bench. The commands under it are hidden: they say where the repository's own benchmarks are."""
 
 _ROWS = 10
-_HEADER = ("from, min", "sound a second", "°C", "GHz")
+_HEADER = ("from, min", "sound a second", "°C", "GHz", "J for 1 s of sound")
 
 
 @group.callback(invoke_without_command=True)
@@ -52,6 +53,7 @@ def sustained(
     if minutes is None:
         raise UsageError("there is nothing to measure", "Give --minutes N, or a command: voxrill bench --help")
     from voxrill.commands.output_files import check_output
+    from voxrill.devices.energy import open_meter
     from voxrill.devices.processor import processor
     from voxrill.runtime.upkeep.sustained import sustain
 
@@ -60,8 +62,9 @@ def sustained(
         check_output(plot)
     model = loading.model()
     samples: list[Sample] = []
+    meter, missing = open_meter()
     with step_progress(err, "speaking") as progress, suppress(KeyboardInterrupt):
-        for sample in sustain(model, 60 * minutes):
+        for sample in sustain(model, 60 * minutes, meter=meter):
             samples.append(sample)
             _tell(progress, samples, 60 * minutes)
     if not samples:
@@ -70,11 +73,14 @@ def sustained(
     if plot is not None:
         _plot(samples, plot)
     if json:
-        about = {"processor": processor(), "threads": model.threads, "verdict": asdict(verdict)}
+        joules = _joules(samples)
+        energy = {"of": meter.name if meter else None, "joules_per_second_of_sound": joules, "missing": missing}
+        about = {"processor": processor(), "threads": model.threads, "verdict": asdict(verdict), "energy": energy}
         print_json({**about, "samples": list(map(asdict, samples))})
     else:
         print_columns([_HEADER, *_rows(samples)])
         print(describe(verdict))
+        print(_energy(samples, meter, missing))
 
 
 _ANY = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -110,6 +116,21 @@ def describe(verdict: Verdict) -> str:
     return f"not throttled: clock and rate did not fall together; {change}"
 
 
+def _energy(samples: list[Sample], meter: Meter | None, missing: str) -> str:
+    """The energy in words."""
+    if meter is None:
+        return f"energy not measured: {missing}"
+    joules, rate = _joules(samples), median(sample.rate for sample in samples)
+    if joules is None:
+        return f"energy not measured: the sensor of the {meter.name} cannot be read any more"
+    return f"{joules:.3g} J for a second of speech, {joules * rate:.3g} W: {meter.name}, other programs included"
+
+
+def _joules(samples: list[Sample]) -> float | None:
+    found = [sample.joules for sample in samples if sample.joules is not None]
+    return median(found) if found else None
+
+
 def _tell(progress: Progress, samples: list[Sample], seconds: float) -> None:
     sample = samples[-1]
     parts = [f"{sample.rate:.2f} s of sound a second", *filter(None, (_celsius([sample]), _ghz([sample])))]
@@ -128,6 +149,7 @@ def _rows(samples: list[Sample]) -> list[tuple[str, ...]]:
             f"{median(sample.rate for sample in part):.2f}",
             _celsius(part).removesuffix(" °C") or "?",
             _ghz(part).removesuffix(" GHz") or "?",
+            "?" if (joules := _joules(part)) is None else f"{joules:.3g}",
         )
         for part in parts
     ]
@@ -150,6 +172,7 @@ def _plot(samples: list[Sample], path: Path) -> None:
         ("sound a second, s", [sample.rate for sample in samples]),
         ("°C", [sample.celsius for sample in samples]),
         ("GHz", [sample.ghz for sample in samples]),
+        ("J for 1 s of sound", [sample.joules for sample in samples]),
     )
     known = [(label, values) for label, values in curves if None not in values]
     minutes = [sample.at / 60 for sample in samples]
