@@ -130,7 +130,7 @@ class RealTime:
     ) -> None:
         pass
 
-    def read(self, timeout: float) -> Block | None:
+    def read(self, timeout: float, size: int = BLOCK) -> Block | None:
         """The next block, when it is over."""
         number = len(self.captured)
         if number == len(self._blocks):

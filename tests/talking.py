@@ -249,8 +249,8 @@ class ClipMicrophone:
     def __exit__(self, *_error):
         self.open = False
 
-    def read(self, timeout):
-        if len(self._left) < BLOCK:
+    def read(self, timeout, size=BLOCK):
+        if len(self._left) < size:
             if self._watcher.ended() < self._begun:
                 time.sleep(min(timeout, 0.002))
                 return None
@@ -260,8 +260,8 @@ class ClipMicrophone:
                 return None
             self._left = self._clips[self._begun]
             self._begun += 1
-        block = Block(self._left[:BLOCK], self._at, time.perf_counter())
-        self._left, self._at = self._left[BLOCK:], self._at + BLOCK
+        block = Block(self._left[:size], self._at, time.perf_counter())
+        self._left, self._at = self._left[size:], self._at + size
         return block
 
 

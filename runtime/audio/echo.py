@@ -28,8 +28,8 @@ FRAME = RATE // 100
 LATE = 128
 """Samples by which blocks come later.
 
-Blocks have 512 samples and frames 160; both are multiples of 32. So up to 128 samples are left over when the whole
-frames so far have been cut off. That many are held back from the start, and every block can be filled.
+Blocks have 512 samples, their pieces 128, and frames 160; all are multiples of 32. So up to 128 samples are left over
+when the whole frames so far have been cut off. That many are held back from the start, and every block can be filled.
 """
 
 BACKLOG = RATE // 50
@@ -83,13 +83,13 @@ class EchoCancellingMicrophone:
     ) -> None:
         self._microphone.__exit__(kind, error, trace)
 
-    def read(self, timeout: float) -> Block | None:
-        """The next block; None after `timeout` seconds without one.
+    def read(self, timeout: float, size: int = BLOCK) -> Block | None:
+        """The next `size` samples, a multiple of 32; None after `timeout` seconds without them.
 
         Raises:
             AudioDeviceLost: the microphone is gone for good.
         """
-        block = self._microphone.read(timeout)
+        block = self._microphone.read(timeout, size)
         if block is None:
             return None
         self._follow_speaker()
@@ -98,7 +98,7 @@ class EchoCancellingMicrophone:
             frame, self._heard = self._heard[:FRAME], self._heard[FRAME:]
             self._left = np.concatenate([self._left, self._cancel(frame, self._next_played())])
         self._played = self._played[-BACKLOG:]  # clocks differ: without a bound, the played sound would fall behind
-        samples, self._left = self._left[:BLOCK], self._left[BLOCK:]
+        samples, self._left = self._left[:size], self._left[size:]
         return replace(block, samples=samples, captured=block.captured - LATE / RATE)
 
     def _follow_speaker(self) -> None:

@@ -68,24 +68,28 @@ class DeviceMicrophone(OpenStream):
         self._pending = _NOTHING
         self._at = 0
 
-    def read(self, timeout: float) -> Block | None:
-        """The next block; None after `timeout` seconds without one.
+    def read(self, timeout: float, size: int = BLOCK) -> Block | None:
+        """The next `size` samples; None after `timeout` seconds without them.
 
         Raises:
             AudioDeviceLost: the device has been gone for longer than `patience`.
         """
         until = self._clock() + timeout
-        while len(self._pending) < BLOCK:
+        while len(self._pending) < size:
             left = until - self._clock()
             feed = self._feed
-            chunk = feed.ring.take(min(left, POLL))
+            chunk = feed.ring.take(min(left, POLL), self._missing(feed, size))
             if chunk is not None:
                 self._take(feed, chunk)
             else:
                 self._stream.ensure()
                 if left <= POLL:
                     return None
-        return self._block()
+        return self._block(size)
+
+    def _missing(self, feed: _Feed, size: int) -> int:
+        """Samples of the device without which there is no block: this thread is not woken for fewer."""
+        return self._resampler.missing(size - len(self._pending)) if feed is self._reading else 1
 
     def _move(self, data: Any) -> None:
         """In PortAudio's thread: (frames, channels)."""
@@ -113,11 +117,11 @@ class DeviceMicrophone(OpenStream):
         self._came = chunk.at
         self._pending = np.concatenate([self._pending, self._resampler(chunk.samples)])
 
-    def _block(self) -> Block:
+    def _block(self, size: int) -> Block:
         """Cut off the next block."""
         at = self._at
-        samples, self._pending = self._pending[:BLOCK], self._pending[BLOCK:]
-        self._at += BLOCK
+        samples, self._pending = self._pending[:size], self._pending[size:]
+        self._at += size
         # The newest chunk came at `_came` and ends with sample `_newest`. The block ends with an earlier sample, `_at`,
         # which was captured earlier by the time between the two.
         return Block(samples, at, self._came - (self._newest - self._at) / RATE)

@@ -100,14 +100,14 @@ class SourceMicrophone:
         """Take no more pieces. A source that waits for its next piece is left behind in its thread."""
         self._stopping.set()
 
-    def read(self, timeout: float) -> Block | None:
-        """The next block; None after `timeout` seconds without one.
+    def read(self, timeout: float, size: int = BLOCK) -> Block | None:
+        """The next `size` samples; None after `timeout` seconds without them.
 
         Raises:
             Exception: what the source has raised.
         """
         until = self._clock() + timeout
-        while len(self._pending) < BLOCK and not self._over:
+        while len(self._pending) < size and not self._over:
             try:
                 piece = self._queue.get(timeout=max(0.0, until - self._clock()))
             except Empty:
@@ -116,10 +116,10 @@ class SourceMicrophone:
                 self._end()
             else:
                 self._pending = np.concatenate([self._pending, piece])
-        if len(self._pending) < BLOCK:
+        if len(self._pending) < size:
             self._after_end(timeout)
             return None
-        return self._next(until)
+        return self._next(until, size)
 
     def _end(self) -> None:
         if self._error is not None:
@@ -133,7 +133,7 @@ class SourceMicrophone:
         ended()
         self._stopping.wait(timeout)
 
-    def _next(self, until: float) -> Block | None:
+    def _next(self, until: float, size: int) -> Block | None:
         """Cut off the next block, no sooner than it would have been spoken."""
         now = self._clock()
         self._began = now if self._began is None else self._began
@@ -143,9 +143,9 @@ class SourceMicrophone:
             return None
         if due > now:
             self._stopping.wait(due - now)
-        samples, self._pending = self._pending[:BLOCK], self._pending[BLOCK:]
-        self._at += BLOCK
-        return Block(samples, self._at - BLOCK, self._clock())
+        samples, self._pending = self._pending[:size], self._pending[size:]
+        self._at += size
+        return Block(samples, self._at - size, self._clock())
 
     def _take(self) -> None:
         """In the source's own thread."""

@@ -30,8 +30,8 @@ BLOCK_SECONDS = BLOCK / RATE  # 0.032
 class Block:
     """One block of heard sound.
 
-    samples: (512,) at 16 kHz. at: index of the first sample since the microphone was opened; lost samples are counted.
-    captured: when the last sample was captured, in `time.perf_counter()` seconds.
+    samples: (512,) at 16 kHz, or as many as were asked for. at: index of the first sample since the microphone was
+    opened; lost samples are counted. captured: when the last sample was captured, in `time.perf_counter()` seconds.
     """
 
     samples: Floats
@@ -48,8 +48,8 @@ class Microphone(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def read(self, timeout: float) -> Block | None:
-        """The next block; None after `timeout` seconds without one.
+    def read(self, timeout: float, size: int = BLOCK) -> Block | None:
+        """The next `size` samples; None after `timeout` seconds without them.
 
         Raises:
             AudioDeviceLost: it is gone and did not come back in time.

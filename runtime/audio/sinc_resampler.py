@@ -59,6 +59,14 @@ class SincResampler:
         complete = self._first + self._heard.size - self._half - 1
         return self._make(ceil(complete * self._up / self._down) if complete > 0 else 0)
 
+    def missing(self, count: int) -> int:
+        """How many more samples it must take until `count` more can be made."""
+        if self._down == self._up:
+            return count
+        # Output j can be made as soon as more than j * down / up inputs are complete, see `__call__`.
+        needed = (self._made + count - 1) * self._down // self._up + 1
+        return max(0, needed + self._half + 1 - self._first - self._heard.size)
+
     def rest(self) -> Floats:
         """At the end of the sound: what was held back. After that the resampler is ready for another sound."""
         if self._down == self._up:

@@ -95,7 +95,19 @@ class VoiceActivity:
         """The probability, 0 to 1, that `samples` (512,), the stream's next, hold speech."""
         self._input[0, :_CONTEXT] = self._input[0, -_CONTEXT:]
         self._input[0, _CONTEXT:] = samples if self._gain is None else self._gain(samples)
-        speech, self._state = self._session.run(
-            ["output", "stateN"], {"input": self._input, "state": self._state, "sr": self._rate}
-        )
+        speech, self._state = self._run(self._input)
         return float(speech[0, 0])
+
+    def glance(self, samples: Floats) -> float:
+        """The probability that the stream's last 512 samples hold speech, `samples` (n,), which come next, included.
+
+        Nothing is remembered of it. The network's state is that of the whole blocks before, which overlap the 512.
+        """
+        window = np.concatenate([self._input, samples[None]], axis=1)[:, -_CONTEXT - BLOCK :]
+        return float(self._run(window)[0][0, 0])
+
+    def _run(self, sound: Floats) -> tuple[Floats, Floats]:
+        speech, state = self._session.run(
+            ["output", "stateN"], {"input": sound, "state": self._state, "sr": self._rate}
+        )
+        return speech, state

@@ -22,6 +22,10 @@ from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, UserSpeaking
 from voxrill.runtime.talk.floor import Floor
 
+_DOUBT = 3
+"""Blocks for which an answer is held because somebody seems to begin: speech that was noticed after 8 ms has made the
+network suspicious by then."""
+
 _CLIPPED_BLOCKS = 8
 """Blocks of a turn that hold clipped samples before the user is told."""
 
@@ -134,6 +138,8 @@ class Listener:
         clock: seconds.
         waking: passes on what is to be listened to; None for all.
         before: seconds that are kept before the first voiced block.
+        begins: whether somebody seems to begin in the samples (n,) of the block under way; None to look at whole
+            blocks only.
     """
 
     def __init__(
@@ -148,7 +154,10 @@ class Listener:
         clock: Callable[[], float] = time.perf_counter,
         waking: Waking | None = None,
         before: float = BEFORE,
+        begins: Callable[[Floats], bool] | None = None,
     ) -> None:
+        self._begins = begins
+        self._doubted = 0  # blocks for which an answer is still held on suspicion
         self._voice_activity = voice_activity
         self._floor = floor
         self._post = post
@@ -180,6 +189,19 @@ class Listener:
             self._hear(Block(samples, self._number * BLOCK, block.captured))
             self._number += 1
         return [*fill, block.samples]
+
+    @property
+    def alert(self) -> bool:
+        """Whether each piece of a block is to be looked at: an answer is played, and the user may interrupt it."""
+        looks = self._barge_in and self._begins is not None and self._endpointer.state == "quiet"
+        return looks and self._floor.sounding()
+
+    def glance(self, fresh: Floats) -> None:
+        """Have a look at the samples so far (n,) of the block under way: hold the answer if somebody seems to begin."""
+        awake = self._waking is None or self._waking.awake
+        if awake and self._begins is not None and self._begins(fresh):
+            self._doubted = _DOUBT
+            self._floor.hold(True)
 
     def begin(self) -> None:
         """Show what the listener waits for."""
@@ -238,7 +260,8 @@ class Listener:
         self._kept.append((self._endpointer.number, block))
         decision = self._endpointer.hear(self._voice_activity(block.samples))
         if decision != "began":  # then the answer is stopped below, and holding it could let it go on for a moment
-            self._floor.hold(self._endpointer.suspecting)
+            self._floor.hold(self._endpointer.suspecting or self._doubted > 0)
+        self._doubted = max(0, self._doubted - 1)
         self._watch_clipping(block)
         if decision is not None:
             self._decide(decision)

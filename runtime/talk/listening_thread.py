@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from threading import Event as Flag
 from threading import Thread
 
+import numpy as np
+
 from voxrill.runtime.audio.level import level
-from voxrill.runtime.audio.protocols import Floats, Microphone
+from voxrill.runtime.audio.live_voice import PIECE
+from voxrill.runtime.audio.protocols import BLOCK, Block, Floats, Microphone
 from voxrill.runtime.talk.listener import Closed, Listener, Signal
 
 _READ = 0.1
@@ -38,7 +41,7 @@ def listening(
         try:
             listener.begin()
             while not stopping.is_set():
-                block = microphone.read(_READ)
+                block = _next_block(microphone, listener)
                 if block is None:
                     listener.hear_nothing()
                 else:
@@ -54,3 +57,20 @@ def listening(
     finally:
         stopping.set()
         thread.join()
+
+
+def _next_block(microphone: Microphone, listener: Listener) -> Block | None:
+    """The next block. While an answer is played, the listener has a look at each piece of it."""
+    if not listener.alert:
+        return microphone.read(_READ)
+    pieces: list[Block] = []
+    while len(pieces) < BLOCK // PIECE:
+        piece = microphone.read(_READ, PIECE)
+        if piece is None:
+            return None
+        if pieces and piece.at != pieces[-1].at + PIECE:
+            pieces = []  # sound was lost between them
+        pieces.append(piece)
+        samples = np.concatenate([one.samples for one in pieces])
+        listener.glance(samples)
+    return Block(samples, pieces[0].at, piece.captured)

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 
 from voxrill.runtime.audio.endpointing import Endpointer, PushToTalk
+from voxrill.runtime.audio.live_voice import LiveVoice
 from voxrill.runtime.audio.protocols import Floats, Microphone, Player
-from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
+from voxrill.runtime.audio.voice_activity import VoiceDetector
 from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.talk.events import View
 from voxrill.runtime.talk.floor import Floor
@@ -99,8 +100,12 @@ class LiveLoop:
         self._handler = handler
         self._microphone, self._player, self._view = microphone, player, view
         self._keep_blocks, self._keep_signal = keep_blocks, keep_signal
-        voice = voice_activity or VoiceActivity()
-        self._listener = Listener(voice, endpointer, floor, self.post, view.show, barge_in, waking=waking)
+        voice = voice_activity or LiveVoice()
+        # A key begins a turn, and no voice does: then there is nothing to look for.
+        begins = voice.begins if isinstance(voice, LiveVoice) and isinstance(endpointer, Endpointer) else None
+        self._listener = Listener(
+            voice, endpointer, floor, self.post, view.show, barge_in, waking=waking, begins=begins
+        )
 
     def run(self) -> None:
         """Listen and answer until it is closed.

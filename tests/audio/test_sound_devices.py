@@ -516,11 +516,42 @@ def test_the_place_that_is_being_read_is_not_written_to(backend):
     handover = RingBuffer(4, 3, backend.clock)
     for value in range(9):
         handover.put(np.full(4, value, np.float32))
-    taken = [handover.take(0), handover.take(0), handover.take(0)]
-    assert [None if chunk is None else chunk.samples[0] for chunk in taken] == [0.0, 1.0, None]
+    taken = handover.take(0)
+    assert (taken.samples.tolist(), taken.end) == ([0.0] * 4 + [1.0] * 4, 8) and handover.take(0) is None
     handover.put(np.full(2, 7.0, np.float32))
     last = handover.take(0)
     assert (last.end, len(last.samples), last.samples[0]) == (38, 2, 7.0)
+
+
+def test_what_was_put_before_a_gap_is_taken_by_itself(backend):
+    handover = RingBuffer(4, 3, backend.clock)
+    for value in range(3):
+        handover.put(np.full(4, value, np.float32))  # the third is dropped
+    first = handover._waiting.popleft()
+    handover._waiting.clear()
+    handover.put(np.full(4, 3.0, np.float32))
+    handover._waiting.appendleft(first)
+    assert [handover.take(0).end, handover.take(0).end] == [4, 16]
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 44_099])
+def test_the_reading_thread_wakes_once_a_block(rate, notes):
+    """The callback sends one signal a block, however many calls bring its samples."""
+    backend = FakeSounddevice(card("USB mic", 1, rate=float(rate)))
+    with DeviceMicrophone(AudioSystem(backend, backend.clock)) as microphone:
+        stream, blocks = backend.stream("input"), 30
+        ring, signals = microphone._feed.ring, []
+        ring._enough = SimpleNamespace(put=signals.append, get=lambda timeout: feed())
+        sound = iter(np.split(np.zeros(2 * blocks * stream.blocksize * 4, np.float32), 2 * blocks * 4))
+
+        def feed():
+            before = len(signals)
+            while len(signals) == before:
+                stream.hear(next(sound))
+
+        for _ in range(blocks):
+            assert microphone.read(60.0) is not None
+        assert blocks <= len(signals) + 1 <= 1.1 * blocks + 2
 
 
 # The policy

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 import voxrill
-from tests.talking import SPOKEN, ClipMicrophone, InstantPlayer, Watcher, spoken
+from tests.talking import SPOKEN, ClipMicrophone, FakePlayer, InstantPlayer, Watcher, spoken
+from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
+from voxrill.runtime.audio.protocols import BLOCK, Block
 from voxrill.runtime.errors import AudioDeviceLost
 from voxrill.runtime.talk.events import Notice, StateChanged, UserSpeaking
+from voxrill.runtime.talk.floor import Floor
+from voxrill.runtime.talk.listener import Listener
 from voxrill.runtime.talk.loop import Talk, TalkOptions, TalkSinks
 from voxrill.runtime.talk.responder import ResponderOptions
 
@@ -154,3 +158,29 @@ def test_push_to_talk_needs_no_silence(pebble):
     held = Held(pebble, CLIPS[0], options=TalkOptions(ALONE, push_to_talk=True), voice_activity=Pressing())
     held.talk.run()
     assert [turn.answer.text.strip() for turn in held.turns] == [SPOKEN[0]["reply"]]
+
+
+def test_an_answer_is_held_at_the_first_piece_and_let_go_if_nobody_speaks():
+    """A glance holds the answer before a block is whole; blocks without speech let it go on again."""
+    player, now = FakePlayer(), [False]
+    floor = Floor(player)
+    ticket = floor.question()
+    floor.begin(ticket, 0.1, 3.0)
+    floor.push(ticket, np.ones(24_000, np.float32))
+    listener = Listener(
+        lambda _samples: 0.0, Endpointer(EndpointOptions()), floor, print, barge_in=True, begins=lambda _fresh: now[0]
+    )
+    assert listener.alert
+    listener.glance(np.zeros(128, np.float32))
+    assert not player.held
+    now[0] = True
+    listener.glance(np.zeros(256, np.float32))
+    assert player.held
+    now[0] = False
+    held = []
+    for number in range(5):
+        listener.hear(Block(np.zeros(BLOCK, np.float32), number * BLOCK, 0.0))
+        held.append(player.held)
+    assert held == [True, True, True, False, False]
+    floor.interrupt()
+    assert not listener.alert

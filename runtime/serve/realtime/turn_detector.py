@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from voxrill.runtime.audio.endpointing import Endpointer
+from voxrill.runtime.audio.live_voice import LiveVoice
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Block, Floats
-from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.realtime.settings import Settings, TurnDetection
 from voxrill.runtime.serve.realtime.sound_format import SoundIn
@@ -82,7 +82,7 @@ class TurnDetector:
         self._endpointer = Endpointer(settings.endpoint)
         detection = detection or TurnDetection()
         self._listener = Listener(
-            VoiceActivity(),
+            LiveVoice(),
             self._endpointer,
             self._floor,
             self._post,
