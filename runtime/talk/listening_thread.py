@@ -73,4 +73,4 @@ def _next_block(microphone: Microphone, listener: Listener) -> Block | None:
         pieces.append(piece)
         samples = np.concatenate([one.samples for one in pieces])
         listener.glance(samples)
-    return Block(samples, pieces[0].at, piece.captured)
+    return Block(samples, pieces[0].at, pieces[-1].captured)
