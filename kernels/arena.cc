@@ -1,6 +1,7 @@
 #include "arena.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
 #include <new>
 
@@ -21,7 +22,8 @@ std::shared_ptr<uint8_t> chunk_of(size_t size) {
   if (mapped == MAP_FAILED) throw std::bad_alloc();
   const auto address = reinterpret_cast<uintptr_t>(mapped);
   auto* start = reinterpret_cast<uint8_t*>(rounded(address, kHuge));
-  madvise(start, size, MADV_HUGEPAGE);  // before the first write, or the kernel has given small pages already
+  // Before the first write, or the kernel has given small pages already. The variable is that of devices/pages.py.
+  if (!std::getenv("VOXRILL_NO_HUGE_PAGES")) madvise(start, size, MADV_HUGEPAGE);
   return {start, [mapped, size](uint8_t*) { munmap(mapped, size + kHuge); }};
 }
 #else

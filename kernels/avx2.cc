@@ -9,7 +9,8 @@ namespace {
 // 2 * 127 * 15 * 4 quartets of 4 bits = 15240, 2 * 127 * 7 * 8 of 3 bits = 14224, 2 * 127 * 3 * 4 of 2 bits = 3048.
 // 8 bits: 2 * 127 * 128 = 32512 with |w| <= 128 and the weight's sign given to the activation, one quartet at a time.
 struct Avx2 : Avx256 {
-  static constexpr int kTile = 4, kBias = 128;
+  static constexpr int kBias = 128;
+  using Tiles = TileSizes<4, 3, 2, 1>;
 
   template <int Bits, int Tile, int Chains, int Quartets>
   static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {

@@ -8,7 +8,8 @@ namespace voxrill {
 namespace {
 
 struct Avx512 {
-  static constexpr int kLanes = 16, kTile = 12, kBias = 0;
+  static constexpr int kLanes = 16, kBias = 0;
+  using Tiles = TileSizes<12, 8, 6, 4, 3, 2, 1>;
   using Bytes = __m512i;
   using Ints = __m512i;
 

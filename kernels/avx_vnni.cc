@@ -6,7 +6,8 @@ namespace voxrill {
 namespace {
 
 struct AvxVnni : Avx256 {
-  static constexpr int kTile = 6, kBias = 0;
+  static constexpr int kBias = 0;
+  using Tiles = TileSizes<6, 4, 3, 2, 1>;
 
   template <int, int Tile, int Chains, int Quartets>
   static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {

@@ -6,7 +6,7 @@ namespace voxrill {
 namespace {
 
 struct Dotprod : Neon {
-  static constexpr int kTile = 8;
+  using Tiles = TileSizes<8, 6, 4, 3, 2, 1>;
 };
 
 }  // namespace

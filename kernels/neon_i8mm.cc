@@ -9,7 +9,7 @@ namespace {
 // zipped to two vectors of 2 rows of 8 columns. Of each pair of rows of activations m and m + 1, sums[m] holds weight
 // rows 0 and 1, sums[m + 1] rows 2 and 3: (row 0, m), (row 0, m + 1), (row 1, m), (row 1, m + 1).
 struct I8mm : Neon {
-  static constexpr int kTile = 8;
+  using Tiles = TileSizes<8, 4, 2, 1>;  // pairs, and one
 
   template <int Bits, int Tile, int Chains, int Quartets>
   static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {

@@ -193,11 +193,12 @@ constexpr int64_t kFewRows = 8;     // fewer are rounded by the calling thread: 
 // The calling thread's buffer for rounded activations. It grows to what the largest product needs.
 Activations activations_for(const Shape& shape, int64_t rows) {
   thread_local std::vector<uint8_t> buffer;
-  const int64_t blocks = shape.blocks(), columns = blocks * shape.block;
-  const size_t scales = rows * columns, sums = scales + rows * blocks * 4;  // offsets; `columns` is a multiple of 32
+  // Without 64 bytes more, rows of 4096 columns would all want the same few places of the first cache.
+  const int64_t blocks = shape.blocks(), stride = blocks * shape.block + kVector;
+  const size_t scales = rows * stride, sums = scales + rows * blocks * 4;  // offsets; `stride` is a multiple of 32
   if (buffer.size() < sums + rows * blocks * 4) buffer.resize(sums + rows * blocks * 4);
   uint8_t* start = buffer.data();
-  return {columns, blocks, reinterpret_cast<int8_t*>(start), reinterpret_cast<float*>(start + scales),
+  return {stride, blocks, reinterpret_cast<int8_t*>(start), reinterpret_cast<float*>(start + scales),
           reinterpret_cast<int32_t*>(start + sums)};
 }
 

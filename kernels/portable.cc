@@ -49,7 +49,7 @@ void multiply_rows(const Product& product, int64_t group, int first, int count) 
     for (int m = 0; m < count; m++) {
       const int64_t row = first + m, of_row = row * x.blocks + b;
       int32_t sums[kRows] = {};
-      multiply_block(unpacked, x.values + row * x.columns + b * block, block, sums);
+      multiply_block(unpacked, x.values + row * x.stride + b * block, block, sums);
       for (int r = 0; r < kRows; r++) {
         const int point = weight.points ? weight.points[at * kRows + r] : usual;
         const float factor = to_float(weight.scales[at * kRows + r]) * x.scales[of_row];

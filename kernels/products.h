@@ -8,9 +8,9 @@ namespace voxrill {
 
 // Rows of activations in 8 bits. A block of a row has one scale.
 struct Activations {
-  int64_t columns;  // of `values`: whole blocks
+  int64_t stride;   // bytes from one row of `values` to the next: whole blocks, and what keeps rows apart in the cache
   int64_t blocks;
-  int8_t* values;   // [rows, columns]
+  int8_t* values;   // [rows, stride]
   float* scales;    // [rows, blocks], times the weight's unit
   int32_t* sums;    // [rows, blocks], of the values
 };

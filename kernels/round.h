@@ -65,7 +65,7 @@ void round_rows(const float* x, const Packed& weight, const Activations& out, in
         from = padded;
       }
       const int64_t at = row * out.blocks + b;
-      round_block(from, block, weight.unit, out.values + row * out.columns + b * block, out.scales + at, out.sums + at);
+      round_block(from, block, weight.unit, out.values + row * out.stride + b * block, out.scales + at, out.sums + at);
     }
 }
 

@@ -1,7 +1,7 @@
 // The product, written once for all vector instruction sets. A set `V` is a struct of small functions over its vectors:
 //
 //   kLanes    rows of a vector: 4, 8 or 16, so that 4, 2 or 1 vectors make a group of 16
-//   kTile     rows of activations that are multiplied together, for which the registers suffice
+//   Tiles     how many rows of activations may be multiplied together, largest first: what the registers suffice for
 //   kBias     what `dots` takes off every 8-bit weight: 128 where the instructions multiply signed bytes, else 0
 //   Bytes, Ints   its vectors
 //   load, keep (and with a byte), right (shift; bits of a neighbour may come in, `keep` follows), either (or)
@@ -76,23 +76,25 @@ struct Format<2> {
   }
 };
 
-constexpr int kAhead = 4096;  // bytes that one row of activations fetches ahead
+constexpr int kAhead = 4096;  // bytes that the first tile fetches ahead
 
 // `Tile` rows of activations from `row` on, times one group of 16 weight rows.
 template <class V, int Bits, int Tile>
 void multiply_tile(const Product& product, int64_t group, int row) {
   using F = Format<Bits>;
   constexpr int kParts = kRows / V::kLanes, kTogether = Tile == 1 ? kParts : 1;  // parts of a vector of 64 bytes
-  constexpr int kChains = 4 / (Tile * kTogether) > 0 ? 4 / (Tile * kTogether) : 1;  // hide the latency of `dots`
+  // Accumulators of one sum: an instruction takes four or five cycles, and two begin in each.
+  constexpr int kWanted = 8 / (Tile * kTogether), kChains = kWanted > 4 ? 4 : kWanted > 0 ? kWanted : 1;
   constexpr int kBias = Bits == 8 ? V::kBias : 0;
   const Packed& weight = *product.weight;
   const Activations& x = product.activations;
   const int block = weight.shape.block;
   const int64_t first = group * x.blocks, rows = weight.shape.rows;
   const uint8_t* w = weight.values + first * weight.shape.block_bytes();
-  const int8_t* values = x.values + row * x.columns;
-  // On small pages fetching ahead costs more than it gains: then the address is one that is read anyway.
-  const int ahead = weight.huge ? kAhead : 0;
+  const int8_t* values = x.values + row * x.stride;
+  // On small pages fetching ahead costs more than it gains, and later tiles find the weights in the cache: then the
+  // address is one that is read anyway.
+  const int ahead = weight.huge && row == 0 ? kAhead : 0;
   alignas(64) float out[Tile][kRows] = {};
   for (int64_t b = 0; b < x.blocks; b++, values += block, w += weight.shape.block_bytes()) {
     for (int part = 0; part < kParts; part += kTogether) {
@@ -102,12 +104,11 @@ void multiply_tile(const Product& product, int64_t group, int row) {
           for (auto& sum : of_row) sum = V::zero();
       const uint8_t* at = w + part * 4 * V::kLanes;
       for (int k = 0; k < block; k += 4 * F::kQuartets, at += F::kVectors * kVector) {
-        if (Tile == 1)
-          for (int i = 0; i < F::kVectors; i++) __builtin_prefetch(at + ahead + i * kVector);
+        for (int i = 0; i < F::kVectors; i++) __builtin_prefetch(at + ahead + i * kVector);
         for (int p = 0; p < kTogether; p++) {
           typename V::Bytes f[F::kQuartets];
           F::template unpack<V>(at + p * 4 * V::kLanes, f);
-          V::template dots<Bits, Tile, kChains, F::kQuartets>(sums[p], f, values + k, x.columns);
+          V::template dots<Bits, Tile, kChains, F::kQuartets>(sums[p], f, values + k, x.stride);
         }
       }
       for (int p = 0; p < kTogether; p++) {
@@ -132,15 +133,21 @@ void multiply_tile(const Product& product, int64_t group, int row) {
     std::memcpy(product.out + (row + m) * rows + group * kRows, out[m], count * sizeof(float));
 }
 
+// Sizes of tiles. `run` takes as many of the first as fit, then of the next; the last is 1.
+template <int... Sizes>
+struct TileSizes {
+  template <class V, int Bits>
+  static void run(const Product& product, int64_t group) {
+    int row = 0;
+    (..., [&] {
+      for (; row + Sizes <= product.rows; row += Sizes) multiply_tile<V, Bits, Sizes>(product, group, row);
+    }());
+  }
+};
+
 template <class V, int Bits>
 void multiply_groups(const Product& product, int64_t first, int64_t last) {
-  for (int64_t group = first; group < last; group++) {
-    int row = 0;
-    for (; row + V::kTile <= product.rows; row += V::kTile) multiply_tile<V, Bits, V::kTile>(product, group, row);
-    for (; row + 4 <= product.rows; row += 4) multiply_tile<V, Bits, 4>(product, group, row);
-    for (; row + 2 <= product.rows; row += 2) multiply_tile<V, Bits, 2>(product, group, row);
-    for (; row < product.rows; row++) multiply_tile<V, Bits, 1>(product, group, row);
-  }
+  for (int64_t group = first; group < last; group++) V::Tiles::template run<V, Bits>(product, group);
 }
 
 template <class V>

@@ -58,12 +58,13 @@ class RandomProduct:
         opsets = [helper.make_opsetid("", 20), helper.make_opsetid(domain, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
-    def session(self, threads: int = 1, **model: object) -> ort.InferenceSession:
-        """A session of the model."""
+    def session(self, threads: int = 1, domain: str = DOMAIN, **model: object) -> ort.InferenceSession:
+        """A session of the model. The library is registered for our own domain only."""
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 4
-        register(options)
-        return ort.InferenceSession(self.model(**model), options, providers=["CPUExecutionProvider"])
+        if domain == DOMAIN:
+            register(options)
+        return ort.InferenceSession(self.model(domain, **model), options, providers=["CPUExecutionProvider"])
 
     def weight(self, every: int = 1) -> np.ndarray:
         """The numbers that every so many rows of the weight stand for: float64 (rows, columns)."""
