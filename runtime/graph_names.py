@@ -7,6 +7,8 @@ TEXT_HEAD = "text_head"
 DEPTHFORMER = "depthformer"
 MIMI_DECODER = "mimi_decoder"
 AUDIO_DETOKENIZER = "audio_detokenizer"
+DEPTH_DECODER = "depth_decoder"
+CODEC_DECODER = "codec_decoder"
 
-CODECS = (AUDIO_DETOKENIZER, MIMI_DECODER)
+CODECS = (AUDIO_DETOKENIZER, MIMI_DECODER, CODEC_DECODER)
 """A bundle has one of them: it turns codes into sound."""

@@ -23,8 +23,10 @@ import msgspec
 from voxrill.runtime.audio.log_mel import LogMelConfig
 from voxrill.runtime.graph_names import AUDIO_DETOKENIZER as AUDIO_DETOKENIZER
 from voxrill.runtime.graph_names import AUDIO_ENCODER as AUDIO_ENCODER
+from voxrill.runtime.graph_names import CODEC_DECODER as CODEC_DECODER
 from voxrill.runtime.graph_names import DECODER as DECODER
 from voxrill.runtime.graph_names import DECODER_PREFILL as DECODER_PREFILL
+from voxrill.runtime.graph_names import DEPTH_DECODER as DEPTH_DECODER
 from voxrill.runtime.graph_names import DEPTHFORMER as DEPTHFORMER
 from voxrill.runtime.graph_names import MIMI_DECODER as MIMI_DECODER
 from voxrill.runtime.graph_names import TEXT_HEAD as TEXT_HEAD
@@ -59,7 +61,7 @@ Width = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Positions = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 Hertz = Annotated[int, msgspec.Meta(ge=1000, le=768_000)]
 FftLength = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
-LayerType = Annotated[str, msgspec.Meta(pattern="^(conv|full_attention)$")]
+LayerType = Annotated[str, msgspec.Meta(pattern="^(conv|full_attention|sliding_attention)$")]
 GraphName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,63}$")]
 TensorName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.]{1,100}$")]
 

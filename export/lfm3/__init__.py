@@ -1,0 +1,1 @@
+"""LFM3-Audio: its sizes, names and graphs."""
