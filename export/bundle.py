@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 
 from voxrill.export.checkpoint import Checkpoint, sensible_config
 from voxrill.export.families import Family, detect_family
-from voxrill.export.graphs import AUDIO_TABLE, GraphPlan, plan_graphs, read_model_spec
+from voxrill.export.graphs import GraphPlan
 from voxrill.export.onnx_config import largest_differences
 from voxrill.export.shared_weights import share_weights
 from voxrill.export.tensors import sha256
@@ -41,7 +41,7 @@ from voxrill.runtime.bundle.manifest import (
 )
 from voxrill.runtime.bundle.replacing import check_replaceable, replacing_bundle
 from voxrill.runtime.engine.tokenizer import Tokenizer
-from voxrill.runtime.errors import CheckpointError, ExportError, UsageError
+from voxrill.runtime.errors import ExportError, UsageError
 from voxrill.runtime.progress import Progress, no_progress
 
 AUDIO_TABLE_FILE = "audio_embeddings.f32"
@@ -82,9 +82,9 @@ def export_bundle(
     check_replaceable(target, options.replaces)
     family = detect_family(checkpoint, options.family)
     with sensible_config():
-        model = read_model_spec(checkpoint)
-        plans = plan_graphs(checkpoint, model, options.static)
-    _check_tokenizer(checkpoint)
+        model = family.graphs.sizes(checkpoint)
+        plans = family.graphs.plans(checkpoint, model, options.static)
+    _check_tokenizer(checkpoint, family)
     kept = _kept_bundle(target, options, plans)
     _check_space(checkpoint, target)
     with replacing_bundle(target, options.replaces) as partial:
@@ -135,11 +135,10 @@ class _Export:
     def _source(self) -> WeightsSource:
         """Name, revision, hash and licence of the weights, the codec's included."""
         checkpoint = self.checkpoint
-        codec = checkpoint.detokenizer if checkpoint.has_detokenizer else checkpoint.mimi
         return WeightsSource(
             name=checkpoint.name,
             revision=checkpoint.revision,
-            weights_sha256=sha256((*checkpoint.stored.files, *codec.files)),
+            weights_sha256=sha256(checkpoint.files),
             licence=self.family.licence,
             licence_url=self.family.licence_url,
             overlays=tuple(Overlay(change.kind, change.name, change.sha256) for change in checkpoint.changes),
@@ -174,7 +173,9 @@ class _Export:
         }
 
     def _tokenizer_and_licence(self) -> None:
-        _fresh_copy(self.checkpoint.directory / TOKENIZER_FILE, self.directory / TOKENIZER_FILE)
+        tokenizer = self.directory / TOKENIZER_FILE
+        remove(tokenizer)
+        tokenizer.write_bytes(self.checkpoint.tokenizer())
         licence = self.checkpoint.directory / "LICENSE"
         target = self.directory / LICENCE_FILE
         if licence.is_file():
@@ -197,7 +198,7 @@ class _Export:
         raise ExportError(f"{TEXT_HEAD}.onnx does not hold the text embeddings", "Please report this")
 
     def _audio_table(self) -> Table:
-        table = self.checkpoint.weights.read(AUDIO_TABLE)
+        table = self.checkpoint.weights.read(self.family.graphs.frame_table)
         path = self.directory / AUDIO_TABLE_FILE
         remove(path)
         table.numpy().tofile(path)
@@ -258,19 +259,17 @@ def _kept_bundle(target: Path, options: ExportOptions, plans: dict[str, GraphPla
     return kept
 
 
-def _check_tokenizer(checkpoint: Checkpoint) -> None:
-    """Refuse a bad tokenizer before the long work, although it is copied last."""
-    path = checkpoint.directory / TOKENIZER_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing", "Download the whole checkpoint")
-    Tokenizer(path)
+def _check_tokenizer(checkpoint: Checkpoint, family: Family) -> None:
+    """Refuse a bad tokenizer before the long work, although it is written last."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / TOKENIZER_FILE
+        path.write_bytes(checkpoint.tokenizer())
+        Tokenizer(path).special(sorted(family.tasks.marks))
 
 
 def _check_space(checkpoint: Checkpoint, target: Path) -> None:
     """Refuse at once what cannot fit on the disk: every weight becomes four bytes."""
-    codec = checkpoint.detokenizer if checkpoint.has_detokenizer else checkpoint.mimi
-    tensors = (checkpoint.weights, codec)
-    values = sum(torch.Size(source.shape(name)).numel() for source in tensors for name in source)
+    values = checkpoint.numbers
     parent = next(folder for folder in target.resolve().parents if folder.exists())
     free = shutil.disk_usage(parent).free
     if free < 4 * values:

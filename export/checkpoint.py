@@ -8,6 +8,7 @@ shapes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from voxrill.export.recognise import hub_source, not_a_folder, other_format, quantised, without_commit
-from voxrill.export.tensors import StoredTensors, Tensors, TiedTensors, WeightChange
+from voxrill.export.tensors import Given, StoredTensors, Tensors, TiedTensors, WeightChange
 from voxrill.export.transformers_layout import HEAD, is_transformers_config, published_config, published_names
+from voxrill.runtime.bundle.manifest import TOKENIZER_FILE
 from voxrill.runtime.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
@@ -35,13 +37,17 @@ TEXT_TABLE = "lfm.embed_tokens.weight"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint. `name` and `revision` go into the manifest as its source, `changes` too."""
+    """An opened checkpoint. `name` and `revision` go into the manifest as its source, `changes` too.
+
+    given: weights and tokenizer of a layout that is not read here (see `opening.py`).
+    """
 
     directory: Path
     config: dict[str, Any] = field(repr=False)
     name: str = ""
     revision: str = "local"
     changes: tuple[WeightChange, ...] = ()
+    given: Given | None = field(default=None, repr=False)
 
     @cached_property
     def stored(self) -> StoredTensors:
@@ -52,7 +58,7 @@ class Checkpoint:
     def weights(self) -> Tensors:
         """Encoder, adapter, backbone, depthformer and embedding tables, with all changes."""
         twins = self.twins
-        tensors: Tensors = TiedTensors(published_names(self.stored), twins)
+        tensors: Tensors = self.given.tensors if self.given else TiedTensors(published_names(self.stored), twins)
         for change in self.changes:
             tensors = change.over(tensors, twins)
         return tensors
@@ -60,12 +66,42 @@ class Checkpoint:
     @property
     def twins(self) -> dict[str, str]:
         """Each name of a tied tensor, and its other name."""
+        if self.given:
+            return {}
         pairs = [(TEXT_TABLE, HEAD)]
         with sensible_config():
             if self.config.get("depthformer", {}).get("tie", True):
                 books = (f"depth_embeddings.{book}" for book in range(int(self.value("codebooks"))))
                 pairs += [(f"{book}.embedding.weight", f"{book}.to_logits.weight") for book in books]
         return dict(pairs) | {second: first for first, second in pairs}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of all weights, the codec's included."""
+        if self.given:
+            return self.given.files
+        return *self.stored.files, *(self.detokenizer if self.has_detokenizer else self.mimi).files
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers all weights hold."""
+        sources = [self.weights]
+        if not self.given:
+            sources.append(self.detokenizer if self.has_detokenizer else self.mimi)
+        return sum(math.prod(source.shape(name)) for source in sources for name in source)
+
+    def tokenizer(self) -> bytes:
+        """`tokenizer.json`.
+
+        Raises:
+            CheckpointError: it is missing.
+        """
+        if self.given:
+            return self.given.tokenizer
+        path = self.directory / TOKENIZER_FILE
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing", "Download the whole checkpoint")
+        return path.read_bytes()
 
     @property
     def has_detokenizer(self) -> bool:

@@ -7,11 +7,21 @@ family by name.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import msgspec
 
+from voxrill.export import graphs
 from voxrill.export.checkpoint import CONFIG_FILE, DETOKENIZER_DIR, MIMI_FILE, Checkpoint
+from voxrill.export.graphs import GraphPlan
+from voxrill.export.lfm3 import graphs as lfm3_graphs
+from voxrill.export.lfm3.tasks import LICENCE as LFM3_LICENCE
+from voxrill.export.lfm3.tasks import TASKS as LFM3_TASKS
+from voxrill.export.lfm3.tasks import with_sampling
+from voxrill.export.opening import MODEL_TYPE
+from voxrill.runtime.bundle.contract import ModelSpec, StaticShapes
 from voxrill.runtime.bundle.manifest import Sampling, Task, Tasks, Taught
 from voxrill.runtime.errors import CheckpointError, UsageError
 
@@ -33,12 +43,29 @@ _WRITE = Task(system="", mode="sequential")
 _SPOKEN = Sampling(temperature=0.8, top_k=64)
 
 
+class Graphs(NamedTuple):
+    """How a checkpoint of a family becomes graphs.
+
+    sizes: what the runtime needs to know of the model; plans: its graphs in pipeline order, `StaticShapes` for the npu
+    flavour; frame_table: the name of the embeddings of spoken frames.
+    """
+
+    sizes: Callable[[Checkpoint], ModelSpec]
+    plans: Callable[[Checkpoint, ModelSpec, StaticShapes | None], dict[str, GraphPlan]]
+    frame_table: str
+
+
+LFM2_GRAPHS = Graphs(graphs.read_model_spec, graphs.plan_graphs, graphs.AUDIO_TABLE)
+LFM3_GRAPHS = Graphs(lfm3_graphs.read_model_spec, lfm3_graphs.plan_graphs, lfm3_graphs.CODE_TABLE)
+
+
 @dataclass(frozen=True)
 class Family:
-    """One family: its name in the manifest and how it is asked. `taught` is what one checkpoint adds."""
+    """One family: its name in the manifest, how it is asked, how it is exported. `taught`: what one checkpoint adds."""
 
     name: str
     tasks: Tasks
+    graphs: Graphs = LFM2_GRAPHS
     licence: str = LICENCE
     licence_url: str = LICENCE_URL
     taught: Taught = field(default_factory=Taught)
@@ -87,7 +114,9 @@ LFM25_AUDIO_JP = Family(
     ),
 )
 
-FAMILIES = {family.name: family for family in (LFM2_AUDIO, LFM25_AUDIO, LFM25_AUDIO_JP)}
+LFM3_AUDIO = Family("lfm3-audio", LFM3_TASKS, LFM3_GRAPHS, licence=LFM3_LICENCE)
+
+FAMILIES = {family.name: family for family in (LFM2_AUDIO, LFM25_AUDIO, LFM25_AUDIO_JP, LFM3_AUDIO)}
 
 _JAPANESE_INTERLEAVE = (6, 9)
 """Text tokens and frames in turn of LFM2.5-Audio-1.5B-JP; those of the English models are 6 and 12."""
@@ -110,6 +139,9 @@ def detect_family(checkpoint: Checkpoint, name: str = "") -> Family:
         raise UsageError(f"there is no family {name!r}", f"Give one of: {', '.join(FAMILIES)}")
     found, taught = _family(checkpoint), _taught(checkpoint)
     family = FAMILIES.get(name, found)
+    if family.graphs is not found.graphs:
+        raise UsageError(f"{checkpoint.name} is not of the family {name}", f"It is of {found.name}: leave --family out")
+    family = replace(family, tasks=with_sampling(family.tasks, checkpoint.config))
     write = msgspec.structs.replace(family.tasks.write, system=taught.written)
     family = replace(family, taught=taught, tasks=msgspec.structs.replace(family.tasks, write=write))
     if checkpoint.licence:
@@ -142,11 +174,13 @@ def _family(checkpoint: Checkpoint) -> Family:
     Raises:
         CheckpointError: neither; the message says what was found.
     """
+    if checkpoint.config.get("model_type") == MODEL_TYPE:
+        return LFM3_AUDIO
     architectures = checkpoint.config.get("architectures", [])
     if architectures != [ARCHITECTURE]:
         raise CheckpointError(
             f"{CONFIG_FILE} names the architecture {architectures}, which Voxrill does not export",
-            f"Give a checkpoint of {ARCHITECTURE} (LFM2-Audio and LFM2.5-Audio)",
+            f"Give a checkpoint of {ARCHITECTURE} (LFM2-Audio and LFM2.5-Audio), or of LFM3-Audio",
         )
     if checkpoint.has_detokenizer:
         return LFM25_AUDIO_JP if _is_japanese(checkpoint) else LFM25_AUDIO

@@ -40,7 +40,7 @@ Sizes = dict[str, int]
 EXAMPLE = "example"
 """A key of `Sizes`: the number of the example, for graphs whose shapes are all fixed."""
 
-_FIXED: tuple[Sizes, ...] = ({EXAMPLE: 0}, {EXAMPLE: 1}, {EXAMPLE: 2})
+FIXED: tuple[Sizes, ...] = ({EXAMPLE: 0}, {EXAMPLE: 1}, {EXAMPLE: 2})
 AUDIO_TABLE = "audio_embedding.embedding.weight"
 
 
@@ -184,7 +184,7 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
             spec=spec,
             build=plans[name][0],
             trace={} if static else plans[name][1],
-            tried=_FIXED if static or not plans[name][2] else tuple(plans[name][2]),
+            tried=FIXED if static or not plans[name][2] else tuple(plans[name][2]),
             external=name == contract.TEXT_HEAD,
         )
         for name, spec in specs.items()

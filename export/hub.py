@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from voxrill.export.checkpoint import Checkpoint, has_weights, open_checkpoint
+from voxrill.export.checkpoint import Checkpoint, has_weights
+from voxrill.export.opening import open_any
 from voxrill.export.recognise import other_format
 from voxrill.runtime.errors import CheckpointError, needs_extra
 
-WANTED = ["*.json", "*.safetensors", "*.jinja", "LICENSE*", "audio_detokenizer/*"]
+WANTED = ["*.json", "*.safetensors", "*.jinja", "LICENSE*", "audio_detokenizer/*", "audio_tokenizer/*"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -32,11 +33,11 @@ def find_checkpoint(where: str, revision: str | None = None, offline: bool = Fal
     if folder.exists() or not _HUB_ID.fullmatch(where):
         if revision:
             raise CheckpointError(f"{where} is a folder: it has no revision {revision}", "Leave --revision out")
-        return open_checkpoint(folder)
+        return open_any(folder)
     directory = _download(where, revision, offline)
     if not has_weights(directory):
         _refuse_other_format(where, directory, offline)
-    return open_checkpoint(directory, name=where, revision=directory.name)
+    return open_any(directory, name=where, revision=directory.name)
 
 
 def _refuse_other_format(hub_id: str, directory: Path, offline: bool) -> None:

@@ -28,6 +28,9 @@ from voxrill.runtime.errors import ExportError
 RELATIVE_TOLERANCE = 1e-4
 """Largest accepted difference, as a share of the output's largest value: float32 sums differ with their order."""
 
+FEWEST_CODES = 32
+"""Every codebook has as many."""
+
 TORCH_DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
@@ -73,11 +76,15 @@ def _set_counts(spec: GraphSpec, inputs: dict[str, torch.Tensor], generator: tor
             mask[:, known + ((length + 1) // 2, 1, length)[example] :] = 0
     if "audio_codes" in inputs:
         codes = inputs["audio_codes"]
-        codes += torch.randint(0, 200, codes.shape, generator=generator)
+        codes += torch.randint(0, FEWEST_CODES, codes.shape, generator=generator)
+    if "offset" in inputs:
         inputs["offset"] += (3, 0, 500)[example]
     if "top_k" in inputs:
-        inputs["top_k"] += (4, 1, 64)[example]
+        inputs["top_k"] += (4, 1, min(64, inputs["gumbel"].shape[1]))[example]
         inputs["temperature"] = torch.tensor([(0.8, 1.0, 1.3)[example]])
+    if "permutation" in inputs:
+        inputs["permutation"] = torch.randperm(len(inputs["permutation"]), generator=generator)
+        inputs["penalty"] = 1 + 0.1 * (inputs["penalty"] > 1).float()
 
 
 class ContractConfig(OnnxConfig):  # type: ignore[misc]

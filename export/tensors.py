@@ -10,7 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -118,7 +118,7 @@ class StoredTensors(Tensors):
         if not tensor.is_floating_point():
             return tensor
         wide = tensor.float()
-        _check_finite(name, wide, tensor.dtype)
+        check_finite(name, wide, tensor.dtype)
         return wide
 
     def sha256(self) -> str:
@@ -174,6 +174,14 @@ class TiedTensors(Tensors):
     def _place(self, name: str) -> str:
         twin = self._twins.get(name, name)
         return twin if name not in self._stored and twin in self._stored else name
+
+
+class Given(NamedTuple):
+    """A checkpoint whose files need more than the published layout's reading: tensors, their files, tokenizer.json."""
+
+    tensors: Tensors
+    files: tuple[Path, ...]
+    tokenizer: bytes
 
 
 class OverlaidTensors(Tensors):
@@ -235,7 +243,7 @@ def sha256(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _check_finite(name: str, values: torch.Tensor, dtype: torch.dtype) -> None:
+def check_finite(name: str, values: torch.Tensor, dtype: torch.dtype) -> None:
     """Refuse NaN and infinity in the float32 `values` of a file's `dtype`, and say where they usually come from."""
     if not values.numel() or all(torch.isfinite(end) for end in torch.aminmax(values)):  # both are NaN where one is
         return

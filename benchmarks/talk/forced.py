@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class EndlessSampler(Sampler):
         if noise.ndim == 2:
             noise[:, self._codes :] = _NEVER  # end-of-audio is the code after the last sound; noise decides the draw
 
-    def token(self, logits: Floats, sampling: Sampling, banned: int | None = None) -> int:
+    def token(self, logits: Floats, sampling: Sampling, banned: Sequence[int] = ()) -> int:
         """Draw one id from `logits` (vocab,)."""
         logits = logits.copy()  # the caller's array stays as it is
         logits[self._tokens] = -np.inf

@@ -49,7 +49,7 @@ class Lfm3EncoderConfig:
 
     def state(self) -> tuple[TensorSpec, ...]:
         """The streaming state: a column for each strided convolution, then that of the layers."""
-        shapes = {
+        shapes: dict[str, tuple[int, ...]] = {
             f"past_column.{stage}": (1, self.channels if stage else 1, self.bins(stage), 1)
             for stage in range(len(STRIDED))
         }

@@ -48,7 +48,7 @@ def text_head(weights: Tensors, sizes: Lfm3Sizes) -> nn.Module:
 
 def depth_decoder(weights: Tensors, sizes: Lfm3Sizes) -> nn.Module:
     """The depth decoder. Its heads are its embeddings, codebook after codebook."""
-    heads = weights.read(DEPTH_TABLE).split(sizes.depth.codes)
+    heads = torch.split(weights.read(DEPTH_TABLE), sizes.depth.codes)
     given = {f"heads.{book}.weight": head.clone() for book, head in enumerate(heads)}
     return _loaded(lambda: DepthDecoderModule(sizes.depth), weights, given=given)
 

@@ -23,6 +23,31 @@ HEAD_NORM = "head_norm.weight"
 MASK = "mask_embedding"
 
 
+class PrefixedTensors(Tensors):
+    """The tensors of a file of their own, with a prefix before each name."""
+
+    def __init__(self, stored: Tensors, prefix: str) -> None:
+        self._stored, self._prefix = stored, prefix
+
+    def __contains__(self, name: str) -> bool:
+        return name.startswith(self._prefix) and name.removeprefix(self._prefix) in self._stored
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._prefix + name for name in self._stored)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one tensor, without reading it."""
+        return self._stored.shape(name.removeprefix(self._prefix))
+
+    def dtype(self, name: str) -> str:
+        """The type that one tensor is stored in."""
+        return self._stored.dtype(name.removeprefix(self._prefix))
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor; floating dtypes become float32."""
+        return self._stored.read(name.removeprefix(self._prefix))
+
+
 class Lfm3Tensors(Tensors):
     """Stored tensors under our names.
 

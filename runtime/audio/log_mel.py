@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from voxrill.runtime.errors import AudioFileError
 
-__all__ = ["LogMel", "LogMelConfig", "mel_filterbank"]
+__all__ = ["LogMel", "LogMelConfig", "MelStream", "mel_filterbank"]
 
 _BLOCK_FRAMES = 1024  # frames transformed at once: about 10 s of sound, under 10 MB of temporaries
 
@@ -42,7 +42,9 @@ class LogMelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         window: shape of the window; the reference's Hann is symmetric, not periodic.
         preemphasis: weight of the previous sample that is taken away; 0 turns it off.
         log_guard: added to the mel power before the log; 2^-24, half of float32's epsilon.
-        normalize: mean and deviation are taken per mel band, over the clip.
+        normalize: "per_feature": mean and deviation are taken per mel band, over the clip. "affine": nothing depends
+            on the clip, so that frames can be computed as sound comes (`MelStream`): frames that begin where they
+            begin instead of around it, a periodic window, log10 of at least `log_guard`, and (x + offset) / divisor.
         std_floor: added to the deviation, so that a constant band does not divide by zero.
     """
 
@@ -54,8 +56,10 @@ class LogMelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: Literal["hann"] = "hann"
     preemphasis: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.97
     log_guard: Annotated[float, msgspec.Meta(gt=0, le=1)] = 2.0**-24
-    normalize: Literal["per_feature"] = "per_feature"
+    normalize: Literal["per_feature", "affine"] = "per_feature"
     std_floor: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1e-5
+    offset: Annotated[float, msgspec.Meta(ge=-1000, le=1000)] | msgspec.UnsetType = msgspec.UNSET
+    divisor: Annotated[float, msgspec.Meta(gt=0, le=1000)] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse values that no spectrogram can be computed with.
@@ -65,8 +69,12 @@ class LogMelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         if self.window != "hann":
             raise ValueError(f"window {self.window!r} is not known: it must be 'hann'")
-        if self.normalize != "per_feature":
-            raise ValueError(f"normalize {self.normalize!r} is not known: it must be 'per_feature'")
+        if self.normalize not in ("per_feature", "affine"):
+            raise ValueError(f"normalize {self.normalize!r} is not known: it must be 'per_feature' or 'affine'")
+        if self.streams != (isinstance(self.offset, float) and isinstance(self.divisor, float)):
+            raise ValueError("offset and divisor belong to normalize 'affine', which needs both")
+        if self.streams and self.preemphasis:
+            raise ValueError("normalize 'affine' knows no preemphasis: it must be 0")
         for name in ("sample_rate", "n_fft", "features", "log_guard", "std_floor"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above zero")
@@ -87,8 +95,15 @@ class LogMelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Hop in samples: 160."""
         return int(self.window_stride * self.sample_rate)
 
+    @property
+    def streams(self) -> bool:
+        """Whether frames can be computed as sound comes."""
+        return self.normalize == "affine"
+
     def frames(self, samples: int) -> int:
-        """How many frames `samples` samples become; the last one is always zero."""
+        """How many frames `samples` samples become; of a normalised clip the last one is always zero."""
+        if self.streams:
+            return max(0, -(-(samples - self.window_samples) // self.hop_samples)) + 1
         return samples // self.hop_samples + 1
 
 
@@ -118,6 +133,9 @@ class LogMel:
         """
         samples = np.asarray(waveform, dtype=np.float32)
         _check(samples)
+        if self.config.streams:
+            stream = MelStream(self.config)
+            return np.concatenate([stream.push(samples), stream.flush()])
         valid = samples.size // self.config.hop_samples  # the last frame counts for nothing
         mel = np.zeros((valid + 1, self.config.features), dtype=np.float32)
         if valid > 1:
@@ -161,6 +179,50 @@ class LogMel:
         squares = sum(np.square(mel[block]).sum(axis=0, dtype=np.float64) for block in blocks)
         deviation = np.sqrt(squares / (len(mel) - 1))
         mel /= (deviation + self.config.std_floor).astype(np.float32)
+
+
+class MelStream:
+    """The log-mel of one sound as it comes, for `normalize` "affine". Source: llama.cpp's LFM3-Audio.
+
+    A frame is final when its last sample has come. The end of the sound is padded with zeros to a whole frame.
+    """
+
+    def __init__(self, config: LogMelConfig) -> None:
+        self._config = config
+        count = config.window_samples
+        self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(count) / count)).astype(np.float32)
+        self._filters = np.ascontiguousarray(mel_filterbank(config.sample_rate, config.n_fft, config.features).T)
+        self._held = np.zeros(0, np.float32)
+        self._any = False
+
+    def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The frames (n, features) that are final with `samples` (m,); none may be."""
+        held = np.concatenate([self._held, samples])
+        count = max(0, (len(held) - self._config.window_samples) // self._config.hop_samples + 1)
+        self._held = held[count * self._config.hop_samples :].copy()
+        self._any = self._any or count > 0
+        return self._of(held, count)
+
+    def flush(self) -> NDArray[np.float32]:
+        """The last frame, if samples are left that no frame has; a sound without samples has none."""
+        # What is held begins with the hop that the next frame begins with; the rest was in the frame before.
+        own = len(self._held) - (self._config.window_samples - self._config.hop_samples if self._any else 0)
+        whole = np.zeros(self._config.window_samples, np.float32)
+        whole[: len(self._held)] = self._held
+        return self._of(whole, int(own > 0))
+
+    def _of(self, held: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        config = self._config
+        mel = np.empty((count, config.features), np.float32)
+        if count:
+            views = np.lib.stride_tricks.sliding_window_view(held, config.window_samples)[:: config.hop_samples]
+            for block in _blocks(count):
+                spectrum = np.fft.rfft(views[:count][block] * self._window, n=config.n_fft)
+                power = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32, copy=False)
+                bands = (power[:, None] @ self._filters)[:, 0]  # small products: see `LogMel._fill_log_mel`
+                mel[block] = np.log10(np.maximum(bands, np.float32(config.log_guard)))
+        assert isinstance(config.offset, float) and isinstance(config.divisor, float)  # LogMelConfig sees to it
+        return (mel + np.float32(config.offset)) / np.float32(config.divisor)
 
 
 def _check(samples: NDArray[np.float32]) -> None:

@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from voxrill.runtime.audio.log_mel import LogMelConfig
 from voxrill.runtime.graph_names import AUDIO_DETOKENIZER as AUDIO_DETOKENIZER
@@ -98,7 +100,7 @@ def is_for_npu(graph: str) -> bool:
     The graphs that sample, or are small, stay on the CPU. So does LFM2.5's codec: on two generations of Qualcomm's HTP
     its phases were wrong in float16 (docs/codec_precision.md).
     """
-    return graph not in (TEXT_HEAD, AUDIO_DETOKENIZER, *FRAME_DECODERS)
+    return graph not in (TEXT_HEAD, AUDIO_DETOKENIZER, CODEC_DECODER, *FRAME_DECODERS)
 
 
 class StaticShapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,10 +125,11 @@ class StaticShapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BackboneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Sizes of the LFM2 backbone. `layer_types` holds "conv" or "full_attention" for each layer.
+    """Sizes of the backbone. `layer_types` holds "conv", "full_attention" or "sliding_attention" for each layer.
 
-    kv_cache: the type of keys and values in the KV cache. The factors of an int8 cache are in the graph. A bundle with
-    a float32 cache does not write the field.
+    conv_cache: columns of a convolution's state; kv_cache: the type of keys and values in the KV cache. The factors of
+    an int8 cache are in the graph. A bundle with a float32 cache does not write the field. window: positions that a
+    sliding layer sees, itself included; its state keeps that size, in float32.
     """
 
     hidden_size: Width
@@ -137,20 +140,38 @@ class BackboneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     conv_cache: Count
     max_positions: Positions
     kv_cache: Literal["float32", "int8"] = "float32"
+    window: Positions | None = None
 
 
 class EncoderSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes of the audio encoder: log-mel frames per embedding (8 frames of 10 ms: one embedding per 80 ms)."""
+    """Sizes of the audio encoder: log-mel frames per embedding (8 frames of 10 ms: one embedding per 80 ms).
+
+    state: the streaming state of an encoder that takes a sound in pieces; another one takes a sound as a whole.
+    """
 
     subsampling: Count
+    state: Annotated[tuple[TensorSpec, ...], msgspec.Meta(max_length=1 << 10)] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def streaming(self) -> tuple[TensorSpec, ...]:
+        """The streaming state; empty where there is none."""
+        return () if isinstance(self.state, msgspec.UnsetType) else self.state
 
 
 class AudioCodesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The audio vocabulary: a frame is `codebooks` codes; code `end_of_audio` in codebook 0 ends the audio."""
+    """The audio vocabulary: a frame is `codebooks` codes; code `end_of_audio` ends the audio.
+
+    any_ends: in whichever codebook it comes; otherwise in codebook 0.
+    """
 
     codebooks: Count
     vocab_size: Width
     end_of_audio: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+    any_ends: bool | msgspec.UnsetType = msgspec.UNSET
+
+    def ends(self, codes: NDArray[np.int64]) -> bool:
+        """Whether a frame (codebooks,) ends the audio."""
+        return bool((codes if self.any_ends is True else codes[:1]).max() == self.end_of_audio)
 
 
 class CodecSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -208,16 +229,16 @@ def _int(name: str, *shape: Size) -> TensorSpec:
 
 
 def lfm_state(backbone: BackboneSpec, past: Size) -> tuple[TensorSpec, ...]:
-    """State inputs of a stack of LFM2 layers with `past` KV positions, in layer order."""
+    """State inputs of a stack of layers with `past` KV positions, in layer order."""
     specs = []
     for layer, kind in enumerate(backbone.layer_types):
-        shape = (
-            (backbone.hidden_size, backbone.conv_cache)
-            if kind == "conv"
-            else (backbone.kv_heads, past, backbone.head_dim)
-        )
-        dtype = "float32" if kind == "conv" else backbone.kv_cache
-        specs += [TensorSpec(name, dtype, (1, *shape)) for name in past_names(layer, kind)]
+        rows, dtype = past, str(backbone.kv_cache)
+        if kind == "sliding_attention" and backbone.window is not None:
+            rows, dtype = backbone.window - 1, "float32"
+        shape: tuple[Size, ...] = (1, backbone.kv_heads, rows, backbone.head_dim)
+        if kind == "conv":
+            shape, dtype = (1, backbone.hidden_size, backbone.conv_cache), "float32"
+        specs += [TensorSpec(name, dtype, shape) for name in past_names(layer, kind)]
     return tuple(specs)
 
 
@@ -230,13 +251,26 @@ def state_bytes(spec: GraphSpec, positions: int) -> int:
 
 
 def audio_encoder(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:
-    """Log-mel in, one embedding of the backbone's width per 80 ms out (conformer and adapter)."""
+    """Log-mel in, one embedding of the backbone's width per 80 ms out.
+
+    With a streaming state it takes a piece of a sound after `offset` embeddings: all pieces but the last have whole
+    embeddings.
+    """
     frames: Size = static.mel_frames if static else MEL_FRAMES
     embeddings: Size = -(-static.mel_frames // model.encoder.subsampling) if static else EMBEDDINGS
+    state = model.encoder.streaming
     return GraphSpec(
         AUDIO_ENCODER,
-        (_float("mel_spectrogram", 1, frames, model.log_mel.features), _int("mel_lengths", 1)),
-        (_float("audio_embeddings", 1, embeddings, model.backbone.hidden_size), _int("audio_lengths", 1)),
+        (
+            _float("mel_spectrogram", 1, frames, model.log_mel.features),
+            _int("mel_lengths", 1),
+            *((_int("offset", 1), *state) if state else ()),
+        ),
+        (
+            _float("audio_embeddings", 1, embeddings, model.backbone.hidden_size),
+            _int("audio_lengths", 1),
+            *(TensorSpec(present_name(t.name), t.dtype, t.shape) for t in state),
+        ),
     )
 
 
@@ -319,7 +353,18 @@ def codec(model: ModelSpec, static: StaticShapes | None = None) -> GraphSpec:
     )
 
 
-FRAME_DECODERS = {DEPTHFORMER: depthformer}
+def depth_decoder(model: ModelSpec) -> GraphSpec:
+    """One audio frame in a few passes, each of which draws some codebooks, in the order of `permutation`.
+
+    Inputs and outputs as `depthformer`. `penalty` holds a factor of at least 1 for each code: a positive logit is
+    divided by it, another one multiplied, before the draw. `logits` are those before penalties.
+    """
+    codes, spec = model.codes, depthformer(model)
+    more = _int("permutation", codes.codebooks), _float("penalty", codes.codebooks, codes.vocab_size)
+    return GraphSpec(DEPTH_DECODER, (*spec.inputs, *more), spec.outputs)
+
+
+FRAME_DECODERS = {DEPTHFORMER: depthformer, DEPTH_DECODER: depth_decoder}
 """How a hidden state becomes a frame, by the name the manifest gives; a later family brings another entry."""
 
 

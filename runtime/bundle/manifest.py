@@ -63,12 +63,15 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a token or code is drawn.
 
     temperature 0 is greedy; top_k 0 keeps every candidate. top_p: the likeliest tokens that have this probability
-    together are kept; a manifest has none.
+    together are kept; a manifest has none. penalty: a code that its codebook had in the last penalty_frames frames of
+    this answer is made less likely by this factor.
     """
 
     temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
     top_k: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 0
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | msgspec.UnsetType = msgspec.UNSET
+    penalty: Annotated[float, msgspec.Meta(ge=1, le=100)] | msgspec.UnsetType = msgspec.UNSET
+    penalty_frames: Positions | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def greedy(self) -> bool:
@@ -80,7 +83,8 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The family's own way to do one job.
 
     system: the system prompt, with `{voice}` where a voice goes in; mode: how text and audio follow each other;
-    voices: the names the model knows (empty: any description); voice: the default.
+    voices: the names the model knows (empty: any description); voice: the default; opening: special tokens that every
+    answer begins with; spoken: the system prompt for a language that is named, with `{language}` in its place.
     """
 
     system: Prose
@@ -90,12 +94,21 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_new_tokens: Positions = 512
     voice: Line = ""
     voices: tuple[Line, ...] = ()
+    opening: tuple[Line, ...] | msgspec.UnsetType = msgspec.UNSET
+    spoken: Prose | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def openings(self) -> tuple[str, ...]:
+        """The special tokens that every answer begins with."""
+        return () if isinstance(self.opening, msgspec.UnsetType) else self.opening
 
 
 class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The jobs every bundle can be asked to do: `chat` answers aloud, `write` in text.
 
     language: what is heard and spoken in all of them, as ISO 639-1 has it. A bundle for English does not write it.
+    languages: what else, by their codes the names that prompts call them by; unwritten: special tokens that are never
+    written as text, though the model has logits for them; ends: those that end an answer in text beside `<|im_end|>`.
     """
 
     transcribe: Task
@@ -103,6 +116,15 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     chat: Task
     write: Task
     language: Language = "en"
+    languages: dict[Language, Line] = {}
+    unwritten: Annotated[tuple[Line, ...], msgspec.Meta(max_length=1000)] = ()
+    ends: Annotated[tuple[Line, ...], msgspec.Meta(max_length=1000)] = ()
+
+    @property
+    def marks(self) -> set[str]:
+        """All special tokens that are named here."""
+        named = (task for task in msgspec.structs.astuple(self) if isinstance(task, Task))
+        return {*self.unwritten, *self.ends, *(mark for task in named for mark in task.openings)}
 
 
 class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

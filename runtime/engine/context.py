@@ -7,7 +7,7 @@ markers around it, and the embedding of a spoken frame is the sum of the rows of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +56,8 @@ class Parts:
         times: where the time of every stage is added.
         trim_silence: whether the model hears only the speech in a sound, unless a caller says otherwise.
         refusal: the sentence with which the model answers what it does not know; empty if it has none.
+        unwritten: special tokens that are never written as text.
+        ends: special tokens that end text, beside `<|im_end|>`.
 
     `reading` reads texts from outside.
     """
@@ -73,6 +75,8 @@ class Parts:
         times: StageTimes,
         trim_silence: bool = False,
         refusal: str = "",
+        unwritten: Sequence[str] = (),
+        ends: Sequence[str] = (),
     ) -> None:
         self.spec = spec
         self.tokenizer = tokenizer
@@ -82,6 +86,7 @@ class Parts:
         self.codec = codec
         self.times = times
         self.trim_silence = trim_silence
+        self.unwritten, self.ends = tokenizer.special(unwritten), tokenizer.special(ends)
         self.reading = Reading(tokenizer, refusal)
         self._text_table = text_table
         self._audio_table = audio_table
@@ -186,9 +191,13 @@ class Context:
         """The interleaved pattern."""
         return self._parts.spec.interleave
 
+    def ends(self, codes: Codes) -> bool:
+        """Whether a frame (codebooks,) ends the audio."""
+        return self._parts.spec.codes.ends(codes)
+
     @property
     def end_of_audio(self) -> int:
-        """The code that ends audio in codebook 0."""
+        """The code that ends audio."""
         return self._parts.spec.codes.end_of_audio
 
     @property
@@ -284,9 +293,9 @@ class Context:
         """Text logits (vocab,) of a hidden state."""
         return self._parts.backbone.logits(hidden)
 
-    def frame(self, hidden: Floats, sampling: Sampling, sampler: Sampler) -> Codes:
-        """The frame (codebooks,) spoken from a hidden state."""
-        return self._parts.depthformer.frame(hidden, sampling, sampler)
+    def frame(self, hidden: Floats, sampling: Sampling, sampler: Sampler, earlier: Sequence[Codes] = ()) -> Codes:
+        """The frame (codebooks,) spoken from a hidden state, after `earlier` ones of the same answer."""
+        return self._parts.depthformer.frame(hidden, sampling, sampler, earlier)
 
     def mark(self) -> ContextMark:
         """This place in the conversation."""

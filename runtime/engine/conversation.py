@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
 from voxrill.runtime.audio.sound_source import AudioSource, as_waveform
+from voxrill.runtime.bundle.contract import SPECIAL_TOKENS
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.engine.context import Array, Context, ContextMark, Floats, Parts, Piece
@@ -30,6 +31,13 @@ from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEve
 Output = Literal["text", "audio", "both"]
 
 Steps = Generator[Event | StageEvent, None, None]
+
+
+class _Marks(TypedDict):
+    opening: tuple[int, ...]
+    speaking: bool
+    ends: tuple[int, ...]
+    unwritten: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -152,11 +160,22 @@ class Conversation:
             max_frames=self._longest_answer(text),
             seed=wished.seed,
             text_only=output == "text",
+            **self._marks(output),
             sampler=sampler,
         )
         self._end_answer()
         self._answering = self._answer(waveform, text, generation)
         return self._answering
+
+    def _marks(self, output: Output) -> _Marks:
+        """What the family says of the marks in an answer."""
+        opening = () if output == "text" else self._task.openings
+        return {
+            "opening": self._parts.tokenizer.special(opening),
+            "speaking": SPECIAL_TOKENS["audio_start"] in opening,
+            "ends": self._parts.ends,
+            "unwritten": self._parts.unwritten,
+        }
 
     def _understood(self, text: str, with_sound: bool) -> str | None:
         """What the model is asked of a typed text; None for nothing."""
@@ -339,6 +358,8 @@ class Conversation:
                 self.context.add_text(text)
             self.context.close_turn()
             self.context.open_turn("assistant")
+            if options.opening:
+                self.context.add_tokens(list(options.opening))
             answer = _AnswerEvents(self._parts, Generation(self.context, options), started)
             while self.context.prefill(PREFILL_CHUNK):
                 yield StageEvent("prefilling", time.perf_counter() - started)

@@ -117,7 +117,11 @@ class Engine:
             spec=spec,
             tokenizer=Tokenizer(bundle.path(TOKENIZER_FILE)),
             encoder=AudioEncoder(
-                graphs[contract.AUDIO_ENCODER], spec.log_mel, self.times, static.mel_frames if static else None
+                graphs[contract.AUDIO_ENCODER],
+                spec.log_mel,
+                self.times,
+                static.mel_frames if static else None,
+                spec.encoder,
             ),
             backbone=Backbone(
                 graphs[contract.DECODER],
@@ -133,6 +137,8 @@ class Engine:
             times=self.times,
             trim_silence=manifest.taught.trim_silence,
             refusal=manifest.taught.refusal,
+            unwritten=manifest.tasks.unwritten,
+            ends=manifest.tasks.ends,
         )
         self.codec = self.parts.codec
 

@@ -27,6 +27,9 @@ class GenerationOptions:
 
     max_new_tokens: limit on text tokens and frames together; max_frames: limit on frames, beyond which speech has run
     on; None for none; text_only: the model may not begin to speak; sampler: makes the source of noise from the seed.
+    opening: marks that the family begins an answer with; the prompt holds them. Then sound does not begin again after
+    its end. speaking: sound follows them at once. ends: what ends text, beside `<|im_end|>`. unwritten: ids that are
+    never drawn as text.
     """
 
     mode: Mode
@@ -36,6 +39,10 @@ class GenerationOptions:
     max_frames: int | None = None
     seed: int | None = None
     text_only: bool = False
+    opening: tuple[int, ...] = ()
+    speaking: bool = False
+    ends: tuple[int, ...] = ()
+    unwritten: tuple[int, ...] = ()
     sampler: Callable[[int | None], Sampler] = Sampler
 
 
@@ -66,6 +73,7 @@ class Generation:
     finish_reason: FinishReason = "length"
     _sampler: Sampler = field(init=False)
     _frames: int = field(init=False, default=0)
+    _spoken: list[NDArray[np.int64]] = field(init=False, default_factory=list)
     _repetition: Repetition = field(init=False, default_factory=Repetition)
 
     def __post_init__(self) -> None:
@@ -97,16 +105,19 @@ class Generation:
     def _sequential(self) -> Iterator[Step]:
         """Text until `<|audio_start|>`, then frames until they end, then text, until `<|im_end|>`."""
         ids = self.context.ids
-        speaking = False
+        speaking, text_ends = self.options.speaking, (ids["im_end"], *self.options.ends)
         for _ in range(self.options.max_new_tokens):
             hidden = self.context.advance()
             if speaking:
                 frame = self._frame(hidden)
                 speaking = not frame.ends
                 yield frame
+                if frame.ends and self.options.opening:
+                    self.finish_reason = "stop"
+                    return
                 continue
             token = self._token(hidden)
-            if token == ids["im_end"]:
+            if token in text_ends:
                 self.finish_reason = "stop"
                 return
             speaking = token == ids["audio_start"]
@@ -117,7 +128,7 @@ class Generation:
         ids, pattern = self.context.ids, self.context.interleave
         # left: steps until text and frames change places. It goes on below 0 when the text is done: then only frames
         # follow, and nothing changes any more.
-        speaking, text_done, left = False, False, pattern.text
+        speaking, text_done, sound_done, left = False, False, False, pattern.text
         for _ in range(self.options.max_new_tokens):
             left -= 1
             hidden = self.context.advance()
@@ -126,31 +137,33 @@ class Generation:
                 if not left and not text_done:
                     speaking, left = False, pattern.text
                 speaking = speaking and not frame.ends
+                sound_done = bool(self.options.opening) and frame.ends
                 yield frame
                 continue
             token = self._token(hidden)
-            if token == ids["im_end"]:
+            if token == ids["im_end"] or (sound_done and token in self.options.ends):
                 self.finish_reason = "stop"
                 return
             if text_done:  # back at text after the text's end: the audio has ended too
                 self.finish_reason = "audio_ended"
                 return
             text_done = token == ids["text_end"]
-            if not left or text_done:
+            if not sound_done and (not left or text_done):
                 speaking, left = True, pattern.audio
             yield self._take(token)
 
     def _token(self, hidden: NDArray[np.float32]) -> int:
-        banned = self.context.ids["audio_start"] if self.options.text_only else None
-        return self._sampler.token(self.context.logits(hidden), self.options.text, banned)
+        mute = (self.context.ids["audio_start"],) if self.options.text_only else ()
+        return self._sampler.token(self.context.logits(hidden), self.options.text, self.options.unwritten + mute)
 
     def _take(self, token: int) -> Token:
         self.context.add_tokens([token])
         return Token(token)
 
     def _frame(self, hidden: NDArray[np.float32]) -> Frame:
-        codes = self.context.frame(hidden, self.options.audio, self._sampler)
-        ends = bool(codes[0] == self.context.end_of_audio)
+        codes = self.context.frame(hidden, self.options.audio, self._sampler, self._spoken)
+        ends = self.context.ends(codes)
+        self._spoken.append(codes)
         if ends:
             codes = np.full_like(codes, self.context.end_of_audio)  # as the reference puts it back
         self.context.add_frames(codes[:, None])

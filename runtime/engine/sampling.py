@@ -36,11 +36,15 @@ class Sampler:
             np.log(noise, out=noise)
             np.negative(noise, out=noise)
 
-    def token(self, logits: Floats, sampling: Sampling, banned: int | None = None) -> int:
-        """Draw one id from `logits` (vocab,); `banned` is never drawn."""
-        if banned is not None:
+    def order_into(self, order: NDArray[np.int64]) -> None:
+        """Put the numbers of `order` (n,) into a random order."""
+        self._random.shuffle(order)
+
+    def token(self, logits: Floats, sampling: Sampling, banned: Sequence[int] = ()) -> int:
+        """Draw one id from `logits` (vocab,); `banned` ids are never drawn."""
+        if banned:
             logits = logits.copy()
-            logits[banned] = -np.inf
+            logits[list(banned)] = -np.inf
         if sampling.greedy:
             return int(logits.argmax())
         scores = np.empty_like(logits)
@@ -68,7 +72,11 @@ class Reciting(Sampler):
         """See `Sampler`."""
         self._sampler.gumbel_into(noise)
 
-    def token(self, logits: Floats, sampling: Sampling, banned: int | None = None) -> int:
+    def order_into(self, order: NDArray[np.int64]) -> None:
+        """See `Sampler`."""
+        self._sampler.order_into(order)
+
+    def token(self, logits: Floats, sampling: Sampling, banned: Sequence[int] = ()) -> int:
         """The next given token; after the last one see `Sampler`."""
         given = next(self._tokens, None)
         return self._sampler.token(logits, sampling, banned) if given is None else given

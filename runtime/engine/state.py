@@ -25,15 +25,13 @@ Floats = NDArray[np.float32]
 FIRST_CAPACITY = 1024
 """Positions that a new KV cache has room for (25 MB for the 1.5 B model, 6 MB in int8). It doubles when it is full."""
 
-_CONV = "past_conv."
-
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a conversation to go back to: positions, and the conv state there."""
+    """A place in a conversation to go back to: positions, and there the state that is overwritten later."""
 
     length: int
-    conv: dict[str, Array]
+    fixed: dict[str, Array]
 
 
 class BackboneState(ABC):
@@ -50,6 +48,11 @@ class BackboneState(ABC):
         self.length = 0
         self._spec = spec
         self._capacity = min(capacity, limit)
+        present = {tensor.name: tensor.shape for tensor in spec.outputs}
+        # The KV cache is appended to; the state of convolutions and of sliding windows keeps its size.
+        self._appended = {
+            t.name for t in spec.state if KV_CAPACITY in t.shape or present[present_name(t.name)] != t.shape
+        }
         self._buffers = self._new_buffers()
 
     def _new_buffers(self) -> dict[str, Array]:
@@ -72,19 +75,19 @@ class BackboneState(ABC):
         """Append embeddings (S, hidden) by a run of `graph`; their hidden states (S, hidden)."""
 
     def mark(self) -> Mark:
-        """This place, for `rewind`. The conv state is copied: a graph overwrites it, and appends to the KV cache."""
-        return Mark(self.length, {name: b.copy() for name, b in self._buffers.items() if name.startswith(_CONV)})
+        """This place, for `rewind`. State of a fixed size is copied: a graph overwrites it, and appends to the rest."""
+        return Mark(self.length, {name: b.copy() for name, b in self._buffers.items() if name not in self._appended})
 
     def rewind(self, mark: Mark) -> None:
         """Go back to an earlier place of this conversation."""
         self.length = mark.length
-        for name, conv in mark.conv.items():
-            self._buffers[name][:] = conv
+        for name, fixed in mark.fixed.items():
+            self._buffers[name][:] = fixed
 
     def content(self) -> dict[str, Array]:
-        """All that is remembered, by tensor name: the conv state, and the filled rows of the KV cache. Views."""
+        """All that is remembered, by tensor name: state of a fixed size, and the filled rows of the KV cache. Views."""
         return {
-            name: buffer if name.startswith(_CONV) else buffer[:, :, : self.length]
+            name: buffer[:, :, : self.length] if name in self._appended else buffer
             for name, buffer in self._buffers.items()
         }
 
@@ -123,7 +126,7 @@ class BackboneState(ABC):
         """New buffers with the same content and room for `capacity` positions."""
         moved = {}
         for name, buffer in self._buffers.items():
-            if name.startswith(_CONV):
+            if name not in self._appended:
                 moved[name] = buffer.copy()
                 continue
             moved[name] = np.zeros((*buffer.shape[:2], capacity, buffer.shape[3]), buffer.dtype)
@@ -193,10 +196,10 @@ class PaddedState(BackboneState):
         outputs = graph.run({"inputs_embeds": inputs, "attention_mask": mask, **self._buffers})
         for name, buffer in self._buffers.items():
             present = outputs[present_name(name)]
-            if name.startswith(_CONV):
-                buffer[:] = present
-            else:
+            if name in self._appended:
                 buffer[:, :, self.length : self.length + valid] = present[:, :, :valid]
+            else:
+                buffer[:] = present
         self.length += valid
         hidden: Floats = outputs["hidden_states"][0, :valid]
         return hidden

@@ -8,7 +8,7 @@ in another role. The turns' own marks are ready-made here, from the contract alo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer as _Tokenizer
@@ -53,6 +53,20 @@ class Tokenizer:
         """The ids of a template as the reference has them: special tokens in it are matched."""
         ids: list[int] = self._tokenizer.encode(template, add_special_tokens=False).ids
         return ids
+
+    def special(self, names: Iterable[str]) -> tuple[int, ...]:
+        """The ids of special tokens by their names.
+
+        Raises:
+            BundleError: the tokenizer has not all of them.
+        """
+        found = {name: self._tokenizer.token_to_id(name) for name in names}
+        lacking = [name for name, i in found.items() if i is None]
+        if lacking:
+            raise BundleError(
+                f"the tokenizer has no token {', '.join(lacking)}", "This tokenizer is not of this model's family"
+            )
+        return tuple(found.values())
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, none of them special, whatever is written in it.

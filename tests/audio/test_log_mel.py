@@ -4,7 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from voxrill.runtime.audio.log_mel import LogMel, LogMelConfig, mel_filterbank
+from tests.places import ROOT
+from voxrill.runtime.audio.log_mel import LogMel, LogMelConfig, MelStream, mel_filterbank
 from voxrill.runtime.errors import AudioFileError
 
 
@@ -130,3 +131,39 @@ def test_config_round_trips_as_json():
 def test_config_refuses_what_it_cannot_compute(fields):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(fields, LogMelConfig)
+
+
+def affine(**more):
+    return LogMelConfig(
+        n_fft=400, preemphasis=0.0, log_guard=1e-12, normalize="affine", offset=4.0, divisor=4.0, **more
+    )
+
+
+def test_affine_features_are_llama_cpps():
+    golden = np.load(ROOT / "tests" / "golden" / "lfm3" / "expected.npz")
+    sound = golden["pcm16"].astype(np.float32) / 32768
+    mel = LogMel(affine(features=16))(sound)
+    assert mel.shape == golden["mel"].T.shape == (affine().frames(len(sound)), 16)
+    assert np.abs(mel - golden["mel"].T).max() < 1e-4
+
+
+@pytest.mark.parametrize("samples", [1, 399, 400, 401, 559, 560, 561, 5000])
+@pytest.mark.parametrize("piece", [1, 160, 777])
+def test_affine_features_of_pieces_are_those_of_the_whole(samples, piece):
+    if piece == 1 and samples > 600:
+        return
+    sound = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
+    stream = MelStream(affine())
+    pieces = [stream.push(sound[start : start + piece]) for start in range(0, samples, piece)]
+    mel = np.concatenate([*pieces, stream.flush()])
+    assert len(mel) == affine().frames(samples)
+    assert np.array_equal(mel, LogMel(affine())(sound))
+    padded = np.concatenate([sound, np.zeros(400 + 160 * (len(mel) - 1) - samples, np.float32)])
+    assert np.array_equal(mel, LogMel(affine())(padded))
+
+
+def test_affine_features_need_their_numbers():
+    with pytest.raises(ValueError, match="offset and divisor belong to normalize 'affine'"):
+        LogMelConfig(normalize="affine", preemphasis=0.0)
+    with pytest.raises(ValueError, match="knows no preemphasis"):
+        LogMelConfig(normalize="affine", offset=4.0, divisor=4.0)

@@ -244,7 +244,7 @@ class RecordedContext(Context):
         logits[step.id] = 1.0
         return logits
 
-    def frame(self, hidden: Floats, sampling: Sampling, sampler: Sampler) -> Codes:
+    def frame(self, hidden: Floats, sampling: Sampling, sampler: Sampler, earlier: Sequence[Codes] = ()) -> Codes:
         """The recorded frame."""
         step = self._left.pop() if self._left else None
         if not isinstance(step, Frame):

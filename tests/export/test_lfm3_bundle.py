@@ -1,0 +1,230 @@
+"""LFM3-Audio's bundle in onnxruntime, held to llama.cpp's answers with a tiny model, and to itself in pieces."""
+
+import logging
+
+import numpy as np
+import pytest
+
+import voxrill
+from tests.export.lfm3_golden import expected
+from tests.export.lfm3_sources import write_hub
+from voxrill.runtime.bundle.contract import StaticShapes
+from voxrill.runtime.engine.context import Context
+from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
+
+BOOKS = np.arange(12)
+
+
+@pytest.fixture(scope="session")
+def lfm3_bundle(exporter, made_once):
+    """The cpu bundle of the golden model; not to be changed."""
+    return made_once("lfm3-cpu", lambda folder: export(exporter, made_once, folder, None))
+
+
+def export(exporter, made_once, folder, static):
+    from voxrill.export.opening import open_any
+
+    logging.disable()
+    try:
+        checkpoint = open_any(made_once("lfm3", write_hub))
+        exporter.export_bundle(checkpoint, folder, exporter.ExportOptions(static))
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def lfm3(lfm3_bundle):
+    with voxrill.load(lfm3_bundle, threads=1) as model:
+        yield model
+
+
+class Told:
+    """A backbone's state, and what comes out of it."""
+
+    def __init__(self, model):
+        self.parts, self.state = model.parts, model.parts.backbone.new_state()
+
+    def rows(self, rows):
+        return self.parts.backbone.forward(rows, self.state)[-1]
+
+    def tokens(self, ids):
+        return self.rows(self.parts.embed_tokens([int(i) for i in ids]))
+
+    def greedy(self, hidden, steps):
+        found, ids = [], []
+        for _ in range(steps):
+            logits = self.parts.backbone.logits(hidden).astype(np.float64)
+            found.append(logits - logits.max() - np.log(np.exp(logits - logits.max()).sum()))
+            ids.append(int(logits.argmax()))
+            hidden = self.tokens(ids[-1:])
+        return np.stack(found), ids
+
+
+def test_the_family_is_lfm3(lfm3):
+    manifest = lfm3.manifest
+    assert (manifest.family, manifest.tasks.speak.voices) == ("lfm3-audio", ("female", "male"))
+    assert list(manifest.graphs) == ["audio_encoder", "decoder", "text_head", "depth_decoder", "codec_decoder"]
+    assert len(manifest.tasks.languages) == 18
+
+
+@pytest.mark.parametrize("chunks", [[29], [1] * 29, [7, 2, 20]], ids=["whole", "steps", "chunks"])
+def test_text_after_a_written_prompt(lfm3, chunks):
+    """The prompt is longer than the window of 8."""
+    told, ids = Told(lfm3), list(expected()["text_prompt"])
+    for count in chunks:
+        hidden = told.tokens([ids.pop(0) for _ in range(count)])
+    logprobs, ids = told.greedy(hidden, 8)
+    assert np.abs(logprobs - expected()["text_logprobs"]).max() < 1e-4
+    assert ids == expected()["text_ids"].tolist()
+
+
+def test_text_after_a_spoken_clip(lfm3):
+    golden, told = expected(), Told(lfm3)
+    told.tokens(golden["asr_prompt_before"])
+    told.rows(lfm3.parts.encoder.embed(golden["mel"].T.astype(np.float16).astype(np.float32)))
+    logprobs, ids = told.greedy(told.tokens(golden["asr_prompt_after"]), 8)
+    assert np.abs(logprobs - golden["asr_logprobs"]).max() < 2e-4
+    assert ids == golden["asr_ids"].tolist()
+
+
+def test_frames_of_speech(lfm3):
+    golden, told = expected(), Told(lfm3)
+    books = 12, lfm3.manifest.model.codes.vocab_size
+    penalty, hidden = np.ones(books, np.float32), told.tokens(golden["tts_prompt"])
+    for order, codes, wanted in zip(golden["tts_permutations"], golden["tts_codes"], golden["tts_hidden"], strict=True):
+        assert np.abs(hidden - wanted).max() < 1e-4
+        drawn = lfm3.graphs["depth_decoder"].run(
+            {
+                "hidden_state": hidden[None],
+                "temperature": np.ones(1, np.float32),
+                "top_k": np.ones(1, np.int64),
+                "gumbel": np.zeros(books, np.float32),
+                "permutation": order,
+                "penalty": penalty,
+            }
+        )["codes"]
+        assert drawn.tolist() == codes.tolist()
+        penalty[BOOKS, drawn] = 1.1
+        hidden = told.rows(lfm3.parts.embed_frames(drawn[:, None]))
+
+
+def test_samples_of_speech(lfm3):
+    codes = expected()["tts_codes"].T
+    samples = lfm3.parts.codec.decode(codes)
+    assert samples.shape == (15_360,)
+    assert np.abs(samples - expected()["tts_wave"]).max() < 1e-5
+    stream = lfm3.parts.codec.stream()
+    pieces = np.concatenate([*(stream.push(codes[:, i : i + 1]) for i in range(8)), stream.flush()])
+    assert np.abs(samples - pieces).max() < 1e-5
+
+
+@pytest.mark.parametrize("piece", [160, 512, 1600, 16_000])
+def test_a_sound_is_encoded_as_it_comes(lfm3, piece):
+    encoder, sound = lfm3.parts.encoder, expected()["pcm16"].astype(np.float32) / 32768
+    stream, rows, come = encoder.stream(), [], 0
+    assert encoder.streams
+    for start in range(0, len(sound), piece):
+        rows.append(stream.push(sound[start : start + piece]))
+        come = min(len(sound), start + piece)
+        # A row is there as soon as its last frame is: 95 ms for the first, then one every 80 ms.
+        assert sum(map(len, rows)) == max(0, (come - 240) // 1280)
+    left = stream.flush()
+    assert len(left) <= 1
+    assert np.abs(np.concatenate([*rows, left]) - encoder.encode(sound)).max() < 1e-4
+
+
+def test_going_back_brings_the_window_back(lfm3):
+    told = Told(lfm3)
+    told.tokens(range(40, 70))
+    mark = told.state.mark()
+    first = told.tokens([5, 6, 7])
+    told.state.rewind(mark)
+    told.tokens([9] * 20)
+    told.state.rewind(mark)
+    assert np.array_equal(told.tokens([5, 6, 7]), first)
+
+
+def test_an_offloaded_conversation_goes_on(lfm3):
+    told = Told(lfm3)
+    told.tokens(range(40, 70))
+    content = {name: array.copy() for name, array in told.state.content().items()}
+    first = told.tokens([5])
+    told.state.offload()
+    told.state.length -= 1
+    told.state.reload(content)
+    assert np.array_equal(told.tokens([5]), first)
+
+
+def kinds(lfm3, **options):
+    context = Context(lfm3.parts)
+    context.add_tokens([40, 41, 42])
+    return list(Generation(context, GenerationOptions(max_new_tokens=60, **options)))
+
+
+def test_marks_and_placeholders_are_never_written(lfm3):
+    """The golden model is random: some of its likeliest tokens are marks."""
+    unwritten = lfm3.parts.unwritten
+    assert len(unwritten) == 6
+    for seed in range(3):
+        steps = kinds(lfm3, mode="sequential", text=voxrill.runtime.bundle.manifest.Sampling(3.0), seed=seed,
+                      text_only=True, unwritten=tuple(range(60, 270)))  # fmt: skip
+        assert all(step.id < 60 for step in steps if isinstance(step, Token))
+
+
+def test_an_answer_is_interleaved_from_its_first_token(lfm3):
+    *_, end = lfm3.chat(text="hello", max_new_tokens=40, seed=1)
+    assert end.result.finish_reason in ("length", "stop", "audio_ended")
+    told = lfm3.conversation()
+    list(told.ask(text="hello", max_new_tokens=1))
+    ids = [i for piece in told.context.pieces if hasattr(piece, "ids") for i in piece.ids]
+    (mixed,) = lfm3.parts.tokenizer.special(["<|mixed_start|>"])
+    assert ids.count(mixed) == 1
+
+
+def test_speech_begins_with_sound_and_ends_with_it(lfm3):
+    speech = lfm3.speak("hello", voice="male", max_new_tokens=20, seed=3)
+    result = speech.result
+    assert not result.tokens and result.codes.shape[0] == 12
+    assert len(speech.samples) == result.codes.shape[1] * 1920
+
+
+def test_earlier_codes_are_penalised(lfm3):
+    """Greedy: with the largest factor no code that a codebook had comes again while others are left."""
+    from voxrill.runtime.bundle.manifest import Sampling
+    from voxrill.runtime.engine.sampling import Sampler
+
+    hidden, depth = Told(lfm3).tokens(expected()["tts_prompt"]), lfm3.parts.depthformer
+    free = depth.frame(hidden, Sampling(), Sampler())
+    strict = Sampling(penalty=100.0, penalty_frames=4096)
+    again = depth.frame(hidden, strict, Sampler(), [free])
+    assert (free != again).any()
+    assert np.array_equal(depth.frame(hidden, Sampling(penalty=100.0, penalty_frames=1), Sampler(), [free, again]),
+                          depth.frame(hidden, strict, Sampler(), [again]))  # fmt: skip
+
+
+def test_any_codebook_ends_the_sound(lfm3):
+    spec = lfm3.manifest.model.codes
+    codes = np.zeros(12, np.int64)
+    assert not spec.ends(codes)
+    codes[7] = spec.end_of_audio
+    assert spec.ends(codes)
+
+
+def test_the_same_seed_gives_the_same_answer(lfm3):
+    first, second, other = (lfm3.speak("hello", max_new_tokens=6, seed=seed).result for seed in (1, 1, 2))
+    assert np.array_equal(first.codes, second.codes)
+    assert first.codes.shape != other.codes.shape or (first.codes != other.codes).any()
+
+
+def test_the_npu_flavour_computes_the_same(exporter, made_once, lfm3):
+    static = StaticShapes(mel_frames=16, prefill=8, context=64)
+    bundle = made_once("lfm3-npu", lambda folder: export(exporter, made_once, folder, static))
+    golden = expected()
+    with voxrill.load(bundle, threads=1) as model:
+        sound = golden["pcm16"].astype(np.float32) / 32768
+        assert np.abs(model.parts.encoder.encode(sound) - lfm3.parts.encoder.encode(sound)).max() < 1e-4
+        told = Told(model)
+        logprobs, ids = told.greedy(told.tokens(golden["text_prompt"]), 8)
+        assert np.abs(logprobs - golden["text_logprobs"]).max() < 1e-4
+        assert ids == golden["text_ids"].tolist()
+        assert np.abs(model.parts.codec.decode(golden["tts_codes"].T) - golden["tts_wave"]).max() < 1e-5
