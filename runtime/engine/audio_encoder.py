@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -98,6 +100,12 @@ class EncoderStream:
         self._state = {t.name: np.zeros([int(size) for size in t.shape], np.float32) for t in spec.streaming}
         self._frames = np.zeros((0, encoder.log_mel.features), np.float32)
         self._offset = 0
+
+    def fork(self) -> EncoderStream:
+        """A second stream that stands where this one does: to end the sound here, and perhaps go on after all."""
+        forked = copy(self)
+        forked._mel = copy(self._mel)  # all that they hold is replaced, and never changed
+        return forked
 
     def push(self, samples: Floats) -> Floats:
         """The embeddings (n, hidden) that are complete with `samples` (m,); none may be."""

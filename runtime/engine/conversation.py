@@ -1,9 +1,9 @@
 """A conversation: questions in, answers as events out. Each turn knows those before it; the oldest can be forgotten.
 
 In: a loaded model; sound and text. Out: events. Most callers need only `ask`. The live loop also prefills what is known
-of the prompt before the question comes (`prepare`), withdraws a question (`retract`), cuts an answer where the user
-stopped listening (`cut`), and forgets turns (`forget`). The steps of a prefill do not depend on timing. So the same
-events give the same bits.
+of the prompt before the question comes (`prepare`), takes sound in while the user speaks (`hear`), withdraws a question
+(`retract`), cuts an answer where the user stopped listening (`cut`), and forgets turns (`forget`). The steps of a
+prefill do not depend on timing. So the same events give the same bits.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import numpy as np
 from voxrill.runtime.audio.sound_source import AudioSource, as_waveform
 from voxrill.runtime.bundle.contract import SPECIAL_TOKENS
 from voxrill.runtime.bundle.manifest import Task
+from voxrill.runtime.engine.audio_encoder import EncoderStream
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
-from voxrill.runtime.engine.context import Array, Context, ContextMark, Floats, Parts, Piece
+from voxrill.runtime.engine.context import Array, Context, ContextMark, Floats, HeardSound, Parts, Piece
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.engine.running_on import longest_speech
@@ -46,6 +47,19 @@ class _Start:
 
     pieces: int
     positions: int
+
+
+@dataclass
+class _Hearing:
+    """A question that is being spoken: its sound on the way through the encoder, and its rows so far.
+
+    start: the place before it; paused: the place in the sound at which an answer was begun.
+    """
+
+    stream: EncoderStream
+    start: ContextMark
+    rows: list[Floats]
+    paused: ContextMark | None = None
 
 
 class Conversation:
@@ -74,6 +88,7 @@ class Conversation:
         self._turns: list[_Start] = []
         self._open = False
         self._question: ContextMark | None = None
+        self._hearing: _Hearing | None = None
         self.context = Context(parts)
         if system is not None and not word_for_word:
             system = parts.reading.prompt(system, task.system)
@@ -140,15 +155,15 @@ class Conversation:
     ) -> Steps:
         """As `ask`, with all events: text and sound whatever the output is, and the stages before them.
 
-        `audio` (samples,) is at 16 kHz.
+        `audio` (samples,) is at 16 kHz. Without it the question is the sound that was heard (`hear`), if any was.
         """
         wished = answer_options("steps", options)
-        if audio is None and text is None:
+        if audio is None and text is None and self._heard is None:
             raise UsageError("there is no question", "Give audio, text or both")
         sampler = self._sampler
         if text is not None:  # an error in the text is raised now, and not when the answer is iterated
-            text = self._understood(text, audio is not None)
-            if text is None and audio is None:
+            text = self._understood(text, audio is not None or self._heard is not None)
+            if text is None and audio is None and self._heard is None:
                 text, sampler = "", self._refusing
         waveform = None if audio is None else self._parts.heard(audio, trim)
         output = output or self.output
@@ -212,6 +227,68 @@ class Conversation:
         self._open_turn()
         return self.context.prefill(most)
 
+    @property
+    def hears(self) -> bool:
+        """Whether `hear` can take sound in: the model's encoder works while the user speaks."""
+        return self._parts.encoder.streams
+
+    def hear(self, samples: Floats) -> None:
+        """Take in some of the next question's sound, (n,) at 16 kHz, while it is spoken.
+
+        Whatever is complete is encoded and prefilled at once, so that at the end of the question one embedding at most
+        is left. The same pieces give the same bits. Only where `hears` is true.
+
+        Raises:
+            ContextFull: it does not fit; the question is forgotten.
+        """
+        hearing = self._heard
+        if hearing is None:
+            self._end_answer()
+            self._open_turn()
+            self._hearing = hearing = _Hearing(self._parts.encoder.stream(), self.context.mark(), [])
+        rows = hearing.stream.push(samples)
+        if not len(rows):
+            return
+        hearing.rows.append(rows)
+        self.context.add(HeardSound(rows))
+        try:
+            self.context.advance()
+        except VoxrillError:
+            self.unhear()
+            raise
+
+    def unhear(self) -> None:
+        """Forget the sound of a question that was not asked."""
+        if self._heard is not None:
+            self.context.rewind(self._heard.start)
+            self._hearing = None
+
+    @property
+    def _heard(self) -> _Hearing | None:
+        """The question that is being spoken and was not asked yet."""
+        return self._hearing if self._hearing is not None and self._hearing.paused is None else None
+
+    def hear_on(self) -> None:
+        """Withdraw the answer to a question that was heard: the user goes on, and so does `hear`."""
+        self._end_answer()
+        if self._hearing is not None and self._hearing.paused is not None:
+            self.context.rewind(self._hearing.paused)
+            self._hearing.paused = None
+            self._heard_as_one(self._hearing, self._hearing.rows)
+            self._open = True
+
+    def _heard_as_one(self, hearing: _Hearing, rows: list[Floats]) -> None:
+        """Keep the rows of a question as one piece, as a sound that is heard whole is kept."""
+        self.context.pieces[hearing.start.pieces :] = [HeardSound(np.concatenate(rows))] if rows else []
+
+    def _end_of_sound(self, hearing: _Hearing) -> None:
+        """Take in what is left of the sound that was heard."""
+        hearing.paused = self.context.mark()
+        last = hearing.stream.fork().flush()
+        if len(last):
+            self.context.add(HeardSound(last))
+        self._heard_as_one(hearing, [*hearing.rows, last] if len(last) else hearing.rows)
+
     def remember(
         self,
         answer: str | Sequence[Piece],
@@ -272,6 +349,7 @@ class Conversation:
     def retract(self) -> None:
         """Forget the last question and its answer."""
         self._end_answer()
+        self._hearing = None
         if self._question is not None:
             self.context.rewind(self._question)
             self._open = True
@@ -325,6 +403,7 @@ class Conversation:
 
     def _open_turn(self) -> None:
         if not self._open:
+            self._hearing = None
             self._turns.append(_Start(len(self.context.pieces), self.context.positions))
             self.context.open_turn("user")
             self._open, self._question = True, None
@@ -347,10 +426,16 @@ class Conversation:
     def _answer(self, waveform: Any, text: str | None, options: GenerationOptions) -> Steps:
         self._parts.times.reset()
         started = time.perf_counter()
+        if waveform is not None:
+            self.unhear()
         self._open_turn()
-        self._question = before = self.context.mark()
+        hearing = self._heard
+        self._question = before = hearing.start if hearing else self.context.mark()
         asked = True
         try:
+            if hearing is not None:
+                self._end_of_sound(hearing)
+                yield StageEvent("encoded", time.perf_counter() - started)
             if waveform is not None:
                 self.context.add_audio(waveform)
                 yield StageEvent("encoded", time.perf_counter() - started)
@@ -367,6 +452,7 @@ class Conversation:
             yield from answer
         except VoxrillError:
             self.context.rewind(before)
+            self._hearing = None
             asked = False  # a question that does not fit is not part of the conversation
             raise
         finally:

@@ -228,3 +228,69 @@ def test_the_npu_flavour_computes_the_same(exporter, made_once, lfm3):
         assert np.abs(logprobs - golden["text_logprobs"]).max() < 1e-4
         assert ids == golden["text_ids"].tolist()
         assert np.abs(model.parts.codec.decode(golden["tts_codes"].T) - golden["tts_wave"]).max() < 1e-5
+
+
+def said(steps):
+    *_, end = steps
+    return end.result.tokens, end.result.codes.tolist()
+
+
+QUESTION = {"output": "both", "max_new_tokens": 30, "seed": 4}
+
+
+def sound():
+    return expected()["pcm16"].astype(np.float32) / 32768
+
+
+def heard(conversation, samples, piece=512):
+    for start in range(0, len(samples), piece):
+        conversation.hear(samples[start : start + piece])
+    return conversation
+
+
+def test_a_question_is_heard_while_it_is_spoken(lfm3):
+    conversation = heard(lfm3.conversation(), sound())
+    assert conversation.hears
+    assert len(conversation.context._waiting) == 0  # all that is complete was prefilled
+    before = conversation.context.positions
+    answer = said(conversation.steps(**QUESTION))
+    prompt = said(lfm3.conversation().steps(audio=sound(), **QUESTION))
+    assert answer == prompt
+    end = [piece for piece in conversation.context.pieces if hasattr(piece, "rows")]
+    assert [len(piece.rows) for piece in end] == [13]
+    # One row at most was left, then the marks between question and answer.
+    marks = len(lfm3.parts.tokenizer.closing) + len(lfm3.parts.tokenizer.openings["assistant"]) + 1
+    assert end and conversation.context.positions - before <= 1 + marks + 30 + len(lfm3.parts.tokenizer.closing)
+
+
+def test_the_user_goes_on_after_a_pause(lfm3):
+    conversation = heard(lfm3.conversation(), sound()[:9000])
+    next(conversation.steps(**QUESTION))
+    conversation.hear_on()
+    heard(conversation, sound()[9000:])
+    assert said(conversation.steps(**QUESTION)) == said(lfm3.conversation().steps(audio=sound(), **QUESTION))
+
+
+def test_turns_that_were_heard_follow_each_other(lfm3):
+    asked, listened = lfm3.conversation(), lfm3.conversation()
+    for _ in range(2):
+        assert said(heard(listened, sound()).steps(**QUESTION)) == said(asked.steps(audio=sound(), **QUESTION))
+    assert listened.turns == asked.turns == 2
+    assert said(listened.steps(text="ok", **QUESTION)) == said(asked.steps(text="ok", **QUESTION))
+
+
+def test_a_question_that_was_heard_can_be_forgotten(lfm3):
+    conversation = lfm3.conversation()
+    conversation.prepare()
+    before = conversation.context.positions
+    heard(conversation, sound()).unhear()
+    assert conversation.context.positions == before
+    said(heard(conversation, sound()).steps(**QUESTION))
+    conversation.retract()
+    assert conversation.context.positions == before
+    assert said(conversation.steps(text="ok", **QUESTION)) == said(lfm3.conversation().steps(text="ok", **QUESTION))
+
+
+def test_no_question_was_heard(lfm3):
+    with pytest.raises(voxrill.UsageError, match="there is no question"):
+        lfm3.conversation().steps()
