@@ -64,8 +64,9 @@ dist: .venv/.installed-dev ## build wheels and sdist, and prove that a device ca
 	$(BIN)/python -m kernels.wheels dist
 	$(BIN)/python -m pytest -m packaging -s
 
-golden: .venv-golden/.installed ## make tests/golden/*.npz anew from the reference, liquid-audio
+golden: .venv-golden/.installed .venv-golden-lfm3/.installed ## make tests/golden/*.npz anew from liquid-audio and transformers
 	.venv-golden/bin/python tests/golden/make_golden.py
+	.venv-golden-lfm3/bin/python tests/golden/make_lfm3.py
 
 # e.g. make bench BENCH="--only decode,prefill --threads 2"
 BENCH ?=
@@ -127,6 +128,14 @@ EXTRAS := export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive
 	@.venv-golden/bin/$(PIP_INSTALL) torch==2.13.0 torchaudio transformers==4.57.6 accelerate einops librosa \
 		sentencepiece safetensors soundfile tokenizers
 	@.venv-golden/bin/$(PIP_INSTALL) --no-deps liquid-audio==1.3.0
+	@touch $@
+
+# LFM3 is in transformers from 5.x on; the exporter needs an older one.
+.venv-golden-lfm3/.installed: .venv/.created
+	@echo "Making .venv-golden-lfm3"
+	@$(BIN)/python -m venv --clear .venv-golden-lfm3
+	@.venv-golden-lfm3/bin/$(PIP_INSTALL) "$(TORCH)"
+	@.venv-golden-lfm3/bin/$(PIP_INSTALL) transformers==5.24.0
 	@touch $@
 
 # llama.cpp is compiled here, so that it uses all features of this processor. It needs a C++ compiler and some minutes. AMX

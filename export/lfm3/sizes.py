@@ -44,7 +44,7 @@ class Lfm3Sizes:
         Raises:
             CheckpointError: a tensor is missing, or its shape cannot be; the message names it.
         """
-        backbone = _backbone(weights, config.get("lfm", {}))
+        backbone = backbone_config(weights, config.get("lfm", {}))
         codebooks = int(config.get("codebooks", 12))
         depth = _depth(weights, config, codebooks)
         return cls(
@@ -52,7 +52,12 @@ class Lfm3Sizes:
         )
 
 
-def _backbone(weights: Tensors, config: Mapping[str, Any]) -> BackboneConfig:
+def backbone_config(weights: Tensors, config: Mapping[str, Any]) -> BackboneConfig:
+    """The backbone's sizes, from its tensors and its part of the config.
+
+    Raises:
+        CheckpointError: config and tensors do not belong together.
+    """
     ropes = config.get("rope_parameters") or {}
     full, sliding = ropes.get(FULL, {}), ropes.get(SLIDING, {})
     kinds = _kinds(weights, "lfm")
