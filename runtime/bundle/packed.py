@@ -21,6 +21,16 @@ from voxrill.runtime.bundle.pack import packed_manifest, unpack
 from voxrill.runtime.errors import BundleError
 
 
+def open_folder_or_pack(path: Path) -> Bundle:
+    """The bundle in a folder; or in a packed file, which is unpacked first if it has to be, without a word.
+
+    Raises:
+        BundleError: it is neither, or what it holds is not whole.
+        HashMismatch: a file's content is not the manifest's.
+    """
+    return open_packed(path, lambda _: None) if path.is_file() else open_bundle(path)
+
+
 def open_packed(packed: Path, tell: Callable[[str], None], progress: Progress = no_progress) -> Bundle:
     """Open a packed bundle in the user's cache. If it is not there yet, it is unpacked first.
 

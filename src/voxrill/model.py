@@ -25,7 +25,7 @@ from voxrill.runtime.apps.translation import translation_prompt
 from voxrill.runtime.asynchronous import from_loop, in_thread, items_in_thread
 from voxrill.runtime.audio.sound_source import AudioSource, SoundPiece
 from voxrill.runtime.bundle.builtin import BUILTIN, open_builtin
-from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.bundle.packed import open_folder_or_pack
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.options import AnswerKeywords, TextKeywords, answer_options
@@ -54,7 +54,8 @@ def load(
             print(model.transcribe("question.wav").text)
 
     Args:
-        bundle: its folder; None or "pebble" for the built-in model, whose world is `pebble_world()`.
+        bundle: its folder, or a file of `voxrill pack`, which is unpacked once into the user's cache; None or "pebble"
+            for the built-in model, whose world is `pebble_world()`.
         threads: threads per graph; 0 for as many as `voxrill tune` found best, or one per physical core.
         provider: what --provider takes: an execution provider's name for all graphs, `GRAPH=NAME` for one, or several.
         strict: refuse a graph of which its provider would take only a part.
@@ -66,7 +67,7 @@ def load(
         ProviderError: a provider is unknown, not installed, or finds nothing to run on.
         ProviderRefused: strict, and nodes of a graph would run on the CPU.
     """
-    opened = open_builtin() if bundle in (None, BUILTIN) else open_bundle(Path(bundle or ""))
+    opened = open_builtin() if bundle in (None, BUILTIN) else open_folder_or_pack(Path(bundle or ""))
     return Model(opened, threads, choice=choose([provider] if isinstance(provider, str) else provider, strict))
 
 

@@ -4,9 +4,11 @@ import hashlib
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+import voxrill
 from tests.command_line import contents
 from tests.places import PEBBLE, QUESTION
 from voxrill.runtime.bundle import packed as packing
@@ -35,6 +37,19 @@ def opened(pack):
     said = []
     bundle = packing.open_packed(pack, said.append)
     return bundle, said
+
+
+def test_python_takes_a_packed_bundle_as_the_command_line_does(cache, pack, capfdbinary):
+    with voxrill.load(PEBBLE, threads=1) as model:
+        wanted = model.transcribe(QUESTION).text
+    for _ in range(2):
+        with voxrill.load(pack, threads=1) as model:
+            assert wanted and model.transcribe(QUESTION).text == wanted
+    assert contents(cache / KEY) == contents(PEBBLE)
+    assert not any(capfdbinary.readouterr())
+    Path("no.voxrill").write_bytes(b"something else")
+    with pytest.raises(voxrill.BundleError, match="not a whole packed bundle"):
+        voxrill.load("no.voxrill")
 
 
 def test_a_packed_bundle_is_unpacked_once_and_says_so(cli, cache, pack, tmp_path):
