@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.protocol import Json
 from benchmarks.report import ReportGroup, ReportRow, table, threads_of
-from voxrill.devices.known import known_model, model
-from voxrill.devices.stages import Machine, StageSeconds
+from voxrill.devices.known import KV_BYTES, known_model, model
+from voxrill.devices.stages import Machine, ModelShape, StageSeconds
 from voxrill.runtime.picture import save_picture
 
 RESULTS = Path(__file__).with_name("results-lfm2.5.json")
@@ -98,11 +98,16 @@ def points(content: Json) -> Iterator[Point]:
 def _model(content: Json, precision: str) -> Any:
     """The planner's model; for a bundle with a second decoder, a model from the sizes in the results."""
     if precision != "int4-fast-prefill":
-        return known_model(precision)
+        return _measured(known_model(precision))
     found = content["contenders"][f"voxrill {precision}"]
     graphs = {name: (size, found["precision"][name]) for name, size in found["graphs"].items()}
-    known = known_model("int4")
+    known = _measured(known_model("int4"))
     return model(precision, graphs, known.kv_bytes, known.memory)
+
+
+def _measured(shape: ModelShape) -> ModelShape:
+    """The model as it was measured: every recipe had a float32 KV cache then."""
+    return replace(shape, kv_bytes=KV_BYTES, kv_cache="float32")
 
 
 def report(found: list[Point]) -> str:

@@ -78,21 +78,30 @@ def channel_sizes(name: str, rows: Floats) -> Floats:
 
 def _conversations(model: Engine, sounds: Sequence[Floats]) -> Iterator[Conversation]:
     """Conversations whose state is filled: spoken sentences if there are no sounds, answers, and what was heard."""
-    tasks = model.manifest.tasks
-    if not sounds:
-        made = []
-        for sentence in model.manifest.taught.examples[: len(_SENTENCES)] or _SENTENCES:
-            conversation = model.reciting()
-            events = list(conversation.ask(text=sentence, max_new_tokens=_ANSWER, seed=0))
-            made.append(np.concatenate([event.samples for event in events if isinstance(event, AudioEvent)]))
-            yield conversation
-        sounds = [resample(sound, model.sample_rate, model.parts.encoder.sample_rate) for sound in made]
-    for sound in sounds:
+    tasks, trim = model.manifest.tasks, None if sounds else False
+    spoken = [] if sounds else [_say(model, sentence) for sentence in model.manifest.taught.examples[:2] or _SENTENCES]
+    yield from (conversation for conversation, _ in spoken)
+    own = [sound for _, sound in spoken if len(sound)]
+    for sound in sounds or own or [_noise(model.parts.encoder.sample_rate)]:
         for task in (tasks.chat, tasks.transcribe):
             conversation = Conversation(model.parts, task)
-            for _ in conversation.steps(audio=sound, max_new_tokens=_ANSWER, seed=0):
+            for _ in conversation.steps(audio=sound, trim=trim, max_new_tokens=_ANSWER, seed=0):
                 pass
             yield conversation
+
+
+def _say(model: Engine, sentence: str) -> tuple[Conversation, Floats]:
+    """A conversation in which the model says a sentence, and the sound (samples,) as the model hears it."""
+    conversation = model.reciting()
+    events = conversation.ask(text=sentence, max_new_tokens=_ANSWER, seed=0)
+    parts = [event.samples for event in events if isinstance(event, AudioEvent)]
+    sound = np.concatenate([np.zeros(0, np.float32), *parts])
+    return conversation, resample(sound, model.sample_rate, model.parts.encoder.sample_rate) if len(sound) else sound
+
+
+def _noise(rate: int) -> Floats:
+    """Two seconds (samples,), for a model that says nothing, such as one that was never trained."""
+    return 0.1 * np.random.default_rng(0).standard_normal(2 * rate).astype(np.float32)
 
 
 def hold_cache_in_int8(path: Path, scales: Scales) -> None:

@@ -206,6 +206,14 @@ def test_what_was_heard_fits_into_factors_measured_on_it(plain):
             assert (channel_sizes(name, rows[0]) <= 127 * scales[name]).all()
 
 
+def test_a_model_that_says_nothing_is_measured_on_noise(plain, monkeypatch):
+    monkeypatch.setattr(plain, "reciting", lambda: plain.conversation(output="text"))
+    scales = measure_scales(plain)
+    assert set(scales) == {
+        tensor.name for tensor in plain.manifest.specs()[DECODER].state if "key_values" in tensor.name
+    }
+
+
 def test_the_tuned_form_has_the_same_cache(model, bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(tuning, "sweep", lambda *_: {1: {"prefill": 1.0, "step": 1.0, "frame": 1.0}})
