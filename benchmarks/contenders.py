@@ -20,6 +20,7 @@ from benchmarks.protocol import Json
 from benchmarks.worker import ROOT, Failed, MeasuredContender, last_line, say
 from voxrill.runtime.bundle.atomic_folder import lock_folder, remove, unlock
 from voxrill.runtime.bundle.bundle import link_file
+from voxrill.runtime.bundle.contract import AUDIO_ENCODER
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE
 from voxrill.runtime.bundle.tuned import TUNED_FILE, tuned_folder
 
@@ -28,6 +29,8 @@ SMALL_PAGES = f"{BANDWIDTH}, small pages"
 """The same on the smallest pages: what memory gives that the kernel was not asked to put on huge ones."""
 PRODUCTS = "kernels"
 GENAI = "onnxruntime-genai int4"
+GENAI_SPEECH = "onnxruntime-genai speech"
+"""Its LFM2-Audio, which hears and speaks; GENAI is the backbone alone, for tokens."""
 FLOAT32 = "float32"
 FAST_PREFILL = "-fast-prefill"
 TUNED = "-tuned"
@@ -60,7 +63,7 @@ class Workshop:
         """Every contender, in the order of tables."""
         llama = [f"llama.cpp {name}" for name in FORMATS]
         torch = [f"torch {dtype}" for dtype in DTYPES]
-        return [BANDWIDTH, SMALL_PAGES, PRODUCTS, *self._ours(), *llama, GENAI, *torch]
+        return [BANDWIDTH, SMALL_PAGES, PRODUCTS, *self._ours(), *llama, GENAI, GENAI_SPEECH, *torch]
 
     def contender(self, name: str) -> MeasuredContender:
         """One contender. It is made if it is not there yet.
@@ -95,6 +98,8 @@ class Workshop:
             return MeasuredContender(name, (sys.executable, "-m", "benchmarks.products"), 4.0)
         if name == GENAI:
             return self._genai(name)
+        if name == GENAI_SPEECH:
+            return self._genai_speech(name)
         kind, _, what = name.partition(" ")
         makers: dict[str, Callable[[str, str], MeasuredContender]] = {
             "voxrill": self._voxrill,
@@ -125,6 +130,15 @@ class Workshop:
                 "onnxruntime-genai's model", [python, "-m", "benchmarks.genai", "make", self._checkpoint(), folder]
             )
         return MeasuredContender(name, (python, "-m", "benchmarks.genai", "serve", str(folder)), 2.0)
+
+    def _genai_speech(self, name: str) -> MeasuredContender:
+        python = self._python("genai")
+        folder = self.work / f"genai-speech-{self.family}"
+        if not (folder / "embeddings.onnx").is_file():
+            encoder = self._bundle("int4") / f"{AUDIO_ENCODER}.onnx"
+            words = [python, "-m", "benchmarks.genai_speech", "make", self._checkpoint(), folder, "--encoder", encoder]
+            self._make("onnxruntime-genai's LFM2-Audio", words)
+        return MeasuredContender(name, (python, "-m", "benchmarks.genai_speech", "serve", str(folder)), 2.5)
 
     def _torch(self, name: str, dtype: str) -> MeasuredContender:
         command = (self._python("reference"), "-m", "benchmarks.reference", str(self._checkpoint()), "--dtype", dtype)

@@ -1,8 +1,8 @@
 """onnxruntime-genai as a contender: its own model builder makes the backbone, and its own generator runs it.
 
 In: a checkpoint, to build from; or what was built and a number of threads, to serve. Its generator takes tokens,
-computes the text head in every step and picks the next token itself. It does not speak. Run in an environment with
-onnxruntime-genai, and for building also torch, onnx and a transformers that it accepts.
+computes the text head in every step and picks the next token itself. What hears and speaks is in `genai_speech`. Run in
+an environment with onnxruntime-genai, and for building also torch, onnx and a transformers that it accepts.
 
     python -m benchmarks.genai make CHECKPOINT OUT_DIR
     python -m benchmarks.genai serve OUT_DIR --threads 2
@@ -30,13 +30,16 @@ ROOM = 64
 
 def make(checkpoint: Path, out: Path) -> None:
     """Build with the builder's defaults for 4 bits on a CPU: blocks of 32, products in 8 bits."""
-    if (out / "genai_config.json").is_file():
-        return
+    if not (out / "genai_config.json").is_file():
+        build(checkpoint, out)
+
+
+def build(checkpoint: Path, out: Path, *options: str) -> None:
+    """Run its model builder, with further options."""
     builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(checkpoint), "-o", str(out)]
     with tempfile.TemporaryDirectory() as cache:
-        subprocess.run(
-            [*builder, "-p", "int4", "-e", "cpu", "-c", cache, "--extra_options", "int4_accuracy_level=4"], check=True
-        )
+        words = ["-p", "int4", "-e", "cpu", "-c", cache, "--extra_options", "int4_accuracy_level=4", *options]
+        subprocess.run([*builder, *words], check=True)
 
 
 class GenAI(Contender):

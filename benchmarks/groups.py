@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.contenders import BANDWIDTH, FAST_PREFILL, FLOAT32, PRODUCTS, TUNED
+from benchmarks.contenders import BANDWIDTH, FAST_PREFILL, FLOAT32, GENAI, GENAI_SPEECH, PRODUCTS, TUNED
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ STEP_WITH_HEAD = BenchStage("decode", {"context": CONTEXT, "head": True}, calls=
 STEP = BenchStage("decode", {"context": CONTEXT, "head": False}, calls=5, seconds=20)
 FRAME = BenchStage("frame", calls=5)
 CODEC = BenchStage("codec", calls=5, seconds=10)
+SPOKEN_STEP = BenchStage("spoken_step", calls=5, seconds=10)
+FIRST_TEXT = BenchStage("first_text", {"seconds": QUESTION_SECONDS}, seconds=20)
 FIRST_AUDIO = BenchStage("first_audio", {"seconds": QUESTION_SECONDS}, seconds=30)
 
 
@@ -84,14 +86,14 @@ GROUPS = (
     StageGroup(
         "load",
         "loading, with the files in the page cache",
-        ("voxrill", "llama.cpp", "onnx"),
+        ("voxrill", "llama.cpp", GENAI),
         each_threads=False,
         starts=3,
     ),
     StageGroup(
         "decode",
         f"one step after {CONTEXT} positions",
-        (BANDWIDTH, "voxrill", "llama.cpp", "onnx"),
+        (BANDWIDTH, "voxrill", "llama.cpp", GENAI),
         (STEP_WITH_HEAD, STEP),
         without=(FAST_PREFILL,),
     ),
@@ -112,18 +114,20 @@ GROUPS = (
     StageGroup(
         "prefill",
         "a prompt, and the text logits after it",
-        ("voxrill", "llama.cpp", "onnx"),
+        ("voxrill", "llama.cpp", GENAI),
         tuple(BenchStage("prefill", {"positions": n}, rounds=2 if n > 100 else 3, warm=n <= 100) for n in POSITIONS),
         without=(FLOAT32,),
     ),
     StageGroup(
         "speech",
         "hearing and speaking",
-        ("voxrill",),
+        ("voxrill", GENAI_SPEECH),
         (
             FRAME,
+            SPOKEN_STEP,
             CODEC,
             *map(_encoder, SOUND_SECONDS),
+            FIRST_TEXT,
             FIRST_AUDIO,
             BenchStage("speech", {"seconds": QUESTION_SECONDS}, calls=2, seconds=20, rounds=2, warm=False),
         ),

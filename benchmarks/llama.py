@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.protocol import Call, Contender, Json, Unsupported, serve
 
-FORMATS = {"Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15}
+FORMATS = {"Q4_0": 2, "Q8_0": 7, "Q4_K_M": 15, "Q3_K_M": 12, "Q2_K": 10}
 """llama.cpp's numbers for them (`llama_ftype`)."""
 FLOAT16 = "F16"
 LONGEST = 5000

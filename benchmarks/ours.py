@@ -26,6 +26,8 @@ PREFILLED = 200
 """Positions of a long context that are computed. The rest are zeros; see `Ours._grown`."""
 CODEC_WARM_FRAMES = 50
 """Frames before the first timed one. Then the detokenizer's window (5 frames) and Mimi's conv states are full."""
+SPOKEN_CONTEXT = 100
+"""Positions before a step of speech: a prompt with a question of 4 s."""
 LONGEST_ANSWER = 4000
 ROOM = 32
 """Most steps of one request."""
@@ -91,6 +93,24 @@ class Ours(Contender):
 
         def run() -> None:
             self._parts.depthformer.frame(hidden, sampling, sampler)
+
+        return run
+
+    def spoken_step(self) -> Call:
+        """One position of speech: backbone and depthformer."""
+        step, frame = self.decode(SPOKEN_CONTEXT, head=False), self.frame()
+
+        def run() -> None:
+            step()
+            frame()
+
+        return run
+
+    def first_text(self, seconds: float) -> Call:
+        """From the end of a spoken question to the first token of the answer, without any earlier work."""
+
+        def run() -> None:
+            next(self._answer(seconds, voxrill.TextEvent))
 
         return run
 

@@ -104,7 +104,9 @@ def _row(stage: str, args: Json) -> ReportRow:
         "product": lambda: f"{args['bits']} bits, a scale for {args['block'] or 'all'} rows",
         "frame": lambda: "depthformer, one frame",
         "encoder": lambda: f"encoder, {args['seconds']:g} s of sound",
+        "spoken_step": lambda: "step and depthformer, one frame",
         "codec": lambda: "codec, one frame",
+        "first_text": lambda: f"{args['seconds']:g} s question to first token",
         "first_audio": lambda: f"{args['seconds']:g} s question to first sound",
         "speech": lambda: "interleaved speech, time per second of sound",
     }

@@ -70,6 +70,14 @@ def page_setting(settings: Path = SETTINGS) -> PageSetting | None:
     return PageSetting(mmap.PAGESIZE, int(size[0]), chosen[0] if chosen else NEVER)
 
 
+def gains(size: int) -> bool:
+    """Whether a model of `size` bytes comes to lie on huge pages here."""
+    if sys.platform != "linux" or size < WORTH or os.environ.get(OFF_VARIABLE):
+        return False
+    setting = page_setting()
+    return setting is not None and setting.who != NEVER
+
+
 def huge_memory(proc: Path = PROC) -> int | None:
     """Bytes of this process on huge pages, mapped files among them; None where the system does not say."""
     words = [line.split() for line in lines_of(proc / "self" / "smaps_rollup")]
@@ -96,9 +104,7 @@ class HugePages:
     """
 
     def __init__(self, expected: int) -> None:
-        wanted = sys.platform == "linux" and expected >= WORTH and not os.environ.get(OFF_VARIABLE)
-        setting = page_setting() if wanted else None
-        self._setting = None if setting is None or setting.who == NEVER else setting
+        self._setting = page_setting() if gains(expected) else None
         self._before = list(_private_memory()) if self._setting else []
         self._stopped = Event()
         self._thread: Thread | None = None

@@ -7,7 +7,7 @@ best number. Each round measures every number once, so that other programs distu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from statistics import median
 from typing import TypeVar
@@ -16,7 +16,7 @@ import numpy as np
 
 from voxrill.devices.processor import cores
 from voxrill.runtime.bundle.bundle import Bundle
-from voxrill.runtime.bundle.tuned import TunedForm
+from voxrill.runtime.bundle.tuned import PLAIN, TunedForm
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.sampling import Sampler
 
@@ -35,6 +35,7 @@ _WORTH = 0.97
 """More threads must save 3 % to be worth their power."""
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 Timings = dict[int, dict[str, float]]
 
@@ -47,16 +48,32 @@ def candidates() -> list[int]:
 def sweep(bundle: Bundle, tuned: TunedForm, progress: Callable[[str], None]) -> Timings:
     """Milliseconds by number of threads and stage; `progress` is told of each of `TURNS`."""
     models = {count: Engine(bundle, count, tuned) for count in candidates()}
-    samples: dict[int, list[dict[str, float]]] = {count: [] for count in models}
+    return _in_turn(models, lambda: progress("timing numbers of threads"))
+
+
+def mapped_and_copied(
+    bundle: Bundle, tuned: TunedForm, count: int, progress: Callable[[str], None]
+) -> tuple[float, float]:
+    """Milliseconds of an answer with mapped weights, and with weights copied onto huge pages, measured in turn."""
+    models = {name: Engine(bundle, count, form) for name, form in (("mapped", tuned), ("copied", PLAIN))}
+    for model in models.values():
+        model.huge_pages.wait()
+    found = _in_turn(models, lambda: progress("timing mapped weights"))
+    return _total(found["mapped"]), _total(found["copied"])
+
+
+def _in_turn(models: Mapping[K, Engine], progress: Callable[[], None]) -> dict[K, dict[str, float]]:
+    """Median milliseconds by model and stage."""
+    samples: dict[K, list[dict[str, float]]] = {name: [] for name in models}
     for turn in range(TURNS):
-        progress("timing numbers of threads")
-        for count, model in models.items():
+        progress()
+        for name, model in models.items():
             taken = _answer(model)
             if turn:
-                samples[count].append(taken)
+                samples[name].append(taken)
     return {
-        count: {stage: round(median(taken[stage] for taken in found), 3) for stage in found[0]}
-        for count, found in samples.items()
+        name: {stage: round(median(taken[stage] for taken in found), 3) for stage in found[0]}
+        for name, found in samples.items()
     }
 
 

@@ -18,12 +18,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from voxrill.devices.memory import private_memory
+from voxrill.devices.memory import available_memory, private_memory
+from voxrill.devices.pages import gains
 from voxrill.devices.providers import CPU, data_file, tuning_options
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.bundle.atomic_folder import atomic_folder, flush, write_errors
 from voxrill.runtime.bundle.bundle import Bundle, hash_file, verify_files
-from voxrill.runtime.bundle.memory import check_memory
+from voxrill.runtime.bundle.memory import check_memory, memory_needed
 from voxrill.runtime.bundle.tuned import (
     PLAIN,
     TUNED_FILE,
@@ -39,7 +40,11 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.errors import BundleError
 from voxrill.runtime.progress import Progress, no_progress
-from voxrill.runtime.upkeep.threads import TURNS, Timings, best, sweep
+from voxrill.runtime.upkeep.threads import TURNS, Timings, best, mapped_and_copied, sweep
+
+_WORTH = 0.95
+"""Copied weights must save 5 % of the time to be worth the memory, which the system cannot drop and no other process
+can share."""
 
 _PER_WEIGHT = 2.3
 """Bytes written for each byte of a graph's file: the weights as they were and repacked."""
@@ -55,7 +60,11 @@ class Load:
 
 @dataclass(frozen=True)
 class TuneReport:
-    """What tuning gained. graphs: those that were tuned; size: bytes written; loads before and after."""
+    """What tuning gained. graphs: those that were tuned; size: bytes written; loads before and after.
+
+    answers: milliseconds of an answer with weights that are "mapped" and "copied" onto huge pages; empty if they were
+    not compared. Where copied ones are faster, no graph is tuned, and only the number of threads is kept.
+    """
 
     folder: Path
     graphs: list[str]
@@ -64,6 +73,7 @@ class TuneReport:
     after: Load
     threads: int
     timings: Timings
+    answers: dict[str, float]
 
 
 def tune(bundle: Bundle, progress: Progress = no_progress) -> TuneReport:
@@ -76,7 +86,8 @@ def tune(bundle: Bundle, progress: Progress = no_progress) -> TuneReport:
     """
     check_memory(bundle)
     graphs = [name for name in bundle.manifest.graphs if is_repacked(bundle.manifest, name)]
-    total = 1 + len(graphs) + 1 + TURNS
+    compared = _worth_comparing(bundle)
+    total = 1 + len(graphs) + 1 + TURNS * (2 if compared else 1)
     steps = iter(range(total))
 
     def step(what: str) -> None:
@@ -95,9 +106,23 @@ def tune(bundle: Bundle, progress: Progress = no_progress) -> TuneReport:
         step("comparing")
         before, after = _compared(bundle, form)
         timings = sweep(bundle, form, step)
+        answers: dict[str, float] = {}
+        if compared:
+            answers = dict(zip(("mapped", "copied"), mapped_and_copied(bundle, form, best(timings), step), strict=True))
+            if answers["copied"] < _WORTH * answers["mapped"]:
+                for path in folder.iterdir():
+                    path.unlink()
+                form, after = TunedForm(), before
         written = _finish(bundle, form, folder, timings)
     size = sum(file.fingerprint.size for file in written.files.values())
-    return TuneReport(target, graphs, size, before, after, written.threads, timings)
+    return TuneReport(target, list(form.graphs), size, before, after, written.threads, timings, answers)
+
+
+def _worth_comparing(bundle: Bundle) -> bool:
+    """Whether weights would come to lie on huge pages when they are copied, and there is memory to copy them."""
+    available = available_memory()
+    room = available is None or available >= 2 * memory_needed(bundle.manifest)
+    return room and gains(bundle.manifest.size)
 
 
 def _check_room(bundle: Bundle, graphs: list[str], folder: Path) -> None:

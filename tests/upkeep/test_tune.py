@@ -544,3 +544,38 @@ def test_processors_are_told_apart(tmp_path):
     assert named(x86) != named(x86.replace(" avx512_vnni", ""))
     assert named(pi) != named(pi.replace("0xd0b", "0xd08")) and "0xd0b" in named(pi)
     assert processor(tmp_path / "none")
+
+
+# Mapped weights, or copied ones on huge pages
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Pebble counts as a model that gains by huge pages; `large(mapped, copied)` says what its answers take."""
+    monkeypatch.setattr(tuning, "gains", lambda size: True)
+    return lambda *answers: monkeypatch.setattr(tuning, "mapped_and_copied", lambda *_: answers)
+
+
+def test_the_faster_of_mapped_and_copied_weights_is_kept(pebble, large, cli):
+    large(20.0, 15.6)
+    ran = cli("tune", pebble)
+    assert "mapped 20 ms, copied 16 ms; they will be copied onto huge pages" in ran.out
+    fitted = voxrill.load(pebble)
+    assert not fitted.tuned.graphs and fitted.threads == 2  # only the number of threads is kept
+    assert os.listdir(tuned_folder(pebble)) == ["tuned.json"]
+    large(15.6, 15.5)
+    report = json.loads(cli("tune", pebble, "--json").out)
+    assert report["graphs"] and report["answers"] == {"mapped": 15.6, "copied": 15.5}
+    assert voxrill.load(pebble).tuned.graphs
+
+
+def test_without_room_for_a_copy_weights_are_mapped(pebble, large, monkeypatch):
+    large(20.0, 1.0)
+    monkeypatch.setattr(tuning, "available_memory", lambda: memory_needed(open_bundle(pebble).manifest))
+    assert tuning.tune(open_bundle(pebble)).graphs
+
+
+def test_both_are_timed_in_turn(pebble):
+    told = []
+    times = threads.mapped_and_copied(open_bundle(pebble), PLAIN, 1, told.append)
+    assert len(told) == threads.TURNS and min(times) > 0

@@ -29,11 +29,20 @@ def tune(bundle: BundleArgument = None, json: JsonOption = False) -> None:
 
 def _show(report: TuneReport) -> None:
     wrote = f"{report.size / 1e6:.1f} MB; {len(report.graphs)} graphs, the same bits as before"
-    print(f"wrote {printable(report.folder)}: {wrote}")
+    print(f"wrote {printable(report.folder)}: {wrote if report.graphs else 'the number of threads'}")
+    if report.answers:
+        print(_compared(report))
     print(f"loading: {_load(report.before)} before, {_load(report.after)} now")
     for threads, stages in report.timings.items():
         times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in stages.items())
         print(f"{threads} thread{'s' * (threads > 1)}: {times}{' (the best)' * (threads == report.threads)}")
+
+
+def _compared(report: TuneReport) -> str:
+    """What the two ways to hold weights take, and which is kept."""
+    times = ", ".join(f"{form} {ms:.0f} ms" for form, ms in report.answers.items())
+    kept = "mapped" if report.graphs else "copied onto huge pages; loading stays as it was"
+    return f"an answer with weights that are {times}; they will be {kept}"
 
 
 def _load(load: Load) -> str:
