@@ -27,57 +27,59 @@ uint32_t spread4(uint32_t x) {
   return (x | x << 4) & 0x0f0f0f0f;
 }
 
-uint32_t word(const uint8_t* bytes) {
-  return bytes[0] | bytes[1] << 8 | bytes[2] << 16 | static_cast<uint32_t>(bytes[3]) << 24;
-}
-
-// 32 numbers of a row to one word of each vector. A word has four columns in its bytes, several quartets in its bits.
+// 32 columns of a row are as many words as a weight has bits, in the source and in the vectors. A word of a vector has
+// four columns in its bytes, several quartets in its bits. Each function turns the words of 16 rows, side by side, so that
+// compilers make vector instructions of it. All our processors store the low byte first, as the source does.
 template <int Bits>
-void pack_unit(const uint8_t* source, uint32_t* out);
+struct Words {
+  uint32_t of[Bits][kRows];
+};
 
-template <>
-void pack_unit<8>(const uint8_t* source, uint32_t* out) {
-  for (int i = 0; i < 8; i++) out[i] = word(source + 4 * i);
+void turn(const Words<8>& in, Words<8>& out) { out = in; }
+
+void turn(const Words<4>& in, Words<4>& out) {
+  for (int i = 0; i < 4; i++)
+    for (int r = 0; r < kRows; r++) out.of[i][r] = spread4(in.of[i][r] & 0xffff) | spread4(in.of[i][r] >> 16) << 4;
 }
 
-template <>
-void pack_unit<4>(const uint8_t* source, uint32_t* out) {
-  for (int i = 0; i < 4; i++) {
-    const uint32_t x = word(source + 4 * i);
-    out[i] = spread4(x & 0xffff) | spread4(x >> 16) << 4;
-  }
-}
-
-template <>
-void pack_unit<3>(const uint8_t* source, uint32_t* out) {
-  uint32_t f[8];
-  for (int i = 0; i < 8; i++) {
-    const uint8_t* bytes = source + 3 * (i / 2);  // 24 bits hold two quartets
-    f[i] = spread3((bytes[0] | bytes[1] << 8 | bytes[2] << 16) >> 12 * (i % 2) & 0xfff);
-  }
+void turn(const Words<3>& in, Words<3>& out) {
   const uint32_t low = 0x03030303, high = 0x04040404;  // quartets 6 and 7 fill the two bits that are left in each byte
-  out[0] = f[0] | f[3] << 3 | (f[6] & low) << 6;
-  out[1] = f[1] | f[4] << 3 | (f[6] & high) << 4 | (f[7] & high) << 5;
-  out[2] = f[2] | f[5] << 3 | (f[7] & low) << 6;
+  for (int r = 0; r < kRows; r++) {
+    const uint32_t a = in.of[0][r], b = in.of[1][r], c = in.of[2][r];
+    const auto quartet = [](uint32_t twelve_bits) { return spread3(twelve_bits & 0xfff); };
+    const uint32_t f6 = quartet(c >> 8), f7 = quartet(c >> 20);
+    out.of[0][r] = quartet(a) | quartet(b >> 4) << 3 | (f6 & low) << 6;
+    out.of[1][r] = quartet(a >> 12) | quartet(b >> 16) << 3 | (f6 & high) << 4 | (f7 & high) << 5;
+    out.of[2][r] = quartet(a >> 24 | b << 8) | quartet(b >> 28 | c << 4) << 3 | (f7 & low) << 6;
+  }
 }
 
-template <>
-void pack_unit<2>(const uint8_t* source, uint32_t* out) {
-  for (int i = 0; i < 2; i++, source += 4)
-    out[i] = spread2(source[0]) | spread2(source[1]) << 2 | spread2(source[2]) << 4 | spread2(source[3]) << 6;
+void turn(const Words<2>& in, Words<2>& out) {
+  for (int i = 0; i < 2; i++)
+    for (int r = 0; r < kRows; r++) {
+      const uint32_t x = in.of[i][r];
+      out.of[i][r] = spread2(x & 255) | spread2(x >> 8 & 255) << 2 | spread2(x >> 16 & 255) << 4 | spread2(x >> 24) << 6;
+    }
 }
 
 template <int Bits>
 void pack_values(const Shape& shape, const uint8_t* source, uint8_t* out) {
   const int64_t row_bytes = shape.blocks() * shape.block / 8 * Bits, units = shape.blocks() * shape.block / kUnit;
-  for (int64_t group = 0; group < shape.groups(); group++)
-    for (int64_t unit = 0; unit < units; unit++, out += Bits * kVector)
-      for (int r = 0; r < kRows; r++) {
-        const int64_t row = group * kRows + r;
-        uint32_t words[Bits] = {};
-        if (row < shape.rows) pack_unit<Bits>(source + row * row_bytes + unit * 4 * Bits, words);
-        for (int i = 0; i < Bits; i++) std::memcpy(out + i * kVector + 4 * r, words + i, 4);
+  Words<Bits> in{}, turned;
+  for (int64_t group = 0; group < shape.groups(); group++) {
+    const int64_t first = group * kRows, left = shape.rows - first;
+    const int rows = static_cast<int>(left < kRows ? left : kRows);
+    if (rows < kRows) in = {};  // rows that fill up the last group are zero
+    for (int64_t unit = 0; unit < units; unit++, out += sizeof turned) {
+      for (int r = 0; r < rows; r++) {
+        uint32_t words[Bits];
+        std::memcpy(words, source + (first + r) * row_bytes + unit * sizeof words, sizeof words);
+        for (int i = 0; i < Bits; i++) in.of[i][r] = words[i];
       }
+      turn(in, turned);
+      std::memcpy(out, &turned, sizeof turned);
+    }
+  }
 }
 
 float scale_of(const Source& source, int64_t index) {
@@ -125,8 +127,8 @@ void fill(Packed& packed, const Source& source) {
   const Shape& shape = packed.shape;
   const size_t values = shape.groups() * shape.blocks() * shape.block_bytes();
   const size_t sides = shape.groups() * shape.blocks() * kRows;
-  const std::shared_ptr<uint8_t> memory = allocate(values + sides * (source.points ? 3 : 2));
-  uint8_t* out = memory.get();
+  const Piece memory = allocate(values + sides * (source.points ? 3 : 2));
+  uint8_t* out = memory.start;
   auto* scales = reinterpret_cast<uint16_t*>(out + values);  // `values` is a multiple of 64
   auto* points = out + values + 2 * sides;
   switch (shape.bits) {
@@ -147,8 +149,8 @@ void fill(Packed& packed, const Source& source) {
   packed.values = out;
   packed.scales = scales;
   packed.points = source.points ? points : nullptr;
-  packed.huge = on_huge_pages(out, values);
-  packed.memory = memory;
+  packed.huge = on_huge_pages(memory, values);
+  packed.memory = memory.chunk;
 }
 
 // Two independent 64-bit digests of a stretch of memory: weights are shared if both are equal.

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kTogether = 16;  // rows of activations for which a block is unpacked once
 
-// Quartet `i` of a unit of 32 columns, 64 bytes of it: what `pack_unit` put there.
+// Quartet `i` of a unit of 32 columns, 64 bytes of it: what `turn` put there.
 void unpack_quartet(const uint8_t* unit, int bits, int i, uint8_t* out) {
   for (int byte = 0; byte < kVector; byte++) {
     const auto vector = [&](int index) { return unit[index * kVector + byte]; };
