@@ -1,7 +1,7 @@
 """Echo cancellation: what the loudspeaker plays is taken out of what the microphone hears.
 
 In: blocks of a microphone, and the tap of a loudspeaker. Out: the blocks without the echo, 8 ms later. With it,
-barge-in works without headphones.
+barge-in works without headphones. A gate keeps to silence what the canceller fails to take out (`echo_gate`).
 
 The canceller is WebRTC's, from the package pywebrtc-audio. In a synthetic room (echo 6 dB below the speech, 120 ms
 late, 200 ms of reverberation) it lowered the echo by 38 dB, down to the noise. It kept more of the user's speech than
@@ -17,6 +17,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from voxrill.runtime.audio.clock_follower import ClockFollower
+from voxrill.runtime.audio.echo_gate import EchoGate
 from voxrill.runtime.audio.protocols import BLOCK, RATE, Block, Floats, Microphone
 from voxrill.runtime.audio.resampler import Resampler
 from voxrill.runtime.audio.ring_buffer import RingBuffer
@@ -33,12 +35,20 @@ when the whole frames so far have been cut off. That many are held back from the
 """
 
 BACKLOG = RATE // 50
-"""Samples of played sound that may wait: 20 ms. The canceller must be given a sound before the microphone hears it."""
+"""Samples of played sound that wait on average: 20 ms. A block takes 32 ms of it, and chunks of 10 ms bring it."""
+
+LATEST = RATE // 10
+"""Samples of played sound that may wait. The canceller must be given a sound before the microphone hears it, and not
+long before."""
 
 _NOTHING = np.empty(0, np.float32)
 
 Cancel = Callable[[Floats, Floats], Floats]
 """Takes what the microphone heard and what was played, (160,) each; returns what was heard without the echo."""
+
+
+Gate = Callable[[Floats, Floats, Floats], Floats]
+"""Takes what was played, what was heard and what the canceller left, (160,) each; returns what may be listened to."""
 
 
 class Tapped(Protocol):
@@ -64,14 +74,22 @@ def canceller() -> Cancel:
 
 
 class EchoCancellingMicrophone:
-    """A `Microphone` that does not hear `speaker`. It opens and closes `microphone`, but not the loudspeaker."""
+    """A `Microphone` that does not hear `speaker`. It opens and closes `microphone`, but not the loudspeaker.
 
-    def __init__(self, microphone: Microphone, speaker: Tapped, cancel: Cancel) -> None:
+    Args:
+        microphone: hears the user, and the loudspeaker too.
+        speaker: the loudspeaker.
+        cancel: takes its sound out.
+        gate: keeps what `cancel` fails to take out from being heard; None for an `EchoGate` that tells nobody.
+    """
+
+    def __init__(self, microphone: Microphone, speaker: Tapped, cancel: Cancel, gate: Gate | None = None) -> None:
+        self._gate = gate or EchoGate()
         self._microphone, self._speaker, self._cancel = microphone, speaker, cancel
         self._tap: RingBuffer | None = None
         self._resampler = Resampler(RATE, RATE)
         self._heard = _NOTHING
-        self._played = _NOTHING
+        self._played = ClockFollower(BACKLOG, LATEST)
         self._left = np.zeros(LATE, np.float32)
 
     def __enter__(self) -> Self:
@@ -96,8 +114,10 @@ class EchoCancellingMicrophone:
         self._heard = np.concatenate([self._heard, block.samples])
         while len(self._heard) >= FRAME:
             frame, self._heard = self._heard[:FRAME], self._heard[FRAME:]
-            self._left = np.concatenate([self._left, self._cancel(frame, self._next_played())])
-        self._played = self._played[-BACKLOG:]  # clocks differ: without a bound, the played sound would fall behind
+            played = self._played.take(FRAME)
+            left = self._gate(played, frame, self._cancel(frame, played))
+            self._left = np.concatenate([self._left, left])
+        self._played.adjust(size / RATE)  # the clocks of both devices differ
         samples, self._left = self._left[:size], self._left[size:]
         return replace(block, samples=samples, captured=block.captured - LATE / RATE)
 
@@ -105,11 +125,7 @@ class EchoCancellingMicrophone:
         """Take all that was played until now."""
         # A loudspeaker that was lost and came back has another tap, perhaps at another rate.
         if self._speaker.tap is not self._tap:
-            self._tap, self._played = self._speaker.tap, _NOTHING
+            self._tap, self._played = self._speaker.tap, ClockFollower(BACKLOG, LATEST)
             self._resampler = Resampler(self._speaker.rate, RATE)
         while self._tap is not None and (chunk := self._tap.take(0)) is not None:
-            self._played = np.concatenate([self._played, self._resampler(chunk.samples)])
-
-    def _next_played(self) -> Floats:
-        frame, self._played = self._played[:FRAME], self._played[FRAME:]
-        return np.pad(frame, (0, FRAME - len(frame)))
+            self._played.put(self._resampler(chunk.samples))

@@ -29,13 +29,13 @@ def room(delay=0.06, gain=0.5, reverberation=0.2):
     return gain * response / np.linalg.norm(response)
 
 
-def conversation(cancel, near):
+def conversation(cancel, near, gate=None):
     """All that is heard while 8 s of speech are played and `near` is said: what arrives, and what is left of it."""
     backend = FakeSounddevice(card("Both", 1, 1))
     system = AudioSystem(backend, backend.clock)
     played, arrives, left = [np.zeros(RATE // 4)], [], []
     with Speaker(system, RATE, tapped=True) as speaker:
-        microphone = EchoCancellingMicrophone(DeviceMicrophone(system), speaker, cancel)
+        microphone = EchoCancellingMicrophone(DeviceMicrophone(system), speaker, cancel, gate)
         with microphone:
             speaker.begin(0.1, SECONDS)
             speaker.push(speech_like(SECONDS * RATE, 1))
@@ -72,7 +72,7 @@ def test_the_echo_goes_and_the_user_stays(cancel):
 
 
 def test_blocks_come_as_before_only_later():
-    arrives, left = conversation(lambda heard, _played: heard, np.zeros(SECONDS * RATE))
+    arrives, left = conversation(lambda heard, _: heard, np.zeros(SECONDS * RATE), gate=lambda _p, _h, left: left)
     assert [block.at for block in left] == list(range(0, len(left) * BLOCK, BLOCK))
     heard = np.concatenate([block.samples for block in left])
     assert not heard[:LATE].any()

@@ -37,6 +37,7 @@ from voxrill.runtime.apps.documents.asking import snapshot_document
 from voxrill.runtime.apps.voice_bot import TalkKeywords, talk_options
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.audio.echo import EchoCancellingMicrophone, canceller
+from voxrill.runtime.audio.echo_gate import EchoGate
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.microphone import DeviceMicrophone
 from voxrill.runtime.audio.mute import MutePlayer
@@ -140,7 +141,7 @@ def talk(
         if not mute:
             player = loudspeaker = Speaker(system_audio, model.sample_rate, speaker, notify, tapped=echo_cancel)
             if heard is not None and canceller_made is not None:
-                heard = EchoCancellingMicrophone(heard, loudspeaker, canceller_made)
+                heard = EchoCancellingMicrophone(heard, loudspeaker, canceller_made, EchoGate(notify))
     traces: list[TurnTrace] = []
     responder = talk_options(model, how).responder
     with talk_sinks(model, conversation, responder, view, record, save, traces, json) as sinks:
