@@ -27,7 +27,7 @@ from voxrill.quantize.turns import record
 from voxrill.quantize.weights import to_int8
 from voxrill.runtime.bundle.bundle import Bundle, link_file, open_bundle, write_manifest
 from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, TEXT_HEAD, ModelSpec, is_prefill
-from voxrill.runtime.bundle.manifest import FLOAT32, QUANTIZE_REPORT_FILE, GraphFile, Table
+from voxrill.runtime.bundle.manifest import FLOAT32, QUANTIZE_REPORT_FILE, Blocks, GraphFile, Table
 from voxrill.runtime.bundle.replacing import check_replaceable, replacing_bundle
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import DataError, UsageError
@@ -171,10 +171,23 @@ def _text_table(bundle: Bundle, partial: Path, report: QuantizeReport) -> Table:
     name = next(iter(report.bits))
     proto = onnx.load(str(partial / bundle.manifest.graphs[TEXT_HEAD].file), load_external_data=False)
     places = {tensor.name: external_place(tensor) for tensor in proto.graph.initializer}
-    if report.bits[name] == 32:
+    bits = report.bits[name]
+    if bits == 32:
         return Table(*places[name], old.shape)
+    if bits != 8:
+        return _packed_table(proto, places, name, bits, old.shape)
     _, scales = places[f"{name}_scales"]
     return Table(*places[f"{name}_int8"], old.shape, dtype="int8", scales=scales, transposed=True)
+
+
+def _packed_table(
+    proto: onnx.ModelProto, places: dict[str, tuple[str, int]], name: str, bits: int, shape: tuple[int, int]
+) -> Table:
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    size = tensors[f"{name}_int{bits}"].dims[-1] * 8 // bits
+    (_, scales), (_, zeros) = places[f"{name}_scales"], places[f"{name}_zero_points"]
+    blocks = Blocks(bits, size, "float32" if bits == 4 else "float16", zeros)  # type: ignore[arg-type]
+    return Table(*places[f"{name}_int{bits}"], shape, dtype="uint8", scales=scales, blocks=blocks)
 
 
 def _audio_table(bundle: Bundle, partial: Path, recipe: Recipe) -> Table:

@@ -1,7 +1,7 @@
-"""4-bit rounding that knows what the weight is multiplied with: the rows after a row correct its error.
+"""Rounding to 2, 3 or 4 bits that knows what the weight is multiplied with: the rows after a row correct its error.
 
-In: a weight (rows, columns), and the second moments of what it is multiplied with on real turns. Out: the `Int4Matrix`.
-Source: Frantar et al. 2022 (GPTQ). The scale of a block is set when the block begins.
+In: a weight (rows, columns), and the second moments of what it is multiplied with on real turns. Out: the
+`PackedMatrix`. Source: Frantar et al. 2022 (GPTQ). The scale of a block is searched when the block begins.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from voxrill.quantize.weights import INT4_LEVELS, Int4Matrix, block_range, pack_int4
+from voxrill.quantize.k_quant import searched
+from voxrill.quantize.weights import PackedMatrix, largest_level, pack
 
 Floats = NDArray[np.float32]
 
@@ -17,11 +18,12 @@ DAMPING = 0.01
 """Share of the diagonal's mean that is added to it, so that the matrix can be inverted if some inputs never vary."""
 
 
-def to_gptq(weight: Floats, block: int, moments: Floats) -> Int4Matrix:
-    """Round to 4 bits. `block` rows of a column share a scale; asymmetric.
+def to_gptq(weight: Floats, bits: int, block: int, moments: Floats) -> PackedMatrix:
+    """Round to so many bits. `block` rows of a column share a scale; asymmetric.
 
     Args:
         weight: (rows, columns).
+        bits: 2, 3 or 4.
         block: rows of a column that share a scale.
         moments: (rows, rows), the sum of x x^T over the inputs x of its product.
     """
@@ -33,10 +35,10 @@ def to_gptq(weight: Floats, block: int, moments: Floats) -> Int4Matrix:
     scales, zeros = np.zeros((blocks, columns), np.float32), np.zeros((blocks, columns), np.uint8)
     for index in range(blocks):
         start, stop = index * block, min((index + 1) * block, rows)
-        scales[index], zeros[index] = block_range(left[start:stop])
+        _, (scales[index],), (zeros[index],) = (found.T for found in searched(left[start:stop].T[:, None], bits))
         errors = np.zeros((stop - start, columns), np.float32)
         for row in range(start, stop):
-            steps = np.clip(np.rint(left[row] / scales[index]) + zeros[index], 0, INT4_LEVELS)
+            steps = np.clip(np.rint(left[row] / scales[index]) + zeros[index], 0, largest_level(bits))
             values[row] = steps
             errors[row - start] = (left[row] - (steps - zeros[index]) * scales[index]) / feedback[row, row]
             # Within the block the correction is made row by row, so that the next row sees it ...
@@ -44,7 +46,7 @@ def to_gptq(weight: Floats, block: int, moments: Floats) -> Int4Matrix:
         # ... and for all rows after the block in one product, which is much faster.
         left[stop:] -= feedback[start:stop, stop:].T @ errors
         values[stop : (index + 1) * block] = zeros[index]  # padding that stands for 0
-    return pack_int4(values.T.reshape(columns, blocks, block), scales.T, zeros.T)
+    return pack(values.T.reshape(columns, blocks, block), scales.T, zeros.T, bits)
 
 
 def _feedback(moments: Floats) -> Floats:

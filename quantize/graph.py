@@ -6,7 +6,8 @@ A weight that several nodes share is quantised once and stays shared. If a weigh
 shrinks to the largest size that fits, and the report says so. So one recipe serves wide and narrow models.
 
 onnxruntime's own quantisers are not used here. They copy a shared weight for every node (the depthformer uses each of
-its weights eight times), and they cannot mix 4 and 8 bits in one graph. Their kernels and 4-bit rounding are used.
+its weights eight times), and they cannot mix 4 and 8 bits in one graph. Their kernels and 4-bit rounding are used. For
+3 bits onnxruntime has no kernel: see `three_bits`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from voxrill.quantize.exclude import FEW_NUMBERS, REASONS, STACKED
 from voxrill.quantize.gptq import to_gptq
 from voxrill.quantize.k_quant import to_k_quant
 from voxrill.quantize.recipe import BLOCKS, GPTQ, K_QUANT, Recipe, Rule
-from voxrill.quantize.weights import Int4Matrix, to_int4, to_int8
+from voxrill.quantize.three_bits import ACCURACY_LEVEL, DOMAIN, OPERATOR, three_bit_product
+from voxrill.quantize.weights import PackedMatrix, to_int8, to_nearest
 from voxrill.runtime.bundle.contract import EXTERNAL_ABOVE
 from voxrill.runtime.bundle.manifest import FLOAT32
 from voxrill.runtime.errors import BundleError, DataError
@@ -35,8 +37,8 @@ Moments = Callable[[str], Floats]
 """Takes a weight's name, and gives the second moments (rows, rows) of what the weight is multiplied with."""
 
 CONTRIB = "com.microsoft"
-ACCURACY_LEVEL = 4
-"""4-bit products multiply in 8-bit integers. Without this level they are several times slower."""
+FUNCTIONS_SINCE = 8
+"""The ONNX IR version that brought functions."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,16 @@ class Weight:
     operators: frozenset[str]
 
     @property
-    def may_have_4_bits(self) -> bool:
+    def may_have_few_bits(self) -> bool:
         """Whether it is a matrix that is only used in products. Tables that rows are gathered from have 8 bits."""
-        return self.operators == {"MatMul"} and len(self.shape) == 2 and self.shape[0] >= BLOCKS[0]
+        products = self.operators in ({"MatMul"}, {"Gemm"})
+        return products and len(self.shape) == 2 and self.product_shape[0] >= BLOCKS[0]
+
+    @property
+    def product_shape(self) -> tuple[int, int]:
+        """(rows, columns) of x @ weight; the text head's Gemm stores its weight as (columns, rows)."""
+        first, second = self.shape
+        return (second, first) if self.operators == {"Gemm"} else (first, second)
 
     @property
     def may_have_8_bits(self) -> bool:
@@ -62,8 +71,8 @@ class Weight:
 class QuantizeReport:
     """What happened to a graph. bits: of every large weight; kept: why a weight stayed in float32.
 
-    nodes: how many quantised operators of each kind there are, so that skipped nodes show; methods: how 4-bit weights
-    were rounded; smaller_blocks: the block size of weights that have fewer rows than the recipe's block.
+    nodes: how many quantised operators of each kind there are, so that skipped nodes show; methods: how weights of 2
+    to 4 bits were rounded; smaller_blocks: the block size of weights that have fewer rows than the recipe's block.
     """
 
     bits: dict[str, int] = field(default_factory=dict)
@@ -74,9 +83,9 @@ class QuantizeReport:
 
     @property
     def precision(self) -> str:
-        """One word for the manifest: float32, int8, int4 or mixed."""
+        """One word for the manifest: float32, int8, int4, int3, int2 or mixed."""
         found = sorted(set(self.bits.values()) - {32})
-        return {(): FLOAT32, (8,): "int8", (4,): "int4"}.get(tuple(found), "mixed")
+        return "mixed" if len(found) > 1 else f"int{found[0]}" if found else FLOAT32
 
 
 def large_weights(path: Path) -> list[Weight]:
@@ -178,8 +187,18 @@ class _Work:
                 tensor.CopyFrom(numpy_helper.from_array(self._read(tensor), tensor.name))
         del self.proto.graph.initializer[:]
         self.proto.graph.initializer.extend([*kept, *self._new.values()])
-        if not any(entry.domain == CONTRIB for entry in self.proto.opset_import):
-            self.proto.opset_import.append(helper.make_opsetid(CONTRIB, 1))
+        self._import(CONTRIB)
+        if 3 in self.report.bits.values():
+            self._import(DOMAIN)
+            self.proto.functions.append(three_bit_product(self._opset("")))
+            self.proto.ir_version = max(self.proto.ir_version, FUNCTIONS_SINCE)
+
+    def _opset(self, domain: str) -> int:
+        return next((int(entry.version) for entry in self.proto.opset_import if entry.domain == domain), 0)
+
+    def _import(self, domain: str) -> None:
+        if not self._opset(domain):
+            self.proto.opset_import.append(helper.make_opsetid(domain, 1))
 
     def _replaced(self, node: onnx.NodeProto, weight: onnx.TensorProto) -> list[onnx.NodeProto]:
         """The nodes that replace one node with a large weight."""
@@ -197,18 +216,18 @@ class _Work:
         return [node]
 
     def _matmul(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
-        if rule.bits == 8:
-            return [self._int8_product(node, weight, transposed=False)]
-        return [self._int4_product(node, weight, rule)]
+        return self._product(node, weight, rule, transposed=False)
 
     def _gemm(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
-        """X @ weight.T without bias, as in the text head; as an embedding table its weight never has 4 bits."""
-        if rule.bits != 8:
-            raise DataError(
-                f"the recipe gives {self.graph} {rule.bits} bits; but its weight is also the table of text embeddings",
-                "Give it 8 or 32",
-            )
-        return [self._int8_product(node, weight, transposed=True)]
+        """X @ weight.T without bias, as in the text head."""
+        return self._product(node, weight, rule, transposed=True)
+
+    def _product(
+        self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule, transposed: bool
+    ) -> list[onnx.NodeProto]:
+        if rule.bits == 8:
+            return [self._int8_product(node, weight, transposed)]
+        return self._packed_product(node, weight, rule, transposed)
 
     def _gather(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> list[onnx.NodeProto]:
         """Rows of an embedding table: gather 8-bit rows and their scales, and multiply them."""
@@ -248,9 +267,11 @@ class _Work:
             domain=CONTRIB,
         )
 
-    def _int4_product(self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule) -> onnx.NodeProto:
+    def _packed_product(
+        self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule, transposed: bool
+    ) -> list[onnx.NodeProto]:
         name = weight.name
-        rows, columns = weight.dims
+        rows, columns = reversed(weight.dims) if transposed else weight.dims
         block = fitting_block(rule.block, rows)
         if not block:
             raise DataError(
@@ -259,31 +280,48 @@ class _Work:
             )
         if block < rule.block:
             self.report.smaller_blocks[name] = block
-        if name + "_int4" not in self._new:
-            matrix = self._rounded(name, self._read(weight), rule.method, block)
-            self._add(name + "_int4", matrix.packed)
-            self._add(name + "_scales", matrix.scales)
-            self._add(name + "_zero_points", matrix.zero_points)
-        self._note(name, 4, "MatMulNBits")
-        return helper.make_node(
-            "MatMulNBits",
-            [node.input[0], name + "_int4", name + "_scales", name + "_zero_points"],
+        made = []
+        if f"{name}_int{rule.bits}" not in self._new:
+            made = self._add_packed(name, self._rounded(name, weight, rule, block, transposed))
+        self._note(name, rule.bits, OPERATOR)
+        factors = f"{name}_factors" if rule.bits == 2 else f"{name}_scales"
+        product = helper.make_node(
+            OPERATOR,
+            [node.input[0], f"{name}_int{rule.bits}", factors, f"{name}_zero_points"],
             [node.output[0]],
             node.name,
-            domain=CONTRIB,
+            domain=DOMAIN if rule.bits == 3 else CONTRIB,
             K=rows,
             N=columns,
-            bits=4,
+            bits=rule.bits,
             block_size=block,
-            accuracy_level=ACCURACY_LEVEL,
         )
+        if rule.bits != 3:
+            product.attribute.append(helper.make_attribute("accuracy_level", ACCURACY_LEVEL))
+        return [*made, product]
 
-    def _rounded(self, name: str, values: Floats, method: str, block: int) -> Int4Matrix:
-        self.report.methods[name] = method
-        if method == GPTQ:
+    def _add_packed(self, name: str, matrix: PackedMatrix) -> list[onnx.NodeProto]:
+        """Keep a packed weight, and the nodes that it needs once."""
+        self._add(f"{name}_int{matrix.bits}", matrix.packed)
+        self._add(f"{name}_zero_points", matrix.zero_points)
+        if matrix.bits == 4:
+            self._add(f"{name}_scales", matrix.scales)
+            return []
+        # Blocks of few bits are small: scales of 32 bits would be a large part of them.
+        self._add(f"{name}_scales", matrix.scales.astype(np.float16))
+        if matrix.bits == 3:  # the function casts them
+            return []
+        float32 = onnx.TensorProto.FLOAT
+        return [helper.make_node("Cast", [f"{name}_scales"], [f"{name}_factors"], f"{name}_factors", to=float32)]
+
+    def _rounded(self, name: str, weight: onnx.TensorProto, rule: Rule, block: int, transposed: bool) -> PackedMatrix:
+        self.report.methods[name] = rule.method
+        values = self._read(weight)
+        values = values.T if transposed else values
+        if rule.method == GPTQ:
             assert self.moments is not None, "the caller calibrates what the recipe gives to gptq"
-            return to_gptq(values, block, self.moments(name))
-        return (to_k_quant if method == K_QUANT else to_int4)(values, block)
+            return to_gptq(values, rule.bits, block, self.moments(name))
+        return (to_k_quant if rule.method == K_QUANT else to_nearest)(values, rule.bits, block)
 
     def _note(self, weight: str, bits: int, operator: str) -> None:
         self.report.bits[weight] = bits
@@ -305,7 +343,8 @@ def _save(proto: onnx.ModelProto, target: Path, external: bool) -> None:
     large = sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_ABOVE
     if external or large:
         data = f"{target.name}.data"
-        onnx.save_model(proto, str(target), save_as_external_data=True, location=data, size_threshold=1024)
+        least = 0 if external else 1024  # what was asked for is read by its place, however small
+        onnx.save_model(proto, str(target), save_as_external_data=True, location=data, size_threshold=least)
         target.with_name(data).chmod(target.stat().st_mode)  # onnx makes it readable for its owner only
     else:
         onnx.save_model(proto, str(target))

@@ -73,7 +73,7 @@ def take_inventory(bundle: Bundle, by: By | None = None, graphs: Sequence[str] =
         )
     found = {name: large_weights(bundle.path(graph.file)) for name, graph in manifest.graphs.items()}
     all_weights = [(graph, weight) for graph, weights in found.items() for weight in weights]
-    asked = [(g, weight) for g, weight in all_weights if weight.may_have_4_bits and (not graphs or g in graphs)]
+    asked = [(g, weight) for g, weight in all_weights if weight.may_have_few_bits and (not graphs or g in graphs)]
     if not asked:
         raise UsageError(
             f"no weight of {', '.join(graphs) or bundle.directory} can have 4 bits",
@@ -83,7 +83,7 @@ def take_inventory(bundle: Bundle, by: By | None = None, graphs: Sequence[str] =
     rows, columns = manifest.audio_embeddings.shape
     saved = 4 * rows * columns - (rows * columns + 4 * rows)
     saved += sum(stored_size(w, 32, 0) - stored_size(w, 8, 0) for _, w in all_weights if w.may_have_8_bits)
-    tables = tuple((g, w.name) for g, w in all_weights if w.may_have_8_bits and not w.may_have_4_bits)
+    tables = tuple((g, w.name) for g, w in all_weights if w.may_have_8_bits and not w.may_have_few_bits)
     return Inventory(_groups(asked, by), tables, manifest.size - saved)
 
 
@@ -95,13 +95,14 @@ def _groups(weights: Sequence[tuple[str, Weight]], by: By) -> tuple[WeightGroup,
 
 
 def stored_size(weight: Weight, bits: int, block: int) -> int:
-    """Bytes of a weight: its numbers, and a scale for each column (8 bits), row (tables) or block (4 bits)."""
+    """Bytes of a weight: its numbers, and a scale for each column (8 bits), row (tables) or block (fewer bits)."""
     numbers = math.prod(weight.shape)
     if bits == 32:
         return 4 * numbers
-    rows, columns = weight.shape
     if bits == 8:
-        return numbers + 4 * (columns if weight.operators == {"MatMul"} else rows)
+        return numbers + 4 * (weight.shape[1] if weight.operators == {"MatMul"} else weight.shape[0])
+    rows, columns = weight.product_shape
     block = fitting_block(block, rows)
     blocks = -(-rows // block)
-    return columns * (blocks * (block // 2 + 4) + (blocks + 1) // 2)
+    zeros = blocks if bits == 3 else -(-blocks * bits // 8)
+    return columns * (blocks * (block * bits // 8 + (4 if bits == 4 else 2)) + zeros)

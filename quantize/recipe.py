@@ -7,10 +7,10 @@ In: a file, or the name of one that ships here. Out: a `Recipe`, which has a rul
     [[weights]]        # the last entry that matches a weight decides
     graph = "decoder"  # a graph's name, or audio_embeddings; * and ? match as in file names
     name = "*.w2.*"    # a weight's name, as in the checkpoint
-    bits = 4           # 4, 8, or 32 to leave it in float32
-    block = 64         # 4 bits: rows that share a scale; fewer where a weight has fewer
-    method = "gptq"    # 4 bits: "round" to the nearest, "k_quant" (searches each block's scale), or "gptq" (later rows
-                       # correct each row's error; only for decoder and depthformer, and it needs --audio)
+    bits = 4           # 2, 3, 4, 8, or 32 to leave it in float32
+    block = 64         # 2 to 4 bits: rows that share a scale; fewer where a weight has fewer
+    method = "gptq"    # 2 to 4 bits: "round" to the nearest, "k_quant" (searches each block's scale), or "gptq" (later
+                       # rows correct each row's error; only for decoder and depthformer, and it needs --audio)
 
     [kv_cache]         # optional, for the cpu flavour: keys and values of the conversation in 8 bits. Their factors are
     bits = 8           # measured on the sounds of --audio, or on what the model itself says if there are none
@@ -49,6 +49,10 @@ GRAPHS = (AUDIO_ENCODER, DECODER, DECODER_PREFILL, TEXT_HEAD, DEPTHFORMER, MIMI_
 BLOCKS = (16, 32, 64, 128, 256)
 """The block sizes of onnxruntime's MatMulNBits."""
 
+Bits = Literal[2, 3, 4, 8, 32]
+FEW_BITS = (2, 3, 4)
+"""Bits of weights in blocks."""
+
 Method = Literal["round", "k_quant", "gptq"]
 ROUND: Method = "round"
 K_QUANT: Method = "k_quant"
@@ -58,7 +62,7 @@ GPTQ: Method = "gptq"
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How matching weights are stored. graph and name are patterns; see the module's example."""
 
-    bits: Literal[4, 8, 32]
+    bits: Bits
     graph: str = "*"
     name: str = "*"
     block: int = 128
@@ -143,9 +147,10 @@ def read_recipe(name: str) -> Recipe:
         raise DataError(f"{path} is not a recipe: {error}", f"Copy and edit one of those in {RECIPES}") from None
     for rule in recipe.weights:
         check_block(rule.block, f"{path}: block")
-        if rule.method != ROUND and rule.bits != 4:
+        if rule.method != ROUND and rule.bits not in FEW_BITS:
             raise DataError(
-                f"{path} has method = {rule.method!r} with {rule.bits} bits", "Leave the method out, or give bits = 4"
+                f"{path} has method = {rule.method!r} with {rule.bits} bits",
+                "Leave the method out, or give bits = 4, 3 or 2",
             )
     return recipe
 

@@ -1,4 +1,4 @@
-"""Float32 matrices in fewer bits, in the layout of onnxruntime's kernels.
+"""Float32 matrices in fewer bits, in the layout of the kernels.
 
 In: a weight (rows, columns) as ONNX MatMul stores it: y = x @ weight. Out: its quantised form.
 """
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 
+from voxrill.runtime.bundle.bit_stream import from_stream, to_stream
+
 Floats = NDArray[np.float32]
 
 INT8_LIMIT = 127
-INT4_LEVELS = 15
-"""The largest 4-bit number."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,23 @@ class Int8Matrix:
 
 
 @dataclass(frozen=True)
-class Int4Matrix:
-    """4-bit numbers, two in a byte: (columns, blocks, block / 2), with a scale and a zero point for each block."""
+class PackedMatrix:
+    """2-, 3- or 4-bit numbers with a scale and a zero point for each block, as MatMulNBits takes them.
 
+    packed (columns, blocks, bytes of a block); scales (columns, blocks); zero_points (columns, bytes). The numbers of a
+    block are a stream of bits, the lowest first. So are the zero points of a column, but for those of 3 bits: each has
+    a byte.
+    """
+
+    bits: int
     packed: NDArray[np.uint8]
     scales: Floats
     zero_points: NDArray[np.uint8]
+
+
+def largest_level(bits: int) -> int:
+    """The largest number of so many bits."""
+    return (1 << bits) - 1
 
 
 def to_int8(weight: Floats, axis: int = 1) -> Int8Matrix:
@@ -43,8 +54,13 @@ def to_int8(weight: Floats, axis: int = 1) -> Int8Matrix:
     return Int8Matrix(values, scales.reshape(-1))
 
 
-def to_int4(weight: Floats, block: int) -> Int4Matrix:
-    """Round to 4 bits with onnxruntime's own routine. `block` rows of a column share a scale; asymmetric."""
+def to_nearest(weight: Floats, bits: int, block: int) -> PackedMatrix:
+    """Round to the nearest of the levels. `block` rows of a column share a scale; asymmetric."""
+    return _to_int4(weight, block) if bits == 4 else _to_fewer(weight, bits, block)
+
+
+def _to_int4(weight: Floats, block: int) -> PackedMatrix:
+    """With onnxruntime's own routine."""
     rows, columns = weight.shape
     blocks = -(-rows // block)
     padded = np.ascontiguousarray(np.pad(weight, ((0, blocks * block - rows), (0, 0))), np.float32)
@@ -52,7 +68,14 @@ def to_int4(weight: Floats, block: int) -> Int4Matrix:
     scales = np.zeros((columns, blocks), np.float32)
     zero_points = np.zeros((columns, (blocks + 1) // 2), np.uint8)
     quantize_matmul_4bits(packed, padded, scales, zero_points, block, columns, rows, False)
-    return Int4Matrix(packed, scales, zero_points)
+    return PackedMatrix(4, packed, scales, zero_points)
+
+
+def _to_fewer(weight: Floats, bits: int, block: int) -> PackedMatrix:
+    blocks = in_blocks(weight, block)
+    scales, zeros = block_range(np.moveaxis(blocks, -1, 0), bits)
+    steps = np.rint(blocks / scales[..., None]) + zeros[..., None]
+    return pack(np.clip(steps, 0, largest_level(bits)).astype(np.uint8), scales, zeros, bits)
 
 
 def in_blocks(weight: Floats, block: int) -> Floats:
@@ -63,22 +86,30 @@ def in_blocks(weight: Floats, block: int) -> Floats:
     return np.ascontiguousarray(padded.T, np.float32).reshape(columns, blocks, block)
 
 
-def block_range(rows: Floats) -> tuple[Floats, NDArray[np.uint8]]:
-    """Scale and zero point (columns,) that make `rows` (n, columns) fill the 4-bit range. Zero stays exactly zero."""
+def block_range(rows: Floats, bits: int) -> tuple[Floats, NDArray[np.uint8]]:
+    """Scale and zero point (...) that make `rows` (n, ...) fill the range of so many bits. Zero stays exactly zero."""
+    levels = largest_level(bits)
     low, high = np.minimum(rows.min(0), 0), np.maximum(rows.max(0), 0)  # the range includes 0, so that 0 is exact
-    scales = np.where(high > low, (high - low) / INT4_LEVELS, 1.0).astype(np.float32)
-    return scales, np.clip(np.rint(-low / scales), 0, INT4_LEVELS).astype(np.uint8)
+    scales = np.where(high > low, (high - low) / levels, 1.0).astype(np.float32)
+    return scales, np.clip(np.rint(-low / scales), 0, levels).astype(np.uint8)
 
 
-def pack_int4(values: NDArray[np.uint8], scales: Floats, zero_points: NDArray[np.uint8]) -> Int4Matrix:
-    """Pack 4-bit numbers, one in a byte, as MatMulNBits wants them: two in a byte, the first one in the low half.
+def pack(values: NDArray[np.uint8], scales: Floats, zero_points: NDArray[np.uint8], bits: int) -> PackedMatrix:
+    """Pack numbers of so many bits, one in a byte.
 
     values (columns, blocks, block); scales and zero_points (columns, blocks).
     """
-    # Zero points are packed in pairs as well; an odd number of blocks gets one more.
-    zeros = np.pad(zero_points, ((0, 0), (0, zero_points.shape[1] % 2)))
-    return Int4Matrix(_pairs(values), np.ascontiguousarray(scales, np.float32), _pairs(zeros))
+    zeros = zero_points if bits == 3 else to_stream(zero_points, bits)
+    return PackedMatrix(
+        bits, to_stream(values, bits), np.ascontiguousarray(scales, np.float32), np.ascontiguousarray(zeros)
+    )
 
 
-def _pairs(numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(numbers[..., 0::2] | numbers[..., 1::2] << 4, np.uint8)
+def unpacked(matrix: PackedMatrix, rows: int) -> Floats:
+    """The numbers (rows, columns) that a packed matrix stands for."""
+    columns, blocks = matrix.scales.shape
+    values = from_stream(matrix.packed, matrix.bits).astype(np.float32)
+    zeros = matrix.zero_points if matrix.bits == 3 else from_stream(matrix.zero_points, matrix.bits)[:, :blocks]
+    shown = (values - zeros[..., None].astype(np.float32)) * matrix.scales[..., None]
+    found: Floats = shown.reshape(columns, -1)[:, :rows].T
+    return found

@@ -129,7 +129,9 @@ def _wrong_table(manifest: Manifest, table: Table, rows: int) -> Iterator[str]:
     wanted = (rows, manifest.model.backbone.hidden_size)
     if table.shape != wanted:
         yield f"gives a table in {table.file} the shape {list(table.shape)}, not {list(wanted)}"
+    if (table.dtype == "uint8") != bool(table.blocks) or (table.blocks and table.transposed):
+        yield f"has a table of {table.dtype} in {table.file} that {'has' if table.blocks else 'lacks'} blocks"
+    if (table.dtype == "float32") != (table.scales is None):
+        yield f"has a table of {table.dtype} in {table.file} {'without' if table.scales is None else 'with'} scales"
     if table.end > manifest.files[table.file].size:
         yield f"has a table that reaches beyond {table.file}"
-    if (table.dtype == "int8") != (table.scales is not None):
-        yield f"has a table of {table.dtype} in {table.file} {'without' if table.scales is None else 'with'} scales"

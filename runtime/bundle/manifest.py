@@ -179,23 +179,48 @@ class GraphFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: Line = FLOAT32
 
 
+class Blocks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How rows of 2- to 4-bit numbers are stored, as a quantised product has them.
+
+    size: numbers of a row that share a factor and a zero point, the last block of a row filled up; factors: their type,
+    (rows, blocks); zero_points: offset in bytes of the zero points of each row, a stream of `bits` bits, or a byte for
+    each block if `bits` is 3.
+    """
+
+    bits: Literal[2, 3, 4]
+    size: Literal[16, 32, 64, 128, 256]
+    factors: Literal["float16", "float32"]
+    zero_points: Bytes
+
+    def row(self, width: int) -> tuple[int, int, int]:
+        """Of a row of `width` numbers: its blocks, the bytes of a block, and the bytes of its zero points."""
+        blocks = -(-width // self.size)
+        return blocks, self.size * self.bits // 8, blocks if self.bits == 3 else -(-blocks * self.bits // 8)
+
+
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An embedding table inside a file of the bundle, memory-mapped and never copied.
 
     offset in bytes; shape (rows, hidden_size); scales: offset in bytes of one float32 factor a row, where the numbers
-    are 8-bit integers; transposed: stored (hidden_size, rows), as a matrix product wants it.
+    are 8-bit integers, or of the blocks' factors; transposed: stored (hidden_size, rows), as a matrix product wants it;
+    blocks: how numbers of fewer bits are stored, whose dtype is uint8.
     """
 
     file: str
     offset: Bytes
     shape: tuple[Positions, Width]
-    dtype: Literal["float32", "int8"] = "float32"
+    dtype: Literal["float32", "int8", "uint8"] = "float32"
     scales: Bytes | None = None
     transposed: bool = False
+    blocks: Blocks | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def end(self) -> int:
         """The first byte of the file that the table does not need."""
+        if self.blocks and self.scales is not None:
+            rows, (blocks, block, zeros) = self.shape[0], self.blocks.row(self.shape[1])
+            factors = self.scales + rows * blocks * (2 if self.blocks.factors == "float16" else 4)
+            return max(self.offset + rows * blocks * block, factors, self.blocks.zero_points + rows * zeros)
         numbers = self.offset + math.prod(self.shape) * (4 if self.dtype == "float32" else 1)
         return numbers if self.scales is None else max(numbers, self.scales + 4 * self.shape[0])
 
