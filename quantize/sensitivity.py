@@ -1,13 +1,15 @@
 """What fewer bits for some weights cost the model, measured for one group of weights at a time on recorded turns.
 
-In: a float32 bundle and sounds. Out: for every group of weights, its cost in 4 bits and in 8, with all else in float32.
+In: a float32 bundle and sounds. Out: for every group of weights, its cost in each number of bits, with all else in
+float32. Each cost is kept in the user's cache as soon as it is known, so a run that was stopped goes on there, and
+another budget takes no measurement.
 
 The float32 model hears each sound twice, to transcribe it and to answer it. What it writes and speaks is kept. Then one
 graph is opened with one group quantised, and gets exactly the rows and codes of those turns (teacher forcing): the
 prompt at once and the answer row by row, as on a device. The cost is how far the predictions move: the mean
 Kullback-Leibler divergence from float32's predictions of the next text token and the next code. The codec predicts
 nothing. Its cost is the power of the error in the sound over the power of the sound, which also grows with the square
-of the error.
+of the error. The text head's weight is the table of text embeddings as well, so its cost counts both.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from voxrill.quantize.graph import quantize_graph
+from voxrill.quantize.graph import fitting_block, quantize_graph
 from voxrill.quantize.groups import WeightGroup
-from voxrill.quantize.recipe import K_QUANT, Recipe, Rule
+from voxrill.quantize.k_quant import to_k_quant
+from voxrill.quantize.known_costs import KnownCosts
+from voxrill.quantize.recipe import K_QUANT, ROUND, Bits, Recipe, Rule
 from voxrill.quantize.turns import CapturedTurn, record
+from voxrill.quantize.weights import to_int8, unpacked
 from voxrill.runtime.bundle.bundle import Bundle, link_file
-from voxrill.runtime.bundle.contract import AUDIO_ENCODER, DECODER
-from voxrill.runtime.bundle.manifest import FLOAT32, Task
+from voxrill.runtime.bundle.contract import AUDIO_ENCODER, DECODER, TEXT_HEAD
+from voxrill.runtime.bundle.manifest import FLOAT32
 from voxrill.runtime.engine.audio_encoder import AudioEncoder
 from voxrill.runtime.engine.backbone import Backbone
 from voxrill.runtime.engine.codec import Codec
@@ -74,22 +79,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class MeasuredGroup:
-    """The cost of a group in 4 bits and in 8, and the bytes that 4 bits save."""
+    """The cost of a group and its bytes, by bits."""
 
     group: WeightGroup
-    cost4: float
-    cost8: float
-    saved: int
-
-    @property
-    def added(self) -> float:
-        """How much more 4 bits cost than 8; 0 if they are no worse."""
-        return max(self.cost4 - self.cost8, 0.0)
-
-    @property
-    def rank(self) -> float:
-        """Cost for each saved byte. The groups with the highest rank get 8 bits first."""
-        return self.added / self.saved
+    costs: dict[int, float]
+    sizes: dict[int, int]
 
 
 def measure(
@@ -100,17 +94,19 @@ def measure(
     block: int = 128,
     threads: int = 0,
     progress: Progress = no_progress,
+    bits: Sequence[Bits] = (4, 8),
 ) -> list[MeasuredGroup]:
-    """Measure every group. Groups where 4 bits cost most for each saved byte come first.
+    """Measure every group.
 
     Args:
         bundle: the float32 bundle.
         groups: what to measure.
         sounds: sounds (samples,) at 16 kHz; a dozen are enough to rank by.
         folder: where to put temporary files. On the bundle's file system they need little space.
-        block: rows that share a scale in 4 bits.
+        block: rows that share a scale in 2 to 4 bits.
         threads: threads of a graph.
         progress: is told what is being measured.
+        bits: how many bits to measure.
 
     Raises:
         UsageError: the bundle is not float32 of the cpu flavour.
@@ -120,17 +116,28 @@ def measure(
         raise UsageError(f"{bundle.directory} is quantised already", "Give the float32 bundle")
     if bundle.manifest.static:
         raise UsageError(f"{bundle.directory} is of the npu flavour", "Measure the cpu flavour: the recipe fits both")
-    total = len(groups) + 1
+    known = KnownCosts(bundle, sounds, block)
+    wanted = [(group, number) for group in groups for number in bits]
+    missing = [(group, number) for group, number in wanted if known.get(group, number) is None]
+    total = len(wanted) + 1
     progress("float32", 0, total)
-    found = []
-    with _scratch(folder) as scratch:
-        trials = _Trials(bundle, sounds, scratch, threads)
-        for done, group in enumerate(groups, 1):
-            progress(f"{group.graph} {group.pattern}", done, total)
-            rules = (Rule(4, group.graph, block=block, method=K_QUANT), Rule(8, group.graph))
-            cost4, cost8 = (trials.cost(group, rule).total for rule in rules)
-            found.append(MeasuredGroup(group, cost4, cost8, group.size(8, block) - group.size(4, block)))
-    return sorted(found, key=lambda one: one.rank, reverse=True)
+    if missing:
+        with _scratch(folder) as scratch:
+            trials = _Trials(bundle, sounds, scratch, threads)
+            for done, (group, number) in enumerate(missing, total - len(missing)):
+                progress(f"{group.graph} {group.pattern}", done, total)
+                method = ROUND if number == 8 else K_QUANT
+                rule = Rule(number, group.graph, block=block, method=method)
+                known.add(group, number, trials.cost(group, rule).total)
+    progress("done", total, total)
+    return [
+        MeasuredGroup(
+            group,
+            {number: known.of(group, number) for number in bits},
+            {number: group.size(number, block) for number in bits},
+        )
+        for group in groups
+    ]
 
 
 @contextmanager
@@ -151,13 +158,12 @@ class _Trials:
         self.bundle, self.scratch, self.threads = bundle, scratch, threads
         self.model = Engine(bundle, threads)
         tasks = bundle.manifest.tasks
-        turns = [
-            _reference_turn(self.model, sound, task) for sound in sounds for task in (tasks.transcribe, tasks.chat)
-        ]
+        turns = [record(self.model, sound, task) for sound in sounds for task in (tasks.transcribe, tasks.chat)]
         # some models say nothing when they hear silence
-        self.references = [reference for reference in turns if reference.turn.steps]
+        self.references = [_reference_turn(self.model, turn) for turn in turns if turn.steps]
         spec = bundle.manifest.model
-        self._stages: dict[str, Callable[[Graph, Cost], None]] = {
+        self._stages: dict[str, Callable[[Graph, Rule, Cost], None]] = {
+            TEXT_HEAD: self._head,
             AUDIO_ENCODER: self._encoder,
             DECODER: self._decoder,
             spec.frame_decoder: self._frame_decoder,
@@ -174,28 +180,29 @@ class _Trials:
         quantize_graph(group.graph, source, target, Recipe("", tuple(rules)), data_stays=True)
         spec = self.bundle.manifest.specs()[group.graph]
         cost = Cost()
-        self._stages[group.graph](Graph(target, spec, times=StageTimes(), threads=self.threads, repack=True), cost)
+        graph = Graph(target, spec, times=StageTimes(), threads=self.threads, repack=True)
+        self._stages[group.graph](graph, rule, cost)
         return cost
 
-    def _encoder(self, graph: Graph, cost: Cost) -> None:
+    def _encoder(self, graph: Graph, _rule: Rule, cost: Cost) -> None:
         encoder = AudioEncoder(graph, self.bundle.manifest.model.log_mel, StageTimes(), None)
         for reference in self.references:
             rows = reference.turn.rows.copy()
             rows[reference.turn.heard] = encoder.encode(reference.turn.sound)
             self._compare(reference, _states(self.model.parts.backbone, rows, reference.turn), cost)
 
-    def _decoder(self, graph: Graph, cost: Cost) -> None:
+    def _decoder(self, graph: Graph, _rule: Rule, cost: Cost) -> None:
         limit = self.bundle.manifest.model.backbone.max_positions
         backbone = Backbone(graph, graph, (), None, limit)  # this backbone never uses its text head
         for reference in self.references:
             self._compare(reference, _states(backbone, reference.turn.rows, reference.turn), cost)
 
-    def _frame_decoder(self, graph: Graph, cost: Cost) -> None:
+    def _frame_decoder(self, graph: Graph, _rule: Rule, cost: Cost) -> None:
         depthformer = Depthformer(graph, self.bundle.manifest.model.codes)
         for reference in self.references:
             self._compare(reference, reference.hidden, cost, depthformer)
 
-    def _codec(self, graph: Graph, cost: Cost) -> None:
+    def _codec(self, graph: Graph, _rule: Rule, cost: Cost) -> None:
         model = self.model
         codec = Codec(graph, model.manifest.model.codec, model.manifest.model.codes, None)
         for reference in self.references:
@@ -206,6 +213,18 @@ class _Trials:
                 wanted, got = (one.decode(np.stack(spoken, 1)).astype(np.float64) for one in (model.codec, codec))
                 cost.error += float(((wanted - got) ** 2).sum())
                 cost.power += float((wanted**2).sum())
+
+    def _head(self, graph: Graph, rule: Rule, cost: Cost) -> None:
+        for reference in self.references:
+            turn = reference.turn
+            rows, written = turn.rows.copy(), turn.written
+            rows[written] = _rounded_rows(rows[written], rule)
+            hidden = _states(self.model.parts.backbone, rows, turn)
+            for step, state, wanted in zip(turn.steps, hidden, reference.logits, strict=True):
+                if isinstance(step, Token):
+                    cost.text.append(divergence(wanted, graph.run({"hidden_state": state[None]})["logits"][0]))
+                else:
+                    cost.codes.append(divergence(wanted, self.model.parts.depthformer.logits(state, step.codes)))
 
     def _compare(
         self, reference: ReferenceTurn, hidden: Floats, cost: Cost, depthformer: Depthformer | None = None
@@ -220,9 +239,17 @@ class _Trials:
                 cost.codes.append(divergence(wanted, got))
 
 
-def _reference_turn(model: Engine, sound: Floats, task: Task) -> ReferenceTurn:
+def _rounded_rows(rows: Floats, rule: Rule) -> Floats:
+    """Rows (n, hidden) of the text table, as they are read from a head that was rounded by `rule`."""
+    if rule.bits == 8:
+        matrix = to_int8(rows, axis=0)
+        return matrix.values * matrix.scales[:, None]
+    return unpacked(to_k_quant(rows.T, rule.bits, fitting_block(rule.block, rows.shape[1])), rows.shape[1]).T
+
+
+def _reference_turn(model: Engine, turn: CapturedTurn) -> ReferenceTurn:
     """A sound and the model's greedy transcript or answer."""
-    turn, parts = record(model, sound, task), model.parts
+    parts = model.parts
     hidden = _states(parts.backbone, turn.rows, turn)
     logits = [
         parts.backbone.logits(state) if isinstance(step, Token) else parts.depthformer.logits(state, step.codes)

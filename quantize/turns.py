@@ -34,6 +34,14 @@ class CapturedTurn:
     prompt: int
     steps: list[Token | Frame]
 
+    @property
+    def written(self) -> NDArray[np.bool_]:
+        """Which rows are embeddings of text: neither heard nor spoken."""
+        found = np.ones(len(self.rows), bool)
+        found[self.heard] = False
+        found[self.prompt :] = [isinstance(step, Token) for step in self.steps]
+        return found
+
     def answered(self, hidden: Floats) -> Iterator[tuple[Token | Frame, Floats]]:
         """Each step of the answer with the hidden state before it; `hidden` (n, hidden) is that of all rows."""
         yield from zip(self.steps, hidden[self.prompt - 1 :], strict=False)

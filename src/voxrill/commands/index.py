@@ -52,8 +52,8 @@ GROUPS: Mapping[str, Mapping[str, Entry]] = {
     },
     "Make it": {
         "export": Entry("export", "export", "Turn a checkpoint into a bundle of ONNX graphs."),
-        "quantize": Entry("quantize", "quantize", "Make a smaller bundle: 8-bit or 4-bit weights."),
-        "sensitivity": Entry("quantize", "sensitivity", "Measure which weights need 8 bits, and write a recipe."),
+        "quantize": Entry("quantize", "quantize", "Make a smaller bundle: weights of 8 to 2 bits."),
+        "sensitivity": Entry("quantize", "sensitivity", "Measure how many bits each weight needs, and write a recipe."),
         "compare": Entry("quantize", "compare", "Show what quantising changed, graph by graph and in the answers."),
         "tune": Entry("tune", "tune", "Fit a bundle to this device: weights ready to be mapped, threads."),
         "pack": Entry("bundles", "pack", "Make one file of a bundle, to carry to a device that is offline."),

@@ -5,6 +5,7 @@ They import what they need beyond the runtime (onnx, jiwer, matplotlib) only whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
 from voxrill.commands.output_files import check_output
 from voxrill.model import load
-from voxrill.quantize.recipe import By, check_block, read_recipe
+from voxrill.quantize.recipe import Bits, By, check_block, read_recipe
 from voxrill.runtime.atomic_write import write_text
 from voxrill.runtime.audio.sound_folder import sound_files
 from voxrill.runtime.audio.sound_source import as_waveform
@@ -30,6 +31,7 @@ from voxrill.runtime.picture import check_picture
 from voxrill.runtime.progress import Progress, step_progress
 
 if TYPE_CHECKING:
+    from voxrill.quantize.choose import Choice
     from voxrill.quantize.compare import Comparison
     from voxrill.quantize.sensitivity import MeasuredGroup
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 def quantize(
     bundle: Annotated[Path, typer.Argument(help="Float32 bundle folder, as voxrill export wrote it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Bundle folder to write.")],
-    recipe: Annotated[str, typer.Option(help="int8, int4, mixed, or a recipe file (TOML).")] = "int8",
+    recipe: Annotated[str, typer.Option(help="int8, int4, mixed, small, smallest, or a recipe file (TOML).")] = "int8",
     fast_prefill: Annotated[
         bool, typer.Option("--fast-prefill", help="Add an 8-bit decoder for prefill: sooner answers, more memory.")
     ] = False,
@@ -47,7 +49,7 @@ def quantize(
     limit: Annotated[int, typer.Option(min=0, help="Only so many files of --audio; 0 takes all.")] = 32,
     force: ForceOption = False,
 ) -> None:
-    """Make a smaller bundle: 8-bit or 4-bit weights."""
+    """Make a smaller bundle: weights of 8 to 2 bits."""
     sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]] if audio else []
     write = quantiser(recipe, fast_prefill, sounds, force)
     opened = open_path(bundle)
@@ -87,62 +89,93 @@ def sensitivity(
     audio: Annotated[Path, typer.Option(help="Folder of sound files to measure with.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Recipe file (TOML) to write.")] = None,
     force: ForceOption = False,
-    size: Annotated[
-        float | None, typer.Option(min=0, help="MB that the quantised bundle may have; decides what gets 4 bits.")
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What the bundle may have, such as 0.45GB or 5MB: each weight gets 2, 3, 4 or 8 bits, so that the "
+            "measured cost is least. Without it: 4 or 8.",
+        ),
     ] = None,
     by: Annotated[
         By | None,
         typer.Option(help="Measure each weight, layer or kind (every layer's) together.", show_default="auto"),
     ] = None,
     graph: Annotated[list[str] | None, typer.Option(help="Only this graph's weights; may be repeated.")] = None,
-    block: Annotated[int, typer.Option(help="Rows that share a scale in 4 bits.")] = 128,
+    block: Annotated[int, typer.Option(help="Rows that share a scale in 2 to 4 bits.")] = 128,
     limit: Annotated[int, typer.Option(min=0, help="Only so many files; 0 takes all.")] = 16,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw cost against size into this PNG.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads per graph; 0: one per physical core.")] = 0,
 ) -> None:
-    """Measure which weights need 8 bits, and write a recipe."""
+    """Measure how many bits each weight needs, and write a recipe."""
     with needs_extra("quantize"):
-        from voxrill.quantize.choose import as_toml, choose
+        from voxrill.quantize.choose import as_toml, choose, path
         from voxrill.quantize.groups import take_inventory
         from voxrill.quantize.sensitivity import measure
+
+        if plot is not None:
+            from voxrill.quantize.plot import draw_choices
+
+            check_output(plot, force=force)
+            check_picture(plot)
+    size = None if budget is None else _bytes(budget)
+    bits: tuple[Bits, ...] = (4, 8) if size is None else (2, 3, 4, 8)
     opened = open_path(bundle)
     check_block(block, "--block")
     check_output(out, force=force)
     sounds = [as_waveform(file) for file in _sound_files(audio)[: limit or None]]
     inventory = take_inventory(opened, by, graph or ())
     with step_progress(err, "sensitivity", lines=True) as progress:
-        found = measure(opened, inventory.groups, sounds, bundle.absolute().parent, block, threads, progress)
-    chosen = choose(found, inventory, None if size is None else round(1e6 * size))
+        found = measure(opened, inventory.groups, sounds, bundle.absolute().parent, block, threads, progress, bits)
+    chosen = choose(found, inventory, size)
     if json:
-        print_json([_row(one, one in chosen) for one in found])
+        print_json([_row(one, given) for one, given in zip(found, chosen.bits, strict=True)])
     else:
         stdout.print(_sensitivity_table(found, chosen))
+    if plot is not None:
+        draw_choices(path(found, inventory), chosen, plot)
+        err.print(f"wrote {plot}", soft_wrap=True)
     if out is not None:
         about = f"Chosen by measurement on {bundle.absolute().name}, {len(sounds)} sounds; the rest in 8 bits."
-        write_text(out, as_toml(chosen, about, block))
-        err.print(f"wrote {out}: {len(chosen)} of {len(found)} groups in 4 bits", soft_wrap=True)
+        write_text(out, as_toml(found, chosen, about, block))
+        fewer = sum(given < max(one.costs) for one, given in zip(found, chosen.bits, strict=True))
+        about = f"{fewer} of {len(found)} groups in fewer than 8 bits, a bundle of about {chosen.size / 1e6:.3g} MB"
+        err.print(f"wrote {out}: {about}", soft_wrap=True)
 
 
-def _row(one: MeasuredGroup, four: bool) -> dict[str, object]:
-    return {
-        "graph": one.group.graph,
-        "name": one.group.pattern,
-        "weights": len(one.group.weights),
-        "cost_4_bits": one.cost4,
-        "cost_8_bits": one.cost8,
-        "bytes_saved": one.saved,
-        "bits": 4 if four else 8,
-    }
+def _bytes(words: str) -> int:
+    """Bytes from words such as 0.45GB.
+
+    Raises:
+        UsageError: they are none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([kMG])B", words.strip())
+    if found is None:
+        raise UsageError(f"--budget {words} is not a size", "Give a number with its unit: 0.45GB, 5MB or 800kB")
+    return round(float(found[1]) * {"k": 1e3, "M": 1e6, "G": 1e9}[found[2]])
 
 
-def _sensitivity_table(found: Sequence[MeasuredGroup], chosen: Sequence[MeasuredGroup]) -> Table:
+def _row(one: MeasuredGroup, bits: int) -> dict[str, object]:
+    about = {"graph": one.group.graph, "name": one.group.pattern, "weights": len(one.group.weights), "bits": bits}
+    costs = {f"cost_{number}_bits": cost for number, cost in one.costs.items()}
+    return {**about, **costs, **{f"bytes_{number}_bits": size for number, size in one.sizes.items()}}
+
+
+def _sensitivity_table(found: Sequence[MeasuredGroup], chosen: Choice) -> Table:
+    """The groups whose fewest bits cost most for each saved byte come first."""
     title = "Cost: divergence from float32, in nats (the codec: error power)"
-    table = Table("graph", "weights", "cost in 4 bits", "in 8", "MB saved", "bits", title=title)
-    for one in found:
-        bits = "4" if one in chosen else "8"
-        table.add_row(
-            one.group.graph, one.group.pattern, f"{one.cost4:.2g}", f"{one.cost8:.2g}", f"{one.saved / 1e6:.2f}", bits
-        )
+    numbers = sorted(found[0].costs)
+    columns = [f"{'cost in ' * (number == numbers[0])}{number}{' bits' * (number == numbers[0])}" for number in numbers]
+    table = Table("graph", "weights", *columns, "MB in 8", "bits", title=title)
+
+    def rank(pair: tuple[MeasuredGroup, int]) -> float:
+        costs, sizes = pair[0].costs, pair[0].sizes
+        return (costs[numbers[0]] - costs[8]) / (sizes[8] - sizes[numbers[0]])
+
+    for one, bits in sorted(zip(found, chosen.bits, strict=True), key=rank, reverse=True):
+        costs = [f"{one.costs[number]:.2g}" for number in numbers]
+        table.add_row(one.group.graph, one.group.pattern, *costs, f"{one.sizes[8] / 1e6:.2f}", str(bits))
     return table
 
 
