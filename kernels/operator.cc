@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -269,7 +270,10 @@ ort::CustomOp make_operator() {
 
 using voxrill::kAll;
 
-// Called by onnxruntime for each session that wants the operators. The domain outlives all sessions.
+// The operator takes onnxruntime's name as well: in a session that registers it, the nodes of every bundle run here.
+constexpr const char* kDomains[] = {"voxrill", "com.microsoft"};
+
+// Called by onnxruntime for each session that wants the operators. The domains outlive all sessions.
 VOXRILL_EXPORT void* RegisterCustomOps(void* options, const voxrill::ort::ApiBase* base) {
   namespace ort = voxrill::ort;
   static std::mutex mutex;  // sessions are opened by several threads
@@ -277,15 +281,15 @@ VOXRILL_EXPORT void* RegisterCustomOps(void* options, const voxrill::ort::ApiBas
   ort::api = base->get_api(ort::kApiVersion);
   if (!ort::api) return nullptr;  // an onnxruntime before 1.18; without its table no error can be made
   static const ort::CustomOp op = voxrill::make_operator();
-  static void* domain = nullptr;
+  static std::vector<void*> domains;
   return voxrill::guarded([&] {
-    if (!domain) {
+    while (domains.size() < std::size(kDomains)) {
       void* made = nullptr;
-      voxrill::ask(ort::kCreateCustomOpDomain, "voxrill", &made);
+      voxrill::ask(ort::kCreateCustomOpDomain, kDomains[domains.size()], &made);
       voxrill::ask(ort::kCustomOpDomainAdd, made, &op);
-      domain = made;
+      domains.push_back(made);
     }
-    voxrill::ask(ort::kAddCustomOpDomain, options, domain);
+    for (void* domain : domains) voxrill::ask(ort::kAddCustomOpDomain, options, domain);
   });
 }
 

@@ -6,6 +6,7 @@ recipe as TOML text that a user can edit. Costs of groups are taken to add up, w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Choice:
+class BitsChosen:
     """The bits of each group, in the order of the measured ones; cost and size: of the whole bundle."""
 
     bits: list[int]
@@ -42,7 +43,7 @@ class Choice:
     size: int
 
 
-def choose(measured: Sequence[MeasuredGroup], inventory: Inventory, budget: int | None = None) -> Choice:
+def choose(measured: Sequence[MeasuredGroup], inventory: Inventory, budget: int | None = None) -> BitsChosen:
     """The bits of every group.
 
     Args:
@@ -59,24 +60,27 @@ def choose(measured: Sequence[MeasuredGroup], inventory: Inventory, budget: int 
         return [way for way in ways if way.cost <= most][-1]
     fitting = next((way for way in ways if way.size <= budget), None)
     if fitting is None:
+        least = math.ceil(ways[-1].size / 1e4) / 100  # rounded up: what is said is enough
         raise UsageError(
             f"the bundle cannot have {budget / 1e6:.1f} MB",
-            f"Give a --budget of at least {ways[-1].size / 1e6:.1f}MB, its size with the fewest bits everywhere",
+            f"Give a --budget of at least {least:.2f}MB, its size with the fewest bits everywhere",
         )
     return fitting
 
 
-def path(measured: Sequence[MeasuredGroup], inventory: Inventory) -> list[Choice]:
+def path(measured: Sequence[MeasuredGroup], inventory: Inventory) -> list[BitsChosen]:
     """Every choice from the most bits everywhere to the fewest, one step after the other, the cheapest first."""
     bits = [max(group.costs) for group in measured]
-    ways = [Choice(bits, sum(group.costs[most] for group, most in zip(measured, bits, strict=True)), inventory.size)]
+    ways = [
+        BitsChosen(bits, sum(group.costs[most] for group, most in zip(measured, bits, strict=True)), inventory.size)
+    ]
     places = {id(group): place for place, group in enumerate(measured)}
     steps = [step for group in measured for step in steps_of(group)]
     for step in sorted(steps, key=lambda step: step.rank):  # stable: the steps of one group stay in their order
         before = ways[-1]
         bits = list(before.bits)
         bits[places[id(step.group)]] = step.bits
-        ways.append(Choice(bits, before.cost + step.added, before.size - step.saved))
+        ways.append(BitsChosen(bits, before.cost + step.added, before.size - step.saved))
     return ways
 
 
@@ -99,7 +103,7 @@ def _step(group: MeasuredGroup, before: int, after: int) -> Step:
     return Step(group, after, added, group.sizes[before] - group.sizes[after])
 
 
-def as_toml(measured: Sequence[MeasuredGroup], choice: Choice, about: str, block: int) -> str:
+def as_toml(measured: Sequence[MeasuredGroup], choice: BitsChosen, about: str, block: int) -> str:
     """The recipe: 8 bits for all, and an entry for each group that has fewer."""
     entries = [f'about = "{about}"\n', "[[weights]]\nbits = 8\n"]
     fewer = [(one, bits) for one, bits in zip(measured, choice.bits, strict=True) if bits < max(one.costs)]

@@ -23,7 +23,7 @@ from voxrill.quantize.groups import WeightGroup
 from voxrill.runtime.bundle.bundle import Bundle
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _KnownCost(msgspec.Struct, frozen=True):
     """A cost, and what it is of."""
 
     graph: str
@@ -45,7 +45,7 @@ class KnownCosts:
         with suppress(OSError):
             for line in self._path.read_bytes().splitlines():
                 with suppress(msgspec.MsgspecError):  # a line that was cut short
-                    found = msgspec.json.decode(line, type=_Line)
+                    found = msgspec.json.decode(line, type=_KnownCost)
                     self._costs[found.graph, found.pattern, found.bits] = found.cost
 
     def get(self, group: WeightGroup, bits: int) -> float | None:
@@ -62,4 +62,4 @@ class KnownCosts:
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
-                file.write(msgspec.json.encode(_Line(group.graph, group.pattern, bits, cost)) + b"\n")
+                file.write(msgspec.json.encode(_KnownCost(group.graph, group.pattern, bits, cost)) + b"\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxrill.quantize.choose import Choice
+from voxrill.quantize.choose import BitsChosen
 from voxrill.quantize.compare import Comparison
 from voxrill.runtime.picture import figure_class, save_picture
 
@@ -39,7 +39,7 @@ def draw(found: Comparison, path: Path) -> None:
     save_picture(figure, path)
 
 
-def draw_choices(ways: Sequence[Choice], chosen: Choice, path: Path) -> None:
+def draw_choices(ways: Sequence[BitsChosen], chosen: BitsChosen, path: Path) -> None:
     """Draw the measured cost against the size of the bundle, for every choice; the chosen one is marked.
 
     Raises:

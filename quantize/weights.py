@@ -68,7 +68,7 @@ def _to_int4(weight: Floats, block: int) -> PackedMatrix:
     scales = np.zeros((columns, blocks), np.float32)
     zero_points = np.zeros((columns, (blocks + 1) // 2), np.uint8)
     quantize_matmul_4bits(packed, padded, scales, zero_points, block, columns, rows, False)
-    return PackedMatrix(4, packed, scales, zero_points)
+    return PackedMatrix(4, packed, in_eleven_bits(scales), zero_points)
 
 
 def _to_fewer(weight: Floats, bits: int, block: int) -> PackedMatrix:
@@ -94,15 +94,22 @@ def block_range(rows: Floats, bits: int) -> tuple[Floats, NDArray[np.uint8]]:
     return scales, np.clip(np.rint(-low / scales), 0, levels).astype(np.uint8)
 
 
+def in_eleven_bits(scales: Floats) -> Floats:
+    """Round to the 11 bits of a float16, whatever the size of a number.
+
+    Our own products keep scales in float16. With these, they give what onnxruntime's give.
+    """
+    part, exponent = np.frexp(np.ascontiguousarray(scales, np.float32))
+    return np.ldexp(np.rint(part * 2048) / 2048, exponent).astype(np.float32)
+
+
 def pack(values: NDArray[np.uint8], scales: Floats, zero_points: NDArray[np.uint8], bits: int) -> PackedMatrix:
     """Pack numbers of so many bits, one in a byte.
 
     values (columns, blocks, block); scales and zero_points (columns, blocks).
     """
     zeros = zero_points if bits == 3 else to_stream(zero_points, bits)
-    return PackedMatrix(
-        bits, to_stream(values, bits), np.ascontiguousarray(scales, np.float32), np.ascontiguousarray(zeros)
-    )
+    return PackedMatrix(bits, to_stream(values, bits), in_eleven_bits(scales), np.ascontiguousarray(zeros))
 
 
 def unpacked(matrix: PackedMatrix, rows: int) -> Floats:

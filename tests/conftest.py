@@ -96,6 +96,19 @@ def library(tmp_path_factory):
     return found
 
 
+@pytest.fixture
+def without_library(monkeypatch):
+    """`without_library()`: from here on models are loaded as if our own products were not there."""
+
+    def forget(reason: str = "") -> None:
+        for module in ("engine.session", "engine.engine", "bundle.memory", "bundle.tuned"):
+            monkeypatch.setattr(
+                f"voxrill.runtime.{module}.own_products", lambda: kernels.OwnProducts(None, reason=reason)
+            )
+
+    return forget
+
+
 @pytest.fixture(scope="session")
 def exporter():
     """`voxrill.export.bundle`."""

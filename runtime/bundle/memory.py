@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 
+from voxrill.devices.kernels import own_products
 from voxrill.devices.memory import available_memory, gigabytes
 from voxrill.runtime.bundle.bundle import Bundle
-from voxrill.runtime.bundle.contract import DECODER, TEXT_HEAD, state_bytes
+from voxrill.runtime.bundle.contract import DECODER, DECODER_PREFILL, TEXT_HEAD, state_bytes
 from voxrill.runtime.bundle.manifest import FLOAT32, Manifest
 from voxrill.runtime.errors import NotEnoughMemory
 
@@ -33,8 +34,17 @@ _SMALLER = (("int8", 0.30), ("int4", 0.20))
 
 def memory_needed(manifest: Manifest, context: int = USUAL_CONTEXT) -> int:
     """Bytes that this bundle's model adds to the process, with a conversation of `context` positions."""
-    weights = sum(_weights(manifest, graph) for graph in manifest.graphs)
+    weights = sum(_weights(manifest, graph) for graph in graphs_to_load(manifest))
     return _fixed_part(manifest, context) + round(_OVERHEAD * weights)
+
+
+def graphs_to_load(manifest: Manifest) -> list[str]:
+    """The graphs of a model, without a second decoder that is not needed.
+
+    Our own products serve prefill from the decoder's own weights; onnxruntime's are faster with 8-bit ones.
+    """
+    spared = manifest.static is None and manifest.graphs[DECODER].precision != FLOAT32 and own_products().fast
+    return [name for name in manifest.specs() if not (spared and name == DECODER_PREFILL)]
 
 
 def check_memory(bundle: Bundle) -> None:

@@ -26,6 +26,7 @@ import msgspec
 import onnxruntime as ort
 import platformdirs
 
+from voxrill.devices.kernels import DOMAIN, INTERFACE, own_products
 from voxrill.devices.processor import processor
 from voxrill.runtime.bundle.bundle import HASHED_ON_OPEN, Bundle, Progress, hash_file, no_progress
 from voxrill.runtime.bundle.contract import AUDIO_ENCODER
@@ -58,11 +59,12 @@ class WrittenFile(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True):
-    """What a tuned form was made for: the processor, onnxruntime's version, and the SHA-256 of the manifest."""
+    """What a tuned form was made for: processor, onnxruntime, the SHA-256 of the manifest, and whose products."""
 
     processor: str
     onnxruntime: str
     manifest: str
+    products: str = ""
 
 
 class TunedFile(msgspec.Struct, frozen=True):
@@ -107,7 +109,8 @@ PLAIN = TunedForm()
 
 def key_of(bundle: Bundle) -> Key:
     """The key that a tuned form of this bundle must have on this machine."""
-    return Key(processor(), str(ort.__version__), hash_file(bundle.path(MANIFEST_FILE)))
+    products = f"{DOMAIN} {INTERFACE}" if own_products().fast else ""
+    return Key(processor(), str(ort.__version__), hash_file(bundle.path(MANIFEST_FILE)), products)
 
 
 def is_repacked(manifest: Manifest, graph: str) -> bool:
@@ -200,7 +203,12 @@ def read_tuned_file(folder: Path) -> TunedFile:
 
 
 def _wrong_key(have: Key, wanted: Key) -> str:
-    for name, what in (("processor", "processor"), ("onnxruntime", "onnxruntime"), ("manifest", "bundle")):
+    for name, what in (
+        ("processor", "processor"),
+        ("onnxruntime", "onnxruntime"),
+        ("manifest", "bundle"),
+        ("products", "set of products"),
+    ):
         if getattr(have, name) != getattr(wanted, name):
             return f"it was made for another {what}"
     return ""

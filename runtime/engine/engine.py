@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice
+from voxrill.devices.kernels import own_products
 from voxrill.devices.pages import HugePages
 from voxrill.devices.processor import cores
 from voxrill.devices.providers import CPU
@@ -25,8 +26,9 @@ from voxrill.runtime.audio.sound_source import AudioSource
 from voxrill.runtime.audio.sound_writer import SoundFormat, SoundWriter
 from voxrill.runtime.bundle import contract
 from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.bundle.external_data import has_three_bits
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE, Task
-from voxrill.runtime.bundle.memory import check_memory
+from voxrill.runtime.bundle.memory import check_memory, graphs_to_load
 from voxrill.runtime.bundle.tuned import TunedForm, is_repacked, open_tuned
 from voxrill.runtime.engine.audio_encoder import AudioEncoder
 from voxrill.runtime.engine.backbone import Backbone
@@ -108,11 +110,17 @@ class Engine:
                 turnstile=self._turnstile,
             )
 
+        wanted = [name for name in specs if name in (*graphs_to_load(manifest), *choice.graphs)]
         with ThreadPoolExecutor(cores()) as pool:  # weights are repacked by one thread a graph
-            graphs = dict(zip(specs, pool.map(opened, specs), strict=True))
+            graphs = dict(zip(wanted, pool.map(opened, wanted), strict=True))
+        if not graphs[
+            contract.DECODER
+        ].own_products:  # of another provider, or with blocks that our products do not take
+            graphs |= {name: opened(name) for name in specs if name not in graphs}
         self.huge_pages.begin()
         self.graphs: dict[str, Graph] = graphs
         _tell_fallback(graphs.values())
+        _tell_four_bits(placements[name].file for name, graph in graphs.items() if not graph.own_products)
         self._parts: Parts | None = Parts(
             spec=spec,
             tokenizer=Tokenizer(bundle.path(TOKENIZER_FILE)),
@@ -293,6 +301,17 @@ def _tell_fallback(graphs: Iterable[Graph]) -> None:
     if fallen:
         counts = ", ".join(fallen)
         warnings.warn(f"nodes that run on the CPU instead: {counts}; --strict refuses that", Fallback, stacklevel=4)
+
+
+def _tell_four_bits(others: Iterable[Path]) -> None:
+    """Warn if weights of 3 bits become weights of 4, in graphs that run without our own products."""
+    if any(map(has_three_bits, others)):
+        why = own_products().reason
+        warnings.warn(
+            f"weights of 3 bits take the memory of 4 here, without Voxrill's own products{why and f': {why}'}",
+            VoxrillWarning,
+            stacklevel=4,
+        )
 
 
 def _voice(task: Task, voice: str | None) -> str:

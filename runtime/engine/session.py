@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from voxrill.devices.kernels import own_products, register
 from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
 from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec, differences
 from voxrill.runtime.engine.stats import StageTimes
@@ -62,6 +63,8 @@ class Graph:
         profiling: what the name of onnxruntime's record of every node's time begins with, folder included.
         turnstile: the model's, which every run passes; None for one of its own.
 
+    own_products: whether the quantised products of this graph are ours (see `voxrill.devices.kernels`).
+
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's; or it needs a newer
             onnxruntime.
@@ -88,15 +91,24 @@ class Graph:
         self.provider = provider
         self.turnstile = turnstile or Turnstile()
         self._times = times
+        self.own_products = self.on_cpu and own_products().fast
 
         def opened(strict: bool) -> ort.InferenceSession:
             options = session_options(threads, repack, tuned)
+            if self.own_products:
+                register(options)
             if profiling is not None:
                 options.enable_profiling, options.profile_file_prefix = True, str(profiling)
             return open_session(path, options, provider, threads, strict)
 
         try:
-            self._session = opened(strict)
+            try:
+                self._session = opened(strict)
+            except Exception:  # a class per status: our products do not take every block size that onnxruntime's take
+                if not self.own_products:
+                    raise
+                self.own_products = False
+                self._session = opened(strict)
         except DeviceError:
             raise
         except Exception as error:  # onnxruntime raises a class per status; all mean the same to a user

@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from voxrill.devices.kernels import own_products, register
 from voxrill.devices.memory import available_memory, private_memory
 from voxrill.devices.pages import gains
 from voxrill.devices.providers import CPU, data_file, tuning_options
@@ -138,8 +139,11 @@ def _check_room(bundle: Bundle, graphs: list[str], folder: Path) -> None:
 def _write(graph: Path, folder: Path) -> None:
     """Write one tuned graph: onnxruntime does it while it makes a session."""
     target = folder / graph.name
+    options = tuning_options(target)
+    if own_products().fast:
+        register(options)
     try:
-        ort.InferenceSession(str(graph), sess_options=tuning_options(target), providers=[CPU])
+        ort.InferenceSession(str(graph), sess_options=options, providers=[CPU])
     except Exception:  # onnxruntime raises a class per status, and says nothing of the cause
         raise OSError(None, f"onnxruntime could not write {target.name}") from None
     if not (target.is_file() and data_file(target).is_file()):

@@ -1,11 +1,14 @@
 """Bundles with weights of 2 and 3 bits: whole, near the float32 model, and refused if they were tampered with."""
 
 import json
+import re
+import warnings
 
 import numpy as np
 import pytest
 
 import voxrill
+from tests.places import ROOT
 from voxrill.runtime.bundle.bundle import open_bundle, verify_files
 from voxrill.runtime.bundle.embedding_table import EmbeddingTable
 from voxrill.runtime.bundle.manifest import Blocks, Table
@@ -21,6 +24,8 @@ from voxrill.quantize.bundle import quantize_bundle  # noqa: E402
 from voxrill.quantize.k_quant import to_k_quant  # noqa: E402
 from voxrill.quantize.recipe import Recipe, Rule  # noqa: E402
 from voxrill.quantize.weights import unpacked  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:weights of 3 bits:voxrill.VoxrillWarning")
 
 FEW = (("decoder", "*"), ("depthformer", "depthformer.layers.*"), ("text_head", "*"))
 
@@ -93,6 +98,24 @@ def test_rows_that_do_not_fill_their_blocks(tmp_path, bits):
     table = Table("table", 0, (9, 40), "uint8", scales=offsets[1], blocks=blocks)
     assert table.end == (tmp_path / "table").stat().st_size
     assert np.array_equal(EmbeddingTable(tmp_path / "table", table).rows([8, 2]), unpacked(matrix, 40).T[[8, 2]])
+
+
+def test_the_page_of_the_contract_reads_the_same_table(small):
+    page = (ROOT / "docs" / "bundle_contract.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def blocks_of" in block)
+    said = json.loads((small.directory / "manifest.json").read_text())
+    known = {"np": np, "bundle": small.directory, "manifest": said, "model": said["model"]}
+    exec(code, known)
+    ids = [0, 5, 9]
+    assert np.array_equal(known["text_rows"][ids], small.table(small.manifest.text_embeddings).rows(ids))
+
+
+def test_three_bits_that_take_the_memory_of_four_are_told(small, bits, without_library):
+    without_library("none")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        voxrill.load(small.directory, threads=1).close()
+    assert [str(one.message).startswith("weights of 3 bits") for one in told] == [True] * (bits == 3)
 
 
 def test_it_travels_in_one_file(small, tmp_path):

@@ -129,8 +129,9 @@ def test_stages_stay_close_to_float32(quantized, models, family, recipe, least):
     assert cosine(*logits) > least
 
 
-def test_prefill_may_have_a_graph_of_its_own(bundles, quantized, npu_models, tmp_path):
+def test_prefill_may_have_a_graph_of_its_own(bundles, quantized, npu_models, tmp_path, without_library):
     """Many positions go through the 8-bit graph, few through the decoder, and both write one KV cache."""
+    without_library()
     made = quantize_bundle(open_bundle(bundles["lfm2.5"]), tmp_path / "fast", INT4, fast_prefill=True)
     precisions = {name: file.precision for name, file in made.manifest.graphs.items()}
     assert (precisions["decoder"], precisions["decoder_prefill"]) == ("int4", "int8")

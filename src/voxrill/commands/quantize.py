@@ -31,7 +31,7 @@ from voxrill.runtime.picture import check_picture
 from voxrill.runtime.progress import Progress, step_progress
 
 if TYPE_CHECKING:
-    from voxrill.quantize.choose import Choice
+    from voxrill.quantize.choose import BitsChosen
     from voxrill.quantize.compare import Comparison
     from voxrill.quantize.sensitivity import MeasuredGroup
 
@@ -41,7 +41,12 @@ def quantize(
     out: Annotated[Path, typer.Option("-o", "--out", help="Bundle folder to write.")],
     recipe: Annotated[str, typer.Option(help="int8, int4, mixed, small, smallest, or a recipe file (TOML).")] = "int8",
     fast_prefill: Annotated[
-        bool, typer.Option("--fast-prefill", help="Add an 8-bit decoder for prefill: sooner answers, more memory.")
+        bool,
+        typer.Option(
+            "--fast-prefill",
+            help="Add an 8-bit decoder for prefill: sooner answers, more memory. It is not loaded where Voxrill's own "
+            "products run (voxrill doctor): there the decoder serves both.",
+        ),
     ] = False,
     audio: Annotated[
         Path | None, typer.Option(help="Folder of spoken questions, for a recipe with gptq or static.")
@@ -162,7 +167,7 @@ def _row(one: MeasuredGroup, bits: int) -> dict[str, object]:
     return {**about, **costs, **{f"bytes_{number}_bits": size for number, size in one.sizes.items()}}
 
 
-def _sensitivity_table(found: Sequence[MeasuredGroup], chosen: Choice) -> Table:
+def _sensitivity_table(found: Sequence[MeasuredGroup], chosen: BitsChosen) -> Table:
     """The groups whose fewest bits cost most for each saved byte come first."""
     title = "Cost: divergence from float32, in nats (the codec: error power)"
     numbers = sorted(found[0].costs)
