@@ -100,7 +100,8 @@ def in_eleven_bits(scales: Floats) -> Floats:
     Our own products keep scales in float16. With these, they give what onnxruntime's give.
     """
     part, exponent = np.frexp(np.ascontiguousarray(scales, np.float32))
-    return np.ldexp(np.rint(part * 2048) / 2048, exponent).astype(np.float32)
+    rounded: Floats = np.ldexp(np.rint(part * 2048) / 2048, exponent).astype(np.float32)
+    return rounded
 
 
 def pack(values: NDArray[np.uint8], scales: Floats, zero_points: NDArray[np.uint8], bits: int) -> PackedMatrix:

@@ -33,15 +33,6 @@ _MESSAGES = {
 
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
-_OWN_OPERATORS = b"\x0a\x07voxrill\x10\x01"
-"""How an ONNX file imports version 1 of the domain `voxrill`."""
-
-
-def has_three_bits(graph: Path) -> bool:
-    """Whether a graph has products with 3-bit weights: only such graphs import our own domain."""
-    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return data.find(_OWN_OPERATORS) >= 0
-
 
 def external_locations(graph: Path) -> set[str]:
     """Every location that a tensor of an ONNX graph names.

@@ -26,7 +26,7 @@ from voxrill.runtime.audio.sound_source import AudioSource
 from voxrill.runtime.audio.sound_writer import SoundFormat, SoundWriter
 from voxrill.runtime.bundle import contract
 from voxrill.runtime.bundle.bundle import Bundle
-from voxrill.runtime.bundle.external_data import has_three_bits
+from voxrill.runtime.bundle.few_bits import has_three_bits
 from voxrill.runtime.bundle.manifest import TOKENIZER_FILE, Task
 from voxrill.runtime.bundle.memory import check_memory, graphs_to_load
 from voxrill.runtime.bundle.tuned import TunedForm, is_repacked, open_tuned

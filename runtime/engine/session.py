@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from voxrill.devices.kernels import own_products, register
 from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
 from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec, differences
+from voxrill.runtime.bundle.few_bits import has_products
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.turnstile import Turnstile
 from voxrill.runtime.errors import BundleError, DeviceError, ProviderRefused
@@ -91,7 +92,7 @@ class Graph:
         self.provider = provider
         self.turnstile = turnstile or Turnstile()
         self._times = times
-        self.own_products = self.on_cpu and own_products().fast
+        self.own_products = self.on_cpu and own_products().fast and has_products(path)
 
         def opened(strict: bool) -> ort.InferenceSession:
             options = session_options(threads, repack, tuned)

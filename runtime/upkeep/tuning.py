@@ -25,6 +25,7 @@ from voxrill.devices.providers import CPU, data_file, tuning_options
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.bundle.atomic_folder import atomic_folder, flush, write_errors
 from voxrill.runtime.bundle.bundle import Bundle, hash_file, verify_files
+from voxrill.runtime.bundle.few_bits import has_products
 from voxrill.runtime.bundle.memory import check_memory, memory_needed
 from voxrill.runtime.bundle.tuned import (
     PLAIN,
@@ -139,15 +140,22 @@ def _check_room(bundle: Bundle, graphs: list[str], folder: Path) -> None:
 def _write(graph: Path, folder: Path) -> None:
     """Write one tuned graph: onnxruntime does it while it makes a session."""
     target = folder / graph.name
-    options = tuning_options(target)
-    if own_products().fast:
-        register(options)
     try:
-        ort.InferenceSession(str(graph), sess_options=options, providers=[CPU])
+        try:
+            _open_to_write(graph, target, own_products().fast and has_products(graph))
+        except Exception:  # our products do not take this graph
+            _open_to_write(graph, target, own=False)
     except Exception:  # onnxruntime raises a class per status, and says nothing of the cause
         raise OSError(None, f"onnxruntime could not write {target.name}") from None
     if not (target.is_file() and data_file(target).is_file()):
         raise OSError(None, f"onnxruntime {ort.__version__} wrote no {target.name}")
+
+
+def _open_to_write(graph: Path, target: Path, own: bool) -> None:
+    options = tuning_options(target)
+    if own:
+        register(options)
+    ort.InferenceSession(str(graph), sess_options=options, providers=[CPU])
 
 
 def _compared(bundle: Bundle, form: TunedForm) -> tuple[Load, Load]:

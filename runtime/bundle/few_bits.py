@@ -1,0 +1,33 @@
+"""Which graphs multiply by weights of few bits, read from their files: there our own products can run.
+
+In: a graph's file. Out: yes or no. A graph names its operators and domains in plain bytes, and searching for them takes
+a millisecond; its weights are not read where they lie in a file of their own.
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+_PRODUCT = b"\x0bMatMulNBits"
+"""The operator's name as ONNX stores it, behind its length."""
+_OWN_DOMAIN = b"\x0a\x07voxrill\x10\x01"
+"""How an ONNX file imports version 1 of our own domain."""
+
+
+def has_products(graph: Path) -> bool:
+    """Whether a graph has products with weights of 2, 3 or 4 bits."""
+    return _holds(graph, _PRODUCT)
+
+
+def has_three_bits(graph: Path) -> bool:
+    """Whether a graph has products with 3-bit weights: only such graphs import our own domain."""
+    return _holds(graph, _OWN_DOMAIN)
+
+
+def _holds(graph: Path, words: bytes) -> bool:
+    try:
+        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(words) >= 0
+    except (OSError, ValueError):  # missing or empty: onnxruntime says so
+        return False
