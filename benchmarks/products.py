@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.protocol import Call, Contender, serve
 from voxrill.devices.providers import CPU, session_options
-from voxrill.quantize.graph import ACCURACY_LEVEL, CONTRIB
+from voxrill.quantize.graph import CONTRIB
+from voxrill.quantize.three_bits import ACCURACY_LEVEL
 
 WIDTHS = (2048, 8192) * 12
 """The widths of backbone and feed-forward, in turn: 23 products, 193 MB in 4 bits, more than any cache holds."""
