@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 import voxrill
 from tests.places import ROOT
 from voxrill.runtime.audio.audio_file import read_audio
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.serve.access import Admission
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.server import Address, config
@@ -65,11 +66,12 @@ def serving(
     admission: Admission = Admission(),
     wyoming: Wyoming = Wyoming(),
     model: voxrill.Model | None = None,
+    judge: PauseJudge | None = None,
 ) -> Iterator[Serving]:
-    """A server of a model (the built-in one, if none is given) until the block ends."""
+    """A server of a model (the built-in one, if none is given) until the block ends. judge: see `Service`."""
     model = model or voxrill.load(threads=1)
     listening = Address("127.0.0.1", 0).bind()
-    settings = config(model, limits, admission, wyoming)
+    settings = config(model, limits, admission, wyoming, judge)
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

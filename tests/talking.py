@@ -111,6 +111,7 @@ class Scene:
     steps: int = 1000
     voice_activity: object = None
     waking: object = None
+    judge: object = None
     shown: list = field(default_factory=list)
     turns: list = field(default_factory=list)
 
@@ -140,6 +141,7 @@ class Scene:
             self.barge_in,
             clock=lambda: self.now,
             waking=self.waking,
+            judge=self.judge,
         )
 
     def _post(self, signal):

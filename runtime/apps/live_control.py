@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from voxrill.runtime.apps.control import Control, Understood
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.audio.protocols import RATE, Microphone, Player
 from voxrill.runtime.audio.tone import tone
@@ -63,6 +64,7 @@ class LiveControl:
         options: how to listen.
         waking: passes on what follows the wake word; None for all.
         voice_activity: tells speech from other sound; None for silero's.
+        judge: says at a pause how long the command may be silent; None for the usual silence.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class LiveControl:
         options: LiveOptions,
         waking: Waking | None = None,
         voice_activity: VoiceDetector | None = None,
+        judge: PauseJudge | None = None,
     ) -> None:
         floor = Floor(player)
         self._loop = LiveLoop(
@@ -88,6 +91,7 @@ class LiveControl:
             barge_in=options.barge_in,
             voice_activity=voice_activity,
             waking=waking,
+            judge=judge,
         )
 
     def run(self) -> None:

@@ -21,6 +21,7 @@ from voxrill.runtime.apps.loops import before_loop
 from voxrill.runtime.apps.stitching import Stitcher
 from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transcript, TranscriptEvent, joined_text
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Floats
 from voxrill.runtime.audio.segments import AROUND, LEAST, SEGMENT_SECONDS, Change, Segmenter, Span, in_blocks
@@ -249,6 +250,7 @@ class Transcriber:
         voice: tells speech from other sound; None for silero's network, behind an automatic gain.
         known: segments of this sound that were transcribed before, by start and end; they are not heard again.
         since, count: seconds and segments that were before this sound.
+        judge: says at a pause whether a segment is over; None where silence alone decides.
     """
 
     def __init__(
@@ -259,10 +261,11 @@ class Transcriber:
         known: Mapping[tuple[float, float], SegmentEvent] | None = None,
         since: float = 0.0,
         count: int = 0,
+        judge: PauseJudge | None = None,
     ) -> None:
         self._recognise = recognise
         self._options = options or TranscribeOptions()
-        self._segmenter = Segmenter(voice or VoiceActivity(auto_gain=True), self._options.endpoint)
+        self._segmenter = Segmenter(voice or VoiceActivity(auto_gain=True), self._options.endpoint, judge)
         self._known = known or {}
         self._stitcher = Stitcher(since, count)
         self._least = self._options.least / BLOCK_SECONDS

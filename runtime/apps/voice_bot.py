@@ -7,11 +7,14 @@ card and a view.
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from numpy.typing import DTypeLike
 
+from voxrill.runtime.apps.own_end import pause_judge
 from voxrill.runtime.apps.talk_tools import ToolSource, make_tools
+from voxrill.runtime.audio.end_of_turn import TIMER, EndOfTurnWish, FinishedModel, find_model, with_patience
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.microphone import DeviceMicrophone
 from voxrill.runtime.audio.mute import MutePlayer
@@ -51,7 +54,12 @@ class TalkKeywords(TypedDict, total=False):
     barge_in: listen while an answer is played, so that the user may interrupt it (True); False where the microphone
     hears the loudspeaker. push_to_talk: `press` begins and ends turns, instead of silence. speculate: begin answers at
     a short silence already (True). endpoint: seconds of silence that end a turn (0.5). longest: seconds that a turn may
-    last. wake_word: nothing is heard before it is said. follow_up: seconds after an answer in which it is not needed.
+    last. end_of_turn: what tells at a short silence whether a turn is over: "timer" for silence alone, "auto" for the
+    built-in model itself and an installed end-of-turn model, "hub" to fetch one, its file, or a function from sound
+    (n,) at 16 kHz to the probability; None for "auto". patience: seconds of silence that end a turn which that model
+    takes to be unfinished (2).
+
+    wake_word: nothing is heard before it is said. follow_up: seconds after an answer in which it is not needed.
 
     remember: positions of prompt and turns that are remembered. turns: turns that are remembered at most; None for as
     many as the model can use. seed: the same seed gives the same answers. max_new_tokens: limit on an answer.
@@ -73,6 +81,8 @@ class TalkKeywords(TypedDict, total=False):
     speculate: bool
     endpoint: float
     longest: float
+    end_of_turn: EndOfTurnWish | None
+    patience: float | None
     wake_word: str | WakeWord | None
     follow_up: float
     remember: int
@@ -102,7 +112,9 @@ def voice_bot(
         conversation = model.conversation(system=how.get("system"), output="text" if mute else "both")
     elif how.get("system") is not None:
         raise UsageError("A conversation brings its own system prompt", "Leave system out")
+    ends = _ends(how)
     options = talk_options(model, how)
+    options = replace(options, endpoint=with_patience(options.endpoint, ends, how.get("patience")))
     tools, word = how.get("tools"), how.get("wake_word")
     word = WakeWord(word) if isinstance(word, str) else word
 
@@ -118,9 +130,22 @@ def voice_bot(
             transcribe=transcriber(model) if how.get("transcripts", True) else None,
             tools=None if tools is None else make_tools(model, tools),
             recite=lambda: model.reciting(how.get("voice")),
+            judge=None
+            if options.push_to_talk
+            else pause_judge(model, how.get("end_of_turn"), ends, lambda sentence: view.show(Notice(sentence))),
         )
 
     return TalkSession(make, how.get("view"))
+
+
+def _ends(how: TalkKeywords) -> FinishedModel | None:
+    """What tells the end of a turn; None where silence alone does, or a key."""
+    wish = how.get("end_of_turn")
+    if not how.get("push_to_talk", False):
+        return find_model(wish)
+    if wish is None or wish == TIMER:
+        return None
+    raise UsageError("a key ends turns, so no model can", "Leave out push-to-talk or the end-of-turn model")
 
 
 def talk_options(model: Engine, how: TalkKeywords) -> TalkOptions:

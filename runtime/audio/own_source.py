@@ -80,7 +80,9 @@ class SourceMicrophone:
         self._pieces = _pieces(source, file_bytes)
         self._ended, self._clock = ended, clock
         endpoint = endpoint or EndpointOptions()
-        self._silence = math.ceil((endpoint.endpoint + 2 * endpoint.begin) * RATE / BLOCK) + 1  # blocks after the end
+        self._silence = (
+            math.ceil((endpoint.longest_silence + 2 * endpoint.begin) * RATE / BLOCK) + 1
+        )  # blocks after the end
         self._queue: Queue[Floats | None] = Queue(_WAITING)
         self._stopping = Event()
         self._error: BaseException | None = None

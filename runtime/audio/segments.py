@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.audio.endpointing import BEFORE, Endpointer, EndpointOptions, blocks
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Floats
 from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
@@ -79,10 +80,11 @@ class Segmenter:
     Args:
         voice: tells speech from other sound.
         options: when a segment begins and ends.
+        judge: says at a pause whether the segment is over; None where silence alone decides.
     """
 
-    def __init__(self, voice: VoiceDetector, options: EndpointOptions) -> None:
-        self._voice = voice
+    def __init__(self, voice: VoiceDetector, options: EndpointOptions, judge: PauseJudge | None = None) -> None:
+        self._voice, self._judge = voice, judge
         self._options = options
         self._endpointer = Endpointer(options)
         self._before, self._after, self._overlap = blocks(BEFORE), options.pause_blocks, blocks(OVERLAP)
@@ -114,7 +116,13 @@ class Segmenter:
             self._forget(self._endpointer.number - self._before - blocks(self._options.begin))
         elif decision == "paused":
             change = Change("paused", self._span(self._endpointer.last))
+            self._judge_pause(change.span)
         return change
+
+    def _judge_pause(self, span: Span) -> None:
+        silence = self._judge(span.samples, self._options) if self._judge is not None else None
+        if silence is not None:
+            self._endpointer.judge(silence)
 
     def open(self) -> Span | None:
         """The open segment so far."""

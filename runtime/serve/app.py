@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.serve import docs_page, web_page
@@ -40,12 +41,14 @@ from voxrill.runtime.serve.wyoming.server import Wyoming, WyomingServer
 OWNER = "voxrill"
 
 
-def make_app(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming) -> Starlette:
-    """The application. Its `state.service` is the service.
+def make_app(
+    model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming, judge: PauseJudge | None = None
+) -> Starlette:
+    """The application. Its `state.service` is the service. judge: see `Service`.
 
     Service and Wyoming protocol are there while the application's lifespan lasts.
     """
-    service = Service(model, limits)
+    service = Service(model, limits, judge)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.access import Admission
@@ -86,9 +87,11 @@ class _Server(uvicorn.Server):
                 signal.signal(signal.SIGHUP, before)
 
 
-def config(model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming) -> uvicorn.Config:
+def config(
+    model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming, judge: PauseJudge | None = None
+) -> uvicorn.Config:
     """Uvicorn's configuration."""
-    app = make_app(model, limits, admission, wyoming)
+    app = make_app(model, limits, admission, wyoming, judge)
     return uvicorn.Config(
         app,
         http=limited(limits, app.state.service.metrics),
@@ -111,6 +114,7 @@ def run(
     admission: Admission,
     wyoming: Wyoming,
     ready: Callable[[], None],
+    judge: PauseJudge | None = None,
 ) -> None:
     """Serve until Ctrl-C.
 
@@ -121,8 +125,9 @@ def run(
         admission: who has access.
         wyoming: where clients of that protocol connect, and which satellites the server talks with.
         ready: called as soon as the server answers.
+        judge: see `Service`.
     """
-    server = _Server(config(model, limits, admission, wyoming), ready)
+    server = _Server(config(model, limits, admission, wyoming, judge), ready)
     bound_log()  # after uvicorn has configured its loggers
     with suppress(KeyboardInterrupt):  # uvicorn ends cleanly, and raises it then
         server.run([bound])

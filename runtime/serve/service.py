@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.reading import UnknownWords, warn
@@ -58,11 +59,13 @@ class Service:
     """One server's model and all that belongs to it.
 
     turns: how many turns before a question the model remembers, None for all. positions: how many positions of a
-    conversation it remembers.
+    conversation it remembers. judge: says at a pause whether a turn of a session with `semantic_vad` is over; None
+    where silence alone decides.
     """
 
-    def __init__(self, model: Engine, limits: Limits) -> None:
+    def __init__(self, model: Engine, limits: Limits, judge: PauseJudge | None = None) -> None:
         self.model = model
+        self.judge = judge
         self.limits = limits
         self.metrics = Metrics()
         self.worker = Worker(limits, self.metrics)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.audio.endpointing import BEFORE, Decision, Endpointer, PushToTalk, blocks
 from voxrill.runtime.audio.level import CLIPPED
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Block, Floats
@@ -140,6 +141,7 @@ class Listener:
         before: seconds that are kept before the first voiced block.
         begins: whether somebody seems to begin in the samples (n,) of the block under way; None to look at whole
             blocks only.
+        judge: says at a pause whether the turn is over; None where silence alone decides.
     """
 
     def __init__(
@@ -155,6 +157,7 @@ class Listener:
         waking: Waking | None = None,
         before: float = BEFORE,
         begins: Callable[[Floats], bool] | None = None,
+        judge: PauseJudge | None = None,
     ) -> None:
         self._begins = begins
         self._doubted = 0  # blocks for which an answer is still held on suspicion
@@ -167,6 +170,7 @@ class Listener:
         self._clock = clock
         self._waking = waking
         self._woke: float | None = None
+        self._judge = judge
         self._endpointer = endpointer
         self._before = blocks(before)
         self._after = endpointer.options.pause_blocks
@@ -182,7 +186,8 @@ class Listener:
         self._expected = block.at + BLOCK
         silence = np.zeros(BLOCK, np.float32)
         # Enough silence to end a turn, however long the gap was: nobody can go on with it after hours.
-        fill = [silence] * min(gap, self._endpointer.options.endpoint_blocks + 1)
+        options = self._endpointer.options
+        fill = [silence] * min(gap, options.silent_blocks(options.longest_silence) + 1)
         if gap:
             self._show(Notice(f"The microphone gave no sound for {gap * BLOCK_SECONDS:.1f} seconds"))
         for samples in (*fill, block.samples):
@@ -295,13 +300,23 @@ class Listener:
                 self._post(Interrupted(heard, now))
             self._post(Began())
         elif decision == "paused":
-            self._post(Paused(self._utterance(), now))
+            utterance = self._utterance()
+            self._post(Paused(utterance, now))
+            self._judge_pause(utterance)
         elif decision == "resumed":
             self._post(Resumed())
         else:
             # The ticket is taken in this thread: sound of the answer before is worthless from this moment on.
             self._post(Ended(self._utterance(), now, self._floor.question(), decision == "too long"))
             self._woke = None
+
+    def _judge_pause(self, utterance: Utterance) -> None:
+        """Ask whether the turn is over. Blocks wait meanwhile, while the answering thread begins the answer."""
+        if self._judge is None:
+            return
+        silence = self._judge(utterance.samples, self._endpointer.options)
+        if silence is not None:
+            self._endpointer.judge(silence)
 
     def _utterance(self) -> Utterance:
         """From a little before the first voiced block to the end of the pause after the last."""

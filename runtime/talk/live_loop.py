@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.audio.endpointing import Endpointer, PushToTalk
 from voxrill.runtime.audio.live_voice import LiveVoice
 from voxrill.runtime.audio.protocols import Floats, Microphone, Player
@@ -79,6 +80,7 @@ class LiveLoop:
         barge_in: listen while an answer is played.
         voice_activity: tells speech from other sound; None for silero's.
         waking: passes on what follows the wake word; None for all.
+        judge: says at a pause whether the turn is over; None where silence alone decides.
         keep_blocks, keep_signal: take what was heard, and signals, in the listening thread.
     """
 
@@ -94,6 +96,7 @@ class LiveLoop:
         barge_in: bool = False,
         voice_activity: VoiceDetector | None = None,
         waking: Waking | None = None,
+        judge: PauseJudge | None = None,
         keep_blocks: Callable[[list[Floats]], None] = lambda _heard: None,
         keep_signal: Callable[[Signal | WakeChange], None] = lambda _signal: None,
     ) -> None:
@@ -104,7 +107,7 @@ class LiveLoop:
         # A key begins a turn, and no voice does: then there is nothing to look for.
         begins = voice.begins if isinstance(voice, LiveVoice) and isinstance(endpointer, Endpointer) else None
         self._listener = Listener(
-            voice, endpointer, floor, self.post, view.show, barge_in, waking=waking, begins=begins
+            voice, endpointer, floor, self.post, view.show, barge_in, waking=waking, begins=begins, judge=judge
         )
 
     def run(self) -> None:

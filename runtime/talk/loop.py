@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event as Flag
 
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions, PushToTalk
 from voxrill.runtime.audio.protocols import Floats, Microphone, Player
 from voxrill.runtime.audio.voice_activity import VoiceDetector
@@ -65,6 +66,7 @@ class Talk:
         transcribe: writes down spoken questions while their answers are played; None for no transcripts.
         tools: find what a turn calls instead of being answered; None for none.
         recite: makes a conversation that says what it is told, for tools and for `say`.
+        judge: says at a pause whether the turn is over; None where silence alone decides.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Talk:
         transcribe: Transcribe | None = None,
         tools: TalkTools | None = None,
         recite: Callable[[], Conversation] | None = None,
+        judge: PauseJudge | None = None,
     ) -> None:
         self._push = PushToTalk(options.endpoint) if options.push_to_talk else None
         self._view = view
@@ -107,6 +110,7 @@ class Talk:
             barge_in=options.barge_in or options.push_to_talk,
             voice_activity=voice_activity,
             waking=waking,
+            judge=judge,
             keep_blocks=sinks.hear,
             keep_signal=sinks.signal,
         )

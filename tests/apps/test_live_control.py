@@ -55,7 +55,7 @@ class Watching(Watcher):
 class Held:
     """A live control that is set up; `reports` is what came of each utterance, `done` the calls that were run."""
 
-    def __init__(self, model, folder, *clips, then=None, player=None, fail=None, options=None, waking=None):
+    def __init__(self, model, folder, *clips, then=None, player=None, fail=None, options=None, waking=None, judge=None):
         self.reports, self.done, self.heard = [], [], 0
         self.control = Control(model, parse_grammar(LIGHTS, folder))
         hear, fail = self.control.hear, fail or (lambda _call: None)
@@ -75,7 +75,7 @@ class Held:
         self.microphone = ClipMicrophone(self.watcher, *clips, then=then or self.close)
         self.live = LiveControl(
             model, self.control, self.microphone, self.player, self.watcher, self.reports.append,
-            options or LiveOptions(), waking,
+            options or LiveOptions(), waking, judge=judge,
         )  # fmt: skip
 
     def close(self):
@@ -99,6 +99,15 @@ def test_it_is_understood_at_the_first_pause_and_not_again(pebble, tmp_path):
     held = Held(pebble, tmp_path, BATHROOM)
     held.run()
     assert held.heard == 2  # the tone to warm up, and the command
+
+
+def test_a_command_that_is_finished_is_done_at_its_first_pause(pebble, tmp_path):
+    """Two commands with a pause between them, shorter than the silence that ends one: together they are none."""
+    both = np.concatenate([BATHROOM, HALL])
+    alone = Held(pebble, tmp_path, both)
+    alone.run()
+    judged = Held(pebble, tmp_path, both, judge=lambda _sound, _options: 0.0)
+    assert alone.done == [] and judged.run()[-1] == OFF and len(judged.reports) >= 2
 
 
 def test_whoever_goes_on_is_understood_anew(pebble, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.talking import HELD_OUT, SPOKEN, silence, spoken
-from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions, PushToTalk
+from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions, Patience, PushToTalk
 from voxrill.runtime.audio.protocols import BLOCK
 from voxrill.runtime.audio.voice_activity import VoiceActivity
 from voxrill.runtime.errors import UsageError
@@ -39,6 +39,68 @@ def decisions(pattern, options=OPTIONS):
 )
 def test_turns(pattern, wanted):
     assert decisions(pattern) == wanted
+
+
+def judged(pattern, *said, options=OPTIONS):
+    """As `decisions`, where the pauses are judged: by these silences; None for a pause that is not."""
+    endpointer, left, found = Endpointer(options), list(said), {}
+    for number, letter in enumerate(pattern):
+        decision = endpointer.hear(0.9 if letter == "v" else 0.1)
+        if decision:
+            found[number] = decision
+        if decision == "paused" and (silence := left.pop(0)) is not None:
+            endpointer.judge(silence)
+    assert not left, "every pause was judged"
+    return found
+
+
+JUDGED = EndpointOptions(begin=0.064, pause=0.128, endpoint=0.256, hold=0.0, longest=10.0)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said", "wanted"),
+    [
+        pytest.param("vvv" + "." * 20, [0.0], {1: "began", 6: "paused", 7: "ended"}, id="finished"),
+        pytest.param("vvv" + "." * 20, [0.512], {1: "began", 6: "paused", 18: "ended"}, id="unfinished"),
+        pytest.param("vvv" + "." * 20, [None], {1: "began", 6: "paused", 10: "ended"}, id="not known"),
+        pytest.param(
+            "vvv....vv" + "." * 20,
+            [0.0, None],
+            {1: "began", 6: "paused", 7: "resumed", 12: "paused", 16: "ended"},
+            id="gone on while it was judged",
+        ),
+        pytest.param(
+            "vvv" + "." * 12 + "vv" + "." * 20,
+            [0.512, 0.192],
+            {1: "began", 6: "paused", 15: "resumed", 20: "paused", 22: "ended"},
+            id="unfinished, and asked again",
+        ),
+        pytest.param(
+            "vvv" + "." * 8 + "vvv" + "." * 20,
+            [0.0, None],
+            {1: "began", 6: "paused", 7: "ended", 12: "began", 17: "paused", 21: "ended"},
+            id="a judgement holds for its turn only",
+        ),
+    ],
+)
+def test_judged_pauses(pattern, said, wanted):
+    assert judged(pattern, *said, options=JUDGED) == wanted
+
+
+def test_patience_goes_from_the_least_silence_to_the_most():
+    patience = Patience(0.3, 2.0)
+    assert [patience.silence(probability) for probability in (1.0, 0.5, 0.0)] == pytest.approx([0.3, 1.15, 2.0])
+    assert EndpointOptions(patience=patience).longest_silence == 2.0
+    with pytest.raises(UsageError, match="patience"):
+        Patience(most=0.1)
+
+
+def test_a_judgement_without_a_pause_changes_nothing():
+    endpointer = Endpointer(JUDGED)
+    for letter in "vvv":
+        endpointer.hear(0.9 if letter == "v" else 0.1)
+    endpointer.judge(0.0)
+    assert [endpointer.hear(0.1) for _ in range(8)] == [None, None, None, "paused", None, None, None, "ended"]
 
 
 def test_an_endpoint_as_short_as_the_pause_ends_the_turn_at_once():

@@ -27,6 +27,7 @@ from voxrill.runtime.apps.batch import ResultsFile
 from voxrill.runtime.apps.journal import Journal
 from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent
+from voxrill.runtime.audio import end_of_turn
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.errors import DataError, UsageError
 
@@ -499,6 +500,22 @@ def live(cli, monkeypatch):
 def test_what_the_microphone_hears_is_written(live):
     ran = live(SPOKEN[:3])
     assert ran.status == 0 and ran.out.splitlines() == SAID[:3]
+
+
+@pytest.mark.parametrize(("probability", "segments"), [(0.0, 1), (1.0, 3)])
+def test_a_model_ends_segments(live, monkeypatch, probability, segments):
+    """The clips follow each other with pauses of 1.3 s: patience of 10 s makes one segment of them."""
+    monkeypatch.setattr(end_of_turn, "installed", lambda: "a file")
+    monkeypatch.setattr(end_of_turn, "TurnModel", lambda _path: lambda _sound: probability)
+    ran = live(SPOKEN[:3], "--json", "--patience", "10")
+    stable = [one for one in lines_of_json(ran.out) if one["event"] == "segment"]
+    assert (len(stable) == 1) if segments == 1 else (len(stable) >= segments)
+
+
+@pytest.mark.parametrize("option", [("--end-of-turn", "auto"), ("--patience", "1")])
+def test_ends_of_turns_are_for_the_microphone(cli, option):
+    ran = cli("transcribe", str(CLIPS / SPOKEN[0]["file"]), *option)
+    assert ran.status == 2 and "--live" in ran.err
 
 
 def test_tentative_and_stable_text_are_kept_apart(live):

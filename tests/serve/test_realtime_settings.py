@@ -224,6 +224,33 @@ def test_eagerness_is_patience(server, eagerness, turns):
     assert asyncio.run(talk()) == turns
 
 
+@pytest.mark.parametrize(
+    ("kind", "probability", "turns"),
+    [("semantic_vad", 1.0, 2), ("semantic_vad", 0.0, 1), ("server_vad", 1.0, 1)],
+)
+def test_a_model_ends_semantic_turns_by_meaning(kind, probability, turns):
+    """Two sentences 0.4 s apart: two turns where the first seems finished, however patient the client is."""
+    asked = []
+
+    def judge(sound, options):
+        asked.append(len(sound))
+        return options.patience.silence(probability)
+
+    async def talk(server):
+        async with connected(server) as client:
+            detection = {"type": kind, "create_response": False}
+            detection |= {"eagerness": "low"} if kind == "semantic_vad" else {"silence_duration_ms": 1000}
+            await updated(client, audio={"input": {"turn_detection": detection}})
+            await client.say(spoken(after=0.2) + spoken(before=0.2, after=2.5))
+            await client.send("input_audio_buffer.clear")
+            passed = (await client.next("input_audio_buffer.cleared"))[1]
+            return sum(event["type"] == "input_audio_buffer.committed" for event in passed)
+
+    with serving(Limits(sessions=10), judge=judge) as server:
+        assert asyncio.run(talk(server)) == turns
+    assert bool(asked) == (kind == "semantic_vad")
+
+
 def test_instructions_and_modalities_change_in_the_middle(server):
     """As agents do that hand over to another: the conversation goes on."""
 

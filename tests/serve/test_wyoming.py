@@ -656,7 +656,7 @@ async def told(events, kind, count=1):
         await asyncio.sleep(0.02)
 
 
-def satellites_told(runs, kind, words=None, later=False, made=Microphone, count=1):
+def satellites_told(runs, kind, words=None, later=False, made=Microphone, count=1, judge=None):
     """The events that satellites with those pipelines get, until each has had `count` events of that type.
 
     words: what the server says of them. later: they come after the server. made: what they are.
@@ -671,7 +671,7 @@ def satellites_told(runs, kind, words=None, later=False, made=Microphone, count=
                 await server.start(lambda *streams, run=run, events=events: made(run, events, *streams))
 
         names = tuple(f"tcp://127.0.0.1:{port}" for port in ports)
-        context = serving(wyoming=Wyoming(None, names, (words if words is not None else []).append))
+        context = serving(wyoming=Wyoming(None, names, (words if words is not None else []).append), judge=judge)
         if not later:
             await begin()
         await asyncio.to_thread(context.__enter__)
@@ -740,6 +740,20 @@ def test_a_run_in_which_nothing_is_said_ends(monkeypatch):
 def test_a_satellite_that_stops_is_answered_with_what_it_sent():
     (events,) = satellites_told([RunPipeline(PipelineStage.WAKE, PipelineStage.TTS)], "transcript", made=CutOff)
     assert next(event for event in events if event.type == "transcript").data["text"] == HEARD
+
+
+@pytest.mark.parametrize(("made", "probability"), [(Microphone, 1.0), (CutOff, 0.0)])
+def test_a_satellite_is_answered_by_meaning_where_the_server_can(made, probability):
+    """Its turns are judged. One that seems unfinished is answered all the same where the sound just stops."""
+    asked = []
+
+    def judge(sound, options):
+        asked.append(len(sound))
+        return options.patience.silence(probability)
+
+    run = RunPipeline(PipelineStage.WAKE, PipelineStage.TTS)
+    (events,) = satellites_told([run], "transcript", made=made, judge=judge)
+    assert asked and next(event for event in events if event.type == "transcript").data["text"] == HEARD
 
 
 def test_a_satellite_does_not_answer_its_own_loudspeaker(server):

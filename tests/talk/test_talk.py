@@ -72,6 +72,34 @@ def test_a_false_start_leaves_no_trace_in_the_answer(pebble):
     assert np.array_equal(answers[0].utterance.samples, answers[1].utterance.samples)
 
 
+@pytest.mark.parametrize(
+    ("silence_due", "most"), [pytest.param(0.0, 0.3, id="finished"), pytest.param(None, 0.6, id="not known")]
+)
+def test_a_finished_question_is_answered_at_its_first_pause(pebble, silence_due, most):
+    """Its answer is heard in the block after the one that paused; the sound that was judged is that of the answer."""
+    asked = []
+
+    def judge(sound, options):
+        asked.append((sound, options.within))
+        return silence_due
+
+    scene = Scene(pebble, judge=judge)
+    turn = scene.ask(SPOKEN[0])
+    assert turn.answer.text.strip() == SPOKEN[0]["reply"] and turn.trace.speculated
+    assert turn.trace.endpoint - turn.trace.voice_end < most
+    assert np.array_equal(asked[-1][0], turn.utterance.samples) and 0.3 < asked[-1][1] < 0.5
+
+
+def test_an_unfinished_question_is_waited_for_and_judged_again(pebble):
+    """A silence of 0.9 s would end the question; with patience it goes on, and both parts are one question."""
+    clip, said = spoken(SPOKEN[0]), [2.0, 0.0]
+    scene = Scene(pebble, judge=lambda *_asked: said.pop(0) if said else 0.0)
+    scene.hear(silence(0.5), clip[:14_000], silence(0.9), clip[14_000:])
+    scene.hear_until(lambda: scene.turns)
+    assert len(scene.turns) == 1 and not said
+    assert len(scene.turns[0].utterance.samples) > len(clip) + 14_000 - 4_000
+
+
 def test_an_interruption_keeps_what_was_heard(pebble):
     scene = Scene(pebble, ResponderOptions(turns=3), barge_in=True)
     scene.hear(silence(0.5), spoken(SPOKEN[0]))

@@ -14,6 +14,7 @@ from tests.places import QUESTION
 from tests.talking import SPOKEN, ClipMicrophone, InstantPlayer, Watcher, silence, spoken
 from voxrill.runtime.apps.grammar import parse_grammar
 from voxrill.runtime.audio import own_sink, own_source
+from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.own_sink import SinkPlayer
 from voxrill.runtime.audio.own_source import SourceMicrophone
 from voxrill.runtime.audio.protocols import BLOCK, RATE
@@ -127,6 +128,45 @@ def test_an_answer_is_begun_at_the_first_short_silence(pebble, hurry, monkeypatc
     with pebble.talk(source(), Card(), source_rate=RATE, seed=1) as talk:
         (turn,) = kinds(talk, voxrill.TurnEnded)
     assert turn.trace.speculated and turn.text.strip() == KITCHEN["reply"]
+
+
+def test_a_model_of_ones_own_ends_turns(pebble, hurry):
+    """Two commands with a pause between them: one turn if the first seems unfinished, two if it seems finished."""
+    both = np.concatenate([silence(0.3), spoken(KITCHEN), silence(1.0), spoken(OTHER)])
+    counts = []
+    for says in (0.0, 1.0):
+        with pebble.talk(pieces(both), Card(), source_rate=RATE, seed=1, end_of_turn=lambda _s, p=says: p) as talk:
+            counts.append(len(kinds(talk, voxrill.UserSaid)))
+    assert counts == [1, 2]
+
+
+def test_a_slow_model_is_given_up_and_the_talk_goes_on(pebble, hurry, monkeypatch):
+    monkeypatch.setattr(EndpointOptions, "within", 0.0)
+    both = np.concatenate([said(), said(OTHER), said()])
+    asked = []
+
+    def model(_sound):
+        asked.append(0)
+        return 1.0
+
+    with pebble.talk(pieces(both), Card(), source_rate=RATE, seed=1, end_of_turn=model) as talk:
+        events = list(talk)
+    told = [event.text for event in kinds(events, voxrill.Notice) if "end-of-turn model" in event.text]
+    assert len(told) == 1 and len(asked) == 2
+    assert len(kinds(events, voxrill.UserSaid)) >= 3
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"end_of_turn": "timer", "patience": 1.0}, "there is no model"),
+        ({"end_of_turn": "hub", "push_to_talk": True}, "a key ends turns"),
+        ({"end_of_turn": "missing.onnx"}, "no end-of-turn model"),
+    ],
+)
+def test_what_cannot_end_turns_is_refused(pebble, options, problem):
+    with pytest.raises(voxrill.VoxrillError, match=problem):
+        pebble.talk(pieces(said()), Card(), source_rate=RATE, **options)
 
 
 def test_a_question_at_the_very_end_of_its_source_is_answered(pebble, hurry):

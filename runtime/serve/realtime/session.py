@@ -85,7 +85,7 @@ class RealtimeSession:
         self._item = ""  # the user's, which is being spoken
         self._paused = False  # the worker knows of the pause in it
         self._turn_detector = TurnDetector(
-            settings, self._state.answers.floor, weak_callback(self._heard), service.model.parts.heard
+            settings, self._state.answers.floor, weak_callback(self._heard), service.model.parts.heard, service.judge
         )
         self._items = ItemRequests(self._state, self._turn_detector.whole)
         self._responses = ResponseRequests(self._state, self._turn_detector.whole)
@@ -214,6 +214,8 @@ class RealtimeSession:
             self._keep_said(self._item, signal.utterance)
         elif self._state.settings.kind == "realtime" and not isinstance(signal, Paused | Resumed):
             self._state.signal(signal)
+        if isinstance(signal, Paused):
+            self._service.worker.wake()  # the answer is begun while the pause is judged
 
     def _answer(self, signal: Signal) -> None:
         allowed, asked = self._state.allowed, AskedItems((self._item,))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from voxrill.runtime.audio.endpointing import EndpointOptions
+from voxrill.runtime.audio.endpointing import EndpointOptions, Patience
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.serve.allowed_calls import ToolChoice
 from voxrill.runtime.serve.names import DEFAULT_VOICE
@@ -16,18 +16,26 @@ from voxrill.runtime.serve.realtime.sound_format import SoundFormat
 
 Eagerness = Literal["low", "medium", "high", "auto"]
 
-EAGERNESS: dict[Eagerness, float] = {"low": 1.0, "medium": 0.5, "high": 0.3, "auto": 0.5}
-"""Seconds of silence that end a turn of `semantic_vad`, by the client's eagerness.
+_MEDIUM = EndpointOptions(endpoint=0.5, patience=Patience(0.3, 1.5))
 
-The server hears silence and not meaning, so eagerness is patience. `medium` is the wait that was measured for ordinary
-turns (see `EndpointOptions`). `low` is twice that, for people who think while they speak. `high` leaves little time
-after the pause, 0.13 s, at which an answer is begun early.
+EAGERNESS: dict[Eagerness, EndpointOptions] = {
+    "low": EndpointOptions(endpoint=1.0, patience=Patience(0.4, 2.0)),
+    "medium": _MEDIUM,
+    "high": EndpointOptions(endpoint=0.3, patience=Patience(0.2, 1.0)),
+    "auto": _MEDIUM,
+}
+"""How turns of `semantic_vad` end, by the client's eagerness.
+
+With an end-of-turn model a turn ends after the silence that `patience` says. Without one the server hears silence and
+not meaning, and a turn ends after `endpoint`. `medium` is the wait that was measured for ordinary turns (see
+`EndpointOptions`). `low` is for people who think while they speak. `high` leaves little time after the pause, 0.13 s,
+at which an answer is begun early.
 """
 
 
 @dataclass(frozen=True)
 class TurnDetection:
-    """How the server finds out that the user's turn is over: by silence.
+    """How the server finds out that the user's turn is over: by silence, or by meaning too.
 
     silence: milliseconds that end a turn of `server_vad`. before: milliseconds that are kept before the first voice.
     eagerness: of `semantic_vad`.
@@ -45,7 +53,7 @@ class TurnDetection:
     def endpoint(self) -> EndpointOptions:
         """The rules by which turns begin and end."""
         if self.type == "semantic_vad":
-            return EndpointOptions(endpoint=EAGERNESS[self.eagerness])
+            return EAGERNESS[self.eagerness]
         return EndpointOptions(self.threshold, endpoint=self.silence / 1000)
 
     def shown(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.audio.endpointing import Endpointer
 from voxrill.runtime.audio.live_voice import LiveVoice
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Block, Floats
@@ -36,6 +37,7 @@ class TurnDetector:
         floor: see `Listener`.
         post: takes each signal.
         cut: what the model hears of a turn that the client cut out, (n,) at 16 kHz; the listener's own are cut already.
+        judge: says at a pause whether a turn of `semantic_vad` is over; None where silence alone decides.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class TurnDetector:
         floor: Floor,
         post: Callable[[Signal | WakeChange], None],
         cut: Callable[[Floats], Floats],
+        judge: PauseJudge | None = None,
     ) -> None:
         self._floor = floor
         self._post = post
         self._cut = cut
+        self._judge = judge
         self._at = 0  # samples that went to the listener since the session began
         self.seconds = 0.0  # of all sound that the client sent
         self._settings: Settings | None = None
@@ -88,6 +92,7 @@ class TurnDetector:
             self._post,
             barge_in=detection.interrupt_response,
             before=detection.before / 1000,
+            judge=self._judge if detection.type == "semantic_vad" else None,
         )
         self.clear()
 

@@ -46,8 +46,8 @@ LATE = 2.0
 TAIL = 0.25
 """Seconds of a satellite's microphone that are ignored after it reports that it played an answer."""
 
-STOPPED = 1.0
-"""Seconds of silence that are added when a satellite stops sending sound: a turn ends after half of it."""
+STOPPED = 2.5
+"""Seconds of silence that are added when a satellite stops sending sound: more than ends any turn."""
 
 UNSPOKEN = 15.0
 """Seconds after which a run ends if nothing is said in it."""
@@ -157,7 +157,11 @@ class Satellite:
         heard = {
             "format": {"type": "audio/pcm", "rate": SAMPLE_RATE},
             "transcription": {},
-            "turn_detection": {"type": "server_vad", "interrupt_response": False},  # most hear their own loudspeaker
+            # By meaning where the server has a model for it. Most satellites hear their own loudspeaker.
+            "turn_detection": {
+                "type": "server_vad" if self._service.judge is None else "semantic_vad",
+                "interrupt_response": False,
+            },
         }
         modalities = ["audio" if spoken else "text"]
         await self._send("session.update", session={"audio": {"input": heard}, "output_modalities": modalities})

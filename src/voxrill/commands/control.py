@@ -21,6 +21,7 @@ from voxrill.commands.options import (
     SpeakerOption,
     SystemOption,
     TrimOption,
+    TurnWish,
     WakeWordOption,
     loads_model,
     sound_source,
@@ -33,6 +34,7 @@ from voxrill.runtime.apps.classify import TASK, Classifier
 from voxrill.runtime.apps.control import THRESHOLD, Control, Understood
 from voxrill.runtime.apps.grammar import read_grammar
 from voxrill.runtime.apps.live_control import Commanded, LiveControl, LiveOptions
+from voxrill.runtime.apps.own_end import pause_judge
 from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.microphone import DeviceMicrophone
 from voxrill.runtime.audio.mute import MutePlayer
@@ -110,6 +112,7 @@ def control(
     wake_word: WakeWordOption = None,
     follow_up: FollowUpOption = FOLLOW_UP,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a command.")] = EndpointOptions.endpoint,
+    ending: TurnWish = TurnWish(),
     json: JsonOption = False,
 ) -> None:
     """Understand spoken commands, run them, and confirm them aloud."""
@@ -129,7 +132,10 @@ def control(
     if wake_word is not None and not live:
         raise UsageError("--wake-word is only for the microphone", "Give it with --live")
     waking = None if wake_word is None else Waking(WakeWord(wake_word), follow_up)
-    endpoints = EndpointOptions(endpoint=endpoint)
+    if not live and ending != TurnWish():
+        raise UsageError("--end-of-turn and --patience are for the microphone", "Give them with --live")
+    ends = ending.model() if live else None
+    endpoints = ending.options(EndpointOptions(endpoint=endpoint), ends)
     grammar = read_grammar(commands)
     system = AudioSystem() if live else None
     model = loading.model()
@@ -151,7 +157,8 @@ def control(
     player: Player = MutePlayer() if mute else Speaker(system, model.sample_rate, speaker, notify)
     heard = DeviceMicrophone(system, microphone, notify)
     options = LiveOptions(endpoints, barge_in, not dry_run)
-    listening = LiveControl(model, controls, heard, player, view, report, options, waking)
+    judge = pause_judge(model, ending.end_of_turn, ends, notify)
+    listening = LiveControl(model, controls, heard, player, view, report, options, waking, judge=judge)
     say_waiting()
     with closed_by_signals(listening.close):
         listening.run()

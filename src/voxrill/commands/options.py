@@ -23,6 +23,8 @@ from voxrill.runtime.errors import UsageError
 if TYPE_CHECKING:
     from voxrill.devices.choice import Choice
     from voxrill.model import Model
+    from voxrill.runtime.audio.end_of_turn import FinishedModel
+    from voxrill.runtime.audio.endpointing import EndpointOptions
     from voxrill.runtime.bundle.bundle import Bundle
     from voxrill.runtime.bundle.manifest import Manifest
     from voxrill.runtime.engine.options import AnswerKeywords, TextKeywords
@@ -82,6 +84,25 @@ WakeWordOption = Annotated[
     typer.Option("--wake-word", help="Sleep until this is said; list shows the words. Needs the extra wake."),
 ]
 FollowUpOption = Annotated[float, typer.Option(help="Seconds after an answer in which no wake word is needed.")]
+EndOfTurnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--end-of-turn",
+        help="What tells at a short silence that you have finished: timer for silence alone, auto for an installed "
+        "model, hub to fetch one (8.7 MB), or a model's file.",
+        show_default="auto",
+    ),
+]
+PatienceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--patience",
+        min=0,
+        max=10,
+        help="Seconds of silence that end what the model takes to be unfinished.",
+        show_default="2",
+    ),
+]
 SystemOption = Annotated[str | None, typer.Option(help="The system prompt, in place of the model family's own.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace what -o names, even if Voxrill did not make it or takes long to.")
@@ -184,6 +205,38 @@ class AnswerWish(TextWish):
             "audio_temperature": self.audio_temperature,
             "audio_top_k": self.audio_top_k,
         }
+
+
+@dataclass(frozen=True)
+class TurnWish:
+    """What ends a turn beside silence: what --end-of-turn and --patience say."""
+
+    end_of_turn: EndOfTurnOption = None
+    patience: PatienceOption = None
+
+    def model(self) -> FinishedModel | None:
+        """What tells at a pause whether a turn is over; None where silence alone does.
+
+        Raises:
+            DataError: the file is no such model, or cannot be fetched.
+            MissingDependency: it cannot be fetched without the extra `hub`.
+        """
+        from voxrill.runtime.audio.end_of_turn import AUTO, NONE_FOUND, find_model
+
+        found = find_model(self.end_of_turn)
+        if found is None and self.end_of_turn == AUTO:
+            err.print(NONE_FOUND, style="yellow", soft_wrap=True)
+        return found
+
+    def options(self, endpoint: EndpointOptions, model: FinishedModel | None) -> EndpointOptions:
+        """The rules by which turns end whose pauses `model` judges.
+
+        Raises:
+            UsageError: --patience without a model.
+        """
+        from voxrill.runtime.audio.end_of_turn import with_patience
+
+        return with_patience(endpoint, model, self.patience)
 
 
 def loads_model(command: Callable[..., None]) -> Callable[..., None]:

@@ -14,8 +14,10 @@ import typer
 
 from voxrill.commands.once import say_waiting
 from voxrill.commands.options import (
+    EndOfTurnOption,
     JsonOption,
     Loading,
+    TurnWish,
     loads_model,
 )
 from voxrill.commands.output import err, print_json
@@ -64,6 +66,7 @@ def serve(
         list[str] | None,
         typer.Option(help="A Wyoming satellite to talk with, such as tcp://kitchen:10700.", show_default=False),
     ] = None,
+    end_of_turn: EndOfTurnOption = None,
     loading: Loading = Loading(),
     memory: Annotated[int, typer.Option(min=1, help="MB for the states of conversations; the rest go to disk.")] = 256,
     sessions: Annotated[int, typer.Option(min=1, help="Realtime sessions at once.")] = 8,
@@ -83,6 +86,7 @@ def serve(
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(EXTRA, package)
     # Imported here: not everyone has the packages of the extra.
+    from voxrill.runtime.audio.end_of_turn import EndOfTurn, TimelyModel
     from voxrill.runtime.serve.access import LOOPBACK, Admission
     from voxrill.runtime.serve.limits import Limits
     from voxrill.runtime.serve.log import LOG, set_up_log
@@ -107,6 +111,7 @@ def serve(
     )
     for uri in satellite or ():
         split(uri)
+    ends = TurnWish(end_of_turn).model()
     address = Address(host, port)
     say = LOG.info if log_json else partial(err.print, soft_wrap=True)
     with ExitStack() as sockets:  # whether a port is free is known before a model is loaded
@@ -125,7 +130,8 @@ def serve(
                 say(f"{name} is at {url}, for browsers at {page}{beside}. Ctrl-C ends it.")
 
         set_up_log(log_level, log_json)
-        run(model, bound, limits, admission, Wyoming(assist, tuple(satellite or ()), say), ready)
+        judge = None if ends is None else EndOfTurn(TimelyModel(ends, LOG.warning))
+        run(model, bound, limits, admission, Wyoming(assist, tuple(satellite or ()), say), ready, judge)
 
 
 def _key(file: Path | None) -> str | None:

@@ -25,6 +25,7 @@ from voxrill.commands.options import (
     SpeakerOption,
     SystemOption,
     ThreadsOption,
+    TurnWish,
     WakeWordOption,
     loads_model,
 )
@@ -78,6 +79,7 @@ def talk(
     wake_word: WakeWordOption = None,
     follow_up: FollowUpOption = FOLLOW_UP,
     endpoint: Annotated[float, typer.Option(help="Seconds of silence that end a question.")] = EndpointOptions.endpoint,
+    ending: TurnWish = TurnWish(),
     longest: Annotated[float, typer.Option(help="Seconds that a question may last.")] = EndpointOptions.longest,
     speculate: Annotated[bool, typer.Option(help="Begin answers at a short silence already.")] = True,
     remember: Annotated[
@@ -108,6 +110,10 @@ def talk(
     if wake_word is not None and (text or push_to_talk):
         raise UsageError("--wake-word does not go with --text or --push-to-talk", "Leave one of them out")
     EndpointOptions(endpoint=endpoint, longest=longest)  # what is out of range is refused before the model is loaded
+    if push_to_talk and ending != TurnWish():
+        raise UsageError("--push-to-talk ends questions by a key", "Leave out --end-of-turn and --patience")
+    if not text and ending != TurnWish():  # what cannot be is refused before the model is loaded
+        ending.options(EndpointOptions(), ending.model())
     word = None if wake_word is None else WakeWord(wake_word)
     canceller_made = canceller() if echo_cancel else None
     system_audio = _sound_system(text, mute, speaker)
@@ -121,6 +127,8 @@ def talk(
         "speculate": speculate,
         "endpoint": endpoint,
         "longest": longest,
+        "end_of_turn": ending.end_of_turn,
+        "patience": ending.patience,
         "wake_word": word,
         "follow_up": follow_up,
         "remember": remember,

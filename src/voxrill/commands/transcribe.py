@@ -26,6 +26,7 @@ from voxrill.commands.options import (
     SystemOption,
     TextWish,
     TrimOption,
+    TurnWish,
     loads_model,
     open_named,
     sound_source,
@@ -45,6 +46,7 @@ from voxrill.runtime.apps.batch import (
 from voxrill.runtime.apps.journal import journal_of
 from voxrill.runtime.apps.subtitles import form_named, form_of, suffix_of
 from voxrill.runtime.atomic_write import is_special
+from voxrill.runtime.audio.endpointing import EndpointOptions
 from voxrill.runtime.audio.microphone import DeviceMicrophone
 from voxrill.runtime.audio.sound_folder import other_files, sound_files
 from voxrill.runtime.audio.streams import AudioSystem
@@ -79,6 +81,7 @@ def transcribe(
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Listen to the microphone until Ctrl-C.")] = False,
     microphone: MicrophoneOption = None,
+    ending: TurnWish = TurnWish(),
     form: Annotated[
         str | None,
         typer.Option(
@@ -125,6 +128,10 @@ def transcribe(
         )
     written = form_named(form, None if batch else out)
     targets = _targets(files, form, out, force) if each and form is not None else {}
+    if not live and ending != TurnWish():
+        raise UsageError("--end-of-turn and --patience are for the microphone", "Give them with --live")
+    ends = ending.model() if live else None
+    ending.options(EndpointOptions(), ends)
     audio = AudioSystem() if live else None
     choice = loading.choice
     opened = open_named(loading.bundle)
@@ -143,7 +150,8 @@ def transcribe(
             writing = Writing(Model(opened, loading.threads, choice=choice), wished, written, kept, json, trim, stream)
             if audio is not None:
                 say_waiting()
-                writing.live(DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow")))
+                heard = DeviceMicrophone(audio, microphone, lambda text: err.print(text, style="yellow"))
+                writing.live(heard, ends, ending.patience)
             else:
                 _transcribe_files(writing, files, timed)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -32,6 +33,7 @@ from voxrill.runtime.apps.transcription import (
     transcribe,
 )
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, OpenSound, open_sound
+from voxrill.runtime.audio.end_of_turn import EndOfTurn, FinishedModel, TimelyModel, with_patience
 from voxrill.runtime.audio.protocols import Floats, Microphone
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.printable import as_unicode, printable
@@ -90,8 +92,13 @@ class Writing:
             transcriber = Transcriber(self._ears(), options_for(self.model, tentative=False), known=by_place)
             self._write(transcriber.stream(_counted(pieces, view.heard)), view, journal, by_place, name)
 
-    def live(self, microphone: Microphone) -> None:
+    def live(self, microphone: Microphone, ends: FinishedModel | None = None, patience: float | None = None) -> None:
         """Transcribe what the microphone hears until Ctrl-C.
+
+        Args:
+            microphone: what is heard.
+            ends: says at a pause whether a segment is over; None where silence alone decides.
+            patience: see `with_patience`.
 
         Raises:
             AudioDeviceError: it cannot be used, or is gone and did not come back. What was heard before is written.
@@ -108,7 +115,11 @@ class Writing:
             stack.enter_context(closed_by_signals(sound.close))
             stack.enter_context(sound)
             stack.enter_context(view)
-            transcriber = Transcriber(ears, options_for(self.model, tentative=True), since=since, count=count)
+            options = options_for(self.model, tentative=True)
+            options = replace(options, endpoint=with_patience(options.endpoint, ends, patience))
+            warn = partial(err.print, style="yellow", soft_wrap=True)
+            judge = None if ends is None else EndOfTurn(TimelyModel(ends, warn))
+            transcriber = Transcriber(ears, options, since=since, count=count, judge=judge)
             self._write(transcriber.stream(sound, sound.hurry), view, journal, {}, None)
         if sound.lost:
             err.print(f"The model was too slow: {sound.lost:.0f} seconds were not heard", style="yellow")
