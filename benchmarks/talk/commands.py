@@ -55,6 +55,10 @@ def talk(
     endpoint: Annotated[
         float, typer.Option(min=0.2, help="Seconds of silence that end a question.")
     ] = EndpointOptions.endpoint,
+    end_of_turn: Annotated[
+        list[str] | None,
+        typer.Option(help="As of voxrill talk; several are asked side by side, each by a program of its own."),
+    ] = None,
     cascade: Annotated[bool, typer.Option(help="Ask a cascade of other programs, too.")] = True,
     synthesiser: Annotated[str, typer.Option(help=f"The cascade's: {' or '.join(SYNTHESISERS)}.")] = SYNTHESISERS[0],
     provider: ProviderOption = None,
@@ -71,7 +75,8 @@ def talk(
     asked = read_questions(questions, count)
     options = ("--endpoint", str(endpoint))
     chosen = [part for word in provider or () for part in ("--provider", word)]
-    commands = {VOXRILL: [*_TALK, *options, *chosen, *(["--bundle", str(bundle)] if bundle else [])]}
+    talk = [*_TALK, *options, *chosen, *(["--bundle", str(bundle)] if bundle else [])]
+    commands = {_named(wish): [*talk, "--end-of-turn", wish] for wish in end_of_turn or ()} or {VOXRILL: talk}
     if cascade:
         commands[CASCADE] = [*_CASCADE, *options, "--synthesiser", synthesiser]
     with step_progress(err, "asking") as progress:
@@ -86,6 +91,11 @@ def talk(
         out.print(report.table(results))
         if minutes is not None:
             out.print(report.growth_table(results))
+
+
+def _named(wish: str) -> str:
+    """What a program with that --end-of-turn is called; its sound devices are named after it, in letters and digits."""
+    return f"{VOXRILL}-{''.join(letter if letter.isalnum() else '-' for letter in Path(wish).stem)}"
 
 
 @app.command()

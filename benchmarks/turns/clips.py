@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
+from benchmarks.talk.questions import HELD_OUT
+from benchmarks.talk.questions import LIST as OWN_LIST
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Floats
@@ -24,7 +27,15 @@ from voxrill.runtime.errors import DataError
 KINDS = ("coffee", "read")
 """Spoken orders, and sentences read aloud."""
 
+OWN_KIND = "own"
+"""Commands that the built-in model knows, from its held-out clips, each with a hesitation."""
+
+HESITATION = 0.4
+"""Seconds that its speaker, who is a machine, hesitates in an own command."""
+
 LIST = "manifest.csv"
+
+NOT_OWN = ("music", "silence", "typed", "outside")
 
 AFTER = 3.0
 """Seconds of silence after an utterance: longer than any policy waits."""
@@ -79,6 +90,23 @@ def find_clips(people: Path) -> list[Clip]:
     return [Clip(row["kind"], people / row["file"], _half(row)) for row in rows]
 
 
+def own_clips() -> list[Clip]:
+    """The held-out clips of the built-in model; none outside a checkout."""
+    if not (HELD_OUT / OWN_LIST).is_file():
+        return []
+    entries = msgspec.json.decode((HELD_OUT / OWN_LIST).read_bytes())
+    return [Clip(OWN_KIND, HELD_OUT / one["file"], 1) for one in entries if one["kind"] not in NOT_OWN]
+
+
+def _hesitating(samples: Floats, level: Callable[[float], Floats]) -> Floats:
+    """Silence at the quietest place in the middle half of a command."""
+    spoken_part = np.flatnonzero(np.abs(samples) > np.abs(samples).max() / 30)
+    start, stop = spoken_part[0], spoken_part[-1]
+    inner = range(start + (stop - start) // 4, start + 3 * (stop - start) // 4, 160)
+    place = min(inner, key=lambda at: float(np.square(samples[at - 480 : at + 480]).mean()))
+    return np.concatenate([samples[:place], level(HESITATION), samples[place:]])
+
+
 def _half(row: dict[str, str]) -> int:
     known = row["speaker"] if row["kind"] == "read" else row["file"]  # who ordered is not known
     return hashlib.sha256(known.encode()).digest()[0] % 2
@@ -88,6 +116,8 @@ def spoken(clip: Clip, stretch: float) -> SpokenClip | None:
     """A clip's utterance with its pauses `stretch` times as long; None where nobody speaks."""
     samples = read_audio(clip.path, RATE)
     level = _quiet(samples)
+    if clip.kind == OWN_KIND:
+        samples = _hesitating(samples, level)
     found = _voiced(np.concatenate([samples, level(AFTER)]))
     if found is None or stretch == 1:
         return found

@@ -83,6 +83,9 @@ def measure(
 ) -> list[AskedUtterance]:
     """What all models say at all pauses. Utterances that stand in `path` are not measured again."""
     known = {(one.file, one.stretch): one for one in read_known(path)}
+    if path.exists():  # a line that was cut off would spoil the next one
+        written = path.read_bytes()
+        path.write_bytes(written[: written.rfind(b"\n") + 1])
     wanted = [(clip, stretch) for stretch in stretches for clip in clips]
     with path.open("ab") as file:
         for done, (clip, stretch) in enumerate(wanted):

@@ -54,10 +54,10 @@ class TalkKeywords(TypedDict, total=False):
     barge_in: listen while an answer is played, so that the user may interrupt it (True); False where the microphone
     hears the loudspeaker. push_to_talk: `press` begins and ends turns, instead of silence. speculate: begin answers at
     a short silence already (True). endpoint: seconds of silence that end a turn (0.5). longest: seconds that a turn may
-    last. end_of_turn: what tells at a short silence whether a turn is over: "timer" for silence alone, "auto" for the
-    built-in model itself and an installed end-of-turn model, "hub" to fetch one, its file, or a function from sound
-    (n,) at 16 kHz to the probability; None for "auto". patience: seconds of silence that end a turn which that model
-    takes to be unfinished (2).
+    last. end_of_turn: what tells at a short silence whether a turn is over: "timer" for silence alone, "auto" for an
+    installed end-of-turn model, "hub" to fetch one, its file, or a function from sound (n,) at 16 kHz to the
+    probability. Without it (None), and with "auto", the built-in model ends the commands that it knows. patience:
+    seconds of silence that end a turn which the end-of-turn model takes to be unfinished (2).
 
     wake_word: nothing is heard before it is said. follow_up: seconds after an answer in which it is not needed.
 

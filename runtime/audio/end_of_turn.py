@@ -108,8 +108,8 @@ def find_model(wish: EndOfTurnWish | None) -> FinishedModel | None:
     """The model that a caller wishes.
 
     Args:
-        wish: `timer` for none; `auto` for the file in the cache or in an installed package; `hub` to fetch it into the
-            cache; a file; or the model itself. None for the same as `auto`.
+        wish: `timer` or None for none; `auto` for the file in the cache or in an installed package; `hub` to fetch it
+            into the cache; a file; or the model itself.
 
     Returns:
         The model; None where silence alone is to end turns.
@@ -118,9 +118,9 @@ def find_model(wish: EndOfTurnWish | None) -> FinishedModel | None:
         DataError: the file is none that is known, or cannot be fetched.
         MissingDependency: `hub` without the extra `hub`.
     """
-    if wish == TIMER:
+    if wish is None or wish == TIMER:
         return None
-    if wish is None or wish == AUTO:
+    if wish == AUTO:
         path = installed()
         return None if path is None else TurnModel(path)
     if not isinstance(wish, str | os.PathLike):
@@ -174,11 +174,13 @@ def _fetched() -> Path:
         return path
     with needs_extra("hub"):
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
     try:
         return Path(hf_hub_download(HUB_ID, FILE, local_dir=_cache()))
     except Exception as error:  # the hub's client raises classes of several packages
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = "the hub cannot be reached" if isinstance(error, LocalEntryNotFoundError) else lines[0]
         raise DataError(
-            f"{FILE} cannot be fetched from {HUB_ID} ({reason[0]})",
+            f"{FILE} cannot be fetched from {HUB_ID}: {reason}",
             "Connect to the network, or install pipecat-ai, or give the file: --end-of-turn FILE",
         ) from None

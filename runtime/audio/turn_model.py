@@ -93,7 +93,7 @@ class TurnModel:
     def _check(self) -> None:
         inputs = [(one.name, one.type, list(one.shape[1:])) for one in self._session.get_inputs()]
         if inputs != [(_INPUT, "tensor(float)", _SHAPE)]:
-            told = ", ".join(f"{name} {shape}" for name, _, shape in inputs) or "nothing"
+            told = f"{inputs[0][0]} {inputs[0][2]}" if len(inputs) == 1 else f"{len(inputs)} inputs"
             raise _refused(self.path, f"takes {told}, not {_INPUT} {_SHAPE}")
         outputs = [list(one.shape[1:]) for one in self._session.get_outputs()]
         if outputs != [[1]]:

@@ -87,6 +87,7 @@ def test_a_file_that_is_such_a_network_is_taken(tmp_path):
     [
         pytest.param({"given": ("input_values", ["n", 128_000])}, r"takes input_values \[128000\]", id="version 2"),
         pytest.param({"given": ("input_features", ["n", 80, 3000])}, r"takes input_features \[80, 3000\]", id="30 s"),
+        pytest.param({"given": ("input_features", ["n", 800, 80])}, r"takes input_features \[800, 80\]", id="turned"),
         pytest.param({"out": ("n", 1, 1)}, r"gives \[\[1, 1\]\]", id="another result"),
         pytest.param({"gain": 100.0}, "where a probability is expected", id="no probability"),
     ],
@@ -111,7 +112,12 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_nothing_is_required(nothing_installed):
-    assert find_model("timer") is None and find_model("auto") is None and find_model(None) is None
+    assert find_model("timer") is None and find_model("auto") is None
+
+
+def test_an_installed_model_is_not_taken_unasked(monkeypatch):
+    monkeypatch.setattr(end_of_turn, "installed", lambda: pytest.fail("it was looked for"))
+    assert find_model(None) is None
 
 
 def test_the_cache_and_an_installed_package_are_looked_into(nothing_installed, monkeypatch):
@@ -123,7 +129,7 @@ def test_the_cache_and_an_installed_package_are_looked_into(nothing_installed, m
     monkeypatch.setattr(end_of_turn, "_PACKAGE", "packaged_turns")
     for name in ("smart-turn-v3.1-cpu.onnx", "smart-turn-v3.2-cpu.onnx"):
         made(data / name)
-    assert find_model(None).path.name == "smart-turn-v3.2-cpu.onnx"
+    assert find_model("auto").path.name == "smart-turn-v3.2-cpu.onnx"
     cached = nothing_installed / "cache" / end_of_turn.FILE
     cached.parent.mkdir()
     made(cached)
@@ -137,7 +143,7 @@ def test_the_hub_that_cannot_be_reached_is_told_in_one_line(nothing_installed, m
         raise OSError("no route to host\nand more")
 
     monkeypatch.setattr(hub, "hf_hub_download", refuse)
-    with pytest.raises(DataError, match=r"smart-turn-v3 \(no route to host\)\. Connect") as told:
+    with pytest.raises(DataError, match=r"smart-turn-v3: no route to host\. Connect") as told:
         find_model("hub")
     assert "\n" not in str(told.value)
 

@@ -507,7 +507,7 @@ def test_a_model_ends_segments(live, monkeypatch, probability, segments):
     """The clips follow each other with pauses of 1.3 s: patience of 10 s makes one segment of them."""
     monkeypatch.setattr(end_of_turn, "installed", lambda: "a file")
     monkeypatch.setattr(end_of_turn, "TurnModel", lambda _path: lambda _sound: probability)
-    ran = live(SPOKEN[:3], "--json", "--patience", "10")
+    ran = live(SPOKEN[:3], "--json", "--end-of-turn", "auto", "--patience", "10")
     stable = [one for one in lines_of_json(ran.out) if one["event"] == "segment"]
     assert (len(stable) == 1) if segments == 1 else (len(stable) >= segments)
 

@@ -89,8 +89,8 @@ EndOfTurnOption = Annotated[
     typer.Option(
         "--end-of-turn",
         help="What tells at a short silence that you have finished: timer for silence alone, auto for an installed "
-        "model, hub to fetch one (8.7 MB), or a model's file.",
-        show_default="auto",
+        "model, hub to fetch one (8.7 MB), or a model's file. The built-in model knows its own commands.",
+        show_default=False,
     ),
 ]
 PatienceOption = Annotated[

@@ -14,7 +14,6 @@ import typer
 
 from voxrill.commands.once import say_waiting
 from voxrill.commands.options import (
-    EndOfTurnOption,
     JsonOption,
     Loading,
     TurnWish,
@@ -66,7 +65,14 @@ def serve(
         list[str] | None,
         typer.Option(help="A Wyoming satellite to talk with, such as tcp://kitchen:10700.", show_default=False),
     ] = None,
-    end_of_turn: EndOfTurnOption = None,
+    end_of_turn: Annotated[
+        str | None,
+        typer.Option(
+            "--end-of-turn",
+            help="What ends turns of semantic_vad and of satellites by meaning: as of voxrill talk.",
+            show_default="auto",
+        ),
+    ] = None,
     loading: Loading = Loading(),
     memory: Annotated[int, typer.Option(min=1, help="MB for the states of conversations; the rest go to disk.")] = 256,
     sessions: Annotated[int, typer.Option(min=1, help="Realtime sessions at once.")] = 8,
@@ -86,7 +92,7 @@ def serve(
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(EXTRA, package)
     # Imported here: not everyone has the packages of the extra.
-    from voxrill.runtime.audio.end_of_turn import EndOfTurn, TimelyModel
+    from voxrill.runtime.audio.end_of_turn import AUTO, EndOfTurn, TimelyModel, find_model
     from voxrill.runtime.serve.access import LOOPBACK, Admission
     from voxrill.runtime.serve.limits import Limits
     from voxrill.runtime.serve.log import LOG, set_up_log
@@ -111,7 +117,7 @@ def serve(
     )
     for uri in satellite or ():
         split(uri)
-    ends = TurnWish(end_of_turn).model()
+    ends = find_model(AUTO) if end_of_turn is None else TurnWish(end_of_turn).model()
     address = Address(host, port)
     say = LOG.info if log_json else partial(err.print, soft_wrap=True)
     with ExitStack() as sockets:  # whether a port is free is known before a model is loaded

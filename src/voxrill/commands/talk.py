@@ -110,10 +110,12 @@ def talk(
     if wake_word is not None and (text or push_to_talk):
         raise UsageError("--wake-word does not go with --text or --push-to-talk", "Leave one of them out")
     EndpointOptions(endpoint=endpoint, longest=longest)  # what is out of range is refused before the model is loaded
-    if push_to_talk and ending != TurnWish():
-        raise UsageError("--push-to-talk ends questions by a key", "Leave out --end-of-turn and --patience")
-    if not text and ending != TurnWish():  # what cannot be is refused before the model is loaded
-        ending.options(EndpointOptions(), ending.model())
+    if ending != TurnWish():
+        if text or push_to_talk:
+            raise UsageError(
+                "with --text and --push-to-talk a key ends questions", "Leave out --end-of-turn, --patience"
+            )
+        ending.options(EndpointOptions(), ending.model())  # what cannot be is refused before the model is loaded
     word = None if wake_word is None else WakeWord(wake_word)
     canceller_made = canceller() if echo_cancel else None
     system_audio = _sound_system(text, mute, speaker)
