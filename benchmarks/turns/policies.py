@@ -57,7 +57,7 @@ def _said(pause: AskedPause, model: str) -> float:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RuleOutcome:
     """What a rule does to some utterances.
 
     cut: the share that is cut in two or more. false_ends: how many ends inside an utterance there are for each. The
@@ -71,14 +71,14 @@ class Outcome:
     p90: float
 
 
-def outcome(utterances: Sequence[AskedUtterance], rule: Rule) -> Outcome:
+def outcome(utterances: Sequence[AskedUtterance], rule: Rule) -> RuleOutcome:
     """What `rule` does to `utterances`."""
     waits, ends = [], []
     for one in utterances:
         inside = [pause for pause in one.pauses if pause.length is not None]
         ends.append(sum(pause.length is not None and pause.length >= rule(pause) for pause in inside))
         waits.append(seconds(rule(one.pauses[-1])))
-    return Outcome(
+    return RuleOutcome(
         cut=fmean(end > 0 for end in ends),
         false_ends=fmean(ends),
         median=median(waits),
