@@ -16,8 +16,10 @@ struct Avx2 : Avx256 {
   static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {
     const Ints ones = _mm256_set1_epi16(1);
     if (Bits == 8) {
+      VOXRILL_UNROLL
       for (int i = 0; i < Quartets; i++) {
         const Bytes weight = _mm256_xor_si256(f[i], _mm256_set1_epi8(-128)), magnitude = _mm256_abs_epi8(weight);
+        VOXRILL_UNROLL
         for (int m = 0; m < Tile; m++) {
           const Bytes turned = _mm256_sign_epi8(quartet(x + m * stride + 4 * i), weight);
           const Ints sum = _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, turned), ones);
@@ -26,9 +28,12 @@ struct Avx2 : Avx256 {
       }
       return;
     }
-    for (int m = 0; m < Tile; m++, x += stride) {
-      Ints sum = _mm256_maddubs_epi16(f[0], quartet(x));
-      for (int i = 1; i < Quartets; i++) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(f[i], quartet(x + 4 * i)));
+    VOXRILL_UNROLL
+    for (int m = 0; m < Tile; m++) {
+      const int8_t* row = x + m * stride;
+      Ints sum = _mm256_maddubs_epi16(f[0], quartet(row));
+      VOXRILL_UNROLL
+      for (int i = 1; i < Quartets; i++) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(f[i], quartet(row + 4 * i)));
       sums[m][0] = plus(sums[m][0], _mm256_madd_epi16(sum, ones));
     }
   }

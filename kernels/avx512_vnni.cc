@@ -29,12 +29,15 @@ struct Avx512 {
 
   template <int, int Tile, int Chains, int Quartets>
   static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {
-    for (int m = 0; m < Tile; m++, x += stride)
+    VOXRILL_UNROLL
+    for (int m = 0; m < Tile; m++) {
+      VOXRILL_UNROLL
       for (int i = 0; i < Quartets; i++) {
         int32_t quartet;
-        std::memcpy(&quartet, x + 4 * i, 4);
+        std::memcpy(&quartet, x + m * stride + 4 * i, 4);
         sums[m][i % Chains] = _mm512_dpbusd_epi32(sums[m][i % Chains], f[i], every(quartet));
       }
+    }
   }
 
   template <int Tile>

@@ -11,9 +11,12 @@ struct AvxVnni : Avx256 {
 
   template <int, int Tile, int Chains, int Quartets>
   static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {
-    for (int m = 0; m < Tile; m++, x += stride)
+    VOXRILL_UNROLL
+    for (int m = 0; m < Tile; m++) {
+      VOXRILL_UNROLL
       for (int i = 0; i < Quartets; i++)
-        sums[m][i % Chains] = _mm256_dpbusd_avx_epi32(sums[m][i % Chains], f[i], quartet(x + 4 * i));
+        sums[m][i % Chains] = _mm256_dpbusd_avx_epi32(sums[m][i % Chains], f[i], quartet(x + m * stride + 4 * i));
+    }
   }
 };
 

@@ -37,14 +37,17 @@ struct Neon {
 
   template <int Bits, int Tile, int Chains, int Quartets>
   static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {
-    for (int m = 0; m < Tile; m++, x += stride)
-      for (int i = 0; i < Quartets; i += 4) {  // `f` has whole vectors of activations: 4 quartets
-        const int8x16_t four = vld1q_s8(x + 4 * i);
+    VOXRILL_UNROLL
+    for (int m = 0; m < Tile; m++) {
+      VOXRILL_UNROLL
+      for (int i = 0; i < Quartets; i += 4) {  // a vector of activations has 4 quartets
+        const int8x16_t four = vld1q_s8(x + m * stride + 4 * i);
         sums[m][0] = vdotq_laneq_s32(sums[m][0], signs<Bits>(f[i]), four, 0);
         sums[m][1 % Chains] = vdotq_laneq_s32(sums[m][1 % Chains], signs<Bits>(f[i + 1]), four, 1);
         sums[m][2 % Chains] = vdotq_laneq_s32(sums[m][2 % Chains], signs<Bits>(f[i + 2]), four, 2);
         sums[m][3 % Chains] = vdotq_laneq_s32(sums[m][3 % Chains], signs<Bits>(f[i + 3]), four, 3);
       }
+    }
   }
 
   template <int Tile>

@@ -14,10 +14,12 @@ struct I8mm : Neon {
   template <int Bits, int Tile, int Chains, int Quartets>
   static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {
     if (Tile == 1) return Neon::dots<Bits, Tile, Chains, Quartets>(sums, f, x, stride);
+    VOXRILL_UNROLL
     for (int i = 0; i < Quartets; i += 2) {
       const int32x4_t even = vreinterpretq_s32_s8(signs<Bits>(f[i])), odd = vreinterpretq_s32_s8(signs<Bits>(f[i + 1]));
       const int8x16_t first = vreinterpretq_s8_s32(vzip1q_s32(even, odd));
       const int8x16_t second = vreinterpretq_s8_s32(vzip2q_s32(even, odd));
+      VOXRILL_UNROLL
       for (int m = 0; m + 1 < Tile; m += 2) {
         const int8_t* at = x + m * stride + 4 * i;
         const int8x16_t pair = vcombine_s8(vld1_s8(at), vld1_s8(at + stride));
@@ -29,6 +31,7 @@ struct I8mm : Neon {
 
   template <int Tile>
   static VOXRILL_INLINE void settle(Ints (&totals)[Tile]) {
+    VOXRILL_UNROLL
     for (int m = 0; m + 1 < Tile; m += 2) {
       const Ints low = totals[m], high = totals[m + 1];
       totals[m] = vuzp1q_s32(low, high);
