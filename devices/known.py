@@ -7,7 +7,10 @@ whole spoken turn took (`benchmarks/results-lfm2.5.json`). Float32 was not measu
 
 from __future__ import annotations
 
-from voxrill.devices.stages import CONTEXT, ModelShape, frame_part, part
+import math
+from dataclasses import replace
+
+from voxrill.devices.stages import BYTES, CONTEXT, ModelShape, Part, frame_part, part
 from voxrill.runtime.graph_names import (
     AUDIO_DETOKENIZER,
     AUDIO_ENCODER,
@@ -62,6 +65,18 @@ def model(
         context,
         kv_cache,
     )
+
+
+def known_bits(bits: float, context: int = CONTEXT) -> ModelShape:
+    """The 1.5 B model with `bits` bits for each weight of its backbone on average (2 to 4); the rest as in int4.
+
+    Two neighbouring widths are mixed: 3.3 bits are 70 % of 3 bits and 30 % of 4.
+    """
+    int4, low = known_model("int4", context), min(math.floor(bits), 3)
+    count, share = SIZES["int8"][DECODER][0] / BYTES[8], bits - low
+    decoder = Part({low: (1 - share) * count, low + 1: share * count})
+    memory = int4.memory + decoder.size - SIZES["int4"][DECODER][0]
+    return replace(int4, precision=f"{bits:g} bits", decoder=decoder, memory=memory)
 
 
 def known_model(precision: str, context: int = CONTEXT) -> ModelShape:

@@ -13,7 +13,7 @@ Evidence is `measured` on the device itself, `emulated` or `simulated` elsewhere
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -25,6 +25,8 @@ PROFILES = Path(__file__).parent / "profiles"
 
 Evidence = Literal["measured", "emulated", "simulated", "cited", "assumed"]
 InstructionSet = Literal["amx_int8", "avx512_vnni", "avx_vnni", "avx2", "neon_i8mm", "neon_dotprod", "neon", "scalar"]
+Products = Literal["onnxruntime", "own"]
+OWN: Products = "own"
 HERE = "this machine"
 """The name of a profile that describes the machine it is read on. Its figures can be compared with the machine's."""
 NO_DOT_PRODUCT: tuple[InstructionSet, ...] = ("neon", "scalar")
@@ -57,6 +59,9 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         instruction_set: the best that it has for products of 8-bit integers.
         int8_macs_per_cycle: products of 8-bit integers that one core adds up in a cycle.
         float_macs_per_cycle: the same for float32.
+        own_products: products of weights that our own kernels add up in a core's cycle, by the bits of a weight: with
+            one position, and with many.
+        products: whose products are planned with.
         npu: its name and rate.
         providers: execution providers that exist for it.
         runnable: false where Voxrill's Python runtime cannot run. Then only a bundle is made for it.
@@ -75,6 +80,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     instruction_set: ProfileValue[InstructionSet]
     int8_macs_per_cycle: ProfileValue[float]
     float_macs_per_cycle: ProfileValue[float]
+    own_products: ProfileValue[dict[str, tuple[float, float]]] | None = None
+    products: Products = "onnxruntime"
     npu: ProfileValue[str] | None = None
     providers: ProfileValue[tuple[str, ...]]
     runnable: bool = True
@@ -89,13 +96,34 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     @property
     def evidence(self) -> str:
         """The weakest evidence among the figures that a prediction of speed rests on."""
-        used = (self.bandwidth_gbps, self.clock_ghz, self.int8_macs_per_cycle, self.float_macs_per_cycle)
+        used: list[ProfileValue[Any]] = [
+            self.bandwidth_gbps,
+            self.clock_ghz,
+            self.int8_macs_per_cycle,
+            self.float_macs_per_cycle,
+        ]
+        used += [self.own_products] if self.own_products and self.products == OWN else []
         order = ("assumed", "cited", "simulated", "emulated", "measured")
         return min((figure.evidence for figure in used), key=order.index)
+
+    def with_own_products(self) -> Profile:
+        """The same device, planned with the products of our own kernels.
+
+        Raises:
+            ProfileError: how fast they are there is not known.
+        """
+        if self.own_products is None:
+            known = ", ".join(name for name in shipped_profiles() if read_profile(name).own_products)
+            raise ProfileError(
+                f"how fast our own products are on {self.name} is not known",
+                f"Leave --products out, give a profile with own_products, or take one of: {known}",
+            )
+        return msgspec.structs.replace(self, products=OWN)
 
     def machine(self, memory_gb: float | None = None) -> Machine:
         """What the planner needs to know, for the model with `memory_gb` of memory (without it: the smallest)."""
         kind = self.instruction_set.value
+        own = self.own_products.value if self.own_products and self.products == OWN else {}
         return Machine(
             memory=1e9 * ((memory_gb or self.memory_gb.value) - self.reserved_gb.value),
             bandwidth=1e9 * self.bandwidth_gbps.value,
@@ -106,6 +134,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             float_macs=self.float_macs_per_cycle.value,
             dot_product=kind not in NO_DOT_PRODUCT,
             matrix_units=kind == "amx_int8",
+            own={int(bits): rates for bits, rates in own.items()},
         )
 
 

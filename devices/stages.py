@@ -34,7 +34,8 @@ chosen with them in view. So they show how well the model describes that machine
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from voxrill.runtime.graph_names import DECODER, DEPTHFORMER
 
@@ -89,7 +90,10 @@ CONTEXT = 200
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates: bytes a second by all cores and by one; cores; GHz; int8 and float products a core and cycle; memory."""
+    """Rates: bytes a second by all cores and by one; cores; GHz; int8 and float products a core and cycle; memory.
+
+    own: products a core and cycle that our own kernels reach, by bits: with one position, and with many.
+    """
 
     memory: float
     bandwidth: float
@@ -100,6 +104,7 @@ class Machine:
     float_macs: float
     dot_product: bool = True
     matrix_units: bool = False
+    own: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     def speedup(self, threads: int) -> float:
         """How many times faster `threads` threads compute than one."""
@@ -111,6 +116,8 @@ class Machine:
 
     def rate(self, bits: int, many: bool) -> float:
         """Weights a second that one core multiplies by one position; with `many`, weights times positions a second."""
+        if bits in self.own:
+            return 1e9 * self.clock_ghz * self.own[bits][many]
         peak, floats = 1e9 * self.clock_ghz * self.int8_macs, 1e9 * self.clock_ghz * self.float_macs
         if bits == 32 or (bits == 4 and many and not self.dot_product):
             return MATRIX_FLOAT * floats
@@ -121,8 +128,9 @@ class Machine:
         return peak * GEMV_WIDENED / (FALLBACK if bits == 4 else 1.0)
 
 
-BYTES = {4: 0.5357, 8: 1.0, 32: 4.0}
-"""Bytes of a weight by its bits; 4 bits have a scale for every 128 weights."""
+BYTES = {2: 0.2734, 3: 0.3984, 4: 0.5357, 8: 1.0, 32: 4.0}
+"""Bytes of a weight by its bits; fewer than 8 bits have a scale for every 128 weights. 2 and 3 bits are those of our
+own kernels: 2.19 and 3.19 bits with scales and zero points."""
 MIXED = {DECODER: 0.628, DEPTHFORMER: 0.733}
 """Bytes of a weight on average where a recipe mixes 4 and 8 bits, from the shapes of the 1.5 B model."""
 LAYERS, ONCE = 0.575, 0.288

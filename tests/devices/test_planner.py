@@ -10,7 +10,7 @@ from benchmarks.prediction import RESULTS, points
 from tests.command_line import check_refusal
 from tests.places import ROOT
 from voxrill.devices.advice import advise, describe, holdings, plans
-from voxrill.devices.known import SIZES, known_model
+from voxrill.devices.known import SIZES, known_bits, known_model
 from voxrill.devices.planner import TASKS, Plan, best, judge, plan
 from voxrill.devices.profile import PROFILES, read_profile, shipped_profiles
 from voxrill.devices.stages import SHARE, Part, StageSeconds, part
@@ -101,6 +101,28 @@ def test_more_threads_longer_contexts_and_more_positions_tell():
     assert four.step(4096) > four.step(200)
     assert four.prefill(500) > 4 * four.prefill(100) > 4 * four.step()
     assert four.encoder(30) > 7 * four.encoder(4)
+
+
+def test_our_own_products_compute_at_the_simulated_rate():
+    """Where memory is no limit, a step takes what the profile says; where it is one, only fewer bits help."""
+    profile = read_profile("pi5").with_own_products()
+    assert profile.own_products.evidence == "simulated"
+    one, many = profile.own_products.value["4"]
+    endless = replace(profile.machine(8), bandwidth=1e15, core_bandwidth=1e15)
+    decoder = known_bits(4).decoder
+    assert StageSeconds(known_bits(4), endless, 1).first(decoder) == pytest.approx(decoder.count / (2.4e9 * one))
+    assert endless.rate(4, many=True) == 2.4e9 * many
+    four, less = (StageSeconds(known_bits(bits), profile.machine(8), 4).step() for bits in (4, 3.3))
+    assert less < 0.9 * four
+    assert four < StageSeconds(known_model("int4"), read_profile("pi5").machine(8), 4).step()
+
+
+def test_bits_between_two_widths_are_mixed():
+    assert known_bits(3.3).decoder.weights[3] == pytest.approx(0.7 * known_bits(3.3).decoder.count)
+    sizes = [known_bits(bits).decoder.size for bits in (2, 2.5, 3, 3.3, 4)]
+    memory = [known_bits(bits).memory for bits in (2, 2.5, 3, 3.3, 4)]
+    assert sizes == sorted(sizes) and memory == sorted(memory)
+    assert known_bits(4).decoder.size == pytest.approx(known_model("int4").decoder.size, rel=0.01)
 
 
 def test_a_second_decoder_takes_the_prompt():
@@ -253,10 +275,20 @@ def test_plan_for_this_machine(cli):
         ((PEBBLE, "--precision", "int4"), ("a bundle", "--precision")),
         (("nothing",), ("nothing", "voxrill export")),
         ((PEBBLE, "--context", "200000"), ("200000", "at most 128000")),
+        (("--bits", "3.3"), ("3 bits", "--products own")),
+        (("--bits", "3.3", "--precision", "int4"), ("--precision", "not both")),
+        ((PEBBLE, "--bits", "3.3"), ("a bundle", "not both")),
     ],
 )
 def test_wrong_plans_are_refused(cli, words, named):
     check_refusal(cli("plan", *words, "--device", "pi5"), named)
+
+
+def test_a_recipe_s_bits_are_planned_with_our_own_products(cli):
+    found = json.loads(cli("plan", "--device", "pi5", "--bits", "3.3", "--products", "own", "--json").out)
+    assert {entry["precision"] for entry in found["plans"]} == {"3.3 bits"}
+    assert found["device"]["own_products"]["evidence"] == "simulated"
+    check_refusal(cli("plan", "--device", "n100", "--products", "own"), ("Intel N100", "pi5", "rk3588"))
 
 
 def test_the_page_of_devices_is_what_the_profiles_say():

@@ -6,6 +6,7 @@ The table or JSON goes to stdout; everything else goes to stderr.
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +16,9 @@ import typer
 from voxrill.commands.options import JsonOption, open_path
 from voxrill.commands.output import err, print_columns, print_json
 from voxrill.devices.advice import Holding, advise, describe, holdings, plans
-from voxrill.devices.known import SIZES, known_model, model
+from voxrill.devices.known import SIZES, known_bits, known_model, model
 from voxrill.devices.planner import SMALL_MARGIN, Plan, margin
-from voxrill.devices.profile import Profile, read_profile, shipped_profiles
+from voxrill.devices.profile import OWN, Profile, read_profile, shipped_profiles
 from voxrill.devices.stages import CONTEXT, ModelShape
 from voxrill.runtime.errors import UsageError
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from voxrill.runtime.bundle.manifest import Manifest
 
 THIS = "this"
+
+
+class Whose(StrEnum):
+    """Whose products of weights are planned with."""
+
+    onnxruntime = "onnxruntime"
+    own = OWN
+
+
 _PROCESS = 60e6
 """Bytes that Python, numpy and onnxruntime take before a model is loaded, as measured."""
 
@@ -50,6 +60,13 @@ def plan(
     precision: Annotated[
         str | None, typer.Option(help=f"Without a bundle, only this one: {', '.join(SIZES)}.", show_default=False)
     ] = None,
+    bits: Annotated[
+        float | None,
+        typer.Option(min=2, max=4, help="Without a bundle: bits of a weight of the backbone on average, such as 3.3."),
+    ] = None,
+    products: Annotated[
+        Whose, typer.Option(help="Whose matrix products: of onnxruntime, or of our own kernels.")
+    ] = Whose.onnxruntime,
     threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one on each core that helps.")] = 0,
     context: Annotated[
         int | None,
@@ -58,8 +75,10 @@ def plan(
     json: JsonOption = False,
 ) -> None:
     """Predict what will run on a device, how fast, and in how much memory."""
-    models = _models(bundle, precision, context)
+    models = [_bits(bits, products, bundle, precision, context)] if bits else _models(bundle, precision, context)
     profile = _profile(device)
+    if products == Whose.own:
+        profile = profile.with_own_products()
     count = _threads(profile, threads)
     if margin(models[0]) == SMALL_MARGIN:
         err.print(_SMALL_NOTE, soft_wrap=True)
@@ -75,6 +94,16 @@ def plan(
         print()
         _show(profile, count, found)
         print(f"memory: {'; '.join(map(_holding, fits))}")
+
+
+def _bits(bits: float, products: Whose, bundle: Path | None, precision: str | None, context: int | None) -> ModelShape:
+    """The 1.5 B model at some bits of a weight."""
+    if bundle is not None or precision is not None:
+        other = "--precision" if bundle is None else "a bundle"
+        raise UsageError(f"{other} says how many bits a weight has", f"Give --bits or {other}, not both")
+    if bits < 4 and products != Whose.own:
+        raise UsageError("onnxruntime has no products of 3 bits", "Add --products own, or give --bits 4")
+    return known_bits(bits, context or CONTEXT)
 
 
 def _models(bundle: Path | None, precision: str | None, context: int | None) -> list[ModelShape]:
