@@ -31,9 +31,19 @@ PROMPT = (
 )
 TEXTS, FRAMES, FRAME_SECONDS = 6, 12, 0.08
 """The order of an interleaved answer, and the length of a frame."""
-NEVER = 65_534
-"""A token that random weights are not seen to draw: an answer does not end before it is measured."""
+END, TEXT_END = 65_533, 65_534
+"""Tokens that random weights are not seen to draw: an answer does not end before it is measured."""
 LONGEST = 4000
+PATTERN: Json = {
+    "type": "Split",
+    "pattern": {
+        "Regex": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    },
+    "behavior": "Isolated",
+    "invert": False,
+}
+BYTES: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 
 
 def make(checkpoint: Path, out: Path, encoder: Path) -> None:
@@ -42,11 +52,12 @@ def make(checkpoint: Path, out: Path, encoder: Path) -> None:
 
     build(checkpoint, out, "exclude_embeds=true", "include_hidden_states=true")
     write_graphs(checkpoint, encoder, out)
+    _usual_pattern(out / "tokenizer.json")
     path = out / "genai_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["model"] |= {
         "audio_token_id": AUDIO_TOKEN,
-        "eos_token_id": NEVER,
+        "eos_token_id": END,
         "embedding": {
             "filename": "embeddings.onnx",
             "inputs": {"input_ids": "input_ids", "audio_features": "audio_features"},
@@ -64,10 +75,17 @@ def make(checkpoint: Path, out: Path, encoder: Path) -> None:
         "audio_output": {
             "depthformer": {"filename": "vocoder_depthformer.onnx"},
             "embedding": {"filename": "audio_embedding.onnx"},
-            "text_end_token_id": NEVER,
+            "text_end_token_id": TEXT_END,
         },
     }
     path.write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def _usual_pattern(path: Path) -> None:
+    """Split words as usual tokenizers do: its tokenizer library refuses the pattern of our random checkpoints."""
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [PATTERN, BYTES]}
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
 class Speech(Contender):
