@@ -118,6 +118,7 @@ class Machine:
         """Weights a second that one core multiplies by one position; with `many`, weights times positions a second."""
         if bits in self.own:
             return 1e9 * self.clock_ghz * self.own[bits][many]
+        bits = max(bits, 4)  # without our own products, weights of fewer bits run as those of 4
         peak, floats = 1e9 * self.clock_ghz * self.int8_macs, 1e9 * self.clock_ghz * self.float_macs
         if bits == 32 or (bits == 4 and many and not self.dot_product):
             return MATRIX_FLOAT * floats
@@ -156,7 +157,7 @@ class Part:
 
 def part(graph: str, size: float, precision: str) -> Part:
     """A graph's weights, from its bytes and the name of its precision in the manifest."""
-    bits = {"float32": 32, "int8": 8, "int4": 4}.get(precision)
+    bits = {"float32": 32, "int8": 8, "int4": 4, "int3": 3, "int2": 2}.get(precision)
     if bits:
         return Part({bits: size / BYTES[bits]})
     # x weights of 4 bits and total - x of 8 take `size` bytes: x * BYTES[4] + (total - x) = size.
