@@ -21,7 +21,7 @@ from voxrill.devices.providers import CPU, data_file, session_options
 from voxrill.quantize.graph import Weight, load_graph
 from voxrill.quantize.turns import CapturedTurn
 from voxrill.runtime.bundle.bundle import Bundle, link_file
-from voxrill.runtime.bundle.contract import DECODER, DEPTHFORMER, KV_CAPACITY
+from voxrill.runtime.bundle.contract import DECODER, DEPTH_DECODER, DEPTHFORMER, KV_CAPACITY
 from voxrill.runtime.engine.depthformer import forced_noise
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Frame
@@ -30,7 +30,7 @@ from voxrill.runtime.errors import DataError, UsageError
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
-CALIBRATED = (DECODER, DEPTHFORMER)
+CALIBRATED = (DECODER, DEPTHFORMER, DEPTH_DECODER)
 """Graphs that can be calibrated. No shipped recipe gives 4 bits to the others."""
 
 AT_ONCE = 1 << 30
@@ -135,9 +135,13 @@ def _depthformer_feeds(model: Engine, turns: Sequence[CapturedTurn]) -> Iterator
         hidden = backbone.forward(turn.rows, backbone.new_state())
         for step, state in turn.answered(hidden):
             if isinstance(step, Frame):
-                yield {
+                feed: dict[str, Array] = {
                     "hidden_state": state[None],
                     "temperature": np.ones(1, np.float32),
                     "top_k": np.full(1, codes.vocab_size, np.int64),
                     "gumbel": forced_noise(step.codes, codes),
                 }
+                if model.manifest.model.frame_decoder == DEPTH_DECODER:
+                    feed["permutation"] = np.arange(codes.codebooks)
+                    feed["penalty"] = np.ones(feed["gumbel"].shape, np.float32)
+                yield feed

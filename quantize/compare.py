@@ -23,7 +23,7 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Token
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.events import EndEvent, Result
-from voxrill.runtime.graph_names import AUDIO_ENCODER, DECODER, DEPTHFORMER, TEXT_HEAD
+from voxrill.runtime.graph_names import AUDIO_ENCODER, DECODER, TEXT_HEAD
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
@@ -151,7 +151,7 @@ class _Graphs:
 
     def __init__(self, first: Engine, second: Engine) -> None:
         self.first, self.second = first, second
-        names = (AUDIO_ENCODER, DECODER, TEXT_HEAD, DEPTHFORMER, "codec")
+        names = (AUDIO_ENCODER, DECODER, TEXT_HEAD, first.manifest.model.frame_decoder, "codec")
         self.differences = {name: Difference() for name in names}
         self.sound = SoundDifference()
         self.flipped = np.zeros(first.manifest.model.codes.codebooks, np.int64)
@@ -185,7 +185,7 @@ class _Graphs:
 
     def _frame(self, state: Floats, codes: Codes) -> None:
         wanted, got = (model.parts.depthformer.logits(state, codes) for model in (self.first, self.second))
-        self.differences[DEPTHFORMER].add(wanted, got)
+        self.differences[self.first.manifest.model.frame_decoder].add(wanted, got)
         self.frames += 1
         self.flipped += wanted.argmax(-1) != got.argmax(-1)
 

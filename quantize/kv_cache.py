@@ -20,7 +20,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from voxrill.quantize.graph import load_graph
 from voxrill.runtime.audio.sinc_resampler import resample
-from voxrill.runtime.bundle.contract import present_name
+from voxrill.runtime.bundle.contract import DECODER, KV_CAPACITY, present_name
 from voxrill.runtime.engine.backbone import PREFILL_FROM
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.engine import Engine
@@ -55,9 +55,11 @@ def measure_scales(model: Engine, sounds: Sequence[Floats] = ()) -> Scales:
     Without sounds the model says a few sentences, and hears itself.
     """
     largest: Scales = {}
+    # The rows of a sliding window keep their type: there are few of them, however long the conversation is.
+    caches = {tensor.name for tensor in model.manifest.specs()[DECODER].state if KV_CAPACITY in tensor.shape}
     for conversation in _conversations(model, sounds):
         for name, rows in conversation.context.content().items():
-            if not name.startswith("past_conv."):
+            if name in caches:
                 largest[name] = np.maximum(largest.get(name, 0), channel_sizes(name, rows[0]))
     smallest = np.finfo(np.float32).tiny  # a channel that is always zero
     return {name: np.maximum(MARGIN / _LARGEST * found, smallest) for name, found in largest.items()}

@@ -32,8 +32,10 @@ import msgspec
 from voxrill.runtime.bundle.contract import (
     AUDIO_DETOKENIZER,
     AUDIO_ENCODER,
+    CODEC_DECODER,
     DECODER,
     DECODER_PREFILL,
+    DEPTH_DECODER,
     DEPTHFORMER,
     MIMI_DECODER,
     TEXT_HEAD,
@@ -44,7 +46,17 @@ By = Literal["weight", "layer", "kind"]
 """How weights are grouped into entries."""
 
 RECIPES = Path(__file__).parent / "recipes"
-GRAPHS = (AUDIO_ENCODER, DECODER, DECODER_PREFILL, TEXT_HEAD, DEPTHFORMER, MIMI_DECODER, AUDIO_DETOKENIZER)
+GRAPHS = (
+    AUDIO_ENCODER,
+    DECODER,
+    DECODER_PREFILL,
+    TEXT_HEAD,
+    DEPTHFORMER,
+    DEPTH_DECODER,
+    MIMI_DECODER,
+    AUDIO_DETOKENIZER,
+    CODEC_DECODER,
+)
 """The graphs of every family."""
 BLOCKS = (16, 32, 64, 128, 256)
 """The block sizes of onnxruntime's MatMulNBits."""

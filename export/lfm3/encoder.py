@@ -148,7 +148,7 @@ class _Encoder(nn.Module):
         self.lfm = WindowedStack(config.stack, config.window, config.theta, fixed)
 
 
-class _Adapter(nn.Module):
+class _RowAdapter(nn.Module):
     def __init__(self, config: Lfm3EncoderConfig) -> None:
         super().__init__()
         width = config.stack.hidden
@@ -164,7 +164,7 @@ class Lfm3EncoderModule(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = _Encoder(config, fixed)
-        self.mlp = _Adapter(config)
+        self.mlp = _RowAdapter(config)
 
     def forward(
         self, mel_spectrogram: torch.Tensor, mel_lengths: torch.Tensor, offset: torch.Tensor, *past: torch.Tensor

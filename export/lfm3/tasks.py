@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from voxrill.runtime.bundle.manifest import Sampling, Task, Tasks
+from voxrill.runtime.bundle.manifest import LiveTask, Sampling, Task, Tasks
 
 LICENCE = "LFM Open License v1.0"
 
@@ -56,6 +56,27 @@ TASKS = Tasks(
     # Placeholders of heard rows and spoken frames, and marks that only a prompt may hold.
     unwritten=("<|audio|>", "<|audio_out|>", "<|mixed_start|>", "<|mixed_end|>", "<|startoftext|>", "<|im_start|>"),
     ends=("<|text_end|>",),
+    live=LiveTask(
+        system="Perform live ASR.",
+        rows=12,
+        end="<|text_end|>",
+        last="<|mixed_end|>",
+        most_tokens=48,
+        last_tokens=96,
+        context_rows=375,  # 30 s
+        quiet_rows=188,  # 15 s
+        unwritten=(
+            "<|mixed_end|>",
+            "<|mixed_start|>",
+            "<|audio_start|>",
+            "<|im_start|>",
+            "<|im_end|>",
+            "<|endoftext|>",
+            "<|audio|>",
+            "<|audio_out|>",
+        ),
+        closes=("<|im_end|>", "<|endoftext|>", "<|im_start|>"),
+    ),
 )
 
 SAMPLING = "audio_sampling"

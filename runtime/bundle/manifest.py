@@ -103,12 +103,34 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return () if isinstance(self.opening, msgspec.UnsetType) else self.opening
 
 
+class LiveTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Recognition while the user speaks: the sound goes into the assistant's turn chunk by chunk, text after each.
+
+    system: the system prompt; rows: embeddings of a chunk; end: the special token that ends a chunk's text; last: the
+    one that follows the last chunk; most_tokens, last_tokens: of a chunk's text, and of the last one's; unwritten:
+    special tokens that are not drawn; closes: those that end the last chunk's text, too; context_rows: embeddings after
+    which a new context begins; quiet_rows: the same after a chunk without text.
+    """
+
+    system: Prose
+    rows: Positions
+    end: Line
+    last: Line
+    most_tokens: Positions
+    last_tokens: Positions
+    context_rows: Positions
+    quiet_rows: Positions
+    unwritten: Annotated[tuple[Line, ...], msgspec.Meta(max_length=1000)] = ()
+    closes: Annotated[tuple[Line, ...], msgspec.Meta(max_length=1000)] = ()
+
+
 class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The jobs every bundle can be asked to do: `chat` answers aloud, `write` in text.
 
     language: what is heard and spoken in all of them, as ISO 639-1 has it. A bundle for English does not write it.
     languages: what else, by their codes the names that prompts call them by; unwritten: special tokens that are never
-    written as text, though the model has logits for them; ends: those that end an answer in text beside `<|im_end|>`.
+    written as text, though the model has logits for them; ends: those that end an answer in text beside `<|im_end|>`;
+    live: how speech is recognised while it is spoken, where the model was taught that.
     """
 
     transcribe: Task
@@ -119,12 +141,14 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     languages: dict[Language, Line] = {}
     unwritten: Annotated[tuple[Line, ...], msgspec.Meta(max_length=1000)] = ()
     ends: Annotated[tuple[Line, ...], msgspec.Meta(max_length=1000)] = ()
+    live: LiveTask | None = None
 
     @property
     def marks(self) -> set[str]:
         """All special tokens that are named here."""
         named = (task for task in msgspec.structs.astuple(self) if isinstance(task, Task))
-        return {*self.unwritten, *self.ends, *(mark for task in named for mark in task.openings)}
+        live = self.live and (self.live.end, self.live.last, *self.live.unwritten, *self.live.closes)
+        return {*self.unwritten, *self.ends, *(live or ()), *(mark for task in named for mark in task.openings)}
 
 
 class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -36,6 +36,7 @@ from voxrill.runtime.engine.codec import Codec
 from voxrill.runtime.engine.context import Parts
 from voxrill.runtime.engine.conversation import Conversation, Output
 from voxrill.runtime.engine.depthformer import Depthformer
+from voxrill.runtime.engine.languages import languages, prompt_in
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.engine.placement import place_graphs
 from voxrill.runtime.engine.session import Graph
@@ -209,8 +210,19 @@ class Engine:
         """Hz of the sound this model speaks."""
         return self.manifest.model.codec.sample_rate
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The codes (ISO 639-1) of the languages that the model hears and speaks."""
+        return languages(self.manifest.tasks)
+
     def speak(
-        self, text: str, *, voice: str | None = None, system: str | None = None, **options: Unpack[AnswerKeywords]
+        self,
+        text: str,
+        *,
+        voice: str | None = None,
+        system: str | None = None,
+        language: str | None = None,
+        **options: Unpack[AnswerKeywords],
     ) -> Speech:
         """Say `text`. Nothing is computed until the speech is iterated, saved or asked for its result.
 
@@ -218,16 +230,17 @@ class Engine:
             text: what to say.
             voice: one of the family's voices; for a family without names of voices, a description.
             system: another system prompt than the family's own; `{voice}` in it is replaced by the voice.
+            language: what language to say it in, by its code ("de") or English name; None for the model's own.
             options: see `AnswerOptions`.
 
         Raises:
-            UsageError: the text is empty, the voice is unknown, or the system prompt has no place for it.
+            UsageError: the text is empty, voice or language is unknown, or the system prompt has no place for it.
             UnknownText: the model does not know words of the text.
         """
         answer_options("speak", options)
         if not text.strip():
             raise UsageError("there is nothing to say: the text is empty", "Give some text")
-        conversation = self.reciting(voice, system)
+        conversation = self.reciting(voice, prompt_in(self.manifest.tasks, self.manifest.tasks.speak, language, system))
         return Speech(conversation.ask(text=text, output="both", **options), self.sample_rate)
 
     def reciting(self, voice: str | None = None, system: str | None = None) -> Conversation:

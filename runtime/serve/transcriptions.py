@@ -12,7 +12,9 @@ from voxrill.runtime.apps.subtitles import FORMS
 from voxrill.runtime.apps.transcript import SegmentEvent, joined_text
 from voxrill.runtime.apps.transcription import ModelRecogniser, longest_segment
 from voxrill.runtime.audio.segments import Span
+from voxrill.runtime.bundle.manifest import Tasks
 from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.languages import language_code, languages, prompt_in
 from voxrill.runtime.serve.api_errors import ApiError
 from voxrill.runtime.serve.background import Background
 from voxrill.runtime.serve.job import PAUSE, Pause
@@ -36,8 +38,9 @@ async def transcriptions(exchange: Exchange) -> Response:
         heard(file, service.limits, longest_segment(service.model), "file"), file
     )
     service.check_model(asked.model)
-    language = service.model.manifest.tasks.language
-    _check(asked, language)
+    tasks = service.model.manifest.tasks
+    language = _check(asked, tasks)
+    system = prompt_in(tasks, tasks.transcribe, language) if asked.language else None
     if asked.stream and asked.response_format not in ("json", "text"):
         raise ApiError(
             400, "This format cannot be streamed. Ask for json or text.", "invalid_format", "response_format"
@@ -45,7 +48,9 @@ async def transcriptions(exchange: Exchange) -> Response:
     seconds = await exchange.unless_left(sound.first())
     assert isinstance(seconds, float)
     exchange.record.heard = seconds
-    pieces: Pieces = exchange.run(lambda: transcribe_spans(service.model, sound.rest(), asked.temperature, asked.seed))
+    pieces: Pieces = exchange.run(
+        lambda: transcribe_spans(service.model, sound.rest(), asked.temperature, asked.seed, system)
+    )
     if asked.stream:
         return StreamingResponse(or_error(exchange, _stream(pieces)), media_type=EVENT_STREAM)
     segments = await exchange.unless_left(_segments(pieces))
@@ -66,12 +71,17 @@ async def translations(exchange: Exchange) -> Response:
     )
 
 
-def _check(asked: TranscriptionRequest, language: str) -> None:
-    """Raise ApiError for what the model cannot do."""
+def _check(asked: TranscriptionRequest, tasks: Tasks) -> str:
+    """The code of the language that is heard.
+
+    Raises:
+        ApiError: the model cannot do what is asked.
+    """
     for name in [*([asked.language] if asked.language else []), *asked.languages]:
-        if not is_language(language, name):
+        if _code(tasks, name) is None:
+            known = ", ".join(languages(tasks))
             raise _unsupported(
-                f"This model knows no language {name[:40]!r}. Send {language}, or leave it out.", "language"
+                f"This model knows no language {name[:40]!r}. Send {known}, or leave it out.", "language"
             )
     times = asked.timestamp_granularities
     if set(times) - {"segment"}:
@@ -80,6 +90,11 @@ def _check(asked: TranscriptionRequest, language: str) -> None:
         raise _unsupported("Only verbose_json holds times. Ask for it, or leave the times out.", _TIMES)
     if {"".join(entry.split()) for entry in asked.chunking_strategy} - _CHUNKING:
         raise _unsupported("The server cuts sound at pauses, and takes no settings for it. Send auto.", _CHUNKS)
+    return (_code(tasks, asked.language) if asked.language else None) or tasks.language
+
+
+def _code(tasks: Tasks, name: str) -> str | None:
+    return tasks.language if is_language(tasks.language, name) else language_code(tasks, name)
 
 
 _TIMES, _CHUNKS = "timestamp_granularities", "chunking_strategy"
@@ -90,10 +105,14 @@ def _unsupported(message: str, param: str) -> ApiError:
 
 
 def transcribe_spans(
-    model: Engine, found: Iterable[Span | Pause | float], temperature: float | None = None, seed: int | None = None
+    model: Engine,
+    found: Iterable[Span | Pause | float],
+    temperature: float | None = None,
+    seed: int | None = None,
+    system: str | None = None,
 ) -> Iterator[str | SegmentEvent | Pause]:
     """The pieces of text as they become certain, and each segment after its pieces; `PAUSE` where `found` has it."""
-    recogniser = ModelRecogniser(model, temperature=temperature, seed=seed)
+    recogniser = ModelRecogniser(model, system, temperature=temperature, seed=seed)
     stitcher, between = Stitcher(), ""
     for span in found:
         if not isinstance(span, Span):

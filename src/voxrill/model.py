@@ -28,6 +28,7 @@ from voxrill.runtime.bundle.builtin import BUILTIN, open_builtin
 from voxrill.runtime.bundle.packed import open_folder_or_pack
 from voxrill.runtime.engine.conversation import Output
 from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.languages import prompt_in
 from voxrill.runtime.engine.options import AnswerKeywords, TextKeywords, answer_options
 from voxrill.runtime.events import AudioEvent, Event
 
@@ -88,6 +89,7 @@ class Model(Engine):
         *,
         sample_rate: int | None = None,
         system: str | None = None,
+        language: str | None = None,
         trim: bool | None = None,
         **options: Unpack[TextKeywords],
     ) -> Transcript:
@@ -98,6 +100,7 @@ class Model(Engine):
                 `{"array", "sampling_rate"}`: see `AudioSource`.
             sample_rate: Hz of an array.
             system: another system prompt than the family's own.
+            language: the language that is spoken, by its code ("de") or English name; None leaves it to the model.
             trim: True hears only the speech in the sound, segment by segment. False hears a sound of up to 30 seconds
                 whole, as one segment, and longer ones segment by segment. None does what suits the model.
             options: `max_new_tokens` (of each segment), `seed`, `temperature`, `top_k` and `top_p`.
@@ -106,6 +109,7 @@ class Model(Engine):
             AudioFileError: it cannot be read, or is not usable sound.
             UsageError: an array has no sample rate, or an option is out of range.
         """
+        system = prompt_in(self.manifest.tasks, self.manifest.tasks.transcribe, language, system)
         return transcribe(self, audio, sample_rate, system, trim, **options)
 
     def transcribe_stream(
@@ -115,6 +119,7 @@ class Model(Engine):
         sample_rate: int | None = None,
         dtype: DTypeLike | None = None,
         system: str | None = None,
+        language: str | None = None,
         tentative: bool = True,
         **options: Unpack[TextKeywords],
     ) -> Iterator[TranscriptEvent]:
@@ -126,6 +131,7 @@ class Model(Engine):
             sample_rate: Hz of an array or of pieces.
             dtype: the type of the samples of pieces, such as "int16"; needed where they are bytes.
             system: another system prompt than the family's own.
+            language: as for `transcribe`.
             tentative: also say what the open segment seems to say.
             options: `max_new_tokens`, `seed`, `temperature`, `top_k` and `top_p`.
 
@@ -133,6 +139,7 @@ class Model(Engine):
             AudioFileError: it cannot be read, or is not usable sound.
             UsageError: pieces have no rate or type, or change their type or channels on the way.
         """
+        system = prompt_in(self.manifest.tasks, self.manifest.tasks.transcribe, language, system)
         return transcribe_stream(self, sound, sample_rate, dtype, system, tentative, **options)
 
     def translate(
@@ -357,10 +364,16 @@ class Model(Engine):
         )
 
     def aspeak(
-        self, text: str, *, voice: str | None = None, system: str | None = None, **options: Unpack[AnswerKeywords]
+        self,
+        text: str,
+        *,
+        voice: str | None = None,
+        system: str | None = None,
+        language: str | None = None,
+        **options: Unpack[AnswerKeywords],
     ) -> AsyncGenerator[AudioEvent]:
         """As `speak`, for `async for`: the sound as it is made."""
-        return items_in_thread(lambda: iter(self.speak(text, voice=voice, system=system, **options)))
+        return items_in_thread(lambda: iter(self.speak(text, voice=voice, system=system, language=language, **options)))
 
     async def atranscribe(
         self,
@@ -368,12 +381,15 @@ class Model(Engine):
         *,
         sample_rate: int | None = None,
         system: str | None = None,
+        language: str | None = None,
         trim: bool | None = None,
         **options: Unpack[TextKeywords],
     ) -> Transcript:
         """As `transcribe`, to be awaited."""
         return await in_thread(
-            lambda: self.transcribe(audio, sample_rate=sample_rate, system=system, trim=trim, **options)
+            lambda: self.transcribe(
+                audio, sample_rate=sample_rate, system=system, language=language, trim=trim, **options
+            )
         )
 
     def atranscribe_stream(
@@ -383,6 +399,7 @@ class Model(Engine):
         sample_rate: int | None = None,
         dtype: DTypeLike | None = None,
         system: str | None = None,
+        language: str | None = None,
         tentative: bool = True,
         **options: Unpack[TextKeywords],
     ) -> AsyncGenerator[TranscriptEvent]:
@@ -393,6 +410,7 @@ class Model(Engine):
                 sample_rate=sample_rate,
                 dtype=dtype,
                 system=system,
+                language=language,
                 tentative=tentative,
                 **options,
             )

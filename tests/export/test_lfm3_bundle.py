@@ -11,6 +11,7 @@ from tests.export.lfm3_sources import write_hub
 from voxrill.runtime.bundle.contract import StaticShapes
 from voxrill.runtime.engine.context import Context
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
+from voxrill.runtime.engine.languages import prompt_in
 
 BOOKS = np.arange(12)
 
@@ -294,3 +295,63 @@ def test_a_question_that_was_heard_can_be_forgotten(lfm3):
 def test_no_question_was_heard(lfm3):
     with pytest.raises(voxrill.UsageError, match="there is no question"):
         lfm3.conversation().steps()
+
+
+@pytest.mark.parametrize("name, bits", [("int8", 8), ("int4", 4), ("mixed", 4)], ids=str)
+def test_recipes_know_the_graphs(name, bits):
+    """The golden model's layers are too small to be quantised; those of the published model are not."""
+    pytest.importorskip("onnx", reason="the quantize extra is not installed")
+    from voxrill.quantize.recipe import read_recipe
+
+    recipe = read_recipe(name)
+    assert recipe.rule("depth_decoder", "depthformer.layers.0.feed_forward.w1.weight").bits == bits
+    assert recipe.rule("depth_decoder", "depth_linear.weight").bits == 8
+    assert recipe.rule("codec_decoder", "in_proj.weight").bits == 32
+
+
+def test_it_is_quantised_like_every_family(lfm3_bundle, lfm3, tmp_path):
+    pytest.importorskip("onnx", reason="the quantize extra is not installed")
+    from voxrill.quantize.bundle import quantize_bundle
+    from voxrill.quantize.recipe import read_recipe
+    from voxrill.runtime.bundle.bundle import open_bundle
+
+    small = quantize_bundle(open_bundle(lfm3_bundle), tmp_path / "int8", read_recipe("int8"))
+    precisions = {name: graph.precision for name, graph in small.manifest.graphs.items()}
+    assert precisions["codec_decoder"] == "float32" and precisions["depth_decoder"] != "float32"
+    state = small.manifest.specs()["decoder"].state
+    assert {tensor.dtype for tensor in state if "kv_capacity" in tensor.shape} == {"int8"}
+    assert {tensor.dtype for tensor in state if "kv_capacity" not in tensor.shape} == {"float32"}
+    with voxrill.load(small.directory, threads=1) as model:
+        rows, golden = model.parts.encoder.encode(sound()), lfm3.parts.encoder.encode(sound())
+        assert np.abs(rows - golden).max() < 0.3 * np.abs(golden).max()
+        wanted, found = (Told(one).tokens(expected()["text_prompt"]) for one in (lfm3, model))
+        assert np.abs(wanted - found).max() < 0.5 * np.abs(wanted).max()
+        assert len(model.speak("hello", max_new_tokens=4, seed=1).samples)
+
+
+def test_languages_and_voices(lfm3):
+    assert len(lfm3.languages) == 18 and lfm3.languages[0] == "en"
+    assert lfm3.reciting("Male").system == "Perform TTS in English using a male voice."
+    said = []
+    tasks = lfm3.manifest.tasks
+    for name in ("de", "DE-at", "German", "de_DE"):
+        said.append(prompt_in(tasks, tasks.speak, name))
+    assert set(said) == {"Perform TTS in German using a {voice} voice."}
+    assert prompt_in(tasks, tasks.transcribe, "ja") == "Perform ASR in Japanese."
+    assert prompt_in(tasks, tasks.transcribe, None) is None
+    with pytest.raises(voxrill.UsageError, match=r"does not know the language 'xx'\. It knows: en, ar, da"):
+        lfm3.speak("hello", language="xx")
+    with pytest.raises(voxrill.UsageError, match="a system prompt and a language were given"):
+        lfm3.transcribe((sound(), 16_000), language="de", system="Perform ASR.")
+    with pytest.raises(voxrill.UsageError, match="no voice 'child'"):
+        lfm3.speak("hello", voice="child")
+    first, second = (lfm3.speak("hallo", language=name, max_new_tokens=4, seed=1).result for name in ("de", "fr"))
+    assert first.prompt_positions != second.prompt_positions or (first.codes != second.codes).any()
+    assert lfm3.transcribe((sound(), 16_000), language="fi", max_new_tokens=3).tokens
+
+
+def test_the_commands_take_a_language(cli, lfm3_bundle, tmp_path):
+    cli("speak", "hello", "-o", "out.wav", "--language", "de", "--bundle", str(lfm3_bundle), "--max-new-tokens", "4")
+    assert (tmp_path / "out.wav").is_file()
+    cli.refuses("speak", "hello", "-o", "out2.wav", "--language", "xx", "--bundle", str(lfm3_bundle),
+                saying="does not know the language 'xx'")  # fmt: skip

@@ -13,6 +13,7 @@ from voxrill.commands.options import (
     STDIN,
     AnswerWish,
     JsonOption,
+    LanguageOption,
     Loading,
     SystemOption,
     TrimOption,
@@ -38,6 +39,7 @@ def speak(
     voice: Annotated[str | None, typer.Option(help="A voice of the model; inspect lists them.")] = None,
     json: JsonOption = False,
     system: SystemOption = None,
+    language: LanguageOption = None,
     wish: AnswerWish = AnswerWish(),
 ) -> None:
     """Say a text aloud, on the loudspeaker or into a sound file."""
@@ -52,6 +54,7 @@ def speak(
         stdin_text() if text == STDIN else text,
         voice=voice,
         system=system,
+        language=language,
         **wish.keywords(),
     )
     with sound.sink(loudspeaker, model.sample_rate) as take:

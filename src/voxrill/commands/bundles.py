@@ -19,6 +19,7 @@ from voxrill.runtime.bundle.contract import DECODER, state_bytes
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE, Manifest, Sampling, Task
 from voxrill.runtime.bundle.replacing import unlisted
 from voxrill.runtime.bundle.tuned import open_tuned, verify_tuned
+from voxrill.runtime.engine.languages import languages
 from voxrill.runtime.printable import as_unicode, printable
 from voxrill.runtime.upkeep.smoke import smoke_run
 
@@ -90,7 +91,7 @@ def _tables(manifest: Manifest) -> Iterator[Table]:
     state = state_bytes(manifest.specs()[DECODER], positions)
     about = new_table(manifest.name, "", "")
     for key, value in {
-        "family": f"{manifest.family} ({manifest.tasks.language})",
+        "family": f"{manifest.family} ({', '.join(languages(manifest.tasks))})",
         "flavour": manifest.flavour + (f" {manifest.static}" if manifest.static else ""),
         "source": f"{source.name} @ {source.revision}",
         "weights sha256": source.weights_sha256,

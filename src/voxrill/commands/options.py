@@ -103,6 +103,9 @@ PatienceOption = Annotated[
         show_default="2",
     ),
 ]
+LanguageOption = Annotated[
+    str | None, typer.Option(help="The language, by its code (de) or name; inspect lists those the model knows.")
+]
 SystemOption = Annotated[str | None, typer.Option(help="The system prompt, in place of the model family's own.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace what -o names, even if Voxrill did not make it or takes long to.")

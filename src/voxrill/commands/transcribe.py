@@ -21,6 +21,7 @@ from voxrill.commands.options import (
     STDIN,
     ForceOption,
     JsonOption,
+    LanguageOption,
     Loading,
     MicrophoneOption,
     SystemOption,
@@ -51,6 +52,7 @@ from voxrill.runtime.audio.microphone import DeviceMicrophone
 from voxrill.runtime.audio.sound_folder import other_files, sound_files
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.engine.languages import prompt_in
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.printable import printable
 from voxrill.runtime.progress import Progress, step_progress
@@ -106,6 +108,7 @@ def transcribe(
     loading: Loading = Loading(),
     json: JsonOption = False,
     system: SystemOption = None,
+    language: LanguageOption = None,
     wish: TextWish = TextWish(),
 ) -> None:
     """Write down the words of files, folders or a microphone."""
@@ -135,7 +138,8 @@ def transcribe(
     audio = AudioSystem() if live else None
     choice = loading.choice
     opened = open_named(loading.bundle)
-    wished = {"system": system, **wish.text_keywords()}
+    tasks = opened.manifest.tasks
+    wished = {"system": prompt_in(tasks, tasks.transcribe, language, system), **wish.text_keywords()}
     if batch:
         threads = loading.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
         _transcribe_batch(

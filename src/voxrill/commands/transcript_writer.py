@@ -20,6 +20,7 @@ import numpy as np
 from voxrill.commands.output import err, print_json
 from voxrill.runtime.apps.batch import made_with
 from voxrill.runtime.apps.journal import STARTED, Journal
+from voxrill.runtime.apps.live_recognition import LiveRecogniser, live_task
 from voxrill.runtime.apps.live_sound import LiveSound
 from voxrill.runtime.apps.subtitles import TranscriptFormat, clock
 from voxrill.runtime.apps.transcript import SegmentEvent, TranscriptEvent
@@ -41,6 +42,10 @@ from voxrill.runtime.talk.keyboard import closed_by_signals
 
 MICROPHONE = "microphone"
 """Stands in the journal of a live transcript, in place of a sound's hash."""
+
+
+Listening = Callable[[Iterable[Floats], Callable[[], bool]], Iterator[TranscriptEvent]]
+"""From a sound as it comes, and whether so much of it waits that tentative text is left out, to events."""
 
 
 @dataclass(frozen=True)
@@ -109,22 +114,31 @@ class Writing:
             count, since = _before(journal) if journal is not None else (0, 0.0)
             if count:
                 err.print(f"going on at {clock(since)}: {count} segments were finished before")
-            ears = self._ears()
+            listen = self._listening(since, count, ends, patience)
             view = TranscriptView(err, None, self.out is not None, not self.json)
             sound = LiveSound(microphone, view.level)
             stack.enter_context(closed_by_signals(sound.close))
             stack.enter_context(sound)
             stack.enter_context(view)
-            options = options_for(self.model, tentative=True)
-            options = replace(options, endpoint=with_patience(options.endpoint, ends, patience))
-            warn = partial(err.print, style="yellow", soft_wrap=True)
-            judge = None if ends is None else EndOfTurn(TimelyModel(ends, warn))
-            transcriber = Transcriber(ears, options, since=since, count=count, judge=judge)
-            self._write(transcriber.stream(sound, sound.hurry), view, journal, {}, None)
+            self._write(listen(sound, sound.hurry), view, journal, {}, None)
         if sound.lost:
             err.print(f"The model was too slow: {sound.lost:.0f} seconds were not heard", style="yellow")
         if sound.error is not None:
             raise sound.error
+
+    def _listening(self, since: float, count: int, ends: FinishedModel | None, patience: float | None) -> Listening:
+        """How the microphone is recognised: as the model was taught to do it live, else segment by segment.
+
+        What is wished of segments, or of the answer, is segment by segment's.
+        """
+        task, wished = live_task(self.model), (ends, patience, *self.wished.values())
+        if task is not None and all(value is None for value in wished):
+            return LiveRecogniser(self.model, task, since=since, count=count).stream
+        options = options_for(self.model, tentative=True)
+        options = replace(options, endpoint=with_patience(options.endpoint, ends, patience))
+        warn = partial(err.print, style="yellow", soft_wrap=True)
+        judge = None if ends is None else EndOfTurn(TimelyModel(ends, warn))
+        return Transcriber(self._ears(), options, since=since, count=count, judge=judge).stream
 
     def _ears(self) -> ModelRecogniser:
         return ModelRecogniser(self.model, **self.wished)
