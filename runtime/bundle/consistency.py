@@ -18,6 +18,7 @@ from voxrill.runtime.bundle.contract import (
     TEXT_HEAD,
     ModelSpec,
     StaticShapes,
+    TensorSpec,
 )
 from voxrill.runtime.bundle.manifest import FLOAT32, MANIFEST_FILE, TOKENIZER_FILE, Manifest, Table
 from voxrill.runtime.errors import BundleError
@@ -33,7 +34,7 @@ _DEEPEST = 4
 """Folders in folders that a bundle may have."""
 
 _LARGEST_STATE = 1 << 26
-"""Numbers of one tensor of the codec's state."""
+"""Numbers of one tensor of a state."""
 
 
 def check_manifest(manifest: Manifest, where: str) -> None:
@@ -91,14 +92,22 @@ def _wrong_model(model: ModelSpec) -> Iterator[str]:
         yield f"ends audio with the code {model.codes.end_of_audio} of {model.codes.vocab_size}"
     if codec.hop > codec.n_fft or (codec.n_fft > 0) != (codec.hop > 0):
         yield f"has a codec with an n_fft of {codec.n_fft} and a hop of {codec.hop}"
-    if len({tensor.name for tensor in codec.state}) < len(codec.state):
-        yield "names a tensor of the codec's state twice"
-    for tensor in codec.state:
+    backbone = model.backbone
+    if (backbone.window or 0) * backbone.kv_heads * backbone.head_dim > _LARGEST_STATE:
+        yield f"has layers with a window of {backbone.window} positions"
+    yield from _wrong_state("codec", codec.state)
+    yield from _wrong_state("audio encoder", model.encoder.streaming)
+
+
+def _wrong_state(part: str, state: tuple[TensorSpec, ...]) -> Iterator[str]:
+    if len({tensor.name for tensor in state}) < len(state):
+        yield f"names a tensor of the {part}'s state twice"
+    for tensor in state:
         sizes = [size for size in tensor.shape if isinstance(size, int)]
         if not tensor.name.startswith("past_"):
-            yield f"has a tensor {tensor.name} in the codec's state: their names begin with past_"
+            yield f"has a tensor {tensor.name} in the {part}'s state: their names begin with past_"
         if len(sizes) < len(tensor.shape) or min(sizes, default=1) < 1 or math.prod(sizes) > _LARGEST_STATE:
-            yield f"gives {tensor.name} of the codec's state the shape {list(tensor.shape)}"
+            yield f"gives {tensor.name} of the {part}'s state the shape {list(tensor.shape)}"
 
 
 def _wrong_shapes(manifest: Manifest) -> Iterator[str]:

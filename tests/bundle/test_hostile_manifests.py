@@ -209,3 +209,21 @@ def test_what_is_taken_runs_or_is_refused(folder, path, value):
         list(model.chat(audio=question, max_new_tokens=6, sample_rate=16_000))
     except voxrill.VoxrillError:
         pass
+
+
+@pytest.mark.parametrize(
+    "path, value, saying",
+    [
+        (("model", "backbone", "window"), 1 << 24, "has layers with a window of 16777216 positions"),
+        (("model", "encoder", "state"), [{"name": "x", "dtype": "float32", "shape": [1]}], "names begin with past_"),
+        (
+            ("model", "encoder", "state"),
+            [{"name": "past_x", "dtype": "float32", "shape": [1 << 40]}],
+            "gives past_x of the audio encoder's state the shape",
+        ),
+        (("model", "encoder", "state"), [{"name": "past_x", "dtype": "float32", "shape": [1]}] * 2, "state twice"),
+        (("model", "log_mel", "normalize"), "affine", "offset and divisor belong to normalize 'affine'"),
+    ],
+)
+def test_what_only_some_families_have(path, value, saying):
+    assert saying in refusal(changed(path, value))

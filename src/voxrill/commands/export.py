@@ -26,7 +26,12 @@ _SHAPES = StaticShapes()
 
 
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or a hub id like LiquidAI/LFM2.5-Audio-1.5B.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="Checkpoint folder, a GGUF pair (LFM3-Audio), or a hub id like LiquidAI/LFM2.5-Audio-1.5B."
+        ),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Bundle folder to write.")],
     graphs: Annotated[
         str, typer.Option(help="Export only these graphs (comma-separated) into an existing bundle.")
@@ -57,7 +62,8 @@ def export(
     family: Annotated[
         str,
         typer.Option(
-            help="Whose prompts and voices: lfm2-audio, lfm2.5-audio or lfm2.5-audio-jp.  "
+            help="Whose prompts and voices: lfm2-audio, lfm2.5-audio, lfm2.5-audio-jp or "
+            "lfm3-audio.  "
             "[default: what the checkpoint shows]"
         ),
     ] = "",
