@@ -77,11 +77,18 @@ class TimelyModel:
         self._late = 0
 
     def __call__(self, sound: Floats, options: EndpointOptions) -> float | None:
-        """The probability that the speaker of a sound (n,) at 16 kHz has finished; None if the model was given up."""
+        """The probability that the speaker of a sound (n,) at 16 kHz has finished; None if the model was given up.
+
+        Raises:
+            UsageError: the model says what is no probability.
+        """
         if self._late >= LATE:
             return None
         started = self._clock()
         probability = self._model(sound)
+        if not 0 <= probability <= 1:  # also where it is no number
+            problem = f"the end-of-turn model says {probability}, which is no probability"
+            raise UsageError(problem, "Give one that returns numbers from 0 to 1")
         took = self._clock() - started
         self._late = 0 if took < options.within else self._late + 1
         if self._late == LATE:

@@ -198,6 +198,12 @@ def test_one_late_judgement_is_forgiven():
     assert [judge(np.zeros(1, np.float32), JUDGED) for _ in range(4)] == [1.0] * 4 and not told
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), -0.1, 1.1])
+def test_what_is_no_probability_is_refused(wrong):
+    with pytest.raises(UsageError, match="no probability"):
+        TimelyModel(lambda _sound: wrong)(np.zeros(1, np.float32), JUDGED)
+
+
 def test_without_patience_no_model_is_asked():
     judge, _, asked = slow(0.1)
     assert judge(np.zeros(1, np.float32), EndpointOptions()) is None and not asked
