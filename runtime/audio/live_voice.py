@@ -7,9 +7,9 @@ sound that rises above the room is looked at before its block is whole.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
-from voxrill.runtime.audio.level import level
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Floats
 from voxrill.runtime.audio.voice_activity import VoiceActivity
 
@@ -69,8 +69,9 @@ class LiveVoice:
 
     def __call__(self, samples: Floats) -> float:
         """The probability that `samples` (512,), the stream's next, hold speech."""
-        loudest = max(_loudness(piece) for piece in samples.reshape(-1, PIECE))
-        quiet = loudest <= self._follow_room(_loudness(samples)) + _ROOM
+        pieces = samples.reshape(-1, PIECE)
+        powers = np.einsum("ij,ij->i", pieces, pieces) / PIECE
+        quiet = _decibels(powers.max()) <= self._follow_room(_decibels(powers.mean())) + _ROOM
         if quiet and self._calm >= _SETTLED:
             self._skipped.append(samples)
             return self._probability
@@ -81,7 +82,8 @@ class LiveVoice:
 
     def begins(self, fresh: Floats) -> bool:
         """Whether somebody seems to begin. fresh: samples (n,) since the last block, at most 512, a multiple of 128."""
-        if self._room is None or _loudness(fresh[-PIECE:]) < self._room + ONSET:
+        newest = fresh[-PIECE:]
+        if self._room is None or _decibels(np.dot(newest, newest) / PIECE) < self._room + ONSET:
             return False
         self._catch_up()
         return self._network.glance(fresh) >= ONSET_VOICE
@@ -101,9 +103,9 @@ class LiveVoice:
         return self._network(samples)
 
 
-def _loudness(samples: Floats) -> float:
-    """DB of full scale, as loud as the quietest room at least."""
-    return max(level(samples), _QUIETEST)
+def _decibels(power: float) -> float:
+    """A mean square in dB of full scale, as loud as the quietest room at least."""
+    return max(_QUIETEST, 10 * math.log10(power)) if power > 0 else _QUIETEST
 
 
 assert BLOCK % PIECE == 0

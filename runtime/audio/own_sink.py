@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from voxrill.runtime.asynchronous import Stopped, finished, following
 from voxrill.runtime.audio.audio_file import check_rate
 from voxrill.runtime.audio.pcm import pcm16
+from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.audio.reply_player import ReplyPlayer
 from voxrill.runtime.audio.reply_sound import ReplySound
 from voxrill.runtime.errors import UsageError
@@ -29,8 +30,8 @@ CHUNK = 0.02
 LEAD = 0.04
 """Seconds by which chunks are written before they are due: what a sink that plays in real time has in reserve."""
 
-IDLE = 0.005
-"""Seconds after which the thread looks again whether there is something to write."""
+_GUARD = 0.5
+"""Seconds after which the thread looks whether it is to end, where nothing wakes it before."""
 
 SINK_TYPES = ("float32", "int16")
 
@@ -76,6 +77,7 @@ class SinkPlayer(ReplyPlayer):
         check_rate(self.rate)
         self._sink, self._dtype = sink, dtype
         self._leaving = Event()
+        self._news = Event()  # there may be something to write, or to stop
         self._stopped: deque[ReplySound] = deque()
         self._error: BaseException | None = None
         self._frames = max(1, round(CHUNK * self.rate))
@@ -93,18 +95,36 @@ class SinkPlayer(ReplyPlayer):
     ) -> None:
         """Stop writing. A sink that blocks for ever is left behind in its thread."""
         self._leaving.set()
+        self._news.set()
         self._thread.join(1.0)
 
     def begin(self, rate: float | None, expected_seconds: float) -> None:
         """Begin a reply."""
         self.ensure()
         self._begin_reply(self.rate, rate, expected_seconds)
+        self._news.set()
+
+    def push(self, samples: Floats) -> None:
+        """Append to the reply: (n,) at the model's rate."""
+        super().push(samples)
+        self._news.set()
+
+    def finish(self) -> None:
+        """The reply is complete: play what there is."""
+        super().finish()
+        self._news.set()
+
+    def hold(self, held: bool) -> None:
+        """Fade this reply out and hold it, or let it go on."""
+        super().hold(held)
+        self._news.set()
 
     def stop(self) -> int:
         """Be silent. The sink is told by the thread that writes. See `Player`."""
         played = super().stop()
         # A queue and not a flag of the reply: the next reply may take its place before that thread looks.
         self._stopped.append(self._reply)
+        self._news.set()
         return played
 
     def ensure(self) -> None:
@@ -116,12 +136,13 @@ class SinkPlayer(ReplyPlayer):
         try:
             due = 0.0
             while not self._leaving.is_set():
+                self._news.clear()  # before looking: what comes meanwhile sets it again
                 while self._stopped:
                     reply = self._stopped.popleft()
                     if self._silence():
                         reply.silent = True  # nothing is left of it to fade out
                 if not self._write():
-                    self._leaving.wait(IDLE)
+                    self._news.wait(_GUARD)
                     continue
                 # After a pause the next chunk is due now: a sink that blocked is not made to catch up.
                 due = max(due, self._clock()) + CHUNK

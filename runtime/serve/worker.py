@@ -20,7 +20,8 @@ from voxrill.runtime.serve.log import LOG
 from voxrill.runtime.serve.metrics import Metrics
 
 POLL = 0.02
-"""Seconds after which idle items are asked again: how much a client has played is known from the clock alone."""
+"""Seconds after which items are asked again that wait for something that does not wake the worker: how much a client
+has played is known from the clock alone."""
 
 _FIRST_SECONDS = 1.0
 """The estimate of one request's work before the first one was measured."""
@@ -38,6 +39,14 @@ class WorkItem(Protocol):
         """A step failed; there will be no other."""
 
 
+class WorkingSession(WorkItem, Protocol):
+    """A realtime session."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do until somebody calls `wake`."""
+
+
 class Worker:
     """Owns the model's thread, and decides who may use it.
 
@@ -52,10 +61,10 @@ class Worker:
         self._lock = Lock()  # guards the slots, which several event loops may take
         self._slots = 0
         self._seconds = _FIRST_SECONDS  # the running mean of one request's work
-        self._sessions: list[WorkItem] = []  # only the worker's thread touches it
+        self._sessions: list[WorkingSession] = []  # only the worker's thread touches it
         # Handed over to the worker's thread: append and popleft of a deque are atomic.
         self._new_requests: deque[WorkItem] = deque()
-        self._new_sessions: deque[WorkItem] = deque()
+        self._new_sessions: deque[WorkingSession] = deque()
         self._wake = Event()
         self._stopping = False
         self._thread = Thread(target=self._run, name="voxrill-model", daemon=True)
@@ -100,7 +109,7 @@ class Worker:
         self._new_requests.append(request)
         self._wake.set()
 
-    def join(self, session: WorkItem) -> None:
+    def join(self, session: WorkingSession) -> None:
         """Let a realtime session take its turns, at once. May be called by any thread."""
         self._new_sessions.append(session)
         self._wake.set()
@@ -126,7 +135,8 @@ class Worker:
             self._sessions = [session for session in self._sessions if not session.over]
             everyone = active + self._sessions
             if not any([self._step(item) for item in everyone]):  # a list: all of them take their step
-                self._wake.wait(POLL if everyone else None)
+                waiting = active or any(not session.idle for session in self._sessions)
+                self._wake.wait(POLL if waiting else None)
 
     def _step(self, item: WorkItem) -> bool:
         if self._stopping:

@@ -40,8 +40,9 @@ def listening(
     def listen() -> None:
         try:
             listener.begin()
+            blocks = _Blocks(microphone, listener)
             while not stopping.is_set():
-                block = _next_block(microphone, listener)
+                block = blocks.next()
                 if block is None:
                     listener.hear_nothing()
                 else:
@@ -59,18 +60,29 @@ def listening(
         thread.join()
 
 
-def _next_block(microphone: Microphone, listener: Listener) -> Block | None:
-    """The next block. While an answer is played, the listener has a look at each piece of it."""
-    if not listener.alert:
-        return microphone.read(_READ)
-    pieces: list[Block] = []
-    while len(pieces) < BLOCK // PIECE:
-        piece = microphone.read(_READ, PIECE)
-        if piece is None:
-            return None
-        if pieces and piece.at != pieces[-1].at + PIECE:
-            pieces = []  # sound was lost between them
-        pieces.append(piece)
-        samples = np.concatenate([one.samples for one in pieces])
-        listener.glance(samples)
-    return Block(samples, pieces[0].at, pieces[-1].captured)
+class _Blocks:
+    """The microphone's blocks. While an answer is played, the listener has a look at each piece of them."""
+
+    def __init__(self, microphone: Microphone, listener: Listener) -> None:
+        self._microphone, self._listener = microphone, listener
+        self._pieces: list[Block] = []  # of the block under way
+
+    def next(self) -> Block | None:
+        """The next block; None if none came for a while."""
+        if not self._pieces and not self._listener.alert:
+            return self._microphone.read(_READ)
+        while len(self._pieces) < BLOCK // PIECE:
+            piece = self._microphone.read(_READ, PIECE)
+            if piece is None:
+                return None
+            if self._pieces and piece.at != self._pieces[-1].at + PIECE:
+                self._pieces.clear()  # sound was lost between them
+            self._pieces.append(piece)
+            if self._listener.alert:
+                self._listener.glance(self._joined())
+        block = Block(self._joined(), self._pieces[0].at, self._pieces[-1].captured)
+        self._pieces.clear()
+        return block
+
+    def _joined(self) -> Floats:
+        return np.concatenate([piece.samples for piece in self._pieces])

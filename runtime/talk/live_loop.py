@@ -26,6 +26,10 @@ from voxrill.runtime.talk.listening_thread import listening
 POLL = 0.02
 """Seconds without a signal after which the loop checks whether the answer was played to its end."""
 
+_GUARD = 1.0
+"""Seconds without a signal after which the loop looks again, although nothing is awaited: on Windows, Ctrl-C is seen
+only between two waits."""
+
 
 class SignalHandler(ABC):
     """Takes signals and works in small steps between them, all in the calling thread.
@@ -43,6 +47,11 @@ class SignalHandler(ABC):
         except Empty:
             return self._work()
         self.take(signal)
+        return True
+
+    @property
+    def awaits_player(self) -> bool:
+        """Whether something may happen without a signal: an answer is played to its end."""
         return True
 
     @property
@@ -144,7 +153,8 @@ class LiveLoop:
             if not self._handler.step():
                 try:
                     # Nothing tells when the player has played all, so it is asked again after a while.
-                    self._handler.take(self._handler.inbox.get(timeout=POLL))
+                    timeout = POLL if self._handler.awaits_player else _GUARD
+                    self._handler.take(self._handler.inbox.get(timeout=timeout))
                 except Empty:
                     continue
         return self._handler.closed

@@ -148,6 +148,11 @@ class Responder(SignalHandler):
         return self._closed if ready else None
 
     @property
+    def awaits_player(self) -> bool:
+        """Whether something may happen without a signal: an answer is played to its end."""
+        return self._reply is not None
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to do before the next signal: the conversation will not be touched."""
         return self._reply is None and not self._unprepared and self.inbox.empty()

@@ -1,5 +1,7 @@
 """The live loop with its two threads: it answers, and however it ends nothing hangs and no turn is lost."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from tests.talking import SPOKEN, ClipMicrophone, FakePlayer, InstantPlayer, Wat
 from voxrill.runtime.audio.endpointing import Endpointer, EndpointOptions
 from voxrill.runtime.audio.protocols import BLOCK, Block
 from voxrill.runtime.errors import AudioDeviceLost
+from voxrill.runtime.talk import listening_thread
 from voxrill.runtime.talk.events import Notice, StateChanged, UserSpeaking
 from voxrill.runtime.talk.floor import Floor
 from voxrill.runtime.talk.listener import Listener
@@ -184,3 +187,31 @@ def test_an_answer_is_held_at_the_first_piece_and_let_go_if_nobody_speaks():
     assert held == [True, True, True, False, False]
     floor.interrupt()
     assert not listener.alert
+
+
+class Pieces:
+    """A microphone that gives what it is asked for, or nothing where `gaps` say so; it counts what it is asked for."""
+
+    def __init__(self, gaps=()):
+        self.at, self.asked, self._gaps = 0, [], set(gaps)
+
+    def read(self, _timeout, size=BLOCK):
+        self.asked.append(size)
+        if len(self.asked) in self._gaps:
+            return None
+        self.at += size
+        return Block(np.arange(self.at - size, self.at, dtype=np.float32), self.at - size, float(self.at))
+
+
+def test_blocks_are_whole_whatever_pieces_they_are_read_in():
+    """While an answer is played, each piece is looked at. A microphone that pauses within a block loses none."""
+    listener, microphone = SimpleNamespace(alert=True, glance=lambda fresh: looked.append(len(fresh))), Pieces([3, 9])
+    looked, blocks = [], listening_thread._Blocks(microphone, listener)
+    found = [blocks.next(), blocks.next(), blocks.next()]
+    assert [block and block.at for block in found] == [None, 0, None]
+    listener.alert = False
+    found += [blocks.next(), blocks.next()]
+    samples = np.concatenate([block.samples for block in found if block is not None])
+    np.testing.assert_array_equal(samples, np.arange(len(samples)))
+    assert all(len(block.samples) == BLOCK for block in found if block is not None)
+    assert looked[:4] == [128, 256, 384, 512] and microphone.asked[-1] == BLOCK

@@ -242,6 +242,11 @@ class Answering:
         """Decide or answer a little; whether there was anything to do."""
         return self._decider.step() or any(thinking.step() for thinking in self._thinkers()) or self.outside.step()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no answer is being made or played."""
+        return not any(thinking.responder.replying for thinking in self._thinkers())
+
     def _thinkers(self) -> list[Thinker]:
         speaker = [self._speaker.thinker] if self._speaker is not None else []
         return [self.own, *speaker, *([self._beside] if self._beside is not None else [])]

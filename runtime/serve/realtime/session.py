@@ -111,7 +111,8 @@ class RealtimeSession:
             self._handle(decoded(raw))
         except (ApiError, VoxrillError) as error:
             self._error(error, event_id_of(raw) if isinstance(raw, str) else None)
-        self._service.worker.wake()
+        if not self._state.inbox.empty():  # most messages are sound in which nothing happens
+            self._service.worker.wake()
 
     def leave(self) -> None:
         """The client is gone."""
@@ -268,6 +269,11 @@ class RealtimeSession:
             or self._take_change()
             or (not self._outbox.full and (answers.transcriber.step() or answers.step()))
         )
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do until a message comes."""
+        return not self._leaving and self._state.inbox.empty() and not self._outbox.full and self._state.answers.idle
 
     def _take_change(self) -> bool:
         try:
