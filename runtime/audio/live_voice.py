@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import numpy as np
+
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, Floats
 from voxrill.runtime.audio.voice_activity import VoiceActivity
 
