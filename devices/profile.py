@@ -61,7 +61,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         float_macs_per_cycle: the same for float32.
         own_products: products of weights that our own kernels add up in a core's cycle, by the bits of a weight: with
             one position, and with many.
-        products: whose products are planned with.
+        products: whose products are planned with, where those of our own kernels are known.
         npu: its name and rate.
         providers: execution providers that exist for it.
         runnable: false where Voxrill's Python runtime cannot run. Then only a bundle is made for it.
@@ -81,7 +81,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     int8_macs_per_cycle: ProfileValue[float]
     float_macs_per_cycle: ProfileValue[float]
     own_products: ProfileValue[dict[str, tuple[float, float]]] | None = None
-    products: Products = "onnxruntime"
+    products: Products = "own"
     npu: ProfileValue[str] | None = None
     providers: ProfileValue[tuple[str, ...]]
     runnable: bool = True
@@ -106,19 +106,19 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         order = ("assumed", "cited", "simulated", "emulated", "measured")
         return min((figure.evidence for figure in used), key=order.index)
 
-    def with_own_products(self) -> Profile:
-        """The same device, planned with the products of our own kernels.
+    def planned_with(self, products: Products) -> Profile:
+        """The same device, planned with onnxruntime's products of weights, or with those of our own kernels.
 
         Raises:
-            ProfileError: how fast they are there is not known.
+            ProfileError: how fast our own are there is not known.
         """
-        if self.own_products is None:
+        if products == OWN and self.own_products is None:
             known = ", ".join(name for name in shipped_profiles() if read_profile(name).own_products)
             raise ProfileError(
                 f"how fast our own products are on {self.name} is not known",
                 f"Leave --products out, give a profile with own_products, or take one of: {known}",
             )
-        return msgspec.structs.replace(self, products=OWN)
+        return msgspec.structs.replace(self, products=products)
 
     def machine(self, memory_gb: float | None = None) -> Machine:
         """What the planner needs to know, for the model with `memory_gb` of memory (without it: the smallest)."""

@@ -105,7 +105,7 @@ def test_more_threads_longer_contexts_and_more_positions_tell():
 
 def test_our_own_products_compute_at_the_simulated_rate():
     """Where memory is no limit, a step takes what the profile says; where it is one, only fewer bits help."""
-    profile = read_profile("pi5").with_own_products()
+    profile = read_profile("pi5")
     assert profile.own_products.evidence == "simulated"
     one, many = profile.own_products.value["4"]
     endless = replace(profile.machine(8), bandwidth=1e15, core_bandwidth=1e15)
@@ -114,7 +114,7 @@ def test_our_own_products_compute_at_the_simulated_rate():
     assert endless.rate(4, many=True) == 2.4e9 * many
     four, less = (StageSeconds(known_bits(bits), profile.machine(8), 4).step() for bits in (4, 3.3))
     assert less < 0.9 * four
-    assert four < StageSeconds(known_model("int4"), read_profile("pi5").machine(8), 4).step()
+    assert four < StageSeconds(known_model("int4"), profile.planned_with("onnxruntime").machine(8), 4).step()
 
 
 def test_bits_between_two_widths_are_mixed():
@@ -128,7 +128,7 @@ def test_bits_between_two_widths_are_mixed():
 def test_a_second_decoder_takes_the_prompt():
     model = known_model("int4")
     fast = replace(model, prefill=known_model("int8").decoder)
-    with_it, without = (StageSeconds(some, pi5(), 4) for some in (fast, model))
+    with_it, without = (StageSeconds(some, pi5(own={}), 4) for some in (fast, model))
     assert with_it.prefill(100) < without.prefill(100)
     assert with_it.step() == without.step()
 
@@ -216,7 +216,7 @@ def test_plan_without_a_bundle(cli):
     *advice, empty, head, columns = ran.out.splitlines()[:6]
     *rest, memory = ran.out.splitlines()[6:]
     assert [line.split(":")[0] for line in advice] == list(TASKS) and empty == ""  # what matters comes first
-    assert advice[2] == "talk: not usable live, 15 s of waiting for 10 s of sound (int4)"
+    assert advice[2] == "talk: not usable live, 11 s of waiting for 10 s of sound (int4)"
     assert "Raspberry Pi 5" in head and "11.6 GB/s (cited)" in head and "predictions" in head
     assert columns.split()[:2] == ["task", "precision"]
     assert [tuple(line.split()[:2]) for line in rest] == [(task, name) for task in TASKS for name in SIZES]
@@ -275,7 +275,7 @@ def test_plan_for_this_machine(cli):
         ((PEBBLE, "--precision", "int4"), ("a bundle", "--precision")),
         (("nothing",), ("nothing", "voxrill export")),
         ((PEBBLE, "--context", "200000"), ("200000", "at most 128000")),
-        (("--bits", "3.3"), ("3 bits", "--products own")),
+        (("--bits", "3.3", "--products", "onnxruntime"), ("fewer than 4 bits", "--bits 4")),
         (("--bits", "3.3", "--precision", "int4"), ("--precision", "not both")),
         ((PEBBLE, "--bits", "3.3"), ("a bundle", "not both")),
     ],
@@ -285,7 +285,7 @@ def test_wrong_plans_are_refused(cli, words, named):
 
 
 def test_a_recipe_s_bits_are_planned_with_our_own_products(cli):
-    found = json.loads(cli("plan", "--device", "pi5", "--bits", "3.3", "--products", "own", "--json").out)
+    found = json.loads(cli("plan", "--device", "pi5", "--bits", "3.3", "--json").out)
     assert {entry["precision"] for entry in found["plans"]} == {"3.3 bits"}
     assert found["device"]["own_products"]["evidence"] == "simulated"
     check_refusal(cli("plan", "--device", "n100", "--products", "own"), ("Intel N100", "pi5", "rk3588"))

@@ -65,8 +65,9 @@ def plan(
         typer.Option(min=2, max=4, help="Without a bundle: bits of a weight of the backbone on average, such as 3.3."),
     ] = None,
     products: Annotated[
-        Whose, typer.Option(help="Whose matrix products: of onnxruntime, or of our own kernels.")
-    ] = Whose.onnxruntime,
+        Whose | None,
+        typer.Option(help="Whose matrix products; without it, our own where they are known.", show_default=False),
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one on each core that helps.")] = 0,
     context: Annotated[
         int | None,
@@ -75,10 +76,10 @@ def plan(
     json: JsonOption = False,
 ) -> None:
     """Predict what will run on a device, how fast, and in how much memory."""
-    models = [_bits(bits, products, bundle, precision, context)] if bits else _models(bundle, precision, context)
     profile = _profile(device)
-    if products == Whose.own:
-        profile = profile.with_own_products()
+    if products is not None:
+        profile = profile.planned_with(products.value)
+    models = [_bits(bits, profile, bundle, precision, context)] if bits else _models(bundle, precision, context)
     count = _threads(profile, threads)
     if margin(models[0]) == SMALL_MARGIN:
         err.print(_SMALL_NOTE, soft_wrap=True)
@@ -96,13 +97,16 @@ def plan(
         print(f"memory: {'; '.join(map(_holding, fits))}")
 
 
-def _bits(bits: float, products: Whose, bundle: Path | None, precision: str | None, context: int | None) -> ModelShape:
+def _bits(bits: float, profile: Profile, bundle: Path | None, precision: str | None, context: int | None) -> ModelShape:
     """The 1.5 B model at some bits of a weight."""
     if bundle is not None or precision is not None:
         other = "--precision" if bundle is None else "a bundle"
         raise UsageError(f"{other} says how many bits a weight has", f"Give --bits or {other}, not both")
-    if bits < 4 and products != Whose.own:
-        raise UsageError("onnxruntime has no products of 3 bits", "Add --products own, or give --bits 4")
+    if bits < 4 and not profile.machine().own:
+        raise UsageError(
+            f"how fast products of fewer than 4 bits are on {profile.name} is not known",
+            "Give --bits 4, or a --device whose own products are known, such as pi5",
+        )
     return known_bits(bits, context or CONTEXT)
 
 
