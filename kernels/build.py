@@ -87,7 +87,7 @@ def build(name: str, folder: Path, portable: bool = False) -> Path:
         NotBuilt: there is no compiler that can do it.
     """
     target, sources = TARGETS[name], _digest()
-    library = folder / f"voxrill_kernels{target.suffix}"
+    library = folder / f"voxrill_kernels-{sources[:8]}{target.suffix}"
     if _is_built(folder, library, name, sources):
         return library
     reasons = []
@@ -99,9 +99,19 @@ def build(name: str, folder: Path, portable: bool = False) -> Path:
             continue
         facts = {"interface": INTERFACE, "version": VERSION, "platform": name, "library": library.name}
         facts |= {"sha256": hash_of(library), "sources": sources}
-        (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        _publish(folder, facts)
         return library
     raise NotBuilt("; ".join(reasons) or "no compiler: pip install ziglang==0.17.1, or for this machine g++")
+
+
+def _publish(folder: Path, facts: dict[str, object]) -> None:
+    """Write the facts at once, so that a program that starts meanwhile finds the old library or the new one."""
+    unfinished = folder / f"{FACTS}.unfinished"
+    unfinished.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(folder / FACTS)
+    for path in folder.glob("voxrill_kernels*"):
+        if path.name != facts["library"]:
+            path.unlink()
 
 
 def _is_built(folder: Path, library: Path, name: str, sources: str) -> bool:
