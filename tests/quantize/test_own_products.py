@@ -60,3 +60,8 @@ def test_prefill_has_no_second_decoder_where_our_products_run(library, bundles, 
     without_library()
     own, opened = graphs_with_own(bundle)
     assert not own and "decoder_prefill" in opened
+
+
+def test_the_command_says_that_the_second_decoder_is_not_loaded_here(library, cli, bundles, tmp_path):
+    ran = cli("quantize", bundles["lfm2.5"], "-o", tmp_path / "out", "--recipe", "int4", "--fast-prefill")
+    assert ran.status == 0 and "not loaded" in ran.err

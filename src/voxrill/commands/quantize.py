@@ -20,6 +20,7 @@ from voxrill.commands.options import ForceOption, open_path
 from voxrill.commands.output import err, print_json
 from voxrill.commands.output import out as stdout
 from voxrill.commands.output_files import check_output
+from voxrill.devices.kernels import own_products
 from voxrill.model import load
 from voxrill.quantize.recipe import Bits, By, check_block, read_recipe
 from voxrill.runtime.atomic_write import write_text
@@ -62,6 +63,8 @@ def quantize(
         made = write(opened, out, progress)
     before, after = opened.manifest.size, made.manifest.size
     err.print(f"wrote {out}: {after / 1e6:.1f} MB, {before / after:.1f} times smaller", soft_wrap=True)
+    if fast_prefill and own_products().fast:
+        err.print("here the added decoder is not loaded: Voxrill's own products prefill from the first", soft_wrap=True)
 
 
 def quantiser(
