@@ -74,7 +74,7 @@ def record_feeds(model: Engine, sounds: Sequence[Floats]) -> dict[str, Feeds]:
     names = (contract.AUDIO_ENCODER, contract.DECODER, *static.prefills, spec.codec.graph)
     feeds: dict[str, Feeds] = {name: [] for name in names}
     graphs: dict[str, Any] = {name: FeedRecorder(model.graphs[name], kept) for name, kept in feeds.items()}
-    encoder = AudioEncoder(graphs[contract.AUDIO_ENCODER], spec.log_mel, model.times, static.mel_frames)
+    encoder = AudioEncoder(graphs[contract.AUDIO_ENCODER], spec.log_mel, model.times, static.mel_frames, spec.encoder)
     backbones = [
         Backbone(
             graphs[contract.DECODER],

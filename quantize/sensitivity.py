@@ -185,7 +185,8 @@ class _Trials:
         return cost
 
     def _encoder(self, graph: Graph, _rule: Rule, cost: Cost) -> None:
-        encoder = AudioEncoder(graph, self.bundle.manifest.model.log_mel, StageTimes(), None)
+        spec = self.bundle.manifest.model
+        encoder = AudioEncoder(graph, spec.log_mel, StageTimes(), None, spec.encoder)
         for reference in self.references:
             rows = reference.turn.rows.copy()
             rows[reference.turn.heard] = encoder.encode(reference.turn.sound)

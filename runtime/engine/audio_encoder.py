@@ -51,10 +51,10 @@ class AudioEncoder:
         """Whether a sound can be encoded as it comes."""
         return self.spec is not None and bool(self.spec.streaming) and self.log_mel.streams
 
-    def stream(self) -> EncoderStream:
-        """A new sound, to be encoded as it comes; only where `streams` is true."""
+    def stream(self, rows: int = PIECE_ROWS) -> EncoderStream:
+        """A new sound, to be encoded as it comes, at most so many embeddings a call; only where `streams` is true."""
         assert self.spec is not None
-        return EncoderStream(self, self.spec)
+        return EncoderStream(self, self.spec, rows)
 
     def encode(self, waveform: Floats) -> Floats:
         """Embeddings (ceil(frames / 8), hidden) of `waveform` (samples,) at `sample_rate`.
@@ -94,8 +94,8 @@ class EncoderStream:
     An embedding is computed when all its frames have come. At the end of a sound at most one is left to compute.
     """
 
-    def __init__(self, encoder: AudioEncoder, spec: EncoderSpec) -> None:
-        self._encoder, self._spec = encoder, spec
+    def __init__(self, encoder: AudioEncoder, spec: EncoderSpec, rows: int = PIECE_ROWS) -> None:
+        self._encoder, self._spec, self._rows = encoder, spec, rows
         self._mel = MelStream(encoder.log_mel) if encoder.log_mel.streams else None
         self._state = {t.name: np.zeros([int(size) for size in t.shape], np.float32) for t in spec.streaming}
         self._frames = np.zeros((0, encoder.log_mel.features), np.float32)
@@ -131,7 +131,7 @@ class EncoderStream:
         return self._run(self._frames)
 
     def _run(self, mel: Floats) -> Floats:
-        width = self._encoder.frames or PIECE_ROWS * self._spec.subsampling
+        width = self._encoder.frames or self._rows * self._spec.subsampling
         rows = [self._call(mel[start : start + width]) for start in range(0, len(mel), width)]
         hidden = int(self._encoder.graph.spec.outputs[0].shape[2])
         return np.concatenate(rows) if rows else np.zeros((0, hidden), np.float32)

@@ -53,12 +53,14 @@ class _Start:
 class _Hearing:
     """A question that is being spoken: its sound on the way through the encoder, and its rows so far.
 
-    start: the place before it; paused: the place in the sound at which an answer was begun.
+    start: the place before it; samples: how many were heard; paused: the place in the sound at which an answer was
+    begun.
     """
 
     stream: EncoderStream
     start: ContextMark
     rows: list[Floats]
+    samples: int = 0
     paused: ContextMark | None = None
 
 
@@ -235,8 +237,9 @@ class Conversation:
     def hear(self, samples: Floats) -> None:
         """Take in some of the next question's sound, (n,) at 16 kHz, while it is spoken.
 
-        Whatever is complete is encoded and prefilled at once, so that at the end of the question one embedding at most
-        is left. The same pieces give the same bits. Only where `hears` is true.
+        Whatever is complete is encoded and prefilled at once, row by row, so that at the end of the question one
+        embedding at most is left. The same sound gives the same bits, in whatever pieces it comes. Only where `hears`
+        is true.
 
         Raises:
             ContextFull: it does not fit; the question is forgotten.
@@ -245,17 +248,28 @@ class Conversation:
         if hearing is None:
             self._end_answer()
             self._open_turn()
-            self._hearing = hearing = _Hearing(self._parts.encoder.stream(), self.context.mark(), [])
-        rows = hearing.stream.push(samples)
-        if not len(rows):
-            return
-        hearing.rows.append(rows)
-        self.context.add(HeardSound(rows))
+            self._hearing = hearing = _Hearing(self._parts.encoder.stream(rows=1), self.context.mark(), [])
+        hearing.samples += len(samples)
         try:
-            self.context.advance()
+            for row in hearing.stream.push(samples):
+                hearing.rows.append(row[None])
+                self.context.add(HeardSound(row[None]))
+                self.context.advance()
         except VoxrillError:
             self.unhear()
             raise
+
+    def hear_rest(self, sound: Floats) -> None:
+        """Take in what was not heard yet of a question's sound (n,) at 16 kHz, now that all of it is known.
+
+        If more was heard than belongs to the question, it is forgotten, and the question is heard anew.
+
+        Raises:
+            ContextFull: see `hear`.
+        """
+        if self._heard is not None and self._heard.samples > len(sound):
+            self.unhear()
+        self.hear(sound[self._heard.samples if self._heard is not None else 0 :])
 
     def unhear(self) -> None:
         """Forget the sound of a question that was not asked."""
@@ -303,6 +317,7 @@ class Conversation:
         """
         reading = self._parts.reading
         self._end_answer()
+        self.unhear()
         self._open_turn()
         if audio is not None:
             self.context.add_audio(self._parts.heard(audio, trim))
@@ -349,6 +364,7 @@ class Conversation:
     def retract(self) -> None:
         """Forget the last question and its answer."""
         self._end_answer()
+        self.unhear()
         self._hearing = None
         if self._question is not None:
             self.context.rewind(self._question)

@@ -14,7 +14,8 @@ import numpy as np
 
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.engine.context import ContextMark
-from voxrill.runtime.engine.conversation import Conversation
+from voxrill.runtime.engine.conversation import Conversation, Steps
+from voxrill.runtime.engine.options import AnswerKeywords
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, FinishReason, StageEvent, TextEvent
 
 
@@ -47,7 +48,14 @@ class TalkAnswer:
         max_new_tokens: int | None = None,
     ) -> None:
         self._conversation = conversation
-        self._steps = conversation.steps(audio=audio, text=text, trim=False, seed=seed, max_new_tokens=max_new_tokens)
+        how: AnswerKeywords = {"seed": seed, "max_new_tokens": max_new_tokens}
+        if not conversation.hears:
+            self._steps = conversation.steps(audio=audio, text=text, trim=False, **how)
+        elif audio is None:
+            conversation.unhear()
+            self._steps = conversation.steps(text=text, **how)
+        else:
+            self._steps = self._rest_heard(audio, text, how)
         self._marks: deque[_Mark] = deque()
         self.text = ""
         self.tokens: list[int] = []
@@ -55,6 +63,11 @@ class TalkAnswer:
         self.sound: list[Floats] = []
         self.samples = 0
         self.finish_reason: FinishReason | None = None
+
+    def _rest_heard(self, audio: Floats, text: str | None, how: AnswerKeywords) -> Steps:
+        """The same steps whether some of the sound was heard before or not, so that a replay makes the same bits."""
+        self._conversation.hear_rest(audio)
+        yield from self._conversation.steps(text=text, **how)
 
     @property
     def made(self) -> int:

@@ -52,6 +52,13 @@ class Began:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """More of what the user is saying: samples (n,) at 16 kHz, those of the next `Paused` without gaps."""
+
+    samples: Floats
+
+
+@dataclass(frozen=True)
 class Paused:
     """A short silence: the turn may be over."""
 
@@ -121,7 +128,7 @@ class Closed:
     finish: bool = False
 
 
-Signal = Began | Paused | Resumed | Ended | Interrupted | Typed | Recited | Closed
+Signal = Began | Heard | Paused | Resumed | Ended | Interrupted | Typed | Recited | Closed
 
 WakeChange = Woke | Slept
 
@@ -139,6 +146,7 @@ class Listener:
         clock: seconds.
         waking: passes on what is to be listened to; None for all.
         before: seconds that are kept before the first voiced block.
+        streams: post what the user says while it is said, too.
         begins: whether somebody seems to begin in the samples (n,) of the block under way; None to look at whole
             blocks only.
         judge: says at a pause whether the turn is over; None where silence alone decides.
@@ -158,7 +166,10 @@ class Listener:
         before: float = BEFORE,
         begins: Callable[[Floats], bool] | None = None,
         judge: PauseJudge | None = None,
+        streams: bool = False,
     ) -> None:
+        self._streams = streams
+        self._streamed = 0  # the endpointer's number of the first block that was not posted yet
         self._begins = begins
         self._doubted = 0  # blocks for which an answer is still held on suspicion
         self._voice_activity = voice_activity
@@ -264,12 +275,16 @@ class Listener:
         """Listen to a block."""
         self._kept.append((self._endpointer.number, block))
         decision = self._endpointer.hear(self._voice_activity(block.samples))
+        if decision == "began":
+            self._streamed = 0
         if decision != "began":  # then the answer is stopped below, and holding it could let it go on for a moment
             self._floor.hold(self._endpointer.suspecting or self._doubted > 0)
         self._doubted = max(0, self._doubted - 1)
         self._watch_clipping(block)
         if decision is not None:
             self._decide(decision)
+        if self._streams and self._endpointer.state == "speaking":
+            self._stream()
         if self._endpointer.state in ("quiet", "noisy"):
             # Keep what a turn that begins with the next block would need: its first voiced blocks, and those before.
             while len(self._kept) > self._before + blocks(self._endpointer.options.begin):
@@ -317,6 +332,14 @@ class Listener:
         silence = self._judge(utterance.samples, self._endpointer.options)
         if silence is not None:
             self._endpointer.judge(silence)
+
+    def _stream(self) -> None:
+        """Post what the user said since it was posted last: from a little before the first voiced block on."""
+        first = max(self._streamed, self._endpointer.first - self._before)
+        new = [(number, block.samples) for number, block in self._kept if number >= first]
+        if new:
+            self._streamed = new[-1][0] + 1
+            self._post(Heard(np.concatenate([samples for _, samples in new])))
 
     def _utterance(self) -> Utterance:
         """From a little before the first voiced block to the end of the pause after the last."""

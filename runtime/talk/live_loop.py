@@ -20,7 +20,7 @@ from voxrill.runtime.audio.voice_activity import VoiceDetector
 from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.talk.events import View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Closed, Listener, Signal, WakeChange
+from voxrill.runtime.talk.listener import Closed, Heard, Listener, Signal, WakeChange
 from voxrill.runtime.talk.listening_thread import listening
 
 POLL = 0.02
@@ -39,6 +39,11 @@ class SignalHandler(ABC):
 
     def __init__(self) -> None:
         self.inbox: SimpleQueue[Signal] = SimpleQueue()
+
+    @property
+    def hears(self) -> bool:
+        """Whether it wants to hear what the user says while it is said."""
+        return False
 
     def step(self) -> bool:
         """Take a signal, or do a little work. Returns whether there was anything to do."""
@@ -116,7 +121,16 @@ class LiveLoop:
         # A key begins a turn, and no voice does: then there is nothing to look for.
         begins = voice.begins if isinstance(voice, LiveVoice) and isinstance(endpointer, Endpointer) else None
         self._listener = Listener(
-            voice, endpointer, floor, self.post, view.show, barge_in, waking=waking, begins=begins, judge=judge
+            voice,
+            endpointer,
+            floor,
+            self.post,
+            view.show,
+            barge_in,
+            waking=waking,
+            begins=begins,
+            judge=judge,
+            streams=handler.hears,
         )
 
     def run(self) -> None:
@@ -144,7 +158,8 @@ class LiveLoop:
 
     def post(self, signal: Signal | WakeChange) -> None:
         """Hand a signal to the handler. May be called from any thread."""
-        self._keep_signal(signal)
+        if not isinstance(signal, Heard):  # the sound is kept as it is
+            self._keep_signal(signal)
         if not isinstance(signal, WakeChange):  # the handler does not need these
             self._handler.inbox.put(signal)
 

@@ -33,6 +33,7 @@ from voxrill.runtime.talk.listener import (
     Began,
     Closed,
     Ended,
+    Heard,
     Interrupted,
     Paused,
     Recited,
@@ -153,6 +154,11 @@ class Responder(SignalHandler):
         return self._reply is not None
 
     @property
+    def hears(self) -> bool:
+        """Whether the model's encoder works while the user speaks."""
+        return self._conversation.hears
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to do before the next signal: the conversation will not be touched."""
         return self._reply is None and not self._unprepared and self.inbox.empty()
@@ -174,6 +180,9 @@ class Responder(SignalHandler):
         """Take a signal."""
         if isinstance(signal, Began):
             self._settle()
+            self._conversation.unhear()
+        elif isinstance(signal, Heard):
+            self._hear(signal.samples)
         elif isinstance(signal, Paused):
             if self._options.speculate:
                 self._begin(signal.utterance, None, signal.at)
@@ -214,6 +223,13 @@ class Responder(SignalHandler):
             return True
         return False
 
+    def _hear(self, samples: Floats) -> None:
+        """Take in what the user is saying. What fails here fails again with the whole question, and is told then."""
+        with suppress(VoxrillError):
+            while self._prepare():
+                pass
+            self._conversation.hear(samples)
+
     def _begin(self, utterance: Utterance | None, typed: str | None, paused: float | None) -> None:
         while self._prepare():  # by the same steps whatever the timing, so that a replay makes the same bits
             pass
@@ -238,7 +254,10 @@ class Responder(SignalHandler):
         self._called = None
         if self._reply is not None and self._reply.ticket is None:
             self._reply.tracer.false_start()
-            self._conversation.retract()
+            if self._reply.utterance is not None and self._conversation.hears:
+                self._conversation.hear_on()
+            else:
+                self._conversation.retract()
             self._reply = None
 
     def _settle(self) -> None:

@@ -262,6 +262,9 @@ class _Noise(Sampler):
     def gumbel_into(self, noise: Floats) -> None:
         noise[:] = self._noise
 
+    def order_into(self, order: Array) -> None:
+        """Codebooks stay in their natural order."""
+
 
 def _sound(heard: NDArray[np.int16]) -> Floats:
     return heard.astype(np.float32) / np.float32(32768)

@@ -355,3 +355,10 @@ def test_the_commands_take_a_language(cli, lfm3_bundle, tmp_path):
     assert (tmp_path / "out.wav").is_file()
     cli.refuses("speak", "hello", "-o", "out2.wav", "--language", "xx", "--bundle", str(lfm3_bundle),
                 saying="does not know the language 'xx'")  # fmt: skip
+
+
+def test_golden_vectors_are_made_and_held_to(cli, lfm3_bundle, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "q.wav", expected()["pcm16"], 16_000)
+    cli("golden", "vectors", "--audio", "q.wav", "--bundle", str(lfm3_bundle))
+    assert cli("golden", "vectors", "--bundle", str(lfm3_bundle)).status == 0
