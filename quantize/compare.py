@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jiwer
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from voxrill.quantize.turns import record
 from voxrill.runtime.apps.transcription import transcribe
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.log_mel import mel_filterbank
+from voxrill.runtime.bundle.contract import ModelSpec
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.generate import Token
 from voxrill.runtime.errors import UsageError
@@ -123,7 +125,7 @@ def compare(
     Raises:
         UsageError: the models differ not only in precision.
     """
-    if first.manifest.model != second.manifest.model:
+    if _architecture(first) != _architecture(second):
         raise UsageError("the two bundles are not of the same model", "Compare a bundle with its own quantised forms")
     graphs = _Graphs(first, second)
     ends = _EndToEnd(first, second)
@@ -144,6 +146,12 @@ def compare(
 
 def _share(counts: NDArray[np.int64], total: int) -> list[float]:
     return [float(count) / max(total, 1) for count in counts]
+
+
+def _architecture(model: Engine) -> ModelSpec:
+    """What two bundles of one model have in common, whatever the precision of weights and KV cache is."""
+    spec = model.manifest.model
+    return msgspec.structs.replace(spec, backbone=msgspec.structs.replace(spec.backbone, kv_cache="float32"))
 
 
 class _Graphs:
