@@ -35,8 +35,7 @@ PERIODS: dict[Direction, float] = {"input": 0.008, "output": 0.010}
 Loudspeaker: with three busy programs on two cores, it lost sound 8 times in 14 s when called every 5 ms, and never when
 called every 10 ms. Microphone: called every 5 ms it lost nothing, but each call wakes Python while the model computes.
 On two cores, the 1.5 B model took 1.38 s of work for a second of sound at 5 ms, 1.27 to 1.33 s at 8 ms, and 1.27 to
-1.36 s at 16 ms. An interrupted answer went on for at most 110 ms at 8 ms, and for 120 to 130 ms at 16 ms (ten each,
-twice)."""
+1.36 s at 16 ms, when each call also woke the listener. It wakes once a block now."""
 
 STALLED = 2.0
 """Seconds without a callback after which a stream counts as dead, even if PortAudio says that it is active."""

@@ -584,3 +584,20 @@ def test_less_waits_where_the_text_of_the_round_is_made():
     assert [policy.may_start(0.08 * frames, 0.0, 0) for frames in (1, 2)] == [False, True]
     assert policy.needed(ROUND, 0.0, 0) == pytest.approx(TEXT_PAUSE)
     assert policy.needed(0.5 * ROUND, 0.5 * ROUND, 0) == policy.needed(ROUND, 0.0, 0)
+
+
+@pytest.mark.parametrize("drift", [0.001, -0.001])
+def test_a_microphone_whose_clock_is_wrong_is_read_without_gaps_or_a_queue(backend, drift):
+    """Its samples come 0.1 % too fast or too slowly: blocks follow each other, and their times stay right."""
+    with DeviceMicrophone(AudioSystem(backend, backend.clock)) as microphone:
+        stream, opened, lag, after = backend.stream("input"), backend.clock.now, [], 0
+        for period in range(60_000 // 8):
+            stream.hear(np.zeros(stream.blocksize, np.float32))
+            # `hear` lets the clock run as the card says; this is what the true one does
+            backend.clock.now = opened + (period + 1) * stream.blocksize / RATE / (1 + drift)
+            while (block := microphone.read(0)) is not None:
+                assert block.at == after
+                after += BLOCK
+                lag.append(backend.clock.now - block.captured)
+        assert len(microphone._feed.ring._waiting) == 0
+        assert max(lag[-100:]) < 0.02
