@@ -24,11 +24,12 @@ from onnx import numpy_helper  # noqa: E402
 
 from voxrill.quantize.bundle import quantize_bundle  # noqa: E402
 from voxrill.quantize.graph import FEW_NUMBERS, quantize_graph  # noqa: E402
-from voxrill.quantize.recipe import Recipe, Rule, read_recipe, shipped_recipes  # noqa: E402
+from voxrill.quantize.recipe import KvCache, Recipe, Rule, read_recipe, shipped_recipes  # noqa: E402
 from voxrill.quantize.weights import to_int8, to_nearest  # noqa: E402
 
 FAMILIES = ("lfm2", "lfm2.5")
-INT4 = Recipe("test", (Rule(8), Rule(4, "decoder*", block=32), Rule(4, "depthformer", "depthformer.layers.*", 32)))
+RULES = (Rule(8), Rule(4, "decoder*", block=32), Rule(4, "depthformer", "depthformer.layers.*", 32))
+INT4 = Recipe("test", RULES, kv_cache=KvCache(8))
 RECIPES = {"int8": read_recipe("int8"), "int4": INT4}
 
 
@@ -135,6 +136,7 @@ def test_prefill_may_have_a_graph_of_its_own(bundles, quantized, npu_models, tmp
     made = quantize_bundle(open_bundle(bundles["lfm2.5"]), tmp_path / "fast", INT4, fast_prefill=True)
     precisions = {name: file.precision for name, file in made.manifest.graphs.items()}
     assert (precisions["decoder"], precisions["decoder_prefill"]) == ("int4", "int8")
+    assert made.manifest.model.backbone.kv_cache == "int8"
     verify_files(made)
     fast, int8 = voxrill.load(made.directory), voxrill.load(quantized["lfm2.5", "int8"].directory)
     rows = fast.parts.embed_tokens(list(range(40, 80)))
