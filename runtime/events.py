@@ -69,6 +69,8 @@ class Result:
 
     text: all of its text; tokens: their ids; codes (codebooks, frames): all frames, without end-of-audio frames;
     skipped_frames: frames with an end-of-audio code in a later codebook, which no codec can play;
+    confidence: how sure the model was of its text, from 0 to 1: the geometric mean of the probabilities of its text
+    tokens and of the end; 0 without text;
     first_text and first_audio: seconds until each, None if there was none; stages: milliseconds by stage.
     """
 
@@ -79,6 +81,7 @@ class Result:
     sample_rate: int = 0
     finish_reason: FinishReason = "stop"
     skipped_frames: int = 0
+    confidence: float = 0.0
     first_text: float | None = None
     first_audio: float | None = None
     seconds: float = 0.0
@@ -88,6 +91,7 @@ class Result:
     def __post_init__(self) -> None:
         # A clock says more digits than it knows: 0.1 ms of seconds, and 1 us of stages, are enough for everybody.
         self.seconds = round(self.seconds, 4)
+        self.confidence = round(self.confidence, 4)
         self.first_text, self.first_audio = _rounded(self.first_text), _rounded(self.first_audio)
         self.stages = {name: round(milliseconds, 3) for name, milliseconds in self.stages.items()}
 
@@ -104,6 +108,7 @@ class Result:
             "tokens": len(self.tokens),
             "frames": int(self.codes.shape[1]),
             "skipped_frames": self.skipped_frames,
+            "confidence": self.confidence,
             "audio_seconds": self.audio_seconds,
             "seconds": self.seconds,
             "first_text_seconds": self.first_text,

@@ -7,8 +7,8 @@ are the model's own, among everything that it could write, so those of a tree ad
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ from voxrill.runtime.progress import result_of
 
 if TYPE_CHECKING:
     from voxrill.runtime.engine.engine import Engine
+
+
+_REACH = math.log(100)
 
 
 class PrefilledPrompt:
@@ -141,18 +144,31 @@ def _log_softmax(logits: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class BestSentence:
-    """A sequence of the tree, by its number, and its log-probability."""
+    """A sequence of the tree, by its number, and its log-probability.
+
+    rival: log-probability of the likeliest sequence that means something else; -inf if it was not looked for, or is out
+    of reach.
+    """
 
     number: int
     log_probability: float
+    rival: float = -math.inf
 
 
-def likeliest(tree: TokenTree, text: Continuations, least: float = -math.inf) -> BestSentence:
+Rivals = Callable[[int, int], bool]
+"""Whether two sequences, by their numbers, mean different things."""
+
+
+def likeliest(
+    tree: TokenTree, text: Continuations, least: float = -math.inf, rivals: Rivals | None = None
+) -> BestSentence:
     """The result of `search`, whose steps are not watched."""
-    return result_of(search(tree, text, least))
+    return result_of(search(tree, text, least, rivals))
 
 
-def search(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Generator[None, None, BestSentence]:
+def search(
+    tree: TokenTree, text: Continuations, least: float = -math.inf, rivals: Rivals | None = None
+) -> Generator[None, None, BestSentence]:
     """Find the sequence of the highest probability by best-first search, in small steps.
 
     Args:
@@ -160,21 +176,33 @@ def search(tree: TokenTree, text: Continuations, least: float = -math.inf) -> Ge
         text: the continuations of the question.
         least: log-probability below which a sequence is of no interest. Once none can reach it, the search becomes
             greedy: at each place the likeliest token is taken. With inf it is greedy from the beginning.
+        rivals: look for the best rival, too. Rivals of less than a hundredth of the best one's probability are out of
+            reach.
 
     Raises:
         ContextFull: a sequence does not fit.
     """
     waiting: list[tuple[float, int, Place]] = [(0.0, 0, tree.root)]
-    while True:
+    best: BestSentence | None = None
+    while waiting:
         cost, _, place = heappop(waiting)
+        if best is not None and -cost < best.log_probability - _REACH:
+            break
         number = tree.complete(place)
-        if number is not None:
-            return BestSentence(number, -cost)
-        if -cost < least:  # the cheapest place is too unlikely, so all others are: go on from this one alone
-            waiting.clear()
-        for gain, child in _branches(tree, place, text):
-            heappush(waiting, (cost - gain, child.low, child))
-        yield
+        if number is None:
+            if -cost < least:  # the cheapest place is too unlikely, so all others are: go on from this one alone
+                waiting.clear()
+            for gain, child in _branches(tree, place, text):
+                heappush(waiting, (cost - gain, child.low, child))
+            yield
+        elif best is None:
+            best = BestSentence(number, -cost)
+            if rivals is None or best.log_probability < least:
+                break
+        elif rivals is not None and rivals(best.number, number):
+            return replace(best, rival=-cost)
+    assert best is not None, "a tree has a sequence"
+    return best
 
 
 def log_probabilities(tree: TokenTree, text: Continuations) -> NDArray[np.float64]:

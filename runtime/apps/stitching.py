@@ -26,10 +26,11 @@ class Stitcher:
         """Of a segment's text what the segment before has not."""
         return without_overlap(self._before, text) if span.joined else text
 
-    def add(self, span: Span, text: str, loop: bool = False) -> SegmentEvent | None:
+    def add(self, span: Span, text: str, loop: bool = False, confidence: float = 0.0) -> SegmentEvent | None:
         """The next segment, which says `text`; None if nothing in it is new."""
         text = self.new(span, text)
-        return self.take(SegmentEvent(self._count + 1, *self.times(span), text, loop) if text else None)
+        times = self.times(span)
+        return self.take(SegmentEvent(self._count + 1, *times, text, loop, confidence) if text else None)
 
     def take(self, segment: SegmentEvent | None) -> SegmentEvent | None:
         """The next segment as it was made in an earlier run; None for one without words."""

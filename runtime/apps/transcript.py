@@ -29,6 +29,7 @@ class SegmentEvent:
     """A segment that is over: its text is final.
 
     number: from 1. start, end: of its voiced part. loop: the model repeated itself without end, and was stopped.
+    confidence: see `Result`; 0 for a loop.
     """
 
     number: int
@@ -36,6 +37,7 @@ class SegmentEvent:
     end: float
     text: str
     loop: bool = False
+    confidence: float = 0.0
 
     def __post_init__(self) -> None:
         _round_times(self)
@@ -48,6 +50,7 @@ class SegmentEvent:
             "end": round(self.end, 3),
             "text": self.text,
             "loop": self.loop,
+            "confidence": self.confidence,
         }
 
 
@@ -65,12 +68,21 @@ def joined_text(segments: Iterable[SegmentEvent]) -> str:
     return " ".join(segment.text for segment in segments)
 
 
+def confidence_of(segments: Iterable[SegmentEvent]) -> float:
+    """The confidence of the least certain segment; 0 if there is none."""
+    return min((segment.confidence for segment in segments), default=0.0)
+
+
 @dataclass
 class Transcript(Result):
     """The words of a sound, whole.
 
     duration: seconds of the sound that was heard; segments: its parts with their times. A sound that was heard whole is
-    one segment. What a `Result` says of time and tokens is that of all segments together.
+    one segment. What a `Result` says of time and tokens is that of all segments together, and the confidence is
+    that of the least certain one.
+
+    The confidence tells whether the words were meant for the model, as far as it was taught that: the built-in model
+    gives talk outside its world no words, or words with a low confidence.
     """
 
     duration: float = 0.0

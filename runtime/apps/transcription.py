@@ -19,7 +19,14 @@ from numpy.typing import DTypeLike
 
 from voxrill.runtime.apps.loops import before_loop
 from voxrill.runtime.apps.stitching import Stitcher
-from voxrill.runtime.apps.transcript import SegmentEvent, TentativeEvent, Transcript, TranscriptEvent, joined_text
+from voxrill.runtime.apps.transcript import (
+    SegmentEvent,
+    TentativeEvent,
+    Transcript,
+    TranscriptEvent,
+    confidence_of,
+    joined_text,
+)
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.end_of_turn import PauseJudge
 from voxrill.runtime.audio.endpointing import EndpointOptions
@@ -42,12 +49,17 @@ class Words:
     """A segment's text.
 
     loop: the model repeated itself without end, and was cut short; result: the model's answer, None where no model gave
-    one, or where it was cut short.
+    one, or where it was cut short; confidence: the answer's.
     """
 
     text: str
     loop: bool = False
     result: Result | None = None
+
+    @property
+    def confidence(self) -> float:
+        """See `Result`."""
+        return 0.0 if self.result is None else self.result.confidence
 
 
 Recogniser = Callable[[Floats], Words]
@@ -133,7 +145,7 @@ def _heard_whole(model: Engine, sound: Floats, system: str | None, options: Text
     assert isinstance(end, EndEvent)
     seconds = len(sound) / SAMPLE_RATE
     text = end.result.text.strip()
-    segments = (SegmentEvent(1, 0.0, seconds, text),) if text else ()
+    segments = (SegmentEvent(1, 0.0, seconds, text, confidence=end.result.confidence),) if text else ()
     return Transcript(**vars(end.result), duration=seconds, segments=segments)
 
 
@@ -166,6 +178,7 @@ def _heard_in_segments(model: Engine, sound: Iterable[Floats], system: str | Non
         tokens=[token for result in heard for token in result.tokens],
         sample_rate=model.sample_rate,
         finish_reason=next((result.finish_reason for result in heard if result.finish_reason != "stop"), "stop"),
+        confidence=confidence_of(segments),
         first_text=first,
         seconds=time.perf_counter() - started,
         prompt_positions=sum(result.prompt_positions for result in heard),
@@ -321,4 +334,4 @@ class Transcriber:
             return self._stitcher.take(None)
         same = self._heard is not None and self._heard[:2] == (span.first, span.last)
         words = self._heard[2] if same and self._heard is not None else self._recognise(span.samples)
-        return self._stitcher.add(span, words.text, words.loop)
+        return self._stitcher.add(span, words.text, words.loop, words.confidence)

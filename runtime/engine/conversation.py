@@ -8,10 +8,10 @@ prefill do not depend on timing. So the same events give the same bits.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -206,7 +206,7 @@ class Conversation:
         if not self._word_for_word or text is None:
             return None
         codec = self._parts.codec.spec
-        return ceil(longest_speech(text) * codec.sample_rate / codec.frame_samples)
+        return math.ceil(longest_speech(text) * codec.sample_rate / codec.frame_samples)
 
     def _refusing(self, seed: int | None) -> Sampler:
         """Says that the question was not understood, in the model's own words."""
@@ -506,11 +506,13 @@ class _AnswerEvents:
         self._sound = parts.codec.stream()
         self._codes: list[Any] = []
         self._samples: list[Any] = []
+        self._log_probabilities: list[float] = []
         self._result = Result(sample_rate=parts.codec.spec.sample_rate, prompt_positions=generation.context.positions)
 
     def __iter__(self) -> Iterator[Event]:
         for step in self._generation:
             if isinstance(step, Token):
+                self._log_probabilities.append(step.log_probability)
                 yield self._token(step.id)
             elif not step.ends:
                 yield from self._frame(step.codes)
@@ -543,6 +545,13 @@ class _AnswerEvents:
         self._samples.append(samples)
         yield AudioEvent(samples, self._parts.codec.spec.sample_rate, codes, self._now())
 
+    def _confidence(self) -> float:
+        if not self._log_probabilities:
+            return 0.0
+        end = self._generation.end_log_probability
+        whole = self._log_probabilities if end is None else [*self._log_probabilities, end]
+        return math.exp(sum(whole) / len(whole))
+
     def _finished(self) -> Result:
         books = self._parts.spec.codes.codebooks
         return replace(
@@ -551,6 +560,7 @@ class _AnswerEvents:
             codes=np.stack(self._codes, 1) if self._codes else np.zeros((books, 0), np.int64),
             samples=np.concatenate(self._samples) if self._samples else np.zeros(0, np.float32),
             finish_reason=self._generation.finish_reason,
+            confidence=self._confidence(),
             seconds=self._now(),
             stages=self._parts.times.milliseconds(),
         )

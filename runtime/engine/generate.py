@@ -7,7 +7,7 @@ raise, these end, and `Generation.finish_reason` says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from voxrill.runtime.bundle.manifest import Mode, Sampling
 from voxrill.runtime.engine.context import Context
 from voxrill.runtime.engine.running_on import Repetition
-from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.engine.sampling import Sampler, log_probability
 from voxrill.runtime.errors import ContextFull
 from voxrill.runtime.events import FinishReason
 
@@ -48,9 +48,10 @@ class GenerationOptions:
 
 @dataclass(frozen=True)
 class Token:
-    """A text token."""
+    """A text token, and its log-probability among all tokens; two are the same if their ids are."""
 
     id: int
+    log_probability: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,15 @@ Step = Token | Frame
 
 @dataclass
 class Generation:
-    """An answer that is being made; iterate it once."""
+    """An answer that is being made; iterate it once.
+
+    end_log_probability: of the token that ended it; None if another reason did.
+    """
 
     context: Context
     options: GenerationOptions
     finish_reason: FinishReason = "length"
+    end_log_probability: float | None = None
     _sampler: Sampler = field(init=False)
     _frames: int = field(init=False, default=0)
     _spoken: list[NDArray[np.int64]] = field(init=False, default_factory=list)
@@ -117,10 +122,9 @@ class Generation:
                     return
                 continue
             token = self._token(hidden)
-            if token in text_ends:
-                self.finish_reason = "stop"
+            if self._ended_with(token, text_ends):
                 return
-            speaking = token == ids["audio_start"]
+            speaking = token.id == ids["audio_start"]
             yield self._take(token)
 
     def _interleaved(self) -> Iterator[Step]:
@@ -141,24 +145,32 @@ class Generation:
                 yield frame
                 continue
             token = self._token(hidden)
-            if token == ids["im_end"] or (sound_done and token in self.options.ends):
-                self.finish_reason = "stop"
+            if self._ended_with(token, (ids["im_end"], *(self.options.ends if sound_done else ()))):
                 return
             if text_done:  # back at text after the text's end: the audio has ended too
                 self.finish_reason = "audio_ended"
                 return
-            text_done = token == ids["text_end"]
+            text_done = token.id == ids["text_end"]
             if not sound_done and (not left or text_done):
                 speaking, left = True, pattern.audio
             yield self._take(token)
 
-    def _token(self, hidden: NDArray[np.float32]) -> int:
+    def _token(self, hidden: NDArray[np.float32]) -> Token:
         mute = (self.context.ids["audio_start"],) if self.options.text_only else ()
-        return self._sampler.token(self.context.logits(hidden), self.options.text, self.options.unwritten + mute)
+        logits = self.context.logits(hidden)
+        token = self._sampler.token(logits, self.options.text, self.options.unwritten + mute)
+        return Token(token, log_probability(logits, token))
 
-    def _take(self, token: int) -> Token:
-        self.context.add_tokens([token])
-        return Token(token)
+    def _ended_with(self, token: Token, ends: Collection[int]) -> bool:
+        """Whether this token, as one of `ends`, ends the answer."""
+        if token.id not in ends:
+            return False
+        self.finish_reason, self.end_log_probability = "stop", token.log_probability
+        return True
+
+    def _take(self, token: Token) -> Token:
+        self.context.add_tokens([token.id])
+        return token
 
     def _frame(self, hidden: NDArray[np.float32]) -> Frame:
         codes = self.context.frame(hidden, self.options.audio, self._sampler, self._spoken)

@@ -6,6 +6,7 @@ argmax of logits + Gumbel noise has the distribution of the softmax. So a graph 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,6 +60,12 @@ class Sampler:
         if isinstance(sampling.top_p, float) and sampling.top_p < 1:
             scores[~_nucleus(scaled, sampling.top_p)] = -np.inf
         return int(scores.argmax())
+
+
+def log_probability(logits: Floats, token: int) -> float:
+    """The log-probability of `token` among all of `logits` (vocab,), at a temperature of 1."""
+    shifted = logits - logits.max()
+    return float(shifted[token]) - math.log(float(np.exp(shifted).sum()))
 
 
 class Reciting(Sampler):

@@ -48,7 +48,7 @@ def make_app(
 
     Service and Wyoming protocol are there while the application's lifespan lasts.
     """
-    service = Service(model, limits, judge)
+    service = Service(model, limits, judge, wyoming.least_confidence)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

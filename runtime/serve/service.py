@@ -60,10 +60,13 @@ class Service:
 
     turns: how many turns before a question the model remembers, None for all. positions: how many positions of a
     conversation it remembers. judge: says at a pause whether a turn of a session with `semantic_vad` is over; None
-    where silence alone decides.
+    where silence alone decides. least_confidence: Home Assistant gets no transcript that is less certain; None for
+    what the bundle says.
     """
 
-    def __init__(self, model: Engine, limits: Limits, judge: PauseJudge | None = None) -> None:
+    def __init__(
+        self, model: Engine, limits: Limits, judge: PauseJudge | None = None, least_confidence: float | None = None
+    ) -> None:
         self.model = model
         self.judge = judge
         self.limits = limits
@@ -75,6 +78,8 @@ class Service:
         room = model.context_positions // 2  # the other half is for the next question and its answer
         self.positions = min(ResponderOptions.budget, room)
         self.turns = model.manifest.taught.turns
+        taught = model.manifest.taught.least_confidence
+        self.least_confidence = taught if least_confidence is None else least_confidence
         self.created = int(time.time())
 
     def start(self) -> None:

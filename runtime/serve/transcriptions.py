@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from voxrill.runtime.apps.stitching import Stitcher
 from voxrill.runtime.apps.subtitles import FORMS
-from voxrill.runtime.apps.transcript import SegmentEvent, joined_text
+from voxrill.runtime.apps.transcript import SegmentEvent, confidence_of, joined_text
 from voxrill.runtime.apps.transcription import ModelRecogniser, longest_segment
 from voxrill.runtime.audio.segments import Span
 from voxrill.runtime.bundle.manifest import Tasks
@@ -97,6 +98,9 @@ def _code(tasks: Tasks, name: str) -> str | None:
     return tasks.language if is_language(tasks.language, name) else language_code(tasks, name)
 
 
+_UNSURE = 1e-6
+"""The confidence of a segment whose text was cut short, as its `avg_logprob` counts it."""
+
 _TIMES, _CHUNKS = "timestamp_granularities", "chunking_strategy"
 
 
@@ -118,11 +122,16 @@ def transcribe_spans(
         if not isinstance(span, Span):
             yield PAUSE
             continue
-        words = ""
-        for piece in recogniser.pieces(span.samples):
-            yield between * (not words) + piece if piece and not span.joined else ""
-            words += piece
-        segment = stitcher.add(span, words.strip())
+        pieces, text, words = recogniser.pieces(span.samples), "", None
+        while words is None:
+            try:
+                piece = next(pieces)
+            except StopIteration as over:
+                words = over.value
+            else:
+                yield between * (not text) + piece if piece and not span.joined else ""
+                text += piece
+        segment = stitcher.add(span, text.strip(), words.loop, words.confidence)
         if segment is not None:
             if span.joined:  # its first words may have been said already, so all of them waited for the last
                 yield between + segment.text
@@ -130,23 +139,44 @@ def transcribe_spans(
             yield segment
 
 
+def sure_pieces(steps: Iterable[str | SegmentEvent | Pause], least: float) -> Iterator[str | SegmentEvent | Pause]:
+    """The pieces of `transcribe_spans` without the segments whose confidence is below `least`.
+
+    Each segment's pieces wait until its confidence is known, if `least` is above 0.
+    """
+    waiting: list[str] = []
+    for step in steps:
+        if isinstance(step, SegmentEvent):
+            if step.confidence >= least:
+                yield from waiting
+                yield step
+            waiting = []
+        elif isinstance(step, str) and least > 0:
+            waiting.append(step)
+            yield PAUSE
+        else:
+            yield step
+
+
 async def _segments(pieces: Pieces) -> list[SegmentEvent]:
     return [piece async for piece in pieces if isinstance(piece, SegmentEvent)]
 
 
 async def _stream(pieces: Pieces) -> AsyncIterator[bytes]:
-    text = ""
+    text, segments = "", []
     async for piece in pieces:
-        if isinstance(piece, str) and piece:
+        if isinstance(piece, SegmentEvent):
+            segments.append(piece)
+        elif piece:
             text += piece
             yield sse({"type": "transcript.text.delta", "delta": piece})
-    yield sse({"type": "transcript.text.done", "text": text})
+    yield sse({"type": "transcript.text.done", "text": text, "confidence": confidence_of(segments)})
 
 
 def _response(segments: list[SegmentEvent], seconds: float, form: str, language: str) -> Response:
     text = joined_text(segments)
     if form == "json":
-        return as_json({"text": text})
+        return as_json({"text": text, "confidence": confidence_of(segments)})
     if form == "verbose_json":
         return as_json(_verbose(segments, text, seconds) | {"language": language_name(language)})
     body = f"{text}\n" if form == "text" else "".join(FORMS[form].render(segments))
@@ -158,8 +188,16 @@ def _verbose(segments: list[SegmentEvent], text: str, seconds: float) -> dict[st
         "task": "transcribe",
         "duration": seconds,
         "text": text,
+        "confidence": confidence_of(segments),
         "segments": [
-            {"id": segment.number - 1, "start": segment.start, "end": segment.end, "text": segment.text}
+            {
+                "id": segment.number - 1,
+                "start": segment.start,
+                "end": segment.end,
+                "text": segment.text,
+                "confidence": segment.confidence,
+                "avg_logprob": round(math.log(segment.confidence or _UNSURE), 4),
+            }
             for segment in segments
         ],
     }

@@ -15,7 +15,7 @@ import pytest
 
 import voxrill
 from tests.command_line import run_alone
-from tests.places import ROOT
+from tests.places import QUESTION, ROOT
 from tests.signals import SAMPLE_RATE, speech_like
 from tests.talking import CLIPS, HELD_OUT, SPOKEN, spoken
 from voxrill.runtime.apps import programs
@@ -80,14 +80,28 @@ def test_every_command_of_the_example_can_be_said_and_confirmed(house):
         assert house.confirmation(sentence.call) in (*world.values(), "calling mom", "timer cancelled")
 
 
-def test_the_threshold_decides(pebble):
+@pytest.mark.parametrize("clip", [LIGHT, QUESTION], ids=["short", "long"])
+def test_the_threshold_decides_and_a_short_command_needs_more(pebble, clip):
     grammar = read_grammar(COMMANDS)
-    confidence = Control(pebble, grammar).hear(LIGHT).confidence
-    assert 0.5 < confidence < 1
-    for threshold, accepted in ((0.0, True), (confidence - 0.01, True), (confidence + 0.01, False), (1.0, False)):
-        understood = Control(pebble, grammar, threshold).hear(LIGHT)
+    heard = Control(pebble, grammar).hear(clip)
+    lead = heard.confidence - heard.rival
+    assert 0.5 < lead <= heard.confidence < 1
+    needed = 2 * lead - 1 if clip == LIGHT else lead  # a short one needs half of what the threshold lacks to 1 on top
+    for threshold, accepted in ((0.0, True), (needed - 0.02, True), (needed + 0.02, False), (1.0, False)):
+        understood = Control(pebble, grammar, threshold).hear(clip)
         assert understood.accepted == accepted
-        assert understood.call == Call("lights", {"room": "bathroom", "state": "on"})
+        assert understood.call == heard.call and understood.call.command == "lights"
+
+
+def test_a_rival_means_another_call(pebble, tmp_path):
+    """Two ways to say the same are no rivals; of two rooms the other one is."""
+    one = parse_grammar('[commands.a]\nsay = ["turn on the bathroom lights", "bathroom lights on"]', tmp_path)
+    assert Control(pebble, one).hear(LIGHT).rival == 0
+    two = parse_grammar(
+        '[commands.a]\nsay = ["turn on the {r} lights"]\n[slots]\nr = ["bathroom", "bedroom"]', tmp_path
+    )
+    heard = Control(pebble, two).hear(LIGHT)
+    assert heard.call.slots == {"r": "bathroom"} and 0 <= heard.rival < heard.confidence
 
 
 def test_a_threshold_is_a_probability(pebble, tmp_path):

@@ -390,7 +390,7 @@ def test_a_model_that_repeats_itself_is_cut(pebble, monkeypatch):
 
     def again(_self, _hidden):
         made.append(word)
-        return word
+        return generate.Token(word)
 
     monkeypatch.setattr(generate.Generation, "_token", again)
     (segment,) = pebble.transcribe_stream([spoken(SPOKEN[0])], tentative=False, sample_rate=16_000)

@@ -100,6 +100,7 @@ def test_transcriptions(client, form):
     elif form == "verbose_json":
         assert found.text == HEARD and found.duration == pytest.approx(1.87, abs=0.01)
         (segment,) = found.segments
+        assert 0.5 < segment.confidence < 1 and -0.7 < segment.avg_logprob < 0
         assert segment.text == HEARD and 0 < segment.start < segment.end < found.duration
     else:
         assert HEARD in found

@@ -209,6 +209,13 @@ def test_a_transcript_streams(uri):
     assert len(pieces) > 1 and "".join(pieces).strip() == events[-2].data["text"] == HEARD
 
 
+def test_words_of_little_confidence_are_kept_from_home_assistant():
+    """Of one sound: with a bound below its confidence it is written down, with one above it the transcript is empty."""
+    for least, words in ((0.5, HEARD), (0.9999, "")):
+        with closing(bind(LOCAL, anyone=False)) as bound, serving(wyoming=Wyoming(bound, least_confidence=least)):
+            assert asyncio.run(heard(uri_of(bound), pcm())) == words
+
+
 def test_a_text_becomes_sound_that_is_heard_as_that_text(server, uri):
     async def ask():
         async with connected(uri) as client:

@@ -13,7 +13,7 @@ from voxrill.runtime.audio.protocols import RATE
 from voxrill.runtime.engine.conversation import Conversation
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import VoxrillError
-from voxrill.runtime.events import TextEvent
+from voxrill.runtime.events import EndEvent, Result, TextEvent
 from voxrill.runtime.serve.api_errors import ApiError, Busy, as_api_error
 from voxrill.runtime.serve.realtime.emitter import Emit
 from voxrill.runtime.talk.listener import Utterance
@@ -85,7 +85,8 @@ class InputTranscriber:
             return
         self._known(transcript.item, transcript.text)
         usage = {"type": "duration", "seconds": round(transcript.seconds, 3)}
-        self._emit(f"{_TRANSCRIPTION}.completed", **place, transcript=transcript.text, usage=usage)
+        written = {"transcript": transcript.text, "confidence": transcript.confidence}
+        self._emit(f"{_TRANSCRIPTION}.completed", **place, **written, usage=usage)
 
     def _fail(self, item: str, content_index: int, error: ApiError) -> None:
         self._emit(f"{_TRANSCRIPTION}.failed", item_id=item, content_index=content_index, error=error.body())
@@ -105,7 +106,8 @@ class _Transcript:
         self.error: ApiError | None = None
         self.seconds = len(utterance.samples) / RATE
         self._span = utterance.start, utterance.end
-        self._steps: Iterator[str] | None = _written(model, utterance)
+        self.confidence = 0.0
+        self._steps: Iterator[str | Result] | None = _written(model, utterance)
 
     @property
     def over(self) -> bool:
@@ -121,11 +123,16 @@ class _Transcript:
         piece = next(self._steps, None) if self._steps is not None else None
         if piece is None:
             self._steps = None
-        else:
+        elif isinstance(piece, str):
             self.text += piece
+        else:
+            self.confidence = piece.confidence
 
 
-def _written(model: Engine, utterance: Utterance) -> Iterator[str]:
+def _written(model: Engine, utterance: Utterance) -> Iterator[str | Result]:
     conversation = Conversation(model.parts, model.manifest.tasks.transcribe, word_for_word=True)
     for event in conversation.ask(audio=utterance.samples, output="text", sample_rate=RATE, trim=False):
-        yield event.text if isinstance(event, TextEvent) else ""
+        if isinstance(event, EndEvent):
+            yield event.result
+        else:
+            yield event.text if isinstance(event, TextEvent) else ""

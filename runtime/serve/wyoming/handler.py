@@ -35,7 +35,7 @@ from voxrill.runtime.serve.names import check_voice
 from voxrill.runtime.serve.request_log import Record, log_request
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.serve.speech import say
-from voxrill.runtime.serve.transcriptions import transcribe_spans
+from voxrill.runtime.serve.transcriptions import sure_pieces, transcribe_spans
 from voxrill.runtime.serve.wyoming.conversations import KeptConversations, Key
 from voxrill.runtime.serve.wyoming.event_stream import PingData, data_of
 from voxrill.runtime.serve.wyoming.incoming_audio import IncomingAudio, PcmFormat
@@ -202,11 +202,11 @@ class ClientHandler:
         audio, self._audio = self._audio, None
         if audio is None:
             raise ApiError(400, "There is no sound. Send audio-start and audio-chunk before.", "invalid_event")
-        model, language = self._service.model, self._language
+        model, language, least = self._service.model, self._language, self._service.least_confidence
         found = await self._service.process_upload(lambda: spans(audio.whole(), longest_segment(model)))
         await self._send(TranscriptStart(language=language))
         text = ""
-        async for piece in self._work(lambda: transcribe_spans(model, found)):
+        async for piece in self._work(lambda: sure_pieces(transcribe_spans(model, found), least)):
             if isinstance(piece, str) and piece:
                 text += piece
                 await self._send(TranscriptChunk(piece))

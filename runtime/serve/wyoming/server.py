@@ -40,12 +40,13 @@ class Wyoming:
     """How the protocol is served.
 
     bound: the socket on which clients connect, or None. satellites: URIs of the satellites to talk with. say: is told
-    what happens to them.
+    what happens to them. least_confidence: see `Service`.
     """
 
     bound: socket.socket | None = None
     satellites: tuple[str, ...] = ()
     say: Callable[[str], None] = field(default=lambda _words: None)
+    least_confidence: float | None = None
 
 
 class WyomingServer:

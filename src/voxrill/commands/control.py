@@ -93,7 +93,7 @@ def control(
         typer.Option(
             min=0,
             max=1,
-            help=f"Smallest confidence to accept; without it, the file's, or {THRESHOLD}.",
+            help=f"Smallest lead over the next call to accept, of 1; without it, the file's, or {THRESHOLD}.",
             show_default=False,
         ),
     ] = None,
@@ -196,7 +196,8 @@ def _show(understood: Understood, answer: str, json: bool, error: VoxrillError |
     call = understood.call
     if json:
         print_json({**more, "command": call.command, "slots": call.slots, "words": understood.words,
-                    "confidence": understood.confidence, "accepted": understood.accepted, "answer": answer,
+                    "confidence": understood.confidence, "rival": understood.rival,
+                    "accepted": understood.accepted, "answer": answer,
                     "error": str(error) if error else None, "seconds": understood.seconds,
                     "cpu_seconds": understood.cpu_seconds})  # fmt: skip
         return

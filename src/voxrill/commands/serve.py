@@ -61,6 +61,15 @@ def serve(
         bool,
         typer.Option("--wyoming-anyone", help="Let other machines connect there: the protocol has no keys."),
     ] = False,
+    wyoming_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Home Assistant gets no words that are less certain; without it, as the bundle says.",
+            show_default=False,
+        ),
+    ] = None,
     satellite: Annotated[
         list[str] | None,
         typer.Option(help="A Wyoming satellite to talk with, such as tcp://kitchen:10700.", show_default=False),
@@ -115,6 +124,8 @@ def serve(
         audio=min(max_audio_seconds, Limits.audio),
         file=max_upload_mb << 20,
     )
+    if wyoming_confidence is not None and wyoming is None:
+        raise UsageError("--wyoming-confidence is for Home Assistant", "Give it with --wyoming")
     for uri in satellite or ():
         split(uri)
     ends = find_model(AUTO) if end_of_turn is None else TurnWish(end_of_turn).model()
@@ -137,7 +148,8 @@ def serve(
 
         set_up_log(log_level, log_json)
         judge = None if ends is None else EndOfTurn(TimelyModel(ends, LOG.warning))
-        run(model, bound, limits, admission, Wyoming(assist, tuple(satellite or ()), say), ready, judge)
+        home = Wyoming(assist, tuple(satellite or ()), say, wyoming_confidence)
+        run(model, bound, limits, admission, home, ready, judge)
 
 
 def _key(file: Path | None) -> str | None:
