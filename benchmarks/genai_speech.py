@@ -88,7 +88,7 @@ def _usual_pattern(path: Path) -> None:
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
-class Speech(Contender):
+class GenaiSpeech(Contender):
     """One built model that hears and speaks."""
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -192,7 +192,7 @@ def main() -> None:
     if args.command == "make":
         make(args.checkpoint, args.out, args.encoder)
     else:
-        serve(lambda: Speech(args.model, args.threads))
+        serve(lambda: GenaiSpeech(args.model, args.threads))
 
 
 if __name__ == "__main__":
