@@ -30,7 +30,7 @@ class EmbeddingTable:
     def __init__(self, path: Path, table: Table) -> None:
         rows, width = table.shape
         self.shape = table.shape
-        self._blocks = _Blocks(path, table) if table.blocks else None
+        self._blocks = _PackedRows(path, table) if table.blocks else None
         if self._blocks is not None:
             return
         stored = (width, rows) if table.transposed else (rows, width)
@@ -49,7 +49,7 @@ class EmbeddingTable:
         return rows if self._scales is None else rows * self._scales[ids][..., None]
 
 
-class _Blocks:
+class _PackedRows:
     """Rows of 2- to 4-bit numbers in blocks."""
 
     def __init__(self, path: Path, table: Table) -> None:
