@@ -5,6 +5,7 @@ import tempfile
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -225,3 +226,19 @@ def test_states_stay_in_memory_when_the_disk_is_full(pebble, monkeypatch):
     states.use(contexts[0])
     assert not states.full and [context.nbytes > 0 for context in contexts] == [True, False, False]
     states.close()
+
+
+@pytest.mark.parametrize(("idle", "timeout"), [(True, None), (False, 0.02)], ids=["all idle", "one is being played"])
+def test_the_worker_sleeps_until_it_is_woken_while_every_session_is_idle(idle, timeout):
+    worker, waits = Worker(Limits(), Metrics()), []
+
+    class Waiter(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            worker._stopping = True
+
+    worker._wake = Waiter()
+    for session in (True, idle):
+        worker.join(SimpleNamespace(over=False, step=lambda: False, idle=session))
+    worker._run()
+    assert waits == [timeout]
