@@ -26,7 +26,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo kernels test clients test-arm lint types dist golden bench pebble pebble-eval clean
+.PHONY: help demo kernels test clients web test-web test-arm lint types dist golden bench pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -46,6 +46,15 @@ test: .venv/.installed-dev ## the tests (13 minutes on two cores)
 # Their tests skip without. Resumes: only what is missing is made.
 CLIENTS := $(basename $(notdir $(wildcard tests/clients/requirements/*.txt)))
 clients: $(CLIENTS:%=.venv-clients/%/.installed) ## other people's clients and frameworks, for their tests (1 GB, a minute)
+
+web: web/node_modules/.installed ## Node's packages of the runtime for browsers (200 MB)
+
+web/node_modules/.installed: web/package.json web/package-lock.json
+	cd web && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
+test-web: .venv/.installed-dev web ## the runtime for browsers: in Node, and a talk in headless Chromium
+	$(BIN)/python -m pytest tests/web
 
 # The first command shows the progress. If it cannot make the userland, the tests skip and say why.
 test-arm: .venv/.installed-dev ## the runtime's tests and Pebble on four ARM64 processors, emulated (6 to 12 minutes)

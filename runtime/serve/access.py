@@ -22,6 +22,7 @@ from voxrill.runtime.serve.api_errors import ApiError, response
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.rates import RateLimit
 from voxrill.runtime.serve.request_log import record_of
+from voxrill.runtime.serve.site import PATH
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -46,6 +47,10 @@ class Admission:
     key: str | None = None
     hosts: tuple[str, ...] = LOOPBACK
     origins: tuple[str, ...] = ()
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path == PATH or path.startswith(f"{PATH}/")
 
 
 class AccessMiddleware:
@@ -85,7 +90,7 @@ class AccessMiddleware:
         headers = Headers(scope=scope)
         address = (scope.get("client") or ("",))[0]
         self._check_site(headers)
-        if self._admission.key is not None and scope["path"] not in OPEN_PATHS:
+        if self._admission.key is not None and not _is_open(scope["path"]):
             self._check_key(headers, self._admission.key, address)
         self._requests.check(address)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -34,6 +35,7 @@ from voxrill.runtime.serve.realtime.endpoint import RealtimeEndpoint
 from voxrill.runtime.serve.request_log import RequestLog
 from voxrill.runtime.serve.responses import ResponsesEndpoint
 from voxrill.runtime.serve.service import MODEL_HEADER, VOICE_HEADER, WARNING_HEADER, Endpoint, Service, as_json
+from voxrill.runtime.serve.site import site_routes
 from voxrill.runtime.serve.speech import speech
 from voxrill.runtime.serve.transcriptions import transcriptions, translations
 from voxrill.runtime.serve.wyoming.server import Wyoming, WyomingServer
@@ -42,9 +44,14 @@ OWNER = "voxrill"
 
 
 def make_app(
-    model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming, judge: PauseJudge | None = None
+    model: Engine,
+    limits: Limits,
+    admission: Admission,
+    wyoming: Wyoming,
+    judge: PauseJudge | None = None,
+    site: Path | None = None,
 ) -> Starlette:
-    """The application. Its `state.service` is the service. judge: see `Service`.
+    """The application. Its `state.service` is the service. judge: see `Service`. site: see `voxrill.runtime.serve.site`.
 
     Service and Wyoming protocol are there while the application's lifespan lasts.
     """
@@ -70,7 +77,7 @@ def make_app(
         )
         middleware.insert(0, cors)
     app = Starlette(
-        routes=_routes(service),
+        routes=[*_routes(service), *site_routes(site)],
         middleware=[Middleware(RequestLog, metrics=service.metrics), *middleware],
         exception_handlers={kind: refuse for kind in (HTTPException, ApiError, VoxrillError, Exception)},
         lifespan=lifespan,

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 
@@ -88,10 +89,15 @@ class _Server(uvicorn.Server):
 
 
 def config(
-    model: Engine, limits: Limits, admission: Admission, wyoming: Wyoming, judge: PauseJudge | None = None
+    model: Engine,
+    limits: Limits,
+    admission: Admission,
+    wyoming: Wyoming,
+    judge: PauseJudge | None = None,
+    site: Path | None = None,
 ) -> uvicorn.Config:
     """Uvicorn's configuration."""
-    app = make_app(model, limits, admission, wyoming, judge)
+    app = make_app(model, limits, admission, wyoming, judge, site)
     return uvicorn.Config(
         app,
         http=limited(limits, app.state.service.metrics),
@@ -115,6 +121,7 @@ def run(
     wyoming: Wyoming,
     ready: Callable[[], None],
     judge: PauseJudge | None = None,
+    site: Path | None = None,
 ) -> None:
     """Serve until Ctrl-C.
 
@@ -126,8 +133,9 @@ def run(
         wyoming: where clients of that protocol connect, and which satellites the server talks with.
         ready: called as soon as the server answers.
         judge: see `Service`.
+        site: the folder of a site for browsers that run the model themselves.
     """
-    server = _Server(config(model, limits, admission, wyoming, judge), ready)
+    server = _Server(config(model, limits, admission, wyoming, judge, site), ready)
     bound_log()  # after uvicorn has configured its loggers
     with suppress(KeyboardInterrupt):  # uvicorn ends cleanly, and raises it then
         server.run([bound])

@@ -17,7 +17,7 @@ const latencies = new Latencies();
 const view = {
   state(text) {
     part.status.textContent = text;
-    part.status.classList.toggle("off", OFF.includes(text));
+    part.status.classList.toggle("off", OFF.some((state) => text.startsWith(state)));
   },
   trouble(text) {
     part.notice.hidden = !text;
@@ -87,7 +87,7 @@ function askForKey() {
 
 async function look() {
   try {
-    showDevice(await askDevice(talk.key));
+    showDevice(await askDevice(talk.key, view.state));
     part["key-form"].hidden = true;
     view.trouble("");
     view.state("Not connected");

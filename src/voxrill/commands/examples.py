@@ -45,6 +45,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "voxrill talk --record kept",
         "voxrill replay kept",
     ),
+    "web": ("voxrill web -o site", "voxrill web mine-int8 -o site --force"),
     "serve": (
         "voxrill serve --port 8000",
         "voxrill serve --port 8000 --wyoming tcp://127.0.0.1:10300",

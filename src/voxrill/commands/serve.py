@@ -82,6 +82,10 @@ def serve(
             show_default="auto",
         ),
     ] = None,
+    web: Annotated[
+        Path | None,
+        typer.Option(help="Folder that `voxrill web` wrote, to be had at /web/ without a key.", show_default=False),
+    ] = None,
     loading: Loading = Loading(),
     memory: Annotated[int, typer.Option(min=1, help="MB for the states of conversations; the rest go to disk.")] = 256,
     sessions: Annotated[int, typer.Option(min=1, help="Realtime sessions at once.")] = 8,
@@ -106,6 +110,7 @@ def serve(
     from voxrill.runtime.serve.limits import Limits
     from voxrill.runtime.serve.log import LOG, set_up_log
     from voxrill.runtime.serve.server import Address, run
+    from voxrill.runtime.serve.site import check_site
     from voxrill.runtime.serve.wyoming.addresses import bind, split, uri_of
     from voxrill.runtime.serve.wyoming.server import Wyoming
 
@@ -126,6 +131,8 @@ def serve(
     )
     if wyoming_confidence is not None and wyoming is None:
         raise UsageError("--wyoming-confidence is for Home Assistant", "Give it with --wyoming")
+    if web is not None:
+        check_site(web)
     for uri in satellite or ():
         split(uri)
     ends = find_model(AUTO) if end_of_turn is None else TurnWish(end_of_turn).model()
@@ -149,7 +156,7 @@ def serve(
         set_up_log(log_level, log_json)
         judge = None if ends is None else EndOfTurn(TimelyModel(ends, LOG.warning))
         home = Wyoming(assist, tuple(satellite or ()), say, wyoming_confidence)
-        run(model, bound, limits, admission, home, ready, judge)
+        run(model, bound, limits, admission, home, ready, judge, web)
 
 
 def _key(file: Path | None) -> str | None:

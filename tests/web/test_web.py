@@ -1,0 +1,319 @@
+"""The runtime for browsers: held to Python's in Node, and talks in headless Chromium, also without the server."""
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import pytest
+
+import voxrill
+from tests.browser import Tab, chromium
+from tests.command_line import run_alone
+from tests.places import PEBBLE, ROOT
+from tests.talking import HELD_OUT, spoken
+from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.engine.generate import Token
+from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.errors import BundleError, DataError, UsageError
+from voxrill.runtime.upkeep import web_packages, web_site
+
+WEB = ROOT / "web"
+MODULES = WEB / "node_modules"
+NODE = shutil.which("node")
+
+needs_node = pytest.mark.skipif(
+    NODE is None or not (MODULES / ".installed").is_file(), reason="Node or its packages are missing: make web"
+)
+
+
+def node(*arguments, environment=None, timeout=600):
+    """Run Node in web/; its output, if it ended well."""
+    ran = subprocess.run(
+        [NODE, *map(str, arguments)],
+        cwd=WEB,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """The files of other packages that a site needs."""
+    folder = tmp_path_factory.mktemp("packages")
+    for name, (package, _) in web_packages.FILES.items():
+        shutil.copy(MODULES / package / "dist" / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(packages, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("web") / "site"
+    web_site.write_site(open_bundle(PEBBLE), folder, packages, False, lambda _name, _bytes: None)
+    return folder
+
+
+# In Node
+
+
+@needs_node
+def test_types():
+    node(MODULES / "typescript" / "bin" / "tsc", "--project", "tsconfig.json")
+
+
+@needs_node
+def test_golden_vectors_and_parts():
+    """Every stage within the tolerances of docs/golden, log-mel within 1e-4; noise is the sampler's."""
+    seeds = [0, 1, 7, 2**32 + 5]
+    uniform = [
+        {
+            "seed": seed,
+            "uniform": np.random.default_rng(seed).random(5, np.float32).tolist(),
+            "gumbel": gumbel(seed, 64).tolist(),
+        }
+        for seed in seeds
+    ]
+    files = sorted((WEB / "tests").glob("*.test.js"))
+    told = node("--test", *files, environment={"VOXRILL_UNIFORM": json.dumps(uniform)})
+    assert re.search(r"^# fail 0$", told, re.MULTILINE) and re.search(r"^# skipped 0$", told, re.MULTILINE)
+    assert int(re.search(r"^# pass (\d+)$", told, re.MULTILINE)[1]) >= 14
+
+
+def gumbel(seed, count):
+    noise = np.empty(count, np.float32)
+    Sampler(seed).gumbel_into(noise)
+    return noise
+
+
+@needs_node
+def test_greedy_streams_are_pythons(tmp_path):
+    """Transcripts and spoken answers of every clip that says something: the same tokens and codes."""
+    model = voxrill.load(threads=1)
+    files, expected = [], []
+    for number, clip in enumerate(one for one in HELD_OUT if one["kind"] != "silence"):
+        sound = model.parts.heard(spoken(clip), None)
+        if not sound.any():
+            continue
+        files.append(tmp_path / f"{number}.f32")
+        sound.astype("<f4").tofile(files[-1])
+        expected.append({task: streams(model, task, sound) for task in ("transcribe", "chat")})
+    assert len(files) >= 30
+    found = [json.loads(line) for line in node("tests/streams.js", *files).splitlines()]
+    differing = [file.name for file, one, other in zip(files, found, expected, strict=True) if one != other]
+    assert differing == []
+
+
+def streams(model, name, sound):
+    """What the Python runtime generates for a sound, as the Node script says it."""
+    from voxrill.runtime.engine.conversation import Conversation
+    from voxrill.runtime.engine.generate import Generation
+
+    steps = []
+    task = getattr(model.manifest.tasks, name)
+    original = Generation.__iter__
+
+    def kept(generation):
+        for step in original(generation):
+            steps.append(step)
+            yield step
+
+    Generation.__iter__ = kept
+    try:
+        output = "text" if name == "transcribe" else "both"
+        list(Conversation(model.parts, task).steps(audio=sound, output=output, trim=False))
+    finally:
+        Generation.__iter__ = original
+    return {
+        "tokens": [step.id for step in steps if isinstance(step, Token)],
+        "codes": [step.codes.tolist() for step in steps if not isinstance(step, Token)],
+    }
+
+
+# The site
+
+
+@needs_node
+def test_a_site_holds_the_bundle_in_parts(site):
+    promised = json.loads((site / web_site.SITE_FILE).read_text())
+    bundle = open_bundle(PEBBLE)
+    for file in promised["files"]:
+        content = b"".join((site / part["path"]).read_bytes() for part in file["parts"])
+        if file["name"] in bundle.manifest.files:
+            assert content == bundle.path(file["name"]).read_bytes()
+    assert {file["name"] for file in promised["files"]} >= {"manifest.json", "decoder.onnx", "silero.onnx"}
+    kept = json.loads(re.search(r"const FILES = (\[.*\]);", (site / "service_worker.js").read_text())[1])
+    assert all((site / name).exists() for name in kept) and "site.json" in kept and "@" not in "".join(kept)
+    page = (site / "index.html").read_text()
+    assert "Content-Security-Policy" in page and "//" not in re.sub(r"<!--.*?-->", "", page).replace("</", "")
+
+
+@needs_node
+def test_a_large_file_is_cut(packages, tmp_path, monkeypatch):
+    monkeypatch.setattr(web_site, "_PART", 500_000)
+    web_site.write_site(open_bundle(PEBBLE), tmp_path / "site", packages, False, lambda _name, _bytes: None)
+    (decoder,) = (
+        file
+        for file in json.loads((tmp_path / "site" / "site.json").read_text())["files"]
+        if file["name"] == "decoder.onnx"
+    )
+    assert len(decoder["parts"]) == 4 and all(part["size"] <= 500_000 for part in decoder["parts"])
+
+
+@needs_node
+def test_only_a_site_is_replaced(packages, tmp_path):
+    bundle, quiet = open_bundle(PEBBLE), lambda _name, _bytes: None
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="is not a site"):
+        web_site.write_site(bundle, tmp_path / "mine", packages, True, quiet)
+    web_site.write_site(bundle, tmp_path / "site", packages, False, quiet)
+    with pytest.raises(UsageError, match="--force"):
+        web_site.write_site(bundle, tmp_path / "site", packages, False, quiet)
+    web_site.write_site(bundle, tmp_path / "site", packages, True, quiet)
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_a_bundle_that_no_browser_runs_is_refused(monkeypatch):
+    manifest = open_bundle(PEBBLE).manifest
+    monkeypatch.setattr(web_site, "LARGEST", 1000)
+    with pytest.raises(BundleError, match="voxrill serve"):
+        web_site.check_bundle(manifest)
+
+
+def test_packages_that_were_not_tested_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"ort\.wasm\.min\.mjs is missing"):
+        web_packages.web_packages(tmp_path)
+    (tmp_path / "ort.wasm.min.mjs").write_text("alert(1)")
+    with pytest.raises(DataError, match="not the file that was tested"):
+        web_packages.web_packages(tmp_path)
+
+
+def test_without_npm_the_command_names_the_remedy(tmp_path):
+    nowhere = {"PATH": "/nowhere", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    ran = run_alone("web", "-o", tmp_path / "site", cwd=tmp_path, **nowhere)
+    assert ran.status == 2 and "npm is not installed" in ran.err and "--packages" in ran.err
+    assert not (tmp_path / "site").exists()
+
+
+def test_package_json_names_the_same_versions():
+    assert json.loads((WEB / "package.json").read_text())["dependencies"] == web_packages.PACKAGES
+
+
+# In Chromium
+
+
+@needs_node
+def test_the_server_lends_its_place(tmp_path, site):
+    """voxrill serve --web: no key is needed, threads are possible from the first visit, and nothing else is lent."""
+    pytest.importorskip("starlette", reason="the serve extra is not installed")
+    from starlette.testclient import TestClient
+
+    from voxrill.runtime.serve.access import Admission
+    from voxrill.runtime.serve.app import make_app
+    from voxrill.runtime.serve.limits import Limits
+    from voxrill.runtime.serve.site import check_site
+    from voxrill.runtime.serve.wyoming.server import Wyoming
+
+    app = make_app(voxrill.load(threads=1), Limits(), Admission("a-key-of-24-characters-x", ()), Wyoming(), site=site)
+    client = TestClient(app)
+    page = client.get("/web/")
+    assert page.status_code == 200 and page.headers["cross-origin-embedder-policy"] == "require-corp"
+    assert client.get("/web/vendor/ort.wasm.min.mjs").headers["content-type"] == "text/javascript"
+    assert client.get("/web/bundle/decoder.onnx.000").status_code == 200
+    assert client.get("/web/../v1/models").status_code == client.get("/v1/models").status_code == 401
+    assert client.get("/web/%2e%2e/%2e%2e/etc/passwd").status_code in (401, 404)
+    with pytest.raises(UsageError, match="is not a site"):
+        check_site(tmp_path)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    extensions_map = {  # noqa: RUF012
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+    }
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@contextmanager
+def hosting(folder):
+    """Serve a folder as any simple server does, without special headers; its address."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("browser")) as launched:
+        yield launched
+
+
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
+
+@needs_node
+def test_a_talk_on_a_phones_screen_and_then_without_the_server(browser, site):
+    """A spoken and a written question; then the server is gone, the page is loaded again, and it answers still."""
+    with ExitStack() as server, Tab(browser, server.enter_context(hosting(site)), **PHONE) as tab:
+        tab.open()
+        tab.sees("facts", "pebble")
+        assert tab.page.evaluate("crossOriginIsolated")  # the service worker gives the headers that the host does not
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
+        tab.tab_to("talk")
+        tab.press("Enter")
+        tab.sees("transcript", re.compile(r"\d+\.\d\d s to the first sound"))
+        tab.sees("transcript", re.compile("turn on the kitchen lights.*kitchen lights on", re.DOTALL))
+        assert tab.loud() > 5_000
+        tab.write("what is two plus two")
+        tab.sees("transcript", "four")
+        tab.write("sing me the opera")
+        tab.sees("trouble", "does not know: sing, opera")
+        server.close()
+        tab.page.reload()
+        tab.sees("facts", "pebble")
+        tab.write("turn on the garden lights")
+        tab.sees("transcript", "garden lights on")
+        assert tab.complaints == []
+
+
+@needs_node
+def test_a_part_that_lies_is_refused_in_words(browser, site, tmp_path):
+    folder = shutil.copytree(site, tmp_path / "site")
+    promised = json.loads((folder / "site.json").read_text())
+    (part,) = next(file for file in promised["files"] if file["name"] == "text_head.onnx")["parts"]
+    (folder / part["path"]).write_bytes(b"x" * part["size"])
+    with hosting(folder) as url, Tab(browser, url) as tab:
+        tab.open()
+        tab.sees("trouble", "what came is not what the site promises")
+        shutil.copy(site / part["path"], folder / part["path"])
+        tab.page.reload()
+        tab.sees("facts", "pebble")
+
+
+@needs_node
+def test_with_one_thread_where_memory_cannot_be_shared(browser, site):
+    """A browser without service workers: no isolation, so one thread; the talk works."""
+    with hosting(site) as url, Tab(browser, url, service_workers="block") as tab:
+        tab.open()
+        tab.sees("facts", re.compile(r"Threads\s*1 of"))
+        tab.write("turn on the garden lights")
+        tab.sees("transcript", "garden lights on")

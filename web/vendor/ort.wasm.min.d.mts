@@ -1,0 +1,2 @@
+/** The site has the package's own file here. */
+export * from "onnxruntime-web";
