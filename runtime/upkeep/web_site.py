@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -99,8 +99,9 @@ def write_site(bundle: Bundle, target: Path, packages: Path, force: bool, progre
         for name, source in _pages():
             _copy(source, partial / name, progress)
         _write(partial / "index.html", _index().encode(), progress)
-        files = [_in_parts(name, path, partial, progress) for name, path in _bundle_files(bundle)]
-        size = sum(part["size"] for file in files for part in file["parts"])
+        parts = {name: _in_parts(name, path, partial, progress) for name, path in _bundle_files(bundle)}
+        size = sum(part.size for of_file in parts.values() for part in of_file)
+        files = [{"name": name, "parts": [asdict(part) for part in of_file]} for name, of_file in parts.items()]
         site = {"version": bundle.sha256, "bundle": bundle.manifest.name, "size": size, "files": files}
         _write(partial / SITE_FILE, json.dumps(site, indent=1).encode(), progress)
         _write(partial / "service_worker.js", _service_worker(partial).encode(), progress)
@@ -160,14 +161,23 @@ def _bundle_files(bundle: Bundle) -> Iterator[tuple[str, Path]]:
         yield VOICE, path
 
 
-def _in_parts(name: str, source: Path, site: Path, progress: Progress) -> dict[str, object]:
-    parts = []
+@dataclass(frozen=True)
+class _Part:
+    """A piece of a file: its place in the site, its bytes, and their hash."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+def _in_parts(name: str, source: Path, site: Path, progress: Progress) -> list[_Part]:
+    parts: list[_Part] = []
     with open(source, "rb") as file:
         while (content := file.read(_PART)) or not parts:
-            path = f"bundle/{name}.{len(parts):03}"
-            parts.append({"path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()})
-            _write(site / path, content, progress)
-    return {"name": name, "parts": parts}
+            part = _Part(f"bundle/{name}.{len(parts):03}", len(content), hashlib.sha256(content).hexdigest())
+            _write(site / part.path, content, progress)
+            parts.append(part)
+    return parts
 
 
 def _copy(source: Traversable | Path, target: Path, progress: Progress) -> None:
