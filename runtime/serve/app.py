@@ -51,7 +51,7 @@ def make_app(
     judge: PauseJudge | None = None,
     site: Path | None = None,
 ) -> Starlette:
-    """The application. Its `state.service` is the service. judge: see `Service`. site: see `voxrill.runtime.serve.site`.
+    """The application. Its `state.service` is the service. judge: see `Service`. site: the folder that `site` serves.
 
     Service and Wyoming protocol are there while the application's lifespan lasts.
     """
