@@ -159,9 +159,9 @@ class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     earlier turns of a conversation it can use; None for as many as fit into its context. examples: a few questions that
     it answers well, to be shown to a user who does not know what to ask. written: the system prompt of its written
     answers; empty if it needs none. least_confidence: a transcript that is less certain was probably not meant for it;
-    0 if it was not taught what is. trim_silence: whether it hears only the speech in a sound (see `speech_in`): it was
-    taught with sounds that begin and end with their words, and mishears others. Otherwise it hears every sound as it
-    is, as the published models' reference does.
+    a model that was not taught what is has none. trim_silence: whether it hears only the speech in a sound (see
+    `speech_in`): it was taught with sounds that begin and end with their words, and mishears others. Otherwise it hears
+    every sound as it is, as the published models' reference does.
     """
 
     labels: dict[Line, tuple[Line, ...]] = {}
@@ -170,7 +170,7 @@ class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trim_silence: bool = False
     examples: Annotated[tuple[Line, ...], msgspec.Meta(max_length=12)] = ()
     written: Line = ""
-    least_confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    least_confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Overlay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -79,7 +79,7 @@ class Service:
         self.positions = min(ResponderOptions.budget, room)
         self.turns = model.manifest.taught.turns
         taught = model.manifest.taught.least_confidence
-        self.least_confidence = taught if least_confidence is None else least_confidence
+        self.least_confidence = (taught or 0.0) if least_confidence is None else least_confidence
         self.created = int(time.time())
 
     def start(self) -> None:

@@ -41,7 +41,7 @@ def samples(record, contender):
 
 def test_quick_run_writes_raw_samples_and_a_plot(measured, results):
     speech = samples(results["groups"]["speech"], "voxrill pebble")
-    assert set(speech) == {"frame", "codec", "encoder", "first_audio"}
+    assert set(speech) == {"frame", "codec", "encoder", "first_audio", "first_text", "spoken_step"}
     for sample in speech.values():
         assert len(sample["wall"]) == len(sample["cpu"]) == len(sample["amount"]) == 1
         assert sample["wall"][0] > 0

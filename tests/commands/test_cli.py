@@ -42,6 +42,7 @@ COMMANDS = (
     "devices",
     "doctor",
     "serve",
+    "web",
     "bench",
     "export",
     "quantize",

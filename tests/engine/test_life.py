@@ -399,7 +399,7 @@ def test_times_are_rounded_in_json_and_in_dicts(pebble):
     transcript = pebble.transcribe(QUESTION)
     *_, end = pebble.chat(audio=QUESTION, seed=1)
     written = json.loads(json.dumps([transcript.as_json(), end.result.as_json()]))
-    assert written[0]["segments"][0].keys() == {"number", "start", "end", "text", "loop"}
+    assert written[0]["segments"][0].keys() == {"number", "start", "end", "text", "loop", "confidence"}
     assert written[0]["text"] == HEARD and written[1]["audio_seconds"] > 1
     assert max(digits(written)) <= 4
     for result in (transcript, end.result):

@@ -269,7 +269,7 @@ def test_text_sampling_follows_the_distribution():
     assert np.allclose(np.bincount(draws, minlength=4) / 4000, [0.5, 0.3, 0.15, 0.05], atol=0.03)
     top_two = {sampler.token(logits, Sampling(temperature=1.0, top_k=2)) for _ in range(500)}
     assert top_two == {0, 1}
-    assert sampler.token(logits, Sampling(), banned=0) == 1
+    assert sampler.token(logits, Sampling(), banned=(0,)) == 1
 
 
 @pytest.mark.parametrize(
@@ -297,9 +297,9 @@ def test_the_sampling_keywords_reach_the_sampler(model, monkeypatch):
         seen.add(("text", sampling.temperature, sampling.top_k, sampling.top_p))
         return token(self, logits, sampling, banned)
 
-    def spy_frame(self, hidden, sampling, sampler):
+    def spy_frame(self, hidden, sampling, *more):
         seen.add(("audio", sampling.temperature, sampling.top_k))
-        return frame(self, hidden, sampling, sampler)
+        return frame(self, hidden, sampling, *more)
 
     monkeypatch.setattr(Sampler, "token", spy)
     monkeypatch.setattr(Depthformer, "frame", spy_frame)

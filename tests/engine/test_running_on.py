@@ -37,6 +37,9 @@ class Speaker:
     def frame(self, *_):
         return np.full(BOOKS, self.frames[self.said] if self.said < len(self.frames) else END, np.int64)
 
+    def ends(self, codes):
+        return codes[0] == END
+
     def add_frames(self, _codes):
         self.said += 1
 

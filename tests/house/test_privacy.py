@@ -147,7 +147,6 @@ COMMAND_LINES = {
     "export": ("export", "checkpoint", "-o", "exported"),
     "quantize": ("quantize", "tiny", "-o", "small", "--recipe", "int8"),
     "compare": ("compare", "tiny", "tiny", "--audio", "data", "--limit", "1"),
-    "sensitivity": ("sensitivity", "tiny", "--audio", "data", "-o", "r.toml", "--graph", "depthformer", "--limit", "1"),
     "pack": ("pack", "pebble", "-o", "p.voxrill"),
     "doctor": ("doctor",),
     "plan": ("plan", "--device", "pi5"),
@@ -164,14 +163,16 @@ COMMAND_LINES = {
 CACHED = {
     "ask": ("ask", "what does the lamp cost", "--docs", "documents", "--quote"),
     "tune": ("tune", "pebble"),
+    "sensitivity": ("sensitivity", "tiny", "--audio", "data", "-o", "r.toml", "--graph", "depthformer", "--limit", "1"),
 }
-"""Commands that keep something in the user's cache: the index of a folder's documents, a bundle's tuned form."""
+"""Commands that keep something in the user's cache: a folder's index, a bundle's tuned form, what weights cost."""
 
 NEEDS = {
     "replay": "talk --record",
     "unpack": "pack",
     "npu-check": "an NPU's compiler",
     "compile": "an NPU's compiler",
+    "web": "npm, which fetches packages",
     "accept": "published outputs of the real weights",
 }
 """Commands that another test below runs, or that want what most machines lack."""

@@ -91,7 +91,7 @@ def test_an_older_bundle_is_replaced(cli, exported, bundles):
 
 def test_a_bad_recipe_is_said_first(cli, tmp_path):
     cli.refuses("export", "nowhere", "-o", "b", "--precision", "int7", saying="int4, int8")
-    (tmp_path / "bad.toml").write_text('about = "x"\n[[weights]]\nbits = 3\n')
+    (tmp_path / "bad.toml").write_text('about = "x"\n[[weights]]\nbits = 7\n')
     cli.refuses("export", "nowhere", "-o", "b", "--precision", "bad.toml", saying="bad.toml is not a recipe")
 
 

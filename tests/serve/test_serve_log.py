@@ -246,5 +246,7 @@ LOG.info("the last")
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
     lines = ran.stdout.decode().splitlines()
     assert len(lines) < 30_000 and lines[0].endswith("INFO line 0")
-    left_out = int(re.search(r"the last \((\d+) lines before it were left out\)$", lines[-1])[1])
-    assert left_out == 30_001 - len(lines)
+    assert "INFO the last" in lines[-1]
+    # On a busy machine the writing thread falls behind before the pipe is full, too: then there are several remarks.
+    left_out = [int(count) for count in re.findall(r"\((\d+) lines before it were left out\)\n", ran.stdout.decode())]
+    assert sum(left_out) == 30_001 - len(lines)

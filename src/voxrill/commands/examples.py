@@ -45,11 +45,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "voxrill talk --record kept",
         "voxrill replay kept",
     ),
-    "web": ("voxrill web -o site", "voxrill web mine-int8 -o site --force"),
     "serve": (
         "voxrill serve --port 8000",
         "voxrill serve --port 8000 --wyoming tcp://127.0.0.1:10300",
     ),
+    "web": ("voxrill web -o site", "voxrill web mine-int8 -o site --force"),
     "export": (
         "voxrill export LiquidAI/LFM2.5-Audio-1.5B -o bundle",
         "voxrill export LiquidAI/LFM2.5-Audio-1.5B -o small --precision int8",

@@ -49,7 +49,7 @@ GROUPS: Mapping[str, Mapping[str, Entry]] = {
     },
     "Serve it": {
         "serve": Entry("serve", "serve", "Serve the model over OpenAI's interfaces, and to Home Assistant."),
-        "web": Entry("web", "web", "Write a site that runs a bundle in the browser, on a phone too, without a server."),
+        "web": Entry("web", "web", "Write a site that runs a bundle in the browser, on a phone too."),
     },
     "Make it": {
         "export": Entry("export", "export", "Turn a checkpoint into a bundle of ONNX graphs."),

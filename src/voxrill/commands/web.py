@@ -24,7 +24,7 @@ def web(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a site that runs a bundle in the browser, on a phone too, without a server."""
+    """Write a site that runs a bundle in the browser, on a phone too."""
     opened = open_named(bundle)
     check_bundle(opened.manifest)
     with err.status("fetching onnxruntime-web") if err.is_terminal else err.capture():
