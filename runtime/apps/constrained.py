@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from voxrill.runtime.apps.token_tree import Place, TokenTree
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.engine.context import Context, ContextMark, Floats
+from voxrill.runtime.engine.sampling import log_softmax
 from voxrill.runtime.progress import result_of
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Continuations:
             # Row i belongs to token `depth + i`; those of the prefix before its last token are not asked for.
             hidden += list(rows[len(prefix) - depth - (1 if prefix else 0) :])
             self._kept.append((len(wanted), self._context.mark()))
-        return [_log_softmax(self._context.logits(state)) for state in hidden]
+        return [log_softmax(self._context.logits(state)) for state in hidden]
 
 
 def _shared(one: list[int], other: list[int]) -> int:
@@ -134,12 +135,6 @@ def _shared(one: list[int], other: list[int]) -> int:
         if a != b:
             return place
     return min(len(one), len(other))
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max()
-    result: Floats = shifted - np.log(np.exp(shifted).sum())
-    return result
 
 
 @dataclass(frozen=True)

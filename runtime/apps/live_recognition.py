@@ -50,6 +50,7 @@ class LiveRecogniser:
         self._row_seconds = (
             model.manifest.model.encoder.subsampling * model.manifest.model.log_mel.hop_samples / SAMPLE_RATE
         )
+        self._sampler = Sampler()
         self._heard = 0  # rows of the sound so far
         self._begun, self._text = 0.0, ""
         self._begin()
@@ -109,7 +110,7 @@ class LiveRecogniser:
         banned = tuple(set(self._banned) - closing)
         while True:
             logits = self._context.logits(self._context.advance())
-            token = Sampler().token(logits, Sampling(), banned)
+            token = self._sampler.token(logits, Sampling(), banned)
             if token in closing:
                 self._carried = [self._end]
                 return tokens

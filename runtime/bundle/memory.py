@@ -43,8 +43,10 @@ def graphs_to_load(manifest: Manifest) -> list[str]:
 
     Our own products serve prefill from the decoder's own weights; onnxruntime's are faster with 8-bit ones.
     """
-    spared = manifest.static is None and manifest.graphs[DECODER].precision != FLOAT32 and own_products().fast
-    return [name for name in manifest.specs() if not (spared and name == DECODER_PREFILL)]
+    names = list(manifest.specs())
+    if DECODER_PREFILL not in names or manifest.static is not None or manifest.graphs[DECODER].precision == FLOAT32:
+        return names
+    return [name for name in names if name != DECODER_PREFILL or not own_products().fast]
 
 
 def check_memory(bundle: Bundle) -> None:

@@ -61,8 +61,9 @@ class Depthformer:
     ) -> NDArray[np.int64]:
         """The codes (codebooks,) of the frame that follows `hidden` (hidden,) and `earlier` frames of its answer."""
         with self._turnstile.turn():  # all conversations share these arrays
-            self._order[:] = np.arange(len(self._order))
-            self._penalise(sampling, earlier)
+            if self._ordered:
+                self._order[:] = np.arange(len(self._order))
+                self._penalise(sampling, earlier)
             if sampling.greedy:
                 self._noise.fill(0)
                 self._run(hidden, 1.0, 1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from voxrill.runtime.bundle.manifest import Mode, Sampling
 from voxrill.runtime.engine.context import Context
 from voxrill.runtime.engine.running_on import Repetition
-from voxrill.runtime.engine.sampling import Sampler, log_probability
+from voxrill.runtime.engine.sampling import Sampler, log_softmax
 from voxrill.runtime.errors import ContextFull
 from voxrill.runtime.events import FinishReason
 
@@ -159,7 +159,7 @@ class Generation:
         mute = (self.context.ids["audio_start"],) if self.options.text_only else ()
         logits = self.context.logits(hidden)
         token = self._sampler.token(logits, self.options.text, self.options.unwritten + mute)
-        return Token(token, log_probability(logits, token))
+        return Token(token, float(log_softmax(logits)[token]))
 
     def _ended_with(self, token: Token, ends: Collection[int]) -> bool:
         """Whether this token, as one of `ends`, ends the answer."""

@@ -6,7 +6,6 @@ argmax of logits + Gumbel noise has the distribution of the softmax. So a graph 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,10 +61,11 @@ class Sampler:
         return int(scores.argmax())
 
 
-def log_probability(logits: Floats, token: int) -> float:
-    """The log-probability of `token` among all of `logits` (vocab,), at a temperature of 1."""
+def log_softmax(logits: Floats) -> Floats:
+    """The log-probabilities (vocab,) of all tokens, at a temperature of 1."""
     shifted = logits - logits.max()
-    return float(shifted[token]) - math.log(float(np.exp(shifted).sum()))
+    result: Floats = shifted - np.log(np.exp(shifted).sum())
+    return result
 
 
 class Reciting(Sampler):
