@@ -11,16 +11,15 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
-import platformdirs
 from numpy.typing import NDArray
 
 from voxrill.quantize.groups import WeightGroup
 from voxrill.runtime.bundle.bundle import Bundle
+from voxrill.runtime.user_folders import user_cache
 
 
 class _KnownCost(msgspec.Struct, frozen=True):
@@ -39,7 +38,7 @@ class KnownCosts:
         digest = hashlib.sha256("\n".join((bundle.sha256, str(block), ort.__version__, version("voxrill"))).encode())
         for sound in sounds:
             digest.update(hashlib.sha256(sound.tobytes()).digest())
-        cache = Path(platformdirs.user_cache_dir("voxrill", appauthor=False))
+        cache = user_cache()
         self._path = cache / "sensitivity" / f"{digest.hexdigest()[:16]}.jsonl"
         self._costs: dict[tuple[str, str, int], float] = {}
         with suppress(OSError):

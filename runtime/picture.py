@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.errors import UsageError, needs_extra
+from voxrill.runtime.user_folders import user_cache
 from voxrill.runtime.version import MAKER
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def figure_class(extra: str) -> type[Figure]:
     Raises:
         MissingDependency: matplotlib is not installed.
     """
-    cache = Path(platformdirs.user_cache_dir("voxrill", appauthor=False)) / "matplotlib"
+    cache = user_cache() / "matplotlib"
     os.environ.setdefault("MPLCONFIGDIR", str(cache))  # read when matplotlib is imported
     with needs_extra(extra):
         from matplotlib.figure import Figure

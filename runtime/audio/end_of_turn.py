@@ -15,12 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-import platformdirs
-
 from voxrill.runtime.audio.endpointing import EndpointOptions, Patience
 from voxrill.runtime.audio.protocols import Floats
 from voxrill.runtime.audio.turn_model import TurnModel
 from voxrill.runtime.errors import DataError, UsageError, needs_extra
+from voxrill.runtime.user_folders import user_cache
 
 TIMER, AUTO, HUB = "timer", "auto", "hub"
 
@@ -166,7 +165,7 @@ def _in_packages() -> list[Path]:
 
 
 def _cache() -> Path:
-    return Path(platformdirs.user_cache_dir("voxrill", appauthor=False)) / "end-of-turn"
+    return user_cache() / "end-of-turn"
 
 
 def _fetched() -> Path:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
-
 from voxrill.runtime.bundle.atomic_folder import lock_folder, remove, unlock
 from voxrill.runtime.bundle.bundle import Bundle, Progress, no_progress, open_bundle
 from voxrill.runtime.bundle.manifest import MANIFEST_FILE
 from voxrill.runtime.bundle.pack import packed_manifest, unpack
 from voxrill.runtime.errors import BundleError
+from voxrill.runtime.user_folders import user_cache
 
 
 def open_folder_or_pack(path: Path) -> Bundle:
@@ -66,7 +65,7 @@ def _opened(folder: Path, key: str) -> Bundle | None:
 
 
 def _cache(packed: Path) -> Path:
-    cache = Path(platformdirs.user_cache_dir("voxrill", appauthor=False))
+    cache = user_cache()
     if not cache.is_absolute():
         raise _cannot(packed, "this user has no home folder")
     return cache / "bundles"

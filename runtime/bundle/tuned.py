@@ -24,7 +24,6 @@ from pathlib import Path
 
 import msgspec
 import onnxruntime as ort
-import platformdirs
 
 from voxrill.devices.kernels import DOMAIN, INTERFACE, own_products
 from voxrill.devices.processor import processor
@@ -32,6 +31,7 @@ from voxrill.runtime.bundle.bundle import HASHED_ON_OPEN, Bundle, Progress, hash
 from voxrill.runtime.bundle.contract import AUDIO_ENCODER
 from voxrill.runtime.bundle.manifest import FLOAT32, MANIFEST_FILE, Manifest
 from voxrill.runtime.errors import BundleError, HashMismatch, VoxrillWarning
+from voxrill.runtime.user_folders import user_cache
 
 TUNED_FILE = "tuned.json"
 
@@ -140,7 +140,7 @@ def tuned_folder(directory: Path) -> Path:
     Raises:
         BundleError: this user has no home.
     """
-    cache = Path(platformdirs.user_cache_dir("voxrill", appauthor=False))
+    cache = user_cache()
     if not cache.is_absolute():
         raise BundleError("this user has no home folder for a tuned form", "Name a cache folder in XDG_CACHE_HOME")
     return cache / "tuned" / hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]

@@ -13,10 +13,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
-
 from voxrill.runtime.atomic_write import atomic_write
 from voxrill.runtime.errors import DataError, UsageError
+from voxrill.runtime.user_folders import user_cache
 
 PACKAGES = {"onnxruntime-web": "1.30.0", "@huggingface/tokenizers": "0.2.0"}
 """The packages and their versions. web/package.json has the same."""
@@ -57,7 +56,7 @@ def web_packages(given: Path | None) -> Path:
     if given is not None:
         _check(given)
         return given
-    folder = Path(platformdirs.user_cache_dir("voxrill", appauthor=False)) / "web"
+    folder = user_cache() / "web"
     try:
         _check(folder)
     except DataError:

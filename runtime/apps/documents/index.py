@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-import platformdirs
-
 from voxrill.runtime.apps.documents import passages
 from voxrill.runtime.apps.documents.database import (
     LARGEST_NUMBER,
@@ -39,6 +37,7 @@ from voxrill.runtime.apps.documents.questions import search_words
 from voxrill.runtime.apps.documents.reader import READABLE, Unreadable, read_blocks
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.progress import Progress, no_progress
+from voxrill.runtime.user_folders import user_cache
 
 RELEVANT = 0.45
 """The share of a question's words that a passage must hold; rare words count for more. With this value, 3 of 44
@@ -111,7 +110,7 @@ class _Stamp:
 def default_place(folder: Path) -> Path:
     """Where the index of a folder is kept: in the user's cache, so that the folder may be read-only and stays clean."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    return Path(platformdirs.user_cache_dir("voxrill", appauthor=False)) / "documents" / f"{name}.sqlite3"
+    return user_cache() / "documents" / f"{name}.sqlite3"
 
 
 class Index:
