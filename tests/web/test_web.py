@@ -282,6 +282,7 @@ def test_a_talk_on_a_phones_screen_and_then_without_the_server(browser, site):
         tab.press("Enter")
         tab.sees("transcript", re.compile(r"\d+\.\d\d s to the first sound"))
         tab.sees("transcript", re.compile("turn on the kitchen lights.*kitchen lights on", re.DOTALL))
+        tab.sees("status", "Listening")  # the answer was played to its end
         assert tab.loud() > 5_000
         tab.write("what is two plus two")
         tab.sees("transcript", "four")

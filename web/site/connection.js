@@ -70,13 +70,15 @@ function load(progress) {
       lostWith("");
     };
     worker.onmessage = ({ data }) => {
-      alive();
+      if (data.type === "progress") {
+        alive();
+        progress(data.text);
+        return;
+      }
+      clearTimeout(watch);
       if (data.type === "event") onEvent(data.event);
-      else if (data.type === "progress") progress(data.text);
-      else clearTimeout(watch);
-      if (data.type === "ready") resolve(data.device);
-      if (data.type === "failed") reject(new Refused("refused", data.message));
-      if (data.type === "event" || data.type === "ready") clearTimeout(watch);
+      else if (data.type === "ready") resolve(data.device);
+      else reject(new Refused("refused", data.message));
     };
     worker.postMessage({ type: "load", base: new URL("../", import.meta.url).href });
   });

@@ -2,12 +2,14 @@
 
 export class Answer {
   /**
+   * @param {string} id
    * @param {import("../engine/conversation.js").Conversation} conversation
    * @param {Float32Array | string} question
    * @param {boolean} textOnly
    * @param {(said: import("../engine/conversation.js").Said) => void} tell takes what is said
    */
-  constructor(conversation, question, textOnly, tell) {
+  constructor(id, conversation, question, textOnly, tell) {
+    this.id = id;
     this.conversation = conversation;
     this.question = question;
     this.textOnly = textOnly;

@@ -134,19 +134,15 @@ export class Session {
   begin(question) {
     const id = this.newId("answer");
     const conversation = this.textOnly ? this.write : this.chat;
-    const answer = new Answer(conversation, question, this.textOnly, (said) => this.say(id, said));
+    const answer = new Answer(id, conversation, question, this.textOnly, (said) => this.say(id, said));
     this.then(() => answer.make());
-    this.ids.set(answer, id);
     return answer;
   }
-
-  /** @type {WeakMap<Answer, string>} */
-  ids = new WeakMap();
 
   /** @param {Answer} answer @param {Item} item */
   release(answer, item) {
     this.answer = answer;
-    this.emit({ type: "response.output_item.added", item: { id: this.ids.get(answer) } });
+    this.emit({ type: "response.output_item.added", item: { id: answer.id } });
     answer.release();
     this.then(async () => {
       this.emit({ type: "response.done" });
