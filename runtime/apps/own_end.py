@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from voxrill.runtime.apps.constrained import PrefilledPrompt
@@ -31,7 +32,7 @@ LONGEST = 8.0
 
 
 class OwnEnd:
-    """Asks a model itself. One thread may call it, while others use the model.
+    """Asks a model itself. Any thread may call it, while others use the model.
 
     Args:
         model: a model of a closed world.
@@ -50,6 +51,7 @@ class OwnEnd:
         self._end = model.parts.tokenizer.closing[0]
         self._prompt = PrefilledPrompt(model, model.manifest.tasks.transcribe.system)
         self._prompt.prefill_all()
+        self._asking = Lock()  # the prompt's context is shared by the turns of all streams
 
     def __call__(self, sound: Floats, options: EndpointOptions) -> float | None:
         """See `PauseJudge`."""
@@ -60,6 +62,10 @@ class OwnEnd:
 
     def probability(self, sound: Floats) -> float:
         """That of the likeliest transcript of a sound (n,) at 16 kHz; 0 where that is empty, or below `SURE`."""
+        with self._asking:
+            return self._probability(sound)
+
+    def _probability(self, sound: Floats) -> float:
         tokens: list[int] = []
         likely = 0.0
         try:

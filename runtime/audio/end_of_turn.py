@@ -7,6 +7,7 @@ no model, it is always the same silence.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -32,6 +33,10 @@ _PACKAGE, _IN_PACKAGE = "pipecat", Path("audio", "turn", "smart_turn", "data")
 
 LATE = 2
 """Judgements in a row that came too late before a model is given up: one may be another program's fault."""
+
+REST = 60.0
+"""Seconds before a model that was given up is asked once more, twice as many each time that it is late again: many
+streams may have asked it at once."""
 
 _NO_MODEL = "Install pipecat-ai, which brings one, or fetch it with --end-of-turn hub, or give its file"
 
@@ -74,6 +79,8 @@ class TimelyModel:
     ) -> None:
         self._model, self._tell, self._clock = model, tell, clock
         self._late = 0
+        self._rests_until = -math.inf
+        self._told = False
 
     def __call__(self, sound: Floats, options: EndpointOptions) -> float | None:
         """The probability that the speaker of a sound (n,) at 16 kHz has finished; None if the model was given up.
@@ -81,21 +88,27 @@ class TimelyModel:
         Raises:
             UsageError: the model says what is no probability.
         """
-        if self._late >= LATE:
-            return None
         started = self._clock()
+        if started < self._rests_until:
+            return None
         probability = self._model(sound)
         if not 0 <= probability <= 1:  # also where it is no number
             problem = f"the end-of-turn model says {probability}, which is no probability"
             raise UsageError(problem, "Give one that returns numbers from 0 to 1")
-        took = self._clock() - started
-        self._late = 0 if took < options.within else self._late + 1
-        if self._late == LATE:
+        now = self._clock()
+        self._late = 0 if now - started < options.within else self._late + 1
+        if self._late >= LATE:
+            self._give_up(now, now - started)
+        return probability
+
+    def _give_up(self, now: float, took: float) -> None:
+        self._rests_until = now + REST * 2 ** (self._late - LATE)
+        if not self._told:
+            self._told = True
             self._tell(
                 f"The end-of-turn model takes {1000 * took:.0f} ms here, longer than the silence it is to save: "
-                "from now on silence ends a turn"
+                "silence ends turns, and the model is tried again now and then"
             )
-        return probability
 
 
 class EndOfTurn:

@@ -16,6 +16,7 @@ from tests.talking import SPOKEN, WORD, ClipMicrophone, FakeDetector, InstantPla
 from voxrill.runtime.apps.control import Control
 from voxrill.runtime.apps.grammar import Call, parse_grammar
 from voxrill.runtime.apps.live_control import LiveControl, LiveOptions
+from voxrill.runtime.apps.own_end import pause_judge
 from voxrill.runtime.audio.protocols import BLOCK
 from voxrill.runtime.audio.wake_word import Waking
 from voxrill.runtime.errors import AudioDeviceLost, UsageError
@@ -108,6 +109,11 @@ def test_a_command_that_is_finished_is_done_at_its_first_pause(pebble, tmp_path)
     alone.run()
     judged = Held(pebble, tmp_path, both, judge=lambda _sound, _options: 0.0)
     assert alone.done == [] and judged.run()[-1] == OFF and len(judged.reports) >= 2
+
+
+def test_the_built_in_models_own_word_ends_each_of_two_commands(pebble, tmp_path):
+    held = Held(pebble, tmp_path, np.concatenate([BATHROOM, HALL]), judge=pause_judge(pebble, None, None, print))
+    assert held.run() == held.done == [ON, OFF]
 
 
 def test_whoever_goes_on_is_understood_anew(pebble, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.turn_sounds import CLIENTS, EVERY, GOLDEN, packaged_log_mel, sounds
 from voxrill.runtime.audio import end_of_turn
-from voxrill.runtime.audio.end_of_turn import LATE, EndOfTurn, TimelyModel, find_model, with_patience
+from voxrill.runtime.audio.end_of_turn import LATE, REST, EndOfTurn, TimelyModel, find_model, with_patience
 from voxrill.runtime.audio.endpointing import EndpointOptions, Patience
 from voxrill.runtime.audio.turn_model import TurnLogMel, TurnModel
 from voxrill.runtime.errors import DataError, MissingDependency, UsageError
@@ -191,6 +191,25 @@ def test_a_model_that_is_slower_than_the_silence_is_given_up_and_that_is_said_on
     said = [judge(np.zeros(1, np.float32), JUDGED) for _ in range(LATE + 3)]
     assert said == [1.0] * LATE + [None] * 3
     assert len(asked) == LATE and len(told) == 1 and "500 ms" in told[0]
+
+
+def test_a_model_that_was_given_up_is_tried_again_ever_more_seldom():
+    """It may have been late because many streams asked it at once."""
+    now, asked, told, took = [0.0], [], [], [0.5]
+
+    def model(_sound):
+        asked.append(now[0])
+        now[0] += took[0]
+        return 0.5
+
+    judge = EndOfTurn(TimelyModel(model, told.append, lambda: now[0]))
+    for second in range(200):
+        now[0] = float(second)
+        judge(np.zeros(1, np.float32), JUDGED)
+    assert REST == 60.0 and asked == [0.0, 1.0, 62.0, 183.0] and len(told) == 1
+    took[0] = 0.1
+    assert [judge(np.zeros(1, np.float32), JUDGED) for now[0] in (1000.0, 1001.0, 1002.0)] == [1.0] * 3
+    assert len(told) == 1
 
 
 def test_one_late_judgement_is_forgiven():

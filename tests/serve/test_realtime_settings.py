@@ -8,9 +8,11 @@ pytest.importorskip("starlette", reason="the serve extra is not installed")
 
 from openai.types.realtime import SessionCreatedEvent, SessionUpdatedEvent
 
+import voxrill
 from tests.serve.test_serve_realtime import connected, plain, sound_of, text_of
 from tests.serve.test_serve_tools import lights
 from tests.serving import ANSWER, HEARD, serving, spoken
+from voxrill.runtime.apps.own_end import pause_judge
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.realtime.settings import EAGERNESS
 
@@ -249,6 +251,53 @@ def test_a_model_ends_semantic_turns_by_meaning(kind, probability, turns):
     with serving(Limits(sessions=10), judge=judge) as server:
         assert asyncio.run(talk(server)) == turns
     assert bool(asked) == (kind == "semantic_vad")
+
+
+@pytest.fixture(scope="module")
+def own_word():
+    """A server as `voxrill serve` makes it where no end-of-turn model is installed."""
+    model = voxrill.load(threads=1)
+    with serving(Limits(sessions=10), model=model, judge=pause_judge(model, None, None, print)) as started:
+        yield started
+
+
+async def turns_of(client, sound, **detection):
+    """How many turns end in a sound."""
+    await updated(client, audio={"input": {"turn_detection": {"create_response": False, **detection}}})
+    await client.say(sound)
+    await client.send("input_audio_buffer.clear")
+    passed = (await client.next("input_audio_buffer.cleared"))[1]
+    return sum(event["type"] == "input_audio_buffer.committed" for event in passed)
+
+
+def test_the_built_in_models_own_word_ends_semantic_turns(server, own_word):
+    """A command ends at its first pause, however patient the client is; a part of it does not."""
+
+    async def ended(of, sound, kind):
+        async with connected(of) as client:
+            patient = {"eagerness": "low"} if kind == "semantic_vad" else {"silence_duration_ms": 1000}
+            return await turns_of(client, sound, type=kind, **patient)
+
+    command, part = spoken(after=0.4), spoken(after=0)[: round(1.2 * 24_000) * 2] + bytes(round(0.4 * 24_000) * 2)
+    assert asyncio.run(ended(own_word, command, "semantic_vad")) == 1
+    assert asyncio.run(ended(own_word, part, "semantic_vad")) == 0
+    assert asyncio.run(ended(own_word, command, "server_vad")) == 0
+    assert asyncio.run(ended(server, command, "semantic_vad")) == 0
+
+
+def test_sessions_share_the_built_in_models_own_word(own_word):
+    """They ask it at once, from two threads: each turn ends at its first pause, and its answer is right."""
+
+    async def ask():
+        async with connected(own_word) as client:
+            await updated(client, audio={"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "low"}}})
+            await client.say(spoken(after=0.4))
+            return text_of((await client.next("response.done"))[1])
+
+    async def all_ask():
+        return await asyncio.gather(*(ask() for _ in range(4)))
+
+    assert asyncio.run(all_ask()) == [ANSWER] * 4
 
 
 def test_instructions_and_modalities_change_in_the_middle(server):

@@ -26,7 +26,9 @@ from wyoming.snd import Played
 from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, SynthesizeStop, SynthesizeVoice
 from wyoming.vad import VoiceStarted
 
+import voxrill
 from tests.serving import ANSWER, HEARD, QUESTION, serving
+from voxrill.runtime.apps.own_end import pause_judge
 from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.limits import Limits
@@ -663,10 +665,11 @@ async def told(events, kind, count=1):
         await asyncio.sleep(0.02)
 
 
-def satellites_told(runs, kind, words=None, later=False, made=Microphone, count=1, judge=None):
+def satellites_told(runs, kind, words=None, later=False, made=Microphone, count=1, judge=None, model=None):
     """The events that satellites with those pipelines get, until each has had `count` events of that type.
 
-    words: what the server says of them. later: they come after the server. made: what they are.
+    words: what the server says of them. later: they come after the server. made: what they are. judge, model: the
+    server's.
     """
 
     async def talk():
@@ -678,7 +681,8 @@ def satellites_told(runs, kind, words=None, later=False, made=Microphone, count=
                 await server.start(lambda *streams, run=run, events=events: made(run, events, *streams))
 
         names = tuple(f"tcp://127.0.0.1:{port}" for port in ports)
-        context = serving(wyoming=Wyoming(None, names, (words if words is not None else []).append), judge=judge)
+        home = Wyoming(None, names, (words if words is not None else []).append)
+        context = serving(wyoming=home, judge=judge, model=model)
         if not later:
             await begin()
         await asyncio.to_thread(context.__enter__)
@@ -761,6 +765,21 @@ def test_a_satellite_is_answered_by_meaning_where_the_server_can(made, probabili
     run = RunPipeline(PipelineStage.WAKE, PipelineStage.TTS)
     (events,) = satellites_told([run], "transcript", made=made, judge=judge)
     assert asked and next(event for event in events if event.type == "transcript").data["text"] == HEARD
+
+
+class Brief(Microphone):
+    """After its command it sends less silence than ends a turn, and never says that it stops."""
+
+    async def _ask(self):
+        await self.play(SILENCE, pcm(), SILENCE[: round(0.4 * 16_000)])
+
+
+def test_a_satellite_is_answered_at_its_first_pause_by_the_built_in_models_own_word():
+    model = voxrill.load(threads=1)
+    run = RunPipeline(PipelineStage.WAKE, PipelineStage.TTS)
+    judge = pause_judge(model, None, None, print)
+    (events,) = satellites_told([run], "transcript", made=Brief, judge=judge, model=model)
+    assert next(event for event in events if event.type == "transcript").data["text"] == HEARD
 
 
 def test_a_satellite_does_not_answer_its_own_loudspeaker(server):

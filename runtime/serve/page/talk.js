@@ -187,7 +187,7 @@ export class Talk {
 
   /** How the end of a turn is detected, as the server expects it. */
   get detection() {
-    return { turn_detection: this.byHand ? null : { type: "server_vad" } };
+    return { turn_detection: this.byHand ? null : { type: "semantic_vad" } };
   }
 
   send(type, fields = {}) {

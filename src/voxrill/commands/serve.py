@@ -105,7 +105,8 @@ def serve(
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(EXTRA, package)
     # Imported here: not everyone has the packages of the extra.
-    from voxrill.runtime.audio.end_of_turn import AUTO, EndOfTurn, TimelyModel, find_model
+    from voxrill.runtime.apps.own_end import pause_judge
+    from voxrill.runtime.audio.end_of_turn import AUTO, find_model
     from voxrill.runtime.serve.access import LOOPBACK, Admission
     from voxrill.runtime.serve.limits import Limits
     from voxrill.runtime.serve.log import LOG, set_up_log
@@ -154,7 +155,7 @@ def serve(
                 say(f"{name} is at {url}, for browsers at {page}{beside}. Ctrl-C ends it.")
 
         set_up_log(log_level, log_json)
-        judge = None if ends is None else EndOfTurn(TimelyModel(ends, LOG.warning))
+        judge = pause_judge(model, end_of_turn, ends, LOG.warning)
         home = Wyoming(assist, tuple(satellite or ()), say, wyoming_confidence)
         run(model, bound, limits, admission, home, ready, judge, web)
 
