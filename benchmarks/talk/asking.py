@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.talk.measuring import voiced
+from benchmarks.talk.measuring import voiced, voiced_spells
 from benchmarks.talk.sound_server import WIRE_RATE
 from benchmarks.talk.subject import Subject
 from benchmarks.talk.virtual_user import VirtualUser
@@ -24,6 +24,9 @@ OVER_SECONDS = 0.7
 
 INTERRUPT_SECONDS = 0.3
 """Seconds of the answer before it is interrupted."""
+
+SILENT_SECONDS = 0.5
+"""Seconds of silence that end an interrupted answer: what sounds after them answers what was said meanwhile."""
 
 _LOOK_SECONDS = 0.05
 
@@ -87,17 +90,19 @@ def interrupt(user: VirtualUser, subject: Subject, first: SpokenQuestion, second
     _drain(subject)
     user.listen()
     user.say(first.samples)
-    _until(subject, user, _has_begun)
+    _until(subject, user, lambda sound: _has_begun(sound, first))
     user.listen()
     user.say(second.samples)
     heard = _until(subject, user, lambda sound: _is_over(sound, second))
     asked, speech = voiced(heard[:, _USER], WIRE_RATE), heard[:, _PROGRAM]
     if asked is None:
         return Interruption(second.name, None, False)
-    # What the program says before the end of the interrupting question is the old answer; after it comes the new one.
-    rest, reply = voiced(speech[: asked[1]], WIRE_RATE), voiced(speech[asked[1] :], WIRE_RATE)
-    stopped = None if rest is None or rest[1] <= asked[0] else (rest[1] - asked[0]) / WIRE_RATE
-    return Interruption(second.name, stopped, reply is not None)
+    # The old answer still sounds when the question begins. What is said later in it answers its first part, which was
+    # taken to be the whole.
+    spells = voiced_spells(speech[: asked[1]], WIRE_RATE, SILENT_SECONDS)
+    stopped = [(last - asked[0]) / WIRE_RATE for first, last in spells if first <= asked[0] < last]
+    reply = voiced(speech[asked[1] :], WIRE_RATE)
+    return Interruption(second.name, stopped[0] if stopped else None, reply is not None)
 
 
 def _drain(subject: Subject) -> None:
@@ -115,18 +120,25 @@ def _until(subject: Subject, user: VirtualUser, enough: Callable[[Floats], bool]
             return heard
 
 
-def _has_begun(heard: Floats) -> bool:
-    answered = voiced(heard[:, _PROGRAM], WIRE_RATE)
-    return answered is not None and len(heard) - answered[0] >= INTERRUPT_SECONDS * WIRE_RATE
+def _has_begun(heard: Floats, question: SpokenQuestion) -> bool:
+    """Whether the answer to the whole question has begun: one to its first half is interrupted by its second."""
+    asked = _said(heard, question)
+    answered = None if asked is None else voiced(heard[asked[1] :, _PROGRAM], WIRE_RATE)
+    if asked is None or answered is None:
+        return False
+    return len(heard) - asked[1] - answered[0] >= INTERRUPT_SECONDS * WIRE_RATE
 
 
 def _is_over(heard: Floats, question: SpokenQuestion) -> bool:
     """Whether the answer to the whole question is over, or lost."""
-    if len(heard) < len(question.samples):
-        return False
-    asked = voiced(heard[:, _USER], WIRE_RATE)
+    asked = _said(heard, question)
     if asked is None:
         return False
     answered = voiced(heard[asked[1] :, _PROGRAM], WIRE_RATE)
     quiet = len(heard) - asked[1] - (0 if answered is None else answered[1])
     return quiet > (LOST_SECONDS if answered is None else OVER_SECONDS) * WIRE_RATE
+
+
+def _said(heard: Floats, question: SpokenQuestion) -> tuple[int, int] | None:
+    """First and last voiced sample of the question; None while it is being said."""
+    return None if len(heard) < len(question.samples) else voiced(heard[:, _USER], WIRE_RATE)

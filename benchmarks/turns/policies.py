@@ -91,10 +91,13 @@ SILENCES = (*(round(0.1 + 0.05 * n, 2) for n in range(19)), 1.5, 2.0)
 LEASTS = (0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98)
 
+OWN_WORD = "the built-in model's own word, else silence"
+
 CURVES: dict[str, tuple[tuple[float, ...], Callable[[float], Rule]]] = {
     "silence alone": (SILENCES, timer),
     "model, patience in proportion": (LEASTS, patient),
     "model, at once or after 2 s": (THRESHOLDS, strict),
+    OWN_WORD: (SILENCES, own),
 }
 """Families of rules: the values of their one free number, and how a rule is made of it."""
 

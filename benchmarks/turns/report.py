@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.turns.clips import OWN_KIND
 from benchmarks.turns.pauses import AskedUtterance
-from benchmarks.turns.policies import CURVES, Rule, chosen, curve, outcome, own, patient, timer
+from benchmarks.turns.policies import CURVES, OWN_WORD, Rule, chosen, curve, outcome, own, patient, timer
 from voxrill.runtime.audio.endpointing import EndpointOptions, Patience
 from voxrill.runtime.picture import figure_class, save_picture
 
@@ -112,7 +112,7 @@ def _table(title: str, rows: dict[str, dict[str, float]]) -> Table:
 
 def plot(found: dict[str, Any], path: Path, processor: str) -> None:
     """Draw the wait against the share that is cut in two: medians above means, a column for each group."""
-    groups = [group for group in found["groups"] if group["stretch"] >= 1 and group["kind"] != OWN_KIND]
+    groups = [group for group in found["groups"] if group["stretch"] >= 1]
     figure = figure_class("demo")(figsize=(5 * len(groups), 8), layout="constrained")
     axes = figure.subplots(2, len(groups), squeeze=False)
     for column, group in enumerate(groups):
@@ -127,9 +127,11 @@ def plot(found: dict[str, Any], path: Path, processor: str) -> None:
 def _draw(axes: Any, group: dict[str, Any], part: str) -> None:
     for name, points in group["curves"].items():
         cut, waits = [100 * point["cut"] for point in points], [point[part] for point in points]
-        axes.plot(cut, waits, marker="o", markersize=3, label=name)
+        # The model's own word and silence alone are one line where nobody says its commands.
+        axes.plot(cut, waits, marker="o", markersize=3, label=name, linestyle="--" if name == OWN_WORD else "-")
     default = group["rules"]["model, patience 0.3 to 2 s (the default)"]
-    axes.plot(100 * default["cut"], default[part], marker="*", markersize=14, color="tab:orange", label="the default")
+    star = {"marker": "*", "markersize": 14, "color": "tab:orange", "label": "the default with a model"}
+    axes.plot(100 * default["cut"], default[part], **star)
     title = f"{group['kind']}, {group['utterances']} utterances, {_pauses(group)}"
     axes.set(title=title, xlabel="cut in two, %", ylabel=f"wait, s: {part}")
     axes.set_ylim(0, 2.1)

@@ -83,12 +83,14 @@ class FakeUser:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.whole = np.zeros((0, 2), np.float32)
-        self.now = 0
+        self.now = self.passed = 0
+        self.began = []  # seconds at which each sentence was begun
 
     def listen(self):
-        self.whole, self.now = self.whole[self.now :], 0
+        self.whole, self.now, self.passed = self.whole[self.now :], 0, self.passed + self.now
 
     def say(self, samples):
+        self.began.append((self.passed + self.now) / WIRE_RATE)
         answer = self.answers.pop(0)
         length = max(len(samples), len(answer), len(self.whole))
         grown = np.zeros((length + 40 * WIRE_RATE, 2), np.float32)
@@ -139,6 +141,24 @@ def test_an_interruption_ends_with_the_interrupted_answer(no_waiting):
 def test_an_answer_that_was_over_by_itself_was_not_interrupted(no_waiting):
     user = FakeUser(np.concatenate([silence(1.7), tone(0.6)]), np.concatenate([tone(0.1), silence(1.7), tone(0.5)]))
     assert interrupt(user, FakeSubject(), QUESTION, QUESTION) == Interruption("q", None, True)
+
+
+def test_only_the_answer_to_a_whole_question_is_interrupted(no_waiting):
+    """The first half was answered already, and the second is still being said: no answer to interrupt."""
+    early = np.concatenate([silence(0.5), tone(0.3), silence(0.9), tone(9.0)])
+    user = FakeUser(early, np.concatenate([tone(0.2 + 0.06), silence(1.5), tone(0.5)]))
+    assert interrupt(user, FakeSubject(), QUESTION, QUESTION) == Interruption("q", pytest.approx(0.06, abs=0.011), True)
+    assert user.began == [0.0, pytest.approx(1.7 + asking.INTERRUPT_SECONDS, abs=0.06)]
+
+
+def test_an_early_answer_is_not_the_interrupted_one(no_waiting):
+    """It sounds again before the interrupting question is over, because the first half of that was answered."""
+    second = SpokenQuestion("q", np.concatenate([silence(0.2), tone(0.3), silence(0.6), tone(0.4), silence(0.3)]))
+    user = FakeUser(
+        np.concatenate([silence(1.7), tone(9.0)]),
+        np.concatenate([tone(0.2 + 0.05), silence(0.6), tone(0.3), silence(0.7), tone(0.5)]),
+    )
+    assert interrupt(user, FakeSubject(), QUESTION, second).stopped == pytest.approx(0.05, abs=0.011)
 
 
 # Questions and results
