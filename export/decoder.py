@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from voxrill.export.fused import GROUPED
 from voxrill.export.layers import attend, score_bias
 from voxrill.export.lfm import Attend, LfmConfig, LfmStack, Past, attend_all
-
-GROUPED = "com.microsoft::GroupQueryAttention"
 
 
 class DecoderModule(nn.Module):
@@ -20,13 +19,13 @@ class DecoderModule(nn.Module):
 
     Args:
         config: the backbone's sizes.
-        fixed: build the npu flavour: plain operators, and `present.*` holds the S new KV rows only. Otherwise the KV
-            cache is a buffer that onnxruntime's GroupQueryAttention writes into.
+        fixed: build the npu flavour: plain operators, and `present.*` holds the S new KV rows only. Otherwise there are
+            fused operators, and the KV cache is a buffer that onnxruntime's GroupQueryAttention writes into.
     """
 
     def __init__(self, config: LfmConfig, fixed: bool = False) -> None:
         super().__init__()
-        self.lfm = LfmStack(config)
+        self.lfm = LfmStack(config, fused=not fixed)
         self.fixed = fixed
 
     def forward(

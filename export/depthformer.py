@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from voxrill.export.checkpoint import Checkpoint
-from voxrill.export.layers import RMSNorm, SwiGLU, attend, rotary_angles, rotate_pairs, split_heads
+from voxrill.export.fused import GROUPED_WIDTH, Rotary, add_and_norm, attend_in_turn, exporting
+from voxrill.export.layers import RMSNorm, SwiGLU, attend, rotary_angles, rotate_pairs
 
 EPS = 1e-5
 THETA = 1_000_000.0
@@ -24,7 +25,10 @@ _PREFIX = "depthformer.layers.0."
 
 @dataclass(frozen=True)
 class DepthformerConfig:
-    """Sizes of the depthformer. Tensor shapes give those that config.json lacks."""
+    """Sizes of the depthformer. Tensor shapes give those that config.json lacks.
+
+    fused: write onnxruntime's fused operators when it is exported.
+    """
 
     layers: int
     dim: int
@@ -34,9 +38,10 @@ class DepthformerConfig:
     hidden: int
     codebooks: int
     vocab: int
+    fused: bool = True
 
     @classmethod
-    def read(cls, checkpoint: Checkpoint) -> DepthformerConfig:
+    def read(cls, checkpoint: Checkpoint, fused: bool = True) -> DepthformerConfig:
         """Read config.json and the shapes of the first layer.
 
         Raises:
@@ -55,6 +60,7 @@ class DepthformerConfig:
             hidden=int(checkpoint.value("lfm", "hidden_size")),
             codebooks=int(checkpoint.value("codebooks")),
             vocab=shape("depth_embeddings.0.embedding.weight")[0],
+            fused=fused,
         )
 
     @property
@@ -79,25 +85,30 @@ class _DepthAttention(nn.Module):
         self.out_proj = nn.Linear(config.dim, config.dim, bias=False)
         self.bounded_attention = _Norms(config)
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        cache: list[torch.Tensor],
-        bias: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Steps (B, S, dim). `cache` holds the keys and values of earlier steps; the new ones are added to it."""
+    def forward(self, x: torch.Tensor, rotary: Rotary, cache: list[torch.Tensor], step: int) -> torch.Tensor:
+        """A position (1, 1, dim). `cache` holds the keys and values of earlier ones; the new ones are added to it."""
         config = self.config
         kv = config.kv_heads * config.head_dim
         parts = self.qkv_proj(x).split([config.dim, kv, kv], -1)
-        query, key, value = (split_heads(part, config.head_dim) for part in parts)
-        query = rotate_pairs(self.bounded_attention.q_layernorm(query), *rotary)
-        key = rotate_pairs(self.bounded_attention.k_layernorm(key), *rotary)
-        if cache:
-            key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
-        cache[:] = [key, value]
-        y: torch.Tensor = self.out_proj(attend(query, key, value, bias))
+        query, key, value = (part.unflatten(-1, (-1, config.head_dim)) for part in parts)
+        query, key = self.bounded_attention.q_layernorm(query), self.bounded_attention.k_layernorm(key)
+        whole = config.head_dim % GROUPED_WIDTH == 0
+        mix = attend_in_turn if exporting(config.fused and whole) else _attend_plainly
+        y: torch.Tensor = self.out_proj(mix(query, key, value, rotary, cache, step))
         return y
+
+
+def _attend_plainly(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rotary: Rotary, cache: list[torch.Tensor], step: int
+) -> torch.Tensor:
+    """`attend_in_turn` in torch."""
+    now = tuple(angles[step : step + 1] for angles in rotary)
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    query, key = rotate_pairs(query, *now), rotate_pairs(key, *now)
+    if cache:
+        key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
+    cache[:] = [key, value]
+    return attend(query, key, value, None)
 
 
 class _DepthLayer(nn.Module):
@@ -108,22 +119,25 @@ class _DepthLayer(nn.Module):
         self.operator_norm = RMSNorm(config.dim, EPS)
         self.ffn_norm = RMSNorm(config.dim, EPS)
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        cache: list[torch.Tensor],
-        bias: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        x = x + self.operator(self.operator_norm(x), rotary, cache, bias)
-        y: torch.Tensor = x + self.feed_forward(self.ffn_norm(x))
-        return y
-
 
 class _Stack(nn.Module):
     def __init__(self, config: DepthformerConfig) -> None:
         super().__init__()
+        self.fused = config.fused
         self.layers = nn.ModuleList(_DepthLayer(config) for _ in range(config.layers))
+
+    def forward(
+        self, x: torch.Tensor, rotary: Rotary, caches: list[list[torch.Tensor]], step: int, last: RMSNorm
+    ) -> torch.Tensor:
+        """A position (1, 1, dim) through all layers, and the norm `last`."""
+        layers = [layer for layer in self.layers if isinstance(layer, _DepthLayer)]
+        normed: torch.Tensor = layers[0].operator_norm(x)
+        following = [*(layer.operator_norm for layer in layers[1:]), last]
+        for layer, cache, norm in zip(layers, caches, following, strict=True):
+            y = layer.operator(normed, rotary, cache, step)
+            x, normed = add_and_norm(layer.ffn_norm, x, y, self.fused)
+            x, normed = add_and_norm(norm, x, layer.feed_forward(normed), self.fused)
+        return normed
 
 
 class CodebookHead(nn.Module):
@@ -156,21 +170,17 @@ class DepthformerModule(nn.Module):
         """hidden_state (1, hidden), temperature (1,), top_k (1,), gumbel (codebooks, vocab) to codes, logits."""
         config = self.config
         inputs = self.depth_linear(hidden_state).reshape(config.codebooks, 1, 1, config.dim)
+        rotary = rotary_angles(torch.arange(config.codebooks).float(), config.head_dim, THETA)
         caches: list[list[torch.Tensor]] = [[] for _ in self.depthformer.layers]
+        books = [book for book in self.depth_embeddings if isinstance(book, CodebookHead)]
         codes: list[torch.Tensor] = []
         all_logits: list[torch.Tensor] = []
-        for i, book in enumerate(self.depth_embeddings):
-            assert isinstance(book, CodebookHead)
-            x = inputs[i]
-            if i:
-                previous = self.depth_embeddings[i - 1]
-                assert isinstance(previous, CodebookHead)
-                x = x + previous.embedding(codes[-1])[None]
-            rotary = rotary_angles(torch.tensor([float(i)]), config.head_dim, THETA)
-            for layer, cache in zip(self.depthformer.layers, caches, strict=True):
-                x = layer(x, rotary, cache)
-            logits = book.to_logits(book.embedding_norm(x))[0]
-            codes.append(_sample(logits, temperature, top_k, gumbel[i : i + 1]))
+        for step, book in enumerate(books):
+            x = inputs[step]
+            if step:
+                x = x + books[step - 1].embedding(codes[-1])[None]
+            logits = book.to_logits(self.depthformer(x, rotary, caches, step, book.embedding_norm))[0]
+            codes.append(_sample(logits, temperature, top_k, gumbel[step : step + 1]))
             all_logits.append(logits)
         return torch.cat(codes), torch.cat(all_logits)
 
@@ -180,7 +190,15 @@ def _sample(logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor
 
     The largest sum of scaled logit and Gumbel noise is a draw from the softmax: the graph needs no random numbers.
     """
-    ranked = logits.sort(-1, descending=True).values
-    threshold = ranked.index_select(-1, top_k - 1)
+    threshold = _largest(logits, top_k).amin(-1, keepdim=True)
     scores = logits / temperature + gumbel
     return torch.where(logits >= threshold, scores, -1e9).argmax(-1)
+
+
+def _largest(logits: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """The `count` (1,) largest of `logits` (1, vocab)."""
+    if not torch.onnx.is_in_onnx_export():
+        return logits.topk(int(count)).values
+    return torch.onnx.ops.symbolic_multi_out(
+        "TopK", (logits, count), {}, dtypes=(logits.dtype, torch.int64), shapes=(logits.shape,) * 2
+    )[0]

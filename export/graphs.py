@@ -138,6 +138,7 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
     weights = checkpoint.weights
     lfm = LfmConfig.read(checkpoint.value("lfm"))
     fixed = static is not None
+    depth = DepthformerConfig.read(checkpoint, fused=not fixed)
 
     def encoder() -> nn.Module:
         return linears_to_matmuls(_load(lambda: AudioEncoderModule(EncoderConfig.read(checkpoint)), weights))
@@ -150,7 +151,7 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
         return _load(lambda: TextHeadModule(vocab, hidden), weights, {"weight": TEXT_TABLE})
 
     def depthformer() -> nn.Module:
-        return linears_to_matmuls(_load(lambda: DepthformerModule(DepthformerConfig.read(checkpoint)), weights))
+        return linears_to_matmuls(_load(lambda: DepthformerModule(depth), weights))
 
     def codec() -> nn.Module:
         if checkpoint.has_detokenizer:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from voxrill.export.layers import RMSNorm, SwiGLU, attend, rotary_angles, rotate_halves, swiglu_width
+from voxrill.export.fused import add_and_norm, rotate
+from voxrill.export.layers import RMSNorm, SwiGLU, attend, rotary_angles, swiglu_width
 from voxrill.runtime.errors import CheckpointError
 
 CONV = "conv"
@@ -152,9 +153,9 @@ class _DepthwiseConv(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, config: LfmConfig) -> None:
+    def __init__(self, config: LfmConfig, fused: bool) -> None:
         super().__init__()
-        self.head_dim = config.head_dim
+        self.head_dim, self.fused = config.head_dim, fused
         kv = config.kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden, config.hidden, bias=False)
         self.k_proj = nn.Linear(config.hidden, kv, bias=False)
@@ -167,9 +168,8 @@ class _Attention(nn.Module):
         self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], attend: Attend, past: Past
     ) -> tuple[torch.Tensor, Past]:
         """Attention over (B, S, hidden) and `past`."""
-        cos, sin = (angles[:, None] for angles in rotary)
-        query = rotate_halves(self.q_layernorm(self._heads(self.q_proj(x))), cos, sin)
-        key = rotate_halves(self.k_layernorm(self._heads(self.k_proj(x))), cos, sin)
+        query = rotate(self.q_layernorm(self._heads(self.q_proj(x))), rotary, self.fused)
+        key = rotate(self.k_layernorm(self._heads(self.k_proj(x))), rotary, self.fused)
         mixed, present = attend(query, key, self._heads(self.v_proj(x)), past)
         return self.out_proj(mixed), present
 
@@ -181,25 +181,30 @@ class _Attention(nn.Module):
 class LfmLayer(nn.Module):
     """A gated short convolution or an attention, then a SwiGLU, each after a norm."""
 
-    def __init__(self, config: LfmConfig, kind: str) -> None:
+    def __init__(self, config: LfmConfig, kind: str, fused: bool) -> None:
         super().__init__()
         self.kind = kind
         if kind == CONV:
             self.conv = _DepthwiseConv(config)
         else:
-            self.self_attn = _Attention(config)
+            self.self_attn = _Attention(config, fused)
         self.feed_forward = SwiGLU(config.hidden, config.inner)
         self.operator_norm = RMSNorm(config.hidden, config.eps)
         self.ffn_norm = RMSNorm(config.hidden, config.eps)
 
 
 class LfmStack(nn.Module):
-    """Layers and final norm; keys as in the checkpoint under `lfm.` (token embeddings live elsewhere)."""
+    """Layers and final norm; keys as in the checkpoint under `lfm.` (token embeddings live elsewhere).
 
-    def __init__(self, config: LfmConfig) -> None:
+    Args:
+        config: its sizes.
+        fused: write onnxruntime's fused operators when it is exported.
+    """
+
+    def __init__(self, config: LfmConfig, fused: bool = False) -> None:
         super().__init__()
-        self.config = config
-        self.layers = nn.ModuleList(LfmLayer(config, kind) for kind in config.layer_types)
+        self.config, self.fused = config, fused
+        self.layers = nn.ModuleList(LfmLayer(config, kind, fused) for kind in config.layer_types)
         self.embedding_norm = RMSNorm(config.hidden, config.eps)
 
     def forward(
@@ -222,16 +227,17 @@ class LfmStack(nn.Module):
         Returns:
             (1, S, hidden) and the next state in the order of `past`.
         """
-        state, present = iter(past), []
-        for layer in self.layers:
-            assert isinstance(layer, LfmLayer)
-            normed = layer.operator_norm(x)
+        layers = [layer for layer in self.layers if isinstance(layer, LfmLayer)]
+        state, present = iter(past), list[torch.Tensor]()
+        normed = layers[0].operator_norm(x)
+        following = [*(layer.operator_norm for layer in layers[1:]), self.embedding_norm]
+        for layer, next_norm in zip(layers, following, strict=True):
             if layer.kind == CONV:
                 y, conv = layer.conv(normed, next(state), keep_conv)
                 present.append(conv)
             else:
                 y, kept = layer.self_attn(normed, rotary, attend, (next(state), next(state)))
                 present += kept
-            x = x + y
-            x = x + layer.feed_forward(layer.ffn_norm(x))
-        return self.embedding_norm(x), present
+            x, normed = add_and_norm(layer.ffn_norm, x, y, self.fused)
+            x, normed = add_and_norm(next_norm, x, layer.feed_forward(normed), self.fused)
+        return normed, present

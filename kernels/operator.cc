@@ -136,10 +136,13 @@ Shape shape_of(const void* info) {
   return {columns, rows, static_cast<int>(bits), static_cast<int>(block)};
 }
 
+// Optional inputs that are left out have an empty name, or none: those after the last that is given.
 bool has_input(const void* info, size_t index) {
-  size_t count = 0;
+  size_t count = 0, length = 0;
   ask(ort::kGetInputCount, info, &count);
-  return index < count;
+  if (index >= count) return false;
+  ask(ort::kGetInputName, info, index, static_cast<char*>(nullptr), &length);
+  return length > 1;  // with the zero at the end
 }
 
 std::shared_ptr<const Packed> weight_of(const void* info) {
@@ -157,10 +160,21 @@ std::shared_ptr<const Packed> weight_of(const void* info) {
   return pack(shape, {static_cast<const uint8_t*>(values.data), scales.data, half, points});
 }
 
+// A number for each row of the weight, which is added to the product; empty: none.
+std::vector<float> bias_of(const void* info) {
+  if (has_input(info, 4)) refuse("g_idx is not known here");
+  if (!has_input(info, 5)) return {};
+  const Tensor given = constant(info, 5, "bias");
+  expect(given, "bias", ort::kFloat32, attribute(info, "N"));
+  const float* first = static_cast<const float*>(given.data);
+  return {first, first + given.count()};
+}
+
 // One run of one product: what the threads share.
 struct Run {
   const Kernels* kernels;
   const float* x;
+  const float* bias;  // or null
   Product product;
   int64_t piece;  // groups, or rows of activations, that a thread takes at once
 };
@@ -176,6 +190,10 @@ void multiply_piece(void* user, size_t index) {
   const Run& run = *static_cast<const Run*>(user);
   const int64_t groups = run.product.weight->shape.groups(), first = index * run.piece, last = first + run.piece;
   run.kernels->multiply(run.product, first, last < groups ? last : groups);
+  if (!run.bias) return;
+  const int64_t rows = run.product.weight->shape.rows, end = last * kRows < rows ? last * kRows : rows;
+  for (float* out = run.product.out; out < run.product.out + run.product.rows * rows; out += rows)
+    for (int64_t row = first * kRows; row < end; row++) out[row] += run.bias[row];
 }
 
 // More pieces than threads: a thread that is disturbed leaves the next piece to another.
@@ -203,11 +221,11 @@ Activations activations_for(const Shape& shape, int64_t rows) {
           reinterpret_cast<int32_t*>(start + sums)};
 }
 
-void multiply_rows(void* context, const Packed& weight, const float* x, float* out, int64_t rows) {
+void multiply_rows(void* context, const Packed& weight, const float* bias, const float* x, float* out, int64_t rows) {
   const Shape& shape = weight.shape;
   for (int64_t first = 0; first < rows; first += kMostRows) {
     const int64_t count = rows - first < kMostRows ? rows - first : kMostRows;
-    Run run{&kernels(), x + first * shape.columns,
+    Run run{&kernels(), x + first * shape.columns, bias,
             {&weight, activations_for(shape, count), static_cast<int>(count), out + first * shape.rows}, count};
     if (count < kFewRows) round_piece(&run, 0);
     else in_parallel(context, run, count, round_piece);
@@ -217,6 +235,7 @@ void multiply_rows(void* context, const Packed& weight, const float* x, float* o
 
 struct Kernel {
   std::shared_ptr<const Packed> weight;
+  std::vector<float> bias;
 
   void compute(void* context) const {
     const void* value = nullptr;
@@ -231,11 +250,13 @@ struct Kernel {
     ask(ort::kGetOutput, context, size_t{0}, static_cast<const int64_t*>(x.dims.data()), x.dims.size(), &result);
     if (!rows) return;
     ask(ort::kGetTensorMutableData, result, &out);
-    multiply_rows(context, *weight, static_cast<const float*>(x.data), static_cast<float*>(out), rows);
+    multiply_rows(context, *weight, bias.empty() ? nullptr : bias.data(), static_cast<const float*>(x.data),
+                  static_cast<float*>(out), rows);
   }
 };
 
-constexpr int kInputTypes[] = {ort::kFloat32, ort::kUint8, ort::kAny, ort::kUint8};  // A, B, scales, zero_points
+// A, B, scales, zero_points, g_idx, bias
+constexpr int kInputTypes[] = {ort::kFloat32, ort::kUint8, ort::kAny, ort::kUint8, ort::kInt32, ort::kFloat32};
 
 ort::CustomOp make_operator() {
   using Op = ort::CustomOp;
@@ -250,12 +271,12 @@ ort::CustomOp make_operator() {
   op.get_output_type = [](const Op*, size_t) -> int { return ort::kFloat32; };
   op.get_output_count = [](const Op*) { return size_t{1}; };
   op.destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-  op.get_input_characteristic = [](const Op*, size_t index) -> int { return index == 3 ? ort::kOptional : ort::kRequired; };
+  op.get_input_characteristic = [](const Op*, size_t index) -> int { return index < 3 ? ort::kRequired : ort::kOptional; };
   op.get_output_characteristic = op.get_input_memory = usual;
   op.get_variadic_input_least = op.get_variadic_input_same = none;
   op.get_variadic_output_least = op.get_variadic_output_same = none;
   op.create_kernel_v2 = [](const Op*, const void*, const void* info, void** kernel) {
-    return guarded([=] { *kernel = new Kernel{weight_of(info)}; });
+    return guarded([=] { *kernel = new Kernel{weight_of(info), bias_of(info)}; });
   };
   op.compute_v2 = [](void* kernel, void* context) {
     return guarded([=] { static_cast<const Kernel*>(kernel)->compute(context); });

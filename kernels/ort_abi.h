@@ -24,11 +24,12 @@ enum Function {
   kReleaseStatus = 93,
   kReleaseTensorTypeAndShape = 99,
   kGetInputCount = 230,
+  kGetInputName = 232,
   kGetConstantInput = 249,
   kParallelFor = 274,
 };
 
-enum ElementType { kAny = 0, kFloat32 = 1, kUint8 = 2, kFloat16 = 10 };
+enum ElementType { kAny = 0, kFloat32 = 1, kUint8 = 2, kInt32 = 6, kFloat16 = 10 };
 enum Code { kFail = 1, kInvalidArgument = 2 };
 enum Characteristic { kRequired = 0, kOptional = 1 };
 

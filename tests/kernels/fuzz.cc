@@ -67,6 +67,10 @@ void* attribute(const Info* info, const char* name, int64_t* out) {
   return *out = found->second, nullptr;
 }
 void* input_count(const Info* info, size_t* out) { return *out = info->inputs.size() + 1, nullptr; }
+void* input_name(const Info* info, size_t index, char*, size_t* length) {
+  if (index > info->inputs.size()) return status("no such input");
+  return *length = index && info->inputs[index - 1].dims.empty() ? 1 : 5, nullptr;
+}
 void* constant(const Info* info, size_t index, int* is, const Value** out) {
   if (index > info->inputs.size()) return status("no such input");
   *out = &info->inputs[index - 1];
@@ -74,7 +78,7 @@ void* constant(const Info* info, size_t index, int* is, const Value** out) {
 }
 void* input(Context* context, size_t, const Value** out) { return *out = &context->x, nullptr; }
 
-size_t size_of(int type) { return type == ort::kFloat32 ? 4 : type == ort::kFloat16 ? 2 : 1; }
+size_t size_of(int type) { return type == ort::kFloat32 || type == ort::kInt32 ? 4 : type == ort::kFloat16 ? 2 : 1; }
 
 Value tensor(int type, std::vector<int64_t> dims) {
   Value value;
@@ -117,6 +121,7 @@ void fill_table() {
       {ort::kGetOutput, (void*)output},
       {ort::kReleaseTensorTypeAndShape, (void*)release_shape},
       {ort::kGetInputCount, (void*)input_count},
+      {ort::kGetInputName, (void*)input_name},
       {ort::kGetConstantInput, (void*)constant},
       {ort::kParallelFor, (void*)parallel_for},
   };
@@ -148,6 +153,11 @@ Info random_info() {
   info.inputs.push_back(tensor(random_source() % 60 ? scale_type : 2, {spoilt(rows * blocks)}));
   const int64_t points = bits == 3 ? blocks : (blocks * bits + 7) / 8;
   if (random_source() % 2) info.inputs.push_back(tensor(ort::kUint8, {rows, spoilt(points)}));
+  if (random_source() % 3 == 0) {
+    if (info.inputs.size() == 2) info.inputs.push_back(tensor(ort::kUint8, {}));  // no zero points
+    info.inputs.push_back(tensor(ort::kInt32, std::vector<int64_t>(random_source() % 30 == 0, columns)));  // g_idx
+    info.inputs.push_back(tensor(random_source() % 60 ? int{ort::kFloat32} : 2, {spoilt(rows)}));  // bias
+  }
   if (random_source() % 60 == 0) info.inputs[random_source() % info.inputs.size()].dims.push_back(pick({-1, INT64_MAX, 1}));
   if (random_source() % 60 == 0) info.inputs[random_source() % info.inputs.size()].absent = true;
   return info;

@@ -48,21 +48,25 @@ class RandomProduct:
             named["zero_points"] = self.points if self.bits == 3 else packed(self.points, self.bits)
         return named
 
-    def model(self, domain: str = DOMAIN, initializers: dict[str, np.ndarray] | None = None) -> bytes:
-        """The operator alone in a graph; x of any rank that ends with the columns."""
+    def model(self, domain: str = DOMAIN, initializers: dict[str, np.ndarray | None] | None = None) -> bytes:
+        """The operator alone in a graph; x of any rank that ends with the columns. What is None is left out."""
         given = self.initializers() if initializers is None else initializers
         attributes = {"K": self.columns, "N": self.rows, "bits": self.bits, "block_size": self.block}
-        node = helper.make_node(OPERATOR, ["x", *given], ["y"], domain=domain, accuracy_level=4, **attributes)
+        names = [name if array is not None else "" for name, array in given.items()]
+        node = helper.make_node(OPERATOR, ["x", *names], ["y"], domain=domain, accuracy_level=4, **attributes)
         x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy")
-        graph = helper.make_graph([node], "g", [x], [y], [numpy_helper.from_array(v, k) for k, v in given.items()])
+        weights = [numpy_helper.from_array(array, name) for name, array in given.items() if array is not None]
+        graph = helper.make_graph([node], "g", [x], [y], weights)
         opsets = [helper.make_opsetid("", 20), helper.make_opsetid(domain, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
-    def session(self, threads: int = 1, domain: str = DOMAIN, **model: object) -> ort.InferenceSession:
-        """A session of the model. The library is registered for our own domain only."""
+    def session(
+        self, threads: int = 1, domain: str = DOMAIN, own: bool = False, **model: object
+    ) -> ort.InferenceSession:
+        """A session of the model. The library is registered for our own domain only, unless `own` is set."""
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 4
-        if domain == DOMAIN:
+        if own or domain == DOMAIN:
             register(options)
         return ort.InferenceSession(self.model(domain, **model), options, providers=["CPUExecutionProvider"])
 

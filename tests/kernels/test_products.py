@@ -163,6 +163,29 @@ def test_a_wrong_x_is_refused():
         session.run(None, {"x": np.ones((1, 63), np.float32)})
 
 
+@pytest.mark.parametrize("domain", [kernels.DOMAIN, "com.microsoft"])
+@pytest.mark.parametrize("asymmetric", [True, False])
+def test_a_bias_is_added(asymmetric, domain, each_set):
+    """Under onnxruntime's name, too: it fuses a product and a sum, as graphs of other people have them, into that."""
+    product = RandomProduct(64, 100, 4, 32, asymmetric)
+    x, bias = activations(product, 30), np.random.default_rng(2).standard_normal(100).astype(np.float32)
+    given, alone = product.initializers(), product.session(2)
+    inputs = {name: given.get(name) for name in ("B", "scales", "zero_points")} | {"g_idx": None, "bias": bias}
+    session = product.session(2, domain, own=True, initializers=inputs)
+    for name in each_set():
+        assert np.array_equal(session.run(None, {"x": x})[0], alone.run(None, {"x": x})[0] + bias), name
+
+
+@pytest.mark.parametrize("name", ["bias", "g_idx"])
+def test_a_bias_of_another_size_and_an_order_of_columns_are_refused(name):
+    product = RandomProduct(64, 20, 4, 32)
+    inputs = product.initializers() | {"g_idx": None, "bias": np.zeros(21, np.float32)}
+    if name == "g_idx":
+        inputs = product.initializers() | {"g_idx": np.zeros(64, np.int32)}
+    with pytest.raises(Exception, match=rf"voxrill::MatMulNBits: {name}"):
+        product.session(initializers=inputs)
+
+
 @pytest.mark.parametrize("name", ["B", "scales", "zero_points"])
 @pytest.mark.parametrize("length", ["shorter", "longer"])
 def test_weights_of_another_size_are_refused(name, length):
