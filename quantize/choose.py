@@ -104,8 +104,8 @@ def _step(group: MeasuredGroup, before: int, after: int) -> Step:
 
 
 def as_toml(measured: Sequence[MeasuredGroup], choice: BitsChosen, about: str, block: int) -> str:
-    """The recipe: 8 bits for all, and an entry for each group that has fewer."""
-    entries = [f'about = "{about}"\n', "[[weights]]\nbits = 8\n"]
+    """The recipe: 8 bits for all and for the KV cache, and an entry for each group that has fewer."""
+    entries = [f'about = "{about}"\n', "[kv_cache]\nbits = 8\n", "[[weights]]\nbits = 8\n"]
     fewer = [(one, bits) for one, bits in zip(measured, choice.bits, strict=True) if bits < max(one.costs)]
     for one, bits in sorted(fewer, key=lambda pair: (pair[0].group.graph, pair[0].group.pattern)):
         costs = ", ".join(f"{cost:.2g} in {number} bits" for number, cost in sorted(one.costs.items()))

@@ -19,7 +19,7 @@ from voxrill.quantize import sensitivity
 from voxrill.quantize.bundle import quantize_bundle
 from voxrill.quantize.choose import BitsChosen, as_toml, choose, path, steps_of
 from voxrill.quantize.groups import Inventory, WeightGroup, stored_size, take_inventory
-from voxrill.quantize.recipe import Recipe, Rule, read_recipe
+from voxrill.quantize.recipe import KvCache, Recipe, Rule, read_recipe
 from voxrill.quantize.sensitivity import MeasuredGroup, divergence, measure
 
 SOUNDS = [signals.speech_like(16_000, 5)]
@@ -190,4 +190,4 @@ def test_the_recipe_text_is_a_recipe(tmp_path):
     (tmp_path / "r.toml").write_text(as_toml(measured(3, 1), BitsChosen([4, 8], 3.0, 0), "why", 64))
     recipe = read_recipe(str(tmp_path / "r.toml"))
     assert [recipe.rule("decoder", name).bits for name in ("w0", "w1", "w9")] == [4, 8, 8]
-    assert recipe.rule("decoder", "w0").block == 64
+    assert recipe.rule("decoder", "w0").block == 64 and recipe.kv_cache == KvCache(8)
