@@ -37,8 +37,9 @@ called every 10 ms. Microphone: called every 5 ms it lost nothing, but each call
 On two cores, the 1.5 B model took 1.38 s of work for a second of sound at 5 ms, 1.27 to 1.33 s at 8 ms, and 1.27 to
 1.36 s at 16 ms, when each call also woke the listener. It wakes once a block now.
 
-At 16 and 20 ms the loop's threads and PulseAudio took 5 % of a core instead of 9, and an answer was made 2 % faster. But
-an interrupted answer then sounded for 60 to 110 ms, and at 8 and 10 ms for 10 to 60: PortAudio's buffer is some calls long."""
+At 16 and 20 ms the loop's threads and PulseAudio took 5 % of a core instead of 9, and an answer was made 2 % faster.
+But an interrupted answer then sounded for 60 to 110 ms, and at 8 and 10 ms for 10 to 60: PortAudio's buffer is some
+calls long."""
 
 STALLED = 2.0
 """Seconds without a callback after which a stream counts as dead, even if PortAudio says that it is active."""
