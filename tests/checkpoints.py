@@ -556,7 +556,7 @@ def _to_bytes(block: np.ndarray, dtype: str) -> bytes:
     return block.tobytes()
 
 
-def _write_safetensors(path: Path, listed: list[Entry], stream: str, dtype: str) -> None:
+def write_safetensors(path: Path, listed: list[Entry], stream: str, dtype: str) -> None:
     """Write the entries to ``path`` one after another, so that memory use stays small."""
 
     def stored(entry: Entry) -> str:
@@ -701,7 +701,7 @@ def make_checkpoint(directory: Path, family: str, size: str = "tiny", seed: int 
             count = sum(entry.count for entry in listed)
             note = f"writing {name}: {len(listed)} tensors, {count:,} values, {stored}"
             print(note, file=sys.stderr, flush=True)
-        _write_safetensors(directory / name, listed, f"{seed}/{family}/{name}", stored)
+        write_safetensors(directory / name, listed, f"{seed}/{family}/{name}", stored)
     return directory
 
 

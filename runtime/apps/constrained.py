@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from voxrill.runtime.apps.token_tree import Place, TokenTree
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.engine.context import Context, ContextMark, Floats
+from voxrill.runtime.engine.hearing import Hearing
 from voxrill.runtime.engine.sampling import log_softmax
+from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.progress import result_of
 
 if TYPE_CHECKING:
@@ -47,7 +49,9 @@ class PrefilledPrompt:
             with self.context.turn("system"):
                 self.context.add_text(system)
         self.context.open_turn("user")
+        self._encoder = model.parts.encoder
         self._mark: ContextMark | None = None
+        self._hearing: Hearing | None = None
 
     def prefill(self) -> bool:
         """Prefill some of the prompt. Returns whether more of it waits.
@@ -71,20 +75,66 @@ class PrefilledPrompt:
         while self.prefill():
             pass
 
+    @property
+    def hears(self) -> bool:
+        """Whether `hear` can take sound in: the model's encoder works while the user speaks."""
+        return self._encoder.streams
+
+    @property
+    def heard_samples(self) -> int:
+        """How many samples were heard of the next question's sound."""
+        return self._hearing.samples if self._hearing is not None else 0
+
+    def hear(self, samples: Floats) -> None:
+        """Take in more of a question's sound, (n,) at the encoder's rate, while it is spoken.
+
+        After an `ask` the sound goes on, and the answer to the shorter one is forgotten. Only where `hears` is true.
+
+        Raises:
+            ContextFull: it does not fit; the sound is forgotten.
+        """
+        try:
+            if self._hearing is None:
+                self._go_back()
+                self._hearing = Hearing(self.context, self._encoder)
+            self._hearing.go_on()
+            self._hearing.hear(samples)
+        except VoxrillError:
+            self.unhear()
+            raise
+
+    def unhear(self) -> None:
+        """The next question is another sound than the one that was heard."""
+        self._hearing = None
+
+    def _go_back(self) -> None:
+        self.prefill_all()
+        assert self._mark is not None, "the prompt is prefilled"
+        self.context.rewind(self._mark)
+
+    def _hear_rest(self, audio: Floats) -> None:
+        """Take in what was not heard yet of a sound of which some was heard."""
+        if self.heard_samples > len(audio):
+            self.unhear()
+        self.hear(audio[self.heard_samples :])
+
     def ask(self, audio: Floats | None = None, text: str | None = None) -> Continuations:
         """What the model would write after a question: sound (samples,) at the encoder's rate, text, both or nothing.
 
-        Only the continuations of the latest question may be used, because all questions share one context.
+        If some sound was heard, `audio` begins with it. Only the continuations of the latest question may be used,
+        because all questions share one context.
 
         Raises:
             ContextFull: it does not fit.
             UnknownText: the model does not know the text's words.
         """
-        self.prefill_all()
-        assert self._mark is not None, "the prompt is prefilled"
-        self.context.rewind(self._mark)
-        if audio is not None:
-            self.context.add_audio(audio)
+        if audio is not None and self._hearing is not None:
+            self._hear_rest(audio)
+            self._hearing.end()
+        else:
+            self._go_back()
+            if audio is not None:
+                self.context.add_audio(audio)
         if text is not None:
             self.context.add_text(text)
         self.context.close_turn()

@@ -98,6 +98,30 @@ class Control:
         for text in {self.ask_back, *(self.confirmation(sentence.call) for sentence in self._sentences)}:
             tokenizer.encode(text)
 
+    @property
+    def hears(self) -> bool:
+        """Whether `hear_more` can take sound in: the model's encoder works while the user speaks."""
+        return self._prompt.hears
+
+    @property
+    def heard_samples(self) -> int:
+        """How many samples were heard of the command that is being spoken."""
+        return self._prompt.heard_samples
+
+    def hear_more(self, samples: Floats) -> None:
+        """Take in some of a command, (n,) at 16 kHz, while it is spoken; `hear` then takes all of it.
+
+        Only where `hears` is true.
+
+        Raises:
+            ContextFull: it is too long for the model.
+        """
+        self._prompt.hear(samples)
+
+    def unhear(self) -> None:
+        """Another command begins: forget what was heard."""
+        self._prompt.unhear()
+
     def hear(self, audio: AudioSource, trim: bool | None = None, sample_rate: int | None = None) -> Understood:
         """The call that a spoken command means; nothing is run. Silence is never accepted as a command.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from voxrill.runtime.apps.control import Control, Understood
@@ -22,7 +23,7 @@ from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.talk.events import Notice, StateChanged, TalkEvent, View
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Began, Closed, Ended, Interrupted, Paused, Resumed, Signal, Utterance
+from voxrill.runtime.talk.listener import Began, Closed, Ended, Heard, Interrupted, Paused, Resumed, Signal, Utterance
 from voxrill.runtime.talk.live_loop import LiveLoop, SignalHandler
 from voxrill.runtime.talk.reply import Pace, begin_playing
 
@@ -139,6 +140,11 @@ class CommandResponder(SignalHandler):
         self._closed: Closed | None = None
 
     @property
+    def hears(self) -> bool:
+        """Whether the model's encoder works while the user speaks."""
+        return self._control.hears
+
+    @property
     def closed(self) -> Closed | None:
         """The signal that ended it."""
         return self._closed
@@ -154,6 +160,9 @@ class CommandResponder(SignalHandler):
         """Take a signal."""
         if isinstance(signal, Began | Interrupted):
             self._saying = None
+            self._control.unhear()
+        elif isinstance(signal, Heard):
+            self._hear(signal)
         elif isinstance(signal, Paused):
             self._ahead = self._understand(signal.utterance)
         elif isinstance(signal, Resumed):
@@ -162,6 +171,11 @@ class CommandResponder(SignalHandler):
             self._end(signal)
         elif isinstance(signal, Closed):
             self._closed = signal
+
+    def _hear(self, heard: Heard) -> None:
+        """Take in what the user is saying. What fails here fails again with the whole command, and is told then."""
+        with suppress(VoxrillError):
+            self._control.hear_more(heard.after(self._control.heard_samples))
 
     def close(self) -> None:
         """Cut the confirmation that is being played."""

@@ -19,10 +19,10 @@ import numpy as np
 from voxrill.runtime.audio.sound_source import AudioSource, as_waveform
 from voxrill.runtime.bundle.contract import SPECIAL_TOKENS
 from voxrill.runtime.bundle.manifest import Task
-from voxrill.runtime.engine.audio_encoder import EncoderStream
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
-from voxrill.runtime.engine.context import Array, Context, ContextMark, Floats, HeardSound, Parts, Piece
+from voxrill.runtime.engine.context import Array, Context, ContextMark, Floats, Parts, Piece
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
+from voxrill.runtime.engine.hearing import Hearing
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.engine.running_on import longest_speech
 from voxrill.runtime.engine.sampling import Reciting, Sampler
@@ -47,21 +47,6 @@ class _Start:
 
     pieces: int
     positions: int
-
-
-@dataclass
-class _Hearing:
-    """A question that is being spoken: its sound on the way through the encoder, and its rows so far.
-
-    start: the place before it; samples: how many were heard; paused: the place in the sound at which an answer was
-    begun.
-    """
-
-    stream: EncoderStream
-    start: ContextMark
-    rows: list[Floats]
-    samples: int = 0
-    paused: ContextMark | None = None
 
 
 class Conversation:
@@ -90,7 +75,7 @@ class Conversation:
         self._turns: list[_Start] = []
         self._open = False
         self._question: ContextMark | None = None
-        self._hearing: _Hearing | None = None
+        self._hearing: Hearing | None = None
         self.context = Context(parts)
         if system is not None and not word_for_word:
             system = parts.reading.prompt(system, task.system)
@@ -234,12 +219,16 @@ class Conversation:
         """Whether `hear` can take sound in: the model's encoder works while the user speaks."""
         return self._parts.encoder.streams
 
+    @property
+    def heard_samples(self) -> int:
+        """How many samples were heard of the next question."""
+        return self._heard.samples if self._heard is not None else 0
+
     def hear(self, samples: Floats) -> None:
         """Take in some of the next question's sound, (n,) at 16 kHz, while it is spoken.
 
-        Whatever is complete is encoded and prefilled at once, row by row, so that at the end of the question one
-        embedding at most is left. The same sound gives the same bits, in whatever pieces it comes. Only where `hears`
-        is true.
+        Whatever is complete is encoded at once, and prefilled two rows at a time: see `Hearing`. Only where `hears` is
+        true.
 
         Raises:
             ContextFull: it does not fit; the question is forgotten.
@@ -248,13 +237,9 @@ class Conversation:
         if hearing is None:
             self._end_answer()
             self._open_turn()
-            self._hearing = hearing = _Hearing(self._parts.encoder.stream(rows=1), self.context.mark(), [])
-        hearing.samples += len(samples)
+            self._hearing = hearing = Hearing(self.context, self._parts.encoder)
         try:
-            for row in hearing.stream.push(samples):
-                hearing.rows.append(row[None])
-                self.context.add(HeardSound(row[None]))
-                self.context.advance()
+            hearing.hear(samples)
         except VoxrillError:
             self.unhear()
             raise
@@ -267,41 +252,27 @@ class Conversation:
         Raises:
             ContextFull: see `hear`.
         """
-        if self._heard is not None and self._heard.samples > len(sound):
+        if self.heard_samples > len(sound):
             self.unhear()
-        self.hear(sound[self._heard.samples if self._heard is not None else 0 :])
+        self.hear(sound[self.heard_samples :])
 
     def unhear(self) -> None:
         """Forget the sound of a question that was not asked."""
         if self._heard is not None:
-            self.context.rewind(self._heard.start)
+            self._heard.forget()
             self._hearing = None
 
     @property
-    def _heard(self) -> _Hearing | None:
+    def _heard(self) -> Hearing | None:
         """The question that is being spoken and was not asked yet."""
-        return self._hearing if self._hearing is not None and self._hearing.paused is None else None
+        return None if self._hearing is None or self._hearing.ended else self._hearing
 
     def hear_on(self) -> None:
         """Withdraw the answer to a question that was heard: the user goes on, and so does `hear`."""
         self._end_answer()
-        if self._hearing is not None and self._hearing.paused is not None:
-            self.context.rewind(self._hearing.paused)
-            self._hearing.paused = None
-            self._heard_as_one(self._hearing, self._hearing.rows)
+        if self._hearing is not None and self._hearing.ended:
+            self._hearing.go_on()
             self._open = True
-
-    def _heard_as_one(self, hearing: _Hearing, rows: list[Floats]) -> None:
-        """Keep the rows of a question as one piece, as a sound that is heard whole is kept."""
-        self.context.pieces[hearing.start.pieces :] = [HeardSound(np.concatenate(rows))] if rows else []
-
-    def _end_of_sound(self, hearing: _Hearing) -> None:
-        """Take in what is left of the sound that was heard."""
-        hearing.paused = self.context.mark()
-        last = hearing.stream.fork().flush()
-        if len(last):
-            self.context.add(HeardSound(last))
-        self._heard_as_one(hearing, [*hearing.rows, last] if len(last) else hearing.rows)
 
     def remember(
         self,
@@ -383,6 +354,7 @@ class Conversation:
             How many turns were forgotten.
         """
         self._end_answer()  # its end mark belongs to the turns that are counted, and must not come after them
+        self.unhear()
         starts, whole = self._turns, self.context.positions
         gone = 0 if turns is None else max(0, len(starts) - turns)
         while gone < len(starts) and starts[0].positions + whole - self._end(gone) > positions:
@@ -406,6 +378,7 @@ class Conversation:
     def retell(self, turns: Sequence[Sequence[Piece]]) -> None:
         """Between turns, remember these turns and no others. Their pieces wait for prefill."""
         self._end_answer()
+        self._hearing = None
         self.context.rewind(self._prompt)
         self._turns, self._open = [], False
         for pieces in turns:
@@ -450,7 +423,7 @@ class Conversation:
         asked = True
         try:
             if hearing is not None:
-                self._end_of_sound(hearing)
+                hearing.end()
                 yield StageEvent("encoded", time.perf_counter() - started)
             if waveform is not None:
                 self.context.add_audio(waveform)

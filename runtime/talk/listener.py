@@ -53,9 +53,14 @@ class Began:
 
 @dataclass(frozen=True)
 class Heard:
-    """More of what the user is saying: samples (n,) at 16 kHz, those of the next `Paused` without gaps."""
+    """More of what the user is saying: samples (n,) at 16 kHz, and their place in the next `Paused`'s utterance."""
 
     samples: Floats
+    at: int
+
+    def after(self, known: int) -> Floats:
+        """Those after the first `known` samples of the utterance; none if some before them are not known."""
+        return self.samples[max(0, known - self.at) :] if known >= self.at else self.samples[:0]
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,8 @@ class Listener:
         clock: seconds.
         waking: passes on what is to be listened to; None for all.
         before: seconds that are kept before the first voiced block.
-        streams: post what the user says while it is said, too.
+        streams: whether to post what the user says while it is said; asked at each block, so that nothing piles up
+            where it is not taken. What was not posted comes with the next post.
         begins: whether somebody seems to begin in the samples (n,) of the block under way; None to look at whole
             blocks only.
         judge: says at a pause whether the turn is over; None where silence alone decides.
@@ -166,7 +172,7 @@ class Listener:
         before: float = BEFORE,
         begins: Callable[[Floats], bool] | None = None,
         judge: PauseJudge | None = None,
-        streams: bool = False,
+        streams: Callable[[], bool] = lambda: False,
     ) -> None:
         self._streams = streams
         self._streamed = 0  # the endpointer's number of the first block that was not posted yet
@@ -283,7 +289,7 @@ class Listener:
         self._watch_clipping(block)
         if decision is not None:
             self._decide(decision)
-        if self._streams and self._endpointer.state == "speaking":
+        if self._endpointer.state == "speaking" and self._streams():
             self._stream()
         if self._endpointer.state in ("quiet", "noisy"):
             # Keep what a turn that begins with the next block would need: its first voiced blocks, and those before.
@@ -335,16 +341,21 @@ class Listener:
 
     def _stream(self) -> None:
         """Post what the user said since it was posted last: from a little before the first voiced block on."""
-        first = max(self._streamed, self._endpointer.first - self._before)
-        new = [(number, block.samples) for number, block in self._kept if number >= first]
+        said = [(number, block.samples) for number, block in self._kept if number >= self._since]
+        new = [(number, samples) for number, samples in said if number >= self._streamed]
         if new:
             self._streamed = new[-1][0] + 1
-            self._post(Heard(np.concatenate([samples for _, samples in new])))
+            self._post(Heard(np.concatenate([samples for _, samples in new]), (new[0][0] - said[0][0]) * BLOCK))
+
+    @property
+    def _since(self) -> int:
+        """The number of the block with which the utterance begins, if it was kept."""
+        return self._endpointer.first - self._before
 
     def _utterance(self) -> Utterance:
         """From a little before the first voiced block to the end of the pause after the last."""
-        first, last = self._endpointer.first - self._before, self._endpointer.last
-        kept = [(number, block) for number, block in self._kept if first <= number <= last + self._after]
+        last = self._endpointer.last
+        kept = [(number, block) for number, block in self._kept if self._since <= number <= last + self._after]
         start = kept[0][1].at
         samples = np.concatenate([block.samples for _, block in kept])
         return Utterance(samples, start, start + len(samples), dict(kept)[last].captured, self._woke)

@@ -130,7 +130,7 @@ class LiveLoop:
             waking=waking,
             begins=begins,
             judge=judge,
-            streams=handler.hears,
+            streams=lambda: handler.hears,
         )
 
     def run(self) -> None:

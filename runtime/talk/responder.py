@@ -182,7 +182,7 @@ class Responder(SignalHandler):
             self._settle()
             self._conversation.unhear()
         elif isinstance(signal, Heard):
-            self._hear(signal.samples)
+            self._hear(signal)
         elif isinstance(signal, Paused):
             if self._options.speculate:
                 self._begin(signal.utterance, None, signal.at)
@@ -223,12 +223,14 @@ class Responder(SignalHandler):
             return True
         return False
 
-    def _hear(self, samples: Floats) -> None:
+    def _hear(self, heard: Heard) -> None:
         """Take in what the user is saying. What fails here fails again with the whole question, and is told then."""
+        if self.replying:  # in a session whose answers may not be interrupted
+            return
         with suppress(VoxrillError):
             while self._prepare():
                 pass
-            self._conversation.hear(samples)
+            self._conversation.hear(heard.after(self._conversation.heard_samples))
 
     def _begin(self, utterance: Utterance | None, typed: str | None, paused: float | None) -> None:
         while self._prepare():  # by the same steps whatever the timing, so that a replay makes the same bits

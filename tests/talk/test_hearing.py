@@ -33,7 +33,7 @@ def posted(loud, streams=True):
     """The signals for blocks of which some are loud: (blocks, loud?) in turn."""
     signals, random, at = [], np.random.default_rng(0), 0
     floor = Floor(NoPlayer())
-    listener = Listener(Loudness(), Endpointer(EndpointOptions()), floor, signals.append, streams=streams)
+    listener = Listener(Loudness(), Endpointer(EndpointOptions()), floor, signals.append, streams=lambda: streams)
     for count, speaks in loud:
         for _ in range(count):
             samples = random.uniform(-1, 1, BLOCK).astype(np.float32) * (0.5 if speaks else 0.01)
@@ -67,8 +67,8 @@ def test_nothing_is_posted_to_others():
     assert [type(s) for s in plain] == [type(s) for s in posted(SPOKEN) if not isinstance(s, Heard)]
 
 
-def answered(conversation, samples, most=12):
-    answer = TalkAnswer(conversation, samples, None, 5, most)
+def answered(conversation, samples, most=12, seed=5):
+    answer = TalkAnswer(conversation, samples, None, seed, most)
     while answer.finish_reason is None:
         answer.step()
     return answer.tokens, answer.codes
@@ -104,14 +104,14 @@ def test_the_responder_hears_and_goes_on(lfm3):  # noqa: F811
     assert responder.hears
     responder.take(Began())
     for start in range(0, 8192, 512):
-        responder.take(Heard(whole[start : start + 512]))
+        responder.take(Heard(whole[start : start + 512], start))
     assert len(conversation.context._waiting) == 0
     responder.take(Paused(Utterance(whole[:9000], 0, 9000, 0.0), 0.0))
     for _ in range(3):
         responder.step()
     responder.take(Resumed())
     for start in range(9000, 15_000, 512):
-        responder.take(Heard(whole[start : min(start + 512, 15_000)]))
+        responder.take(Heard(whole[start : min(start + 512, 15_000)], start))
     responder.take(Paused(Utterance(whole, 0, len(whole), 0.0), 0.0))
     answer = responder._reply.answer
     while answer.finish_reason is None:
@@ -124,7 +124,141 @@ def test_what_was_heard_and_not_asked_is_forgotten(lfm3):  # noqa: F811
     before = conversation.context.positions
     responder = Responder(conversation, NoPlayer(), Floor(NoPlayer()))
     responder.take(Began())
-    responder.take(Heard(sound()))
+    responder.take(Heard(sound(), 0))
     assert conversation.context.positions > before
     responder.take(Began())
     assert conversation.context.positions == before
+
+
+class Counted:
+    """What a model does, in order: ("frames", n) that are encoded, ("positions", n) of prefill, and marks."""
+
+    def __init__(self, model, monkeypatch):
+        self.done: list = []
+        parts = model.parts
+        run, forward = parts.encoder.graph.run, parts.backbone.forward
+
+        def encoded(inputs):
+            self.done.append(("frames", int(inputs["mel_lengths"][0])))
+            return run(inputs)
+
+        def prefilled(rows, state):
+            self.done.append(("positions", len(rows)))
+            return forward(rows, state)
+
+        monkeypatch.setattr(parts.encoder.graph, "run", encoded)
+        monkeypatch.setattr(parts.backbone, "forward", prefilled)
+
+    def after(self, mark):
+        """Frames that were encoded, and positions of the first prefill, after the last such mark."""
+        last = max(place for place, one in enumerate(self.done) if one is mark)
+        rest = [one for one in self.done[last:] if isinstance(one, tuple)]
+        frames = sum(count for what, count in rest if what == "frames")
+        return frames, next(count for what, count in rest if what == "positions")
+
+
+def marks(lfm3, opening=1):  # noqa: F811
+    """Positions that stand between a question's sound and its answer."""
+    tokenizer = lfm3.parts.tokenizer
+    return len(tokenizer.closing) + len(tokenizer.openings["assistant"]) + opening
+
+
+def turns(loud):
+    """The signals of `posted`, and the utterance of the last end."""
+    signals = posted(loud)
+    return signals, [signal.utterance for signal in signals if isinstance(signal, Ended)][-1]
+
+
+@pytest.mark.parametrize("speculate", [True, False])
+def test_little_is_left_at_the_end_of_a_question(lfm3, monkeypatch, speculate):  # noqa: F811
+    """A turn with a pause in it, from the microphone on: the user goes on, and what was heard is heard once."""
+    signals, utterance = turns([(20, False), (40, True), (9, False), (31, True), (60, False)])
+    conversation = fresh(lfm3)
+    options = ResponderOptions(max_new_tokens=12, seed=4, speculate=speculate)
+    responder, counted = (
+        Responder(conversation, NoPlayer(), Floor(NoPlayer()), options=options),
+        Counted(lfm3, monkeypatch),
+    )
+    for signal in signals:
+        counted.done.append(type(signal))
+        responder.take(signal)
+        if not isinstance(signal, Ended) and responder._reply is not None:
+            responder.step()  # an answer is begun at a pause
+    answer = responder._reply.answer
+    while answer.finish_reason is None:
+        answer.step()
+    frames, positions = counted.after(Paused if speculate else Ended)
+    assert frames <= 8  # one piece of 80 ms
+    assert positions <= 2 + marks(lfm3)
+    monkeypatch.undo()
+    assert (answer.tokens, answer.codes) == answered(fresh(lfm3), utterance.samples, 12, seed=5)
+
+
+def test_a_command_is_heard_while_it_is_spoken(lfm3, monkeypatch, tmp_path):  # noqa: F811
+    """`control --live`: pauses, going on, and the end; the call is that of the whole command."""
+    from voxrill.runtime.apps.control import Control
+    from voxrill.runtime.apps.grammar import parse_grammar
+    from voxrill.runtime.apps.live_control import CommandResponder
+
+    grammar = parse_grammar('[commands.on]\nsay = ["lights on"]\n[commands.off]\nsay = ["lights off"]\n', tmp_path)
+    control, reports = Control(lfm3, grammar), []
+    floor = Floor(NoPlayer())
+    responder = CommandResponder(lfm3, control, NoPlayer(), floor, lambda _event: None, reports.append, False)
+    assert responder.hears
+    signals, utterance = turns([(20, False), (40, True), (9, False), (31, True), (60, False)])
+    counted = Counted(lfm3, monkeypatch)
+    for signal in signals:
+        counted.done.append(type(signal))
+        responder.take(signal)
+    frames, positions = counted.after(Paused)
+    assert frames <= 8 and positions <= 2 + marks(lfm3, opening=0)
+    monkeypatch.undo()
+    whole = Control(lfm3, grammar).hear(utterance.samples, trim=False, sample_rate=16_000)
+    (report,) = reports
+    assert report.understood.call == whole.call
+    assert report.understood.confidence == pytest.approx(whole.confidence, rel=1e-3, abs=1e-6)
+
+
+def test_a_realtime_session_hears_while_the_user_speaks(lfm3, monkeypatch):  # noqa: F811
+    """The sound comes in messages; the worker takes it as it comes, and begins the answer at the pause."""
+    pytest.importorskip("starlette", reason="the serve extra is not installed")
+    import asyncio
+    import json
+
+    from tests.serving import in_base64, spoken
+    from voxrill.runtime.serve.limits import Limits
+    from voxrill.runtime.serve.realtime.outbox import Outbox
+    from voxrill.runtime.serve.realtime.session import RealtimeSession
+    from voxrill.runtime.serve.service import Service
+
+    async def talked():
+        service = Service(lfm3, Limits(answer=8))
+        session = RealtimeSession(service, False, Outbox(1 << 24))
+        own = session._state.answers.own.responder
+        take = own.take
+
+        def marked(signal):
+            counted.done.append(type(signal))
+            take(signal)
+
+        own.take = marked
+        pcm = spoken()
+        for start in range(0, len(pcm), 1920):
+            message = {"type": "input_audio_buffer.append", "audio": in_base64(pcm[start : start + 1920])}
+            session.receive(json.dumps(message))
+            for _ in range(40):
+                session.step()
+        for _ in range(400):
+            session.step()
+        session.leave()
+        session.step()
+        return own
+
+    counted = Counted(lfm3, monkeypatch)
+    asyncio.run(talked())
+    assert counted.done.count(Heard) > 20 and Ended in counted.done
+    first = counted.done.index(Heard)
+    paused = max(place for place, one in enumerate(counted.done) if one is Paused)
+    spoken_frames = sum(one[1] for one in counted.done[first:paused] if isinstance(one, tuple) and one[0] == "frames")
+    frames, positions = counted.after(Paused)
+    assert spoken_frames > 80 and frames <= 8 and positions <= 2 + marks(lfm3)

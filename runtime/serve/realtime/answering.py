@@ -35,7 +35,7 @@ from voxrill.runtime.serve.realtime.weak_callback import weak_callback
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.talk.events import AnswerFailed, AssistantSaid, StateChanged, TalkEvent
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Began, Ended, Interrupted, Paused, Signal, Typed
+from voxrill.runtime.talk.listener import Began, Ended, Heard, Interrupted, Paused, Signal, Typed
 from voxrill.runtime.talk.reply import TalkTurn
 
 BY_SPEECH, BY_CLIENT = "turn_detected", "client_cancelled"
@@ -303,7 +303,7 @@ class Answering:
         if isinstance(signal, Ended | Typed) and self._is_beside(self._next):
             self._answer_beside(signal)
             return
-        if isinstance(signal, Paused | Ended | Typed):
+        if isinstance(signal, Heard | Paused | Ended | Typed):
             self._refresh()
         self.own.responder.inbox.put(signal)
 

@@ -46,6 +46,7 @@ from voxrill.runtime.serve.uploads import from_base64
 from voxrill.runtime.talk.listener import (
     Began,
     Ended,
+    Heard,
     Interrupted,
     Paused,
     Resumed,
@@ -85,7 +86,12 @@ class RealtimeSession:
         self._item = ""  # the user's, which is being spoken
         self._paused = False  # the worker knows of the pause in it
         self._turn_detector = TurnDetector(
-            settings, self._state.answers.floor, weak_callback(self._heard), service.model.parts.heard, service.judge
+            settings,
+            self._state.answers.floor,
+            weak_callback(self._heard),
+            service.model.parts.heard,
+            service.judge,
+            self._state.takes_sound,
         )
         self._items = ItemRequests(self._state, self._turn_detector.whole)
         self._responses = ResponseRequests(self._state, self._turn_detector.whole)
@@ -209,13 +215,13 @@ class RealtimeSession:
             end = self._turn_detector.milliseconds(self._turn_detector.last + 1)
             self._emit("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=self._item)
             self._announce_turn(self._item, signal.utterance)
-        if self._state.settings.answers:
+        if self._state.settings.answers or isinstance(signal, Heard):
             self._answer(signal)
         elif isinstance(signal, Ended):
             self._keep_said(self._item, signal.utterance)
         elif self._state.settings.kind == "realtime" and not isinstance(signal, Paused | Resumed):
             self._state.signal(signal)
-        if isinstance(signal, Paused):
+        if isinstance(signal, Heard | Paused):
             self._service.worker.wake()  # the answer is begun while the pause is judged
 
     def _answer(self, signal: Signal) -> None:

@@ -47,6 +47,14 @@ class SessionState:
         """Let the worker's thread make a change."""
         self.inbox.put(change)
 
+    def takes_sound(self) -> bool:
+        """Whether the worker's thread may be given what the user says while it is said.
+
+        Only a model whose encoder works as sound comes has a use for it; and only when all that was posted was taken,
+        so that a busy worker gets it in larger pieces.
+        """
+        return self.service.model.parts.encoder.streams and self.settings.answers and self.inbox.empty()
+
     def signal(self, signal: Signal) -> None:
         """Let the worker's thread take a signal."""
         self.post(lambda answers: answers.take(signal))

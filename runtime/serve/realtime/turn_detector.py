@@ -38,6 +38,7 @@ class TurnDetector:
         post: takes each signal.
         cut: what the model hears of a turn that the client cut out, (n,) at 16 kHz; the listener's own are cut already.
         judge: says at a pause whether a turn of `semantic_vad` is over; None where silence alone decides.
+        streams: whether to post what the user says while it is said; see `Listener`.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class TurnDetector:
         post: Callable[[Signal | WakeChange], None],
         cut: Callable[[Floats], Floats],
         judge: PauseJudge | None = None,
+        streams: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._streams = streams
         self._floor = floor
         self._post = post
         self._cut = cut
@@ -93,6 +96,7 @@ class TurnDetector:
             barge_in=detection.interrupt_response,
             before=detection.before / 1000,
             judge=self._judge if detection.type == "semantic_vad" else None,
+            streams=self._streams,
         )
         self.clear()
 

@@ -18,22 +18,27 @@ from voxrill.runtime.errors import UsageError, VoxrillError, needs_extra
 from voxrill.runtime.progress import step_progress
 
 if TYPE_CHECKING:
+    from voxrill.runtime.apps.acceptance.by_itself import SpokenSentence
     from voxrill.runtime.apps.acceptance.folder import PublishedFolder
     from voxrill.runtime.apps.acceptance.rows import AcceptanceRow
+
+SAID = ("kitchen lights on", "what time is it")
+"""What the built-in model says to a model without published outputs."""
 
 PublishedOption = Annotated[
     Path | None,
     typer.Option(
         "--published",
         envvar="VOXRILL_PUBLISHED",
-        help="Folder of published outputs; docs/acceptance.md lists its files.",
+        help="Folder of published outputs of LFM2.5-Audio-1.5B; docs/acceptance.md lists its files. Without it, the "
+        "model is held to what it hears and says.",
     ),
 ]
 
 
 @loads_model
 def accept(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder, exported from LFM2.5-Audio-1.5B.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     published: PublishedOption = None,
     stage: Annotated[
         list[str] | None, typer.Option(help="Only this stage, and the files that it reads; may be repeated.")
@@ -42,6 +47,10 @@ def accept(
         Path | None,
         typer.Option(help="The checkpoint's folder: compares two whole layers too. Needs the extra export."),
     ] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="Without published outputs: a sentence that somebody said. Needs --text.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="What is said in --audio.")] = None,
     loading: Loading = Loading(),
     json: JsonOption = False,
 ) -> None:
@@ -51,8 +60,15 @@ def accept(
     from voxrill.runtime.apps.acceptance.folder import PublishedFolder
     from voxrill.runtime.bundle.bundle import open_bundle
 
+    if (audio is None) != (text is None):
+        raise UsageError("--audio and --text belong together", "Give a sound, and the text that is said in it")
     if published is None:
-        raise UsageError("no folder of published outputs was named", "Give --published FOLDER; see docs/acceptance.md")
+        if checkpoint is not None:
+            raise UsageError("--checkpoint needs published outputs", "Give --published FOLDER; see docs/acceptance.md")
+        _judge(_by_itself(loading, audio, text, stage or ()), json)
+        return
+    if audio is not None:
+        raise UsageError("--audio is for a model without published outputs", "Leave out --published, or --audio")
     folder, stages = PublishedFolder(published), chosen_stages(stage or ())
     revision = check_published(open_bundle(bundle).manifest, folder, stages)
     if not json:
@@ -62,6 +78,36 @@ def accept(
         rows += compared(loading.model(), folder, stages, progress)
     if "layers" in stages:
         rows += _layers(folder, checkpoint)
+    _judge(rows, json)
+
+
+def _by_itself(loading: Loading, audio: Path | None, text: str | None, stages: Sequence[str]) -> list[AcceptanceRow]:
+    """What the model makes of sentences that somebody else says, and of its own."""
+    from voxrill.runtime.apps.acceptance.by_itself import accept_by_itself, chosen_checks
+
+    checks = chosen_checks(stages)
+    said = list(_spoken(audio, text))
+    with step_progress(err, "accept") as progress:
+        return list(accept_by_itself(loading.model(), said, checks, progress))
+
+
+def _spoken(audio: Path | None, text: str | None) -> Iterator[SpokenSentence]:
+    """The caller's sentence, else what the built-in model says."""
+    from voxrill.model import load
+    from voxrill.runtime.apps.acceptance.by_itself import SpokenSentence
+    from voxrill.runtime.audio.sound_source import as_waveform
+
+    if audio is not None and text is not None:
+        yield SpokenSentence(text, as_waveform(audio), audio.name)
+        return
+    with load() as built_in:
+        for sentence in SAID:
+            said = built_in.speak(sentence, seed=0).result
+            yield SpokenSentence(sentence, as_waveform(said.samples, said.sample_rate), "the built-in model")
+
+
+def _judge(rows: Sequence[AcceptanceRow], json: bool) -> None:
+    """Show the rows, and fail if one of them does."""
     _show(rows, json)
     failed = dict.fromkeys(row.stage for row in rows if row.verdict == "FAIL")
     if failed:
