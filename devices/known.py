@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from voxrill.devices.stages import BYTES, CONTEXT, ModelShape, Part, frame_part, part
+from voxrill.devices.stages import BYTES, CONTEXT, ModelShape, Part, frame_part, part, passes_part
 from voxrill.runtime.graph_names import (
     AUDIO_DETOKENIZER,
     AUDIO_ENCODER,
     CODECS,
     DECODER,
     DECODER_PREFILL,
+    DEPTH_DECODER,
     DEPTHFORMER,
     TEXT_HEAD,
 )
@@ -56,7 +57,7 @@ def model(
         precision,
         parts[DECODER],
         parts[TEXT_HEAD],
-        frame_part(*graphs[DEPTHFORMER]),
+        frame_part(*graphs[DEPTHFORMER]) if DEPTHFORMER in graphs else passes_part(*graphs[DEPTH_DECODER]),
         parts[AUDIO_ENCODER],
         next(parts[name] for name in CODECS if name in parts),
         kv_bytes,

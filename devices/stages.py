@@ -37,7 +37,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from voxrill.runtime.graph_names import DECODER, DEPTHFORMER
+from voxrill.runtime.graph_names import DECODER, DEPTH_DECODER, DEPTHFORMER
 
 GEMV = {4: 0.061, 8: 0.0436}
 """Share of the int8 peak that a product of one position reaches: 20.3e9 and 14.5e9 weights a second of 333e9. The 8-bit
@@ -86,6 +86,9 @@ QUESTION = 4.0
 PROMPT = 21
 """Positions of the chat template around a question, with the published tokenizer."""
 CONTEXT = 200
+LEFT = 10
+"""Positions of a question that are left at its end, where it was taken in while it was spoken: two of its sound, and
+the marks between it and the answer."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,11 @@ MIXED = {DECODER: 0.628, DEPTHFORMER: 0.733}
 """Bytes of a weight on average where a recipe mixes 4 and 8 bits, from the shapes of the 1.5 B model."""
 LAYERS, ONCE = 0.575, 0.288
 """Shares of the depthformer's weights that are read again for each code, and once; the rest are tables."""
+PASSES = 3
+"""Passes of a depth decoder that draws several codes at once."""
+IN_EACH_PASS, TABLE = 0.54, 0.23
+"""Shares of its weights that each pass reads (layers and heads), and of the table, of which it reads a few rows. From
+the shapes of LFM3-Audio-2B: 33.9, 24.8 and 24.8 of 108.7 million numbers."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +183,19 @@ def frame_part(size: float, precision: str, codes: int = 8) -> Part:
     return Part({4: total * codes * LAYERS, 8: total * ONCE})
 
 
+def passes_part(size: float, precision: str) -> Part:
+    """What a depth decoder of several passes multiplies for one frame: layers and heads in each pass, inputs once."""
+    whole = part(DEPTH_DECODER, size, precision)
+    times = PASSES * IN_EACH_PASS + (1 - IN_EACH_PASS - TABLE)
+    return Part({bits: count * times for bits, count in whole.weights.items()})
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """A model at one precision: the parts of its graphs, bytes of keys and values for each position, and memory.
 
     memory: bytes of a conversation of `context` positions; each step reads the keys and values of all of them, which
-    are float32 or int8 (`kv_cache`).
+    are float32 or int8 (`kv_cache`). hears: it takes a question in while it is spoken.
     """
 
     precision: str
@@ -194,6 +209,7 @@ class ModelShape:
     prefill: Part | None = None
     context: int = CONTEXT
     kv_cache: str = "float32"
+    hears: bool = False
 
 
 class StageSeconds:
@@ -254,6 +270,8 @@ class StageSeconds:
 
     def first_audio(self, prompt: int = PROMPT, question: float = QUESTION) -> float:
         """From the end of a spoken question to the first sound of the answer."""
+        if self.model.hears:
+            return self.encoder(1 / FRAMES) + self.prefill(LEFT) + TEXT_FIRST * self.step(head=True) + self.sound()
         prefill = self.prefill(prompt + FRAMES * question)
         return self.encoder(question) + prefill + TEXT_FIRST * self.step(head=True) + self.sound()
 

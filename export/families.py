@@ -19,7 +19,7 @@ from voxrill.export.graphs import GraphPlan
 from voxrill.export.lfm3 import graphs as lfm3_graphs
 from voxrill.export.lfm3.tasks import LICENCE as LFM3_LICENCE
 from voxrill.export.lfm3.tasks import TASKS as LFM3_TASKS
-from voxrill.export.lfm3.tasks import with_sampling
+from voxrill.export.lfm3.tasks import with_calls, with_sampling
 from voxrill.export.opening import MODEL_TYPE
 from voxrill.runtime.bundle.contract import ModelSpec, StaticShapes
 from voxrill.runtime.bundle.manifest import Sampling, Task, Tasks, Taught
@@ -142,6 +142,8 @@ def detect_family(checkpoint: Checkpoint, name: str = "") -> Family:
     if family.graphs is not found.graphs:
         raise UsageError(f"{checkpoint.name} is not of the family {name}", f"It is of {found.name}: leave --family out")
     family = replace(family, tasks=with_sampling(family.tasks, checkpoint.config))
+    if family.tasks.calls is not None:
+        family = replace(family, tasks=with_calls(family.tasks, checkpoint.tokenizer()))
     write = msgspec.structs.replace(family.tasks.write, system=taught.written)
     family = replace(family, taught=taught, tasks=msgspec.structs.replace(family.tasks, write=write))
     if checkpoint.licence:

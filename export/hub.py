@@ -6,15 +6,20 @@ In: a hub id such as `LiquidAI/LFM2.5-Audio-1.5B`. Out: the folder it was downlo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from voxrill.export.checkpoint import Checkpoint, has_weights
+from voxrill.export.lfm3.gguf_pair import SUFFIX
 from voxrill.export.opening import open_any
 from voxrill.export.recognise import other_format
 from voxrill.runtime.errors import CheckpointError, needs_extra
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "LICENSE*", "audio_detokenizer/*", "audio_tokenizer/*"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_FAMILY = re.compile("lfm-?3.*audio", re.IGNORECASE)
+_MOST_BITS = ("BF16", "F16", "F32", "Q8_0")
+"""Kinds of blocks, as files are named after them, the best first: the published weights are bfloat16."""
 
 
 def find_checkpoint(where: str, revision: str | None = None, offline: bool = False) -> Checkpoint:
@@ -36,16 +41,37 @@ def find_checkpoint(where: str, revision: str | None = None, offline: bool = Fal
         return open_any(folder)
     directory = _download(where, revision, offline)
     if not has_weights(directory):
-        _refuse_other_format(where, directory, offline)
+        pair = gguf_pair(where, _names_of(where, directory, offline))
+        if pair and not all((directory / name).is_file() for name in pair):
+            _download(where, directory.name, offline, pair)
+        elif not pair:
+            _refuse_other_format(where, directory, offline)
     return open_any(directory, name=where, revision=directory.name)
 
 
 def _refuse_other_format(hub_id: str, directory: Path, offline: bool) -> None:
     """Say what the repository holds instead of weights. It was not downloaded, as it is not in `WANTED`."""
-    names = {path.name for path in directory.iterdir()} | (set() if offline else _files_on_hub(hub_id, directory.name))
-    refused = other_format(Path(hub_id), names)
+    refused = other_format(Path(hub_id), _names_of(hub_id, directory, offline))
     if refused:
         raise refused
+
+
+def _names_of(hub_id: str, directory: Path, offline: bool) -> set[str]:
+    """The files of a repository, those that were not downloaded among them, if the hub can be asked."""
+    here = {path.name for path in directory.iterdir()}
+    return here if offline else here | _files_on_hub(hub_id, directory.name)
+
+
+def gguf_pair(hub_id: str, names: Iterable[str]) -> list[str]:
+    """The pair of GGUF files with the most bits in a repository of LFM3-Audio; empty if it has none."""
+    found = sorted(name for name in names if name.lower().endswith(SUFFIX) and _FAMILY.search(f"{hub_id} {name}"))
+    halves = [[name for name in found if ("mmproj" in name.lower()) == sound] for sound in (False, True)]
+    return [min(half, key=_bits_of) for half in halves] if all(halves) else []
+
+
+def _bits_of(name: str) -> int:
+    """The place of a file's blocks among those with the most bits."""
+    return next((place for place, kind in enumerate(_MOST_BITS) if kind in name.upper()), len(_MOST_BITS))
 
 
 def _files_on_hub(hub_id: str, commit: str) -> set[str]:
@@ -58,7 +84,7 @@ def _files_on_hub(hub_id: str, commit: str) -> set[str]:
         return set()
 
 
-def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
+def _download(hub_id: str, revision: str | None, offline: bool, wanted: list[str] = WANTED) -> Path:
     with needs_extra("hub"):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
@@ -68,7 +94,7 @@ def _download(hub_id: str, revision: str | None, offline: bool) -> Path:
             RevisionNotFoundError,
         )
     try:
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=WANTED))
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=offline, allow_patterns=wanted))
     except LocalEntryNotFoundError:
         raise CheckpointError(
             f"{hub_id} is not in the local cache and the hub cannot be reached",

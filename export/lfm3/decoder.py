@@ -1,8 +1,7 @@
 """LFM3's `decoder` graph: full attention over a growing KV cache, sliding attention over a window of fixed size.
 
 A sliding layer's state is the last `window - 1` rows, whatever the length of the conversation. It is attended to with
-plain operators: onnxruntime's GroupQueryAttention has a local window, but its releases do not agree on whether the
-window counts the position itself, and one row more or less makes other text.
+plain operators. onnxruntime's GroupQueryAttention has a local window, but it keeps the rows of the whole conversation.
 """
 
 from __future__ import annotations

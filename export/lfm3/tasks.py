@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from voxrill.runtime.bundle.manifest import LiveTask, Sampling, Task, Tasks
+from voxrill.runtime.bundle.manifest import CallMarks, LiveTask, Sampling, Task, Tasks
 
 LICENCE = "LFM Open License v1.0"
 
@@ -56,6 +57,8 @@ TASKS = Tasks(
     # Placeholders of heard rows and spoken frames, and marks that only a prompt may hold.
     unwritten=("<|audio|>", "<|audio_out|>", "<|mixed_start|>", "<|mixed_end|>", "<|startoftext|>", "<|im_start|>"),
     ends=("<|text_end|>",),
+    # What follows the token is not known: calls are written as for every model.
+    calls=CallMarks(listing="<additional_tools>", begin="<tool_call>"),
     live=LiveTask(
         system="Perform live ASR.",
         rows=12,
@@ -81,6 +84,12 @@ TASKS = Tasks(
 
 SAMPLING = "audio_sampling"
 """The key of a config that states how frames are drawn; a GGUF pair's config has it."""
+
+
+def with_calls(tasks: Tasks, tokenizer: bytes) -> Tasks:
+    """The same tasks, without calls if the tokenizer lacks their token: not every checkpoint was taught them."""
+    known = tasks.calls is None or json.dumps(tasks.calls.begin).encode() in tokenizer
+    return tasks if known else msgspec.structs.replace(tasks, calls=None)
 
 
 def with_sampling(tasks: Tasks, config: Mapping[str, Any]) -> Tasks:

@@ -1,9 +1,10 @@
 """Tool calling: a user's turn (sound or text) to a call of one of a client's functions, or to none.
 
 A function with phrases is recognised as a command is (see `control`): the model transcribes what was said, and can
-write only the phrases. A function without phrases is called in writing, after a prompt that lists the functions. How
-well a model does that depends on its weights; it was measured with none. In both cases decoding is constrained, so that
-the arguments always fit the schema. The confidence is the probability of the call among all that could be written.
+write only the phrases. A function without phrases is called in writing, after a prompt that lists the functions. The
+call begins with the model's token for calls, if it has one. How well a model does that depends on its weights; it was
+measured with none. In both cases decoding is constrained, so that the arguments always fit the schema. The confidence
+is the probability of the call among all that could be written.
 """
 
 from __future__ import annotations
@@ -111,7 +112,14 @@ class Functions:
     def __init__(self, model: Engine, functions: Sequence[Function], only: str | None = None) -> None:
         self._model, self._functions = model, functions
         _check(functions, only)
-        self.listing = "\n".join([LISTING, *(function.listed() for function in functions if not function.phrases)])
+        calls = model.manifest.tasks.calls
+        self._begin = model.parts.tokenizer.special([calls.begin]) if calls else ()
+        self.listing = "\n".join(
+            [
+                calls.listing if calls else LISTING,
+                *(function.listed() for function in functions if not function.phrases),
+            ]
+        )
         allowed = [function for function in functions if only in (None, function.name)]
         spoken = [function for function in allowed if function.phrases]
         written = [function for function in allowed if not function.phrases]
@@ -130,7 +138,8 @@ class Functions:
     def _call_prompt(
         self, system: str, spoken: bool, given: list[CommandSentence], forms: Callable[[str], tuple[str, ...]]
     ) -> _CallPrompt:
-        written = Written(given, self._model.parts.tokenizer, forms, _parts)
+        begin = () if spoken else self._begin
+        written = Written(given, self._model.parts.tokenizer, forms, _parts, begin)
         known = {_plain(sentence.words): sentence.call for sentence in given}
         return _CallPrompt(system, spoken, written, written.tree, known)
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from voxrill.runtime.apps.token_tree import Place, TokenTree
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.engine.context import Context, ContextMark, Floats
-from voxrill.runtime.engine.hearing import Hearing
 from voxrill.runtime.engine.sampling import log_softmax
+from voxrill.runtime.engine.streamed_sound import StreamedSound
 from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.progress import result_of
 
@@ -51,7 +51,7 @@ class PrefilledPrompt:
         self.context.open_turn("user")
         self._encoder = model.parts.encoder
         self._mark: ContextMark | None = None
-        self._hearing: Hearing | None = None
+        self._hearing: StreamedSound | None = None
 
     def prefill(self) -> bool:
         """Prefill some of the prompt. Returns whether more of it waits.
@@ -96,7 +96,7 @@ class PrefilledPrompt:
         try:
             if self._hearing is None:
                 self._go_back()
-                self._hearing = Hearing(self.context, self._encoder)
+                self._hearing = StreamedSound(self.context, self._encoder)
             self._hearing.go_on()
             self._hearing.hear(samples)
         except VoxrillError:

@@ -7,6 +7,7 @@ LFM3-Audio.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -18,7 +19,7 @@ from voxrill.runtime.audio.segments import SEGMENT_SECONDS
 from voxrill.runtime.bundle.manifest import LiveTask, Sampling
 from voxrill.runtime.engine.context import Context, HeardSound
 from voxrill.runtime.engine.engine import Engine
-from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.engine.sampling import Sampler, log_softmax
 
 
 def live_task(model: Engine) -> LiveTask | None:
@@ -53,6 +54,7 @@ class LiveRecogniser:
         self._sampler = Sampler()
         self._heard = 0  # rows of the sound so far
         self._begun, self._text = 0.0, ""
+        self._log_probabilities: list[float] = []
         self._begin()
 
     def stream(self, sound: Iterable[Floats], hurry: Callable[[], bool] = lambda: False) -> Iterator[TranscriptEvent]:
@@ -106,23 +108,30 @@ class LiveRecogniser:
     def _written(self, last: bool) -> list[int]:
         """The tokens that the model writes after a chunk. The one that closes them goes before the next chunk."""
         tokens: list[int] = []
+        sure: list[float] = []
         most, closing = (self._task.last_tokens, self._closing) if last else (self._task.most_tokens, {self._end})
         banned = tuple(set(self._banned) - closing)
         while True:
             logits = self._context.logits(self._context.advance())
             token = self._sampler.token(logits, Sampling(), banned)
+            sure.append(float(log_softmax(logits)[token]))
             if token in closing:
                 self._carried = [self._end]
-                return tokens
+                break
             tokens.append(token)
             if len(tokens) == most:
                 self._carried = [token, self._end]
-                return tokens
+                break
             self._context.add_tokens([token])
+        if tokens:  # how sure it is that nothing was said belongs to no segment
+            self._log_probabilities += sure
+        return tokens
 
     def _over(self) -> Iterator[SegmentEvent]:
         """The open segment is over, if there is one."""
         text, self._text = self._text.strip(), ""
+        sure, self._log_probabilities = self._log_probabilities, []
         if text:
             self._count += 1
-            yield SegmentEvent(self._count, self._begun, self._ended, text)
+            confidence = math.exp(sum(sure) / len(sure))
+            yield SegmentEvent(self._count, self._begun, self._ended, text, confidence=confidence)

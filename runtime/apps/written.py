@@ -36,6 +36,7 @@ class Written:
         forms: the ways to write a sentence's words.
         parts: names the parts of the file that a sentence uses. Each part must be used by a sentence that the model can
             write.
+        begin: the tokens that every sequence begins with.
 
     `tokens` are all sequences; `sentences` says what each of them means.
 
@@ -48,6 +49,7 @@ class Written:
     tokenizer: Tokenizer
     forms: Callable[[str], tuple[str, ...]] = as_transcribed
     parts: Callable[[CommandSentence], Iterable[str]] = slots_of
+    begin: tuple[int, ...] = ()
     sentences: list[CommandSentence] = field(default_factory=list)
     tokens: list[list[int]] = field(default_factory=list)
 
@@ -70,7 +72,7 @@ class Written:
             if part not in reached:
                 raise UnknownText(f"{part} is unreachable: {why}", "Say it in words that the model knows")
         self.sentences = list(known.values())
-        self.tokens = [list(form) for form in known]
+        self.tokens = [[*self.begin, *form] for form in known]
 
     @property
     def tree(self) -> TokenTree:

@@ -124,13 +124,24 @@ class LiveTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     closes: Annotated[tuple[Line, ...], msgspec.Meta(max_length=1000)] = ()
 
 
+class CallMarks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a model was taught to call functions.
+
+    listing: what stands before the list of them; begin: the special token that every call begins with.
+    """
+
+    listing: Line
+    begin: Line
+
+
 class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The jobs every bundle can be asked to do: `chat` answers aloud, `write` in text.
 
     language: what is heard and spoken in all of them, as ISO 639-1 has it. A bundle for English does not write it.
     languages: what else, by their codes the names that prompts call them by; unwritten: special tokens that are never
     written as text, though the model has logits for them; ends: those that end an answer in text beside `<|im_end|>`;
-    live: how speech is recognised while it is spoken, where the model was taught that.
+    live: how speech is recognised while it is spoken, where the model was taught that; calls: how functions are called,
+    where the model was taught that.
     """
 
     transcribe: Task
@@ -142,13 +153,16 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     unwritten: Annotated[tuple[Line, ...], msgspec.Meta(max_length=1000)] = ()
     ends: Annotated[tuple[Line, ...], msgspec.Meta(max_length=1000)] = ()
     live: LiveTask | None = None
+    calls: CallMarks | None = None
 
     @property
     def marks(self) -> set[str]:
         """All special tokens that are named here."""
         named = (task for task in msgspec.structs.astuple(self) if isinstance(task, Task))
         live = self.live and (self.live.end, self.live.last, *self.live.unwritten, *self.live.closes)
-        return {*self.unwritten, *self.ends, *(live or ()), *(mark for task in named for mark in task.openings)}
+        calls = (self.calls.begin,) if self.calls else ()
+        openings = (mark for task in named for mark in task.openings)
+        return {*self.unwritten, *self.ends, *(live or ()), *calls, *openings}
 
 
 class Taught(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

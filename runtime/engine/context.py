@@ -166,6 +166,11 @@ class ContextMark:
     waiting: tuple[Floats, ...]
     pieces: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the state that it holds."""
+        return sum(fixed.nbytes for fixed in self.state.fixed.values())
+
 
 class Context:
     """One conversation's tokens, sound and frames, and the backbone's state after them.

@@ -22,10 +22,10 @@ from voxrill.runtime.bundle.manifest import Task
 from voxrill.runtime.engine.backbone import PREFILL_CHUNK
 from voxrill.runtime.engine.context import Array, Context, ContextMark, Floats, Parts, Piece
 from voxrill.runtime.engine.generate import Generation, GenerationOptions, Token
-from voxrill.runtime.engine.hearing import Hearing
 from voxrill.runtime.engine.options import AnswerKeywords, answer_options
 from voxrill.runtime.engine.running_on import longest_speech
 from voxrill.runtime.engine.sampling import Reciting, Sampler
+from voxrill.runtime.engine.streamed_sound import StreamedSound
 from voxrill.runtime.errors import UsageError, VoxrillError
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, Result, StageEvent, TextEvent
 
@@ -75,7 +75,7 @@ class Conversation:
         self._turns: list[_Start] = []
         self._open = False
         self._question: ContextMark | None = None
-        self._hearing: Hearing | None = None
+        self._hearing: StreamedSound | None = None
         self.context = Context(parts)
         if system is not None and not word_for_word:
             system = parts.reading.prompt(system, task.system)
@@ -227,8 +227,8 @@ class Conversation:
     def hear(self, samples: Floats) -> None:
         """Take in some of the next question's sound, (n,) at 16 kHz, while it is spoken.
 
-        Whatever is complete is encoded at once, and prefilled two rows at a time: see `Hearing`. Only where `hears` is
-        true.
+        Whatever is complete is encoded at once, and prefilled two rows at a time (`StreamedSound`). Only where `hears`
+        is true.
 
         Raises:
             ContextFull: it does not fit; the question is forgotten.
@@ -237,7 +237,7 @@ class Conversation:
         if hearing is None:
             self._end_answer()
             self._open_turn()
-            self._hearing = hearing = Hearing(self.context, self._parts.encoder)
+            self._hearing = hearing = StreamedSound(self.context, self._parts.encoder)
         try:
             hearing.hear(samples)
         except VoxrillError:
@@ -263,7 +263,7 @@ class Conversation:
             self._hearing = None
 
     @property
-    def _heard(self) -> Hearing | None:
+    def _heard(self) -> StreamedSound | None:
         """The question that is being spoken and was not asked yet."""
         return None if self._hearing is None or self._hearing.ended else self._hearing
 
@@ -326,10 +326,13 @@ class Conversation:
         """This place within an answer, for `cut`."""
         return self.context.mark()
 
-    def cut(self, mark: ContextMark) -> None:
-        """End the answer at `mark`. What was said after it is forgotten."""
+    def cut(self, mark: ContextMark, pieces: int | None = None) -> None:
+        """End the answer at `mark`, or later, when the context had `pieces` pieces. What came after is forgotten."""
         self._end_answer()
+        kept = self.context.pieces[mark.pieces : mark.pieces if pieces is None else pieces]
         self.context.rewind(mark)
+        for piece in kept:
+            self.context.add(piece)
         self._close_turn()
 
     def retract(self) -> None:

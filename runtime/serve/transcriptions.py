@@ -55,7 +55,7 @@ async def transcriptions(exchange: Exchange) -> Response:
     if asked.stream:
         return StreamingResponse(or_error(exchange, _stream(pieces)), media_type=EVENT_STREAM)
     segments = await exchange.unless_left(_segments(pieces))
-    return _response(segments, seconds, asked.response_format, language)
+    return _response(segments, seconds, asked.response_format, language_name(language, tasks.languages))
 
 
 async def translations(exchange: Exchange) -> Response:
@@ -178,7 +178,7 @@ def _response(segments: list[SegmentEvent], seconds: float, form: str, language:
     if form == "json":
         return as_json({"text": text, "confidence": confidence_of(segments)})
     if form == "verbose_json":
-        return as_json(_verbose(segments, text, seconds) | {"language": language_name(language)})
+        return as_json(_verbose(segments, text, seconds) | {"language": language})
     body = f"{text}\n" if form == "text" else "".join(FORMS[form].render(segments))
     return Response(body, media_type="text/vtt" if form == "vtt" else "text/plain")
 

@@ -18,13 +18,23 @@ from voxrill.runtime.engine.conversation import Conversation, Steps
 from voxrill.runtime.engine.options import AnswerKeywords
 from voxrill.runtime.events import AudioEvent, EndEvent, Event, FinishReason, StageEvent, TextEvent
 
+_SMALL = 1 << 20
+"""Bytes of a mark that is taken at each frame. A larger one (a model with sliding windows) is taken once a second."""
+
+_FRAMES = 12
+"""Frames between two such marks: about a second. To cut between them, the pieces after the first are told again."""
+
 
 @dataclass(frozen=True)
 class _Mark:
-    """The conversation after the answer's first `samples` samples, when `text` characters had been written."""
+    """The conversation after the answer's first `samples` samples, when `text` characters had been written.
+
+    It then had `pieces` pieces. context: the same place, or an earlier one.
+    """
 
     samples: int
     text: int
+    pieces: int
     context: ContextMark
 
 
@@ -101,7 +111,10 @@ class TalkAnswer:
             self._mark()
 
     def _mark(self) -> None:
-        self._marks.append(_Mark(self.samples, len(self.text), self._conversation.mark()))
+        last = self._marks[-1].context if self._marks else None
+        if last is None or last.nbytes <= _SMALL or len(self.codes) % _FRAMES == 0:
+            last = self._conversation.mark()
+        self._marks.append(_Mark(self.samples, len(self.text), len(self._conversation.context.pieces), last))
 
     def heard(self, samples: int) -> None:
         """The first `samples` samples were played, so that the answer will not be cut before them."""
@@ -118,7 +131,7 @@ class TalkAnswer:
             self.step()
         heard = [mark for mark in self._marks if mark.samples <= samples]
         mark = max(heard, key=lambda mark: mark.samples, default=self._marks[0])
-        self._conversation.cut(mark.context)
+        self._conversation.cut(mark.context, mark.pieces)
         self.text = self.text[: mark.text]
 
     def waveform(self) -> Floats:

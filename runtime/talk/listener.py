@@ -287,6 +287,8 @@ class Listener:
             self._floor.hold(self._endpointer.suspecting or self._doubted > 0)
         self._doubted = max(0, self._doubted - 1)
         self._watch_clipping(block)
+        if decision in ("paused", "too long") and self._streams():
+            self._stream()  # this block belongs to the utterance, too
         if decision is not None:
             self._decide(decision)
         if self._endpointer.state == "speaking" and self._streams():

@@ -229,3 +229,35 @@ def test_no_network(hub, tmp_path):
     hub.stop()
     ran = export(hub, tmp_path, REPOSITORY)
     check_refusal(ran, (f"{REPOSITORY} is not in the local cache and the hub cannot be reached",))
+
+
+def test_a_repository_of_gguf_files_of_lfm3_audio(hub, tmp_path):
+    """Of several pairs the one with the most bits is downloaded, and nothing else."""
+    pytest.importorskip("gguf", reason="the export extra is not installed")
+    from tests.export.lfm3_sources import write_pair
+
+    hub.folder = write_pair(tmp_path / "repository")
+    names = {"tiny-backbone.gguf": "LFM3-Audio-F16.gguf", "tiny-mmproj.gguf": "mmproj-LFM3-Audio-F16.gguf"}
+    for old, new in names.items():
+        (hub.folder / old).rename(hub.folder / new)
+        (hub.folder / new.replace("F16", "Q4_0")).write_bytes(b"GGUF" + bytes(2000))
+    ran = find(hub, tmp_path)
+    assert ran.status == 0, ran.err
+    assert {path.name for path in Path(json.loads(ran.out)["directory"]).iterdir()} == set(names.values())
+    assert not hub.downloads("LFM3-Audio-Q4_0.gguf")
+
+
+@pytest.mark.parametrize(
+    ("names", "pair"),
+    [
+        (["a-Q8_0.gguf", "a-BF16.gguf", "mmproj-a-Q4_K.gguf"], ["a-BF16.gguf", "mmproj-a-Q4_K.gguf"]),
+        (["a-Q8_0.gguf"], []),
+        (["mmproj-a.gguf", "README.md"], []),
+    ],
+    ids=["most bits", "half", "other half"],
+)
+def test_which_gguf_files_are_wanted(names, pair):
+    from voxrill.export.hub import gguf_pair
+
+    assert gguf_pair("acme/LFM3-Audio-2B-GGUF", names) == pair
+    assert gguf_pair("acme/LFM2-Audio-1.5B-GGUF", names) == []

@@ -366,3 +366,40 @@ def test_golden_vectors_are_made_and_held_to(cli, lfm3_bundle, tmp_path):
     soundfile.write(tmp_path / "q.wav", expected()["pcm16"], 16_000)
     cli("golden", "vectors", "--audio", "q.wav", "--bundle", str(lfm3_bundle))
     assert cli("golden", "vectors", "--bundle", str(lfm3_bundle)).status == 0
+
+
+def test_calls_begin_with_the_token_for_them(lfm3, monkeypatch):
+    """The golden tokenizer has another name for it, so its bundle has none; one that has it writes it first."""
+    from msgspec.structs import replace
+
+    from voxrill.export.lfm3.tasks import TASKS, with_calls
+    from voxrill.runtime.apps.calling import LISTING, Caller, Functions
+    from voxrill.runtime.apps.functions import Function
+    from voxrill.runtime.bundle.manifest import CallMarks
+    from voxrill.runtime.progress import result_of
+
+    assert lfm3.manifest.tasks.calls is None
+    assert with_calls(TASKS, b'"content": "<tool_call>"').calls == CallMarks("<additional_tools>", "<tool_call>")
+    assert with_calls(TASKS, b'"<|tool_call|>"').calls is None
+    offered = [Function("stop")]
+    plain, (mark,) = Functions(lfm3, offered), lfm3.parts.tokenizer.special(["<|tool_call_start|>"])
+    assert plain.listing.startswith(LISTING) and plain.prompts[0].written.tokens[0][0] != mark
+    calls = CallMarks("<additional_tools>", "<|tool_call_start|>")
+    monkeypatch.setattr(lfm3, "manifest", replace(lfm3.manifest, tasks=replace(lfm3.manifest.tasks, calls=calls)))
+    marked = Functions(lfm3, offered)
+    assert marked.listing.startswith("<additional_tools>\n")
+    assert [tokens[0] for tokens in marked.prompts[0].written.tokens] == [mark]
+    assert result_of(Caller(lfm3).steps(marked, None, "please stop", must=True)).name == "stop"
+
+
+def test_a_plan_of_a_bundle(lfm3):
+    from voxrill.commands.plan import bundle_model
+    from voxrill.devices.known import known_model
+    from voxrill.devices.profile import read_profile
+    from voxrill.devices.stages import StageSeconds
+
+    shape, machine = bundle_model(lfm3.manifest), read_profile("pi5").machine(8)
+    assert shape.hears and not known_model("int4").hears
+    stages = StageSeconds(shape, machine, 2)
+    # How long the question was changes nothing: it is taken in while it is spoken.
+    assert stages.first_audio(question=4.0) == stages.first_audio(question=20.0) > stages.sound() > 0

@@ -68,7 +68,10 @@ def test_chunks_and_what_is_carried_over(lfm3, task):  # noqa: F811
 
 @pytest.mark.parametrize("size", [160, 1600, 50_000])
 def test_the_size_of_the_pieces_changes_nothing(lfm3, task, size):  # noqa: F811
-    assert events(lfm3, task, sound(3.5), size) == events(lfm3, task, sound(3.5), 512)
+    found, wanted = events(lfm3, task, sound(3.5), size), events(lfm3, task, sound(3.5), 512)
+    assert [(e.start, e.end, e.text) for e in found] == [(e.start, e.end, e.text) for e in wanted]
+    sure = [[e.confidence for e in one if isinstance(e, SegmentEvent)] for one in (found, wanted)]
+    assert sure[0] == pytest.approx(sure[1], rel=1e-3)
 
 
 def test_text_comes_a_chunk_after_its_sound(lfm3, task):  # noqa: F811
@@ -95,6 +98,11 @@ def test_a_long_sound_begins_new_contexts(lfm3, task):  # noqa: F811
     whole = LiveRecogniser(lfm3, replace(short, context_rows=10_000, quiet_rows=10_000))
     list(whole.stream(pieces(sound(12), 4000)))
     assert most < 40 + 36 + 3 * 5 < whole._context.positions
+
+
+def test_a_segment_says_how_sure_it_is(lfm3, task):  # noqa: F811
+    found = [event for event in events(lfm3, replace(task, most_tokens=4), sound(3)) if isinstance(event, SegmentEvent)]
+    assert found and all(0 < event.confidence < 1 for event in found)
 
 
 def test_silence_and_nothing(lfm3, task):  # noqa: F811

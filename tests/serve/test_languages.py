@@ -20,6 +20,7 @@ def test_japanese_by_its_names(said):
 def test_other_languages_have_their_code_only():
     assert is_language("fr", "fr-FR") and not is_language("fr", "french")
     assert [language_name(code) for code in ("en", "ja", "fr")] == ["english", "japanese", "fr"]
+    assert [language_name(code, {"fr": "French"}) for code in ("en", "fr")] == ["english", "french"]
 
 
 def test_wyoming_offers_the_language_of_the_bundle():

@@ -262,3 +262,27 @@ def test_a_realtime_session_hears_while_the_user_speaks(lfm3, monkeypatch):  # n
     spoken_frames = sum(one[1] for one in counted.done[first:paused] if isinstance(one, tuple) and one[0] == "frames")
     frames, positions = counted.after(Paused)
     assert spoken_frames > 80 and frames <= 8 and positions <= 2 + marks(lfm3)
+
+
+@pytest.mark.parametrize("at", [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_an_answer_is_cut_at_any_frame(lfm3, monkeypatch, at):  # noqa: F811
+    """With a mark at every frame, or few and the frames between them told again: the same is remembered."""
+    import voxrill.runtime.talk.answer as module
+
+    def cut(small):
+        monkeypatch.setattr(module, "_SMALL", small)
+        conversation = fresh(lfm3)
+        answer = TalkAnswer(conversation, sound(), None, seed, 40)
+        while answer.finish_reason is None:
+            answer.step()
+        marks = len({id(mark.context) for mark in answer._marks})
+        answer.heard(int(answer.samples * at / 2))
+        answer.cut(int(answer.samples * at))
+        said = [piece for turn in conversation.told() for piece in turn]
+        return marks, len(answer.codes), answer.text, [str(piece) for piece in said], conversation.context.advance()
+
+    seed = next(seed for seed in range(20) if len(answered(fresh(lfm3), sound(), 40, seed)[1]) > 8)
+    (often, frames, text, said, hidden), (seldom, *same, close) = cut(1 << 30), cut(0)
+    assert often > frames > 8 and seldom <= 2 + frames // 12
+    assert [frames, text, said] == same
+    assert np.abs(hidden - close).max() < 1e-4

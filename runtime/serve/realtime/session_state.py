@@ -18,6 +18,9 @@ from voxrill.runtime.serve.realtime.settings import Settings
 from voxrill.runtime.serve.service import Service
 from voxrill.runtime.talk.listener import Interrupted, Signal, Utterance
 
+_FEW = 4
+"""Changes that may wait for the worker when it is handed more sound: the blocks of one message, and a pause."""
+
 
 class SessionState:
     """One session, as its listening thread knows it.
@@ -50,10 +53,10 @@ class SessionState:
     def takes_sound(self) -> bool:
         """Whether the worker's thread may be given what the user says while it is said.
 
-        Only a model whose encoder works as sound comes has a use for it; and only when all that was posted was taken,
-        so that a busy worker gets it in larger pieces.
+        Only a model whose encoder works as sound comes has a use for it; and only when little waits, so that a busy
+        worker gets it in larger pieces.
         """
-        return self.service.model.parts.encoder.streams and self.settings.answers and self.inbox.empty()
+        return self.service.model.parts.encoder.streams and self.settings.answers and self.inbox.qsize() < _FEW
 
     def signal(self, signal: Signal) -> None:
         """Let the worker's thread take a signal."""

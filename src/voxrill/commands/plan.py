@@ -5,7 +5,7 @@ The table or JSON goes to stdout; everything else goes to stderr.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -142,7 +142,8 @@ def bundle_model(manifest: Manifest, context: int | None = None) -> ModelShape:
     kv_bytes = state_bytes(decoder, 2) - state_bytes(decoder, 1)  # what one position adds
     memory = memory_needed(manifest, context or USUAL_CONTEXT) + _PROCESS
     kv_cache = manifest.model.backbone.kv_cache
-    return model(manifest.graphs[DECODER].precision, graphs, kv_bytes, memory, context or CONTEXT, kv_cache)
+    shape = model(manifest.graphs[DECODER].precision, graphs, kv_bytes, memory, context or CONTEXT, kv_cache)
+    return replace(shape, hears=bool(manifest.model.encoder.streaming))
 
 
 def _profile(device: str) -> Profile:

@@ -17,7 +17,7 @@ PREFILLED = 2
 the end of a sound two are left at most: one that waited, and the last one."""
 
 
-class Hearing:
+class StreamedSound:
     """One sound. `samples`: how many were heard; `ended`: whether it has ended, for now."""
 
     def __init__(self, context: Context, encoder: AudioEncoder) -> None:
