@@ -94,7 +94,7 @@ def quantize_bundle(
                 graphs[name] = GraphFile(graph.file, A16W8)
             else:
                 reports[name] = quantize_graph(name, source, made, recipe, external, moments=moments.get(name))
-                graphs[name] = GraphFile(graph.file, reports[name].precision)
+                graphs[name] = reports[name].entry(graph.file)
             replaced |= {graph.file, f"{graph.file}.data"}
         if scales:
             hold_cache_in_int8(partial / graphs[DECODER].file, scales)
@@ -162,7 +162,7 @@ def _prefill(bundle: Bundle, partial: Path) -> tuple[GraphFile, QuantizeReport]:
     file = f"{DECODER_PREFILL}.onnx"
     source = bundle.path(bundle.manifest.graphs[DECODER].file)
     report = quantize_graph(DECODER_PREFILL, source, partial / file, read_recipe("int8"))
-    return GraphFile(file, report.precision), report
+    return report.entry(file), report
 
 
 def _text_table(bundle: Bundle, partial: Path, report: QuantizeReport) -> Table:

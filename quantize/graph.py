@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from voxrill.quantize.recipe import BLOCKS, GPTQ, K_QUANT, Recipe, Rule
 from voxrill.quantize.three_bits import ACCURACY_LEVEL, DOMAIN, OPERATOR, three_bit_product
 from voxrill.quantize.weights import PackedMatrix, to_int8, to_nearest
 from voxrill.runtime.bundle.contract import EXTERNAL_ABOVE
-from voxrill.runtime.bundle.manifest import FLOAT32
+from voxrill.runtime.bundle.manifest import FLOAT32, GraphFile
 from voxrill.runtime.errors import BundleError, DataError
 
 Floats = NDArray[np.float32]
@@ -37,6 +38,7 @@ Moments = Callable[[str], Floats]
 """Takes a weight's name, and gives the second moments (rows, rows) of what the weight is multiplied with."""
 
 CONTRIB = "com.microsoft"
+_INT8_PRODUCT = "DynamicQuantizeMatMul"
 FUNCTIONS_SINCE = 8
 """The ONNX IR version that brought functions."""
 
@@ -86,6 +88,12 @@ class QuantizeReport:
         """One word for the manifest: float32, int8, int4, int3, int2 or mixed."""
         found = sorted(set(self.bits.values()) - {32})
         return "mixed" if len(found) > 1 else f"int{found[0]}" if found else FLOAT32
+
+    def entry(self, file: str) -> GraphFile:
+        """The graph in the manifest, with its products: those of few bits are onnxruntime's or our own."""
+        few = [f"{OPERATOR} {bits}" for bits in sorted(set(self.bits.values())) if bits < 8]
+        products = (*few, f"{_INT8_PRODUCT} 8") if _INT8_PRODUCT in self.nodes else tuple(few)
+        return GraphFile(file, self.precision, products or msgspec.UNSET)
 
 
 def large_weights(path: Path) -> list[Weight]:
@@ -258,9 +266,9 @@ class _Work:
             matrix = to_int8(values.T if transposed else values)
             self._add(name + "_int8", matrix.values)
             self._add(name + "_scales", matrix.scales)
-        self._note(name, 8, "DynamicQuantizeMatMul")
+        self._note(name, 8, _INT8_PRODUCT)
         return helper.make_node(
-            "DynamicQuantizeMatMul",
+            _INT8_PRODUCT,
             [node.input[0], name + "_int8", name + "_scales"],
             [node.output[0]],
             node.name,

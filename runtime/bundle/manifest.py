@@ -213,10 +213,14 @@ class WeightsSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
 
 class GraphFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One graph of the bundle: its file and the precision of its weights."""
+    """One graph of the bundle: its file, the precision of its weights, and its products of quantised weights.
+
+    products: operators with their bits, such as "MatMulNBits 3". Graphs in float32 and older bundles have none.
+    """
 
     file: str
     precision: Line = FLOAT32
+    products: Annotated[tuple[Line, ...], msgspec.Meta(max_length=16)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Blocks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -31,6 +31,7 @@ from voxrill.runtime.audio.devices import THING, Direction, choose
 from voxrill.runtime.audio.protocols import BLOCK
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.voice_activity import VoiceActivity
+from voxrill.runtime.bundle.builtin import open_builtin
 from voxrill.runtime.errors import DeviceError, MissingDependency, VoxrillError
 from voxrill.runtime.progress import Progress, no_progress
 
@@ -139,11 +140,17 @@ def speed() -> Facts:
 
 
 def products() -> Facts:
-    """Which products of weights in few bits run here: our own, with an instruction set, or onnxruntime's."""
+    """Which products of weights in few bits run here: our own, with an instruction set, or onnxruntime's.
+
+    And which the built-in model has, where its manifest says it.
+    """
+    graphs = open_builtin().manifest.graphs.values()
+    made = sorted({name for graph in graphs if graph.products for name in graph.products})
+    model: Facts = {"built_in_model_has": made} if made else {}
     found = own_products()
     if found.path is None:
-        return {"own": None, "because": found.reason}
-    return {"own": found.chosen, "instruction_sets": list(found.sets)}
+        return {"own": None, "because": found.reason, **model}
+    return {"own": found.chosen, "instruction_sets": list(found.sets), **model}
 
 
 def providers() -> Facts:

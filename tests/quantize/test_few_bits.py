@@ -50,6 +50,8 @@ def test_a_bundle_of_few_bits_is_whole_and_runs(small, bits):
     verify_files(small)
     assert smoke_run(small)
     assert {small.manifest.graphs[name].precision for name in ("decoder", "text_head")} == {f"int{bits}"}
+    assert small.manifest.graphs["decoder"].products == (f"MatMulNBits {bits}",)
+    assert small.manifest.graphs["audio_encoder"].products == ("DynamicQuantizeMatMul 8",)
     proto = load(small, "decoder")
     operators = {(node.domain, node.op_type) for node in proto.graph.node if node.op_type == "MatMulNBits"}
     assert operators == {("voxrill" if bits == 3 else "com.microsoft", "MatMulNBits")}

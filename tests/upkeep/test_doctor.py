@@ -1,8 +1,10 @@
 """The doctor: what it finds here, that no probe spoils another, and that what is missing comes with its cure."""
 
 import json
+from dataclasses import replace
 from importlib import metadata
 
+import msgspec
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -17,6 +19,8 @@ from voxrill.devices.profile import shipped_profiles
 from voxrill.devices.providers import PROVIDERS
 from voxrill.devices.this import features
 from voxrill.runtime.audio.streams import AudioSystem
+from voxrill.runtime.bundle.builtin import open_builtin
+from voxrill.runtime.bundle.manifest import GraphFile
 from voxrill.runtime.upkeep import doctor
 
 
@@ -181,3 +185,13 @@ def test_pages_are_shown_with_their_sizes(cli, quick, monkeypatch):
     assert OFF_VARIABLE in json.loads(cli("doctor", "--json").out)["pages"]["weights_on_huge_pages"]
     monkeypatch.setattr(doctor, "page_setting", lambda: None)
     assert json.loads(cli("doctor", "--json").out)["pages"]["huge_page_bytes"] is None
+
+
+def test_the_products_of_the_built_in_model_are_named(monkeypatch):
+    bundle = open_builtin()
+    graphs = {
+        name: GraphFile(graph.file, products=("MatMulNBits 3",)) for name, graph in bundle.manifest.graphs.items()
+    }
+    told = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, graphs=graphs))
+    monkeypatch.setattr(doctor, "open_builtin", lambda: told)
+    assert doctor.products()["built_in_model_has"] == ["MatMulNBits 3"]
