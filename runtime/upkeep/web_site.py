@@ -34,6 +34,7 @@ _PART = 8 << 20
 """Bytes of a part: a phone on a slow network takes a few seconds for it."""
 
 _HEAD = """  <link rel="manifest" href="app.webmanifest">
+  <link rel="apple-touch-icon" href="icons/maskable-512.png">
   <meta name="theme-color" content="#0b6e69">
   <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'self' 'wasm-unsafe-eval' blob:; \
 worker-src 'self' blob:; style-src 'self'; img-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; \
@@ -129,9 +130,12 @@ def _pages() -> Iterator[tuple[str, Traversable]]:
     for name in ("connection.js", "install.js"):
         yield f"page/{name}", voxrill / "web" / "site" / name
     yield "app.webmanifest", voxrill / "web" / "site" / "app.webmanifest"
-    for room in (voxrill / "web" / "runtime").iterdir():
-        for file in room.iterdir():
-            yield f"runtime/{room.name}/{file.name}", file
+    for file in (voxrill / "web" / "site" / "icons").iterdir():
+        yield f"icons/{file.name}", file
+    runtime = voxrill / "web" / "runtime"
+    for folder in (runtime, *(one for one in runtime.iterdir() if one.is_dir())):
+        for file in (one for one in folder.iterdir() if one.is_file()):
+            yield f"runtime/{'' if folder is runtime else folder.name + '/'}{file.name}", file
 
 
 def _index() -> str:

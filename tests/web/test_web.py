@@ -1,67 +1,21 @@
 """The runtime for browsers: held to Python's in Node, and talks in headless Chromium, also without the server."""
 
-import functools
-import http.server
 import json
-import os
 import re
-import shutil
-import subprocess
-import threading
-from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
 
 import voxrill
-from tests.browser import Tab, chromium
 from tests.command_line import run_alone
-from tests.places import PEBBLE, ROOT
+from tests.places import PEBBLE
 from tests.talking import HELD_OUT, spoken
+from tests.web.hosting import MODULES, WEB, needs_node, node
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.engine.generate import Token
 from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.errors import BundleError, DataError, UsageError
 from voxrill.runtime.upkeep import web_packages, web_site
-
-WEB = ROOT / "web"
-MODULES = WEB / "node_modules"
-NODE = shutil.which("node")
-
-needs_node = pytest.mark.skipif(
-    NODE is None or not (MODULES / ".installed").is_file(), reason="Node or its packages are missing: make web"
-)
-
-
-def node(*arguments, environment=None, timeout=600):
-    """Run Node in web/; its output, if it ended well."""
-    ran = subprocess.run(
-        [NODE, *map(str, arguments)],
-        cwd=WEB,
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
-    return ran.stdout
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory):
-    """The files of other packages that a site needs."""
-    folder = tmp_path_factory.mktemp("packages")
-    for name, (package, _) in web_packages.FILES.items():
-        shutil.copy(MODULES / package / "dist" / name, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def site(packages, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("web") / "site"
-    web_site.write_site(open_bundle(PEBBLE), folder, packages, False, lambda _name, _bytes: None)
-    return folder
-
 
 # In Node
 
@@ -209,9 +163,6 @@ def test_package_json_names_the_same_versions():
     assert json.loads((WEB / "package.json").read_text())["dependencies"] == web_packages.PACKAGES
 
 
-# In Chromium
-
-
 @needs_node
 def test_the_server_lends_its_place(tmp_path, site):
     """voxrill serve --web: no key is needed, threads are possible from the first visit, and nothing else is lent."""
@@ -234,87 +185,3 @@ def test_the_server_lends_its_place(tmp_path, site):
     assert client.get("/web/%2e%2e/%2e%2e/etc/passwd").status_code in (401, 404)
     with pytest.raises(UsageError, match="is not a site"):
         check_site(tmp_path)
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {  # noqa: RUF012
-        **http.server.SimpleHTTPRequestHandler.extensions_map,
-        ".mjs": "text/javascript",
-        ".wasm": "application/wasm",
-    }
-
-    def log_message(self, *_arguments):
-        pass
-
-
-@contextmanager
-def hosting(folder):
-    """Serve a folder as any simple server does, without special headers; its address."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("browser")) as launched:
-        yield launched
-
-
-PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-
-
-@needs_node
-def test_a_talk_on_a_phones_screen_and_then_without_the_server(browser, site):
-    """A spoken and a written question; then the server is gone, the page is loaded again, and it answers still."""
-    with ExitStack() as server, Tab(browser, server.enter_context(hosting(site)), **PHONE) as tab:
-        tab.open()
-        tab.sees("facts", "pebble")
-        assert tab.page.evaluate("crossOriginIsolated")  # the service worker gives the headers that the host does not
-        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
-        tab.tab_to("talk")
-        tab.press("Enter")
-        tab.sees("transcript", re.compile(r"\d+\.\d\d s to the first sound"))
-        tab.sees("transcript", re.compile("turn on the kitchen lights.*kitchen lights on", re.DOTALL))
-        tab.sees("status", "Listening")  # the answer was played to its end
-        assert tab.loud() > 5_000
-        tab.write("what is two plus two")
-        tab.sees("transcript", "four")
-        tab.write("sing me the opera")
-        tab.sees("trouble", "does not know: sing, opera")
-        server.close()
-        tab.page.reload()
-        tab.sees("facts", "pebble")
-        tab.write("turn on the garden lights")
-        tab.sees("transcript", "garden lights on")
-        assert tab.complaints == []
-
-
-@needs_node
-def test_a_part_that_lies_is_refused_in_words(browser, site, tmp_path):
-    folder = shutil.copytree(site, tmp_path / "site")
-    promised = json.loads((folder / "site.json").read_text())
-    (part,) = next(file for file in promised["files"] if file["name"] == "text_head.onnx")["parts"]
-    (folder / part["path"]).write_bytes(b"x" * part["size"])
-    with hosting(folder) as url, Tab(browser, url) as tab:
-        tab.open()
-        tab.sees("trouble", "what came is not what the site promises")
-        shutil.copy(site / part["path"], folder / part["path"])
-        tab.page.reload()
-        tab.sees("facts", "pebble")
-
-
-@needs_node
-def test_with_one_thread_where_memory_cannot_be_shared(browser, site):
-    """A browser without service workers: no isolation, so one thread; the talk works."""
-    with hosting(site) as url, Tab(browser, url, service_workers="block") as tab:
-        tab.open()
-        tab.sees("facts", re.compile(r"Threads\s*1 of"))
-        tab.write("turn on the garden lights")
-        tab.sees("transcript", "garden lights on")

@@ -20,11 +20,7 @@ let onEvent = () => {};
 
 /** The facts of the model, once it is loaded. `progress` is told what is being done. */
 export function askDevice(_key, progress = () => {}) {
-  loaded ??= load(progress).catch((error) => {
-    worker?.terminate();
-    loaded = worker = undefined; // another attempt goes on with what was downloaded
-    throw error;
-  });
+  loaded ??= load(progress);
   return loaded;
 }
 
@@ -45,31 +41,39 @@ export async function openSocket(_key, take) {
       worker?.postMessage({ type: "close" });
     },
   };
-  lostWith = (reason) => {
+  lostWith = (fault) => {
     socket.readyState = WebSocket.CLOSED;
-    socket.onclose({ reason });
+    socket.onclose({ fault });
   };
   return socket;
 }
 
 let lostWith = () => {};
 
-function load(progress) {
+async function load(progress) {
+  if (typeof WebAssembly === "undefined") throw new Refused("refused", NO_WEBASSEMBLY);
   navigator.storage?.persist?.(); // ask the browser not to throw the model away when room is short
-  worker = new Worker(new URL("../runtime/talk/worker.js", import.meta.url), { type: "module" });
+  const own = new Worker(new URL("../runtime/talk/worker.js", import.meta.url), { type: "module" });
+  worker = own;
   return new Promise((resolve, reject) => {
     let watch;
     const alive = () => {
       clearTimeout(watch);
-      watch = setTimeout(() => reject(new Refused("refused", SILENT)), 1000 * PATIENCE);
+      watch = setTimeout(() => fail(SILENT), 1000 * PATIENCE);
+    };
+    const fail = (message) => {
+      clearTimeout(watch);
+      own.onmessage = own.onerror = null;
+      own.terminate(); // it gives its memory back; another attempt goes on with what was downloaded
+      loaded = worker = undefined;
+      const fault = new Refused("refused", message);
+      reject(fault); // if it was loading
+      lostWith(fault); // if it was talking
+      lostWith = () => {};
     };
     alive();
-    worker.onerror = (event) => {
-      reject(new Refused("refused", `The model's program failed (${event.message ?? "it was stopped"}). ${SMALLER}`));
-      loaded = undefined;
-      lostWith("");
-    };
-    worker.onmessage = ({ data }) => {
+    own.onerror = ({ message }) => fail(`The model's program failed (${message ?? "it cannot be read"}). ${AGAIN}`);
+    own.onmessage = ({ data }) => {
       if (data.type === "progress") {
         alive();
         progress(data.text);
@@ -78,11 +82,12 @@ function load(progress) {
       clearTimeout(watch);
       if (data.type === "event") onEvent(data.event);
       else if (data.type === "ready") resolve(data.device);
-      else reject(new Refused("refused", data.message));
+      else fail(data.message);
     };
-    worker.postMessage({ type: "load", base: new URL("../", import.meta.url).href });
+    own.postMessage({ type: "load", base: new URL("../", import.meta.url).href });
   });
 }
 
-const SMALLER = "Close other tabs and load this page again. If it happens again, this device has too little memory.";
-const SILENT = `The model gives no sign of life. ${SMALLER}`;
+const AGAIN = "Load this page again. If it happens again, use a newer browser.";
+const NO_WEBASSEMBLY = "This browser runs no WebAssembly. Leave its lockdown mode for this page, or use another browser.";
+const SILENT = "The model gives no sign of life. Close other tabs and load this page again.";

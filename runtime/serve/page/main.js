@@ -87,9 +87,10 @@ function askForKey() {
 
 async function look() {
   try {
-    showDevice(await askDevice(talk.key, view.state));
+    const device = await askDevice(talk.key, view.state);
+    showDevice(device);
     part["key-form"].hidden = true;
-    view.trouble("");
+    view.trouble(device.warning ?? "");
     view.state("Not connected");
   } catch (error) {
     view.state("Not connected");
@@ -175,6 +176,8 @@ part.voice.addEventListener("change", () => {
   talk.speakAs(part.voice.value);
   keep("voice", part.voice.value);
 });
+
+document.addEventListener("visibilitychange", () => document.hidden || talk.wake());
 
 part.theme.addEventListener("change", () => {
   document.documentElement.dataset.theme = part.theme.value;

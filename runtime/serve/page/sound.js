@@ -14,18 +14,30 @@ const REFUSED = {
   NotReadableError: "The microphone cannot be read: another program may use it. Close that program, or write instead.",
 };
 
+const NO_OUTPUT = "Connect a loudspeaker or headphones and try again, or write instead.";
+
+/** Seconds in which the browser must begin to play. */
+const PATIENCE = 5;
+
 export class Sound {
   /** Whether the browser gives this page sound: it must come from this machine or over HTTPS. */
   static get possible() {
     return window.isSecureContext && "AudioWorkletNode" in window;
   }
 
-  /** `onPlayed` takes the reports of the playback worklet. Browsers require an action of the user just before. */
+  /**
+   * `onPlayed` takes the reports of the playback worklet. Browsers require an action of the user just before. Throws an
+   * Error that says what to do if nothing can be played.
+   */
   static async open(onPlayed) {
-    const context = new AudioContext({ latencyHint: "interactive" });
-    const modules = ["./capture.js", "./playback.js"].map((name) => new URL(name, import.meta.url).href);
-    await Promise.all([context.resume(), ...modules.map((url) => context.audioWorklet.addModule(url))]);
-    return new Sound(context, onPlayed);
+    try {
+      const context = new AudioContext({ latencyHint: "interactive" });
+      const modules = ["./capture.js", "./playback.js"].map((name) => new URL(name, import.meta.url).href);
+      await Promise.all([begun(context), ...modules.map((url) => context.audioWorklet.addModule(url))]);
+      return new Sound(context, onPlayed);
+    } catch (error) {
+      throw new Error(`The browser plays no sound (${error.message}). ${NO_OUTPUT}`);
+    }
   }
 
   constructor(context, onPlayed) {
@@ -40,6 +52,14 @@ export class Sound {
     return new AudioWorkletNode(this.context, name, { ...options, processorOptions: { rate: RATE } });
   }
 
+  /** Whether sound is played, after the browser may have stopped it. */
+  wake() {
+    return begun(this.context).then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** The time now, on the clock. */
   get now() {
     return this.context.currentTime;
@@ -50,8 +70,11 @@ export class Sound {
     return this.context.outputLatency ?? this.context.baseLatency ?? 0;
   }
 
-  /** Listen. `onPiece` takes samples and the time of the last one; `onGone` is called if the microphone is removed. */
-  async listen(onPiece, onGone) {
+  /**
+   * Listen. `onPiece` takes samples and the time of the last one; `onSilence` is told when the browser gives silence
+   * instead of the microphone, and when it does so no longer; `onGone` is called if the microphone is removed.
+   */
+  async listen(onPiece, onSilence, onGone) {
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ audio: MICROPHONE });
     } catch (error) {
@@ -60,7 +83,10 @@ export class Sound {
     if (this.context.state === "closed") return this.release(); // it was closed while the browser asked the user
     const capture = this.node("capture", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
     capture.port.onmessage = ({ data }) => onPiece(data.samples, data.time);
-    this.stream.getAudioTracks()[0].onended = onGone;
+    const [track] = this.stream.getAudioTracks();
+    track.onmute = () => onSilence(true);
+    track.onunmute = () => onSilence(false);
+    track.onended = onGone;
     this.context.createMediaStreamSource(this.stream).connect(capture);
   }
 
@@ -108,6 +134,15 @@ export class Sound {
   release() {
     for (const track of this.stream?.getTracks() ?? []) track.stop();
   }
+}
+
+/** Wait until a context plays. Without a loudspeaker some browsers never begin, and say nothing. */
+async function begun(context) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`it does not begin within ${PATIENCE} s`)), 1000 * PATIENCE);
+  });
+  await Promise.race([context.resume(), late]).finally(() => clearTimeout(timer));
 }
 
 /** 16-bit samples as base64, for events. */

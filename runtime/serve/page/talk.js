@@ -10,6 +10,9 @@ import { RATE, Sound, decibels, fromBase64, toBase64 } from "./sound.js";
 const SOON = 1;
 const LATE = 16;
 
+const SILENCED = "The browser silences the microphone. Come back to this page, or end the call that uses it.";
+const STOPPED = "The browser stopped the sound while this page was in the background. Start again.";
+
 /** The ids of our events whose errors are handled separately. */
 const WRITTEN = "written";
 const CUT = "cut";
@@ -30,8 +33,14 @@ export class Talk {
     if (!Sound.possible) {
       throw new Error("Browsers give sound only to pages from this machine or over HTTPS. You can write instead.");
     }
+    if (this.opened && !this.sound) this.stop(); // perhaps there is a loudspeaker now
     const { signal } = await this.open();
-    await this.sound.listen((samples, time) => this.heard(samples, time), () => this.deaf());
+    if (!this.sound) throw this.noSound;
+    await this.sound.listen(
+      (samples, time) => this.heard(samples, time),
+      (silent) => this.view.trouble(silent ? SILENCED : ""),
+      () => this.deaf("The microphone is gone. Connect it and start again."),
+    );
     signal.throwIfAborted();
     this.listening = true;
     this.mute(this.muted);
@@ -120,12 +129,23 @@ export class Talk {
 
   async begin(signal) {
     this.view.state("Connecting");
-    const sound = Sound.possible ? await Sound.open((told) => this.played(told)) : undefined;
+    const sound = Sound.possible ? await this.openSound() : undefined;
     if (signal.aborted) sound?.close();
     signal.throwIfAborted();
     this.sound = sound;
     this.turnTo(this.volume);
     await this.connect(signal);
+  }
+
+  /** Without sound, the device answers in writing, and the page says why. */
+  async openSound() {
+    this.noSound = undefined;
+    try {
+      return await Sound.open((told) => this.played(told));
+    } catch (error) {
+      this.noSound = error;
+      return undefined;
+    }
   }
 
   /** Connect, and try again until it works. */
@@ -145,12 +165,12 @@ export class Talk {
   async join(signal) {
     signal.throwIfAborted();
     this.view.state("Connecting");
-    const device = await askDevice(this.key);
+    const device = await askDevice(this.key, (text) => this.view.state(text));
     checkRoom(device);
     const socket = await openSocket(this.key, (event) => signal.aborted || this.take(event));
     if (signal.aborted) socket.close();
     signal.throwIfAborted();
-    socket.onclose = ({ reason }) => this.lost(reason, signal);
+    socket.onclose = ({ reason, fault }) => this.lost(reason, fault, signal);
     this.socket = socket;
     this.sent = 0;
     const output_modalities = [this.sound ? "audio" : "text"];
@@ -159,17 +179,18 @@ export class Talk {
     const audio = this.voice ? { input, output: { voice: this.voice } } : { input };
     this.send("session.update", { session: { type: "realtime", output_modalities, audio } });
     this.view.joined(device);
+    if (this.noSound) this.view.trouble(this.noSound.message);
     this.rest();
   }
 
-  /** The connection broke. */
-  lost(reason, signal) {
+  /** The connection broke. fault: an error that trying again does not mend. */
+  lost(reason, fault, signal) {
     if (signal.aborted) return;
     this.socket = undefined;
     this.answer?.end();
     this.answer = undefined;
-    this.writing?.reject(new Error("The connection broke before the server had the text. Send it again."));
-    this.opened = this.rejoin(reason, signal);
+    this.writing?.reject(fault ?? new Error("The connection broke before the server had the text. Send it again."));
+    this.opened = fault ? Promise.reject(fault) : this.rejoin(reason, signal);
     this.opened.catch((error) => {
       if (signal.aborted) return;
       this.stop();
@@ -205,10 +226,16 @@ export class Talk {
     this.send("input_audio_buffer.append", { audio: toBase64(samples) });
   }
 
-  /** The microphone is gone. */
-  deaf() {
+  /** The sound is gone, and with it the talk. */
+  deaf(message) {
     this.stop();
-    this.view.failed(new Error("The microphone is gone. Connect it and start again."));
+    this.view.failed(new Error(message));
+  }
+
+  /** The page is seen again. Browsers may stop the sound of a page in the background. */
+  async wake() {
+    const { sound } = this;
+    if (sound && !(await sound.wake()) && sound === this.sound) this.deaf(STOPPED);
   }
 
   /** The loudspeaker reports how far the answer was played. */

@@ -3,6 +3,8 @@
  * download goes on where it stopped, and the next visit needs no network.
  */
 
+import { DownloadError } from "../errors.js";
+
 /**
  * @typedef {{ path: string, size: number, sha256: string }} Part
  * @typedef {{ name: string, parts: Part[] }} SiteFile
@@ -14,33 +16,48 @@ const CACHE = "voxrill-bundle-";
 
 const RETRIES = 3;
 
-/** What was downloaded is not what the site promises, or cannot be had or kept. */
-export class DownloadError extends Error {}
+/** What the site promises. @param {URL} base of the site @returns {Promise<Site>} */
+export async function promised(base) {
+  try {
+    const response = await fetch(new URL("site.json", base));
+    if (!response.ok) throw new Error(`the site answers ${response.status}`);
+    return await response.json();
+  } catch (error) {
+    const { message } = /** @type {Error} */ (error);
+    throw new DownloadError(`The site's list of files cannot be read (${message}). Load the page again, with a network.`);
+  }
+}
 
 /**
  * @param {URL} base of the site
  * @param {Site} site
  * @param {(done: number) => void} progress bytes that are there
- * @returns {Promise<Map<string, Uint8Array>>} each file's bytes by its name
+ * @returns {Promise<{ files: Map<string, Uint8Array>, kept: boolean }>} each file's bytes by its name, and whether the
+ *   browser keeps them for the next visit
  */
 export async function download(base, site, progress) {
   const cache = await openCache(site);
   await checkRoom(cache, site);
   let done = 0;
+  let kept = cache !== undefined;
   /** @type {Map<string, Uint8Array>} */
   const files = new Map();
   for (const { name, parts } of site.files) {
     const whole = new Uint8Array(parts.reduce((size, part) => size + part.size, 0));
     let at = 0;
     for (const part of parts) {
-      whole.set(await partOf(new URL(part.path, base), part, cache), at);
+      const url = new URL(part.path, base);
+      const found = await keptPart(url, part, cache);
+      const bytes = found ?? (await fetched(url, part));
+      if (!found) kept = (await keep(url, bytes, cache)) && kept;
+      whole.set(bytes, at);
       at += part.size;
       done += part.size;
       progress(done);
     }
     files.set(name, whole);
   }
-  return files;
+  return { files, kept };
 }
 
 /** The cache of this bundle's parts; those of other bundles are deleted. A browser may refuse to keep anything. */
@@ -68,16 +85,21 @@ async function checkRoom(cache, { size }) {
   );
 }
 
-/** @param {URL} url @param {Part} part @param {Cache | undefined} cache @returns {Promise<Uint8Array>} */
-async function partOf(url, part, cache) {
-  const kept = await cache?.match(url);
-  if (kept) {
-    const bytes = new Uint8Array(await kept.arrayBuffer());
-    if (await isRight(bytes, part)) return bytes;
+/** @param {URL} url @param {Part} part @param {Cache | undefined} cache @returns {Promise<Uint8Array | undefined>} */
+async function keptPart(url, part, cache) {
+  const found = await cache?.match(url);
+  const bytes = found && new Uint8Array(await found.arrayBuffer());
+  return bytes && (await isRight(bytes, part)) ? bytes : undefined;
+}
+
+/** Whether it could be kept. @param {URL} url @param {Uint8Array} bytes @param {Cache | undefined} cache */
+async function keep(url, bytes, cache) {
+  try {
+    await cache?.put(url, new Response(/** @type {any} */ (bytes)));
+    return true;
+  } catch {
+    return false; // the browser has no more room
   }
-  const bytes = await fetched(url, part);
-  await cache?.put(url, new Response(/** @type {any} */ (bytes))).catch(() => {}); // full: it is used, and not kept
-  return bytes;
 }
 
 /** @param {URL} url @param {Part} part */

@@ -6,13 +6,14 @@
  * @typedef {{ temperature: number, top_k: number }} Sampling
  * @typedef {{ system: string, mode: "interleaved" | "sequential", text: Sampling, audio: Sampling,
  *   max_new_tokens: number, voice: string, voices: string[] }} Task
- * @typedef {{ file: string, offset: number, shape: [number, number], dtype: "float32" | "int8",
- *   scales: number | null, transposed: boolean }} TableSpec
+ * @typedef {{ file: string, offset: number, shape: [number, number], dtype: "float32" | "int8" | "uint8",
+ *   scales: number | null, transposed: boolean, blocks?: { bits: number, size: number, factors: "float16" | "float32",
+ *   zero_points: number } }} TableSpec
  * @typedef {{ name: string, dtype: string, shape: number[] }} StateSpec
  * @typedef {{ format: number, name: string, family: string, flavour: string, source: { name: string },
  *   model: {
  *     backbone: { hidden_size: number, vocab_size: number, layer_types: string[], kv_heads: number, head_dim: number,
- *       conv_cache: number, max_positions: number },
+ *       conv_cache: number, max_positions: number, kv_cache?: "float32" | "int8" },
  *     codes: { codebooks: number, vocab_size: number, end_of_audio: number },
  *     codec: { graph: string, sample_rate: number, frame_samples: number, state: StateSpec[], n_fft: number, hop: number },
  *     interleave: { text: number, audio: number }, log_mel: LogMelSpec },
@@ -23,10 +24,9 @@
  *   taught?: { refusal?: string, turns?: number | null, examples?: string[], trim_silence?: boolean } }} Manifest
  */
 
-const FORMAT = 2;
+import { BundleError } from "../errors.js";
 
-/** A bundle that this runtime cannot run. */
-export class BundleError extends Error {}
+const FORMAT = 2;
 
 /**
  * The manifest in a file's text.

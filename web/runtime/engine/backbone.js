@@ -1,5 +1,6 @@
 /** The backbone with its state: positions in, the hidden state after the last of them out. Going back is cheap. */
 
+import { ContextFull } from "../errors.js";
 import { presentName } from "./graph.js";
 
 /** Positions of one call at most. */
@@ -7,9 +8,6 @@ const CHUNK = 512;
 
 /** Positions that the KV buffers have room for at first. Every call copies them, so they grow with the conversation. */
 const FIRST_CAPACITY = 256;
-
-/** What was taken in no longer fits. */
-export class ContextFull extends Error {}
 
 export class Backbone {
   /**
@@ -21,9 +19,9 @@ export class Backbone {
     this.spec = spec;
     this.length = 0;
     this.capacity = FIRST_CAPACITY;
-    /** @type {Map<string, Float32Array>} */
+    /** @type {Map<string, Float32Array | Int8Array>} */
     this.state = new Map();
-    for (const name of graph.inputs.slice(2)) this.state.set(name, new Float32Array(this.size(name)));
+    for (const name of graph.inputs.slice(2)) this.state.set(name, this.empty(name));
   }
 
   /** @param {string} name of a state input */
@@ -33,8 +31,9 @@ export class Backbone {
   }
 
   /** @param {string} name */
-  size(name) {
-    return this.shape(name).reduce((product, size) => product * size, 1);
+  empty(name) {
+    const size = this.shape(name).reduce((product, one) => product * one, 1);
+    return isCache(name) && this.spec.kv_cache === "int8" ? new Int8Array(size) : new Float32Array(size);
   }
 
   /**
@@ -65,7 +64,7 @@ export class Backbone {
     for (const [name, data] of this.state) inputs[name] = [data, this.shape(name)];
     const outputs = await this.graph.run(inputs);
     for (const name of this.state.keys()) {
-      this.state.set(name, /** @type {Float32Array} */ (outputs[presentName(name)].data));
+      this.state.set(name, /** @type {Float32Array | Int8Array} */ (outputs[presentName(name)].data));
     }
     this.length = total;
     return /** @type {Float32Array} */ (outputs.hidden_states.data).slice(-width);
@@ -79,7 +78,7 @@ export class Backbone {
     const { kv_heads: heads, head_dim: width } = this.spec;
     for (const [name, data] of this.state) {
       if (!isCache(name)) continue;
-      const larger = new Float32Array(this.size(name));
+      const larger = this.empty(name);
       for (let head = 0; head < heads; head++) {
         const rows = data.subarray(head * old * width, (head + 1) * old * width);
         larger.set(rows, head * this.capacity * width);
@@ -91,7 +90,7 @@ export class Backbone {
   /** This place, to go back to. KV rows after it are ignored and overwritten; only the conv states must be kept. */
   mark() {
     const conv = [...this.state].filter(([name]) => !isCache(name)).map(([name, data]) => [name, data.slice()]);
-    return { length: this.length, conv: /** @type {[string, Float32Array][]} */ (conv) };
+    return { length: this.length, conv: /** @type {[string, Float32Array | Int8Array][]} */ (conv) };
   }
 
   /** Forget what came after a mark. @param {ReturnType<Backbone["mark"]>} mark */

@@ -1,8 +1,9 @@
 /** A graph of a bundle in onnxruntime-web. */
 
 /**
- * @typedef {[Float32Array | BigInt64Array, readonly number[]]} Input data and shape
- * @typedef {{ data: Float32Array | BigInt64Array, dims: readonly number[] }} Output
+ * @typedef {[Numbers, readonly number[]]} Input data and shape
+ * @typedef {Float32Array | Int8Array | BigInt64Array} Numbers
+ * @typedef {{ data: Numbers, dims: readonly number[] }} Output
  * @typedef {any} Runtime the module onnxruntime-web
  * @typedef {Map<string, Uint8Array>} Files a bundle's files by their name
  */
@@ -21,12 +22,11 @@ export class Graph {
    * @param {Runtime} ort
    * @param {Files} files
    * @param {string} name of the graph's file; weights lie in `NAME.data`, if there is such a file
-   * @param {string[]} providers
    */
-  static async open(ort, files, name, providers) {
+  static async open(ort, files, name) {
     const data = files.get(`${name}.data`);
     const session = await ort.InferenceSession.create(files.get(name), {
-      executionProviders: providers,
+      executionProviders: ["wasm"],
       externalData: data ? [{ path: `${name}.data`, data }] : [],
     });
     return new Graph(ort, session);
@@ -46,14 +46,19 @@ export class Graph {
   run(inputs) {
     const feeds = Object.fromEntries(
       Object.entries(inputs).map(([name, [data, dims]]) => {
-        const type = data instanceof BigInt64Array ? "int64" : "float32";
-        return [name, new this.ort.Tensor(type, data, dims)];
+        return [name, new this.ort.Tensor(typeOf(data), data, dims)];
       }),
     );
     const turn = last.then(() => this.session.run(feeds));
     last = turn.catch(() => {});
     return turn;
   }
+}
+
+/** @param {Numbers} data */
+function typeOf(data) {
+  if (data instanceof BigInt64Array) return "int64";
+  return data instanceof Int8Array ? "int8" : "float32";
 }
 
 /** @param {number} number as the data of an int64 input of one number */

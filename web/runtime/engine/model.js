@@ -2,7 +2,7 @@
 
 import { LogMel } from "../audio/log_mel.js";
 import { readManifest } from "../bundle/manifest.js";
-import { Table } from "../bundle/table.js";
+import { openTable } from "../bundle/table.js";
 import { Backbone } from "./backbone.js";
 import { CodecStream } from "./codec.js";
 import { Graph, int64 } from "./graph.js";
@@ -24,7 +24,7 @@ export class Model {
     this.tokenizer = tokenizer;
     this.logMel = new LogMel(manifest.model.log_mel);
     const table = (/** @type {import("../bundle/manifest.js").TableSpec} */ spec) =>
-      new Table(spec, /** @type {Uint8Array} */ (files.get(spec.file)));
+      openTable(spec, /** @type {Uint8Array} */ (files.get(spec.file)));
     this.textRows = table(manifest.text_embeddings);
     this.audioRows = table(manifest.audio_embeddings);
   }
@@ -35,15 +35,16 @@ export class Model {
    * @param {import("./graph.js").Runtime} ort the module onnxruntime-web
    * @param {any} Library the class Tokenizer of @huggingface/tokenizers
    * @param {import("./graph.js").Files} files of the bundle, by name
-   * @param {(provider: string) => string[]} providers of onnxruntime-web for a graph, by its name
+   * @param {(graph: string) => void} [progress] is told which graph is opened
    */
-  static async open(ort, Library, files, providers = () => ["wasm"]) {
+  static async open(ort, Library, files, progress = () => {}) {
     const text = (/** @type {string} */ name) => decoder.decode(files.get(name));
     const manifest = readManifest(text("manifest.json"));
     /** @type {Record<string, Graph>} */
     const graphs = {};
     for (const [name, { file }] of Object.entries(manifest.graphs)) {
-      graphs[name] = await Graph.open(ort, files, file, providers(name));
+      progress(name);
+      graphs[name] = await Graph.open(ort, files, file);
     }
     return new Model(manifest, graphs, files, new Tokenizer(Library, text("tokenizer.json")));
   }

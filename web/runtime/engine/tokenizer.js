@@ -3,8 +3,7 @@
  * in another role.
  */
 
-/** Words that a model with a closed vocabulary does not know. */
-export class UnknownWords extends Error {}
+import { BundleError, UnknownWords } from "../errors.js";
 
 /** A token that means something beside what it spells. */
 const MARK = /^<\|.+\|>$/s;
@@ -31,7 +30,7 @@ export class Tokenizer {
     this.ids = /** @type {any} */ ({});
     for (const [role, token] of Object.entries(NAMES)) {
       const id = this.whole.token_to_id(token);
-      if (id === undefined) throw new Error(`The tokenizer has no token ${token}: it is not an LFM2-Audio model's.`);
+      if (id === undefined) throw new BundleError(`The bundle's tokenizer has no token ${token}. Use the Python runtime for it.`);
       this.ids[/** @type {keyof typeof NAMES} */ (role)] = id;
     }
     this.unknown = content.model.unk_token ? this.whole.token_to_id(content.model.unk_token) : undefined;

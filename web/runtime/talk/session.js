@@ -4,6 +4,7 @@
  */
 
 import { Conversation } from "../engine/conversation.js";
+import { VoxrillError } from "../errors.js";
 import { Answer } from "./answer.js";
 import { fromBase64, toBase64 } from "./base64.js";
 import { Listener } from "./listener.js";
@@ -34,11 +35,14 @@ export class Session {
     this.then(() => this.chat.prepare());
   }
 
-  /** Do it after all that is in progress. @param {() => Promise<unknown>} work */
+  /** Do it after all that is in progress. What is no VoxrillError ends the worker. @param {() => Promise<unknown>} work */
   then(work) {
     this.work = this.work.then(work).then(
       () => {},
-      (error) => this.fail(error.message),
+      (error) => {
+        if (!(error instanceof VoxrillError)) throw error;
+        this.fail(error.message);
+      },
     );
   }
 

@@ -1,14 +1,22 @@
-/** The worker: it loads the model and holds the talk. Messages in: load, open, event, close. See site/connection.js. */
+/**
+ * The worker: it loads the model and holds the talk. Messages in: load, open, event, close. Out: progress, ready, event,
+ * and failed, after which the page ends it. See site/connection.js.
+ */
 
 import { Tokenizer } from "../../vendor/tokenizers.min.mjs";
 import * as ort from "../../vendor/ort.wasm.min.mjs";
-import { download } from "../bundle/download.js";
+import { download, promised } from "../bundle/download.js";
 import { Graph } from "../engine/graph.js";
 import { Model } from "../engine/model.js";
+import { told } from "../errors.js";
 import { Session } from "./session.js";
 
 /** The network that knows speech. */
 const VOICE = "silero.onnx";
+
+const NOT_KEPT =
+  "This browser has no room to keep the model: it is downloaded at each visit, and needs a network. " +
+  "Make room on the device, or leave the private window.";
 
 /** Threads at most: the graphs of a voice model gain little from more, and a phone's small cores slow them down. */
 const THREADS = 4;
@@ -20,13 +28,10 @@ let voice;
 /** @type {Session | undefined} */
 let session;
 
-onmessage = async ({ data }) => {
-  try {
-    await MESSAGES[data.type](data);
-  } catch (error) {
-    postMessage({ type: "failed", message: told(/** @type {Error} */ (error)) });
-  }
-};
+onmessage = async ({ data }) => MESSAGES[data.type](data);
+
+// What nobody caught: of loading, of an answer, of listening.
+onunhandledrejection = ({ reason }) => postMessage({ type: "failed", message: told(reason) });
 
 /** @type {Record<string, (data: any) => unknown>} */
 const MESSAGES = { load: ({ base }) => load(new URL(base)), open, event: ({ event }) => session?.take(event), close };
@@ -34,18 +39,20 @@ const MESSAGES = { load: ({ base }) => load(new URL(base)), open, event: ({ even
 /** @param {URL} base */
 async function load(base) {
   const began = performance.now();
-  /** @type {import("../bundle/download.js").Site} */
-  const site = await (await fetch(new URL("site.json", base))).json();
+  const site = await promised(base);
   const of = (site.size / 1e6).toFixed(0);
-  const files = await download(base, site, (done) => {
-    postMessage({ type: "progress", text: `Loading ${(done / 1e6).toFixed(0)} of ${of} MB` });
-  });
+  const { files, kept } = await download(base, site, (done) => say(`Loading ${(done / 1e6).toFixed(0)} of ${of} MB`));
   ort.env.wasm.wasmPaths = new URL("vendor/", base).href;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(THREADS, navigator.hardwareConcurrency) : 1;
-  postMessage({ type: "progress", text: "Opening the model" });
-  model = await Model.open(ort, Tokenizer, files);
-  voice = await Graph.open(ort, files, VOICE, ["wasm"]);
-  postMessage({ type: "ready", device: facts(site, (performance.now() - began) / 1000) });
+  model = await Model.open(ort, Tokenizer, files, (graph) => say(`Opening the model: ${graph.replaceAll("_", " ")}`));
+  voice = await Graph.open(ort, files, VOICE);
+  const seconds = (performance.now() - began) / 1000;
+  postMessage({ type: "ready", device: { ...facts(site, seconds), warning: kept ? "" : NOT_KEPT } });
+}
+
+/** A sign of life. @param {string} text */
+function say(text) {
+  postMessage({ type: "progress", text });
 }
 
 function open() {
@@ -77,11 +84,4 @@ function facts(site, seconds) {
     sessions: { open: 0, most: 1 },
     examples: manifest.taught?.examples ?? [],
   };
-}
-
-/** @param {Error} error */
-function told(error) {
-  const short = error instanceof RangeError || /memory|allocat/i.test(error.message);
-  if (!short) return error.message;
-  return `The browser has too little memory for this model (${error.message}). Close other tabs, or use a smaller bundle.`;
 }
