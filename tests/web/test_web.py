@@ -2,7 +2,9 @@
 
 import json
 import re
+from base64 import b64encode
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from tests.places import PEBBLE
 from tests.talking import HELD_OUT, spoken
 from tests.web.hosting import MODULES, WEB, needs_node, node
 from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.bundle.embedding_table import EmbeddingTable
+from voxrill.runtime.bundle.manifest import Blocks, Table
 from voxrill.runtime.engine.generate import Token
 from voxrill.runtime.engine.sampling import Sampler
 from voxrill.runtime.errors import BundleError, DataError, UsageError
@@ -26,8 +30,8 @@ def test_types():
 
 
 @needs_node
-def test_golden_vectors_and_parts():
-    """Every stage within the tolerances of docs/golden, log-mel within 1e-4; noise is the sampler's."""
+def test_golden_vectors_and_parts(tmp_path):
+    """Every stage within the tolerances of docs/golden, log-mel within 1e-4; noise and table rows are Python's."""
     seeds = [0, 1, 7, 2**32 + 5]
     uniform = [
         {
@@ -38,9 +42,28 @@ def test_golden_vectors_and_parts():
         for seed in seeds
     ]
     files = sorted((WEB / "tests").glob("*.test.js"))
-    told = node("--test", *files, environment={"VOXRILL_UNIFORM": json.dumps(uniform)})
+    tables = [packed_table(tmp_path / f"{bits}.table", bits) for bits in (2, 3, 4)]
+    told = node(
+        "--test", *files, environment={"VOXRILL_UNIFORM": json.dumps(uniform), "VOXRILL_TABLES": json.dumps(tables)}
+    )
     assert re.search(r"^# fail 0$", told, re.MULTILINE) and re.search(r"^# skipped 0$", told, re.MULTILINE)
     assert int(re.search(r"^# pass (\d+)$", told, re.MULTILINE)[1]) >= 14
+
+
+def packed_table(path, bits):
+    """A table of random blocks in a file, and its rows as Python reads them."""
+    rows, width = 5, 40
+    few = Blocks(bits=bits, size=16, factors="float32" if bits == 4 else "float16", zero_points=0)
+    blocks, block, zeros = few.row(width)
+    random = np.random.default_rng(bits)
+    numbers = random.integers(0, 256, (rows, blocks, block), np.uint8).tobytes()
+    points = random.integers(0, 2**bits if bits == 3 else 256, (rows, zeros), np.uint8).tobytes()
+    factors = random.random((rows, blocks)).astype(few.factors).tobytes()
+    path.write_bytes(b"beginning " + numbers + factors + points)
+    few = msgspec.structs.replace(few, zero_points=10 + len(numbers) + len(factors))
+    table = Table(path.name, 10, (rows, width), "uint8", 10 + len(numbers), blocks=few)
+    expected = EmbeddingTable(path, table).rows(np.arange(rows)).tolist()
+    return {"spec": msgspec.to_builtins(table), "file": b64encode(path.read_bytes()).decode(), "rows": expected}
 
 
 def gumbel(seed, count):

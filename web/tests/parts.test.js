@@ -6,6 +6,7 @@ import { Endpointer } from "../runtime/audio/endpointing.js";
 import { Fourier } from "../runtime/audio/fourier.js";
 import { SincResampler, joined } from "../runtime/audio/resampler.js";
 import { readManifest } from "../runtime/bundle/manifest.js";
+import { openTable } from "../runtime/bundle/table.js";
 import { Noise } from "../runtime/engine/noise.js";
 import { drawToken } from "../runtime/engine/sampling.js";
 
@@ -19,6 +20,20 @@ test("the generator is numpy's", { skip: UNIFORM ? false : "python -m pytest tes
     const filled = new Float32Array(gumbel.length);
     new Noise(seed).gumbelInto(filled);
     gumbel.forEach((value, i) => assert.ok(Math.abs(filled[i] - value) <= 1e-6 * Math.max(1, Math.abs(value))));
+  }
+});
+
+/** Tables that Python wrote, with the rows that it reads. */
+const TABLES = JSON.parse(process.env.VOXRILL_TABLES ?? "null");
+
+test("tables of few bits have Python's rows", { skip: TABLES ? false : "python -m pytest tests/web gives the tables" }, () => {
+  for (const { spec, file, rows } of TABLES) {
+    const table = openTable(spec, Uint8Array.from(Buffer.from(file, "base64")));
+    rows.forEach((expected, row) => {
+      const sum = new Float32Array(table.width);
+      table.addTo(row, sum);
+      assert.deepEqual([...sum], expected);
+    });
   }
 });
 
