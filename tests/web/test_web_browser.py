@@ -3,13 +3,14 @@
 import os
 import re
 import shutil
+from base64 import b64encode
 from contextlib import ExitStack
 
 import pytest
 
 from tests.browser import Tab
 from tests.places import ROOT
-from tests.web.hosting import PHONE, WEB, hosting, needs_node
+from tests.web.hosting import MODULES, PHONE, WEB, hosting, needs_node
 
 pytestmark = needs_node
 
@@ -78,3 +79,60 @@ def test_with_one_thread_where_memory_cannot_be_shared(browser, site):
         tab.sees("facts", re.compile(r"Threads\s*1 of"))
         tab.write("turn on the garden lights")
         tab.sees("transcript", "garden lights on")
+
+
+def test_it_can_be_installed(browser, site):
+    """By Chromium's own criteria, but for the private window of the test."""
+    with hosting(site) as url, Tab(browser, url, **PHONE) as tab:
+        tab.open().sees("facts", "pebble")
+        devtools = tab.page.context.new_cdp_session(tab.page)
+        manifest = devtools.send("Page.getAppManifest")
+        assert manifest["url"] == f"{url}app.webmanifest" and manifest["errors"] == []
+        errors = devtools.send("Page.getInstallabilityErrors")["installabilityErrors"]
+        assert [error["errorId"] for error in errors if error["errorId"] != "in-incognito"] == []
+
+
+def test_icons_are_the_pages_own(browser, site):
+    """The PNG files are what Chromium draws of the SVG; python -m tests.web.icons draws them anew."""
+    from tests.web import icons
+
+    page = browser.new_page()
+    for name in icons.DRAWN:
+        kept = b64encode((icons.ICONS / name).read_bytes()).decode()
+        assert page.evaluate(DIFFERENCE, [icons.drawn(page, name), kept]) <= 8
+        assert (site / "icons" / name).read_bytes() == (icons.ICONS / name).read_bytes()
+    page.close()
+
+
+# The largest difference of a colour between two PNG files of the same size.
+DIFFERENCE = """async (files) => {
+    const [one, other] = await Promise.all(files.map(async (file) => {
+        const image = new Image();
+        image.src = "data:image/png;base64," + file;
+        await image.decode();
+        const canvas = document.createElement("canvas");
+        [canvas.width, canvas.height] = [image.width, image.height];
+        const context = canvas.getContext("2d");
+        context.drawImage(image, 0, 0);
+        return context.getImageData(0, 0, image.width, image.height).data;
+    }));
+    if (one.length !== other.length) return 255;
+    return one.reduce((most, value, i) => Math.max(most, Math.abs(value - other[i])), 0);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser, site, scheme):
+    """axe-core's rules (names, roles, contrast, landmarks), on a phone's screen, with an answer and with a message."""
+    axe = MODULES / "axe-core" / "axe.min.js"
+    if not axe.is_file():
+        pytest.skip("axe-core is missing: make web")
+    with hosting(site) as url, Tab(browser, url, service_workers="block", color_scheme=scheme, **PHONE) as tab:
+        tab.open().sees("facts", "pebble")
+        tab.write("turn on the garden lights")
+        tab.sees("transcript", "garden lights on")
+        tab.write("sing me the opera")
+        tab.sees("trouble", "does not know: sing, opera")
+        tab.page.evaluate(axe.read_text())
+        found = tab.page.evaluate("axe.run().then(({ violations }) => violations)")
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
