@@ -91,8 +91,8 @@ def python_files(folder):
 
 def copy_source(folder):
     """A clone, with its symbolic links, to build from: building leaves files in the tree."""
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for part in ("src", "export", "runtime", "quantize", "devices"):
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "node_modules")
+    for part in ("src", "export", "runtime", "quantize", "devices", "web"):
         shutil.copytree(ROOT / part, folder / part, ignore=ignored, symlinks=True)
     for part in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / part, folder / part)
@@ -160,6 +160,8 @@ def test_wheel_and_sdist_hold_all_that_is_shipped(clone, tmp_path):
         for folder in ("devices/profiles", "quantize/recipes", "runtime/serve/page", "runtime/audio/silero"):
             for path in (PACKAGE / folder).iterdir():
                 assert wheel.read(f"voxrill/{folder}/{path.name}") == path.read_bytes()
+        for path in (path for part in ("runtime", "site") for path in (PACKAGE / "web" / part).rglob("*.*")):
+            assert wheel.read(f"voxrill/{path.relative_to(PACKAGE).as_posix()}") == path.read_bytes()
 
 
 def test_a_platform_s_wheel_has_the_library_and_the_pure_one_has_not(clone, library, tmp_path):
