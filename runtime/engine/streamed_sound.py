@@ -13,8 +13,8 @@ from voxrill.runtime.engine.audio_encoder import AudioEncoder
 from voxrill.runtime.engine.context import Context, ContextMark, Floats, HeardSound
 
 PREFILLED = 2
-"""Embeddings of one prefill. A step of two positions costs little more than one of one, and there are half as many. At
-the end of a sound two are left at most: one that waited, and the last one."""
+"""Embeddings of one prefill. With LFM3-Audio in INT4 a step of two positions took 27.5 ms, one of one 25.4. At the end
+of a sound two are left at most: one that waited, and the last one."""
 
 
 class StreamedSound:

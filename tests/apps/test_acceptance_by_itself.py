@@ -70,7 +70,8 @@ def test_the_command(cli, tmp_path):
     assert ran.status == 0, ran.err
     *rows, end = map(json.loads, ran.out.splitlines())
     assert (rows[0]["verdict"], end["accepted"]) == ("pass", True)
-    cli.refuses(*asked[:5], "no such words", *asked[6:], saying="the bundle is not accepted: recognition")
+    failed = cli(*asked[:5], "no such words", *asked[6:])
+    assert failed.status == 2 and "the bundle is not accepted: recognition" in failed.err and "FAIL" in failed.out
 
 
 def test_what_does_not_go_together(cli, tmp_path):
