@@ -80,6 +80,7 @@ class LiveRecogniser:
         with self._context.turn("system"):
             self._context.add_text(self._task.system)
         self._context.open_turn("assistant")
+        self._context.advance()  # before the sound comes: it would delay its first words
         self._carried: list[int] = []
         self._rows = 0
 
