@@ -58,7 +58,7 @@ def _refuse_other_format(hub_id: str, directory: Path, offline: bool) -> None:
 
 def _names_of(hub_id: str, directory: Path, offline: bool) -> set[str]:
     """The files of a repository, those that were not downloaded among them, if the hub can be asked."""
-    here = {path.name for path in directory.iterdir()}
+    here = {path.name for path in directory.iterdir()} if directory.is_dir() else set()  # if nothing was downloaded
     return here if offline else here | _files_on_hub(hub_id, directory.name)
 
 
