@@ -16,7 +16,8 @@ export function openTable(spec, file) {
 class Table {
   /** @param {import("./manifest.js").TableSpec} spec @param {Uint8Array} file */
   constructor(spec, file) {
-    [this.rows, this.width] = spec.shape;
+    this.rows = spec.shape[0];
+    this.width = spec.shape[1];
     const count = this.rows * this.width;
     const Kind = spec.dtype === "int8" ? Int8Array : Float32Array;
     this.values = new Kind(copied(file, spec.offset, count * Kind.BYTES_PER_ELEMENT));
@@ -39,7 +40,8 @@ class BlockTable {
    * @param {Uint8Array} file
    */
   constructor(spec, { bits, size, factors, zero_points: zeros }, file) {
-    [this.rows, this.width] = spec.shape;
+    this.rows = spec.shape[0];
+    this.width = spec.shape[1];
     this.size = size;
     this.bits = bits;
     this.blocks = Math.ceil(this.width / size);

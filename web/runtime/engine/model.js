@@ -34,19 +34,19 @@ export class Model {
    *
    * @param {import("./graph.js").Runtime} ort the module onnxruntime-web
    * @param {any} Library the class Tokenizer of @huggingface/tokenizers
-   * @param {import("./graph.js").Files} files of the bundle, by name
+   * @param {import("./graph.js").Files} files of the bundle, by name; those of the graphs are taken out of it
    * @param {(graph: string) => void} [progress] is told which graph is opened
    */
   static async open(ort, Library, files, progress = () => {}) {
     const text = (/** @type {string} */ name) => decoder.decode(files.get(name));
     const manifest = readManifest(text("manifest.json"));
-    /** @type {Record<string, Graph>} */
-    const graphs = {};
+    const model = new Model(manifest, {}, files, new Tokenizer(Library, text("tokenizer.json")));
     for (const [name, { file }] of Object.entries(manifest.graphs)) {
       progress(name);
-      graphs[name] = await Graph.open(ort, files, file);
+      model.graphs[name] = await Graph.open(ort, files, file);
+      for (const opened of [file, `${file}.data`]) files.delete(opened); // WebAssembly has a copy, and memory is short
     }
-    return new Model(manifest, graphs, files, new Tokenizer(Library, text("tokenizer.json")));
+    return model;
   }
 
   get hiddenSize() {
