@@ -9,17 +9,20 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
 from tests.export.lfm3_true_size import published_sizes, shapes  # noqa: E402
-from voxrill.export.lfm3.graphs import LOG_MEL  # noqa: E402
+from voxrill.export.lfm3.graphs import LOG_MEL, plan_graphs, read_model_spec  # noqa: E402
 from voxrill.export.lfm3.names import our_name  # noqa: E402
 from voxrill.export.lfm3.sizes import FSQ_LEVELS, Lfm3Sizes  # noqa: E402
 from voxrill.export.lfm3.tensors import DEPTH_TABLE, Lfm3Tensors  # noqa: E402
 from voxrill.export.tensors import Tensors  # noqa: E402
+from voxrill.runtime.bundle.contract import StaticShapes  # noqa: E402
+from voxrill.runtime.errors import CheckpointError  # noqa: E402
 
 
 class Shapes(Tensors):
@@ -69,6 +72,13 @@ def test_how_many_numbers_it_has(tensors):
     heard = [name for name in tensors if name.startswith(("encoder.", "mlp."))]
     assert len(heard) == 176  # as a community's extraction of the published file has it
     assert sum(torch.Size(tensors.shape(name)).numel() for name in tensors) == pytest.approx(2.01e9, rel=0.01)
+
+
+def test_the_pieces_of_an_npu_bundle_are_whole_rows(tensors):
+    checkpoint = SimpleNamespace(weights=tensors, config={})
+    static = StaticShapes(mel_frames=12, prefill=8, context=64)
+    with pytest.raises(CheckpointError, match=r"cannot take 12 frames\. Give --mel-frames a multiple of 8"):
+        plan_graphs(checkpoint, read_model_spec(checkpoint), static)
 
 
 def test_every_published_tensor_has_our_name_and_shape(published, tensors):
