@@ -231,16 +231,17 @@ class Pebble(nn.Module):
 
     def code_logits(self, hidden: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Logits (N, BOOKS, BOOK_ROWS) of hidden (N, HIDDEN), each codebook given the true codes before it."""
-        depth = self.depth
-        x = depth.depth_linear(hidden).reshape(len(hidden), BOOKS, -1)
-        books = self._books
-        before = [books[i].embedding(codes[:, i]) for i in range(BOOKS - 1)]
-        x = x + torch.stack([torch.zeros_like(x[:, 0]), *before], 1)
+        depth, books = self.depth, self._books
+        inputs = depth.depth_linear(hidden).reshape(len(hidden), BOOKS, 1, -1)
         rotary = rotary_angles(torch.arange(BOOKS).float(), depth.config.head_dim, THETA)
-        bias = torch.full((BOOKS, BOOKS), MASKED).triu(1)
-        for layer in depth.depthformer.layers:
-            x = layer(x, rotary, [], bias)
-        return torch.stack([book.to_logits(book.embedding_norm(x[:, i])) for i, book in enumerate(books)], 1)
+        caches: list[list[torch.Tensor]] = [[] for _ in depth.depthformer.layers]
+        logits = []
+        for step, book in enumerate(books):
+            x = inputs[:, step]
+            if step:
+                x = x + books[step - 1].embedding(codes[:, step - 1])[:, None]
+            logits.append(book.to_logits(depth.depthformer(x, rotary, caches, step, book.embedding_norm))[:, 0])
+        return torch.stack(logits, 1)
 
     def published_state(self) -> dict[str, torch.Tensor]:
         """The weights under the published names."""

@@ -74,7 +74,8 @@ def test_the_command(cli, tmp_path):
     assert failed.status == 2 and "the bundle is not accepted: recognition" in failed.err and "FAIL" in failed.out
 
 
-def test_what_does_not_go_together(cli, tmp_path):
+def test_what_does_not_go_together(cli, tmp_path, monkeypatch):
+    monkeypatch.delenv("VOXRILL_PUBLISHED", raising=False)
     cli.refuses("accept", "b", "--audio", "said.wav", saying="--audio and --text belong together")
     cli.refuses("accept", "b", "--stage", "encoder", saying="there is no stage encoder without published outputs")
     with pytest.raises(UsageError, match="Give one of: recognition, speech, languages, live"):

@@ -5,6 +5,7 @@ The table, or a line of JSON a row, goes to stdout. A comparison that fails is i
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 SAID = ("kitchen lights on", "what time is it")
 """What the built-in model says to a model without published outputs."""
 
+PUBLISHED = "VOXRILL_PUBLISHED"
 PublishedOption = Annotated[
     Path | None,
     typer.Option(
         "--published",
-        envvar="VOXRILL_PUBLISHED",
-        help="Folder of published outputs of LFM2.5-Audio-1.5B; docs/acceptance.md lists its files. Without it, the "
-        "model is held to what it hears and says.",
+        help="Folder of published outputs of LFM2.5-Audio-1.5B; docs/acceptance.md lists its files. Without it and "
+        f"without the environment variable {PUBLISHED}, or with --audio, the model is held to what it hears and says.",
     ),
 ]
 
@@ -62,6 +63,8 @@ def accept(
 
     if (audio is None) != (text is None):
         raise UsageError("--audio and --text belong together", "Give a sound, and the text that is said in it")
+    if published is None and audio is None and os.environ.get(PUBLISHED):
+        published = Path(os.environ[PUBLISHED])
     if published is None:
         if checkpoint is not None:
             raise UsageError("--checkpoint needs published outputs", "Give --published FOLDER; see docs/acceptance.md")
