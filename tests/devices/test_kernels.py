@@ -16,6 +16,9 @@ from voxrill.devices import kernels
 from voxrill.runtime.errors import DeviceError, VoxrillWarning
 from voxrill.runtime.upkeep import doctor
 
+BUILT_IN = {"built_in_model_has": ["DynamicQuantizeMatMul 8"]}
+"""What doctor says of the model that ships."""
+
 
 @pytest.fixture
 def native(tmp_path, monkeypatch):
@@ -40,7 +43,7 @@ def test_without_a_library_nothing_is_registered_and_nothing_is_warned_of(native
     assert found.path is None and not found.fast and "no library" in found.reason
     assert not kernels.register(ort.SessionOptions())
     assert kernels.memory() == kernels.Memory(0, 0, 0, 0)
-    assert doctor.products() == {"own": None, "because": found.reason}
+    assert doctor.products() == {"own": None, "because": found.reason, **BUILT_IN}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_a_library_that_was_changed_is_not_loaded(library, native):
 
 
 def test_doctor_names_it(library):
-    assert doctor.products() == {"own": library.chosen, "instruction_sets": list(library.sets)}
+    assert doctor.products() == {"own": library.chosen, "instruction_sets": list(library.sets), **BUILT_IN}
     assert library.sets[-1] == kernels.SLOW
 
 

@@ -236,12 +236,15 @@ set_up_log("info", False, writing)
 for number in range(30_000):
     LOG.info("line %d", number)
 def read():
-    while True:
-        os.write(1, os.read(reading, 1 << 16))
-threading.Thread(target=read, daemon=True).start()
+    while b"the last" not in (some := os.read(reading, 1 << 16)):
+        os.write(1, some)
+    os.write(1, some)
+reader = threading.Thread(target=read)
+reader.start()
 while LOG.root.handlers[-1]._lines.unfinished_tasks:
     time.sleep(0.01)
 LOG.info("the last")
+reader.join()
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
     lines = ran.stdout.decode().splitlines()
