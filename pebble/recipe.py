@@ -45,7 +45,7 @@ def main() -> None:
         "further": partial(train_further, people=args.people),
     }
     wanted = ["further"] if args.further else ["detokenizer", "speech", "encoder", "joint"]
-    for name in NATURAL_SETS:
+    for name in ("natural", "natural-development"):
         make_shards(list(NATURAL_SETS[name]()), args.cache / name)
     for name in wanted:
         print(f"stage {name}", flush=True)

@@ -120,9 +120,9 @@ class World:
     def __init__(self, file: Mapping[str, Any]) -> None:
         self._declared: dict[str, Any] = file["slots"]
         self._german: dict[str, dict[str, str]] = file.get("german", {})
-        self.patterns = [Pattern(**{**one, "say": tuple(one["say"])}) for one in file["commands"].values()]
+        self.patterns = {name: Pattern(**{**one, "say": tuple(one["say"])}) for name, one in file["commands"].items()}
         self.slots = tuple(self._declared)
-        self._weights = [pattern.weight for pattern in self.patterns]
+        self._weights = [pattern.weight for pattern in self.patterns.values()]
         self._known: dict[str, tuple[Value, ...]] = {}
 
     def values(self, slot: str) -> tuple[Value, ...]:
@@ -158,7 +158,7 @@ class World:
 
     def sentences(self) -> Iterator[Sentence]:
         """Every sentence. Two patterns may have the same one."""
-        for pattern in self.patterns:
+        for pattern in self.patterns.values():
             for phrase in pattern.say:
                 for values in self._choices(phrase):
                     yield _sentence(pattern, phrase, values)
@@ -166,7 +166,7 @@ class World:
     def spoken_replies(self) -> dict[str, tuple[SpokenWord, ...]]:
         """Each reply as words with what they are part of: a phrase of the pattern, or a value in its place."""
         found: dict[str, tuple[SpokenWord, ...]] = {}
-        for pattern in self.patterns:
+        for pattern in self.patterns.values():
             for phrase in pattern.say:
                 for values in self._choices(phrase):
                     words = tuple(_spoken_reply(pattern, values))
@@ -176,13 +176,13 @@ class World:
     def examples(self) -> Iterator[Sentence]:
         """One sentence of each phrase, with values that differ from phrase to phrase."""
         chance = random.Random(3)
-        for pattern in self.patterns:
+        for pattern in self.patterns.values():
             for phrase in pattern.say:
                 yield _sentence(pattern, phrase, self._drawn_values(phrase, chance))
 
     def drawn(self, chance: random.Random) -> Sentence:
         """A sentence at random, by the weights of the commands. Numbers that sound alike come more often."""
-        pattern = chance.choices(self.patterns, self._weights)[0]
+        pattern = chance.choices(list(self.patterns.values()), self._weights)[0]
         phrase = chance.choice(pattern.say)
         return _sentence(pattern, phrase, self._drawn_values(phrase, chance))
 
