@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from reply_voice import SPEAKERS, placed, units
+from safetensors.torch import load_file, save_file
 from torch import nn
 from training import Run, cosine
 from world import REPLIES, WORDS, SpokenWord
@@ -88,22 +89,51 @@ def _k_means(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return book
 
 
-def _residual_codes(rows: torch.Tensor) -> torch.Tensor:
-    """(frames, 480) to codes (frames, BOOKS): residual k-means on the first principal components."""
-    generator = torch.Generator().manual_seed(0)
-    centred = rows - rows.mean(0)
-    components = torch.linalg.svd(centred, full_matrices=False)[2][:PCA]
-    residual = centred @ components.T
-    total = residual.pow(2).sum()
-    codes = torch.zeros(len(rows), BOOKS, dtype=torch.int64)
-    for book in range(BOOKS):
-        if residual.pow(2).sum() < SETTLED * total:
-            break
-        centres = _k_means(residual, generator)
-        codes[:, book] = _nearest(residual, centres)
-        residual = residual - centres[codes[:, book]]
-        print(f"codebook {book}: {residual.pow(2).sum() / total:.4f} of the variance is left", flush=True)
-    return codes
+class Codebooks:
+    """Residual k-means on the first principal components of log-mel frames (n, 480).
+
+    mean: (480,); components: (PCA, 480); centres: (BOOKS, CODES, PCA), zero where a codebook has nothing left to say.
+    """
+
+    def __init__(self, mean: torch.Tensor, components: torch.Tensor, centres: torch.Tensor) -> None:
+        self.mean, self.components, self.centres = mean, components, centres
+
+    @classmethod
+    def fit(cls, rows: torch.Tensor) -> Codebooks:
+        """The codebooks of these frames."""
+        generator = torch.Generator().manual_seed(0)
+        mean = rows.mean(0)
+        components = torch.linalg.svd(rows - mean, full_matrices=False)[2][:PCA]
+        residual = (rows - mean) @ components.T
+        total = residual.pow(2).sum()
+        centres = torch.zeros(BOOKS, CODES, PCA)
+        for book in range(BOOKS):
+            if residual.pow(2).sum() < SETTLED * total:
+                break
+            centres[book] = _k_means(residual, generator)
+            residual = residual - centres[book][_nearest(residual, centres[book])]
+            print(f"codebook {book}: {residual.pow(2).sum() / total:.4f} of the variance is left", flush=True)
+        return cls(mean, components, centres)
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        """Frames (n, 480) to codes (n, BOOKS)."""
+        residual = (rows - self.mean) @ self.components.T
+        codes = []
+        for centres in self.centres:
+            codes.append(_nearest(residual, centres))
+            residual = residual - centres[codes[-1]]
+        return torch.stack(codes, 1)
+
+    def save(self, path: Path) -> None:
+        """Write them in float16: words that are taught later are spoken with them."""
+        kept = {"mean": self.mean, "components": self.components, "centres": self.centres}
+        with atomic_write(path) as part:
+            save_file({name: value.half().contiguous() for name, value in kept.items()}, part)
+
+    @classmethod
+    def load(cls, path: Path) -> Codebooks:
+        """Read what `save` wrote."""
+        return cls(**{name: value.float() for name, value in load_file(path).items()})
 
 
 def make_voices(cache: Path) -> dict[str, Voice]:
@@ -113,7 +143,10 @@ def make_voices(cache: Path) -> dict[str, Voice]:
         sounds = {name: units(name, cache / f"units-{name}") for name in SPEAKERS}
         keys = [(name, spoken) for name in SPEAKERS for spoken in sounds[name]]
         mels = [torch.from_numpy(log_mel_frames(sounds[name][spoken])) for name, spoken in keys]
-        codes = _residual_codes(torch.cat(mels)).split([len(mel) for mel in mels])  # type: ignore[no-untyped-call]
+        books = cache / "codebooks.safetensors"
+        if not books.is_file():
+            Codebooks.fit(torch.cat(mels)).save(books)
+        codes = Codebooks.load(books).encode(torch.cat(mels)).split([len(mel) for mel in mels])  # type: ignore[no-untyped-call]
         voices = {name: Voice(sounds[name], {}) for name in SPEAKERS}
         for (name, spoken), code in zip(keys, codes, strict=True):
             voices[name].codes[spoken] = code.numpy()

@@ -9,6 +9,7 @@ words in known patterns: users say them, and no training clip does.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import re
 import tomllib
@@ -52,6 +53,9 @@ COURTESY_SHARE = 0.2
 ASKED = ("turn switch dim make set open close shut raise lower lock unlock play put start stop pause cancel add remove "
          "call take drive tell wake vacuum clean send brighten change").split()  # fmt: skip
 """First words of sentences that can be asked for politely."""
+
+OWN_COMMANDS = "PEBBLE_COMMANDS"
+"""The environment variable that names a file of commands to teach besides."""
 
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -198,6 +202,26 @@ class World:
         return _filled_value(form, self._drawn_values(form.said, chance))
 
 
+def _with_own_commands(file: dict[str, Any]) -> dict[str, Any]:
+    """The file with the commands and slots of the file that PEBBLE_COMMANDS names, which is one for `voxrill control`.
+
+    Its commands may have the keys of world.toml too. Without them their intent is "own", their answer "all right", and
+    they have no German. Values are added to slots of the same name.
+    """
+    if OWN_COMMANDS not in os.environ:
+        return file
+    own = tomllib.loads(Path(os.environ[OWN_COMMANDS]).read_text(encoding="utf-8"))
+    for name, declared in own.get("slots", {}).items():
+        ours = file["slots"].get(name)
+        joined = isinstance(ours, list) and isinstance(declared, list)
+        file["slots"][name] = [*ours, *declared] if joined else declared
+    keys = ("say", "confirm", "intent", "german", "weight", "whole")
+    for name, command in own["commands"].items():
+        known = {key: command[key] for key in keys if key in command}
+        file["commands"][f"own_{name}"] = {"intent": "own", "confirm": "all right", "german": "", "weight": 3.0} | known
+    return file
+
+
 def slots_of(template: str) -> list[str]:
     """The names of the slots of a template, each once."""
     return list(dict.fromkeys(_SLOT.findall(template)))
@@ -266,7 +290,7 @@ _FIRST = {
     line.removeprefix("+ "): line.startswith("+ ")
     for line in (HERE / "first_world.txt").read_text(encoding="utf-8").splitlines()
 }
-WORLD = World(tomllib.loads((HERE / "world.toml").read_text(encoding="utf-8")))
+WORLD = World(_with_own_commands(tomllib.loads((HERE / "world.toml").read_text(encoding="utf-8"))))
 COMMANDS = _distinct(WORLD.sentences())
 SENTENCES = tuple(COMMANDS.values())
 FIRST = tuple(COMMANDS[command] for command in _FIRST)
