@@ -202,12 +202,13 @@ class World:
         return _filled_value(form, self._drawn_values(form.said, chance))
 
 
-def _with_own_commands(file: dict[str, Any]) -> dict[str, Any]:
-    """The file with the commands and slots of the file that PEBBLE_COMMANDS names, which is one for `voxrill control`.
+def read_world() -> dict[str, Any]:
+    """world.toml, with the commands and slots of the file for `voxrill control` that PEBBLE_COMMANDS names.
 
     Its commands may have the keys of world.toml too. Without them their intent is "own", their answer "all right", and
     they have no German. Values are added to slots of the same name.
     """
+    file = tomllib.loads((HERE / "world.toml").read_text(encoding="utf-8"))
     if OWN_COMMANDS not in os.environ:
         return file
     own = tomllib.loads(Path(os.environ[OWN_COMMANDS]).read_text(encoding="utf-8"))
@@ -290,7 +291,7 @@ _FIRST = {
     line.removeprefix("+ "): line.startswith("+ ")
     for line in (HERE / "first_world.txt").read_text(encoding="utf-8").splitlines()
 }
-WORLD = World(_with_own_commands(tomllib.loads((HERE / "world.toml").read_text(encoding="utf-8"))))
+WORLD = World(read_world())
 COMMANDS = _distinct(WORLD.sentences())
 SENTENCES = tuple(COMMANDS.values())
 FIRST = tuple(COMMANDS[command] for command in _FIRST)

@@ -10,6 +10,8 @@ import soundfile
 
 from tests import signals
 from tests.places import ROOT
+from voxrill.runtime.apps.grammar import read_grammar
+from voxrill.runtime.apps.grammar import spoken as said_in
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_the_world_is_what_people_say_to_a_home(pebble):
         "lights on": "lights on",
         "set the kitchen lights to fifty percent": "kitchen lights at fifty percent",
         "start a ninety second timer": None,
-        "set a timer for ninety seconds please": "timer set for ninety seconds",
+        "set a timer for ninety seconds please": "the timer is set for ninety seconds",
         "lock the front door": "locking the front door",
         "add milk to the shopping list": "milk is on the list",
         "what time is it": "checking the time",
@@ -282,3 +284,52 @@ def test_the_phrase_of_a_reply_is_cut_out_whole(pebble):
     assert [number for _, number in phrase] == [0, 1, 2]
     assert voice.placed("on kitchen lights") == [("on", "first"), ("kitchen", "middle"), ("lights", "last")]
     assert voice.placed("elephant") == [("elephant", "last")]
+
+
+# A user's own commands, the example of all commands, the codebooks
+
+
+def test_a_file_of_own_commands_widens_the_world(pebble, tmp_path, monkeypatch):
+    world = pebble("world")
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[slots]\nroom = ["workshop"]\nrobot = ["zeus", "hugo"]\n'
+        '[commands.feed]\nsay = ["feed {robot}"]\nconfirm = "{robot} gets food"\nrun = ["./feed", "{robot}"]\n'
+    )
+    monkeypatch.setenv(world.OWN_COMMANDS, str(own))
+    made = world.World(world.read_world())
+    replies = {sentence.command: sentence.reply for sentence in made.sentences()}
+    assert replies["feed zeus"] == "zeus gets food"
+    assert replies["turn on the workshop lights"] == "workshop lights on"
+    assert replies["turn on the kitchen lights"] == "kitchen lights on"
+
+
+def test_the_example_of_commands_is_the_world_and_is_read_by_control(pebble):
+    examples, world = pebble("example_commands"), pebble("world")
+    assert examples.FILE.read_text(encoding="utf-8") == examples.text(world.WORLD)
+    grammar = read_grammar(examples.FILE)
+    replies = {
+        sentence.words: said_in(grammar.commands[sentence.call.command].confirm, sentence.call.slots)
+        for sentence in grammar.sentences
+    }
+    known = {s.command: s.reply for s in world.SENTENCES}
+    assert len(replies) > 5000
+    for words, reply in replies.items():
+        if words in known:
+            assert reply == known[words]
+    assert {s.command for s in world.FIRST if s.intent not in examples.NO_COMMANDS} - set(replies) <= {
+        s.command for s in world.FIRST if s.command.startswith("how far")
+    }
+
+
+def test_codebooks_keep_what_they_encode(pebble, tmp_path):
+    torch = pytest.importorskip("torch")
+    codec = pebble("codec")
+    rows = torch.randn(600, 480) @ torch.randn(480, 480)
+    books = codec.Codebooks.fit(rows)
+    books.save(tmp_path / "books.safetensors")
+    again = codec.Codebooks.load(tmp_path / "books.safetensors")
+    codes = books.encode(rows)
+    assert codes.shape == (600, codec.BOOKS)
+    assert (again.encode(rows) == codes).float().mean() > 0.95  # they are kept in float16
+    assert not codes[:, books.centres.abs().sum((1, 2)) == 0].any(), "a codebook without centres says 0"
