@@ -143,6 +143,11 @@ def _disturbed(frames: torch.Tensor) -> torch.Tensor:
     return torch.where(ends[:, None], frames, noisy)  # the end of audio is never disturbed
 
 
+def _short() -> torch.autocast:
+    """bfloat16 products, which take half the time where the processor has them."""
+    return torch.autocast("cpu", torch.bfloat16)
+
+
 def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tuple[torch.Tensor, dict[str, float]]:
     """Text, code and current-word losses of a batch. `heard` (N, hidden) fills the places of sound in order."""
     x = model.text(batch.tokens.clamp(min=0)) * (batch.tokens >= 0)[..., None]
@@ -151,7 +156,8 @@ def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tu
         x = x.masked_scatter(batch.frame_at[..., None], model.embed_frames(_disturbed(batch.frames)))
     if heard is not None:
         x = x.masked_scatter(batch.heard_at[..., None], heard)
-    hidden = model.think(x)
+    with _short():
+        hidden = model.think(x).float()
     at_text = batch.next_text != IGNORE
     logits, wanted = model.text_logits(hidden[at_text]), batch.next_text[at_text]
     loss = F.cross_entropy(logits, wanted, label_smoothing=0.02)
@@ -161,7 +167,8 @@ def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tu
         spoken, codes = hidden[at_frame], batch.next_frame[at_frame]
         starts = batch.next_starts[at_frame]
         weights = 1 + START_WEIGHT * starts.float()
-        logits = model.code_logits(spoken, codes)
+        with _short():
+            logits = model.code_logits(spoken, codes).float()
         each = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(-1, BOOKS)
         code_loss = ((each * BOOK_WEIGHTS).sum(1) * weights).sum() / weights.sum()
         word_loss = F.cross_entropy(model.current_word(spoken), batch.next_word[at_frame])
