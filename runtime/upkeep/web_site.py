@@ -130,12 +130,18 @@ def _pages() -> Iterator[tuple[str, Traversable]]:
     for name in ("connection.js", "install.js"):
         yield f"page/{name}", voxrill / "web" / "site" / name
     yield "app.webmanifest", voxrill / "web" / "site" / "app.webmanifest"
-    for file in (voxrill / "web" / "site" / "icons").iterdir():
-        yield f"icons/{file.name}", file
-    runtime = voxrill / "web" / "runtime"
-    for folder in (runtime, *(one for one in runtime.iterdir() if one.is_dir())):
-        for file in (one for one in folder.iterdir() if one.is_file()):
-            yield f"runtime/{'' if folder is runtime else folder.name + '/'}{file.name}", file
+    yield from _files(voxrill / "web" / "site" / "icons", "icons")
+    yield from _files(voxrill / "web" / "runtime", "runtime")
+
+
+def _files(folder: Traversable, place: str) -> Iterator[tuple[str, Traversable]]:
+    """All files of a folder, with their places below `place`."""
+    for one in folder.iterdir():
+        name = f"{place}/{one.name}"
+        if one.is_dir():
+            yield from _files(one, name)
+        else:
+            yield name, one
 
 
 def _index() -> str:
