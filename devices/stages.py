@@ -56,7 +56,7 @@ FALLBACK = 10.0
 emulation, which shows which code runs and not how fast it runs on the chip."""
 SHARE = 0.87
 """Share of the probe's bandwidth that a float32 step reaches, which nothing else limits. By public figures llama.cpp
-reaches 0.84 to 0.91 of a Pi 5's (`docs/devices.md`, which also shows where such figures disagree with `GEMV`)."""
+reaches 0.84 to 0.91 of a Pi 5's (`docs/deploy/devices.md`, which also shows where such figures and `GEMV` disagree)."""
 LOSS = 0.09
 """Share of its work that each further core loses: two cores ran the kernels 1.81 to 1.87 times as fast as one. For more
 than two it is assumed."""

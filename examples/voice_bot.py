@@ -2,7 +2,7 @@
 
     arecord -q -t raw -f S16_LE -r 16000 | python examples/voice_bot.py | aplay -q -t raw -f S16_LE -r 24000
 
-In a program, stdin and stdout are a telephone line, a WebSocket or a robot. See docs/voice_bots.md.
+In a program, stdin and stdout are a telephone line, a WebSocket or a robot. See docs/guides/voice-bots.md.
 """
 
 from __future__ import annotations

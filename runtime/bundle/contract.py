@@ -98,7 +98,7 @@ def is_for_npu(graph: str) -> bool:
     """Whether an NPU runs this graph.
 
     The graphs that sample, or are small, stay on the CPU. So does LFM2.5's codec: on two generations of Qualcomm's HTP
-    its phases were wrong in float16 (docs/codec_precision.md).
+    its phases were wrong in float16 (docs/models/codec-precision.md).
     """
     return graph not in (TEXT_HEAD, AUDIO_DETOKENIZER, CODEC_DECODER, *FRAME_DECODERS)
 

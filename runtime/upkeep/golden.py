@@ -1,7 +1,7 @@
 """Golden vectors: what a bundle computes from one question, stage by stage. A port is compared with them.
 
 In: a loaded model and a question. Out: a folder of `vectors.npz` (arrays) and `vectors.json` (the rest). The other way
-round: how far a model is from what such a folder holds. docs/bundle_contract.md says what each name means. Everything
+round: how far a model is from what such a folder holds. docs/models/bundle.md says what each name means. Everything
 is greedy, except for one sampled frame, whose noise is kept. Each stage gets the golden input, so an error shows in the
 stage that makes it.
 """

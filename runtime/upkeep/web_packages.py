@@ -43,7 +43,7 @@ FILES: Mapping[str, tuple[str, str]] = {
 _PATIENCE = 600.0
 """Seconds that npm may take for a package."""
 
-_REMEDY = "Install Node.js with npm, or give --packages a folder with the files that docs/web.md names"
+_REMEDY = "Install Node.js with npm, or give --packages a folder with the files that docs/deploy/browser.md names"
 
 
 def web_packages(given: Path | None) -> Path:

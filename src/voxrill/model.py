@@ -322,7 +322,7 @@ class Model(Engine):
     def evaluate(
         self, task: TaskName, data: str | os.PathLike[str], **wishes: Unpack[EvaluationKeywords]
     ) -> Evaluation:
-        """Score the model's answers and their times, beside those of other programs; see docs/evaluation.md.
+        """Score the model's answers and their times, beside those of other programs; see docs/guides/evaluate.md.
 
         The model is asked when the evaluation is iterated, which gives outcomes as they come, or when `rows` is read.
 

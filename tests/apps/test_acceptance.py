@@ -239,7 +239,7 @@ def test_missing_files_are_named(bundles, own_copy):
         (own_copy / name).unlink()
     said = refusal(bundles[FAMILY], own_copy)
     assert f"is incomplete: it has no {files.ASR_SOUND}, {files.CODEC_8}." in said
-    assert "docs/acceptance.md" in said
+    assert "docs/models/acceptance.md" in said
     check_published(open_bundle(bundles[FAMILY]).manifest, PublishedFolder(own_copy), chosen_stages(["encoder"]))
     (own_copy / files.SUMS).unlink()
     assert f"has no {files.SUMS}." in refusal(bundles[FAMILY], own_copy, "encoder")
@@ -484,7 +484,7 @@ def test_a_quantised_transcript_may_have_one_word_of_43_wrong():
 
 
 def test_the_page_names_every_stage_and_file():
-    page = (ROOT / "docs" / "acceptance.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "models" / "acceptance.md").read_text(encoding="utf-8")
     names = {name for stage in STAGES.values() for name in stage.files}
     assert [name for name in STAGES if f"`{name}`" not in page] == []
     assert [name for name in names if f"`{name}`" not in page and f"`_{name.split('_')[-1]}`" not in page] == []
@@ -509,7 +509,7 @@ def test_only_the_first_code_of_an_end_frame_counts():
 def real():
     """The real folder."""
     if not os.environ.get("VOXRILL_PUBLISHED"):
-        pytest.skip("VOXRILL_PUBLISHED names no folder of published outputs (docs/acceptance.md)")
+        pytest.skip("VOXRILL_PUBLISHED names no folder of published outputs (docs/models/acceptance.md)")
     return Path(os.environ["VOXRILL_PUBLISHED"])
 
 
@@ -570,7 +570,7 @@ def test_published_outputs_that_need_no_weights(real, real_subject, name):
 
 
 def test_the_page_has_the_hashes_of_the_real_files(real):
-    page = (ROOT / "docs" / "acceptance.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "models" / "acceptance.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^\| `([^`]+)` \| .* \| `([0-9a-f]{64})` \|$", page, re.MULTILINE))
     assert len(told) == 10
     for name, sha256 in told.items():

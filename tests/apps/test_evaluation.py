@@ -128,7 +128,7 @@ def test_a_long_sound_is_heard_in_segments(here, pebble):
 @pytest.mark.parametrize(
     ("command", "name", "text", "says"),
     [
-        ("asr", "m.jsonl", "", ("m.jsonl holds nothing", "docs/evaluation.md")),
+        ("asr", "m.jsonl", "", ("m.jsonl holds nothing", "docs/guides/evaluate.md")),
         ("asr", "m.jsonl", "hello\n", ("m.jsonl line 1 cannot be read", "JSON Lines")),
         ("asr", "m.jsonl", "[1]\n", ("m.jsonl line 1 is not a JSON object", "id")),
         ("asr", "m.jsonl", '{"text": "a"}\n', ("line 1 names no sound", "audio_filepath")),

@@ -1,4 +1,4 @@
-"""docs/bundle_contract.md is complete and true: its code runs a bundle, its tables are the contract's."""
+"""docs/models/bundle.md is complete and true: its code runs a bundle, its tables are the contract's."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ from voxrill.runtime.engine.context import Context
 from voxrill.runtime.engine.generate import Frame, Generation, GenerationOptions, Token
 from voxrill.runtime.upkeep.golden import ARRAYS, REST, SOUND_FRAMES, STEPS, differences, make_vectors, read_vectors
 
-PAGE = ROOT / "docs" / "bundle_contract.md"
+PAGE = ROOT / "docs" / "models" / "bundle.md"
 GOLDEN = ROOT / "docs" / "golden"
 LARGEST = 300_000  # bytes of the vectors in the repository
 

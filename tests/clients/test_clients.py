@@ -171,7 +171,7 @@ def test_each_program_and_each_environment_is_used():
 
 
 def test_the_page_has_each_requirement():
-    page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "clients.md").read_text(encoding="utf-8")
     for path in (HERE / "requirements").glob("*.txt"):
         for line in path.read_text().splitlines():
             name, version = re.fullmatch(r"([a-z-]+)(?:\[\w+\])?(\S+)", line).groups()

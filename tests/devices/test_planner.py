@@ -30,7 +30,7 @@ EVIDENCED = (
     "float_macs_per_cycle",
     "npu",
 )
-"""The columns of docs/devices.md."""
+"""The columns of docs/deploy/devices.md."""
 DISTURBED = ("speech", "int4", 2)
 """Half of its recorded samples took three times as long as the other half: another program ran."""
 
@@ -293,7 +293,8 @@ def test_a_recipe_s_bits_are_planned_with_our_own_products(cli):
 
 def test_the_page_of_devices_is_what_the_profiles_say():
     """How each figure is known, and what the rate of reading predicts beside what llama.cpp was measured at."""
-    page = [line.split(" | ") for line in (ROOT / "docs" / "devices.md").read_text(encoding="utf-8").splitlines()]
+    text = (ROOT / "docs" / "deploy" / "devices.md").read_text(encoding="utf-8")
+    page = [line.split(" | ") for line in text.splitlines()]
     known = {row[0].strip("| `"): [cell.strip(" |") for cell in row[1:]] for row in page if len(row) == 11}
     for name in shipped_profiles():
         figures = read_profile(name).figures

@@ -57,7 +57,7 @@ def test_the_user_knows_better(family):
 
 def test_the_japanese_prompts_are_the_published_ones(family):
     if not os.environ.get("VOXRILL_PUBLISHED"):
-        pytest.skip("VOXRILL_PUBLISHED names no folder of published outputs (docs/acceptance.md)")
+        pytest.skip("VOXRILL_PUBLISHED names no folder of published outputs (docs/models/acceptance.md)")
     report = Path(os.environ["VOXRILL_PUBLISHED"]) / "reported" / "reported.json"
     if not report.is_file():
         pytest.skip(f"there is no {report}")

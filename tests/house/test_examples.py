@@ -1,4 +1,4 @@
-"""The small programs of examples/ and of docs/voice_bots.md, run as a reader would run them."""
+"""The small programs of examples/ and of docs/guides/voice-bots.md, run as a reader would run them."""
 
 import importlib.util
 import io
@@ -76,7 +76,7 @@ def test_the_web_application_answers():
     assert client.get("/speak", params={"text": "Quetzalcoatl"}).status_code == 400
 
 
-PAGE = (ROOT / "docs" / "voice_bots.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "voice-bots.md").read_text(encoding="utf-8")
 
 
 def test_the_page_s_program_runs(monkeypatch, capsys):

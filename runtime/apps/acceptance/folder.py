@@ -54,7 +54,7 @@ _LARGEST = 64 * MEGABYTE
 _SUM = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 """A line as `sha256sum` writes it."""
 
-_PAGE = "docs/acceptance.md says where to download each file"
+_PAGE = "docs/models/acceptance.md says where to download each file"
 
 Decoded = TypeVar("Decoded")
 

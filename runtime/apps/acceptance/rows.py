@@ -100,7 +100,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What each comparison may find; None: it is reported only. docs/acceptance.md gives the reason of each.
+    """What each comparison may find; None: it is reported only. docs/models/acceptance.md gives the reason of each.
 
     encoder: of the largest value; probability: of each of the five likeliest tokens; cosine, distance: of a hidden
     state (distance as a share of the golden's length); layer: of the largest value; codes: that differ; table: of a

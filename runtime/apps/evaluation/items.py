@@ -114,7 +114,7 @@ def check_items(items: list[Item], data: Path) -> list[Item]:
         DataError: there are none, two have the same name, or a sound does not exist.
     """
     if not items:
-        raise DataError(f"{data} holds nothing to evaluate", "docs/evaluation.md says what it may hold")
+        raise DataError(f"{data} holds nothing to evaluate", "docs/guides/evaluate.md says what it may hold")
     seen: set[str] = set()
     for item in items:
         if item.id in seen:

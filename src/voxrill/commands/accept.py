@@ -31,8 +31,8 @@ PublishedOption = Annotated[
     Path | None,
     typer.Option(
         "--published",
-        help="Folder of published outputs of LFM2.5-Audio-1.5B; docs/acceptance.md lists its files. Without it and "
-        f"without the environment variable {PUBLISHED}, or with --audio, the model is held to what it hears and says.",
+        help="Folder of published outputs of LFM2.5-Audio-1.5B; docs/models/acceptance.md lists its files. Without it "
+        f"and the environment variable {PUBLISHED}, or with --audio, the model is held to what it hears and says.",
     ),
 ]
 
@@ -67,7 +67,9 @@ def accept(
         published = Path(os.environ[PUBLISHED])
     if published is None:
         if checkpoint is not None:
-            raise UsageError("--checkpoint needs published outputs", "Give --published FOLDER; see docs/acceptance.md")
+            raise UsageError(
+                "--checkpoint needs published outputs", "Give --published FOLDER; see docs/models/acceptance.md"
+            )
         _judge(_by_itself(loading, audio, text, stage or ()), json)
         return
     if audio is not None:
@@ -116,7 +118,7 @@ def _judge(rows: Sequence[AcceptanceRow], json: bool) -> None:
     if failed:
         raise VoxrillError(
             f"the bundle is not accepted: {', '.join(failed)}",
-            "docs/acceptance.md says what each stage compares, and where to look",
+            "docs/models/acceptance.md says what each stage compares, and where to look",
         )
 
 

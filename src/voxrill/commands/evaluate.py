@@ -38,7 +38,9 @@ from voxrill.runtime.apps.evaluation.voicebench import read_voicebench, response
 from voxrill.runtime.picture import figure_class
 from voxrill.runtime.progress import step_progress
 
-DataOption = Annotated[Path, typer.Option("--data", help="File or folder; docs/evaluation.md says what it may hold.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", help="File or folder; docs/guides/evaluate.md says what it may hold.")
+]
 PeerOption = Annotated[
     list[str] | None,
     typer.Option("--peer", help="NAME=FILE: another program's answers as JSON Lines; may be given several times."),

@@ -1,4 +1,4 @@
-/** Sound to log-mel features, as docs/bundle_contract.md describes them. */
+/** Sound to log-mel features, as docs/models/bundle.md describes them. */
 
 import { Fourier } from "./fourier.js";
 

@@ -1,4 +1,4 @@
-/** Inverse STFT by overlap-add, as a stream: columns in, finished samples out. See docs/bundle_contract.md, "Codec". */
+/** Inverse STFT by overlap-add, as a stream: columns in, finished samples out. See docs/models/bundle.md, "Codec". */
 
 import { Fourier } from "./fourier.js";
 

@@ -1,5 +1,5 @@
 /**
- * The manifest of a bundle, as far as this runtime reads it. docs/bundle_contract.md describes it.
+ * The manifest of a bundle, as far as this runtime reads it. docs/models/bundle.md describes it.
  *
  * @typedef {{ sample_rate: number, n_fft: number, window_size: number, window_stride: number, features: number,
  *   preemphasis: number, log_guard: number, std_floor: number, normalize: string }} LogMelSpec

@@ -1,4 +1,4 @@
-/** Hidden states to text tokens and frames, in the two orders the model knows. See docs/bundle_contract.md, "The loop". */
+/** Hidden states to text tokens and frames, in the two orders the model knows. See docs/models/bundle.md, "The loop". */
 
 import { Noise } from "./noise.js";
 import { drawToken } from "./sampling.js";

@@ -1,6 +1,6 @@
 /**
  * Seeded noise, the same as the Python runtime's: numpy's PCG64, seeded by its SeedSequence, as float32 numbers in
- * [0, 1), and Gumbel noise of them. docs/bundle_contract.md describes the generator.
+ * [0, 1), and Gumbel noise of them. docs/models/bundle.md describes the generator.
  */
 
 const MASK = (1n << 128n) - 1n;
