@@ -26,7 +26,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo kernels test clients web test-web test-arm lint types dist golden bench pebble pebble-eval clean
+.PHONY: help demo kernels test clients web test-web test-arm lint types docs dist golden bench pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -68,6 +68,9 @@ lint: .venv/.installed-dev ## ruff: rules and format
 types: .venv/.installed-dev ## mypy, strict, over package, benchmarks, examples, recipe and kernels; pyright over calls of its public interface
 	$(BIN)/mypy src/voxrill benchmarks examples pebble kernels
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+docs: .venv/.installed-docs ## the documentation site, into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 dist: .venv/.installed-dev ## build wheels and sdist, and prove that a device can install them
 	rm -rf dist
@@ -122,6 +125,11 @@ EXTRAS := export,quantize,hub,pebble,eval,demo,echo,serve,wake,npu,archive
 	@$(BIN)/$(PIP_INSTALL) "$(TORCH)"
 	@$(BIN)/$(PIP_INSTALL) -e ".[$(EXTRAS)]" --group dev
 	@touch .venv/.installed-demo $@
+
+.venv/.installed-docs: .venv/.installed-dev
+	@echo "Installing the dependency group docs into .venv"
+	@$(BIN)/$(PIP_INSTALL) --group docs
+	@touch $@
 
 # A framework has an environment of its own, because their requirements clash. Our pip installs into it: one less to make.
 .venv-clients/%/.installed: tests/clients/requirements/%.txt .venv/.created
