@@ -180,13 +180,13 @@ class DepthformerModule(nn.Module):
             if step:
                 x = x + books[step - 1].embedding(codes[-1])[None]
             logits = book.to_logits(self.depthformer(x, rotary, caches, step, book.embedding_norm))[0]
-            codes.append(_sample(logits, temperature, top_k, gumbel[step : step + 1]))
+            codes.append(draw(logits, temperature, top_k, gumbel[step : step + 1]))
             all_logits.append(logits)
         return torch.cat(codes), torch.cat(all_logits)
 
 
-def _sample(logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, gumbel: torch.Tensor) -> torch.Tensor:
-    """Draw a code (1,) from `logits` (1, vocab), of which only the `top_k` largest count.
+def draw(logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, gumbel: torch.Tensor) -> torch.Tensor:
+    """Draw codes (n,) from `logits` (n, vocab), of which only the `top_k` largest count.
 
     The largest sum of scaled logit and Gumbel noise is a draw from the softmax: the graph needs no random numbers.
     """
@@ -196,7 +196,7 @@ def _sample(logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor
 
 
 def _largest(logits: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """The `count` (1,) largest of `logits` (1, vocab)."""
+    """The `count` (1,) largest of `logits` (n, vocab)."""
     if not torch.onnx.is_in_onnx_export():
         return logits.topk(int(count)).values
     return torch.onnx.ops.symbolic_multi_out(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import torch
 
-from voxrill.export.layers import RMSNorm, rotate_halves
+from voxrill.export.layers import RMSNorm, attend, rotate_halves
 
 GROUPED = "com.microsoft::GroupQueryAttention"
 GROUPED_WIDTH = 16
 """Its heads have a multiple of this width."""
+_UNGROUPED = "com.microsoft::MultiHeadAttention"
 _SKIP_NORM = "com.microsoft::SkipSimplifiedLayerNormalization"
 _ROTARY = "com.microsoft::RotaryEmbedding"
 
@@ -50,6 +51,25 @@ def rotate(x: torch.Tensor, rotary: Rotary, fused: bool) -> torch.Tensor:
         _ROTARY, (flat, positions, cos, sin), {}, dtype=x.dtype, shape=flat.shape, version=1
     )
     return turned.reshape(x.shape)
+
+
+def attend_everywhere(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, fused: bool) -> torch.Tensor:
+    """Attention of all positions to all: (1, S, heads, d), keys and values (1, T, kv_heads, d) to (1, S, heads * d)."""
+    if not exporting(fused):
+        return attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), None)
+    (_, length, heads, width), kv_heads = query.shape, key.shape[2]
+    # The operator has no heads that share a key: here such heads are further positions of one head.
+    grouped = query.reshape(length, kv_heads, heads // kv_heads, width).transpose(1, 2)
+    rows = grouped.reshape(1, length * heads // kv_heads, kv_heads * width)
+    mixed = torch.onnx.ops.symbolic(
+        _UNGROUPED,
+        (rows, key.flatten(2), value.flatten(2)),
+        {"num_heads": kv_heads},
+        dtype=query.dtype,
+        shape=rows.shape,
+        version=1,
+    )
+    return mixed.reshape(length, heads // kv_heads, kv_heads, width).transpose(1, 2).reshape(1, length, heads * width)
 
 
 def attend_in_turn(

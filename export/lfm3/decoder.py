@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from voxrill.export.decoder import DecoderModule
+from voxrill.export.fused import Rotary
 from voxrill.export.lfm import ATTENTION, attend_all
-from voxrill.export.lfm3.stack import Lfm3Stack, Rotary, StackConfig, rotary
+from voxrill.export.lfm3.stack import Lfm3Stack, StackConfig, rotary
 from voxrill.export.windowed import window_geometry
 
 FULL, SLIDING = ATTENTION
@@ -37,7 +38,7 @@ class Lfm3DecoderModule(DecoderModule):
 
     def __init__(self, config: BackboneConfig, fixed: bool = False) -> None:
         nn.Module.__init__(self)
-        self.lfm = Lfm3Stack(config.stack)  # type: ignore[assignment]
+        self.lfm = Lfm3Stack(config.stack, fused=not fixed)  # type: ignore[assignment]
         self.backbone = config
         self.fixed = fixed
 

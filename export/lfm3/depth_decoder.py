@@ -1,8 +1,12 @@
 """The `depth_decoder` graph: one audio frame in a few passes, each of which draws some codebooks at once.
 
 Every pass sees all codebooks: those that are drawn already as their codes, the others as a mask. The order comes from
-outside, as a permutation, and so does the noise: the same inputs give the same frame. Source: llama.cpp's
-implementation of LFM3-Audio.
+outside, as a permutation (llama.cpp draws a new one for every frame), and so does the noise: the same inputs give the
+same frame. Source: llama.cpp's implementation of LFM3-Audio.
+
+Keys and values are needed of all codebooks, the rest of the last layer and the heads only of those that the pass draws.
+A head that is not wanted gets no rows, so that its weights are not read. Its size is known at run time only. The npu
+flavour has no such sizes: it computes all heads, and drops what was not to be drawn.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from voxrill.export.layers import RMSNorm, attend
+from voxrill.export.depthformer import draw
+from voxrill.export.fused import attend_everywhere
+from voxrill.export.layers import RMSNorm
 from voxrill.export.lfm import Past
 from voxrill.export.lfm3.stack import Lfm3Stack, StackConfig, rotary
 
@@ -32,6 +38,9 @@ class DepthConfig:
 class DepthDecoderModule(nn.Module):
     """Inputs and outputs as `contract.depth_decoder` lists them."""
 
+    fused = True
+    """Whether onnxruntime's fused operators are written when it is exported."""
+
     def __init__(self, config: DepthConfig) -> None:
         super().__init__()
         self.config = config
@@ -41,7 +50,7 @@ class DepthDecoderModule(nn.Module):
         self.depth_embeddings = nn.Embedding(config.codebooks * config.codes, width)
         self.heads = nn.ModuleList(nn.Linear(width, config.codes, bias=False) for _ in range(config.codebooks))
         self.mask_embedding = nn.Parameter(torch.zeros(width))
-        self.depthformer = Lfm3Stack(config.stack)
+        self.depthformer = Lfm3Stack(config.stack, self.fused)
         self.head_norm = RMSNorm(width, config.stack.eps)
 
     def forward(
@@ -66,38 +75,86 @@ class DepthDecoderModule(nn.Module):
         Returns:
             codes (codebooks,), and the logits (codebooks, codes) of the pass that drew each, before penalties.
         """
-        config = self.config
-        books = torch.arange(config.codebooks)
+        slots = self._slots(hidden_state)
+        x, codes, kept = slots + self.mask_embedding, torch.zeros_like(permutation), torch.zeros_like(gumbel)
+        for books in permutation.split(self.config.passes):
+            books = books.sort().values  # the heads come in the order of the codebooks
+            logits = self._heads(self._see(x, books), books)
+            found = draw(_penalised(logits, penalty[books]), temperature, top_k, gumbel[books])
+            codes, kept = codes.index_put((books,), found), kept.index_put((books,), logits)
+            x = x.index_put((books,), slots[books] + self.depth_embeddings(found + books * self.config.codes))
+        return codes, kept
+
+    def _slots(self, hidden_state: torch.Tensor) -> torch.Tensor:
+        """What the hidden state says of each codebook: (codebooks, width)."""
+        slots: torch.Tensor = self.depth_linear(hidden_state)
+        return slots.reshape(self.config.codebooks, self.config.stack.hidden)
+
+    def _see(self, x: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
+        """The layers over (codebooks, width), and both norms, for the codebooks `wanted` (n,): (n, width)."""
+        stack, books = self.config.stack, torch.arange(self.config.codebooks).float()
+        kind = stack.kinds[0]
+        y, _ = self.depthformer(
+            x[None],
+            {kind: rotary(books, stack.head_dim, self.config.theta)},
+            {kind: self._attend},
+            [torch.empty(0)] * (2 * len(stack.kinds)),
+            keep_conv=lambda whole: whole,
+            wanted=wanted,
+        )
+        normed: torch.Tensor = self.head_norm(y)[0]
+        return normed
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past
+    ) -> tuple[torch.Tensor, Past]:
+        """Attention of all positions to all, without state."""
+        return attend_everywhere(query, key, value, self.fused), past
+
+    def _heads(self, x: torch.Tensor, books: torch.Tensor) -> torch.Tensor:
+        """Logits (n, codes) of the codebooks `books` (n,), in rising order, from their rows (n, width)."""
+        counts = (books[:, None] == torch.arange(self.config.codebooks)).long().sum(0)  # 1 where a head is wanted
+        if not torch.onnx.is_in_onnx_export():
+            return torch.cat([head(rows) for head, rows in zip(self.heads, x.split(counts.tolist()), strict=True)])
+        # Each part is declared to have a row, and has one or none. The exporter then takes the sum for another.
+        one = (1, x.shape[1])
+        parts = torch.onnx.ops.symbolic_multi_out(
+            "Split", (x, counts), {"axis": 0}, dtypes=(x.dtype,) * len(self.heads), shapes=(one,) * len(self.heads)
+        )
+        logits = [head(rows) for head, rows in zip(self.heads, parts, strict=True)]
+        shape = (books.shape[0], self.config.codes)
+        return torch.onnx.ops.symbolic("Concat", logits, {"axis": 0}, dtype=x.dtype, shape=shape)
+
+
+class AllBooksModule(DepthDecoderModule):
+    """The same for an NPU, in shapes that are numbers: each pass computes all codebooks."""
+
+    fused = False
+
+    def forward(
+        self,
+        hidden_state: torch.Tensor,
+        temperature: torch.Tensor,
+        top_k: torch.Tensor,
+        gumbel: torch.Tensor,
+        permutation: torch.Tensor,
+        penalty: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As in `DepthDecoderModule`."""
+        books = torch.arange(self.config.codebooks)
         # The place of each codebook in the permutation; sums of products, because an NPU has no scatter.
         place = ((permutation[None] == books[:, None]).long() * books).sum(-1)
-        slots = self.depth_linear(hidden_state).reshape(config.codebooks, config.stack.hidden)
+        slots = self._slots(hidden_state)
         codes, kept, first = torch.zeros_like(permutation), torch.zeros_like(gumbel), 0
-        for count in config.passes:
-            logits = self._logits(slots, codes, place < first)
+        for count in self.config.passes:
+            rows = self.depth_embeddings(codes + books * self.config.codes)
+            x = self._see(slots + torch.where((place < first)[:, None], rows, self.mask_embedding), None)
+            logits = torch.cat([head(x[book : book + 1]) for book, head in enumerate(self.heads)])
             drawn = (place >= first) & (place < first + count)
-            found = _draw(_penalised(logits, penalty), temperature, top_k, gumbel)
+            found = _draw_sorted(_penalised(logits, penalty), temperature, top_k, gumbel)
             codes, kept = torch.where(drawn, found, codes), torch.where(drawn[:, None], logits, kept)
             first += count
         return codes, kept
-
-    def _logits(self, slots: torch.Tensor, codes: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """One pass: logits (codebooks, codes) of all codebooks, of which some codes are `known` (codebooks,)."""
-        config = self.config
-        rows = self.depth_embeddings(codes + torch.arange(config.codebooks) * config.codes)
-        x = (slots + torch.where(known[:, None], rows, self.mask_embedding))[None]
-        angles = rotary(torch.arange(config.codebooks).float(), config.stack.head_dim, config.theta)
-        kind = config.stack.kinds[0]
-        nothing = [torch.empty(0)] * (2 * len(config.stack.kinds))
-        x, _ = self.depthformer(x, {kind: angles}, {kind: _attend_everywhere}, nothing, keep_conv=lambda whole: whole)
-        x = self.head_norm(x)[0]
-        return torch.cat([head(x[book : book + 1]) for book, head in enumerate(self.heads)])
-
-
-def _attend_everywhere(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past
-) -> tuple[torch.Tensor, Past]:
-    """Attention of all positions to all, without state."""
-    return attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), None), past
 
 
 def _penalised(logits: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
@@ -105,8 +162,10 @@ def _penalised(logits: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
     return torch.where(logits > 0, logits / penalty, logits * penalty)
 
 
-def _draw(logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, gumbel: torch.Tensor) -> torch.Tensor:
-    """Codes (n,) drawn from logits (n, codes), of which only the `top_k` largest count; see `depthformer._sample`."""
+def _draw_sorted(
+    logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, gumbel: torch.Tensor
+) -> torch.Tensor:
+    """`depthformer.draw`, whose number of largest logits is no number that an NPU could know."""
     ranked = logits.sort(-1, descending=True).values
     threshold = ranked.index_select(-1, top_k - 1)
     return torch.where(logits >= threshold, logits / temperature + gumbel, -1e9).argmax(-1)

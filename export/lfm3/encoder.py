@@ -79,7 +79,7 @@ class WindowedStack(nn.Module):
 
     def __init__(self, config: StackConfig, window: int, theta: float, fixed: bool) -> None:
         super().__init__()
-        self.stack = Lfm3Stack(config)
+        self.stack = Lfm3Stack(config, fused=not fixed)
         self.window, self.theta, self.fixed = window, theta, fixed
         self.attention = next((kind for kind in config.kinds if kind != CONV), CONV)
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from voxrill.export.layers import RMSNorm, SwiGLU, rotate_halves
+from voxrill.export.fused import Rotary, add_and_norm, rotate
+from voxrill.export.layers import RMSNorm, SwiGLU
 from voxrill.export.lfm import CONV, Attend, Keep, Past
-
-Rotary = tuple[torch.Tensor, torch.Tensor]
-"""Cosine and sine (S, head_dim / 2)."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,9 @@ class ShortConv(nn.Module):
 class GatedAttention(nn.Module):
     """Grouped-query attention with normed queries and keys, and perhaps a gate for each head."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, fused: bool = False) -> None:
         super().__init__()
-        self.head_dim = config.head_dim
+        self.head_dim, self.fused = config.head_dim, fused
         width, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden, width, bias=False)
         self.k_proj = nn.Linear(config.hidden, kv, bias=False)
@@ -87,14 +85,18 @@ class GatedAttention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.eps)
         self.g_proj = nn.Linear(config.hidden, config.heads, bias=False) if config.gated else None
 
-    def forward(self, x: torch.Tensor, angles: Rotary, attend: Attend, past: Past) -> tuple[torch.Tensor, Past]:
-        """Attention over (1, S, hidden) and `past`."""
-        cos, sin = (part[:, None] for part in angles)
-        query = rotate_halves(self.q_norm(self._heads(self.q_proj(x))), cos, sin)
-        key = rotate_halves(self.k_norm(self._heads(self.k_proj(x))), cos, sin)
+    def forward(
+        self, x: torch.Tensor, angles: Rotary, attend: Attend, past: Past, wanted: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Past]:
+        """Attention over (1, S, hidden) and `past`, for all positions or the `wanted` (n,) ones."""
+        asking, turns = x, angles
+        if wanted is not None:
+            asking, turns = x[:, wanted], (angles[0][wanted], angles[1][wanted])
+        query = rotate(self.q_norm(self._heads(self.q_proj(asking))), turns, self.fused)
+        key = rotate(self.k_norm(self._heads(self.k_proj(x))), angles, self.fused)
         mixed, present = attend(query, key, self._heads(self.v_proj(x)), past)
         if self.g_proj is not None:  # the gate sees the layer's input, not what the heads found
-            mixed = (self._heads(mixed) * torch.sigmoid(self.g_proj(x))[..., None]).flatten(2)
+            mixed = (self._heads(mixed) * torch.sigmoid(self.g_proj(asking))[..., None]).flatten(2)
         return self.o_proj(mixed), present
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
@@ -105,13 +107,13 @@ class GatedAttention(nn.Module):
 class Lfm3Layer(nn.Module):
     """One layer; `kind` says what its first half is."""
 
-    def __init__(self, config: StackConfig, kind: str) -> None:
+    def __init__(self, config: StackConfig, kind: str, fused: bool = False) -> None:
         super().__init__()
         self.kind = kind
         if kind == CONV:
             self.conv = ShortConv(config)
         else:
-            self.self_attn = GatedAttention(config)
+            self.self_attn = GatedAttention(config, fused)
         self.feed_forward = SwiGLU(config.hidden, config.inner)
         self.operator_norm = RMSNorm(config.hidden, config.eps)
         self.ffn_norm = RMSNorm(config.hidden, config.eps)
@@ -120,12 +122,17 @@ class Lfm3Layer(nn.Module):
 
 
 class Lfm3Stack(nn.Module):
-    """Layers and final norm."""
+    """Layers and final norm.
 
-    def __init__(self, config: StackConfig) -> None:
+    Args:
+        config: its sizes.
+        fused: write onnxruntime's fused operators when it is exported.
+    """
+
+    def __init__(self, config: StackConfig, fused: bool = False) -> None:
         super().__init__()
-        self.config = config
-        self.layers = nn.ModuleList(Lfm3Layer(config, kind) for kind in config.kinds)
+        self.config, self.fused = config, fused
+        self.layers = nn.ModuleList(Lfm3Layer(config, kind, fused) for kind in config.kinds)
         self.embedding_norm = RMSNorm(config.hidden, config.eps)
 
     def forward(
@@ -135,6 +142,7 @@ class Lfm3Stack(nn.Module):
         attend: Mapping[str, Attend],
         past: Sequence[torch.Tensor],
         keep_conv: Keep,
+        wanted: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Run the stack.
 
@@ -144,21 +152,25 @@ class Lfm3Stack(nn.Module):
             attend: by kind, how attention layers attend, and which keys and values they keep.
             past: state tensors in layer order.
             keep_conv: picks the next conv state from (1, hidden, kernel - 1 + S).
+            wanted: positions (n,) to give; all where it is None. The last layer, an attention, computes only these.
 
         Returns:
-            (1, S, hidden) and the next state in the order of `past`.
+            (1, S, hidden), or (1, n, hidden), and the next state in the order of `past`.
         """
-        state, present = iter(past), []
-        for layer in self.layers:
-            assert isinstance(layer, Lfm3Layer)
-            normed = layer.operator_norm(x)
+        layers = [layer for layer in self.layers if isinstance(layer, Lfm3Layer)]
+        state, present = iter(past), list[torch.Tensor]()
+        normed = layers[0].operator_norm(x)
+        following = [*(layer.operator_norm for layer in layers[1:]), self.embedding_norm]
+        for layer, norm in zip(layers, following, strict=True):
             if layer.kind == CONV:
                 y, conv = layer.conv(normed, next(state), keep_conv)
                 present.append(conv)
             else:
                 pair = next(state), next(state)
-                y, kept = layer.self_attn(normed, angles[layer.kind], attend[layer.kind], pair)
+                now = wanted if layer is layers[-1] else None
+                y, kept = layer.self_attn(normed, angles[layer.kind], attend[layer.kind], pair, now)
                 present += kept
-            x = x + layer.post_operator_norm(y)
-            x = x + layer.post_ffn_norm(layer.feed_forward(layer.ffn_norm(x)))
-        return self.embedding_norm(x), present
+                x = x if now is None else x[:, now]
+            x, normed = add_and_norm(layer.ffn_norm, x, layer.post_operator_norm(y), self.fused)
+            x, normed = add_and_norm(norm, x, layer.post_ffn_norm(layer.feed_forward(normed)), self.fused)
+        return normed, present
