@@ -77,7 +77,7 @@ class DepthDecoderModule(nn.Module):
         """
         slots = self._slots(hidden_state)
         x, codes, kept = slots + self.mask_embedding, torch.zeros_like(permutation), torch.zeros_like(gumbel)
-        for books in permutation.split(self.config.passes):
+        for books in torch.split(permutation, list(self.config.passes)):
             books = books.sort().values  # the heads come in the order of the codebooks
             logits = self._heads(self._see(x, books), books)
             found = draw(_penalised(logits, penalty[books]), temperature, top_k, gumbel[books])
@@ -115,7 +115,9 @@ class DepthDecoderModule(nn.Module):
         """Logits (n, codes) of the codebooks `books` (n,), in rising order, from their rows (n, width)."""
         counts = (books[:, None] == torch.arange(self.config.codebooks)).long().sum(0)  # 1 where a head is wanted
         if not torch.onnx.is_in_onnx_export():
-            return torch.cat([head(rows) for head, rows in zip(self.heads, x.split(counts.tolist()), strict=True)])
+            return torch.cat(
+                [head(rows) for head, rows in zip(self.heads, torch.split(x, counts.tolist()), strict=True)]
+            )
         # Each part is declared to have a row, and has one or none. The exporter then takes the sum for another.
         one = (1, x.shape[1])
         parts = torch.onnx.ops.symbolic_multi_out(
