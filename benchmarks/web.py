@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -124,14 +124,35 @@ def measured(driver: Any, url: str, times: int = 1, devtools: int = 1, **task: A
         page.goto(f"{url}blank.html")
         if devtools > 1:
             page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": devtools})
-        processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
-        pids = [one["id"] for one in processes if one["type"] == "renderer"]
-        pid = max(pids, key=_peak)  # an empty tab's process is smaller
+        pid = _process(page)
         with slowed(pid, times):
             result: dict[str, Any] = page.evaluate(MEASURE, task)
         return {**result, "megabytes": _peak(pid)}
     finally:
         browser.close()
+
+
+def _process(page: Any) -> int:
+    """The number of the page's process: of all that Chromium has for pages, the one that works when the page does.
+
+    Chromium's own list (`SystemInfo.getProcessInfo`) may lack a process that has just begun.
+    """
+    before = _worked()
+    page.evaluate("() => { for (const end = performance.now() + 2000; performance.now() < end; ); }")
+    after = _worked()
+    return max(after, key=lambda pid: after[pid] - before.get(pid, after[pid]))
+
+
+def _worked() -> dict[int, int]:
+    """Clock ticks of processor that each of Chromium's processes for pages has used."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # a process may end meanwhile
+            if b"--type=renderer" in (place / "cmdline").read_bytes():
+                # The name in brackets may have spaces.
+                user, system = (place / "stat").read_text().rpartition(")")[2].split()[11:13]
+                found[int(place.name)] = int(user) + int(system)
+    return found
 
 
 def _peak(pid: int) -> int:
