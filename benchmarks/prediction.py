@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.protocol import Json
 from benchmarks.report import ReportGroup, ReportRow, table, threads_of
 from voxrill.devices.known import KV_BYTES, known_model, model
-from voxrill.devices.stages import Machine, ModelShape, StageSeconds
+from voxrill.devices.stages import Machine, ModelShape, StageSeconds, widths_of
 from voxrill.runtime.picture import save_picture
 
 RESULTS = Path(__file__).with_name("results-lfm2.5.json")
@@ -100,7 +100,7 @@ def _model(content: Json, precision: str) -> Any:
     if precision != "int4-fast-prefill":
         return _measured(known_model(precision))
     found = content["contenders"][f"voxrill {precision}"]
-    graphs = {name: (size, found["precision"][name]) for name, size in found["graphs"].items()}
+    graphs = {name: (size, widths_of(found["precision"][name])) for name, size in found["graphs"].items()}
     known = _measured(known_model("int4"))
     return model(precision, graphs, known.kv_bytes, known.memory)
 

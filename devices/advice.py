@@ -10,7 +10,8 @@ from voxrill.devices.profile import NO_DOT_PRODUCT, Profile, read_profile, shipp
 from voxrill.devices.stages import ModelShape
 
 _TARGET_ONLY = "only a bundle is made for it: this runtime does not run there"
-_FALLBACK = "its processor has no dot product, and computes 4-bit products in float32"
+_WHOLE_BYTES = ("float32", "int8")
+_FALLBACK = "its processor has no dot product, and computes products of 4 bits and fewer in float32"
 
 
 def plans(profile: Profile, models: list[ModelShape], threads: int, memory_gb: float | None = None) -> list[Plan]:
@@ -37,8 +38,9 @@ def holdings(profile: Profile, models: list[ModelShape]) -> list[Holding]:
     """What each memory size of a device holds, smallest first. `models` come in the order of their bits."""
     found = []
     for size in profile.memory_sizes_gb or (profile.memory_gb.value,):
-        free = profile.machine(size).memory
-        found.append(Holding(size, free / 1e9, tuple(model.precision for model in models if model.memory <= free)))
+        machine = profile.machine(size)
+        fitting = tuple(model.precision for model in models if model.on(machine).memory <= machine.memory)
+        found.append(Holding(size, machine.memory / 1e9, fitting))
     return found
 
 
@@ -69,7 +71,7 @@ def _advice(profile: Profile, models: list[ModelShape], threads: int, task: Task
 
 def _suffers(profile: Profile, found: list[Plan]) -> bool:
     """Whether this processor is slow at one of the precisions."""
-    return profile.instruction_set.value in NO_DOT_PRODUCT and any(e.precision in ("int4", "mixed") for e in found)
+    return profile.instruction_set.value in NO_DOT_PRODUCT and any(e.precision not in _WHOLE_BYTES for e in found)
 
 
 def _elsewhere(models: list[ModelShape], task: Task) -> str:

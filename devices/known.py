@@ -22,36 +22,40 @@ from voxrill.runtime.graph_names import (
     TEXT_HEAD,
 )
 
-_SMALL = {AUDIO_ENCODER: (117111230, "int8"), TEXT_HEAD: (134480281, "int8"), AUDIO_DETOKENIZER: (179948391, "float32")}
+_SIDES = {AUDIO_ENCODER: (117111230, (8,)), AUDIO_DETOKENIZER: (179948391, (32,))}
+_HEAD, _FEW_BITS_HEAD = (134480281, (8,)), (76546652, (4,))
 
-SIZES: dict[str, dict[str, tuple[int, str]]] = {
+SIZES: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {
     "float32": {
-        AUDIO_ENCODER: (459307588, "float32"),
-        DECODER: (4144563907, "float32"),
-        TEXT_HEAD: (536871213, "float32"),
-        DEPTHFORMER: (463922468, "float32"),
-        AUDIO_DETOKENIZER: (179948391, "float32"),
+        AUDIO_ENCODER: (459307588, (32,)),
+        DECODER: (4144563907, (32,)),
+        TEXT_HEAD: (536871213, (32,)),
+        DEPTHFORMER: (463922468, (32,)),
+        AUDIO_DETOKENIZER: (179948391, (32,)),
     },
-    "int8": {**_SMALL, DECODER: (1038233347, "int8"), DEPTHFORMER: (116679910, "int8")},
-    "mixed": {**_SMALL, DECODER: (650978264, "mixed"), DEPTHFORMER: (85054393, "mixed")},
-    "int4": {**_SMALL, DECODER: (555051220, "int4"), DEPTHFORMER: (85054393, "mixed")},
+    "int8": {**_SIDES, TEXT_HEAD: _HEAD, DECODER: (1038233347, (8,)), DEPTHFORMER: (116679910, (8,))},
+    "mixed": {**_SIDES, TEXT_HEAD: _HEAD, DECODER: (650978264, (4, 8)), DEPTHFORMER: (85054393, (4, 8))},
+    "int4": {**_SIDES, TEXT_HEAD: _HEAD, DECODER: (555051220, (4,)), DEPTHFORMER: (85054393, (4, 8))},
+    "small": {**_SIDES, TEXT_HEAD: _FEW_BITS_HEAD, DECODER: (445008951, (3, 4)), DEPTHFORMER: (84933041, (4, 8))},
+    "smallest": {**_SIDES, TEXT_HEAD: _FEW_BITS_HEAD, DECODER: (352300000, (2, 3)), DEPTHFORMER: (77340000, (3, 8))},
 }
-"""Bytes and precision by graph, by recipe."""
+"""Bytes and the bits of the weights by graph, by recipe. Those of `smallest` follow from the shapes."""
 
 MEMORY = {"float32": 6.8e9, "int8": 2.49e9, "mixed": 2.13e9, "int4": 2.08e9}
+"""Bytes by recipe. `small` and `smallest` take less than `int4` by as much as their files are smaller."""
 KV_BYTES = 6 * 2 * 8 * 64 * 4
 """A position's keys and values: six attention layers, eight heads of 64, float32. The other recipes have int8."""
 
 
 def model(
     precision: str,
-    graphs: dict[str, tuple[int, str]],
+    graphs: dict[str, tuple[int, tuple[int, ...]]],
     kv_bytes: float,
     memory: float,
     context: int = CONTEXT,
     kv_cache: str = "float32",
 ) -> ModelShape:
-    """A model from the bytes and precision of each graph; `memory` is that of a conversation of `context` positions."""
+    """A model from the bytes and the bits of each graph; `memory` is that of a conversation of `context` positions."""
     parts = {name: part(name, *entry) for name, entry in graphs.items()}
     return ModelShape(
         precision,
@@ -83,5 +87,12 @@ def known_bits(bits: float, context: int = CONTEXT) -> ModelShape:
 def known_model(precision: str, context: int = CONTEXT) -> ModelShape:
     """The 1.5 B model at one of the precisions of `SIZES`. Positions beyond those of the turn add keys and values."""
     kv_bytes, kv_cache = (KV_BYTES, "float32") if precision == "float32" else (KV_BYTES // 4, "int8")
-    memory = MEMORY[precision] + kv_bytes * max(0, context - CONTEXT)
+    memory = _memory(precision) + kv_bytes * max(0, context - CONTEXT)
     return model(precision, SIZES[precision], kv_bytes, memory, context, kv_cache)
+
+
+def _memory(precision: str) -> float:
+    if precision in MEMORY:
+        return MEMORY[precision]
+    bigger, smaller = (sum(size for size, _ in SIZES[name].values()) for name in ("int4", precision))
+    return MEMORY["int4"] - (bigger - smaller)

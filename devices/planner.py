@@ -64,6 +64,7 @@ class Plan:
 def plan(task: Task, model: ModelShape, machine: Machine, threads: int) -> Plan:
     """Predict one task."""
     stages = StageSeconds(model, machine, threads)
+    model = stages.model  # as this machine holds it
     step = stages.step(head=True)
     if task == "talk":
         factor, first = stages.speech(), stages.first_audio()

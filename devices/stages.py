@@ -34,8 +34,8 @@ chosen with them in view. So they show how well the model describes that machine
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from voxrill.runtime.graph_names import DECODER, DEPTH_DECODER, DEPTHFORMER
 
@@ -135,8 +135,15 @@ class Machine:
 BYTES = {2: 0.2734, 3: 0.3984, 4: 0.5357, 8: 1.0, 32: 4.0}
 """Bytes of a weight by its bits; fewer than 8 bits have a scale for every 128 weights. 2 and 3 bits are those of our
 own kernels: 2.19 and 3.19 bits with scales and zero points."""
-MIXED = {DECODER: 0.628, DEPTHFORMER: 0.733}
-"""Bytes of a weight on average where a recipe mixes 4 and 8 bits, from the shapes of the 1.5 B model."""
+MIXED: dict[tuple[str, tuple[int, ...]], float] = {
+    (DECODER, (4, 8)): 0.628,
+    (DECODER, (3, 4)): 0.4286,
+    (DECODER, (2, 3)): 0.3391,
+    (DEPTHFORMER, (4, 8)): 0.733,
+    (DEPTHFORMER, (3, 8)): 0.6676,
+}
+"""Bytes of a weight on average where a recipe mixes two widths, from the shapes of the 1.5 B model: `mixed` and `int4`,
+`small`, `smallest`. Of any other mix, each width is taken to have as many weights."""
 LAYERS, ONCE = 0.575, 0.288
 """Shares of the depthformer's weights that are read again for each code, and once; the rest are tables."""
 PASSES = 3
@@ -148,7 +155,7 @@ the shapes of LFM3-Audio-2B: 33.9, 24.8 and 24.8 of 108.7 million numbers."""
 
 @dataclass(frozen=True)
 class Part:
-    """How many weights of each format (4, 8 or 32 bits) one call multiplies."""
+    """How many weights of each format (2, 3, 4, 8 or 32 bits) one call multiplies."""
 
     weights: dict[int, float]
 
@@ -162,30 +169,56 @@ class Part:
         """Weights of all formats."""
         return sum(self.weights.values())
 
-
-def part(graph: str, size: float, precision: str) -> Part:
-    """A graph's weights, from its bytes and the name of its precision in the manifest."""
-    bits = {"float32": 32, "int8": 8, "int4": 4, "int3": 3, "int2": 2}.get(precision)
-    if bits:
-        return Part({bits: size / BYTES[bits]})
-    # x weights of 4 bits and total - x of 8 take `size` bytes: x * BYTES[4] + (total - x) = size.
-    total = size / MIXED.get(graph, MIXED[DECODER])
-    four = (total - size) / (1 - BYTES[4])
-    return Part({4: four, 8: total - four})
+    def widened(self) -> Part:
+        """The same weights where there is no product of 3 bits: onnxruntime multiplies by them as weights of 4."""
+        weights = {bits: count for bits, count in self.weights.items() if bits != 3}
+        if 3 in self.weights:
+            weights[4] = weights.get(4, 0.0) + self.weights[3]
+        return Part(weights)
 
 
-def frame_part(size: float, precision: str, codes: int = 8) -> Part:
-    """What the depthformer multiplies for one frame: its layers once for each code, inputs and heads once."""
-    if precision in ("float32", "int8"):
-        bits = 32 if precision == "float32" else 8
-        return Part({bits: size / BYTES[bits] * (codes * LAYERS + ONCE)})
-    total = size / MIXED[DEPTHFORMER]
-    return Part({4: total * codes * LAYERS, 8: total * ONCE})
+_WIDTHS = {"float32": (32,), "int8": (8,), "a16w8": (8,), "int4": (4,), "int3": (3,), "int2": (2,)}
 
 
-def passes_part(size: float, precision: str) -> Part:
+def widths_of(precision: str, products: Iterable[str] = ()) -> tuple[int, ...]:
+    """The bits that a graph's weights have, fewest first, from its entry in the manifest.
+
+    Args:
+        precision: one word.
+        products: such as "MatMulNBits 3". Where an older mixed graph names none, it has 4 and 8 bits.
+    """
+    if precision in _WIDTHS:
+        return _WIDTHS[precision]
+    named = {int(bits) for bits in (product.rsplit(" ", 1)[-1] for product in products) if bits.isdecimal()}
+    return tuple(sorted(named & set(BYTES))) or (4, 8)
+
+
+def part(graph: str, size: float, widths: tuple[int, ...]) -> Part:
+    """A graph's weights, from its bytes and the bits that they have."""
+    if len(widths) != 2 or (graph, widths) not in MIXED:
+        each = size / sum(BYTES[bits] for bits in widths)
+        return Part(dict.fromkeys(widths, each))
+    # x weights of the fewer bits and total - x of the others: x * BYTES[low] + (total - x) * BYTES[high] == size.
+    low, high = widths
+    total = size / MIXED[graph, widths]
+    fewer = (total * BYTES[high] - size) / (BYTES[high] - BYTES[low])
+    return Part({low: fewer, high: total - fewer})
+
+
+def frame_part(size: float, widths: tuple[int, ...], codes: int = 8) -> Part:
+    """What the depthformer multiplies for one frame: its layers once for each code, inputs and heads once.
+
+    Recipes give the layers the fewer bits.
+    """
+    total = part(DEPTHFORMER, size, widths).count
+    if len(widths) == 1:
+        return Part({widths[0]: total * (codes * LAYERS + ONCE)})
+    return Part({widths[0]: total * codes * LAYERS, widths[-1]: total * ONCE})
+
+
+def passes_part(size: float, widths: tuple[int, ...]) -> Part:
     """What a depth decoder of several passes multiplies for one frame: layers and heads in each pass, inputs once."""
-    whole = part(DEPTH_DECODER, size, precision)
+    whole = part(DEPTH_DECODER, size, widths)
     times = PASSES * IN_EACH_PASS + (1 - IN_EACH_PASS - TABLE)
     return Part({bits: count * times for bits, count in whole.weights.items()})
 
@@ -211,12 +244,21 @@ class ModelShape:
     kv_cache: str = "float32"
     hears: bool = False
 
+    def on(self, machine: Machine) -> ModelShape:
+        """The model as a machine holds it: weights of 3 bits become 4 without our own products."""
+        if machine.own:
+            return self
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        wider = {name: found.widened() for name, found in parts.items() if isinstance(found, Part)}
+        more = sum(whole.size - parts[name].size for name, whole in wider.items() if name != "frame")  # 9 MB at most
+        return replace(self, memory=self.memory + more, **wider)
+
 
 class StageSeconds:
     """Predicted seconds of each stage of a model on a machine with `threads` threads."""
 
     def __init__(self, model: ModelShape, machine: Machine, threads: int) -> None:
-        self.model, self.machine, self.threads = model, machine, threads
+        self.model, self.machine, self.threads = model.on(machine), machine, threads
         self._speedup = machine.speedup(threads)
         self._overhead = STEP_OVERHEAD * REFERENCE_GHZ / machine.clock_ghz
 

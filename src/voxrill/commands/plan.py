@@ -19,7 +19,7 @@ from voxrill.devices.advice import Holding, advise, describe, holdings, plans
 from voxrill.devices.known import SIZES, known_bits, known_model, model
 from voxrill.devices.planner import SMALL_MARGIN, Plan, margin
 from voxrill.devices.profile import OWN, Profile, read_profile, shipped_profiles
-from voxrill.devices.stages import CONTEXT, ModelShape
+from voxrill.devices.stages import CONTEXT, ModelShape, widths_of
 from voxrill.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -137,7 +137,10 @@ def bundle_model(manifest: Manifest, context: int | None = None) -> ModelShape:
     most = manifest.context_positions
     if context is not None and context > most:
         raise UsageError(f"{context} positions are more than the bundle's model takes", f"Give at most {most}")
-    graphs = {name: (manifest.graph_size(name), graph.precision) for name, graph in manifest.graphs.items()}
+    graphs = {
+        name: (manifest.graph_size(name), widths_of(graph.precision, graph.products or ()))
+        for name, graph in manifest.graphs.items()
+    }
     decoder = manifest.specs()[DECODER]
     kv_bytes = state_bytes(decoder, 2) - state_bytes(decoder, 1)  # what one position adds
     memory = memory_needed(manifest, context or USUAL_CONTEXT) + _PROCESS
