@@ -36,6 +36,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from voxrill.runtime.graph_names import DECODER, DEPTH_DECODER, DEPTHFORMER
 
@@ -249,7 +250,7 @@ class ModelShape:
         if machine.own:
             return self
         parts = {each.name: getattr(self, each.name) for each in fields(self)}
-        wider = {name: found.widened() for name, found in parts.items() if isinstance(found, Part)}
+        wider: dict[str, Any] = {name: found.widened() for name, found in parts.items() if isinstance(found, Part)}
         more = sum(whole.size - parts[name].size for name, whole in wider.items() if name != "frame")  # 9 MB at most
         return replace(self, memory=self.memory + more, **wider)
 
