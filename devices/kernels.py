@@ -25,7 +25,7 @@ from voxrill.runtime.version import VERSION
 
 DOMAIN, OPERATOR = "voxrill", "MatMulNBits"
 """The operator. Its inputs and attributes are those of com.microsoft::MatMulNBits."""
-INTERFACE = 1
+INTERFACE = 2
 """A number for the library's operators and functions together; it changes when one of them does."""
 NATIVE = Path(__file__).parent / "native"
 FACTS = "library.json"

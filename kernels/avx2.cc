@@ -41,7 +41,7 @@ struct Avx2 : Avx256 {
 
 }  // namespace
 
-const Kernels avx2 = {"avx2", has_avx2, round_rows, multiply<Avx2>};
+const Kernels avx2 = {"avx2", has_avx2, round_rows, multiply<Avx2>, begin, attend<Attend256>, finish};
 
 }  // namespace voxrill
 #endif

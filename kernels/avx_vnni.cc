@@ -22,7 +22,7 @@ struct AvxVnni : Avx256 {
 
 }  // namespace
 
-const Kernels avx_vnni = {"avx_vnni", has_avx_vnni, round_rows, multiply<AvxVnni>};
+const Kernels avx_vnni = {"avx_vnni", has_avx_vnni, round_rows, multiply<AvxVnni>, begin, attend<Attend256>, finish};
 
 }  // namespace voxrill
 #endif

@@ -29,7 +29,7 @@ from voxrill.runtime.version import VERSION
 
 SOURCES = Path(__file__).parent
 
-COMMON = ("arena", "cpu", "operator", "pack", "portable")
+COMMON = ("arena", "attention", "cpu", "operator", "pack", "portable")
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 X86 = {
     "avx2": _AVX2,

@@ -2,6 +2,7 @@
 #pragma once
 #include <arm_neon.h>
 
+#include "attend.h"
 #include "tile.h"
 
 namespace voxrill {
@@ -56,6 +57,59 @@ struct Neon {
   static VOXRILL_INLINE void add(float* out, Ints total, const uint16_t* scales, float activation) {
     const float32x4_t scale = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(scales)));
     vst1q_f32(out, vfmaq_f32(vld1q_f32(out), vcvtq_f32_s32(total), vmulq_n_f32(scale, activation)));
+  }
+};
+
+struct AttendNeon {
+  static constexpr int kWidth = 16;
+
+  static void scores(const int16_t* queries, int rows, const int8_t* keys, int count, int64_t width, int32_t* out) {
+    int16_t four[4 * kLargestWidth];  // keys, made wide once for all rows
+    for (int t = 0; t < count; t += 4) {
+      for (int64_t i = 0; i < 4 * width; i += 8) vst1q_s16(four + i, vmovl_s8(vld1_s8(keys + t * width + i)));
+      for (int row = 0; row < rows; row++) {
+        int32x4_t sums[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+        for (int64_t i = 0; i < width; i += 8) {
+          const int16x8_t query = vld1q_s16(queries + row * width + i);
+          VOXRILL_UNROLL
+          for (int k = 0; k < 4; k++) {
+            const int16x8_t key = vld1q_s16(four + k * width + i);
+            sums[k] = vmlal_s16(sums[k], vget_low_s16(query), vget_low_s16(key));
+            sums[k] = vmlal_high_s16(sums[k], query, key);
+          }
+        }
+        vst1q_s32(out + row * kTile + t, vpaddq_s32(vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3])));
+      }
+    }
+  }
+
+  template <int Rows>
+  static void mix(const int16_t* weights, const int8_t* values, int count, int64_t width, int32_t* out) {
+    for (int64_t i = 0; i < width; i += 16) {
+      int32x4_t sums[Rows][4];
+      VOXRILL_UNROLL
+      for (int row = 0; row < Rows; row++) {
+        VOXRILL_UNROLL
+        for (int part = 0; part < 4; part++) sums[row][part] = vdupq_n_s32(0);
+      }
+      for (int t = 0; t < count; t++) {
+        const int8x16_t bytes = vld1q_s8(values + t * width + i);
+        const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes);
+        VOXRILL_UNROLL
+        for (int row = 0; row < Rows; row++) {
+          const int16_t weight = weights[row * kTile + t];
+          sums[row][0] = vmlal_n_s16(sums[row][0], vget_low_s16(low), weight);
+          sums[row][1] = vmlal_high_n_s16(sums[row][1], low, weight);
+          sums[row][2] = vmlal_n_s16(sums[row][2], vget_low_s16(high), weight);
+          sums[row][3] = vmlal_high_n_s16(sums[row][3], high, weight);
+        }
+      }
+      VOXRILL_UNROLL
+      for (int row = 0; row < Rows; row++) {
+        VOXRILL_UNROLL
+        for (int part = 0; part < 4; part++) vst1q_s32(out + row * width + i + 4 * part, sums[row][part]);
+      }
+    }
   }
 };
 

@@ -11,7 +11,8 @@ struct Dotprod : Neon {
 
 }  // namespace
 
-const Kernels neon_dotprod = {"neon_dotprod", has_neon_dotprod, round_rows, multiply<Dotprod>};
+const Kernels neon_dotprod = {"neon_dotprod", has_neon_dotprod, round_rows, multiply<Dotprod>, begin, attend<AttendNeon>,
+                              finish};
 
 }  // namespace voxrill
 #endif

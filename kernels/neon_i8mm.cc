@@ -42,7 +42,8 @@ struct I8mm : Neon {
 
 }  // namespace
 
-const Kernels neon_i8mm = {"neon_i8mm", has_neon_i8mm, round_rows, multiply<I8mm>};
+const Kernels neon_i8mm = {"neon_i8mm", has_neon_i8mm, round_rows, multiply<I8mm>, begin, attend<AttendNeon>,
+                              finish};
 
 }  // namespace voxrill
 #endif

@@ -1,14 +1,19 @@
 // The operator voxrill::MatMulNBits: the inputs and attributes of com.microsoft::MatMulNBits, and what the library exports.
 #include <atomic>
 #include <cstring>
-#include <exception>
-#include <iterator>
 #include <mutex>
-#include <string>
-#include <vector>
+#include <utility>
 
-#include "ort_abi.h"
+#include "attention.h"
 #include "products.h"
+
+namespace voxrill {
+namespace {
+constexpr const char* kName = "MatMulNBits";
+}
+}  // namespace voxrill
+
+#include "host.h"
 
 #if defined(_WIN32)
 #define VOXRILL_EXPORT extern "C" __declspec(dllexport)
@@ -23,8 +28,6 @@ const void* const* api = nullptr;
 }
 
 namespace {
-
-using ort::Status;
 
 const Kernels* const kAll[] = {  // best first
 #if defined(__x86_64__)
@@ -42,90 +45,14 @@ const Kernels* best() {
 
 std::atomic<const Kernels*> chosen{nullptr};
 
+}  // namespace
+
 const Kernels& kernels() {
   if (!chosen.load(std::memory_order_relaxed)) chosen = best();
   return *chosen.load(std::memory_order_relaxed);
 }
 
-// Errors of ours and of onnxruntime, on the way to a status. No exception crosses the C interface.
-struct Refusal {
-  Status status;
-};
-
-[[noreturn]] void refuse(const std::string& message) {
-  const std::string whole = "voxrill::MatMulNBits: " + message;
-  throw Refusal{ort::call<Status>(ort::kCreateStatus, int{ort::kInvalidArgument}, whole.c_str())};
-}
-
-template <class... Arguments>
-void ask(ort::Function function, Arguments... arguments) {
-  if (const Status status = ort::call<Status>(function, arguments...)) throw Refusal{status};
-}
-
-template <class Work>
-Status guarded(Work work) {
-  try {
-    work();
-    return nullptr;
-  } catch (const Refusal& refusal) {
-    return refusal.status;
-  } catch (const std::exception& error) {
-    return ort::call<Status>(ort::kCreateStatus, int{ort::kFail}, error.what());
-  }
-}
-
-int64_t attribute(const void* info, const char* name) {
-  int64_t value = 0;
-  ask(ort::kGetAttributeInt64, info, name, &value);
-  return value;
-}
-
-struct Tensor {
-  int type = 0;
-  std::vector<int64_t> dims;
-  void* data = nullptr;
-
-  // Elements, or -1 if they are more than 2^62 or a dimension is negative.
-  int64_t count() const {
-    int64_t count = 1;
-    for (const int64_t dim : dims) {
-      if (dim < 0 || (dim && count > (int64_t{1} << 62) / dim)) return -1;
-      count *= dim;
-    }
-    return count;
-  }
-};
-
-Tensor tensor_of(const void* value) {
-  Tensor tensor;
-  void* shape = nullptr;
-  ask(ort::kGetTensorTypeAndShape, value, &shape);
-  const auto filled = guarded([&] {
-    size_t rank = 0;
-    ask(ort::kGetTensorElementType, static_cast<const void*>(shape), &tensor.type);
-    ask(ort::kGetDimensionsCount, static_cast<const void*>(shape), &rank);
-    tensor.dims.resize(rank);
-    ask(ort::kGetDimensions, static_cast<const void*>(shape), tensor.dims.data(), rank);
-    ask(ort::kGetTensorMutableData, const_cast<void*>(value), &tensor.data);
-  });
-  ort::call<void>(ort::kReleaseTensorTypeAndShape, shape);
-  if (filled) throw Refusal{filled};
-  return tensor;
-}
-
-Tensor constant(const void* info, size_t index, const char* name) {
-  int is_constant = 0;
-  const void* value = nullptr;
-  ask(ort::kGetConstantInput, info, index, &is_constant, &value);
-  if (!is_constant || !value) refuse(std::string(name) + " must be an initializer");
-  return tensor_of(value);
-}
-
-void expect(const Tensor& tensor, const char* name, int type, int64_t count) {
-  if (tensor.type != type) refuse(std::string(name) + " has an element type that is not known here");
-  if (tensor.count() != count || (count && !tensor.data))
-    refuse(std::string(name) + " has " + std::to_string(tensor.count()) + " elements instead of " + std::to_string(count));
-}
+namespace {
 
 Shape shape_of(const void* info) {
   const int64_t columns = attribute(info, "K"), rows = attribute(info, "N"), bits = attribute(info, "bits");
@@ -134,15 +61,6 @@ Shape shape_of(const void* info) {
   if (bits != 2 && bits != 3 && bits != 4 && bits != 8) refuse("bits must be 2, 3, 4 or 8");
   if (block != 32 && block != 64 && block != 128 && block != 256) refuse("block_size must be 32, 64, 128 or 256");
   return {columns, rows, static_cast<int>(bits), static_cast<int>(block)};
-}
-
-// Optional inputs that are left out have an empty name, or none: those after the last that is given.
-bool has_input(const void* info, size_t index) {
-  size_t count = 0, length = 0;
-  ask(ort::kGetInputCount, info, &count);
-  if (index >= count) return false;
-  ask(ort::kGetInputName, info, index, static_cast<char*>(nullptr), &length);
-  return length > 1;  // with the zero at the end
 }
 
 std::shared_ptr<const Packed> weight_of(const void* info) {
@@ -234,8 +152,15 @@ void multiply_rows(void* context, const Packed& weight, const float* bias, const
 }
 
 struct Kernel {
+  // A, B, scales, zero_points, g_idx, bias
+  static constexpr int kInputs[] = {ort::kFloat32, ort::kUint8, ort::kAny, ort::kUint8, ort::kInt32, ort::kFloat32};
+  static constexpr int kOutputs[] = {ort::kFloat32};
+  static constexpr size_t kNeeded = 3;
+
   std::shared_ptr<const Packed> weight;
   std::vector<float> bias;
+
+  explicit Kernel(const void* info) : weight(weight_of(info)), bias(bias_of(info)) {}
 
   void compute(void* context) const {
     const void* value = nullptr;
@@ -255,44 +180,10 @@ struct Kernel {
   }
 };
 
-// A, B, scales, zero_points, g_idx, bias
-constexpr int kInputTypes[] = {ort::kFloat32, ort::kUint8, ort::kAny, ort::kUint8, ort::kInt32, ort::kFloat32};
-
-ort::CustomOp make_operator() {
-  using Op = ort::CustomOp;
-  Op op{};
-  const auto none = [](const Op*) { return 0; };
-  const auto usual = [](const Op*, size_t) { return 0; };
-  op.version = ort::kApiVersion;
-  op.get_name = [](const Op*) { return "MatMulNBits"; };
-  op.get_provider = [](const Op*) -> const char* { return nullptr; };  // the CPU
-  op.get_input_type = [](const Op*, size_t index) { return kInputTypes[index]; };
-  op.get_input_count = [](const Op*) { return sizeof kInputTypes / sizeof *kInputTypes; };
-  op.get_output_type = [](const Op*, size_t) -> int { return ort::kFloat32; };
-  op.get_output_count = [](const Op*) { return size_t{1}; };
-  op.destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-  op.get_input_characteristic = [](const Op*, size_t index) -> int { return index < 3 ? ort::kRequired : ort::kOptional; };
-  op.get_output_characteristic = op.get_input_memory = usual;
-  op.get_variadic_input_least = op.get_variadic_input_same = none;
-  op.get_variadic_output_least = op.get_variadic_output_same = none;
-  op.create_kernel_v2 = [](const Op*, const void*, const void* info, void** kernel) {
-    return guarded([=] { *kernel = new Kernel{weight_of(info), bias_of(info)}; });
-  };
-  op.compute_v2 = [](void* kernel, void* context) {
-    return guarded([=] { static_cast<const Kernel*>(kernel)->compute(context); });
-  };
-  op.get_start_version = [](const Op*) { return 1; };
-  op.get_end_version = [](const Op*) { return 0x7fffffff; };
-  return op;
-}
-
 }  // namespace
 }  // namespace voxrill
 
 using voxrill::kAll;
-
-// The operator takes onnxruntime's name as well: in a session that registers it, the nodes of every bundle run here.
-constexpr const char* kDomains[] = {"voxrill", "com.microsoft"};
 
 // Called by onnxruntime for each session that wants the operators. The domains outlive all sessions.
 VOXRILL_EXPORT void* RegisterCustomOps(void* options, const voxrill::ort::ApiBase* base) {
@@ -301,13 +192,17 @@ VOXRILL_EXPORT void* RegisterCustomOps(void* options, const voxrill::ort::ApiBas
   const std::lock_guard<std::mutex> lock(mutex);
   ort::api = base->get_api(ort::kApiVersion);
   if (!ort::api) return nullptr;  // an onnxruntime before 1.18; without its table no error can be made
-  static const ort::CustomOp op = voxrill::make_operator();
+  static const ort::CustomOp products = voxrill::make_operator<voxrill::Kernel>(), attention = voxrill::attention();
+  // The products take onnxruntime's name as well: in a session that registers them, the nodes of every bundle run here.
+  static const std::pair<const char*, const ort::CustomOp*> kDomains[] = {
+      {"voxrill", &products}, {"com.microsoft", &products}, {"voxrill.attention", &attention}};
   static std::vector<void*> domains;
   return voxrill::guarded([&] {
     while (domains.size() < std::size(kDomains)) {
+      const auto& [name, op] = kDomains[domains.size()];
       void* made = nullptr;
-      voxrill::ask(ort::kCreateCustomOpDomain, kDomains[domains.size()], &made);
-      voxrill::ask(ort::kCustomOpDomainAdd, made, &op);
+      voxrill::ask(ort::kCreateCustomOpDomain, name, &made);
+      voxrill::ask(ort::kCustomOpDomainAdd, made, op);
       domains.push_back(made);
     }
     for (void* domain : domains) voxrill::ask(ort::kAddCustomOpDomain, options, domain);

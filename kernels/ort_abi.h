@@ -29,7 +29,7 @@ enum Function {
   kParallelFor = 274,
 };
 
-enum ElementType { kAny = 0, kFloat32 = 1, kUint8 = 2, kInt32 = 6, kFloat16 = 10 };
+enum ElementType { kAny = 0, kFloat32 = 1, kUint8 = 2, kInt8 = 3, kInt32 = 6, kFloat16 = 10 };
 enum Code { kFail = 1, kInvalidArgument = 2 };
 enum Characteristic { kRequired = 0, kOptional = 1 };
 

@@ -1,6 +1,7 @@
 // Plain C++ for every processor. The arithmetic is that of the vector instruction sets, to the last bit.
 #include <cmath>
 
+#include "attend.h"
 #include "cpu.h"
 #include "products.h"
 #include "round.h"
@@ -71,6 +72,6 @@ void multiply_groups(const Product& product, int64_t first, int64_t last) {
 
 }  // namespace
 
-const Kernels portable = {"portable", has_nothing_special, round_rows, multiply_groups};
+const Kernels portable = {"portable", has_nothing_special, round_rows, multiply_groups, begin, attend<Plain>, finish};
 
 }  // namespace voxrill

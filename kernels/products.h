@@ -22,6 +22,8 @@ struct Product {
   float* out;       // [rows, weight rows]
 };
 
+struct Attention;  // attention.h
+
 struct Kernels {
   const char* name;
   bool (*runs_here)();
@@ -29,7 +31,13 @@ struct Kernels {
   void (*round)(const float* x, const Packed& weight, const Activations& out, int first, int last);
   // Compute groups of weight rows from `first` to before `last`.
   void (*multiply)(const Product& product, int64_t first, int64_t last);
+  // The three parts of an attention, each for one head of keys and values; see attention.h.
+  void (*begin)(const Attention& work, int64_t head);
+  void (*attend)(const Attention& work, int64_t head, int64_t stretch);
+  void (*finish)(const Attention& work, int64_t head);
 };
+
+const Kernels& kernels();  // those in use
 
 extern const Kernels portable;
 #if defined(__x86_64__)

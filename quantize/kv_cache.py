@@ -2,7 +2,8 @@
 
 In: a float32 model, with sounds or without; a decoder's file. Out: the factors; the same decoder with an int8 cache.
 
-A step uses onnxruntime's GroupQueryAttention on the int8 cache. That kernel turns every key into a float once more for
+A step uses our own attention on the int8 cache, and onnxruntime's where our library is not (`own_attention`). That
+kernel turns every key into a float once more for
 each query, so many positions at once took four times as long as with a float32 cache. For those the graph has another
 branch: it makes floats of the cache once, attends as before, and writes the new rows as integers. Both branches write
 the same bytes, in place, and their outputs differ by rounding only.
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from voxrill.quantize.graph import load_graph
+from voxrill.quantize.own_attention import DOMAIN, own_attention
 from voxrill.runtime.audio.sinc_resampler import resample
 from voxrill.runtime.bundle.contract import DECODER, KV_CAPACITY, present_name
 from voxrill.runtime.engine.backbone import PREFILL_FROM
@@ -124,6 +126,8 @@ def hold_cache_in_int8(path: Path, scales: Scales) -> None:
     for entry in proto.opset_import:
         if not entry.domain:
             entry.version = max(entry.version, _OPSET)
+            proto.functions.append(own_attention(entry.version))
+    proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     proto.ir_version = max(proto.ir_version, _IR_VERSION)
     onnx.save_model(proto, str(path))
 
@@ -181,11 +185,9 @@ def _branch(name: str, nodes: list[NodeProto]) -> GraphProto:
 def _few(node: NodeProto, name: str) -> list[NodeProto]:
     made = NodeProto()
     made.CopyFrom(node)
-    made.input.extend(["", "", "", "", "", f"{node.input[3]}.scale", f"{node.input[4]}.scale"])  # the 13th and 14th
+    made.domain = DOMAIN
+    made.input.extend([f"{node.input[3]}.scale", f"{node.input[4]}.scale"])
     made.output[:] = [f"{name}.{out}" for out in _OUT]
-    for side in "kv":
-        made.attribute.append(helper.make_attribute(f"{side}_quant_type", "PER_CHANNEL"))
-    made.attribute.append(helper.make_attribute("kv_cache_bit_width", 8))
     return [made]
 
 

@@ -1,4 +1,4 @@
-"""Which graphs multiply by weights of few bits, read from their files: there our own products can run.
+"""Which graphs have operators that our own library can run, read from their files.
 
 In: a graph's file. Out: yes or no. A graph names its operators and domains in plain bytes, and searching for them takes
 a millisecond; its weights are not read where they lie in a file of their own.
@@ -11,6 +11,8 @@ from pathlib import Path
 
 _PRODUCT = b"\x0bMatMulNBits"
 """The operator's name as ONNX stores it, behind its length."""
+_ATTENTION = b"\x11voxrill.attention"
+"""The domain of our own attention, in the same way."""
 _OWN_DOMAIN = b"\x0a\x07voxrill\x10\x01"
 """How an ONNX file imports version 1 of our own domain."""
 
@@ -18,6 +20,11 @@ _OWN_DOMAIN = b"\x0a\x07voxrill\x10\x01"
 def has_products(graph: Path) -> bool:
     """Whether a graph has products with weights of 2, 3 or 4 bits."""
     return _holds(graph, _PRODUCT)
+
+
+def has_own_operators(graph: Path) -> bool:
+    """Whether a graph has nodes that our own library runs: products, or attention with an int8 KV cache."""
+    return has_products(graph) or _holds(graph, _ATTENTION)
 
 
 def has_three_bits(graph: Path) -> bool:

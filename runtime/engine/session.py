@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from voxrill.devices.kernels import own_products, register
 from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
 from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec, differences
-from voxrill.runtime.bundle.few_bits import has_products
+from voxrill.runtime.bundle.few_bits import has_own_operators, has_products
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.turnstile import Turnstile
 from voxrill.runtime.errors import BundleError, DeviceError, ProviderRefused
@@ -92,11 +92,12 @@ class Graph:
         self.provider = provider
         self.turnstile = turnstile or Turnstile()
         self._times = times
-        self.own_products = self.on_cpu and own_products().fast and has_products(path)
+        own = self.on_cpu and own_products().fast and has_own_operators(path)
+        self.own_products = own and has_products(path)
 
         def opened(strict: bool) -> ort.InferenceSession:
             options = session_options(threads, repack, tuned)
-            if self.own_products:
+            if own:
                 register(options)
             if profiling is not None:
                 options.enable_profiling, options.profile_file_prefix = True, str(profiling)
@@ -106,9 +107,9 @@ class Graph:
             try:
                 self._session = opened(strict)
             except Exception:  # a class per status: our products do not take every block size that onnxruntime's take
-                if not self.own_products:
+                if not own:
                     raise
-                self.own_products = False
+                own = self.own_products = False
                 self._session = opened(strict)
         except DeviceError:
             raise

@@ -1,9 +1,10 @@
-// Malformed tensors against the operator, with a false onnxruntime around it. Built with AddressSanitizer: every tensor
+// Malformed tensors against the operators, with a false onnxruntime around them. Built with AddressSanitizer: every tensor
 // has exactly its bytes on the heap, so that a read or write beyond them ends the program.
 //
 //   fuzz SEED COUNT
 //
-// Prints how many products ran and how many were refused.
+// Prints how many products and attentions ran, and how many were refused.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -41,16 +42,18 @@ struct Info {  // what a kernel is made from
 };
 
 struct Context {  // what a kernel runs with
-  Value x, y;
+  std::vector<Value> inputs;
+  Value outputs[3];
+  bool in_place = false;  // the attention's caches are written where they are read
 };
 
-const ort::CustomOp* op = nullptr;
+std::map<std::string, const ort::CustomOp*> operators;
 
 // The functions that the operator calls, as onnxruntime has them. A status is a string on the heap.
 void* status(const char* text) { return new std::string(text); }
 void* create_status(int, const char* text) { return status(text); }
 void* create_domain(const char*, void** out) { return *out = &random_source, nullptr; }
-void* domain_add(void*, const ort::CustomOp* given) { return op = given, nullptr; }
+void* domain_add(void*, const ort::CustomOp* op) { return operators[op->get_name(op)] = op, nullptr; }
 void* add_domain(void*, void*) { return nullptr; }
 void* data_of(Value* value, void** out) { return *out = value->data(), nullptr; }
 void* shape_of(const Value* value, const Value** out) { return *out = value, nullptr; }
@@ -76,7 +79,9 @@ void* constant(const Info* info, size_t index, int* is, const Value** out) {
   *out = &info->inputs[index - 1];
   return *is = random_source() % 50 != 0, nullptr;
 }
-void* input(Context* context, size_t, const Value** out) { return *out = &context->x, nullptr; }
+void* input(Context* context, size_t index, const Value** out) {
+  return *out = index < context->inputs.size() ? &context->inputs[index] : nullptr, nullptr;
+}
 
 size_t size_of(int type) { return type == ort::kFloat32 || type == ort::kInt32 ? 4 : type == ort::kFloat16 ? 2 : 1; }
 
@@ -93,9 +98,10 @@ Value tensor(int type, std::vector<int64_t> dims) {
   return value;
 }
 
-void* output(Context* context, size_t, const int64_t* dims, size_t rank, Value** out) {
-  context->y = tensor(ort::kFloat32, {dims, dims + rank});
-  return *out = &context->y, nullptr;
+void* output(Context* context, size_t index, const int64_t* dims, size_t rank, Value** out) {
+  if (index && context->in_place) return *out = &context->inputs[2 + index], nullptr;
+  context->outputs[index] = tensor(index ? ort::kInt8 : ort::kFloat32, {dims, dims + rank});
+  return *out = &context->outputs[index], nullptr;
 }
 void* parallel_for(const void*, void (*work)(void*, size_t), size_t total, size_t, void* user) {
   for (size_t i = total; i--;) work(user, i);
@@ -168,17 +174,75 @@ bool refused(void* given) {
   return given;
 }
 
-bool runs(const Info& info) {
+// One kernel is made, runs once, and goes.
+bool runs(const char* name, const Info& info, Context context) {
+  const ort::CustomOp* op = operators.at(name);
   void* kernel = nullptr;
   if (refused(op->create_kernel_v2(op, table, &info, &kernel))) return false;
-  Context context;
-  const int64_t columns = info.attributes.at("K");
-  context.x = tensor(ort::kFloat32, {spoilt(pick({0, 1, 2, 5, 13, 250})), spoilt(columns)});
-  if (random_source() % 40 == 0) context.x.dims.clear();
   const bool failed = refused(op->compute_v2(kernel, &context));
   op->destroy(kernel);
   return !failed;
 }
+
+bool product_runs() {
+  const Info info = random_info();
+  Context context;
+  const int64_t columns = std::clamp<int64_t>(info.attributes.at("K"), -1, 1 << 12);  // others are refused before it runs
+  context.inputs.push_back(tensor(ort::kFloat32, {spoilt(pick({0, 1, 2, 5, 13, 250})), spoilt(columns)}));
+  if (random_source() % 40 == 0) context.inputs[0].dims.clear();
+  return runs("MatMulNBits", info, std::move(context));
+}
+
+// Exponents near 1, so that more than NaN and zero comes out.
+void tame(Value& value) {
+  uint32_t bits;
+  for (int64_t i = 0; i < value.dims.back() * value.dims.front(); i++) {
+    char* at = static_cast<char*>(value.data()) + 4 * i;
+    std::memcpy(&bits, at, 4);
+    bits = (bits & 0x807fffff) | 0x3f800000;
+    std::memcpy(at, &bits, 4);
+  }
+}
+
+Value number(int64_t value) {
+  Value made = tensor(ort::kInt32, {1});
+  const auto narrow = static_cast<int32_t>(value);
+  std::memcpy(made.data(), &narrow, 4);
+  return made;
+}
+
+bool attention_runs() {
+  const int64_t kv_heads = pick({1, 2, 3}), heads = kv_heads * pick({1, 2, 4, 5}), width = pick({8, 7, 16, 32, 48, 64, 256});
+  const int64_t positions = pick({1, 1, 1, 2, 7, 30}), total = positions + pick({0, 3, 127, 130, 500});
+  const int64_t capacity = total + pick({0, 1, 5});
+  Info info;
+  info.attributes = {{"num_heads", spoilt(heads)}, {"kv_num_heads", spoilt(kv_heads)}};
+  if (random_source() % 50 == 0) info.attributes["num_heads"] = pick({-1, INT64_MAX, INT64_MIN, int64_t{1} << 30});
+  if (random_source() % 50 == 0) info.attributes["kv_num_heads"] = pick({-1, INT64_MAX, INT64_MIN});
+  Context context;
+  std::vector<Value>& inputs = context.inputs;
+  inputs.push_back(tensor(ort::kFloat32, {1, positions, spoilt(heads * width)}));
+  for (int i = 0; i < 2; i++) inputs.push_back(tensor(ort::kFloat32, {spoilt(positions), kv_heads * width}));
+  for (int i = 0; i < 2; i++) inputs.push_back(tensor(ort::kInt8, {1, kv_heads, spoilt(capacity), width}));
+  inputs.push_back(number(spoilt(total) - 1));
+  inputs.push_back(number(random_source() % 60 ? total : pick({-1, 0, INT32_MAX, INT32_MIN, capacity + 1})));
+  for (int i = 0; i < 2; i++) inputs.push_back(tensor(ort::kFloat32, {kv_heads, spoilt(width)}));
+  if (random_source() % 4)
+    for (const int i : {7, 8}) tame(inputs[i]);
+  context.in_place = random_source() % 2;
+  Value& odd = inputs[random_source() % inputs.size()];
+  switch (random_source() % 40) {
+    case 0: odd.dims.push_back(pick({-1, INT64_MAX, 1})); break;
+    case 1: odd.dims.clear(); break;
+    case 2: odd.absent = true; break;
+    case 3: odd.type = pick({ort::kFloat16, ort::kUint8, 7}); break;
+    case 4: odd.dims[0] = pick({-1, 0, 2, INT64_MAX}); break;
+    case 5: inputs.resize(random_source() % inputs.size()); break;
+  }
+  return runs("GroupQueryAttention", info, std::move(context));
+}
+
+void report(const char* what, int ran, int count) { std::printf("%s: %d ran, %d refused\n", what, ran, count - ran); }
 
 }  // namespace
 
@@ -190,10 +254,12 @@ int main(int, char** arguments) {
   std::vector<std::string> sets;
   for (char* name = std::strtok(strdup(voxrill_kernels_sets()), " "); name; name = std::strtok(nullptr, " "))
     sets.push_back(name);
-  int ran = 0, count = std::atoi(arguments[2]);
+  int products = 0, attentions = 0, count = std::atoi(arguments[2]);
   for (int i = 0; i < count; i++) {
     voxrill_kernels_choose(sets[random_source() % sets.size()].c_str());
-    ran += runs(random_info());
+    products += product_runs();
+    attentions += attention_runs();
   }
-  std::printf("%d ran, %d refused\n", ran, count - ran);
+  report("products", products, count);
+  report("attentions", attentions, count);
 }
