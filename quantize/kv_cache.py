@@ -2,11 +2,11 @@
 
 In: a float32 model, with sounds or without; a decoder's file. Out: the factors; the same decoder with an int8 cache.
 
-A step uses our own attention on the int8 cache, and onnxruntime's where our library is not (`own_attention`). That
-kernel turns every key into a float once more for
-each query, so many positions at once took four times as long as with a float32 cache. For those the graph has another
-branch: it makes floats of the cache once, attends as before, and writes the new rows as integers. Both branches write
-the same bytes, in place, and their outputs differ by rounding only.
+A step uses our own attention on the int8 cache, and onnxruntime's where our library is not (`own_attention`).
+onnxruntime's kernel turns every key into a float once more for each query, so many positions at once took four times as
+long as with a float32 cache. For those the graph has another branch: it makes floats of the cache once, attends as
+before, and writes the new rows as integers. Both branches write the same bytes, in place, and their outputs differ by
+rounding only.
 """
 
 from __future__ import annotations
