@@ -52,7 +52,9 @@ def measured(text):
 
 
 def test_what_is_counted():
-    text = "# A title of 9 words\n\nOne two `a b c 4` (5). Six\nseven!\n\n| 1 | 2 |\n|---|---|\n| 3 | 4 |\n\n    10 20\n"
+    text = (
+        "# A title of 9 words\n\nOne two `a b c 4` (5). Six\nseven!\n\n| 1 | 2 |\n|---|---|\n| 3 | 4 |\n\n    10 20\n"
+    )
     assert list(sentences(text)) == [["One", "two", "code", "(5)."], ["Six", "seven!"]]
     assert measured(text) == (3, pytest.approx(100 / 6))
 
