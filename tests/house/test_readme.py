@@ -1,10 +1,11 @@
 """Every snippet of the README and of docs/ works, each as a test of its own.
 
-```python   runs as it stands
-```sh       runs line by line against a tiny bundle on the pages of `RUN`; elsewhere each line is read as the command
-            line would read it
-```py       is read as Python: it needs what a reader has (`py run` runs in test_examples.py, `py serve` with the server)
-other       each line that begins with `voxrill` is read as the command line would read it
+- `python` runs as it stands.
+- `sh` runs line by line against a tiny bundle, on the pages of `RUN`. Elsewhere its lines are only parsed.
+- `py` is only compiled. `py run` runs in test_examples.py, and `py serve` beside the server of its page.
+- In other blocks each line that begins with `voxrill` is parsed.
+
+Parsed means: as the command line does it, so that an unknown option or a missing argument raises.
 """
 
 import ast
@@ -94,14 +95,12 @@ def read(words):
 
 
 @pytest.fixture
-def workplace(request, tmp_path, bundles, tiny_checkpoints, monkeypatch):
-    """A folder in which the names of the pages exist."""
+def workplace(request, tmp_path, monkeypatch):
+    """A folder in which the names of the pages exist. Bundles are made for snippets that name one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     code = request.getfixturevalue("snippet").code
-    (tmp_path / "LiquidAI").mkdir()
-    (tmp_path / "LiquidAI" / "LFM2.5-Audio-1.5B").symlink_to(tiny_checkpoints["lfm2.5"])
-    (tmp_path / "recordings").mkdir()
-    (tmp_path / "examples").mkdir()
+    for folder in ("recordings", "examples", "LiquidAI", "tuned"):
+        (tmp_path / folder).mkdir()
     for sound in ("question.wav", "meeting.wav", "recordings/question.wav", "examples/question.wav"):
         shutil.copy(ROOT / "examples" / "question.wav", tmp_path / sound)
     shutil.copytree(ROOT / "examples" / "documents", tmp_path / "manuals")
@@ -109,13 +108,15 @@ def workplace(request, tmp_path, bundles, tiny_checkpoints, monkeypatch):
     (tmp_path / "recordings" / "question.txt").write_text("turn on the kitchen lights")
     (tmp_path / "whisper.jsonl").write_text('{"id": "question", "text": "Turn on the kitchen lights."}')
     (tmp_path / "texts.txt").write_text("kitchen lights on")
-    if "-o bundle" not in code:
-        (tmp_path / "bundle").symlink_to(bundles["lfm2.5"])
-    if "voxrill unpack" in code and "voxrill pack" not in code:
-        pack(bundles["lfm2.5"], tmp_path / "model.voxrill")
-    (tmp_path / "tuned").mkdir()
-    (tmp_path / "tuned" / "model.safetensors").symlink_to(tiny_checkpoints["lfm2.5"] / MODEL_FILE)
-    write_adapter(tmp_path / "adapter", factors("lfm.layers.2.self_attn.q_proj"))
+    if "LiquidAI" in code:
+        checkpoint = request.getfixturevalue("tiny_checkpoints")["lfm2.5"]
+        (tmp_path / "LiquidAI" / "LFM2.5-Audio-1.5B").symlink_to(checkpoint)
+        (tmp_path / "tuned" / "model.safetensors").symlink_to(checkpoint / MODEL_FILE)
+        write_adapter(tmp_path / "adapter", factors("lfm.layers.2.self_attn.q_proj"))
+    elif re.search(r"\bbundle\b|\bunpack\b", code):
+        (tmp_path / "bundle").symlink_to(request.getfixturevalue("bundles")["lfm2.5"])
+        if "voxrill unpack" in code:
+            pack(tmp_path / "bundle", tmp_path / "model.voxrill")
     return tmp_path
 
 
