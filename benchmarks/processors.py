@@ -1,7 +1,8 @@
 """Figures of several processors side by side: a small file for each, and a table of them all.
 
 In: what `benchmarks.run` wrote on some machine. Out: `benchmarks/processors/NAME.json`, with the medians of the largest
-number of threads; and the table in docs/performance.md. Neighbours share a machine's memory, so compare ratios within a column.
+number of threads; and the table in docs/performance.md. Neighbours share a machine's memory, so compare ratios within a
+column.
 
     python -m benchmarks.processors add build/bench/results-lfm2.5.json --name "AMD EPYC (Zen 5)"
     python -m benchmarks.processors table

@@ -29,7 +29,6 @@ from tests.checkpoints import MODEL_FILE
 from tests.export.saved import factors, write_adapter
 from tests.places import ROOT, SNIPPET_PAGES
 from voxrill.commands.index import load_command
-from voxrill.runtime.bundle.pack import pack
 
 RUN = {
     "README.md",
@@ -116,7 +115,8 @@ def workplace(request, tmp_path, monkeypatch):
     elif re.search(r"\bbundle\b|\bunpack\b", code):
         (tmp_path / "bundle").symlink_to(request.getfixturevalue("bundles")["lfm2.5"])
         if "voxrill unpack" in code:
-            pack(tmp_path / "bundle", tmp_path / "model.voxrill")
+            command = [sys.executable, "-m", "voxrill", "pack", "bundle", "-o", "model.voxrill"]
+            subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     return tmp_path
 
 
