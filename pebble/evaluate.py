@@ -27,7 +27,7 @@ from report import PARTS, tables, write_rows
 from synthesise import EVALUATED_ONLY, RATE, ClipStore, make_clips, style
 from tasks import REPLY_VOICE, mixed
 from vocabulary import NAME_INTENT, NAME_STYLE, TO_GERMAN
-from world import FOLLOW_UPS, OUTSIDE, REFUSAL, REPLIES, SENTENCES, VOICES, WORDS, followed_up
+from world import FIRST, FOLLOW_UPS, OUTSIDE, REFUSAL, REPLIES, SENTENCES, VOICES, WORDS, followed_up
 
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.manifest import FLOAT32
@@ -145,7 +145,7 @@ def said_texts(limit: int) -> dict[str, list[str]]:
     """The texts to say, by test. All four voices say each text."""
     chance = np.random.default_rng(5)
     texts = {
-        "speak new sentences": sorted({s.command for s in SENTENCES if s.held_out} - set(REPLIES)),
+        "speak new sentences": sorted({s.command for s in FIRST if s.held_out} - set(REPLIES)),
         "speak replies": [str(text) for text in chance.permutation(REPLIES)],
         RANDOM: [" ".join(chance.choice(WORDS, chance.integers(2, 7))) for _ in range(RANDOM_TEXTS)],
     }

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from world import SENTENCES
+from world import LISTED
 
 from voxrill.export.bundle import export_bundle
 from voxrill.export.checkpoint import open_checkpoint
@@ -29,7 +29,7 @@ SHIPPED = HERE.parent / "src" / "voxrill" / "pebble"
 
 def world_json() -> str:
     """The text of `world.json`."""
-    entries = (json.dumps({"say": sentence.command, "reply": sentence.reply}) for sentence in SENTENCES)
+    entries = (json.dumps({"say": sentence.command, "reply": sentence.reply}) for sentence in LISTED)
     return "[\n" + ",\n".join(entries) + "\n]\n"
 
 
