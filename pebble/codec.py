@@ -38,6 +38,8 @@ PCA = 64
 SETTLED = 0.003
 """A residual with a smaller share of the variance stays zero: its code is always 0, which is easy to learn."""
 
+CODEBOOKS = Path(__file__).with_name("codebooks.safetensors")
+"""The codebooks of the committed checkpoint. Words that are taught later are spoken with them."""
 STEPS = 3200
 BATCH, SEGMENT = 8, 12
 
@@ -143,7 +145,7 @@ def make_voices(cache: Path) -> dict[str, Voice]:
         sounds = {name: units(name, cache / f"units-{name}") for name in SPEAKERS}
         keys = [(name, spoken) for name in SPEAKERS for spoken in sounds[name]]
         mels = [torch.from_numpy(log_mel_frames(sounds[name][spoken])) for name, spoken in keys]
-        books = cache / "codebooks.safetensors"
+        books = cache / CODEBOOKS.name
         if not books.is_file():
             Codebooks.fit(torch.cat(mels)).save(books)
         codes = Codebooks.load(books).encode(torch.cat(mels)).split([len(mel) for mel in mels])  # type: ignore[no-untyped-call]

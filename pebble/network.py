@@ -301,16 +301,6 @@ class Pebble(nn.Module):
                 for parameter in branch.parameters():
                     nn.init.zeros_(parameter)
 
-    def load_published(self, checkpoint: Path) -> None:
-        """Take the weights of a checkpoint; the two heads that only training uses stay as they are."""
-        published = load_file(checkpoint / "model.safetensors")
-        self.audio.weight.data.copy_(published.pop("audio_embedding.embedding.weight"))
-        self.text.weight.data.copy_(published.pop("lfm.embed_tokens.weight"))
-        for module, prefix in ((self.lfm, "lfm."), (self.encoder, ""), (self.depth, "")):
-            names = module.state_dict()
-            module.load_state_dict({name: published.pop(prefix + name) for name in names})
-        assert not published, f"not taken: {sorted(published)}"
-
 
 def write_checkpoint(
     model: Pebble, detokenizer: nn.Module, detokenizer_config: dict[str, object], target: Path

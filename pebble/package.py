@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from codec import CODEBOOKS
 from world import LISTED
 
 from voxrill.export.bundle import export_bundle
@@ -48,6 +49,7 @@ def main() -> None:
     if args.cache:
         shutil.rmtree(CHECKPOINT, ignore_errors=True)
         shutil.copytree(args.cache / "checkpoint", CHECKPOINT)
+        shutil.copy(args.cache / CODEBOOKS.name, CODEBOOKS)
     bundle = make_bundle(CHECKPOINT, SHIPPED / "bundle")
     write_text(SHIPPED / "world.json", world_json())
     print(f"wrote {SHIPPED}: {bundle.manifest.size / 1e6:.1f} MB")

@@ -9,6 +9,7 @@ files of the package. With --further only the last stage runs; it begins with th
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from codec import Detokenizer, detokenizer_config, train_detokenizer
+from codec import CODEBOOKS, Detokenizer, detokenizer_config, train_detokenizer
 from data import NATURAL_SETS
 from natural import make_shards
 from network import Pebble, write_checkpoint
@@ -47,6 +48,9 @@ def main() -> None:
     wanted = ["further"] if args.further else ["detokenizer", "speech", "encoder", "joint"]
     for name in ("natural", "natural-development"):
         make_shards(list(NATURAL_SETS[name]()), args.cache / name)
+    if args.further:
+        args.cache.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CODEBOOKS, args.cache)
     for name in wanted:
         print(f"stage {name}", flush=True)
         stages[name](args.cache, 60 * args.scale * MINUTES[name])

@@ -170,10 +170,13 @@ class Strangers:
         write_text(self._heard_path, json.dumps(self._heard))
         return made
 
-    def rows(self, bundle: Path | None, conditions: Iterable[str]) -> Iterator[Row]:
-        """The rows of a bundle."""
+    def pairs(self, bundle: Path | None, conditions: list[str]) -> list[tuple[Task, Found]]:
+        """Every clip in the conditions, and what the bundle makes of it."""
         tasks = list(self.tasks(conditions))
-        pairs = list(zip(tasks, self.found(bundle, tasks), strict=True))
+        return list(zip(tasks, self.found(bundle, tasks), strict=True))
+
+    def rows(self, bundle: Path | None, conditions: list[str], pairs: list[tuple[Task, Found]]) -> Iterator[Row]:
+        """The rows of a bundle."""
         about: Row = {"bundle": bundle.name if bundle else "built-in", "precision": ""}
         for condition in conditions:
             heard = [(self._text(task), one) for task, one in pairs if _is(task, self.voices, condition)]
@@ -187,10 +190,8 @@ class Strangers:
             yield about | {"part": "people", "test": "all people", "condition": "", **self._talk(talk, None)}
         yield from (about | row for row in spoken_rows(bundle))
 
-    def chosen(self, bundle: Path | None) -> Iterator[str]:
+    def chosen(self, pairs: list[tuple[Task, Found]]) -> Iterator[str]:
         """A Markdown line for each threshold, on the clips for choices."""
-        tasks = [*self.tasks(["endpointed", "noise 10 dB"])]
-        pairs = list(zip(tasks, self.found(bundle, tasks), strict=True))
         yield "| threshold | done rightly | done wrongly | talk of the voices, done | people: commands an hour |"
         yield "|---|---|---|---|---|"
         for threshold in THRESHOLDS:
@@ -331,9 +332,11 @@ def main() -> None:
     strangers = Strangers(args.cache, args.people, args.choose, args.processes)
     rows = []
     for bundle in args.bundle or [None]:
+        conditions = args.condition or list(CONDITIONS)
+        pairs = strangers.pairs(bundle, conditions)
         if args.choose:
-            print(*strangers.chosen(bundle), sep="\n")
-        for row in strangers.rows(bundle, args.condition or list(CONDITIONS)):
+            print(*strangers.chosen(pairs), sep="\n")
+        for row in strangers.rows(bundle, conditions, pairs):
             rows.append(row)
             if args.json:
                 print(json.dumps(row), flush=True)

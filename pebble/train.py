@@ -223,10 +223,10 @@ def train_joint(cache: Path, seconds: float, people: Path | None = None) -> None
 
 
 def train_further(cache: Path, seconds: float, people: Path | None = None) -> None:
-    """Everything together, from the committed checkpoint on."""
+    """Everything together, from the committed checkpoint on. Words that it does not have begin at random."""
     model = Pebble()
     if not (cache / "further.pt").is_file():
-        model.load_published(CHECKPOINT)
+        model.begin_from(CHECKPOINT)
         _learn_heads(model, cache, people)
     _train_all("further", model, cache, seconds, 0.0, people)
 
