@@ -481,7 +481,7 @@ def test_a_recogniser_is_a_row(cli, recordings, here):
 @pytest.fixture
 def texts(here):
     """Three answers of Pebble's, a line each, `texts.txt`."""
-    said = ["kitchen lights on", "volume up", "bedroom timer set for eight minutes"]
+    said = ["kitchen lights on", "volume up", "the bedroom timer is set for eight minutes"]
     (here / "texts.txt").write_text("\n".join(said) + "\n")
     return said
 
