@@ -25,10 +25,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import psutil
 
 from voxrill.devices.processor import processor
 from voxrill.runtime.audio.audio_file import read_audio
@@ -143,16 +145,13 @@ def _process(page: Any) -> int:
     return max(after, key=lambda pid: after[pid] - before.get(pid, after[pid]))
 
 
-def _worked() -> dict[int, int]:
-    """Clock ticks of processor that each of Chromium's processes for pages has used."""
-    found = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # a process may end meanwhile
-            if b"--type=renderer" in (place / "cmdline").read_bytes():
-                # The name in brackets may have spaces.
-                user, system = (place / "stat").read_text().rpartition(")")[2].split()[11:13]
-                found[int(place.name)] = int(user) + int(system)
-    return found
+def _worked() -> dict[int, float]:
+    """Seconds of processor that each of Chromium's processes for pages has used."""
+    return {
+        one.pid: one.info["cpu_times"].user + one.info["cpu_times"].system
+        for one in psutil.process_iter(["cmdline", "cpu_times"])
+        if "--type=renderer" in " ".join(one.info["cmdline"] or ())  # Chromium writes all its options into one
+    }
 
 
 def _peak(pid: int) -> int:

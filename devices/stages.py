@@ -196,7 +196,7 @@ def widths_of(precision: str, products: Iterable[str] = ()) -> tuple[int, ...]:
 
 def part(graph: str, size: float, widths: tuple[int, ...]) -> Part:
     """A graph's weights, from its bytes and the bits that they have."""
-    if len(widths) != 2 or (graph, widths) not in MIXED:
+    if (graph, widths) not in MIXED:
         each = size / sum(BYTES[bits] for bits in widths)
         return Part(dict.fromkeys(widths, each))
     # x weights of the fewer bits and total - x of the others: x * BYTES[low] + (total - x) * BYTES[high] == size.

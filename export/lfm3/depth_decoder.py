@@ -5,8 +5,8 @@ outside, as a permutation (llama.cpp draws a new one for every frame), and so do
 same frame. Source: llama.cpp's implementation of LFM3-Audio.
 
 Keys and values are needed of all codebooks, the rest of the last layer and the heads only of those that the pass draws.
-A head that is not wanted gets no rows, so that its weights are not read. Its size is known at run time only. The npu
-flavour has no such sizes: it computes all heads, and drops what was not to be drawn.
+A head that is not wanted gets no rows, so that its weights are not read. Its size is known at run time only; the graph
+runs on the CPU in every flavour.
 """
 
 from __future__ import annotations
@@ -38,9 +38,6 @@ class DepthConfig:
 class DepthDecoderModule(nn.Module):
     """Inputs and outputs as `contract.depth_decoder` lists them."""
 
-    fused = True
-    """Whether onnxruntime's fused operators are written when it is exported."""
-
     def __init__(self, config: DepthConfig) -> None:
         super().__init__()
         self.config = config
@@ -50,7 +47,7 @@ class DepthDecoderModule(nn.Module):
         self.depth_embeddings = nn.Embedding(config.codebooks * config.codes, width)
         self.heads = nn.ModuleList(nn.Linear(width, config.codes, bias=False) for _ in range(config.codebooks))
         self.mask_embedding = nn.Parameter(torch.zeros(width))
-        self.depthformer = Lfm3Stack(config.stack, self.fused)
+        self.depthformer = Lfm3Stack(config.stack, fused=True)
         self.head_norm = RMSNorm(width, config.stack.eps)
 
     def forward(
@@ -90,7 +87,7 @@ class DepthDecoderModule(nn.Module):
         slots: torch.Tensor = self.depth_linear(hidden_state)
         return slots.reshape(self.config.codebooks, self.config.stack.hidden)
 
-    def _see(self, x: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
+    def _see(self, x: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """The layers over (codebooks, width), and both norms, for the codebooks `wanted` (n,): (n, width)."""
         stack, books = self.config.stack, torch.arange(self.config.codebooks).float()
         kind = stack.kinds[0]
@@ -109,7 +106,7 @@ class DepthDecoderModule(nn.Module):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past: Past
     ) -> tuple[torch.Tensor, Past]:
         """Attention of all positions to all, without state."""
-        return attend_everywhere(query, key, value, self.fused), past
+        return attend_everywhere(query, key, value, fused=True), past
 
     def _heads(self, x: torch.Tensor, books: torch.Tensor) -> torch.Tensor:
         """Logits (n, codes) of the codebooks `books` (n,), in rising order, from their rows (n, width)."""
@@ -128,46 +125,6 @@ class DepthDecoderModule(nn.Module):
         return torch.onnx.ops.symbolic("Concat", logits, {"axis": 0}, dtype=x.dtype, shape=shape)
 
 
-class AllBooksModule(DepthDecoderModule):
-    """The same for an NPU, in shapes that are numbers: each pass computes all codebooks."""
-
-    fused = False
-
-    def forward(
-        self,
-        hidden_state: torch.Tensor,
-        temperature: torch.Tensor,
-        top_k: torch.Tensor,
-        gumbel: torch.Tensor,
-        permutation: torch.Tensor,
-        penalty: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As in `DepthDecoderModule`."""
-        books = torch.arange(self.config.codebooks)
-        # The place of each codebook in the permutation; sums of products, because an NPU has no scatter.
-        place = ((permutation[None] == books[:, None]).long() * books).sum(-1)
-        slots = self._slots(hidden_state)
-        codes, kept, first = torch.zeros_like(permutation), torch.zeros_like(gumbel), 0
-        for count in self.config.passes:
-            rows = self.depth_embeddings(codes + books * self.config.codes)
-            x = self._see(slots + torch.where((place < first)[:, None], rows, self.mask_embedding), None)
-            logits = torch.cat([head(x[book : book + 1]) for book, head in enumerate(self.heads)])
-            drawn = (place >= first) & (place < first + count)
-            found = _draw_sorted(_penalised(logits, penalty), temperature, top_k, gumbel)
-            codes, kept = torch.where(drawn, found, codes), torch.where(drawn[:, None], logits, kept)
-            first += count
-        return codes, kept
-
-
 def _penalised(logits: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
     """Logits moved down by factors of at least 1: divided where they are positive, multiplied where not."""
     return torch.where(logits > 0, logits / penalty, logits * penalty)
-
-
-def _draw_sorted(
-    logits: torch.Tensor, temperature: torch.Tensor, top_k: torch.Tensor, gumbel: torch.Tensor
-) -> torch.Tensor:
-    """`depthformer.draw`, whose number of largest logits is no number that an NPU could know."""
-    ranked = logits.sort(-1, descending=True).values
-    threshold = ranked.index_select(-1, top_k - 1)
-    return torch.where(logits >= threshold, logits / temperature + gumbel, -1e9).argmax(-1)

@@ -133,7 +133,7 @@ def plan_graphs(checkpoint: Checkpoint, model: ModelSpec, static: StaticShapes |
         contract.DECODER: (decoder, {past: 5, new: 3, rows: 13}, lengths),
         **{prefill: (decoder, {}, []) for prefill in (static.prefills if static else ())},
         contract.TEXT_HEAD: (lambda: modules.text_head(weights, sizes), {}, []),
-        contract.DEPTH_DECODER: (made(modules.depth_decoder, fixed), {}, []),
+        contract.DEPTH_DECODER: (made(modules.depth_decoder), {}, []),
         contract.CODEC_DECODER: (made(modules.codec_decoder, fixed), {frames: 3}, [{frames: n} for n in (1, 2, 13)]),
     }
     found = {}

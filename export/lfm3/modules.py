@@ -14,7 +14,7 @@ from torch import nn
 from voxrill.export.decoder import TextHeadModule
 from voxrill.export.lfm3.codec_decoder import CodecDecoderModule
 from voxrill.export.lfm3.decoder import Lfm3DecoderModule
-from voxrill.export.lfm3.depth_decoder import AllBooksModule, DepthDecoderModule
+from voxrill.export.lfm3.depth_decoder import DepthDecoderModule
 from voxrill.export.lfm3.encoder import Lfm3EncoderModule
 from voxrill.export.lfm3.sizes import FSQ_LEVELS, Lfm3Sizes
 from voxrill.export.lfm3.tensors import DEPTH_TABLE
@@ -46,11 +46,11 @@ def text_head(weights: Tensors, sizes: Lfm3Sizes) -> nn.Module:
     return module
 
 
-def depth_decoder(weights: Tensors, sizes: Lfm3Sizes, fixed: bool = False) -> nn.Module:
+def depth_decoder(weights: Tensors, sizes: Lfm3Sizes) -> nn.Module:
     """The depth decoder. Its heads are its embeddings, codebook after codebook."""
     heads = torch.split(weights.read(DEPTH_TABLE), sizes.depth.codes)
     given = {f"heads.{book}.weight": head.clone() for book, head in enumerate(heads)}
-    return _loaded(lambda: (AllBooksModule if fixed else DepthDecoderModule)(sizes.depth), weights, given=given)
+    return _loaded(lambda: DepthDecoderModule(sizes.depth), weights, given=given)
 
 
 def codec_decoder(weights: Tensors, sizes: Lfm3Sizes, fixed: bool = False) -> nn.Module:

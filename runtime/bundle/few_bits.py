@@ -22,9 +22,9 @@ def has_products(graph: Path) -> bool:
     return _holds(graph, _PRODUCT)
 
 
-def has_own_operators(graph: Path) -> bool:
-    """Whether a graph has nodes that our own library runs: products, or attention with an int8 KV cache."""
-    return has_products(graph) or _holds(graph, _ATTENTION)
+def has_own_attention(graph: Path) -> bool:
+    """Whether a graph attends to an int8 KV cache with our own operator."""
+    return _holds(graph, _ATTENTION)
 
 
 def has_three_bits(graph: Path) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from voxrill.devices.kernels import own_products, register
 from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
 from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec, differences
-from voxrill.runtime.bundle.few_bits import has_own_operators, has_products
+from voxrill.runtime.bundle.few_bits import has_own_attention, has_products
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.turnstile import Turnstile
 from voxrill.runtime.errors import BundleError, DeviceError, ProviderRefused
@@ -92,8 +92,9 @@ class Graph:
         self.provider = provider
         self.turnstile = turnstile or Turnstile()
         self._times = times
-        own = self.on_cpu and own_products().fast and has_own_operators(path)
-        self.own_products = own and has_products(path)
+        ours = self.on_cpu and own_products().fast
+        self.own_products = ours and has_products(path)
+        own = self.own_products or (ours and has_own_attention(path))
 
         def opened(strict: bool) -> ort.InferenceSession:
             options = session_options(threads, repack, tuned)

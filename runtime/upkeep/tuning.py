@@ -25,7 +25,7 @@ from voxrill.devices.providers import CPU, data_file, tuning_options
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.bundle.atomic_folder import atomic_folder, flush, write_errors
 from voxrill.runtime.bundle.bundle import Bundle, hash_file, verify_files
-from voxrill.runtime.bundle.few_bits import has_own_operators
+from voxrill.runtime.bundle.few_bits import has_own_attention, has_products
 from voxrill.runtime.bundle.memory import check_memory, memory_needed
 from voxrill.runtime.bundle.tuned import (
     PLAIN,
@@ -142,7 +142,8 @@ def _write(graph: Path, folder: Path) -> None:
     target = folder / graph.name
     try:
         try:
-            _open_to_write(graph, target, own_products().fast and has_own_operators(graph))
+            own = own_products().fast and (has_products(graph) or has_own_attention(graph))
+            _open_to_write(graph, target, own)
         except Exception:  # our products do not take this graph
             _open_to_write(graph, target, own=False)
     except Exception:  # onnxruntime raises a class per status, and says nothing of the cause
