@@ -40,7 +40,8 @@ def atomic_folder(target: Path, check: Callable[[], None] = _no_check) -> Iterat
 
     Args:
         target: the folder to write; one that is there is replaced.
-        check: called just before that, for a last look at what is about to be replaced.
+        check: called just before that, for a last look at what is about to be replaced; once more if another run was
+            first.
 
     Raises:
         OSError: it cannot be written.
@@ -50,7 +51,10 @@ def atomic_folder(target: Path, check: Callable[[], None] = _no_check) -> Iterat
         yield partial
         flush(partial)
         check()
-        _take_place(partial, target)
+        if not _renamed(partial, target):
+            check()
+            _replace(partial, target)
+        _flush_name(target)
 
 
 @contextmanager
@@ -149,9 +153,11 @@ def _claimed(target: Path) -> tuple[Path, int | None]:
     while True:
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
         partial.mkdir()
-        lock = lock_folder(partial, wait=True)
-        if partial.exists():  # if not, another run has cleared it away before it was locked
-            return partial, lock
+        lock = None
+        with suppress(FileNotFoundError):  # another run may clear it away before it is locked
+            lock = lock_folder(partial, wait=True)
+            if partial.exists():
+                return partial, lock
         unlock(lock)
 
 
@@ -168,10 +174,21 @@ def _clear(target: Path) -> None:
                 unlock(lock)
 
 
-def _take_place(partial: Path, target: Path) -> None:
-    if not os.path.lexists(target):
+def _renamed(partial: Path, target: Path) -> bool:
+    """Give `partial` the name of `target`; False if the name is taken."""
+    if os.path.lexists(target):
+        return False
+    try:
         partial.rename(target)
-    elif not exchange(partial, target):
+    except OSError:
+        if os.path.lexists(target):  # another run was there first
+            return False
+        raise
+    return True
+
+
+def _replace(partial: Path, target: Path) -> None:
+    if not exchange(partial, target):
         aside = aside_of(target)
         target.rename(aside)
         try:
@@ -179,7 +196,6 @@ def _take_place(partial: Path, target: Path) -> None:
         finally:
             put_back(target)
         remove(aside)
-    _flush_name(target)
 
 
 def aside_of(target: Path) -> Path:

@@ -293,6 +293,48 @@ def test_the_second_of_two_runs_to_a_new_place_is_told(bundle):
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["bundle", "new"]
 
 
+@pytest.fixture
+def first(monkeypatch, bundle):
+    """Another run takes the new place between the look at it and the renaming."""
+    rename = Path.rename
+
+    def second(path, target):
+        if path.name.endswith(".partial") and not target.exists():
+            shutil.copytree(bundle, target)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", second)
+    return bundle.parent / "new"
+
+
+def test_a_run_that_is_overtaken_is_told(first):
+    before = contents(first.parent / "bundle")
+    with pytest.raises(UsageError, match="is a bundle already"), replacing_bundle(first) as partial:
+        (partial / "file").write_text("mine")
+    assert contents(first) == before
+
+
+def test_a_run_that_is_overtaken_replaces_when_asked(first):
+    with replacing_bundle(first, force=True) as partial:
+        (partial / "file").write_text("mine")
+    assert [path.read_text() for path in first.iterdir()] == ["mine"]
+    assert sorted(path.name for path in first.parent.iterdir()) == ["bundle", "new"]
+
+
+def test_another_run_clears_the_new_folder_away_before_it_is_locked(bundle, monkeypatch):
+    lock, cleared = atomic_folder.lock_folder, []
+
+    def late(folder, wait=False):
+        if wait and not cleared:
+            cleared.append(folder)
+            folder.rmdir()
+        return lock(folder, wait)
+
+    monkeypatch.setattr(atomic_folder, "lock_folder", late)
+    write_new(bundle)
+    assert cleared and [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
 WRITING = """
 import sys, time
 from pathlib import Path

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -373,14 +374,15 @@ def test_the_command_line_warns_in_one_line(cli, ready):
 
 def test_two_at_once_do_not_break_each_other(pebble, tmp_path):
     command = [sys.executable, "-m", "voxrill", "tune", pebble, "--json"]
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
-        for _ in range(2)
-    ]
-    for process in running:
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
-        assert json.loads(out)["size"] > 0
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(subprocess.run, command, capture_output=True, env=clean_environment(), timeout=300)
+            for _ in range(2)
+        ]
+    for run in runs:
+        ended = run.result()
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout)["size"] > 0
     same_bits(pebble)
     forms = tuned_folder(pebble)
     assert [path.name for path in forms.parent.iterdir() if forms.name in path.name] == [forms.name]
