@@ -209,6 +209,20 @@ class Caller:
         gone = [self._prompts.pop(system) for system in [*self._prompts] if system not in kept]
         return [prompt.context for prompt in gone]
 
+    def prompts(self, functions: Functions) -> list[PrefilledPrompt]:
+        """The prompts that functions need. Each can hear a turn while it is spoken; `steps` then takes all of it."""
+        return [self._prompt(prompt.system) for prompt in functions.prompts]
+
+    def unhear(self) -> None:
+        """Another turn begins: forget what was heard."""
+        for prompt in self._prompts.values():
+            prompt.unhear()
+
+    def _prompt(self, system: str) -> PrefilledPrompt:
+        if system not in self._prompts:
+            self._prompts[system] = PrefilledPrompt(self._model, system)
+        return self._prompts[system]
+
     def steps(
         self, functions: Functions | JsonAnswers, audio: Floats | None, text: str | None, must: bool
     ) -> Generator[Context, None, FunctionCall | None]:
@@ -241,9 +255,7 @@ class Caller:
         self, wanted: _CallPrompt, audio: Floats | None, text: str | None, must: bool
     ) -> Generator[Context, None, FunctionCall]:
         """The likeliest call after one prompt, which is prefilled when it is first needed."""
-        prompt = self._prompts.get(wanted.system)
-        if prompt is None:
-            prompt = self._prompts[wanted.system] = PrefilledPrompt(self._model, wanted.system)
+        prompt = self._prompt(wanted.system)
         yield prompt.context
         while prompt.prefill():
             yield prompt.context

@@ -113,16 +113,16 @@ class PrefilledPrompt:
         self.context.rewind(self._mark)
 
     def _hear_rest(self, audio: Floats) -> None:
-        """Take in what was not heard yet of a sound of which some was heard."""
-        if self.heard_samples > len(audio):
+        """Take in what was not heard yet of a sound. If something else was heard than its beginning, hear it anew."""
+        if self._hearing is not None and not self._hearing.begins(audio):
             self.unhear()
         self.hear(audio[self.heard_samples :])
 
     def ask(self, audio: Floats | None = None, text: str | None = None) -> Continuations:
         """What the model would write after a question: sound (samples,) at the encoder's rate, text, both or nothing.
 
-        If some sound was heard, `audio` begins with it. Only the continuations of the latest question may be used,
-        because all questions share one context.
+        What was heard before is used if `audio` begins with it. Only the continuations of the latest question may be
+        used, because all questions share one context.
 
         Raises:
             ContextFull: it does not fit.
@@ -132,6 +132,7 @@ class PrefilledPrompt:
             self._hear_rest(audio)
             self._hearing.end()
         else:
+            self.unhear()
             self._go_back()
             if audio is not None:
                 self.context.add_audio(audio)

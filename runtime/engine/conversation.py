@@ -247,12 +247,12 @@ class Conversation:
     def hear_rest(self, sound: Floats) -> None:
         """Take in what was not heard yet of a question's sound (n,) at 16 kHz, now that all of it is known.
 
-        If more was heard than belongs to the question, it is forgotten, and the question is heard anew.
+        If something else was heard than its beginning, that is forgotten, and the question is heard anew.
 
         Raises:
             ContextFull: see `hear`.
         """
-        if self.heard_samples > len(sound):
+        if self._heard is not None and not self._heard.begins(sound):
             self.unhear()
         self.hear(sound[self.heard_samples :])
 

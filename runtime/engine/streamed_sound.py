@@ -24,6 +24,7 @@ class StreamedSound:
         self._context = context
         self._stream = encoder.stream(rows=1)
         self._rows: list[Floats] = []
+        self._heard: list[Floats] = []
         self._end: ContextMark | None = None
         self.start = context.mark()
         self.samples = 0
@@ -40,11 +41,17 @@ class StreamedSound:
             ContextFull: it does not fit.
         """
         self.samples += len(samples)
+        self._heard.append(samples)
         for row in self._stream.push(samples):
             self._rows.append(row[None])
             self._context.add(HeardSound(row[None]))
             if len(self._rows) % PREFILLED == 0:
                 self._context.advance()
+
+    def begins(self, sound: Floats) -> bool:
+        """Whether `sound` (n,) begins with what was heard."""
+        heard = np.concatenate([sound[:0], *self._heard])
+        return np.array_equal(heard, sound[: len(heard)])
 
     def end(self) -> None:
         """The sound ends here: take in what is left of it."""

@@ -48,7 +48,9 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Began:
-    """The user began to speak."""
+    """The user began to speak. anew: what was heard before belongs to no question."""
+
+    anew: bool = True
 
 
 @dataclass(frozen=True)

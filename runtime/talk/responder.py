@@ -127,6 +127,7 @@ class Responder(SignalHandler):
         self._turn = 0
         self._tracer: Tracer | None = None
         self._unprepared = True
+        self._deaf = False  # what the user is saying does not fit into the context
         self._pace = Pace()
 
     def warm_up(self) -> None:
@@ -180,7 +181,9 @@ class Responder(SignalHandler):
         """Take a signal."""
         if isinstance(signal, Began):
             self._settle()
-            self._conversation.unhear()
+            self._deaf = False
+            if signal.anew:
+                self._conversation.unhear()
         elif isinstance(signal, Heard):
             self._hear(signal)
         elif isinstance(signal, Paused):
@@ -225,12 +228,14 @@ class Responder(SignalHandler):
 
     def _hear(self, heard: Heard) -> None:
         """Take in what the user is saying. What fails here fails again with the whole question, and is told then."""
-        if self.replying:  # in a session whose answers may not be interrupted
+        if self.replying or self._deaf:  # replying: in a session whose answers may not be interrupted
             return
-        with suppress(VoxrillError):
+        try:
             while self._prepare():
                 pass
             self._conversation.hear(heard.after(self._conversation.heard_samples))
+        except VoxrillError:
+            self._deaf = True
 
     def _begin(self, utterance: Utterance | None, typed: str | None, paused: float | None) -> None:
         while self._prepare():  # by the same steps whatever the timing, so that a replay makes the same bits

@@ -264,6 +264,182 @@ def test_a_realtime_session_hears_while_the_user_speaks(lfm3, monkeypatch):  # n
     assert spoken_frames > 80 and frames <= 8 and positions <= 2 + marks(lfm3)
 
 
+TOOL = {
+    "type": "function",
+    "name": "lights",
+    "parameters": {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]},
+}
+
+
+class RealtimeClient:
+    """A realtime session whose turns the client ends, unless it says otherwise; the worker's steps are taken here."""
+
+    def __init__(self, lfm3, **settings):  # noqa: F811
+        from voxrill.runtime.serve.limits import Limits
+        from voxrill.runtime.serve.realtime.outbox import Outbox
+        from voxrill.runtime.serve.realtime.session import RealtimeSession
+        from voxrill.runtime.serve.service import Service
+
+        self.session = RealtimeSession(Service(lfm3, Limits(answer=8)), False, Outbox(1 << 24))
+        heard = {"input": {"turn_detection": settings.pop("detection", None)}}
+        self.send("session.update", session={"type": "realtime", "audio": heard, **settings})
+        self.work()
+
+    @property
+    def answers(self):
+        return self.session._state.answers
+
+    def send(self, kind, **fields):
+        import json
+
+        self.session.receive(json.dumps({"type": kind, **fields}))
+
+    def work(self, steps=400):
+        for _ in range(steps):
+            self.session.step()
+
+    def say(self, pcm, steps=40):
+        from tests.serving import in_base64
+
+        for start in range(0, len(pcm), 1920):
+            self.send("input_audio_buffer.append", audio=in_base64(pcm[start : start + 1920]))
+            self.work(steps)
+
+    def ask(self):
+        self.send("input_audio_buffer.commit")
+        self.send("response.create")
+        self.work()
+
+    def close(self):
+        """The session ends; what it remembers of its turns."""
+        self.answers.player.all_played()
+        self.work()
+        told = [piece for turn in self.answers.own.conversation.told() for piece in turn]
+        self.session.leave()
+        self.session.step()
+        return [getattr(piece, "ids", getattr(piece, "codes", None)) for piece in told], told
+
+
+def same_turns(one, other):
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture
+def talking():
+    """Realtime sessions run in an event loop."""
+    pytest.importorskip("starlette", reason="the serve extra is not installed")
+    import asyncio
+
+    def run(talk):
+        async def inside():
+            return talk()
+
+        return asyncio.run(inside())
+
+    return run
+
+
+@pytest.mark.parametrize("tools", [[], [TOOL]], ids=["answered", "decided"])
+def test_a_turn_that_the_client_commits_is_heard_while_it_is_sent(lfm3, monkeypatch, talking, tools):  # noqa: F811
+    """At its end one piece of 80 ms is left, for the answer and for the decision about calls each."""
+    from tests.serving import spoken
+
+    pcm = spoken(before=0.0, after=0.0)
+
+    def talk(steps):
+        client = RealtimeClient(lfm3, tools=tools)
+        client.say(pcm, steps)
+        assert (client.answers.own.conversation.heard_samples > len(pcm) // 4) == (steps > 0)
+        counted.done.append("committed")
+        client.ask()
+        return client.close()[0]
+
+    counted = Counted(lfm3, monkeypatch)
+    early = talking(lambda: talk(40))
+    mark = next(one for one in counted.done if one == "committed")
+    before = sum(one[1] for one in counted.done[: counted.done.index(mark)] if one[0] == "frames")
+    frames, positions = counted.after(mark)
+    listeners = 1 + len(tools)
+    assert before > 80 * listeners and frames <= 8 * listeners
+    assert positions <= 2 + marks(lfm3, opening=0 if tools else 1)
+    counted.done.clear()
+    late = talking(lambda: talk(0))
+    assert counted.after("committed")[0] > 80 * listeners  # nothing was heard before
+    assert len(early) > 3 and same_turns(early, late)
+
+
+def test_what_the_client_takes_back_is_not_heard(lfm3, talking):  # noqa: F811
+    """It clears its buffer, deletes an item, puts a sound before the one it sends: the model hears what is left."""
+    from tests.serving import in_base64, spoken
+
+    pcm = spoken(before=0.0, after=0.0)
+    first, second = pcm[:36_000], pcm[36_000:72_000]
+    item = {"type": "message", "role": "user", "content": [{"type": "input_audio", "audio": in_base64(first)}]}
+
+    def cleared(client):
+        client.say(first)
+        client.send("input_audio_buffer.clear")
+        client.work(5)
+        assert client.answers.own.conversation.heard_samples == 0
+        client.say(second)
+
+    def deleted(client):
+        client.say(first)
+        client.send("input_audio_buffer.commit")
+        client.send("conversation.item.delete", item_id=client.session._state.items.last)
+        client.say(second)
+
+    def added(client):
+        client.say(second)
+        client.send("conversation.item.create", item=item)
+
+    def plain(client, *sounds):
+        for before in sounds[:-1]:
+            client.say(before, 0)
+            client.send("input_audio_buffer.commit")
+        client.say(sounds[-1], 0)
+
+    def turns(begin, *sounds):
+        client = RealtimeClient(lfm3)
+        begin(client, *sounds)
+        client.ask()
+        return client.close()[0]
+
+    for begin, left in ((cleared, [second]), (deleted, [second]), (added, [first, second])):
+        heard = talking(lambda begin=begin: turns(begin))
+        wanted = talking(lambda left=left: turns(plain, *left))
+        assert len(heard) > 3 and same_turns(heard, wanted), begin.__name__
+
+
+def test_a_turn_that_begins_before_the_answer_is_over_is_caught_up(lfm3, talking):  # noqa: F811
+    from tests.serving import spoken
+
+    pcm = spoken(before=0.0, after=0.0)
+
+    def talk():
+        client = RealtimeClient(lfm3, output_modalities=["audio"])
+        client.say(pcm)
+        client.send("input_audio_buffer.commit")
+        client.send("response.create")
+        while client.answers.own.conversation.heard_samples:
+            assert client.session.step()
+        assert client.answers.own.responder.replying
+        client.say(pcm[:24_000], 0)
+        client.work(1)
+        assert client.answers.own.conversation.heard_samples == 0
+        client.work()
+        client.answers.player.all_played()
+        client.work()
+        client.say(pcm[24_000:], 5)
+        assert client.answers.own.conversation.heard_samples > len(pcm) // 4  # samples of 16 kHz; pcm has 24 kHz
+        client.ask()
+        return client.close()
+
+    _, told = talking(talk)
+    rows = [piece.rows for piece in told if hasattr(piece, "rows")]
+    assert len(rows) == 2 and np.abs(rows[0] - rows[1]).max() < 1e-4
+
+
 @pytest.mark.parametrize("at", [0.0, 0.2, 0.5, 0.9, 1.0])
 def test_an_answer_is_cut_at_any_frame(lfm3, monkeypatch, at):  # noqa: F811
     """With a mark at every frame, or few and the frames between them told again: the same is remembered."""

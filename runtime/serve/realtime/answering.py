@@ -129,6 +129,18 @@ class Answering:
             self._next = asked
         self._decider.take(signal, allowed)
 
+    def hear(self, heard: Heard, allowed: AllowedCalls | None) -> None:
+        """Take in what there is of a turn that the client will end; all of it, unless the answer before is not over."""
+        if self.idle and not self._decider.waits:
+            self._decider.take(heard, allowed)
+
+    def unhear(self) -> None:
+        """The client takes back the turn that it had begun."""
+        self._decider.unhear()
+        if self.own.conversation.heard_samples:
+            self.service.states.use(self.own.conversation.context)
+            self.own.conversation.unhear()
+
     def tell(self, told: Told, before: str | None) -> None:
         """The client adds what someone said, after an item, without asking for an answer."""
         if self.service.turns == 0:  # this model remembers nothing

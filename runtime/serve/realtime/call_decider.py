@@ -2,7 +2,8 @@
 
 In: signals, each turn with the functions that it may call. Out: function calls; and to the responder all signals,
 except those of turns that call. A turn is decided at the first short silence, while the server still waits for its end.
-If it calls nothing, its answer is begun then, as without functions. Belongs to the worker's thread.
+If it calls nothing, its answer is begun then, as without functions. Where the encoder works while the user speaks, the
+turn is taken in for the decision, too. Belongs to the worker's thread.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from voxrill.runtime.errors import VoxrillError
 from voxrill.runtime.serve.allowed_calls import AllowedCalls
 from voxrill.runtime.serve.state_cache import StateCache
 from voxrill.runtime.talk.floor import Floor
-from voxrill.runtime.talk.listener import Began, Ended, Interrupted, Paused, Resumed, Signal, Typed
+from voxrill.runtime.talk.listener import Began, Ended, Heard, Interrupted, Paused, Resumed, Signal, Typed
 
 Question = Ended | Typed
 """A turn that is over."""
@@ -44,6 +45,7 @@ class CallDecider:
     ) -> None:
         self._caller, self._states, self._floor = caller, states, floor
         self._pass_on, self._call, self._fail = pass_on, call, fail
+        self._deaf = False  # what is being said does not fit after a prompt
         self.reset()
 
     def reset(self) -> None:
@@ -56,12 +58,26 @@ class CallDecider:
         self._turn: Question | None = None  # it waits for the decision
         self._ticket = 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether a turn that is over waits for the decision."""
+        return self._turn is not None
+
+    def unhear(self) -> None:
+        """What was heard belongs to no turn."""
+        self._caller.unhear()
+        self._deaf = False
+
     def take(self, signal: Signal, allowed: AllowedCalls | None) -> None:
         """Take a signal; if it is a turn, with the calls that are allowed."""
         if self._turn is not None:
             self._abandon(signal)
+        if isinstance(signal, Began) and signal.anew:
+            self.unhear()
+        if isinstance(signal, Heard) and allowed is not None and not self._deaf:
+            self._hear(signal, allowed)
         if isinstance(signal, Typed):
-            self._pass_on(Began())  # the answer before is over
+            self._pass_on(Began(anew=False))  # the answer before is over
         if allowed is None or not isinstance(signal, Paused | Ended | Typed):
             self.reset()
             self._pass_on(signal)
@@ -75,6 +91,18 @@ class CallDecider:
         self._ticket = self._floor.question() if isinstance(signal, Typed) else signal.ticket
         if self._steps is None:
             self._settle()
+
+    def _hear(self, heard: Heard, allowed: AllowedCalls) -> None:
+        """Take in what is being said. What fails here fails again with the whole turn, and is told then."""
+        try:
+            for prompt in self._caller.prompts(allowed.functions):
+                self._states.use(prompt.context)
+                # First comes what stands before the sound, a little each time.
+                more = heard.samples[:0] if prompt.prefill() else heard.after(prompt.heard_samples)
+                if len(more):
+                    prompt.hear(more)
+        except VoxrillError:
+            self._deaf = True
 
     def _begin(self, signal: Paused | Ended | Typed, allowed: AllowedCalls) -> None:
         self.reset()
@@ -119,6 +147,7 @@ class CallDecider:
         turn, ticket, found = self._turn, self._ticket, self._found
         assert turn is not None
         self.reset()
+        self.unhear()
         if found is None:
             self._pass_on(turn)
             return

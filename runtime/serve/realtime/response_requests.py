@@ -73,7 +73,7 @@ class ResponseRequests:
         now = time.perf_counter()
         samples = question.samples
         said = Utterance(samples, 0, len(samples), now) if question.sounds else None
-        self._state.signal(Began())
+        self._state.signal(Began(anew=False))
         if said is not None and not question.text:
             signal: Signal = Ended(said, now, self._state.answers.floor.question())
         else:

@@ -129,13 +129,14 @@ class RealtimeSession:
     def _handle(self, event: ClientEvent) -> None:
         match event:
             case Append():
-                self._turn_detector.append(from_base64(event.audio, "audio"))
+                self._append(from_base64(event.audio, "audio"))
             case SessionUpdate():
                 self._update(event)
             case Commit():
                 self._commit()
             case Clear():
                 self._turn_detector.clear()
+                self._state.post(lambda answers: answers.unhear())
                 self._emit("input_audio_buffer.cleared")
             case ItemCreate():
                 self._items.create(event)
@@ -149,6 +150,14 @@ class RealtimeSession:
                 self._responses.cancel(event.response_id, event.event_id)
             case Truncate():
                 self._items.truncate(event)
+
+    def _append(self, pcm: bytes) -> None:
+        self._turn_detector.append(pcm)
+        kept = self._turn_detector.kept
+        cut_later = self._service.model.parts.trim_silence  # then nobody knows yet what of it will be heard
+        if kept is not None and not cut_later and self._state.takes_sound():
+            allowed, heard = self._state.allowed, Heard(kept, 0)
+            self._state.post(lambda answers: answers.hear(heard, allowed))
 
     def _update(self, event: SessionUpdate) -> None:
         now, (new, errors) = (

@@ -70,12 +70,8 @@ class SoundIn:
 
     def rest(self) -> Floats:
         """At the end of a turn: what was held back, without half a sample. Another turn may follow."""
-        self.forget()
-        return self._resampler.rest()
-
-    def forget(self) -> None:
-        """Forget a sample of which only one byte has come."""
         self._joiner.reset()
+        return self._resampler.rest()
 
 
 class SoundOut:

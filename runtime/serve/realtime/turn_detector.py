@@ -103,9 +103,19 @@ class TurnDetector:
     def clear(self) -> None:
         """Forget the sound of the open turn."""
         self._left = _NOTHING
-        self._kept: list[Floats] = []
-        self._sound.forget()
+        self._empty()
+        self._sound.rest()  # and drop it
         self._endpointer.reset()
+
+    def _empty(self) -> None:
+        # The worker's thread may still read what was kept: it gets other memory, and is never written over.
+        most = self._endpointer.options.longest * RATE if self._by_hand else 0
+        self._kept, self._length = np.empty(round(most), np.float32), 0
+
+    @property
+    def kept(self) -> Floats | None:
+        """What there is of a turn that the client ends, (n,) at 16 kHz; None where the server ends turns."""
+        return self._kept[: self._length] if self._by_hand else None
 
     def append(self, pcm: bytes) -> None:
         """Take the next sound in the client's format; its last sample may come in two parts.
@@ -130,10 +140,11 @@ class TurnDetector:
             self._at += BLOCK
 
     def _keep(self, samples: Floats) -> None:
-        longest = self._endpointer.options.longest
-        if sum(map(len, self._kept)) + len(samples) > longest * RATE:
+        longest, end = self._endpointer.options.longest, self._length + len(samples)
+        if end > len(self._kept):
             raise ApiError(400, f"A turn lasts {longest:g} seconds at most. Commit or clear it.", "audio_too_long")
-        self._kept.append(samples)
+        self._kept[self._length : end] = samples
+        self._length = end
 
     def commit(self) -> Utterance | None:
         """End the turn here. Returns it if the client ends turns; otherwise the listener has posted its end.
@@ -143,8 +154,9 @@ class TurnDetector:
         """
         rest = self._sound.rest()
         if self._by_hand:
-            kept, self._kept = self._kept, []
-            return self._utterance(np.concatenate([_NOTHING, *kept, rest]))
+            whole = np.concatenate([self._kept[: self._length], rest])
+            self._empty()
+            return self._utterance(whole)
         waiting = len(self._left) + len(rest)
         self._hear(np.concatenate([rest, np.zeros(-waiting % BLOCK, np.float32)]))
         if not self._listener.end():
