@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from voxrill.devices.stages import BYTES, CONTEXT, ModelShape, Part, frame_part, part, passes_part
+from voxrill.devices.stages import BYTES, CONTEXT, ModelShape, Part, frame_part, part, passes_part, passes_rows
 from voxrill.runtime.graph_names import (
     AUDIO_DETOKENIZER,
     AUDIO_ENCODER,
@@ -57,11 +57,12 @@ def model(
 ) -> ModelShape:
     """A model from the bytes and the bits of each graph; `memory` is that of a conversation of `context` positions."""
     parts = {name: part(name, *entry) for name, entry in graphs.items()}
+    passes = graphs.get(DEPTH_DECODER)
     return ModelShape(
         precision,
         parts[DECODER],
         parts[TEXT_HEAD],
-        frame_part(*graphs[DEPTHFORMER]) if DEPTHFORMER in graphs else passes_part(*graphs[DEPTH_DECODER]),
+        passes_part(*passes) if passes else frame_part(*graphs[DEPTHFORMER]),
         parts[AUDIO_ENCODER],
         next(parts[name] for name in CODECS if name in parts),
         kv_bytes,
@@ -69,6 +70,7 @@ def model(
         parts.get(DECODER_PREFILL),
         context,
         kv_cache,
+        frame_rows=passes_rows(*passes) if passes else Part({}),
     )
 
 

@@ -13,7 +13,8 @@ processor's cache, so they cost computing only, at the rate of a product of matr
     n positions = first + (n - 1) · Σ weights(f) / (matrix_rate(f) · speedup)
 
 The encoder also computes in float32: convolutions, in proportion to the positions, and attention, in proportion to
-their square. The depthformer reads its layers once for each of the 8 codes. Cores lose a little when they share work:
+their square. The depthformer reads its layers once for each of the 8 codes; LFM3-Audio's depth decoder once for each of
+its three passes, for several rows at once. Cores lose a little when they share work:
 speedup(t) = t / (1 + LOSS · (t - 1)). A rate is a share of what the instruction set could do (`*_macs_per_cycle` times
 clock). Shares that were found on one machine are used for all others. That is an assumption: no ARM core was measured.
 Without a dot product (ARMv8.0) a 4-bit product is computed in float32.
@@ -142,16 +143,22 @@ MIXED: dict[tuple[str, tuple[int, ...]], float] = {
     (DECODER, (2, 3)): 0.3391,
     (DEPTHFORMER, (4, 8)): 0.733,
     (DEPTHFORMER, (3, 8)): 0.6676,
+    (DEPTH_DECODER, (4, 8)): 0.855,
+    (DEPTH_DECODER, (3, 8)): 0.8196,
 }
-"""Bytes of a weight on average where a recipe mixes two widths, from the shapes of the 1.5 B model: `mixed` and `int4`,
-`small`, `smallest`. Of any other mix, each width is taken to have as many weights."""
+"""Bytes of a weight on average where a recipe mixes two widths, from the shapes of the 1.5 B model and of LFM3-Audio's
+depth decoder: `mixed` and `int4`, `small`, `smallest`. Of any other mix, each width has as many weights."""
 LAYERS, ONCE = 0.575, 0.288
 """Shares of the depthformer's weights that are read again for each code, and once; the rest are tables."""
 PASSES = 3
 """Passes of a depth decoder that draws several codes at once."""
-IN_EACH_PASS, TABLE = 0.54, 0.23
-"""Shares of its weights that each pass reads (layers and heads), and of the table, of which it reads a few rows. From
-the shapes of LFM3-Audio-2B: 33.9, 24.8 and 24.8 of 108.7 million numbers."""
+PASS_LAYERS, FRAME_ONCE = 0.312, 0.46
+"""Shares of its weights that each pass reads (the layers), and that are read once a frame: the inputs, and each head in
+the pass that draws its code. The rest is a table. From the shapes of LFM3-Audio-2B: 33.9, 25.2 + 24.8, and 24.8 of
+108.7 million numbers."""
+MORE_ROWS = 8.5
+"""Rows after the first that a layer multiplies in a pass, on average: all 12 codebooks go through two layers and the
+keys and values of the third, and the four that are drawn through the rest of it."""
 
 
 @dataclass(frozen=True)
@@ -218,10 +225,19 @@ def frame_part(size: float, widths: tuple[int, ...], codes: int = 8) -> Part:
 
 
 def passes_part(size: float, widths: tuple[int, ...]) -> Part:
-    """What a depth decoder of several passes multiplies for one frame: layers and heads in each pass, inputs once."""
-    whole = part(DEPTH_DECODER, size, widths)
-    times = PASSES * IN_EACH_PASS + (1 - IN_EACH_PASS - TABLE)
-    return Part({bits: count * times for bits, count in whole.weights.items()})
+    """What a depth decoder of several passes reads for one frame: its layers in each pass, inputs and heads once.
+
+    Recipes give the layers the fewer bits.
+    """
+    total = part(DEPTH_DECODER, size, widths).count
+    if len(widths) == 1:
+        return Part({widths[0]: total * (PASSES * PASS_LAYERS + FRAME_ONCE)})
+    return Part({widths[0]: total * PASSES * PASS_LAYERS, widths[-1]: total * FRAME_ONCE})
+
+
+def passes_rows(size: float, widths: tuple[int, ...]) -> Part:
+    """What its layers multiply beyond the first row, in all passes of a frame."""
+    return Part({widths[0]: part(DEPTH_DECODER, size, widths).count * PASSES * PASS_LAYERS * MORE_ROWS})
 
 
 @dataclass(frozen=True)
@@ -229,7 +245,8 @@ class ModelShape:
     """A model at one precision: the parts of its graphs, bytes of keys and values for each position, and memory.
 
     memory: bytes of a conversation of `context` positions; each step reads the keys and values of all of them, which
-    are float32 or int8 (`kv_cache`). hears: it takes a question in while it is spoken.
+    are float32 or int8 (`kv_cache`). hears: it takes a question in while it is spoken. frame_rows: what a frame
+    multiplies beyond the first row of each product.
     """
 
     precision: str
@@ -244,6 +261,7 @@ class ModelShape:
     context: int = CONTEXT
     kv_cache: str = "float32"
     hears: bool = False
+    frame_rows: Part = Part({})
 
     def on(self, machine: Machine) -> ModelShape:
         """The model as a machine holds it: weights of 3 bits become 4 without our own products."""
@@ -300,8 +318,8 @@ class StageSeconds:
         return self.positions(weights, count) + other + overhead
 
     def frame(self) -> float:
-        """The depthformer, one frame."""
-        return self.first(self.model.frame) + self._overhead
+        """The depthformer or depth decoder, one frame."""
+        return self.first(self.model.frame) + self._products(self.model.frame_rows, many=True) + self._overhead
 
     def codec(self) -> float:
         """The codec, one frame."""

@@ -13,7 +13,17 @@ from voxrill.devices.advice import advise, describe, holdings, plans
 from voxrill.devices.known import SIZES, known_bits, known_model
 from voxrill.devices.planner import TASKS, Plan, best, judge, plan
 from voxrill.devices.profile import PROFILES, read_profile, shipped_profiles
-from voxrill.devices.stages import SHARE, StageSeconds, part, widths_of
+from voxrill.devices.stages import (
+    BYTES,
+    PASSES,
+    SHARE,
+    Part,
+    StageSeconds,
+    part,
+    passes_part,
+    passes_rows,
+    widths_of,
+)
 from voxrill.runtime.graph_names import DECODER, DEPTHFORMER
 
 PEBBLE = ROOT / "src" / "voxrill" / "pebble" / "bundle"
@@ -70,6 +80,49 @@ def test_whole_turns_are_predicted_too(predicted, stage):
 def test_every_precision_and_number_of_threads_is_tested(predicted):
     tested = {(point.precision, point.threads) for point in predicted if point.row.stage == "decode"}
     assert {(name, threads) for name in PRECISIONS[:4] for threads in (1, 2)} - tested == {("float32", 1)}  # fitted on
+
+
+# LFM3-Audio's frame
+
+
+@pytest.fixture(scope="module")
+def depth_weights():
+    """How many numbers the parts of the published depth decoder have: layers, what is read once, and all."""
+    torch = pytest.importorskip("torch", reason="the export extra is not installed")
+    from tests.export.lfm3_true_size import published_sizes
+    from voxrill.export.lfm3.depth_decoder import DepthDecoderModule
+
+    config = published_sizes().depth
+    with torch.device("meta"):
+        module = DepthDecoderModule(config)
+    counts = {name: weight.numel() for name, weight in module.named_parameters() if weight.ndim == 2}
+    layers = {name: count for name, count in counts.items() if name.startswith("depthformer.layers.")}
+    once = sum(count for name, count in counts.items() if name.startswith(("depth_linear.", "heads.")))
+    return config, layers, once, sum(counts.values())
+
+
+def test_a_frame_of_lfm3_reads_layers_in_each_pass_and_heads_once(depth_weights):
+    config, layers, once, total = depth_weights
+    inner = sum(layers.values())
+    assert len(config.passes) == PASSES and config.passes[0] * PASSES == config.codebooks
+    size = inner * BYTES[4] + (total - inner) * BYTES[8]
+    found = passes_part(size, (4, 8)).weights
+    assert found == {4: pytest.approx(3 * inner, rel=0.01), 8: pytest.approx(once, rel=0.01)}
+    assert passes_part(4 * total, (32,)).weights == {32: pytest.approx(3 * inner + once, rel=0.01)}
+
+
+def test_the_last_layer_of_a_pass_sees_the_codebooks_that_it_draws(depth_weights):
+    config, layers, _, total = depth_weights
+    last = f"depthformer.layers.{len(config.stack.kinds) - 1}."
+    wanted = {name: name.startswith(last) and "k_proj" not in name and "v_proj" not in name for name in layers}
+    rows = {name: (config.passes[0] if few else config.codebooks) - 1 for name, few in wanted.items()}
+    more = 3 * sum(count * rows[name] for name, count in layers.items())
+    assert passes_rows(4 * total, (32,)).weights == {32: pytest.approx(more, rel=0.02)}
+    shape = replace(known_model("int4"), frame=passes_part(1e8, (4, 8)))
+    fewer, all_rows = (
+        StageSeconds(replace(shape, frame_rows=part), pi5(), 4).frame() for part in (Part({}), passes_rows(1e8, (4, 8)))
+    )
+    assert fewer < all_rows
 
 
 # What follows from the figures
