@@ -73,7 +73,7 @@ docs: .venv/.installed-docs ## the documentation site, into build/site; a warnin
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 dist: .venv/.installed-dev ## build wheels and sdist, and prove that a device can install them
-	rm -rf dist
+	rm -rf dist build/untested
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m kernels.wheels dist
 	$(BIN)/python -m pytest -m packaging -s

@@ -12,6 +12,7 @@ Evidence is `measured` on the device itself, `emulated` or `simulated` elsewhere
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -19,7 +20,8 @@ import msgspec
 
 from voxrill.devices.memory import gigabytes, total_memory
 from voxrill.devices.stages import Machine
-from voxrill.runtime.errors import DeviceError, ProfileError
+from voxrill.runtime.errors import DataError, DeviceError, ProfileError
+from voxrill.runtime.input_file import read_toml
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -150,14 +152,14 @@ def read_profile(name: str) -> Profile:
         ProfileError: there is none, or it is not a valid profile.
     """
     path = PROFILES / f"{name}.toml" if name in shipped_profiles() else Path(name)
-    try:
-        profile = msgspec.toml.decode(path.read_bytes(), type=Profile)
-    except OSError:
+    if not os.path.exists(path):
         raise ProfileError(
             f"there is no device {name!r}", f"Give a profile file, this, or one of: {', '.join(shipped_profiles())}"
-        ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path} is not a profile: {error}", _valid_keys(str(error))) from None
+        )
+    try:
+        profile = read_toml(path, Profile, "")
+    except DataError as error:
+        raise ProfileError(error.message, error.remedy or _valid_keys(error.message)) from None
     _check(profile, path)
     return profile
 

@@ -3,15 +3,8 @@
 
 #include <cstring>
 
-#include "products.h"
-
-namespace voxrill {
-namespace {
-constexpr const char* kName = "GroupQueryAttention";
-}
-}  // namespace voxrill
-
 #include "host.h"
+#include "products.h"
 
 namespace voxrill {
 namespace {
@@ -64,6 +57,7 @@ void run(void* context, Attention& work) {
 }
 
 struct Attending {
+  static constexpr const char* kName = "GroupQueryAttention";
   // query, key, value, past keys and values, last position, number of positions, scales of keys and of values
   static constexpr int kInputs[] = {ort::kFloat32, ort::kFloat32, ort::kFloat32, ort::kInt8, ort::kInt8,
                                     ort::kInt32,   ort::kInt32,   ort::kFloat32, ort::kFloat32};

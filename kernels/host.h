@@ -1,8 +1,8 @@
 // What the operators ask of onnxruntime: inputs and attributes, errors as statuses, and the operator's own description.
-// Each operator's file says its name in `kName` before it includes this.
 #pragma once
 #include <exception>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,26 +15,30 @@ using ort::Status;
 
 // Errors of ours and of onnxruntime, on the way to a status. No exception crosses the C interface.
 struct Refusal {
+  std::string message;
+};
+struct Failure {
   Status status;
 };
 
-[[noreturn]] inline void refuse(const std::string& message) {
-  const std::string whole = "voxrill::" + std::string(kName) + ": " + message;
-  throw Refusal{ort::call<Status>(ort::kCreateStatus, int{ort::kInvalidArgument}, whole.c_str())};
-}
+[[noreturn]] inline void refuse(const std::string& message) { throw Refusal{message}; }
 
 template <class... Arguments>
 void ask(ort::Function function, Arguments... arguments) {
-  if (const Status status = ort::call<Status>(function, arguments...)) throw Refusal{status};
+  if (const Status status = ort::call<Status>(function, arguments...)) throw Failure{status};
 }
 
+// Does the work of the operator `name`; its error as a status, or null.
 template <class Work>
-Status guarded(Work work) {
+Status guarded(const char* name, Work work) {
   try {
     work();
     return nullptr;
   } catch (const Refusal& refusal) {
-    return refusal.status;
+    const std::string whole = "voxrill::" + std::string(name) + ": " + refusal.message;
+    return ort::call<Status>(ort::kCreateStatus, int{ort::kInvalidArgument}, whole.c_str());
+  } catch (const Failure& failure) {
+    return failure.status;
   } catch (const std::exception& error) {
     return ort::call<Status>(ort::kCreateStatus, int{ort::kFail}, error.what());
   }
@@ -62,20 +66,19 @@ struct Tensor {
   }
 };
 
+inline void release_shape(void* shape) { ort::call<void>(ort::kReleaseTensorTypeAndShape, shape); }
+
 inline Tensor tensor_of(const void* value) {
   Tensor tensor;
-  void* shape = nullptr;
-  ask(ort::kGetTensorTypeAndShape, value, &shape);
-  const auto filled = guarded([&] {
-    size_t rank = 0;
-    ask(ort::kGetTensorElementType, static_cast<const void*>(shape), &tensor.type);
-    ask(ort::kGetDimensionsCount, static_cast<const void*>(shape), &rank);
-    tensor.dims.resize(rank);
-    ask(ort::kGetDimensions, static_cast<const void*>(shape), tensor.dims.data(), rank);
-    ask(ort::kGetTensorMutableData, const_cast<void*>(value), &tensor.data);
-  });
-  ort::call<void>(ort::kReleaseTensorTypeAndShape, shape);
-  if (filled) throw Refusal{filled};
+  void* made = nullptr;
+  size_t rank = 0;
+  ask(ort::kGetTensorTypeAndShape, value, &made);
+  const std::unique_ptr<void, void (*)(void*)> shape(made, release_shape);
+  ask(ort::kGetTensorElementType, static_cast<const void*>(made), &tensor.type);
+  ask(ort::kGetDimensionsCount, static_cast<const void*>(made), &rank);
+  tensor.dims.resize(rank);
+  ask(ort::kGetDimensions, static_cast<const void*>(made), tensor.dims.data(), rank);
+  ask(ort::kGetTensorMutableData, const_cast<void*>(value), &tensor.data);
   return tensor;
 }
 
@@ -102,8 +105,8 @@ inline bool has_input(const void* info, size_t index) {
   return length > 1;  // with the zero at the end
 }
 
-// An operator whose kernels are `Kernel`: made of a node's description, and run by `compute`. It says its inputs' types
-// in `kInputs`, of which the first `kNeeded` are required, and its outputs' types in `kOutputs`.
+// An operator whose kernels are `Kernel`: made of a node's description, and run by `compute`. Its name is in `kName`, its
+// inputs' types are in `kInputs`, of which the first `kNeeded` are required, and its outputs' types in `kOutputs`.
 template <class Kernel>
 ort::CustomOp make_operator() {
   using Op = ort::CustomOp;
@@ -111,7 +114,7 @@ ort::CustomOp make_operator() {
   const auto none = [](const Op*) { return 0; };
   const auto usual = [](const Op*, size_t) { return 0; };
   op.version = ort::kApiVersion;
-  op.get_name = [](const Op*) { return kName; };
+  op.get_name = [](const Op*) { return Kernel::kName; };
   op.get_provider = [](const Op*) -> const char* { return nullptr; };  // the CPU
   op.get_input_type = [](const Op*, size_t index) { return Kernel::kInputs[index]; };
   op.get_input_count = [](const Op*) { return std::size(Kernel::kInputs); };
@@ -125,10 +128,10 @@ ort::CustomOp make_operator() {
   op.get_variadic_input_least = op.get_variadic_input_same = none;
   op.get_variadic_output_least = op.get_variadic_output_same = none;
   op.create_kernel_v2 = [](const Op*, const void*, const void* info, void** kernel) {
-    return guarded([=] { *kernel = new Kernel(info); });
+    return guarded(Kernel::kName, [=] { *kernel = new Kernel(info); });
   };
   op.compute_v2 = [](void* kernel, void* context) {
-    return guarded([=] { static_cast<const Kernel*>(kernel)->compute(context); });
+    return guarded(Kernel::kName, [=] { static_cast<const Kernel*>(kernel)->compute(context); });
   };
   op.get_start_version = [](const Op*) { return 1; };
   op.get_end_version = [](const Op*) { return 0x7fffffff; };

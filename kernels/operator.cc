@@ -5,15 +5,8 @@
 #include <utility>
 
 #include "attention.h"
-#include "products.h"
-
-namespace voxrill {
-namespace {
-constexpr const char* kName = "MatMulNBits";
-}
-}  // namespace voxrill
-
 #include "host.h"
+#include "products.h"
 
 #if defined(_WIN32)
 #define VOXRILL_EXPORT extern "C" __declspec(dllexport)
@@ -152,6 +145,7 @@ void multiply_rows(void* context, const Packed& weight, const float* bias, const
 }
 
 struct Kernel {
+  static constexpr const char* kName = "MatMulNBits";
   // A, B, scales, zero_points, g_idx, bias
   static constexpr int kInputs[] = {ort::kFloat32, ort::kUint8, ort::kAny, ort::kUint8, ort::kInt32, ort::kFloat32};
   static constexpr int kOutputs[] = {ort::kFloat32};
@@ -197,7 +191,7 @@ VOXRILL_EXPORT void* RegisterCustomOps(void* options, const voxrill::ort::ApiBas
   static const std::pair<const char*, const ort::CustomOp*> kDomains[] = {
       {"voxrill", &products}, {"com.microsoft", &products}, {"voxrill.attention", &attention}};
   static std::vector<void*> domains;
-  return voxrill::guarded([&] {
+  return voxrill::guarded("", [&] {
     while (domains.size() < std::size(kDomains)) {
       const auto& [name, op] = kDomains[domains.size()];
       void* made = nullptr;

@@ -3,7 +3,7 @@
     python -m kernels.wheels dist
 
 In: a folder with the pure wheel, which works without the library. Out, beside it: a wheel for each Linux that the tests
-run, and in the folder `untested` those for the other systems. pip prefers a wheel for its platform to the pure one.
+run, and in build/untested those for the other systems. pip prefers a wheel for its platform to the pure one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from kernels.build import TARGETS, NotBuilt, build
 
 NATIVE = "voxrill/devices/native"
 """Where the library lies in a wheel."""
+UNTESTED = Path("build", "untested")
+"""Wheels for systems on which nothing ran. A folder in `dist` would stop `twine upload dist/*`."""
 
 
 def platform_wheel(pure: Path, native: Path, tag: str, folder: Path) -> Path:
@@ -71,7 +73,7 @@ def main() -> None:
             build(name, library, portable=True)
         except NotBuilt as reason:
             sys.exit(f"the library of products for {name} was not built: {reason}")
-        print(platform_wheel(pure[0], library, target.tag, args.dist if target.tested else args.dist / "untested"))
+        print(platform_wheel(pure[0], library, target.tag, args.dist if target.tested else UNTESTED))
 
 
 if __name__ == "__main__":

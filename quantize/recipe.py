@@ -23,6 +23,7 @@ An entry for a graph of another family is ignored, so that one recipe can serve 
 
 from __future__ import annotations
 
+import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,7 @@ from voxrill.runtime.bundle.contract import (
     TEXT_HEAD,
 )
 from voxrill.runtime.errors import DataError, UsageError
+from voxrill.runtime.input_file import read_toml
 
 By = Literal["weight", "layer", "kind"]
 """How weights are grouped into entries."""
@@ -149,14 +151,9 @@ def read_recipe(name: str) -> Recipe:
         DataError: it is not a valid recipe.
     """
     path = RECIPES / f"{name}.toml" if name in shipped_recipes() else Path(name)
-    try:
-        recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
-    except OSError:
-        raise UsageError(
-            f"there is no recipe {name!r}", f"Give a file, or one of: {', '.join(shipped_recipes())}"
-        ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a recipe: {error}", f"Copy and edit one of those in {RECIPES}") from None
+    if not os.path.exists(path):
+        raise UsageError(f"there is no recipe {name!r}", f"Give a file, or one of: {', '.join(shipped_recipes())}")
+    recipe = read_toml(path, Recipe, f"Copy and edit one of those in {RECIPES}")
     for rule in recipe.weights:
         check_block(rule.block, f"{path}: block")
         if rule.method != ROUND and rule.bits not in FEW_BITS:

@@ -19,6 +19,12 @@ MEGABYTE = 1 << 20
 MOST_DOTS = 200
 """Dots of a line of TOML at most. Python's parser keeps every beginning of a dotted key: one of 200 kB took 40 GB."""
 
+LARGEST_TOML = 4 * MEGABYTE
+"""Bytes of a file in TOML at most: commands, a recipe, a device's profile."""
+
+LARGEST_TEXT = MEGABYTE
+"""Bytes of a text at most that belongs to one conversation or one sound: more than any model can take in."""
+
 Decoded = TypeVar("Decoded")
 
 
@@ -124,3 +130,17 @@ def decoded_toml(text: str, kind: type[Decoded], what: str, remedy: str) -> Deco
         if line.count(".") > MOST_DOTS:
             raise DataError(f"{what} cannot be read: line {number} has more than {MOST_DOTS} dots", "Break the line")
     return decoded(lambda: msgspec.toml.decode(text, type=kind), what, remedy)
+
+
+def read_toml(path: Path, kind: type[Decoded], remedy: str) -> Decoded:
+    """A file in TOML as a struct, or a dict.
+
+    Args:
+        path: the file.
+        kind: what it has to hold.
+        remedy: what to do if it is not that.
+
+    Raises:
+        DataError: it is too large, is not text, or see `decoded_toml`.
+    """
+    return decoded_toml(read_text(path, LARGEST_TOML), kind, str(path), remedy)

@@ -33,7 +33,7 @@ import msgspec
 
 from voxrill.runtime.apps.slots import Declared, Forms, Value, said, slot_forms
 from voxrill.runtime.errors import DataError, UsageError, VoxrillError
-from voxrill.runtime.input_file import decoded_toml, read_text
+from voxrill.runtime.input_file import LARGEST_TOML, decoded_toml, read_text
 from voxrill.runtime.printable import printable
 
 MOST_SENTENCES = 50_000
@@ -42,9 +42,6 @@ understood in 18 ms of processor time, and in 8 ms with 355 sentences."""
 
 LONGEST_SENTENCE = 300
 """Characters of a sentence at most. The tree of sentences takes as much memory for each as for the longest."""
-
-LARGEST_FILE = 4 << 20
-"""Bytes of a file of commands at most."""
 
 _LISTED = 20
 """Names that an error lists at most."""
@@ -116,7 +113,7 @@ def read_grammar(path: Path) -> Grammar:
     Raises:
         DataError: it cannot be read, or has a mistake; the message says what and where.
     """
-    text = read_text(path, LARGEST_FILE)
+    text = read_text(path, LARGEST_TOML)
     try:
         return parse_grammar(text, path.resolve().parent)
     except VoxrillError as error:

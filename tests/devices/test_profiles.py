@@ -1,5 +1,7 @@
 """Profiles: all shipped ones are complete, and a user's mistake is answered with what would be right."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.command_line import check_refusal
@@ -7,6 +9,7 @@ from voxrill.devices.memory import total_memory
 from voxrill.devices.processor import cores
 from voxrill.devices.profile import HERE, PROFILES, ProfileValue, read_profile, shipped_profiles
 from voxrill.devices.this import clock_ghz, instruction_set, this_machine
+from voxrill.runtime.errors import ProfileError
 
 PHONES = ("iphone16", "pixel9", "sd8elite", "sd8gen3")
 BOARDS = ("orin-nano", "pi-zero-2w", "pi4", "pi5", "rk3588")
@@ -49,6 +52,19 @@ def test_a_user_s_profile_is_one_file(tmp_path):
 
 def test_an_unknown_device_lists_the_valid_ones(cli):
     check_refusal(cli("plan", "--device", "pi6"), ("pi6", "this", *NAMES))
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="the system has no endless file")
+def test_a_file_without_end_is_not_read_to_it():
+    with pytest.raises(ProfileError, match=r"/dev/zero is larger than 4 MB\. Give a smaller file"):
+        read_profile("/dev/zero")
+
+
+def test_a_key_of_many_parts_is_refused(tmp_path):
+    """Python's parser would take gigabytes for it."""
+    (tmp_path / "mine.toml").write_text("a." * 1_000 + "a = 1\n")
+    with pytest.raises(ProfileError, match=r"mine\.toml cannot be read: line 1 has more than 200 dots"):
+        read_profile(str(tmp_path / "mine.toml"))
 
 
 def test_an_unknown_key_lists_the_valid_ones(cli, tmp_path):

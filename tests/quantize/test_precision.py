@@ -92,7 +92,13 @@ def test_an_older_bundle_is_replaced(cli, exported, bundles):
 def test_a_bad_recipe_is_said_first(cli, tmp_path):
     cli.refuses("export", "nowhere", "-o", "b", "--precision", "int7", saying="int4, int8")
     (tmp_path / "bad.toml").write_text('about = "x"\n[[weights]]\nbits = 7\n')
-    cli.refuses("export", "nowhere", "-o", "b", "--precision", "bad.toml", saying="bad.toml is not a recipe")
+    cli.refuses("export", "nowhere", "-o", "b", "--precision", "bad.toml", saying="bad.toml cannot be read")
+
+
+def test_a_recipe_without_end_is_not_read_to_it(cli):
+    if not Path("/dev/zero").exists():
+        pytest.skip("the system has no endless file")
+    cli.refuses("export", "nowhere", "-o", "b", "--precision", "/dev/zero", saying="/dev/zero is larger than 4 MB")
 
 
 def test_a_place_that_is_no_bundle_is_said_first(cli, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from base64 import b64encode
 
 import msgspec
@@ -13,7 +14,7 @@ from tests.command_line import run_alone
 from tests.places import PEBBLE
 from tests.talking import HELD_OUT, spoken
 from tests.web.hosting import MODULES, WEB, needs_node, node
-from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.bundle.bundle import open_bundle, write_manifest
 from voxrill.runtime.bundle.embedding_table import EmbeddingTable
 from voxrill.runtime.bundle.manifest import Blocks, Table
 from voxrill.runtime.engine.generate import Token
@@ -114,6 +115,64 @@ def streams(model, name, sound):
         "tokens": [step.id for step in steps if isinstance(step, Token)],
         "codes": [step.codes.tolist() for step in steps if not isinstance(step, Token)],
     }
+
+
+# Decoders of quantised bundles, which have operators of our own as ONNX functions
+
+
+@pytest.fixture(scope="module")
+def eight_bit_cache(tmp_path_factory):
+    """Pebble with an 8-bit KV cache."""
+    pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")
+    from voxrill.quantize.bundle import with_cache
+    from voxrill.quantize.kv_cache import hold_cache_in_int8, measure_scales
+
+    folder = tmp_path_factory.mktemp("cache") / "pebble"
+    shutil.copytree(PEBBLE, folder)
+    model = voxrill.load(threads=1)
+    hold_cache_in_int8(folder / "decoder.onnx", measure_scales(model))
+    write_manifest(folder, msgspec.structs.replace(model.manifest, model=with_cache(model.manifest.model, "int8")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def three_bits(bundles, tmp_path_factory):
+    """A tiny bundle whose decoder has weights of 3 bits, and an 8-bit KV cache."""
+    pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")
+    from voxrill.quantize.bundle import quantize_bundle
+    from voxrill.quantize.recipe import KvCache, Recipe, Rule
+
+    recipe = Recipe("test", (Rule(8), Rule(3, "decoder", "*", 32)), kv_cache=KvCache(8))
+    folder = tmp_path_factory.mktemp("three") / "small"
+    return quantize_bundle(open_bundle(bundles["lfm2.5"]), folder, recipe).directory
+
+
+@needs_node
+@pytest.mark.filterwarnings("ignore:weights of 3 bits:voxrill.VoxrillWarning")
+@pytest.mark.parametrize("kind", ["eight_bit_cache", "three_bits"])
+def test_a_quantised_decoder_is_pythons(kind, request, tmp_path):
+    """Prefill, steps, few and many positions at once: the same hidden states and caches, but for rounding."""
+    folder, counts = request.getfixturevalue(kind), (20, 1, 3, 1, 15)
+    model = voxrill.load(folder, threads=1)
+    backbone, size = model.parts.backbone, model.manifest.model.backbone.hidden_size
+    rows = np.random.default_rng(0).standard_normal((sum(counts), size)).astype("<f4")
+    (tmp_path / "rows").write_bytes(rows.tobytes())
+    found = json.loads(node("tests/decoder.js", folder, tmp_path / "rows", *counts))
+    state = backbone.new_state()
+    for part, hidden in zip(np.split(rows, np.cumsum(counts)[:-1]), found["hidden"], strict=True):
+        assert alike(backbone.forward(part, state)[-1], hidden)
+    content = {name: rows for name, rows in state.content().items() if name in found["caches"]}
+    assert len(content) == len(found["caches"]) > 0
+    for name, held in content.items():
+        heads, length, width = held.shape[1:]
+        assert held.dtype == np.int8
+        assert alike(held, np.reshape(found["caches"][name], (1, heads, -1, width))[:, :, :length])
+
+
+def alike(one, other):
+    """Whether two arrays point the same way; products round activations to 8 bits, so that small differences grow."""
+    one, other = (np.ravel(array).astype(np.float64) for array in (one, other))
+    return one @ other > 0.99 * np.sqrt((one @ one) * (other @ other))
 
 
 # The site

@@ -28,6 +28,7 @@ from voxrill.runtime.audio.sound_folder import sound_files
 from voxrill.runtime.audio.sound_source import as_waveform
 from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.errors import DataError, UsageError, needs_extra
+from voxrill.runtime.input_file import LARGEST_TEXT, read_text
 from voxrill.runtime.picture import check_picture
 from voxrill.runtime.progress import Progress, step_progress
 
@@ -208,7 +209,7 @@ def compare(
     files = _sound_files(audio)[: limit or None]
     sounds = [as_waveform(file) for file in files]
     texts = [file.with_suffix(".txt") for file in files]
-    references = [text.read_text(encoding="utf-8").strip() if text.is_file() else "" for text in texts]
+    references = [read_text(text, LARGEST_TEXT).strip() if text.is_file() else "" for text in texts]
     with step_progress(err, "compare") as progress:
         found = comparing.compare(
             load(first, threads), load(second, threads), sounds, references, lambda n: progress("", n, len(sounds))

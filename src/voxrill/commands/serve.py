@@ -20,7 +20,8 @@ from voxrill.commands.options import (
     loads_model,
 )
 from voxrill.commands.output import err, print_json
-from voxrill.runtime.errors import DataError, MissingDependency, UsageError
+from voxrill.runtime.errors import MissingDependency, UsageError
+from voxrill.runtime.input_file import LARGEST_TEXT, read_text
 
 EXTRA = "serve"
 PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client", "wyoming")
@@ -161,10 +162,7 @@ def serve(
 
 
 def _key(file: Path | None) -> str | None:
-    try:
-        key = os.environ.get(KEY_VARIABLE) if file is None else file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read ({error})", "Give a text file with the key in it") from None
+    key = os.environ.get(KEY_VARIABLE) if file is None else read_text(file, LARGEST_TEXT).strip()
     if key is not None and (len(key) < _LEAST_KEY or not key.isascii()):
         raise UsageError(
             f"The API key must have at least {_LEAST_KEY} characters, all of them ASCII",

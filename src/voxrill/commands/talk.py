@@ -47,7 +47,8 @@ from voxrill.runtime.audio.speaker import Speaker
 from voxrill.runtime.audio.streams import AudioSystem
 from voxrill.runtime.audio.wake_word import FOLLOW_UP, LIST, WakeWord, wake_words
 from voxrill.runtime.engine.conversation import Conversation, Output
-from voxrill.runtime.errors import DataError, UsageError, VoxrillError
+from voxrill.runtime.errors import UsageError, VoxrillError
+from voxrill.runtime.input_file import LARGEST_TEXT, read_text
 from voxrill.runtime.printable import printable
 from voxrill.runtime.talk import replay as replaying
 from voxrill.runtime.talk.events import Notice
@@ -211,7 +212,7 @@ def snapshot(
     else:
         prompt = model.manifest.tasks.chat.system if system is None else system
         if document is not None:
-            prompt = f"{prompt}\n{_document(document)}"
+            prompt = f"{prompt}\n{read_text(document, LARGEST_TEXT)}"
         positions = save_snapshot(model, prompt, file)
     size = file.stat().st_size
     if json:
@@ -225,13 +226,6 @@ def _sound_system(text: bool, mute: bool, speaker: str | None) -> AudioSystem | 
     if not text:
         return AudioSystem()
     return None if mute else open_loudspeaker(speaker, "answers are only written")
-
-
-def _document(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as text: {error}", "Give a text file in UTF-8") from None
 
 
 def _conversation(model: Model, system: str | None, snapshot: Path | None, output: Output) -> Conversation:

@@ -27,6 +27,7 @@ export class Graph {
     const data = files.get(`${name}.data`);
     const session = await ort.InferenceSession.create(files.get(name), {
       executionProviders: ["wasm"],
+      logSeverityLevel: 3, // a cache of integers would warn at every prefill that it is copied: here all state is
       externalData: data ? [{ path: `${name}.data`, data }] : [],
     });
     return new Graph(ort, session);
