@@ -1,10 +1,11 @@
-"""Figures of several processors side by side: a small file for each, and the table in the README made of all of them.
+"""Figures of several processors side by side: a small file for each, and a table of them all.
 
 In: what `benchmarks.run` wrote on some machine. Out: `benchmarks/processors/NAME.json`, with the medians of the largest
-number of threads; and the README's table. Neighbours share a machine's memory, so compare ratios within a column.
+number of threads; and the table in docs/performance.md. Neighbours share a machine's memory, so compare ratios within a
+column.
 
     python -m benchmarks.processors add build/bench/results-lfm2.5.json --name "AMD EPYC (Zen 5)"
-    python -m benchmarks.processors readme
+    python -m benchmarks.processors table
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from benchmarks.worker import ROOT
 from voxrill.runtime.atomic_write import write_text
 
 FOLDER = ROOT / "benchmarks" / "processors"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- processors: python -m benchmarks.processors readme -->", "<!-- end of processors -->"
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- processors: python -m benchmarks.processors table -->", "<!-- end of processors -->"
 
 STAGES: tuple[tuple[str, BenchStage], ...] = (
     ("decode", STEP_WITH_HEAD),
@@ -118,7 +119,7 @@ def add(results: Path, name: str, folder: Path = FOLDER) -> Path:
 
 
 def fill(text: str, found: list[Json]) -> str:
-    """The README with the table of today between its marks."""
+    """The page with the table of today between its marks."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{rendered(found)}\n\n{END}{rest.partition(END)[2]}"
 
@@ -130,11 +131,11 @@ def main() -> None:
     adding = commands.add_parser("add", help="write a processor's file")
     adding.add_argument("results", type=Path)
     adding.add_argument("--name", required=True, help="the processor's, as people call it")
-    commands.add_parser("readme", help="make the README's table anew")
+    commands.add_parser("table", help="make the page's table anew")
     args = parser.parse_args()
     if args.command == "add":
         print(add(args.results, args.name))
-    write_text(README, fill(README.read_text(encoding="utf-8"), processors()))
+    write_text(PAGE, fill(PAGE.read_text(encoding="utf-8"), processors()))
 
 
 if __name__ == "__main__":

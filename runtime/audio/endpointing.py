@@ -34,7 +34,7 @@ class Patience:
     least: seconds where it is surely over; most: seconds where it surely is not. Between them it is in proportion.
 
     With these, 1.1 % of 353 spoken orders are cut in two, after a wait of 0.35 s (median; mean 0.51 s). Silence alone
-    cuts 2.0 % after 0.35 s, and 1.1 % after 0.4 s (docs/guides/end-of-turn.md).
+    cuts 2.0 % after 0.35 s, and 1.1 % after 0.4 s (docs/performance.md).
     """
 
     least: float = 0.3

@@ -382,7 +382,7 @@ def test_an_index_is_opened_by_many_at_once(tmp_path):
 
 
 def test_the_examples_are_found(tmp_path):
-    """The figures of the README and of `RELEVANT`, with words for tokens."""
+    """The figures of docs/performance.md and of `RELEVANT`, with words for tokens."""
     with Index(EXAMPLES / "documents", count, "words", tmp_path / "index.sqlite3") as index:
         index.update()
         assert measure(index, relevant=0.0).hits == {1: 34, 3: 40, 5: 41}

@@ -1,4 +1,4 @@
-"""The README's table of processors: what stands in it, and that it is made of the files of today."""
+"""The table of processors in docs/performance.md: what stands in it, and that it is made of the files of today."""
 
 import json
 
@@ -68,7 +68,7 @@ def test_processors_stand_side_by_side(results, tmp_path):
     assert lines[-1].endswith("pages of 4 kB; 2026-11-28, load up to 0.5.")
 
 
-def test_the_readme_has_the_table_of_the_files():
-    text = processors.README.read_text(encoding="utf-8")
+def test_the_page_has_the_table_of_the_files():
+    text = processors.PAGE.read_text(encoding="utf-8")
     assert text.count(processors.BEGIN) == text.count(processors.END) == 1
     assert processors.fill(text, processors.processors()) == text

@@ -100,7 +100,7 @@ def test_the_page_names_special_tokens_and_keys():
 
 def page_code(bundle):
     """The page's code, run on a bundle: its names."""
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```py\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     names = {"bundle": str(bundle)}
     exec(compile("\n".join(blocks), str(PAGE), "exec"), names)
     return names
