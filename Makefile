@@ -26,7 +26,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo kernels test clients web test-web test-arm lint types docs dist golden bench pebble pebble-eval clean
+.PHONY: help demo kernels test clients web test-web test-arm lint types docs dist golden bench pictures pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -89,6 +89,10 @@ bench: .venv/.installed-dev ## measure the true size beside llama.cpp, onnxrunti
 		$(MAKE) --no-print-directory $$environment/.installed || echo "going on without $$environment" >&2; done
 	$(BIN)/python -m benchmarks.run --llama .venv-bench/bin/python --genai .venv-bench-genai/bin/python \
 		--reference .venv-golden/bin/python $(BENCH)
+
+# The turn's times are drawn, so the machine should do nothing else. PulseAudio lends the talk its devices.
+pictures: .venv/.installed-dev ## draw the pictures of the README and of docs/ anew (half a minute)
+	$(BIN)/python -m benchmarks.pictures
 
 pebble: .venv/.installed-dev ## train the small built-in model (hours; resumes; see pebble/README.md)
 	$(BIN)/python pebble/recipe.py
