@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from voxrill.export.shared_weights import share_weights
 from voxrill.quantize.a16w8 import A16W8, record_feeds, to_a16w8
 from voxrill.quantize.calibration import Calibration
-from voxrill.quantize.graph import Moments, QuantizeReport, Weight, external_place, large_weights, quantize_graph
+from voxrill.quantize.graph import (
+    Moments,
+    QuantizeReport,
+    Weight,
+    external_place,
+    large_weights,
+    quantize_graph,
+    small_weights,
+)
 from voxrill.quantize.kv_cache import hold_cache_in_int8, measure_scales
 from voxrill.quantize.recipe import GPTQ, Recipe, read_recipe
 from voxrill.quantize.turns import record
@@ -74,7 +82,10 @@ def quantize_bundle(
     if fast_prefill and DECODER_PREFILL in manifest.graphs:
         raise UsageError(f"{bundle.directory} has a prefill graph of its own", "Leave --fast-prefill out")
     weights = {name: large_weights(bundle.path(graph.file)) for name, graph in manifest.graphs.items()}
-    known = {name: [weight.name for weight in of_graph] for name, of_graph in weights.items()}
+    known = {
+        name: [*(weight.name for weight in weights[name]), *small_weights(bundle.path(graph.file))]
+        for name, graph in manifest.graphs.items()
+    }
     recipe.check_names({**known, AUDIO_EMBEDDINGS: [AUDIO_EMBEDDINGS]})
     total = len(manifest.graphs) + 1
     progress("calibration", 0, total)

@@ -108,6 +108,15 @@ def large_weights(path: Path) -> list[Weight]:
     return [Weight(name, tuple(large[name].dims), frozenset(operators)) for name, operators in users.items()]
 
 
+def small_weights(path: Path) -> list[str]:
+    """Names of a graph's matrices that a recipe may name, and that stay in float32 because they are small."""
+    return [
+        tensor.name
+        for tensor in load_graph(path).graph.initializer
+        if len(tensor.dims) == 2 and np.prod(tensor.dims, dtype=np.int64) < FEW_NUMBERS
+    ]
+
+
 def fitting_block(block: int, rows: int) -> int:
     """The largest block size up to `block` that a weight of `rows` rows fills; 0 if even the smallest is too large."""
     return max((size for size in BLOCKS if size <= min(block, rows)), default=0)
