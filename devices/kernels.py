@@ -85,7 +85,7 @@ def own_products() -> OwnProducts:
         library, path = _loaded(NATIVE)
     except _Unfit as reason:
         found = _without(wish, str(reason))
-        warnings.warn(f"{reason}. onnxruntime's products run instead", VoxrillWarning, stacklevel=2)
+        warnings.warn(f"{reason}. onnxruntime's products run instead, until make kernels", VoxrillWarning, stacklevel=2)
         return found
     sets = tuple(library.voxrill_kernels_sets().decode().split())
     if wish and not library.voxrill_kernels_choose(wish.encode()):

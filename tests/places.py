@@ -16,5 +16,9 @@ CLIPS = ROOT / "tests" / "pebble"
 QUESTION = ROOT / "examples" / "question.wav"
 """A spoken question."""
 
-SNIPPET_PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
-"""The README and the pages of docs/."""
+SNIPPET_PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
+]
+"""The README, how to contribute, and the pages of docs/."""

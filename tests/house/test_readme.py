@@ -47,8 +47,8 @@ LISTENS = {"docs/guides/talk.md", "docs/guides/transcribe.md", "docs/guides/cont
 SERVES = {"docs/guides/serve.md", "docs/guides/home-assistant.md"}
 """Pages whose first server runs. Elsewhere such lines are read."""
 
-NOT_OURS = {"make", "pip", "git", "cd", "export", "sudo"}
-"""First words of shell lines that no test runs; of `make` and `pip` it is tested that what they name is there."""
+NOT_OURS = {"make", "pip", "git", "cd", "export", "sudo", ".venv/bin/python"}
+"""First words of lines that no test runs. What they name is there: targets of make, extras of pip, tests."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,10 @@ def test_shell_runs(workplace, snippet):
 
 
 def named(words):
-    """The targets of `make` and the extras of `pip install` exist."""
-    if words[0] == "make":
-        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    """The targets of `make`, the extras of `pip install` and the tests exist."""
+    for target in words[1:] if words[0] == "make" else ():
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
     if words[0] == "pip":
         known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
         extras = re.search(r"\[(.*)\]", words[-1])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -27,6 +28,7 @@ from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, Synthesize
 from wyoming.vad import VoiceStarted
 
 import voxrill
+from tests.places import ROOT
 from tests.serving import ANSWER, HEARD, QUESTION, serving
 from voxrill.runtime.apps.own_end import pause_judge
 from voxrill.runtime.audio.audio_file import read_audio
@@ -825,3 +827,10 @@ def test_who_does_not_read_is_left_and_the_others_go_on():
     with closing(bind(LOCAL, anyone=False)) as bound, serving(limits, wyoming=Wyoming(bound)):
         asyncio.run(ask(uri_of(bound)))
         assert asyncio.run(heard(uri_of(bound), pcm())) == HEARD
+
+
+def test_the_page_has_every_event_that_is_taken():
+    page = (ROOT / "docs" / "reference" / "wyoming.md").read_text(encoding="utf-8")
+    table = page.partition("## Events that it takes")[2].partition("Any other event")[0]
+    named = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(.*?)`", row)]
+    assert sorted(named) == sorted(ClientHandler(None, None, "", None, None)._takes)

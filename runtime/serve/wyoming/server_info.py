@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Any
 
 from wyoming.info import AsrModel, AsrProgram, Attribution, HandleModel, HandleProgram, Info, TtsProgram, TtsVoice
 
 from voxrill.runtime.bundle.manifest import Manifest
 from voxrill.runtime.serve.names import DEFAULT_VOICE
+from voxrill.runtime.version import VERSION
 
 _PROGRAM = "voxrill"
 
@@ -27,7 +27,7 @@ def server_info(manifest: Manifest) -> Info:
         }
 
     def program(what: str) -> dict[str, Any]:
-        return artifact(_PROGRAM, f"{manifest.name}, {what}", metadata.version(_PROGRAM))
+        return artifact(_PROGRAM, f"{manifest.name}, {what}", VERSION)
 
     languages = {"languages": [manifest.tasks.language]}
     model = artifact(manifest.name, f"{manifest.family}, on this device") | languages
