@@ -80,7 +80,7 @@ def own_products() -> OwnProducts:
     if wish == OFF:
         return OwnProducts(None, reason=f"switched off by {SWITCH}={OFF}")
     if not (NATIVE / FACTS).is_file():
-        return _without(wish, "this installation has no library of products")
+        return _without(wish, "this installation has no library of products (in a clone: python -m kernels.build)")
     try:
         library, path = _loaded(NATIVE)
     except _Unfit as reason:

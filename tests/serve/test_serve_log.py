@@ -212,6 +212,16 @@ def logged(*options):
     return [line for line in errors.decode().splitlines() if "/v1/" in line]
 
 
+def test_an_impatient_ctrl_c_leaves_no_trace():
+    with started() as server:
+        server.stdout.readline()
+        server.send_signal(signal.SIGINT)
+        time.sleep(0.02)  # two that arrive at once are one
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=60)
+    assert server.returncode == 0 and b"Traceback" not in errors
+
+
 def test_a_log_in_json():
     good, bad = map(json.loads, logged("--log-json"))
     assert (

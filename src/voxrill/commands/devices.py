@@ -56,6 +56,8 @@ def devices(
         print_json({"devices": [asdict(device) for device in found], "heard": heard and _finite(asdict(heard))})
         return
     stdout.print(_table(found))
+    if not found:
+        err.print("There is no microphone and no loudspeaker. Connect one, and run: voxrill doctor --audio")
     if heard is not None:
         found_there = "; ".join(filter(None, (_described(heard), heard.problem)))
         print(f"the microphone {choose(found, 'input', microphone).name}: {found_there}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -35,4 +36,5 @@ def web(
         print_json({"site": as_unicode(site.folder), "files": site.files, "bytes": site.bytes, "bundle": site.bundle})
         return
     err.print(f"wrote {out} ({size(site.bytes)}, of which the model has {size(site.bundle)})")
-    err.print("Serve it over HTTPS. To try it on this machine: python -m http.server -b 127.0.0.1 -d FOLDER")
+    err.print("Serve it over HTTPS. To try it on this machine:")
+    err.print(f"python -m http.server -b 127.0.0.1 -d {shlex.quote(str(out))}", soft_wrap=True, markup=False)
