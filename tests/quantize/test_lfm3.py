@@ -23,13 +23,11 @@ from voxrill.runtime.upkeep.smoke import smoke_run
 onnx = pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
+from tests.quantize.rounded import apart, round_weights  # noqa: E402
 from voxrill.quantize import sensitivity  # noqa: E402
 from voxrill.quantize.bundle import quantize_bundle  # noqa: E402
-from voxrill.quantize.graph import fitting_block  # noqa: E402
 from voxrill.quantize.groups import take_inventory  # noqa: E402
-from voxrill.quantize.k_quant import to_k_quant  # noqa: E402
-from voxrill.quantize.recipe import K_QUANT, read_recipe, shipped_recipes  # noqa: E402
-from voxrill.quantize.weights import to_int8, to_nearest, unpacked  # noqa: E402
+from voxrill.quantize.recipe import read_recipe, shipped_recipes  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:weights of 3 bits")  # our own products may not be installed
 
@@ -91,28 +89,7 @@ class Rounded:
     def __call__(self, name):
         module = getattr(self._modules, name)(weights(), self._sizes)
         graph = {"encoder": "audio_encoder"}.get(name, name)
-        bits = {name: bits for name, bits in self._report[graph]["bits"].items() if bits < 32}
-        parameters = dict(module.named_parameters())
-        assert bits.keys() <= parameters.keys()
-        for weight, count in bits.items():
-            matrix = parameters[weight].detach().numpy()
-            shown = self._shown(graph, weight, count, matrix)
-            parameters[weight].data = torch.from_numpy(np.ascontiguousarray(shown, np.float32))
-        return module
-
-    def _shown(self, graph, name, bits, matrix):
-        if bits == 8:  # a scale for each row of a product's matrix as torch has it, and for each row of a table
-            found = to_int8(matrix, axis=0)
-            return found.values * found.scales[:, None]
-        rule = self._recipe.rule(graph, name)
-        rounding = to_k_quant if rule.method == K_QUANT else to_nearest
-        rows = matrix.shape[1]
-        return unpacked(rounding(np.ascontiguousarray(matrix.T), bits, fitting_block(rule.block, rows)), rows).T
-
-
-def apart(found, wanted):
-    """The length of the error over the length of what is wanted."""
-    return np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+        return round_weights(module, graph, self._recipe, self._report[graph]["bits"])
 
 
 @pytest.fixture(scope="module", params=["int4", "small"])
