@@ -1,8 +1,10 @@
 """Transcribe an archive with a Dask cluster: as `voxrill transcribe FOLDER -o FILE`, on several machines.
 
-    pip install "voxrill[archive]" python examples/archive.py FOLDER -o all.jsonl                            # processes
-    of this machine python examples/archive.py FOLDER -o all.jsonl --scheduler tcp://host:8786  # your cluster: `dask
-    scheduler`, `dask worker`
+    pip install "voxrill[archive]"
+    python examples/archive.py FOLDER -o all.jsonl                                # processes of this machine
+    python examples/archive.py FOLDER -o all.jsonl --scheduler tcp://host:8786    # your cluster
+
+A cluster is made by `dask scheduler` and `dask worker`.
 
 Every worker needs this version of Voxrill, and FOLDER and the bundle under the same names. A second run continues: it
 skips the sounds that are in the file. If a worker is lost, Dask gives its sounds to another.

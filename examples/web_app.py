@@ -1,9 +1,11 @@
 """A web application of your own: sound to words, and words to sound.
 
-pip install fastapi uvicorn python-multipart
-uvicorn --app-dir examples web_app:app
-curl -F file=@examples/question.wav http://127.0.0.1:8000/transcribe
-curl "http://127.0.0.1:8000/speak?text=kitchen+lights+on" >answer.wav
+On one machine, in four lines:
+
+    pip install fastapi uvicorn python-multipart
+    uvicorn --app-dir examples web_app:app
+    curl -F file=@examples/question.wav http://127.0.0.1:8000/transcribe
+    curl "http://127.0.0.1:8000/speak?text=kitchen+lights+on" >answer.wav
 """
 
 import asyncio
