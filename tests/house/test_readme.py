@@ -47,7 +47,7 @@ LISTENS = {"docs/guides/talk.md", "docs/guides/transcribe.md", "docs/guides/cont
 SERVES = {"docs/guides/serve.md", "docs/guides/home-assistant.md"}
 """Pages whose first server runs. Elsewhere such lines are read."""
 
-NOT_OURS = {"make", "pip", "git", "cd", "export", "sudo", "python", ".venv/bin/python"}
+NOT_OURS = {"make", "pip", "git", "cd", "export", "sudo", "python", "python3", ".venv/bin/python"}
 """First words of lines that no test runs. What they name is there: targets of make, extras of pip, tests."""
 
 
