@@ -98,12 +98,11 @@ def workplace(request, tmp_path, monkeypatch):
     """A folder in which the names of the pages exist. Bundles are made for snippets that name one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     code = request.getfixturevalue("snippet").code
-    for folder in ("recordings", "examples", "LiquidAI", "tuned"):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for folder in ("recordings", "LiquidAI", "tuned"):
         (tmp_path / folder).mkdir()
-    for sound in ("question.wav", "meeting.wav", "recordings/question.wav", "examples/question.wav"):
+    for sound in ("question.wav", "meeting.wav", "recordings/question.wav"):
         shutil.copy(ROOT / "examples" / "question.wav", tmp_path / sound)
-    shutil.copytree(ROOT / "examples" / "documents", tmp_path / "manuals")
-    shutil.copy(ROOT / "examples" / "commands.toml", tmp_path)
     (tmp_path / "recordings" / "question.txt").write_text("turn on the kitchen lights")
     (tmp_path / "whisper.jsonl").write_text('{"id": "question", "text": "Turn on the kitchen lights."}')
     (tmp_path / "texts.txt").write_text("kitchen lights on")
