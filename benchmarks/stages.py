@@ -139,7 +139,7 @@ class BundleStages(Ours):
             }
         found = dict[str, Times]()
         for name, measure in stages.items():
-            with suppress(Unsupported):  # a small model's answer ends too early
+            with suppress(Unsupported, StopIteration):  # a small model's answer ends too early
                 found[name] = measure()
         if self._parts.encoder.streams:
             with suppress(StopIteration):
@@ -147,9 +147,20 @@ class BundleStages(Ours):
         return found
 
     def _speech(self, rounds: int) -> Times:
-        cycle = self.speech(QUESTION)
-        seconds = float(cycle())  # type: ignore[arg-type]
-        return [(wall / seconds, cpu / seconds) for wall, cpu in (timed(cycle) for _ in range(rounds))]
+        """Rounds of interleaved speech, after the first; only where each has as many frames as the pattern says."""
+        pattern, took = self._parts.spec.interleave, list[tuple[float, float]]()
+        events = self._model.chat(
+            audio=speech_like(int(RATE * QUESTION), 1), sample_rate=RATE, max_new_tokens=2000, seed=0
+        )
+        for _ in range(rounds + 1):
+            wall, cpu = time.perf_counter(), time.process_time()
+            round_of = [next(events) for _ in range(pattern.text + pattern.audio)]
+            frames = [event for event in round_of if isinstance(event, AudioEvent)]
+            if len(frames) != pattern.audio:
+                raise Unsupported("this model's answer ended before enough was measured")
+            seconds = sum(len(event.samples) / event.sample_rate for event in frames)
+            took.append(((time.perf_counter() - wall) / seconds, (time.process_time() - cpu) / seconds))
+        return took[1:]
 
 
 def _hear(conversation: Conversation, sound: Any) -> None:
