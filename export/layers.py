@@ -36,6 +36,22 @@ def score_bias(seen: torch.Tensor) -> torch.Tensor:
     return (1.0 - seen.float()) * MASKED
 
 
+class Joined(nn.Module):
+    """Products of the same rows as one product, whose outputs lie side by side."""
+
+    def __init__(self, *layers: nn.Linear) -> None:
+        super().__init__()
+        weight = torch.cat([layer.weight.detach() for layer in layers])
+        self.sizes = [layer.out_features for layer in layers]
+        self.product = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        self.product.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(..., in) to a (..., out) for each layer."""
+        parts: tuple[torch.Tensor, ...] = self.product(x).split(self.sizes, -1)
+        return parts
+
+
 class SwiGLU(nn.Module):
     """Gated feed-forward w2(silu(w1 x) * w3 x) (Shazeer 2020)."""
 
@@ -44,10 +60,17 @@ class SwiGLU(nn.Module):
         self.w1 = nn.Linear(dim, inner, bias=False)
         self.w3 = nn.Linear(dim, inner, bias=False)
         self.w2 = nn.Linear(inner, dim, bias=False)
+        self.w13: Joined | None = None
+
+    def join(self) -> None:
+        """Make one product of the first two."""
+        self.w13 = Joined(self.w1, self.w3)
+        del self.w1, self.w3
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., dim) to (..., dim)."""
-        y: torch.Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
+        gate, up = (self.w1(x), self.w3(x)) if self.w13 is None else self.w13(x)
+        y: torch.Tensor = self.w2(F.silu(gate) * up)
         return y
 
 

@@ -50,7 +50,10 @@ def depth_decoder(weights: Tensors, sizes: Lfm3Sizes) -> nn.Module:
     """The depth decoder. Its heads are its embeddings, codebook after codebook."""
     heads = torch.split(weights.read(DEPTH_TABLE), sizes.depth.codes)
     given = {f"heads.{book}.weight": head.clone() for book, head in enumerate(heads)}
-    return _loaded(lambda: DepthDecoderModule(sizes.depth), weights, given=given)
+    module = _loaded(lambda: DepthDecoderModule(sizes.depth), weights, given=given)
+    assert isinstance(module, DepthDecoderModule)
+    module.depthformer.join()
+    return module
 
 
 def codec_decoder(weights: Tensors, sizes: Lfm3Sizes, fixed: bool = False) -> nn.Module:

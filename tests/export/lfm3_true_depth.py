@@ -44,6 +44,7 @@ def random_module():
                 weight.uniform_(-1, 1).mul_(math.sqrt(3 / weight.shape[1]))
             else:
                 weight.fill_(1.0 if "norm" in name else 0.01)
+    module.depthformer.join()
     return module.eval()
 
 
