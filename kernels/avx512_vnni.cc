@@ -10,7 +10,9 @@ namespace {
 
 struct Avx512 {
   static constexpr int kLanes = 16, kBias = 0;
+  static constexpr int kPairsFrom = 12;  // fewer wait for the memory, which is read faster as one stream
   using Tiles = TileSizes<12, 8, 6, 4, 3, 2, 1>;
+  using PairTiles = TileSizes<8, 6, 4, 2, 1>;
   using Bytes = __m512i;
   using Ints = __m512i;
 
@@ -37,6 +39,23 @@ struct Avx512 {
         int32_t quartet;
         std::memcpy(&quartet, x + m * stride + 4 * i, 4);
         sums[m][i % Chains] = _mm512_dpbusd_epi32(sums[m][i % Chains], f[i], every(quartet));
+      }
+    }
+  }
+
+  template <int Groups, int Tile, int Chains, int Quartets>
+  static VOXRILL_INLINE void side_by_side(Ints (&sums)[Groups][Tile][Chains], const Bytes (&f)[Groups][Quartets],
+                                          const int8_t* x, int64_t stride) {
+    VOXRILL_UNROLL
+    for (int m = 0; m < Tile; m++) {
+      VOXRILL_UNROLL
+      for (int i = 0; i < Quartets; i++) {
+        int32_t quartet;
+        std::memcpy(&quartet, x + m * stride + 4 * i, 4);
+        const Ints all = every(quartet);
+        VOXRILL_UNROLL
+        for (int g = 0; g < Groups; g++)
+          sums[g][m][i % Chains] = _mm512_dpbusd_epi32(sums[g][m][i % Chains], f[g][i], all);
       }
     }
   }

@@ -6,6 +6,7 @@
 //   Bytes, Ints   its vectors
 //   load, keep (and with a byte), right (shift; bits of a neighbour may come in, `keep` follows), either (or)
 //   zero, every, subtract, multiply, points (16-bit-free: bytes to integers)
+//   PairTiles, kPairsFrom, side_by_side   only with 16 lanes: Tiles and dots for two groups, from so many rows on
 //   dots<Bits, Tile, Chains>   adds the products of some quartets to the accumulators of some rows of activations
 //   settle<Tile>   brings accumulators into order: one row of activations each
 //   add       out += total * scale * activation_scale, with one rounding after the last product
@@ -86,25 +87,36 @@ struct Format<2> {
 
 constexpr int kAhead = 4096;  // bytes that the first tile fetches ahead
 
-// `Tile` rows of activations from `row` on, times one group of 16 weight rows.
-template <class V, int Bits, int Tile>
+// `Tile` rows of activations from `row` on, times `Groups` groups of 16 weight rows. For two groups the activations are
+// loaded once. That is faster: AVX-512 processors load only as often as they multiply.
+template <class V, int Bits, int Tile, int Groups>
 void multiply_tile(const Product& product, int64_t group, int row) {
   using F = Format<Bits>;
-  constexpr int kParts = kRows / V::kLanes, kTogether = Tile == 1 ? kParts : 1;  // parts of a vector of 64 bytes
+  constexpr int kParts = kRows / V::kLanes;  // of a vector of 64 bytes
+  static_assert(Groups == 1 || kParts == 1, "several groups need vectors of whole groups");
+  // What is multiplied side by side: parts of one group, or groups.
+  constexpr int kTogether = Groups > 1 ? Groups : Tile == 1 ? kParts : 1;
   // Accumulators of one sum: an instruction takes four or five cycles, and two begin in each.
   constexpr int kWanted = 8 / (Tile * kTogether), kChains = kWanted > 4 ? 4 : kWanted > 0 ? kWanted : 1;
   constexpr int kBias = Bits == 8 ? V::kBias : 0;
   const Packed& weight = *product.weight;
   const Activations& x = product.activations;
   const int block = weight.shape.block;
-  const int64_t first = group * x.blocks, rows = weight.shape.rows;
-  const uint8_t* w = weight.values + first * weight.shape.block_bytes();
+  const int64_t first = group * x.blocks, rows = weight.shape.rows, bytes = weight.shape.block_bytes();
+  // From one of them to the next: in the weights, in their scales, and in `out`.
+  const int64_t to_weights = Groups > 1 ? x.blocks * bytes : 4 * V::kLanes;
+  const int64_t to_scales = Groups > 1 ? x.blocks * kRows : V::kLanes;
+  constexpr int kToOut = Groups > 1 ? Tile * kRows : V::kLanes;
+  const uint8_t* w = weight.values + first * bytes;
   const int8_t* values = x.values + row * x.stride;
   // On small pages fetching ahead costs more than it gains, and later tiles find the weights in the cache: then the
   // address is one that is read anyway.
   const int ahead = weight.huge && row == 0 ? kAhead : 0;
-  alignas(64) float out[Tile][kRows] = {};
-  for (int64_t b = 0; b < x.blocks; b++, values += block, w += weight.shape.block_bytes()) {
+  alignas(64) float out[Groups * Tile * kRows];
+  // Cleared and copied in pieces of 64 bytes: for other sizes compilers take instructions that are slow to begin.
+  VOXRILL_UNROLL
+  for (int i = 0; i < Groups * Tile; i++) std::memset(out + i * kRows, 0, kRows * sizeof(float));
+  for (int64_t b = 0; b < x.blocks; b++, values += block, w += bytes) {
     for (int part = 0; part < kParts; part += kTogether) {
       typename V::Ints sums[kTogether][Tile][kChains];
       VOXRILL_UNROLL
@@ -117,13 +129,25 @@ void multiply_tile(const Product& product, int64_t group, int row) {
       }
       const uint8_t* at = w + part * 4 * V::kLanes;
       for (int k = 0; k < block; k += 4 * F::kQuartets, at += F::kVectors * kVector) {
-        VOXRILL_UNROLL
-        for (int i = 0; i < F::kVectors; i++) __builtin_prefetch(at + ahead + i * kVector);
-        VOXRILL_UNROLL
-        for (int p = 0; p < kTogether; p++) {
-          typename V::Bytes f[F::kQuartets];
-          F::template unpack<V>(at + p * 4 * V::kLanes, f);
-          V::template dots<Bits, Tile, kChains, F::kQuartets>(sums[p], f, values + k, x.stride);
+        if (ahead) {
+          VOXRILL_UNROLL
+          for (int g = 0; g < Groups; g++) {
+            VOXRILL_UNROLL
+            for (int i = 0; i < F::kVectors; i++) __builtin_prefetch(at + g * to_weights + ahead + i * kVector);
+          }
+        }
+        if constexpr (Groups > 1) {
+          typename V::Bytes f[Groups][F::kQuartets];
+          VOXRILL_UNROLL
+          for (int g = 0; g < Groups; g++) F::template unpack<V>(at + g * to_weights, f[g]);
+          V::side_by_side(sums, f, values + k, x.stride);
+        } else {
+          VOXRILL_UNROLL
+          for (int p = 0; p < kTogether; p++) {
+            typename V::Bytes f[F::kQuartets];
+            F::template unpack<V>(at + p * to_weights, f);
+            V::template dots<Bits, Tile, kChains, F::kQuartets>(sums[p], f, values + k, x.stride);
+          }
         }
       }
       VOXRILL_UNROLL
@@ -136,37 +160,48 @@ void multiply_tile(const Product& product, int64_t group, int row) {
           for (int c = 1; c < kChains; c++) totals[m] = V::plus(totals[m], sums[p][m][c]);
         }
         V::template settle<Tile>(totals);
-        const int64_t side = (first + b) * kRows + (part + p) * V::kLanes;
+        const int64_t side = (first + b) * kRows + part * V::kLanes + p * to_scales;
         VOXRILL_UNROLL
         for (int m = 0; m < Tile; m++) {
           const int64_t of_row = (row + m) * x.blocks + b;
           const auto offset = weight.points ? V::times(V::points(weight.points + side, kBias), x.sums[of_row])
                                             : V::every(((1 << (Bits - 1)) - kBias) * x.sums[of_row]);
-          V::add(out[m] + (part + p) * V::kLanes, V::minus(totals[m], offset), weight.scales + side, x.scales[of_row]);
+          float* sum = out + m * kRows + part * V::kLanes + p * kToOut;
+          V::add(sum, V::minus(totals[m], offset), weight.scales + side, x.scales[of_row]);
         }
       }
     }
   }
-  const int64_t left = rows - group * kRows, count = left < kRows ? left : kRows;
-  for (int m = 0; m < Tile; m++)
-    std::memcpy(product.out + (row + m) * rows + group * kRows, out[m], count * sizeof(float));
+  for (int g = 0; g < Groups; g++) {
+    const int64_t done = (group + g) * kRows, left = rows - done;
+    for (int m = 0; m < Tile; m++) {
+      float* to = product.out + (row + m) * rows + done;
+      const float* from = out + (g * Tile + m) * kRows;
+      if (left >= kRows) std::memcpy(to, from, kRows * sizeof(float));
+      else std::memcpy(to, from, left * sizeof(float));
+    }
+  }
 }
 
 // Sizes of tiles. `run` takes as many of the first as fit, then of the next; the last is 1.
 template <int... Sizes>
 struct TileSizes {
-  template <class V, int Bits>
+  template <class V, int Bits, int Groups = 1>
   static void run(const Product& product, int64_t group) {
     int row = 0;
     (..., [&] {
-      for (; row + Sizes <= product.rows; row += Sizes) multiply_tile<V, Bits, Sizes>(product, group, row);
+      for (; row + Sizes <= product.rows; row += Sizes) multiply_tile<V, Bits, Sizes, Groups>(product, group, row);
     }());
   }
 };
 
 template <class V, int Bits>
 void multiply_groups(const Product& product, int64_t first, int64_t last) {
-  for (int64_t group = first; group < last; group++) V::Tiles::template run<V, Bits>(product, group);
+  int64_t group = first;
+  if constexpr (V::kLanes == kRows)
+    if (product.rows >= V::kPairsFrom)
+      for (; group + 2 <= last; group += 2) V::PairTiles::template run<V, Bits, 2>(product, group);
+  for (; group < last; group++) V::Tiles::template run<V, Bits>(product, group);
 }
 
 template <class V>

@@ -59,14 +59,17 @@ def test_the_models_shapes(bits, shape, each_set):
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("rows", [*range(1, 17), 100, 253])
 def test_rows_of_activations(bits, rows, each_set):
-    """All ways to cut rows into tiles; more than are rounded at once; rounded by several threads."""
-    product = RandomProduct(128, 48, bits, 32)
+    """All ways to cut rows into tiles; more than are rounded at once; rounded by several threads.
+
+    A thread takes three groups of 16 rows of the weight, the last one two, of which the second is not full.
+    """
+    product = RandomProduct(128, 549, bits, 32)
     check(product, activations(product, rows), each_set, threads=2)
 
 
 @pytest.mark.parametrize("bits", BITS)
 def test_a_row_s_result_does_not_depend_on_the_others(bits):
-    product = RandomProduct(256, 40, bits, 64)
+    product = RandomProduct(256, 549, bits, 64)
     x, session = activations(product, 29), product.session(2)
     together = session.run(None, {"x": x})[0]
     assert all(np.array_equal(session.run(None, {"x": x[i : i + 1]})[0][0], together[i]) for i in range(len(x)))
