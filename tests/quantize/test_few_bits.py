@@ -108,7 +108,7 @@ def test_rows_that_do_not_fill_their_blocks(tmp_path, bits):
 
 def test_the_page_of_the_contract_reads_the_same_table(small):
     page = (ROOT / "docs" / "models" / "bundle.md").read_text(encoding="utf-8")
-    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def blocks_of" in block)
+    code = next(block for block in re.findall(r"```py\n(.*?)```", page, re.DOTALL) if "def blocks_of" in block)
     said = json.loads((small.directory / "manifest.json").read_text())
     known = {"np": np, "bundle": small.directory, "manifest": said, "model": said["model"]}
     exec(code, known)

@@ -222,7 +222,7 @@ def test_shipped_recipes_can_be_read():
         ('about = "x"\n[[weights]]\nbits = 8\nname = "lfm.layers.99.*"\n', "layers.99"),
         ('about = "x"\n[[weights]]\nbits = 4\ngraph = "audio_embeddings"\n', "audio_embeddings"),
         ("about = 3", "about"),
-        ("[[weights", "not a recipe"),
+        ("[[weights", "recipe.toml cannot be read"),
         ("weights = []", "about"),
     ],
     ids=["bits", "block", "graph", "name", "table", "type", "toml", "no-about"],
