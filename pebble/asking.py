@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from augment import noisy, quiet_room, reverberated
+from augment import Surroundings, noisy, quiet_room, reverberated
 from codec import BOOKS, RATE, Voice, spectral_losses
 from judge import Judge, sentence_judge, word_judge
 from numpy.typing import NDArray
@@ -36,9 +36,9 @@ WRITTEN_LIMIT, SPOKEN_LIMIT = 60, 120
 
 CONDITIONS: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
     "clean": lambda waveform, chance: waveform,
-    "noise 20 dB": lambda waveform, chance: noisy(waveform, "pink", 20, [], chance),
-    "noise 10 dB": lambda waveform, chance: noisy(waveform, "pink", 10, [], chance),
-    "noise 5 dB": lambda waveform, chance: noisy(waveform, "pink", 5, [], chance),
+    "noise 20 dB": lambda waveform, chance: noisy(waveform, "pink", 20, Surroundings([]), chance),
+    "noise 10 dB": lambda waveform, chance: noisy(waveform, "pink", 10, Surroundings([]), chance),
+    "noise 5 dB": lambda waveform, chance: noisy(waveform, "pink", 5, Surroundings([]), chance),
     "reverberation": lambda waveform, chance: reverberated(waveform, 0.35, 0.2, chance),
 }
 """By the name of a condition: what is done to a clip from a quiet room."""
@@ -172,7 +172,7 @@ class Desk:
         if isinstance(said, bytes):
             return self.model.codec.decode(codes_of(said)) if said else np.zeros(0, np.float32)
         text, speaker = said
-        return np.concatenate([self.voices[speaker].sounds[word] for word in text.split()] or [np.zeros(0, np.float32)])
+        return self.voices[speaker].sound(text)
 
     def sentence_in(self, judged: tuple[Said, str]) -> str:
         """The sentence that a judge hears. The pair has the sound and the judge's name."""

@@ -27,7 +27,7 @@ from report import PARTS, tables, write_rows
 from synthesise import EVALUATED_ONLY, RATE, ClipStore, make_clips, style
 from tasks import REPLY_VOICE, mixed
 from vocabulary import NAME_INTENT, NAME_STYLE, TO_GERMAN
-from world import FOLLOW_UPS, OUTSIDE, REFUSAL, REPLIES, SENTENCES, VOICES, WORDS, followed_up
+from world import FIRST, FOLLOW_UPS, LISTED, OUTSIDE, REFUSAL, SENTENCES, VOICES, WORDS, followed_up
 
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.manifest import FLOAT32
@@ -41,8 +41,8 @@ POOLED = {KNOWN: "known and new sentences", NEW: "known and new sentences"} | di
 OUTSIDE_CONDITIONS = ("clean", "noise 10 dB")
 LONG_SECONDS = (10, 30)
 RANDOM, RANDOM_TEXTS = "speak random words", 50
-PITCH_THRESHOLD = 120
-"""Hz that separate the two voices: the geometric mean of 84 and 171 Hz, the medians of their recorded words."""
+PITCH_THRESHOLD = 154
+"""Hz that separate the two voices: the geometric mean of 122 and 194 Hz, the medians of their recorded words."""
 
 Row = dict[str, Any]
 
@@ -144,9 +144,10 @@ def labels(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
 def said_texts(limit: int) -> dict[str, list[str]]:
     """The texts to say, by test. All four voices say each text."""
     chance = np.random.default_rng(5)
+    replies = {s.reply for s in LISTED}
     texts = {
-        "speak new sentences": sorted({s.command for s in SENTENCES if s.held_out} - set(REPLIES)),
-        "speak replies": [str(text) for text in chance.permutation(REPLIES)],
+        "speak new sentences": sorted({s.command for s in FIRST if s.held_out} - replies),
+        "speak replies": [str(text) for text in chance.permutation(sorted(replies))],
         RANDOM: [" ".join(chance.choice(WORDS, chance.integers(2, 7))) for _ in range(RANDOM_TEXTS)],
     }
     return {test: found[: max(1, limit // len(VOICES))] for test, found in texts.items()}

@@ -23,13 +23,22 @@ PARTS = {
     "speak": "Speaking",
     "codec": "The voice itself: the right codes as sound",
 }
+STRANGERS = {
+    "strangers": "Heard from voices that never taught it",
+    "people": "People who do not talk to it",
+    "voice": "Its replies, heard by Whisper tiny.en",
+}
+"""What strangers.py measures."""
 SHARES = (
     "WER", "sentences", "right", "empty transcript", "refused", "wrongly refused", "empty reply", "reply text",
     "codes", "judged", "judged originals", "loop WER", "loop WER originals", "told apart",
-    "same transcript", "same codes",
+    "same transcript", "same codes", "done rightly", "done wrongly", "Whisper WER",
 )  # fmt: skip
 """Measures that are shown in per cent."""
-NUMBERS = {"male Hz": ".0f", "female Hz": ".0f", "mel distance": ".3f"}
+NUMBERS = {
+    "male Hz": ".0f", "female Hz": ".0f", "mel distance": ".3f", "hours": ".2f", "done": "d", "done surely": "d",
+    "done an hour": ".1f", "done of 1,000 short": ".1f",
+}  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -74,6 +83,14 @@ GOALS = (
     Goal("long talk", "clean", "refused", "≥", 0.90),
     Goal("speak new sentences", "", "judged", "≥", 0.95),
     Goal("all", "", "same transcript", "≥", 0.99, precision="int8"),
+    Goal("known sentences", "endpointed", "WER", "≤", 0.025),
+    Goal("known sentences", "endpointed", "reply text", "≥", 0.93),
+    Goal("known sentences", "endpointed", "done rightly", "≥", 0.90),
+    Goal("known sentences", "endpointed", "done wrongly", "≤", 0.005),
+    Goal("new sentences", "endpointed", "WER", "≤", 0.04),
+    Goal("new sentences", "endpointed", "reply text", "≥", 0.88),
+    Goal("female, Pebble", "", "Whisper WER", "≤", 0.05),
+    Goal("male, Pebble", "", "Whisper WER", "≤", 0.05),
 )
 
 
@@ -81,7 +98,7 @@ def tables(rows: Iterable[Row]) -> str:
     """Markdown of all rows."""
     rows = list(rows)
     sections = []
-    for part, title in PARTS.items():
+    for part, title in (STRANGERS | PARTS).items():
         found = [row for row in rows if row["part"] == part]
         if found:
             sections.append(f"**{title}**\n\n{_table(found)}")

@@ -34,7 +34,12 @@ def said(recipe):
 
 def test_the_judge_tells_a_sentence_from_its_neighbours(judge, said):
     hears = judge.sentence_judge(judge.world_sentences())
-    for text in ("kitchen lights off", "timer set for fifteen minutes", "timer set for five minutes", "volume up"):
+    for text in (
+        "kitchen lights off",
+        "the timer is set for fifteen minutes",
+        "the timer is set for five minutes",
+        "volume up",
+    ):
         assert hears(*said(text)) == text
     assert hears(np.zeros(24_000, np.float32), 24_000) == ""
     assert hears(np.zeros(0, np.float32), 24_000) == ""
@@ -158,7 +163,9 @@ class Oracle:
 
 def rows_of(evaluate, recipe, sets, right, reference=None, precision="float32"):
     codec, world = recipe("codec"), recipe("world")
-    codes = {word: signals.codes(3 + i % 4, i).T.astype(np.int64) % codec.CODES for i, word in enumerate(world.WORDS)}
+    words = {(word, place) for word in world.WORDS for place in recipe("reply_voice").PLACES}
+    parts = sorted(words.union(*world.SPOKEN_REPLIES.values()))
+    codes = {part: signals.codes(3 + i % 4, i).T.astype(np.int64) % codec.CODES for i, part in enumerate(parts)}
     voices = {name: codec.Voice({}, codes) for name in codec.SPEAKERS}
     oracle = Oracle(evaluate, voices, right)
     evaluation = evaluate.PebbleEvaluation({"bundle": precision, "precision": precision}, oracle, voices, reference)
@@ -187,8 +194,9 @@ def test_measures_of_right_and_wrong_answers(rows):
 
 def test_every_goal_has_its_row(evaluate, recipe, rows):
     for goal in recipe("report").GOALS:
+        by_strangers = goal.condition == "endpointed" or goal.measure == "Whisper WER"  # strangers.py's rows
         found = [row for row in rows if goal.concerns(row)]
-        assert found
+        assert found or by_strangers
         assert all(goal.met(row) == (row["precision"] == "float32") for row in found if "wrongly" not in goal.measure)
 
 
