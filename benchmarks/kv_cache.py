@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from benchmarks.protocol import timed
 from voxrill.devices.memory import gigabytes
 from voxrill.devices.processor import processor
 from voxrill.quantize.bundle import with_cache
@@ -102,7 +103,7 @@ def measure(graphs: dict[str, Graph], hidden: int, positions: int, prefill: bool
         for _ in range(repeats):
             for kind, graph in graphs.items():
                 states[kind].length = positions
-                times[kind].append(_timed(states[kind], graph, rows))
+                times[kind].append(timed(partial(states[kind].step, graph, rows)))
         for kind in graphs if repeats else ():
             wall, cpu = zip(*times[kind], strict=True)
             row[kind] |= {f"{name}_ms": 1e3 * median(wall), f"{name}_cpu_ms": 1e3 * median(cpu)}
@@ -117,12 +118,6 @@ def _filled(spec: GraphSpec, positions: int) -> InPlaceState:
     state.length = room
     state.restore(room, {name: np.ones_like(tensor) for name, tensor in state.content().items()})
     return state
-
-
-def _timed(state: InPlaceState, graph: Graph, rows: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    state.step(graph, rows)
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 if __name__ == "__main__":

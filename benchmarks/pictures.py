@@ -134,15 +134,11 @@ def talk(folder: Path) -> tuple[str, Json]:
     return text, saved["trace"]
 
 
-def draw_terminal() -> None:
-    """The commands, and a talk."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "examples").symlink_to(ROOT / "examples")
-        typed(["voxrill", "pebble"], folder)  # the built-in model is introduced once on a machine
-        session = [(command, typed(shlex.split(command), folder)) for command in COMMANDS]
-        session.append(("voxrill talk", talk(folder)[0]))
-    write_text(FOLDER / "terminal.svg", shown(session))
+def draw_terminal(talked: str, folder: Path) -> None:
+    """The commands, which run in `folder`, and a talk that was had."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    session = [(command, typed(shlex.split(command), folder)) for command in COMMANDS]
+    write_text(FOLDER / "terminal.svg", shown([*session, ("voxrill talk", talked)]))
 
 
 PARTS = (
@@ -238,11 +234,16 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     if "peers" in which:
         draw_peers(processors(), FOLDER / "peers.png")
-    if "terminal" in which:
-        draw_terminal()
+    if {"terminal", "turn"}.isdisjoint(which):
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        typed(["voxrill", "pebble"], folder)  # the built-in model is introduced once on a machine
+        talked, trace = talk(folder)
+        if "terminal" in which:
+            draw_terminal(talked, folder)
     if "turn" in which:
-        with tempfile.TemporaryDirectory() as name:
-            draw_turn(talk(Path(name))[1], FOLDER / "turn.png")
+        draw_turn(trace, FOLDER / "turn.png")
 
 
 if __name__ == "__main__":

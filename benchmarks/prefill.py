@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.protocol import timed
 from voxrill.devices.kernels import OFF, SWITCH, own_products
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.contract import DECODER
@@ -40,11 +40,10 @@ def decoder(folder: Path, threads: int, own: bool) -> Backbone:
     return Backbone(graph, graph, (), None, manifest.model.backbone.max_positions)
 
 
-def timed(backbone: Backbone, rows: NDArray[np.float32], state: BackboneState) -> tuple[float, float]:
+def forwarded(backbone: Backbone, rows: NDArray[np.float32], state: BackboneState) -> tuple[float, float]:
     """Milliseconds by the clock, and of processor time."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    backbone.forward(rows, state)
-    return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)
+    wall, cpu = timed(lambda: backbone.forward(rows, state))
+    return 1e3 * wall, 1e3 * cpu
 
 
 def main() -> None:
@@ -65,8 +64,8 @@ def main() -> None:
     for _ in range(ROUNDS):
         for name, backbone in decoders.items():
             state = backbone.new_state()
-            found[name, "prefill"].append(timed(backbone, rows, state))
-            found[name, "step"] += [timed(backbone, rows[:1], state) for _ in range(STEPS)]
+            found[name, "prefill"].append(forwarded(backbone, rows, state))
+            found[name, "step"] += [forwarded(backbone, rows[:1], state) for _ in range(STEPS)]
     for (name, what), times in found.items():
         wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
         print(f"{name:20} {what:8} {wall:7.1f} ms, {cpu:7.1f} ms of processor time")

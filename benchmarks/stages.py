@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.ours import Ours
-from benchmarks.protocol import Unsupported
+from benchmarks.protocol import Unsupported, timed
 from benchmarks.report import table
 from tests.signals import speech_like
 from voxrill.runtime.apps.live_recognition import LiveRecogniser
@@ -166,13 +166,6 @@ class BundleStages(Ours):
 def _hear(conversation: Conversation, sound: Any) -> None:
     for start in range(0, len(sound), BLOCK):
         conversation.hear(sound[start : start + BLOCK])
-
-
-def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """One call's seconds, of the clock and of the processor."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    call()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def repeated(call: Callable[[], object], calls: int) -> Times:

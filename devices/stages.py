@@ -214,25 +214,20 @@ def part(graph: str, size: float, widths: tuple[int, ...]) -> Part:
 
 
 def frame_part(size: float, widths: tuple[int, ...], codes: int = 8) -> Part:
-    """What the depthformer multiplies for one frame: its layers once for each code, inputs and heads once.
-
-    Recipes give the layers the fewer bits.
-    """
-    total = part(DEPTHFORMER, size, widths).count
-    if len(widths) == 1:
-        return Part({widths[0]: total * (codes * LAYERS + ONCE)})
-    return Part({widths[0]: total * codes * LAYERS, widths[-1]: total * ONCE})
+    """What the depthformer multiplies for one frame: its layers once for each code, inputs and heads once."""
+    return _layers_and_rest(part(DEPTHFORMER, size, widths).count, widths, codes * LAYERS, ONCE)
 
 
 def passes_part(size: float, widths: tuple[int, ...]) -> Part:
-    """What a depth decoder of several passes reads for one frame: its layers in each pass, inputs and heads once.
+    """What a depth decoder of several passes reads for one frame: its layers in each pass, inputs and heads once."""
+    return _layers_and_rest(part(DEPTH_DECODER, size, widths).count, widths, PASSES * PASS_LAYERS, FRAME_ONCE)
 
-    Recipes give the layers the fewer bits.
-    """
-    total = part(DEPTH_DECODER, size, widths).count
+
+def _layers_and_rest(total: float, widths: tuple[int, ...], layers: float, rest: float) -> Part:
+    """Shares of `total` weights: recipes give the layers the fewer bits."""
     if len(widths) == 1:
-        return Part({widths[0]: total * (PASSES * PASS_LAYERS + FRAME_ONCE)})
-    return Part({widths[0]: total * PASSES * PASS_LAYERS, widths[-1]: total * FRAME_ONCE})
+        return Part({widths[0]: total * (layers + rest)})
+    return Part({widths[0]: total * layers, widths[-1]: total * rest})
 
 
 def passes_rows(size: float, widths: tuple[int, ...]) -> Part:

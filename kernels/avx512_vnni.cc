@@ -30,19 +30,6 @@ struct Avx512 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
 
-  template <int, int Tile, int Chains, int Quartets>
-  static VOXRILL_INLINE void dots(Ints (&sums)[Tile][Chains], const Bytes* f, const int8_t* x, int64_t stride) {
-    VOXRILL_UNROLL
-    for (int m = 0; m < Tile; m++) {
-      VOXRILL_UNROLL
-      for (int i = 0; i < Quartets; i++) {
-        int32_t quartet;
-        std::memcpy(&quartet, x + m * stride + 4 * i, 4);
-        sums[m][i % Chains] = _mm512_dpbusd_epi32(sums[m][i % Chains], f[i], every(quartet));
-      }
-    }
-  }
-
   template <int Groups, int Tile, int Chains, int Quartets>
   static VOXRILL_INLINE void side_by_side(Ints (&sums)[Groups][Tile][Chains], const Bytes (&f)[Groups][Quartets],
                                           const int8_t* x, int64_t stride) {

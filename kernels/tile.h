@@ -6,7 +6,8 @@
 //   Bytes, Ints   its vectors
 //   load, keep (and with a byte), right (shift; bits of a neighbour may come in, `keep` follows), either (or)
 //   zero, every, subtract, multiply, points (16-bit-free: bytes to integers)
-//   PairTiles, kPairsFrom, side_by_side   only with 16 lanes: Tiles and dots for two groups, from so many rows on
+//   PairTiles, kPairsFrom, side_by_side   with 16 lanes: Tiles for two groups, from so many rows on; in place of `dots`,
+//             the same for one group or two
 //   dots<Bits, Tile, Chains>   adds the products of some quartets to the accumulators of some rows of activations
 //   settle<Tile>   brings accumulators into order: one row of activations each
 //   add       out += total * scale * activation_scale, with one rounding after the last product
@@ -136,7 +137,7 @@ void multiply_tile(const Product& product, int64_t group, int row) {
             for (int i = 0; i < F::kVectors; i++) __builtin_prefetch(at + g * to_weights + ahead + i * kVector);
           }
         }
-        if constexpr (Groups > 1) {
+        if constexpr (kParts == 1) {
           typename V::Bytes f[Groups][F::kQuartets];
           VOXRILL_UNROLL
           for (int g = 0; g < Groups; g++) F::template unpack<V>(at + g * to_weights, f[g]);
