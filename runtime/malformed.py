@@ -41,7 +41,7 @@ def explained(error: Exception, kind: Any) -> tuple[str, str | None]:
     """
     if isinstance(error, RecursionError):
         return "The body is nested too deeply. Send fewer lists within lists.", None
-    if isinstance(error, UnicodeDecodeError):
+    if isinstance(error, UnicodeDecodeError) or "UTF-8" in str(error):  # msgspec's own error since 0.23
         return "The body is not UTF-8. Send JSON in UTF-8.", None
     if not isinstance(error, msgspec.ValidationError):
         wrong = re.sub(r"^JSON is malformed: ", "", str(error))

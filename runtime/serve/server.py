@@ -20,7 +20,7 @@ from voxrill.runtime.serve.connections import BACKLOG, limited
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.log import bound_log
 from voxrill.runtime.serve.realtime.websocket import bounded_websocket
-from voxrill.runtime.serve.sockets import tcp_socket
+from voxrill.runtime.serve.sockets import listen, tcp_socket
 from voxrill.runtime.serve.wyoming.server import Wyoming
 
 _GRACE = 3
@@ -35,16 +35,15 @@ class Address:
     port: int
 
     def bind(self) -> socket.socket:
-        """A socket with this address. It does not listen yet.
+        """A socket with this address, which listens.
 
         Raises:
             UsageError: the address is not one of this machine, or in use.
         """
         opened = tcp_socket(self.host)
         try:
-            opened.bind((self.host, self.port))
+            listen(opened, (self.host, self.port))
         except OSError as error:
-            opened.close()
             raise UsageError(
                 f"cannot listen at {self.host}, port {self.port}: {error.strerror}", "Give another --host or --port"
             ) from None

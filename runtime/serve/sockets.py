@@ -15,3 +15,20 @@ def tcp_socket(host: str) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return opened
+
+
+def listen(opened: socket.socket, address: tuple[str, int] | str) -> None:
+    """Take an address and listen there. Clients that connect wait until the server accepts them.
+
+    Binding alone is not enough: Linux lets several sockets with SO_REUSEADDR have one address until one of them
+    listens. Two servers would then both load a model, and the second would fail only after that.
+
+    Raises:
+        OSError: the address is not one of this machine, or in use. The socket is closed.
+    """
+    try:
+        opened.bind(address)
+        opened.listen()
+    except OSError:
+        opened.close()
+        raise

@@ -19,6 +19,7 @@ import websockets
 
 from tests.serve.test_serve_realtime import plain
 from tests.serving import HEARD, QUESTION, serving
+from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.limits import Limits
 from voxrill.runtime.serve.log import OneOfAKind
 from voxrill.runtime.serve.rates import network_of
@@ -57,9 +58,17 @@ def is_answered(opened):
 
 
 LISTENING = {
-    "HTTP": lambda: Address("127.0.0.1", 0).bind(),
-    "Wyoming": lambda: bind("tcp://127.0.0.1:0", anyone=False),
+    "HTTP": lambda port=0: Address("127.0.0.1", port).bind(),
+    "Wyoming": lambda port=0: bind(f"tcp://127.0.0.1:{port}", anyone=False),
 }
+
+
+@pytest.mark.parametrize("listen", LISTENING.values(), ids=LISTENING)
+@pytest.mark.parametrize("other", LISTENING.values(), ids=LISTENING)
+def test_an_address_is_taken_before_the_model_is_loaded(listen, other):
+    """Two servers that start at once: the second is refused at once, and not after it has loaded its model."""
+    with closing(listen()) as first, pytest.raises(UsageError, match="cannot listen"):
+        other(first.getsockname()[1])
 
 
 @pytest.mark.parametrize("listen", LISTENING.values(), ids=LISTENING)

@@ -16,13 +16,13 @@ from urllib.parse import SplitResult, urlsplit
 
 from voxrill.runtime.errors import UsageError
 from voxrill.runtime.serve.access import LOOPBACK
-from voxrill.runtime.serve.sockets import tcp_socket
+from voxrill.runtime.serve.sockets import listen, tcp_socket
 
 _FORMS = "Give tcp://ADDRESS:PORT or unix:///PATH"
 
 
 def bind(uri: str, anyone: bool) -> socket.socket:
-    """A socket for clients. It does not listen yet.
+    """A socket for clients, which listens.
 
     Args:
         uri: tcp://ADDRESS:PORT, port 0 for any free one, or unix:///PATH.
@@ -84,9 +84,8 @@ def _bind_file(path: Path) -> socket.socket:
 
 def _bound(opened: socket.socket, address: tuple[str, int] | str, uri: str) -> socket.socket:
     try:
-        opened.bind(address)
+        listen(opened, address)
     except OSError as error:
-        opened.close()
         raise UsageError(f"cannot listen at {uri}: {error.strerror}", "Give another --wyoming") from None
     return opened
 
