@@ -84,8 +84,9 @@ def rendered(found: list[Json]) -> str:
             cells = [_cell(one["figures"].get(label, {}), name) for one in found]
             rows.append(["" if number else label, name, *cells])
     title = f"the true shapes, random weights; in brackets: times as fast as {BASELINE}"
-    notes = [f"{one['name']}: {_about(one)}." for one in found]
-    return "\n".join([table(title, ["ms", "", *(str(one["name"]) for one in found)], rows), *notes])
+    machines = [f"| {one['name']} | {_about(one)} |" for one in found]
+    speeds = table(title, ["ms", "", *(str(one["name"]) for one in found)], rows)
+    return "\n".join([speeds, "| processor | measured with |", "|---|---|", *machines])
 
 
 def _cell(figures: dict[str, float], contender: str) -> str:

@@ -64,8 +64,8 @@ def test_processors_stand_side_by_side(results, tmp_path):
     assert rows[2] == ["step at 200, with text head", "voxrill int4", "30.0 (2.00x)", "120 (0.50x)"]
     assert rows[3] == ["", BASELINE, "60.0", "60.0"]
     assert rows[4] == ["prefill of 100", "voxrill int4", "500", "–"]
-    assert lines[-1].startswith("Two: 2 threads of 2 cores (avx2), onnxruntime 1.32.0; the memory gives")
-    assert lines[-1].endswith("pages of 4 kB; 2026-11-28, load up to 0.5.")
+    assert lines[-1].startswith("| Two | 2 threads of 2 cores (avx2), onnxruntime 1.32.0; the memory gives")
+    assert lines[-1].endswith("pages of 4 kB; 2026-11-28, load up to 0.5 |")
 
 
 def test_the_page_has_the_table_of_the_files():
