@@ -20,7 +20,7 @@ PLAIN = (
     "docs/security.md",
     "docs/models/fine-tunes.md",
     "docs/reference/wyoming.md",
-    *(f"docs/deploy/{name}.md" for name in ("raspberry-pi", "phones", "plan")),
+    *(f"docs/deploy/{name}.md" for name in ("raspberry-pi", "phones", "plan", "devices")),
 )
 PAGES = [*PLAIN, *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs" / "guides").glob("*.md")))]
 LONGEST_MEAN = 15
