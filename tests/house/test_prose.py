@@ -20,6 +20,7 @@ PLAIN = (
     "docs/troubleshooting.md",
     "docs/security.md",
     "docs/models/fine-tunes.md",
+    "docs/models/lfm3-audio.md",
     "docs/reference/wyoming.md",
     *(f"docs/deploy/{name}.md" for name in ("raspberry-pi", "phones", "plan", "devices")),
 )
