@@ -19,6 +19,7 @@ PLAIN = (
     "docs/quickstart.md",
     "docs/troubleshooting.md",
     "docs/security.md",
+    "docs/models/bundle.md",
     "docs/models/fine-tunes.md",
     "docs/models/lfm3-audio.md",
     "docs/reference/wyoming.md",
