@@ -23,7 +23,7 @@ PLAIN = (
     "docs/models/fine-tunes.md",
     "docs/models/lfm3-audio.md",
     "docs/reference/wyoming.md",
-    *(f"docs/deploy/{name}.md" for name in ("raspberry-pi", "phones", "plan", "devices")),
+    *(f"docs/deploy/{name}.md" for name in ("raspberry-pi", "phones", "plan", "devices", "browser")),
 )
 PAGES = [*PLAIN, *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs" / "guides").glob("*.md")))]
 LONGEST_MEAN = 15
