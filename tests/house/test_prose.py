@@ -29,6 +29,9 @@ PAGES = [*PLAIN, *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs"
 LONGEST_MEAN = 15
 """Words of a sentence, on average."""
 
+LONGEST = 30
+"""Words of any sentence."""
+
 NUMBERS = 3
 """Numbers in 100 words, at most."""
 
@@ -73,5 +76,7 @@ def test_what_is_counted():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_is_plain(page):
-    length, numbers = measured((ROOT / page).read_text(encoding="utf-8"))
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [" ".join(words) for words in sentences(text) if len(words) > LONGEST] == []
+    length, numbers = measured(text)
     assert length <= LONGEST_MEAN and numbers <= NUMBERS, f"{length:.1f} words a sentence, {numbers:.1f} numbers in 100"
