@@ -14,6 +14,7 @@ from tests.places import ROOT
 PLAIN = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/architecture.md",
     "docs/kernels.md",
     "docs/performance.md",
     "docs/quickstart.md",
