@@ -9,24 +9,11 @@ import re
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.places import ROOT
+from tests.places import ROOT, SNIPPET_PAGES
 
-PLAIN = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/architecture.md",
-    "docs/kernels.md",
-    "docs/performance.md",
-    "docs/quickstart.md",
-    "docs/troubleshooting.md",
-    "docs/security.md",
-    "docs/models/bundle.md",
-    "docs/models/fine-tunes.md",
-    "docs/models/lfm3-audio.md",
-    "docs/reference/wyoming.md",
-    *(f"docs/deploy/{name}.md" for name in ("raspberry-pi", "phones", "plan", "devices", "browser")),
-)
-PAGES = [*PLAIN, *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs" / "guides").glob("*.md")))]
+PAGES = [*SNIPPET_PAGES, "benchmarks/README.md"]
+"""The README, how to contribute, how to measure, and every page of docs/."""
+
 LONGEST_MEAN = 15
 """Words of a sentence, on average."""
 
