@@ -31,6 +31,9 @@ ELSEWHERE = {
 _HOMES = {page: source for source, page in ELSEWHERE.items()}
 _FENCED = re.compile(r"(^[ \t]*```.*?^[ \t]*```[ \t]*$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+_INFO = re.compile(r"^([ \t]*```\w+) .*")
+"""A fence with more than its language, such as `py run`: Python-Markdown would not see that code begins."""
+
 _MARK = re.compile(r"^<!-- made of the code: (\w+) -->$", re.MULTILINE)
 
 
@@ -51,6 +54,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     known = {file.src_uri for file in files}
     markdown = _MARK.sub(lambda mark: GENERATED[mark[1]](), markdown)
     parts = _FENCED.split(markdown)  # every second part is code
+    parts[1::2] = [_INFO.sub(r"\1", code) for code in parts[1::2]]
     parts[::2] = [_LINK.sub(lambda link: _resolved(link, uri, known, config.repo_url), part) for part in parts[::2]]
     return "".join(parts)
 
