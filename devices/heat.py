@@ -17,7 +17,7 @@ BASELINE = 5
 SLOWER, CLOCKED_DOWN = 0.90, 0.95
 """Shares of the baseline's rate and clock. A sample below both at once is throttled. A lower rate alone may come from
 another program, and a lower clock alone from a governor that finds little to do. Work that waits for memory loses less
-than the clock does, hence two shares."""
+than the clock does. So there are two shares."""
 IN_A_ROW = 3
 """Samples that must be throttled one after the other; a single one may be chance."""
 

@@ -23,8 +23,8 @@ MARGIN = 1.1
 """Real time is promised only with this much to spare: sound that stutters is worse than a warning."""
 SMALL = 100e6
 SMALL_MARGIN = 12.0
-"""In a decoder with fewer weights than this, small operators take longer than products, and a prediction is a lower
-bound: the built-in model, of 2e6 weights, took 1.2 to 11 times as long (`benchmarks.run --quick`, one sample for each
+"""In a decoder with fewer weights than this, small operators take longer than products. A prediction is then a lower
+bound. The built-in model, of 2e6 weights, took 1.2 to 11 times as long (`benchmarks.run --quick`, one sample for each
 stage, 1 and 2 threads)."""
 SLOWEST = 3.0
 """Seconds of work for a second of sound; where a machine needs more, waiting makes no sense."""

@@ -64,8 +64,8 @@ LOSS = 0.09
 than two it is assumed."""
 HEADS_PER_KEY = 4
 INT8_KEYS = 2.5
-"""How many times longer a byte of an int8 KV cache takes than one of a float32 cache: on a quarter of the bytes, the
-attention of a step after 1k to 32k positions took 0.60 to 0.64 of the time (EPYC with AVX-512 VNNI, one thread)."""
+"""How many times longer a byte of an int8 KV cache takes than one of a float32 cache. The attention of a step read a
+quarter of the bytes, and took 0.60 to 0.64 of the time (1k to 32k positions, EPYC with AVX-512 VNNI, one thread)."""
 STEP_OVERHEAD = 0.0005
 """Seconds that Python and small operators take in each call, at REFERENCE_GHZ."""
 REFERENCE_GHZ = 2.6

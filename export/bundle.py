@@ -63,7 +63,7 @@ class ExportOptions:
 
     @property
     def replaces(self) -> bool:
-        """Whether an older bundle is replaced, be it with some of its graphs."""
+        """Whether an older bundle is replaced, as a whole or in some of its graphs."""
         return self.force or bool(self.graphs)
 
 

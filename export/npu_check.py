@@ -1,8 +1,9 @@
 """Is a bundle ready for an NPU? Its graphs are compiled for several chips, and run in Qualcomm's simulator.
 
-In: a bundle of the npu flavour and chips. Out: for each graph and chip the seconds of compiling, the context's size,
-how far the simulated outputs are from the CPU's over several steps, each of which starts from its own last state, and
-whether the context gives the same bits after it was written and read again. None of this says how fast a phone is.
+In: a bundle of the npu flavour and chips. Out, for each graph and chip: the seconds of compiling, the context's size,
+how far the simulated outputs are from the CPU's, and whether the context gives the same bits after it was written and
+read again. The outputs are compared over several steps. Each side starts a step from its own last state. None of this
+says how fast a phone is.
 """
 
 from __future__ import annotations

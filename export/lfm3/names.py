@@ -1,8 +1,8 @@
 """The names of LFM3-Audio's tensors: ours, and by which others they are known. This file is data.
 
 In: a stored name. Out: ours, or None. The names of the GGUF pair are known exactly. Of the published safetensors only
-the top-level prefixes are known, and the names inside LFM3 layers; so there are several candidates for each place, and
-a file in which something matches none of them is refused with the names that did not match.
+the top-level prefixes are known, and the names inside LFM3 layers. So there are several candidates for each place. A
+file in which something matches none of them is refused, with the names that did not match.
 """
 
 from __future__ import annotations

@@ -146,8 +146,8 @@ class LogMel:
     def _fill_log_mel(self, samples: NDArray[np.float32], mel: NDArray[np.float32]) -> None:
         """Write the log-mel of each frame of `samples` into `mel`, `[frames, features]`.
 
-        One small product a frame, because numpy's BLAS gives a larger one to threads of its own, which then spin and
-        hold a core for 40 ms while the encoder runs: 4 s of sound took 12 ms for that product, and takes 0.7.
+        One small product a frame, because numpy's BLAS gives a larger one to threads of its own. They then spin, and
+        hold a core for 40 ms while the encoder runs. For 4 s of sound that product took 12 ms, and takes 0.7 now.
         """
         frames = self._windows_over(samples)
         log_guard = np.float32(self.config.log_guard)

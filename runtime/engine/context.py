@@ -1,8 +1,8 @@
 """What the model was told and has said: embeddings that wait for prefill, and the state after those before them.
 
 In: text, sound and spoken frames, in the order they happened. Out: the hidden state after the last of them.
-Prompts are put together as the reference's ChatState does it: each piece of text is tokenized by itself, sound has no
-markers around it, and the embedding of a spoken frame is the sum of the rows of its codes.
+Prompts are put together as the reference's ChatState does it. Each piece of text is tokenized by itself. Sound has no
+markers around it. The embedding of a spoken frame is the sum of the rows of its codes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,13 @@
 """Who has access, how much may be sent, and how long the server waits for a client.
 
-Before the body of a request is read, these are checked: the host's name (another site's page could rebind its name to
-this machine), the origin (other sites' pages have no access), the key (compared in constant time; wrong keys are
-counted) and the rate. Later: the body's size, the time in which it arrives, and the time for which a client leaves its
+These are checked before the body of a request is read:
+
+- the host's name, because another site's page could rebind its name to this machine
+- the origin, because other sites' pages have no access
+- the key, which is compared in constant time; wrong keys are counted
+- the rate
+
+These are checked later: the body's size, the time in which it arrives, and the time for which a client leaves its
 answer unread.
 """
 

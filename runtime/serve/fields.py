@@ -1,10 +1,14 @@
 """Every field of OpenAI's requests that the structs in `requests` do not have, and what is done with each.
 
-Nothing that a client asks for is ignored silently. A field either does what it says (then it is in a struct), or it
-changes no answer here (`NO_EFFECT`, with the reason), or it is a hint that this model cannot follow (`HINTS`: the
-answer comes, and a header says so), or it is taken only at the values that ask for nothing (`ONLY_AT`), and refused at
-any other with a sentence that says what works. null always means absent. A test holds this table to the fields that
-OpenAI's SDK knows.
+Nothing that a client asks for is ignored silently. There are four kinds of fields:
+
+- A field that does what it says is in a struct.
+- `NO_EFFECT`: a field that changes no answer here, with the reason.
+- `HINTS`: a hint that this model cannot follow. The answer comes, and a header says so.
+- `ONLY_AT`: a field that is taken only at the values that ask for nothing. Any other value is refused with a sentence
+  that says what works.
+
+null always means absent. A test compares this table with the fields that OpenAI's SDK knows.
 """
 
 from __future__ import annotations

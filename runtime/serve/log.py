@@ -122,7 +122,7 @@ class _AsJson(logging.Formatter):
 
 
 class _Writer(logging.Handler):
-    """Hands lines to a thread that writes them, so that the server never waits for whoever reads its log.
+    """Hands lines to a thread that writes them, so that the server never waits for a reader of its log.
 
     Lines are left out while `_WAITING` of them wait, and the next one says how many.
     """
