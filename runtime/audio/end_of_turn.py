@@ -166,7 +166,7 @@ def with_patience(options: EndpointOptions, model: FinishedModel | None, patienc
 
 def installed() -> Path | None:
     """The model's file in the cache or in an installed package, if it lies there."""
-    return next((path for path in (_cache() / FILE, *_in_packages()) if path.is_file()), None)
+    return next((path for path in (_cache() / FILE, *_in_packages()) if os.path.isfile(path)), None)
 
 
 def _in_packages() -> list[Path]:

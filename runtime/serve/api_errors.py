@@ -74,12 +74,12 @@ class Busy(ApiError):
 
 
 class NoRoom(ApiError):
-    """The disk is full, so that what was asked for cannot be kept."""
+    """The disk is full or read-only, so that what was asked for cannot be kept."""
 
     def __init__(self) -> None:
         super().__init__(
             507,
-            "The server's disk is full. Make room in its temporary folder (TMPDIR), or ask again later.",
+            "The server's disk is full or read-only. Give its temporary folder (TMPDIR) room, or ask again later.",
             "insufficient_storage",
             kind="server_error",
         )

@@ -6,6 +6,7 @@ all of its kind are written; the next one says how many were left out.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import json
 import logging
@@ -77,14 +78,20 @@ _FILTER = OneOfAKind()
 _UVICORN = "uvicorn.error"
 
 _ENDED_EARLY = "ASGI callable returned"
-"""How uvicorn begins to say that an answer was cut off. The request log says it better, once."""
+"""How uvicorn begins to say that an answer was cut off."""
 
 
 def bound_log() -> None:
     """Let one record of a kind through in a minute, from now on."""
     for name in (_UVICORN, "asyncio", LOG.name, f"{LOG.name}.requests"):
         logging.getLogger(name).addFilter(_FILTER)
-    logging.getLogger(_UVICORN).addFilter(lambda record: not str(record.msg).startswith(_ENDED_EARLY))
+    logging.getLogger(_UVICORN).addFilter(lambda record: not _cut_off(record))
+
+
+def _cut_off(record: logging.LogRecord) -> bool:
+    """Whether uvicorn says that an answer was cut off. The request log says it better, once."""
+    error = record.exc_info[1] if record.exc_info else None
+    return str(record.msg).startswith(_ENDED_EARLY) or isinstance(error, asyncio.CancelledError)
 
 
 def set_up_log(level: str, as_json: bool, descriptor: int = 2) -> None:

@@ -8,6 +8,7 @@ import soundfile
 from tests.places import QUESTION
 from tests.signals import SAMPLE_RATE, speech_like
 from voxrill.commands import options
+from voxrill.runtime.audio import end_of_turn
 from voxrill.runtime.bundle.builtin import open_builtin
 
 NOTE = options.builtin_note(open_builtin().manifest)
@@ -45,6 +46,14 @@ def test_a_state_folder_that_is_none(cli, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     assert cli(*ASK).err == cli(*ASK).err == f"{NOTE}\n"
+
+
+def test_a_home_that_cannot_be_looked_into(cli, monkeypatch, tmp_path):
+    """Its name is too long, which the system refuses as it refuses a home that may not be entered, root included."""
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / ("a" * 300)))
+    assert cli(*ASK).err == cli(*ASK).err == f"{NOTE}\n"
+    assert end_of_turn.find_model(end_of_turn.AUTO) is None
 
 
 @pytest.mark.parametrize("command", [("-q", *ASK), (*ASK, "-q"), (*ASK, "--quiet")], ids=["before", "after", "long"])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -181,6 +182,22 @@ def test_an_answer_that_is_cut_off_is_one_line(lines, caplog, bounded, monkeypat
         assert level == "WARNING"
         assert re.fullmatch(r"POST /v1/audio/speech 200 \d+ ms, said 0.6 s, server_error", line), line
     assert {one.name for one in caplog.records} == {NAME}
+
+
+def test_an_answer_that_the_end_of_the_server_cuts_off_leaves_no_traceback(caplog, bounded, monkeypatch):
+    monkeypatch.setattr("voxrill.runtime.serve.server._GRACE", 0.1)
+    with httpx.Client(timeout=60) as http, ExitStack() as streams:
+        with serving() as server:
+            depthformer = server.service.model.parts.depthformer
+            frame = depthformer.frame
+            monkeypatch.setattr(depthformer, "frame", lambda *arguments: (time.sleep(0.1), frame(*arguments))[1])
+            response = streams.enter_context(http.stream("POST", f"{server.url}/audio/speech", json=speech()))
+            rest = response.iter_raw()
+            next(rest)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(rest)
+    assert any("1 running task" in one.getMessage() for one in caplog.records)
+    assert not [one for one in caplog.records if one.exc_info]
 
 
 def test_a_client_that_leaves_is_no_failure(server, lines, monkeypatch):

@@ -5,6 +5,7 @@ A file in the user's state folder remembers that it was said. Where no file can 
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def say_waiting() -> None:
     from voxrill.commands.output import err
 
     said = said_file()
-    if not said.exists():
+    if not os.path.exists(said):  # unlike Path.exists, it does not raise where the home may not be entered
         err.print(text, style="dim", soft_wrap=True)
         with suppress(OSError):
             said.parent.mkdir(parents=True, exist_ok=True)
