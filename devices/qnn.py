@@ -24,7 +24,7 @@ _NAMED = 3
 
 _PLAIN = (
     "Add And Cast Concat Conv Cos Div Elu Exp Expand Gather Gelu Greater GreaterOrEqual LayerNormalization "
-    "Less MatMul Mul Pad Pow ReduceMean ReduceSum Relu Reshape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub "
+    "Less MatMul Mul Neg Pad Pow ReduceMean ReduceSum Relu Reshape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub "
     "Transpose Unsqueeze"
 )
 _QUANTISED = "DequantizeLinear MatMulNBits QuantizeLinear"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from voxrill.export.fused import GROUPED
-from voxrill.export.layers import attend, score_bias
+from voxrill.export.layers import attend, mirror_norms, score_bias
 from voxrill.export.lfm import Attend, LfmConfig, LfmStack, Past, attend_all
 
 
@@ -27,6 +27,8 @@ class DecoderModule(nn.Module):
         super().__init__()
         self.lfm = LfmStack(config, fused=not fixed)
         self.fixed = fixed
+        if fixed:
+            mirror_norms(self)
 
     def forward(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, *past: torch.Tensor

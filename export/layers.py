@@ -21,10 +21,25 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
         self.eps = eps
+        self.mirrored = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., dim) to (..., dim). Written as x / sqrt so that onnxruntime fuses it."""
+        """(..., dim) to (..., dim). Written as x / sqrt so that onnxruntime fuses it, or see `mirror_norms`."""
+        if self.mirrored:
+            width = x.shape[-1]
+            return F.layer_norm(torch.cat([x, -x], -1), (2 * width,), eps=self.eps)[..., :width] * self.weight
         return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+def mirror_norms(module: nn.Module) -> None:
+    """Write every RMS norm in `module` as the layer norm of x and -x: their mean is 0, their variance the mean square.
+
+    An NPU that computes with integers would round the squares to 16 bits. Their range is that of the loudest row, and
+    the squares of a quiet one become 0, 1 or 2 steps. Inside its layer norm they are not rounded.
+    """
+    for part in module.modules():
+        if isinstance(part, RMSNorm):
+            part.mirrored = True
 
 
 def score_bias(seen: torch.Tensor) -> torch.Tensor:

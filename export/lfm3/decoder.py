@@ -13,6 +13,7 @@ from torch import nn
 
 from voxrill.export.decoder import DecoderModule
 from voxrill.export.fused import Rotary
+from voxrill.export.layers import mirror_norms
 from voxrill.export.lfm import ATTENTION, attend_all
 from voxrill.export.lfm3.stack import Lfm3Stack, StackConfig, rotary
 from voxrill.export.windowed import window_geometry
@@ -41,6 +42,8 @@ class Lfm3DecoderModule(DecoderModule):
         self.lfm = Lfm3Stack(config.stack, fused=not fixed)  # type: ignore[assignment]
         self.backbone = config
         self.fixed = fixed
+        if fixed:
+            mirror_norms(self)
 
     def forward(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, *past: torch.Tensor
