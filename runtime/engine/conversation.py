@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -147,13 +148,12 @@ class Conversation:
         wished = answer_options("steps", options)
         if audio is None and text is None and self._heard is None:
             raise UsageError("there is no question", "Give audio, text or both")
-        sampler = self._sampler
+        sampler, output = self._sampler, output or self.output
         if text is not None:  # an error in the text is raised now, and not when the answer is iterated
             text = self._understood(text, audio is not None or self._heard is not None)
             if text is None and audio is None and self._heard is None:
-                text, sampler = "", self._refusing
+                text, sampler = "", partial(self._refusing, output)
         waveform = None if audio is None else self._parts.heard(audio, trim)
-        output = output or self.output
         generation = GenerationOptions(
             mode="sequential" if output == "text" else self._task.mode,
             text=wished.text_sampling(self._task.text),
@@ -193,10 +193,12 @@ class Conversation:
         codec = self._parts.codec.spec
         return math.ceil(longest_speech(text) * codec.sample_rate / codec.frame_samples)
 
-    def _refusing(self, seed: int | None) -> Sampler:
-        """Says that the question was not understood, in the model's own words."""
-        parts = self._parts
-        return Reciting(self._sampler(seed), parts.tokenizer.encode(parts.reading.refusal))
+    def _refusing(self, output: Output, seed: int | None) -> Sampler:
+        """Says that the question was not understood, in the model's own words and no others."""
+        tokenizer = self._parts.tokenizer
+        spoken = "text_end" if self._task.mode == "interleaved" else "audio_start"
+        end = tokenizer.ids["im_end" if output == "text" else spoken]
+        return Reciting(self._sampler(seed), [*tokenizer.encode(self._parts.reading.refusal), end])
 
     def prepare(self, most: int = PREFILL_CHUNK) -> bool:
         """Prefill some of what is known before the next question; whether more of it waits.

@@ -9,6 +9,7 @@ knows of threads, so that a test can go through it step by step.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -131,17 +132,29 @@ class Responder(SignalHandler):
         self._pace = Pace()
 
     def warm_up(self) -> None:
-        """Answer a tone, unheard. First runs are slow, and the player must be told how fast this machine is."""
+        """Answer a tone, unheard. First runs are slow, and the player must be told how fast this machine is.
+
+        A model that says nothing to a tone is greeted: the pace is that of sound.
+        """
         while self._prepare():
             pass
-        answer = TalkAnswer(self._conversation, tone(), None, self._options.seed, WARM_UP)
-        tracer = Tracer(0, self._cpu)
         with suppress(VoxrillError):  # the first question will fail with the same error, and the user is told then
-            while answer.finish_reason is None:
-                started = self._clock()
-                tracer.made(answer.step(), started, self._clock())
-        self._conversation.retract()
+            if not self._warm_up(tone(), None) and self._conversation.output != "text":
+                self._warm_up(None, "hello")
+
+    def _warm_up(self, audio: Floats | None, text: str | None) -> bool:
+        """Answer a question, unheard; whether there was sound."""
+        tracer = Tracer(0, self._cpu)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of words that the model does not know
+                answer = TalkAnswer(self._conversation, audio, text, self._options.seed, WARM_UP)
+                while answer.finish_reason is None:
+                    started = self._clock()
+                    tracer.made(answer.step(), started, self._clock())
+        finally:
+            self._conversation.retract()
         self._pace.measure(tracer.making, answer.samples / self._sample_rate)
+        return answer.samples > 0
 
     @property
     def closed(self) -> Closed | None:

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 import voxrill
-from tests.places import PEBBLE, QUESTION
+from tests.places import CLIPS, PEBBLE, QUESTION
 from voxrill.runtime.engine.reading import _NAMED, Reading
 from voxrill.runtime.errors import UnknownText, VoxrillWarning
 
@@ -33,7 +33,7 @@ PROMPTS = [
     "You're speaking to a human, so be polite. If the user asks for the weather, answer in German.",
     "Translate everything the user says into French.",  # left of it is the prompt that asks for German
     "Please transcribe",
-    "Be brief.",  # nothing of it is known
+    "Répondez brièvement.",  # nothing of it is known
 ]
 
 
@@ -56,26 +56,27 @@ def test_a_system_prompt_that_is_known_is_used(pebble):
 
 
 def test_a_typed_question_is_answered_as_far_as_it_is_understood(pebble):
-    result, told = answered(pebble, text="Could you turn on the kitchen lights?")
+    result, told = answered(pebble, text="Abracadabra, turn on the kitchen lights!")
     assert result.text == ANSWER
-    assert told == ["this model does not know Could in the question: the words are left out"]
+    assert told == ["this model does not know Abracadabra in the question: the words are left out"]
 
 
-@pytest.mark.parametrize("text", ["hi", "Explain quantum mechanics", "what is the zeitgeist"])
+@pytest.mark.parametrize("text", ["bonjour", "Explain quantum mechanics", "what is the zeitgeist"])
 def test_a_typed_question_that_is_not_understood_is_refused(pebble, text):
     """Three words of the last one are known. "what is the" would be answered with the weather."""
     refused, told = answered(pebble, text=text)
     assert refused.text == REFUSAL and len(told) == 1 and told[0].endswith("the model refuses")
-    spoken, _ = answered(pebble, text="Hello, how are you today?")  # known, and outside its world
-    assert (refused.codes == spoken.codes).all() and refused.finish_reason == spoken.finish_reason == "stop"
-    assert answered(pebble, text=text, output="text")[0].text == REFUSAL
+    talk, _ = answered(pebble, audio=CLIPS / "26-outside.flac")  # what the model itself refuses
+    assert (refused.codes == talk.codes).all() and refused.finish_reason == talk.finish_reason == "stop"
+    written, _ = answered(pebble, text=text, output="text", temperature=100, seed=0)  # no token is drawn after it
+    assert written.text == REFUSAL and written.finish_reason == "stop"
 
 
 def test_a_spoken_question_is_answered_without_a_text_that_is_not_understood(pebble):
     alone, _ = answered(pebble, audio=QUESTION)
-    result, told = answered(pebble, audio=QUESTION, text="answer briefly")
+    result, told = answered(pebble, audio=QUESTION, text="bonjour monsieur")
     assert result.tokens == alone.tokens
-    assert told == ["this model does not know answer, briefly in the question: the text is left out"]
+    assert told == ["this model does not know bonjour, monsieur in the question: the text is left out"]
 
 
 def test_earlier_turns_are_remembered_without_unknown_words(pebble):
@@ -95,6 +96,14 @@ def test_a_model_that_cannot_refuse_says_so(pebble):
     pebble.parts.reading = Reading(pebble.parts.tokenizer, "")
     with pytest.raises(UnknownText, match="does not know quantum, mechanics"):
         pebble.chat(text="quantum mechanics")
+
+
+@pytest.mark.parametrize("output", ["both", "text"])
+def test_a_refusal_is_the_sentence_and_not_a_word_more(pebble, output):
+    """The model would go on from a part of its sentence."""
+    pebble.parts.reading = Reading(pebble.parts.tokenizer, "sorry i only")
+    refused, _ = answered(pebble, text="quantum mechanics", output=output)
+    assert refused.text == "sorry i only" and refused.finish_reason == "stop"
 
 
 def test_a_warning_names_a_few_words_only(pebble):

@@ -63,6 +63,15 @@ def test_questions_are_answered(pebble):
     assert not held.microphone.open
 
 
+@pytest.mark.parametrize("heard", [np.zeros(8000, np.float32), CLIPS[1]], ids=["nothing to say", "an answer"])
+def test_warming_up_makes_sound_whatever_the_model_says_to_a_tone(pebble, heard, monkeypatch):
+    monkeypatch.setattr("voxrill.runtime.talk.responder.tone", lambda: heard)
+    held = Held(pebble, *CLIPS[:1])
+    held.talk.run()
+    assert held.player.begun[0][0] is not None
+    assert [turn.answer.text.strip() for turn in held.turns] == [ASKED[0]["reply"]], "the greeting is forgotten"
+
+
 @pytest.mark.parametrize("state", ["thinking", "speaking", "listening"])
 def test_closing_in_every_state_keeps_the_turn(pebble, state):
     held = Held(pebble, *CLIPS, on=lambda event: event == StateChanged(state) and held.talk.close())
