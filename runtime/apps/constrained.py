@@ -251,6 +251,42 @@ def search(
     return best
 
 
+@dataclass(frozen=True)
+class FreeText:
+    """What the model writes by itself: tokens with their end, log-probabilities of each and of its best rival."""
+
+    tokens: list[int]
+    chosen: list[float]
+    second: list[float]
+
+    def log_probability(self, begin: int) -> float:
+        """Log-probability of the tokens from `begin` on."""
+        return sum(self.chosen[begin:])
+
+    def rival(self, begin: int) -> float:
+        """A bound on the log-probability of every other text with the same tokens before `begin`."""
+        branches = (sum(self.chosen[begin:at]) + self.second[at] for at in range(begin, len(self.tokens)))
+        return max(branches, default=-math.inf)
+
+
+def written_freely(text: Continuations, end: int, least: float, most: int) -> FreeText | None:
+    """What the model writes by itself; None if its log-probability is below `least`, or it has more than `most` tokens.
+
+    Raises:
+        ContextFull: it does not fit.
+    """
+    tokens, chosen, second = list[int](), list[float](), list[float]()
+    while len(tokens) < most and sum(chosen) >= least:
+        row = text.after(tokens, [])[0]
+        rival, best = np.argsort(row)[-2:].tolist()
+        tokens.append(best)
+        chosen.append(float(row[best]))
+        second.append(float(row[rival]))
+        if best == end and sum(chosen) >= least:
+            return FreeText(tokens, chosen, second)
+    return None
+
+
 def log_probabilities(tree: TokenTree, text: Continuations) -> NDArray[np.float64]:
     """Log-probability (n,) of every sequence, by its number.
 

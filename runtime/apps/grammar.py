@@ -4,6 +4,8 @@ In: a file like this one. Out: a `Grammar`. Only its sentences can be heard, and
 
     threshold = 0.5                          # optional: below this confidence the user is asked to say it again
     ask_back = "please say that again"       # optional: with these words
+    before = ["please", "could you"]         # optional: said before any command and without meaning; [] for nothing.
+    after = ["please"]                       # The same after it. Without these keys: English courtesy
     environment = ["MQTT_HOST"]              # optional: variables that the programs need, besides PATH, HOME and so on
 
     [slots]
@@ -43,10 +45,18 @@ understood in 18 ms of processor time, and in 8 ms with 355 sentences."""
 LONGEST_SENTENCE = 300
 """Characters of a sentence at most. The tree of sentences takes as much memory for each as for the longest."""
 
+BEFORE = (
+    "please", "could you", "could you please", "can you", "can you please", "would you", "would you please",
+)  # fmt: skip
+AFTER = ("please", "now", "for me")
+"""Courtesy that a file of commands need not spell out."""
+
 _LISTED = 20
 """Names that an error lists at most."""
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
+_MARKS = re.compile(r"[.,!?;:]+(?=\s|$)")
+"""Punctuation, but not that within a number or a time."""
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,6 +73,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     slots: dict[str, Declared] = {}
     threshold: float | None = None
     ask_back: str = ""
+    before: tuple[str, ...] = BEFORE
+    after: tuple[str, ...] = AFTER
     environment: list[str] = []
 
 
@@ -96,7 +108,7 @@ class Grammar:
     """All that can be commanded.
 
     sentences: no two have the same words; folder: the file's, where its programs run; environment: variables that the
-    programs get, besides those of `programs.PASSED`.
+    programs get, besides those of `programs.PASSED`; before and after: courtesy around any sentence.
     """
 
     sentences: tuple[CommandSentence, ...]
@@ -105,6 +117,24 @@ class Grammar:
     threshold: float | None = None
     ask_back: str = ""
     environment: tuple[str, ...] = ()
+    before: tuple[str, ...] = BEFORE
+    after: tuple[str, ...] = AFTER
+
+    def is_courtesy(self, words: str) -> bool:
+        """Whether `words` may stand before any sentence."""
+        return plain(words) in map(plain, self.before)
+
+    def without_courtesy(self, words: str) -> str:
+        """`words` as `plain`, without the courtesy at their end."""
+        found = plain(words)
+        for phrase in self.after:
+            found = found.removesuffix(f" {plain(phrase)}")
+        return found
+
+
+def plain(words: str) -> str:
+    """`words` in small letters and without punctuation."""
+    return " ".join(_MARKS.sub(" ", words.casefold()).split())
 
 
 def read_grammar(path: Path) -> Grammar:
@@ -132,6 +162,8 @@ def parse_grammar(text: str, folder: Path) -> Grammar:
         raise UsageError("there are no commands", 'Add one: [commands.NAME] with say = ["..."]')
     slots = _slots(file.slots)
     _check_slots(file.commands, slots)
+    if not all(map(plain, (*file.before, *file.after))):
+        raise UsageError("before or after holds a phrase without words", "Take it out; [] is for no phrases at all")
     for variable in file.environment:
         if variable.startswith("VOXRILL_"):
             raise UsageError(
@@ -144,6 +176,8 @@ def parse_grammar(text: str, folder: Path) -> Grammar:
         file.threshold,
         file.ask_back,
         tuple(file.environment),
+        file.before,
+        file.after,
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from tests.places import QUESTION, ROOT
 from tests.signals import SAMPLE_RATE, speech_like
 from tests.talking import CLIPS, HELD_OUT, SPOKEN, spoken
 from voxrill.runtime.apps import programs
-from voxrill.runtime.apps.control import Control
-from voxrill.runtime.apps.grammar import Call, parse_grammar, read_grammar
+from voxrill.runtime.apps.control import Control, leads, least_lead
+from voxrill.runtime.apps.grammar import Call, parse_grammar
 from voxrill.runtime.apps.programs import clean_environment, run_program
 from voxrill.runtime.errors import DataError, HookError, UnknownText, UsageError
 
@@ -62,7 +63,7 @@ def test_held_out_commands_are_understood(house):
     for clip in asked:
         understood = house.hear(spoken(clip), sample_rate=16_000)
         right += understood.accepted and understood.call == calls[clip["words"]]
-    assert right >= len(asked) - 1
+    assert right >= len(asked) - 3
 
 
 def test_what_is_no_command_is_asked_again(house):
@@ -73,16 +74,16 @@ def test_what_is_no_command_is_asked_again(house):
             assert understood.call in [sentence.call for sentence in house.grammar.sentences]
 
 
-def test_every_command_of_the_example_can_be_said_and_confirmed(house):
-    world = voxrill.pebble_world()
+def test_every_command_of_the_example_is_confirmed_as_the_model_answers_it(house, recipe):
+    taught = recipe("world").COMMANDS
     for sentence in house.grammar.sentences:
-        assert sentence.words in world or any(word.isdigit() for word in sentence.words.split())
-        assert house.confirmation(sentence.call) in (*world.values(), "calling mom", "timer cancelled")
+        if not any(word.isdigit() for word in sentence.words.split()):
+            assert house.confirmation(sentence.call) == taught[sentence.words].reply
 
 
 @pytest.mark.parametrize("clip", [LIGHT, QUESTION], ids=["short", "long"])
-def test_the_threshold_decides_and_a_short_command_needs_more(pebble, clip):
-    grammar = read_grammar(COMMANDS)
+def test_the_threshold_decides_and_a_short_command_needs_more(pebble, clip, tmp_path):
+    grammar = parse_grammar(SMALL.replace("say = [", 'say = ["turn {state} the {room} lights", '), tmp_path)
     heard = Control(pebble, grammar).hear(clip)
     lead = heard.confidence - heard.rival
     assert 0.5 < lead <= heard.confidence < 1
@@ -91,6 +92,48 @@ def test_the_threshold_decides_and_a_short_command_needs_more(pebble, clip):
         understood = Control(pebble, grammar, threshold).hear(clip)
         assert understood.accepted == accepted
         assert understood.call == heard.call and understood.call.command == "lights"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words", "threshold", "needed"),
+    [
+        (2.0, "turn on the kitchen lights", 0.4, 0.4),
+        (1.4, "turn on the kitchen lights", 0.4, 0.7),  # short
+        (3.0, "turn on the kitchen lights", 0.4, 0.85),  # time for more words
+        (3.0, "could you please turn on the kitchen lights", 0.4, 0.4),
+        (1.4, "lights on", 0.4, 0.85),
+        (1.0, "lights on", 0.0, 0.0),  # everything is taken
+        (9.0, "lights on", 0.0, 0.0),
+        (9.0, "lights on", 1.0, 1.0),
+        (1.8, "\u96fb\u6c17\u3092\u3064\u3051\u3066", 0.4, 0.4),  # "lights on" in Japanese
+    ],
+)
+def test_a_short_sound_and_one_with_time_for_more_words_need_more(seconds, words, threshold, needed):
+    assert least_lead(threshold, seconds, words) == pytest.approx(needed)
+
+
+def test_two_commands_in_one_breath_are_no_third_one(house):
+    """The model may hear one command that has words of both."""
+    calls = {sentence.words: sentence.call for sentence in house.grammar.sentences}
+    alone = {clip["file"]: house.hear(spoken(clip), sample_rate=16_000).call for clip in SPOKEN}
+    clips = [clip for clip in SPOKEN if alone[clip["file"]] == calls.get(clip["words"])][:6]
+    breath, asked_back = np.zeros(4000, np.float32), 0
+    for first, second in pairwise(clips):
+        understood = house.hear(np.concatenate([spoken(first), breath, spoken(second)]), sample_rate=16_000)
+        asked_back += not understood.accepted
+        assert not understood.accepted or understood.call in (calls[first["words"]], calls[second["words"]])
+    assert asked_back >= 3
+
+
+def test_silence_around_the_words_leaves_no_time_for_more(house):
+    """Also where it is not cut away: what counts is how long somebody spoke."""
+    words = spoken(next(clip for clip in SPOKEN if clip["words"] == "bathroom lights on"))
+    silence = np.zeros(2 * SAMPLE_RATE, np.float32)
+    around = np.concatenate([silence, words, silence])
+    alone, padded = (house.hear(sound, trim=False, sample_rate=16_000) for sound in (words, around))
+    assert alone.accepted and alone.call == padded.call
+    needed = least_lead(house.threshold, len(words) / SAMPLE_RATE, padded.words)
+    assert padded.accepted == leads(padded.confidence, padded.rival, needed)
 
 
 def test_a_rival_means_another_call(pebble, tmp_path):
@@ -102,6 +145,23 @@ def test_a_rival_means_another_call(pebble, tmp_path):
     )
     heard = Control(pebble, two).hear(LIGHT)
     assert heard.call.slots == {"r": "bathroom"} and 0 <= heard.rival < heard.confidence
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_courtesy_around_a_command_changes_nothing(pebble, tmp_path, place):
+    """Words of the clip stand for courtesy: "turn on" before the rest of it, or "lights" after it."""
+    words = ["turn", "on", "the", "kitchen", "lights"]
+    courtesy, rest = (words[:2], words[2:]) if place == "before" else (words[-1:], words[:-1])
+    command = f'[commands.a]\nsay = ["{" ".join(rest)}", "good night"]'
+    polite = Control(pebble, parse_grammar(f'{place} = ["{" ".join(courtesy)}"]\n{command}', tmp_path))
+    heard = polite.hear(QUESTION)
+    assert heard.accepted and heard.words == " ".join(rest)
+    assert 0 < heard.rival < heard.confidence <= 1
+    assert not Control(pebble, parse_grammar(f"before = []\nafter = []\n{command}", tmp_path)).hear(QUESTION).accepted
+
+
+def test_a_contested_call_is_asked_back():
+    assert leads(0.7, 0.08, 0.5) and not leads(0.7, 0.1, 0.5) and not leads(0.55, 0.1, 0.5)
 
 
 def test_a_threshold_is_a_probability(pebble, tmp_path):

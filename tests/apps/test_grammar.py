@@ -216,3 +216,21 @@ def test_a_value_cannot_speak_to_the_terminal():
 def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
     (tmp_path / "bom.toml").write_text(ONE.replace("{a}", "b"), encoding="utf-8-sig")
     assert read_grammar(tmp_path / "bom.toml").sentences[0].words == "b"
+
+
+# Courtesy
+
+
+def test_courtesy_is_known_by_its_words(tmp_path):
+    grammar = parse_grammar('[commands.a]\nsay = ["go"]', tmp_path)
+    assert grammar.is_courtesy("Could you, please") and not grammar.is_courtesy("could you go")
+    assert grammar.without_courtesy("Turn it on, please!") == "turn it on"
+    own = parse_grammar('before = ["computer"]\nafter = []\n[commands.a]\nsay = ["go"]', tmp_path)
+    assert own.is_courtesy("Computer,") and not own.is_courtesy("please")
+    assert own.without_courtesy("Go, please.") == "go please"
+
+
+@pytest.mark.parametrize("key", ["before", "after"])
+def test_courtesy_has_words(key, tmp_path):
+    with pytest.raises(UsageError, match="a phrase without words"):
+        parse_grammar(f'{key} = ["please", "!"]\n[commands.a]\nsay = ["go"]', tmp_path)
