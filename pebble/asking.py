@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from augment import noisy, quiet_room, reverberated
+from augment import Surroundings, noisy, quiet_room, reverberated
 from codec import BOOKS, RATE, Voice, spectral_losses
 from judge import Judge, sentence_judge, word_judge
 from numpy.typing import NDArray
@@ -36,9 +36,9 @@ WRITTEN_LIMIT, SPOKEN_LIMIT = 60, 120
 
 CONDITIONS: dict[str, Callable[[Floats, np.random.Generator], Floats]] = {
     "clean": lambda waveform, chance: waveform,
-    "noise 20 dB": lambda waveform, chance: noisy(waveform, "pink", 20, [], chance),
-    "noise 10 dB": lambda waveform, chance: noisy(waveform, "pink", 10, [], chance),
-    "noise 5 dB": lambda waveform, chance: noisy(waveform, "pink", 5, [], chance),
+    "noise 20 dB": lambda waveform, chance: noisy(waveform, "pink", 20, Surroundings([]), chance),
+    "noise 10 dB": lambda waveform, chance: noisy(waveform, "pink", 10, Surroundings([]), chance),
+    "noise 5 dB": lambda waveform, chance: noisy(waveform, "pink", 5, Surroundings([]), chance),
     "reverberation": lambda waveform, chance: reverberated(waveform, 0.35, 0.2, chance),
 }
 """By the name of a condition: what is done to a clip from a quiet room."""
@@ -58,8 +58,8 @@ class PebbleQuestion:
 
     kind: hear (write it down and answer it), reply (only answer it), label (write what `system` asks for) or speak;
     test, condition: its cell in the tables; words: the right transcript; reply: the right answer, or the text to say;
-    clip: set and number of the clip; first: those of a clip that is heard and answered before; typed: text after the
-    clip; voice: who says it.
+    clip: set and number of the clip, None without sound; first: those of a clip that is heard and answered before;
+    typed: text after the clip; voice: who says it.
     """
 
     kind: Literal["hear", "reply", "label", "speak"]
@@ -67,7 +67,7 @@ class PebbleQuestion:
     condition: str = "clean"
     words: str = ""
     reply: str = ""
-    clip: tuple[str, int] = ("", 0)
+    clip: tuple[str, int] | None = None
     first: tuple[str, int] | None = None
     typed: str | None = None
     system: str | None = None
@@ -131,9 +131,9 @@ class Desk:
                 max_new_tokens=SPOKEN_LIMIT,
             )
             return PebbleAnswer(codes=said.result.codes)
-        waveform = self._waveform(question.clip, question.condition)
+        waveform = self._waveform(question.clip, question.condition) if question.clip else None
         words = ""
-        if question.kind in ("hear", "label"):
+        if waveform is not None and question.kind in ("hear", "label"):
             found = self.model.transcribe(
                 waveform,
                 sample_rate=16_000,
@@ -155,10 +155,10 @@ class Desk:
         name, number = clip
         return heard_in(condition, self.sets[name].waveform(number), number)
 
-    def _ask(self, conversation: voxrill.Conversation, waveform: Floats, typed: str | None) -> voxrill.Result:
+    def _ask(self, conversation: voxrill.Conversation, waveform: Floats | None, typed: str | None) -> voxrill.Result:
         *_, end = conversation.ask(
             audio=waveform,
-            sample_rate=16_000,
+            sample_rate=None if waveform is None else 16_000,
             text=typed,
             trim=False,
             max_new_tokens=SPOKEN_LIMIT,
@@ -172,7 +172,7 @@ class Desk:
         if isinstance(said, bytes):
             return self.model.codec.decode(codes_of(said)) if said else np.zeros(0, np.float32)
         text, speaker = said
-        return np.concatenate([self.voices[speaker].sounds[word] for word in text.split()] or [np.zeros(0, np.float32)])
+        return self.voices[speaker].sound(text)
 
     def sentence_in(self, judged: tuple[Said, str]) -> str:
         """The sentence that a judge hears. The pair has the sound and the judge's name."""

@@ -6,6 +6,8 @@ again.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -15,22 +17,38 @@ Waveform = NDArray[np.float32]
 Random = np.random.Generator
 
 
-def heard(waveform: Waveform, babble: list[Waveform], chance: Random) -> Waveform:
-    """A training version of a clip: silence around it, and each effect with some probability."""
-    if chance.random() < 0.3:
-        waveform = soxr.resample(waveform, RATE, int(RATE * chance.uniform(0.9, 1.1)))
-    waveform = padded(waveform, int(chance.integers(0, 4800)), int(chance.integers(800, 4800)))
-    if chance.random() < 0.35:
+@dataclass(frozen=True)
+class Surroundings:
+    """What else can be heard: clips of other voices, and recordings of real noise, if there are any."""
+
+    babble: list[Waveform]
+    noises: list[Waveform] = field(default_factory=list)
+
+
+def heard(waveform: Waveform, around: Surroundings, chance: Random, silence: int | None = None) -> Waveform:
+    """A training version of a clip: silence around it, and each effect with some probability.
+
+    silence: most samples of it on each side; without it a fifth of the clips have up to two seconds.
+    """
+    if chance.random() < 0.5:
+        waveform = soxr.resample(waveform, RATE, int(RATE * chance.uniform(0.88, 1.14)))
+    longest = silence or (2 * RATE if chance.random() < 0.2 else 4800)
+    waveform = padded(waveform, int(chance.integers(0, longest)), int(chance.integers(800, longest)))
+    place = chance.random()
+    if place < 0.25:
         waveform = reverberated(waveform, chance.uniform(0.1, 0.4), chance.uniform(0.05, 0.3), chance)
-    if chance.random() < 0.1:
+    elif place < 0.4:
+        waveform = far_away(waveform, chance)
+    elif place < 0.5:
         waveform = telephone(waveform)
+    level = chance.uniform(0.2, 1.0)
     if chance.random() < 0.6:
-        kind = ("white", "pink", "babble")[chance.integers(3)]
-        waveform = noisy(waveform, kind, chance.uniform(5, 30), babble, chance)
+        kinds = ("white", "pink", "babble", *(("real",) * 3 if around.noises else ()))
+        waveform = noisy(waveform, kinds[chance.integers(len(kinds))], chance.uniform(3, 30), around, chance)
     else:
         hiss = chance.standard_normal(len(waveform)) * chance.uniform(1e-5, 1e-3)
-        return ((waveform + hiss) * chance.uniform(0.2, 1.0)).astype(np.float32)
-    return (waveform * chance.uniform(0.2, 1.0)).astype(np.float32)
+        waveform = (waveform + hiss).astype(np.float32)
+    return (waveform * level).astype(np.float32)
 
 
 def quiet_room(waveform: Waveform, chance: Random) -> Waveform:
@@ -54,6 +72,15 @@ def reverberated(waveform: Waveform, seconds: float, wet: float, chance: Random)
     return mixed[: len(waveform)].astype(np.float32)
 
 
+def far_away(waveform: Waveform, chance: Random) -> Waveform:
+    """The clip from the other end of a room: strong echoes, and high tones that the air and furniture swallow."""
+    waveform = reverberated(waveform, chance.uniform(0.3, 0.9), chance.uniform(0.2, 0.6), chance)
+    spectrum = np.fft.rfft(waveform)
+    corner = chance.uniform(1500, 5000)
+    spectrum /= np.sqrt(1 + (np.fft.rfftfreq(len(waveform), 1 / RATE) / corner) ** 2)
+    return np.fft.irfft(spectrum, len(waveform)).astype(np.float32)
+
+
 def telephone(waveform: Waveform) -> Waveform:
     """The clip through a telephone: only 300 to 3400 Hz."""
     spectrum = np.fft.rfft(waveform)
@@ -62,15 +89,19 @@ def telephone(waveform: Waveform) -> Waveform:
     return np.fft.irfft(spectrum, len(waveform)).astype(np.float32)
 
 
-def noisy(waveform: Waveform, kind: str, snr_db: float, babble: list[Waveform], chance: Random) -> Waveform:
-    """The clip with white noise, pink noise or other voices, `snr_db` below it."""
+def noisy(waveform: Waveform, kind: str, snr_db: float, around: Surroundings, chance: Random) -> Waveform:
+    """The clip with white noise, pink noise, other voices (babble) or recorded noise (real), `snr_db` below it."""
     noise = chance.standard_normal(len(waveform))
     if kind == "pink":
         spectrum = np.fft.rfft(noise)
         noise = np.fft.irfft(spectrum / np.sqrt(np.arange(len(spectrum)) + 1), len(noise))
     elif kind == "babble":
+        babble = around.babble
         voices = [np.resize(babble[chance.integers(len(babble))], len(waveform)) for _ in range(4)]
         noise = np.sum([np.roll(voice, chance.integers(len(waveform))) for voice in voices], 0)
+    elif kind == "real":
+        recorded = around.noises[chance.integers(len(around.noises))]
+        noise = np.resize(np.roll(recorded, chance.integers(len(recorded))), len(waveform))
     gain = np.sqrt(np.mean(waveform**2) / (np.mean(noise**2) + 1e-9)) * 10 ** (-snr_db / 20)
     mixed: Waveform = (waveform + noise * gain).astype(np.float32)
     return mixed

@@ -1,27 +1,28 @@
 """Pebble's reply voice as codes, and the detokenizer that turns codes into sound again.
 
-In: two speakers' words, synthesised one at a time and fitted to whole frames of 80 ms. Out: codes for every word
-(residual k-means on the words' log-mel, no learned encoder), and a trained detokenizer of the LFM2.5 form. A voice that
-is aligned to words sounds less smooth than whole sentences, but it is learnt ten times faster: every word has one
-sequence of codes.
+In: two speakers' words in three places of a sentence, cut out of whole sentences in frames of 80 ms (`reply_voice`).
+Out: codes for every word and place (residual k-means on the log-mel, no learned encoder), and a trained detokenizer of
+the LFM2.5 form. A voice that is aligned to words is learnt ten times faster than whole sentences: a word in its place
+has one sequence of codes.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from synthesise import speak, trimmed
+from reply_voice import SPEAKERS, placed, units
+from safetensors.torch import load_file, save_file
 from torch import nn
 from training import Run, cosine
-from world import REPLIES, WORDS
+from world import WORDS, SpokenWord, reply_with_any_part
 
 from voxrill.export.audio_detokenizer import REPEAT, AudioDetokenizerModule, DetokenizerConfig
 from voxrill.export.lfm import LfmConfig, attend_all
@@ -38,48 +39,33 @@ PCA = 64
 SETTLED = 0.003
 """A residual with a smaller share of the variance stays zero: its code is always 0, which is easy to learn."""
 
-SPEAKERS = {"female": "flite:slt", "male": "flite:rms"}
-STEPS = 3200
+CODEBOOKS = Path(__file__).with_name("codebooks.safetensors")
+"""The codebooks of the committed checkpoint. Words that are taught later are spoken with them."""
+STEPS = 11_000
 BATCH, SEGMENT = 8, 12
+REPLIES_SHARE = 0.8
 
 Floats = NDArray[np.float32]
 
 
 @dataclass
 class Voice:
-    """Every word of the world as one speaker says it: sound (n * 1920,) and codes (n, BOOKS)."""
+    """Every word of the world as one speaker says it in each place: sound (n * 1920,) and codes (n, BOOKS)."""
 
-    sounds: dict[str, Floats]
-    codes: dict[str, NDArray[np.int64]]
+    sounds: dict[SpokenWord, Floats]
+    codes: dict[SpokenWord, NDArray[np.int64]]
+
+    def words(self, text: str) -> list[NDArray[np.int64]]:
+        """Codes (frames, BOOKS) of each word of a sentence."""
+        return [self.codes[one] for one in placed(text)]
 
     def say(self, text: str) -> NDArray[np.int64]:
         """Codes (frames, BOOKS) of a sentence."""
-        return np.concatenate([self.codes[word] for word in text.split()])
+        return np.concatenate(self.words(text))
 
-
-def fitted(waveform: NDArray[np.floating]) -> Floats:
-    """A word in whole frames, centred. It is squeezed a little if that avoids a long gap."""
-    length = len(waveform)
-    frames = -(-(length + 480) // FRAME)
-    # The last frame would be nearly empty: squeeze the word into one frame less.
-    if frames * FRAME - length > 1500 and length > 2 * FRAME:
-        frames -= 1
-        waveform = np.interp(np.linspace(0, length - 1, frames * FRAME - 240), np.arange(length), waveform)
-        length = len(waveform)
-    unit = np.zeros(frames * FRAME, np.float32)
-    start = (len(unit) - length) // 2
-    unit[start : start + length] = waveform / max(np.abs(waveform).max(), 1e-4) * 0.7
-    return unit
-
-
-def _units() -> dict[str, dict[str, Floats]]:
-    units: dict[str, dict[str, Floats]] = {}
-    for name, engine in SPEAKERS.items():
-        units[name] = {}
-        for word in WORDS:
-            waveform, rate = speak(word, engine, -1)
-            units[name][word] = fitted(trimmed(soxr.resample(waveform, rate, RATE), RATE, 0.005))
-    return units
+    def sound(self, text: str) -> Floats:
+        """The recorded sound of a sentence, from its words."""
+        return np.concatenate([self.sounds[one] for one in placed(text)] or [np.zeros(0, np.float32)])
 
 
 def log_mel_frames(sound: Floats) -> Floats:
@@ -107,35 +93,67 @@ def _k_means(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return book
 
 
-def _residual_codes(rows: torch.Tensor) -> torch.Tensor:
-    """(frames, 480) to codes (frames, BOOKS): residual k-means on the first principal components."""
-    generator = torch.Generator().manual_seed(0)
-    centred = rows - rows.mean(0)
-    components = torch.linalg.svd(centred, full_matrices=False)[2][:PCA]
-    residual = centred @ components.T
-    total = residual.pow(2).sum()
-    codes = torch.zeros(len(rows), BOOKS, dtype=torch.int64)
-    for book in range(BOOKS):
-        if residual.pow(2).sum() < SETTLED * total:
-            break
-        centres = _k_means(residual, generator)
-        codes[:, book] = _nearest(residual, centres)
-        residual = residual - centres[codes[:, book]]
-        print(f"codebook {book}: {residual.pow(2).sum() / total:.4f} of the variance is left", flush=True)
-    return codes
+class Codebooks:
+    """Residual k-means on the first principal components of log-mel frames (n, 480).
+
+    mean: (480,); components: (PCA, 480); centres: (BOOKS, CODES, PCA), zero where a codebook has nothing left to say.
+    """
+
+    def __init__(self, mean: torch.Tensor, components: torch.Tensor, centres: torch.Tensor) -> None:
+        self.mean, self.components, self.centres = mean, components, centres
+
+    @classmethod
+    def fit(cls, rows: torch.Tensor) -> Codebooks:
+        """The codebooks of these frames."""
+        generator = torch.Generator().manual_seed(0)
+        mean = rows.mean(0)
+        components = torch.linalg.svd(rows - mean, full_matrices=False)[2][:PCA]
+        residual = (rows - mean) @ components.T
+        total = residual.pow(2).sum()
+        centres = torch.zeros(BOOKS, CODES, PCA)
+        for book in range(BOOKS):
+            if residual.pow(2).sum() < SETTLED * total:
+                break
+            centres[book] = _k_means(residual, generator)
+            residual = residual - centres[book][_nearest(residual, centres[book])]
+            print(f"codebook {book}: {residual.pow(2).sum() / total:.4f} of the variance is left", flush=True)
+        return cls(mean, components, centres)
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        """Frames (n, 480) to codes (n, BOOKS)."""
+        residual = (rows - self.mean) @ self.components.T
+        codes = []
+        for centres in self.centres:
+            codes.append(_nearest(residual, centres))
+            residual = residual - centres[codes[-1]]
+        return torch.stack(codes, 1)
+
+    def save(self, path: Path) -> None:
+        """Write them in float16: words that are taught later are spoken with them."""
+        kept = {"mean": self.mean, "components": self.components, "centres": self.centres}
+        with atomic_write(path) as part:
+            save_file({name: value.half().contiguous() for name, value in kept.items()}, part)
+
+    @classmethod
+    def load(cls, path: Path) -> Codebooks:
+        """Read what `save` wrote."""
+        return cls(**{name: value.float() for name, value in load_file(path).items()})
 
 
 def make_voices(cache: Path) -> dict[str, Voice]:
     """The words of both speakers with their codes. They are made once."""
     path = cache / "voices.pt"
     if not path.is_file():
-        units = _units()
-        keys = [(name, word) for name in SPEAKERS for word in WORDS]
-        mels = [torch.from_numpy(log_mel_frames(units[name][word])) for name, word in keys]
-        codes = _residual_codes(torch.cat(mels)).split([len(mel) for mel in mels])  # type: ignore[no-untyped-call]
-        voices = {name: Voice(units[name], {}) for name in SPEAKERS}
-        for (name, word), code in zip(keys, codes, strict=True):
-            voices[name].codes[word] = code.numpy()
+        sounds = {name: units(name, cache / f"units-{name}") for name in SPEAKERS}
+        keys = [(name, spoken) for name in SPEAKERS for spoken in sounds[name]]
+        mels = [torch.from_numpy(log_mel_frames(sounds[name][spoken])) for name, spoken in keys]
+        books = cache / CODEBOOKS.name
+        if not books.is_file():
+            Codebooks.fit(torch.cat(mels)).save(books)
+        codes = Codebooks.load(books).encode(torch.cat(mels)).split([len(mel) for mel in mels])  # type: ignore[no-untyped-call]
+        voices = {name: Voice(sounds[name], {}) for name in SPEAKERS}
+        for (name, spoken), code in zip(keys, codes, strict=True):
+            voices[name].codes[spoken] = code.numpy()
         with atomic_write(path) as part:
             torch.save(voices, part)
     loaded: dict[str, Voice] = torch.load(path, weights_only=False)
@@ -147,12 +165,12 @@ def detokenizer_config() -> dict[str, object]:
     return {
         "architectures": ["Lfm25AudioTokenizer"],
         "model_type": "lfm2",
-        "hidden_size": 128,
-        "layer_types": ["conv", "conv", "sliding_attention", "conv"],
-        "num_hidden_layers": 4,
+        "hidden_size": 256,
+        "layer_types": ["conv", "conv", "sliding_attention", "conv", "sliding_attention", "conv"],
+        "num_hidden_layers": 6,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "block_ff_dim": 384,
+        "block_ff_dim": 768,
         "block_auto_adjust_ff_dim": True,
         "block_ffn_dim_multiplier": 1.0,
         "block_multiple_of": 64,
@@ -236,7 +254,7 @@ def train_detokenizer(cache: Path, seconds: float) -> Detokenizer:
     run = Run(cache / "detokenizer.pt", model, 2e-3, betas=(0.8, 0.99))
     if not run.resumed:
         _start_at_mean(model, voices)
-    chance = np.random.default_rng(run.step)
+    chance = random.Random(run.step)
     until = time.monotonic() + seconds
     while run.step < STEPS and time.monotonic() < until:
         codes, wanted = _batch(voices, chance)
@@ -259,18 +277,18 @@ def _start_at_mean(model: Detokenizer, voices: dict[str, Voice]) -> None:
         model.lin.bias[len(mean) :].uniform_(-math.pi, math.pi)
 
 
-def _batch(voices: dict[str, Voice], chance: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(voices: dict[str, Voice], chance: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
     """Segments of replies and random words: codes (BATCH, SEGMENT, BOOKS) and their sound."""
-    names = list(voices)
     codes, sounds = [], []
     for _ in range(BATCH):
-        voice = voices[names[chance.integers(len(names))]]
-        words: list[str] = []
-        while sum(len(voice.codes[word]) for word in words) < SEGMENT + 6:
-            words += REPLIES[chance.integers(len(REPLIES))].split() if chance.random() < 0.5 else [chance.choice(WORDS)]
-        whole_codes = np.concatenate([voice.codes[word] for word in words])
-        whole_sound = np.concatenate([voice.sounds[word] for word in words])
-        start = int(chance.integers(len(whole_codes) - SEGMENT + 1))
+        voice = voices[chance.choice(list(voices))]
+        said: list[str] = []
+        while sum(len(voice.say(text)) for text in said) < SEGMENT + 6:
+            reply = chance.random() < REPLIES_SHARE
+            said.append(reply_with_any_part(chance) if reply else " ".join(chance.choices(WORDS, k=4)))
+        whole_codes = np.concatenate([voice.say(text) for text in said])
+        whole_sound = np.concatenate([voice.sound(text) for text in said])
+        start = chance.randrange(len(whole_codes) - SEGMENT + 1)
         codes.append(torch.from_numpy(whole_codes[start : start + SEGMENT]))
         sounds.append(torch.from_numpy(whole_sound[start * FRAME : (start + SEGMENT) * FRAME]))
     return torch.stack(codes), torch.stack(sounds)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from augment import noisy, quiet_room
+from augment import Surroundings, noisy, quiet_room
 from data import evaluation_jobs
 from synthesise import EVALUATED_ONLY, ClipStore, SynthesisJob, make_clips
-from world import SENTENCES, WORDS, outside_sentence
+from world import FIRST, WORDS, outside_sentence
 
 import voxrill
 from voxrill.runtime.apps.control import THRESHOLD, Control, Understood
@@ -50,7 +50,7 @@ class HeardClip:
 
 def choosing_jobs() -> Iterator[SynthesisJob]:
     """Trained voices in new takes: known commands, near misses, and sentences outside the world."""
-    known = [s for s in SENTENCES if not s.held_out]
+    known = [s for s in FIRST if not s.held_out]
     chance = np.random.default_rng(17)
     for number in range(CHOSEN_ON):
         voice = ("espeak", "espeak", "flite:rms", "flite:slt")[number % 4]
@@ -69,9 +69,9 @@ def testing_jobs() -> Iterator[SynthesisJob]:
 
 def near_miss(chance: np.random.Generator) -> str:
     """A sentence of the world with one word replaced by another known word, so that it is no command any more."""
-    commands = {s.command for s in SENTENCES}
+    commands = {s.command for s in FIRST}
     while True:
-        words = SENTENCES[chance.integers(len(SENTENCES))].command.split()
+        words = FIRST[chance.integers(len(FIRST))].command.split()
         words[chance.integers(len(words))] = str(chance.choice(WORDS))
         if (missed := " ".join(words)) not in commands:
             return missed
@@ -93,7 +93,7 @@ def hear(bundle: Path | None, clips: ClipStore, condition: str, limit: int) -> I
         chance = np.random.default_rng(number)
         waveform = quiet_room(clips.waveform(number), chance)
         if condition != "clean":
-            waveform = noisy(waveform, "pink", 10, [], chance)
+            waveform = noisy(waveform, "pink", 10, Surroundings([]), chance)
         # The model is measured, not the cut around it: the clips begin and end with their words already.
         written = model.transcribe(waveform, sample_rate=16_000, trim=False, max_new_tokens=LIMIT, temperature=0)
         call = calls.get(written.text.strip())
@@ -111,7 +111,7 @@ def test_of(clips: ClipStore, number: int, wanted: Call | None) -> str:
         return NO_COMMAND
     if voice != "espeak-held-out":
         return voice
-    held_out = {sentence.command: sentence.held_out for sentence in SENTENCES}
+    held_out = {sentence.command: sentence.held_out for sentence in FIRST}
     return "new sentences" if held_out[clips.texts[number]] else "known sentences"
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from voxrill.runtime.atomic_write import atomic_write, write_text
 
 FOLDER = Path(__file__).parent
-STAGES = ("detokenizer", "speech", "encoder", "joint", "further")
+STAGES = ("detokenizer", "speech", "encoder", "joint", "voice", "hearing", "answers", "further")
 POINTS = 200
 SMOOTHED = 5
 """Number of points whose mean is drawn as one point."""

@@ -9,31 +9,57 @@ to listen to write them down, and cannot guess.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from augment import heard
+from augment import Surroundings, Waveform, heard
+from natural import JOE, RESERVED, shard_paths
 from numpy.typing import NDArray
+from people import noises, people_clips
 from rich.progress import track
-from synthesise import EVALUATED_ONLY, FLITE_TRAINED, SynthesisJob, make_clips, style
-from world import FOLLOW_UPS, OUTSIDE_WORDS, ROOMS, SENTENCES, WORDS, outside_sentence
+from synthesise import EVALUATED_ONLY, FLITE_TRAINED, ClipStore, SynthesisJob, make_clips, style
+from world import (
+    FIRST,
+    FOLLOW_UPS,
+    LISTED,
+    OUTSIDE_WORDS,
+    ROOMS,
+    SENTENCES,
+    WORDS,
+    drawn,
+    neighbour,
+    outside_sentence,
+    talk,
+)
 
 from voxrill.runtime.atomic_write import atomic_write, write_text
 from voxrill.runtime.audio.log_mel import LogMel
 
-ESPEAK_TAKES = 34
-FLITE_TAKES = 4
+ESPEAK_TAKES = 8
+FLITE_TAKES = 1
+DRAWN_CLIPS = 12_000
 OUTSIDE_CLIPS = 1500
 WORD_SALAD_CLIPS = 1500
-PASSES = 2
+PASSES, NATURAL_PASSES = 2, 3
 """Augmented versions of every training clip."""
+WORKERS = 1
+NATURAL_TIMES = 3
+"""How often natural voices come in a round, because they are few and nearest to people."""
+AROUND_TIMES = 2
+"""How often silence, music and talk come in a round."""
+NATURAL_TRAINED = ("natural", "natural-first")
 
-MIXED_WORD_CLIPS = 6000
-FOLLOW_UP_TAKES = 60
+MIXED_WORD_CLIPS = 3000
+NATURAL_CLIPS = 12_000
+NATURAL_DEVELOPMENT_CLIPS = 200
+RESERVED_CLIPS, RESERVED_KNOWN = 60, 300
+"""Clips of each voice that only judges, and the known sentences that they choose from. Two of five are new."""
+FOLLOW_UP_TAKES = 30
 SOUND_CLIPS = 400
 LONG_CLIPS = 120
 FOLLOW_UPS_EVALUATED = TYPED_EVALUATED = SOUNDS_EVALUATED = 200
@@ -48,7 +74,7 @@ class Features:
     """Log-mel of a set.
 
     mel: float16 (frames of all clips, 128), memory-mapped; ends: frame where each clip ends; answered: whether the
-    clips have answers, or only words.
+    clips have answers, or only words; times: how often each comes in a round of training.
     """
 
     texts: list[str]
@@ -57,6 +83,7 @@ class Features:
     answered: bool
     mel: NDArray[np.float16]
     ends: NDArray[np.int64]
+    times: int = 1
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -71,19 +98,25 @@ class Features:
 
 
 def command_jobs() -> Iterator[SynthesisJob]:
-    """Every trained sentence by many voices, random words, and sentences outside the world."""
-    for number, sentence in enumerate(s for s in SENTENCES if not s.held_out):
+    """What formant and diphone voices say: the first world by many voices, and the widened one by chance."""
+    for number, sentence in enumerate(s for s in FIRST if not s.held_out):
         for take in range(ESPEAK_TAKES):
             yield SynthesisJob(sentence.command, "espeak", number * 1009 + take)
         for name in FLITE_TRAINED:
             for take in range(FLITE_TAKES):
                 yield SynthesisJob(sentence.command, f"flite:{name}", number * 2003 + take)
-    chance = np.random.default_rng(7)
+    chance = random.Random(5)
+    sentence = SENTENCES[0]
+    for number in range(DRAWN_CLIPS):
+        near = neighbour(sentence, chance) if number % 2 else None
+        said, sentence = (near.command, near) if near else drawn(chance)
+        yield SynthesisJob(said, _trained_voice(number // 2), 12 * 10**6 + number)
     for number in range(WORD_SALAD_CLIPS):
-        words = " ".join(chance.choice(WORDS, chance.integers(2, 7)))
+        words = " ".join(chance.choice(WORDS) for _ in range(chance.randint(2, 6)))
         yield SynthesisJob(words, _trained_voice(number), 10**6 + number)
     for number in range(OUTSIDE_CLIPS):
-        yield SynthesisJob(outside_sentence(number), _trained_voice(number), 2 * 10**6 + number)
+        text = talk(2 * 10**6 + number) if number % 2 else outside_sentence(number)
+        yield SynthesisJob(text, _trained_voice(number // 2), 2 * 10**6 + number)
 
 
 def around_jobs() -> Iterator[SynthesisJob]:
@@ -101,7 +134,7 @@ def around_jobs() -> Iterator[SynthesisJob]:
 def word_jobs() -> Iterator[SynthesisJob]:
     """Random words, and trained sentences with one or two words replaced by any others."""
     chance = np.random.default_rng(13)
-    known = [s.command.split() for s in SENTENCES if not s.held_out]
+    known = [s.command.split() for s in FIRST if not s.held_out]
     for number in range(MIXED_WORD_CLIPS):
         if number % 2:
             words = list(known[chance.integers(len(known))])
@@ -123,10 +156,10 @@ def _trained_voice(number: int) -> str:
 
 def evaluation_jobs() -> Iterator[SynthesisJob]:
     """Known and new sentences by voices that were never trained on, and new outside sentences."""
-    known = [s for s in SENTENCES if not s.held_out]
+    known = [s for s in FIRST if not s.held_out]
     chance = np.random.default_rng(11)
     known = [known[i] for i in chance.permutation(len(known))[:200]]
-    new = [s for s in SENTENCES if s.held_out]
+    new = [s for s in FIRST if s.held_out]
     for number in range(200):
         yield SynthesisJob(known[number % len(known)].command, "espeak-held-out", 3 * 10**6 + number)
         yield SynthesisJob(new[number % len(new)].command, "espeak-held-out", 4 * 10**6 + number)
@@ -140,7 +173,7 @@ def around_evaluation_jobs() -> Iterator[SynthesisJob]:
     """The kinds of `around_jobs`, with new clips and voices; and commands for a typed addition."""
     for number in range(FOLLOW_UPS_EVALUATED):
         yield SynthesisJob(list(FOLLOW_UPS)[number % len(FOLLOW_UPS)], "espeak-held-out", 9 * 10**6 + number)
-    commands = {s.command for s in SENTENCES if not s.held_out}
+    commands = {s.command for s in FIRST if not s.held_out}
     short = [command for command in sorted(commands) if any(f"{command} in the {room}" in commands for room in ROOMS)]
     for number in range(TYPED_EVALUATED):
         yield SynthesisJob(short[number % len(short)], "espeak-held-out", 10 * 10**6 + number)
@@ -152,43 +185,109 @@ def around_evaluation_jobs() -> Iterator[SynthesisJob]:
         yield SynthesisJob(MUSIC, "music", SOUND_CLIPS + number)
 
 
-def training_features(cache: Path) -> list[Features]:
-    """The training sets."""
-    return [
-        _features(cache, "train", command_jobs, answered=True),
-        _features(cache, "around", around_jobs, answered=True),
-        _features(cache, "words", word_jobs, answered=False),
+def natural_jobs() -> Iterator[SynthesisJob]:
+    """What natural voices say, in a mix that any first part of the set has too.
+
+    Of 20 clips 8 are drawn from the world, 8 differ from the clip before in one word, 2 are random words of the world,
+    and 2 are talk outside it.
+    """
+    chance = random.Random(17)
+    sentence = SENTENCES[0]
+    for number in range(NATURAL_CLIPS):
+        seed = 20 * 10**6 + number
+        kind = number % 20
+        if kind < 16:
+            near = neighbour(sentence, chance) if kind % 2 else None
+            said, sentence = (near.command, near) if near else drawn(chance)
+        elif kind < 18:
+            said = " ".join(chance.choice(WORDS) for _ in range(chance.randint(1, 6)))
+        else:
+            said = talk(number) if kind == 18 else chance.choice((*FOLLOW_UPS, talk(number)))
+        yield SynthesisJob(said, "natural", seed)
+
+
+def natural_development_jobs() -> Iterator[SynthesisJob]:
+    """Known and new sentences, and talk, by voices that are in no training clip."""
+    chance = random.Random(19)
+    new = [s for s in SENTENCES if s.held_out]
+    for number in range(NATURAL_DEVELOPMENT_CLIPS):
+        said = (drawn(chance)[0], chance.choice(new).command, chance.choice(FIRST).command, talk(10**6 + number))
+        yield SynthesisJob(said[number % 4], "natural-development", 30 * 10**6 + number)
+
+
+def natural_reserved_jobs() -> Iterator[SynthesisJob]:
+    """Known and new sentences by the voices that only judge."""
+    chance = random.Random(31)
+    known = chance.sample([s for s in LISTED if not s.held_out], RESERVED_KNOWN)
+    new = [s for s in SENTENCES if s.held_out]
+    for number in range(RESERVED_CLIPS):
+        for place, voice in enumerate((*RESERVED, JOE)):
+            seed = 10 * number + place
+            sentence = chance.choice(new) if number % 5 > 2 else known[seed % len(known)]
+            yield SynthesisJob(sentence.command, f"natural:{voice}", 40 * 10**6 + seed)
+
+
+NATURAL_SETS = {
+    "natural": natural_jobs,
+    "natural-development": natural_development_jobs,
+    "natural-reserved": natural_reserved_jobs,
+}
+"""Sets that `natural.py` makes, by name."""
+
+
+def training_features(cache: Path, people: Path | None = None, natural: bool = True) -> list[Features]:
+    """The training sets: as many natural voices as were made so far, and people if there is a folder of them."""
+    noise = noises(people) if people else []
+    sets = [
+        _features(cache, "train", command_jobs, noise),
+        replace(_features(cache, "around", around_jobs, noise), times=AROUND_TIMES),
+        replace(_features(cache, "words", word_jobs, noise), answered=False),
     ]
+    for folder in NATURAL_TRAINED if natural else ():
+        for path in shard_paths(cache / folder):
+            features = clip_features(ClipStore.load(path), path.with_suffix(""), NATURAL_PASSES, noise)
+            sets.append(replace(features, times=NATURAL_TIMES))
+    if people:
+        store = people_clips(people)
+        sets.append(clip_features(store, cache / "people", PASSES, noise))
+    return sets
 
 
-def _features(cache: Path, name: str, jobs: Callable[[], Iterator[SynthesisJob]], answered: bool) -> Features:
-    """Augmented log-mel of a set: `PASSES` versions of every clip. They are made once."""
+def _features(cache: Path, name: str, jobs: Callable[[], Iterator[SynthesisJob]], noise: list[Waveform]) -> Features:
+    """Augmented log-mel of a set of jobs. The clips and the log-mel are made once."""
     clips = make_clips(jobs(), cache / f"{name}.npz", f"speaking the set {name!r}")
-    mel_path, about_path = cache / f"{name}-mel.f16", cache / f"{name}-mel.json"
+    features = clip_features(clips, cache / name, PASSES, noise)
+    features.styles = [style(job.voice, job.seed) for job in jobs()] * PASSES
+    return features
+
+
+def clip_features(clips: ClipStore, path: Path, passes: int, noise: list[Waveform]) -> Features:
+    """`passes` augmented versions of every clip, in the files whose names begin with `path`. They are made once."""
+    mel_path, about_path = path.with_name(f"{path.name}-mel.f16"), path.with_name(f"{path.name}-mel.json")
     if not about_path.is_file():
         babble = [clips.waveform(i) for i in range(0, len(clips), max(1, len(clips) // 200))]
-        _work.update(clips=clips, babble=babble, log_mel=LogMel())
-        tasks = [(index, seed) for seed in range(PASSES) for index in range(len(clips))]
+        _work.update(clips=clips, around=Surroundings(babble, noise), log_mel=LogMel())
+        tasks = [(index, seed) for seed in range(passes) for index in range(len(clips))]
         ends, total = [], 0
-        with Pool(2) as pool, atomic_write(mel_path) as part, part.open("wb") as stream:
-            for mel in track(pool.imap(_one, tasks, chunksize=32), f"log-mel of {name!r}", total=len(tasks)):
+        with Pool(WORKERS) as pool, atomic_write(mel_path) as part, part.open("wb") as stream:
+            for mel in track(pool.imap(_one, tasks, chunksize=16), f"log-mel of {path.name!r}", total=len(tasks)):
                 stream.write(mel.tobytes())
                 total += len(mel)
                 ends.append(total)
         write_text(about_path, json.dumps({"ends": ends}))
     frames = np.array(json.loads(about_path.read_text())["ends"])
     mel = np.memmap(mel_path, np.float16, "r", shape=(int(frames[-1]), 128))
-    styles = [style(job.voice, job.seed) for job in jobs()]
-    return Features(clips.texts * PASSES, clips.voices * PASSES, styles * PASSES, answered, mel, frames)
+    count = len(clips) * passes
+    return Features(clips.texts * passes, clips.voices * passes, [None] * count, True, mel, frames)
 
 
 _work: dict[str, Any] = {}
-"""What the worker processes of `training_features` share."""
+"""What the worker processes of `clip_features` share."""
 
 
 def _one(task: tuple[int, int]) -> NDArray[np.float16]:
     """Log-mel of one clip in one augmented version (runs in a worker)."""
     index, seed = task
-    waveform = heard(_work["clips"].waveform(index), _work["babble"], np.random.default_rng([seed, index]))
+    waveform = heard(_work["clips"].waveform(index), _work["around"], np.random.default_rng([seed, index]))
     mel: NDArray[np.float32] = _work["log_mel"](waveform)
     return mel.astype(np.float16)

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ import jiwer
 import numpy as np
 from asking import CONDITIONS, ERR, Desk, Desks, PebbleAnswer, PebbleQuestion, Said, sound_of
 from codec import Voice, make_voices
-from data import around_evaluation_jobs, evaluation_jobs
+from data import TYPED_EVALUATED, around_evaluation_jobs, evaluation_jobs
 from judge import as_heard, with_neighbours, world_sentences
 from report import PARTS, tables, write_rows
 from synthesise import EVALUATED_ONLY, RATE, ClipStore, make_clips, style
 from tasks import REPLY_VOICE, mixed
 from vocabulary import NAME_INTENT, NAME_STYLE, TO_GERMAN
-from world import FOLLOW_UPS, OUTSIDE, REFUSAL, REPLIES, SENTENCES, VOICES, WORDS, followed_up
+from world import FIRST, FOLLOW_UPS, LISTED, OUTSIDE, REFUSAL, SENTENCES, VOICES, WORDS, drawn, followed_up
 
 from voxrill.runtime.bundle.bundle import open_bundle
 from voxrill.runtime.bundle.manifest import FLOAT32
@@ -41,8 +42,8 @@ POOLED = {KNOWN: "known and new sentences", NEW: "known and new sentences"} | di
 OUTSIDE_CONDITIONS = ("clean", "noise 10 dB")
 LONG_SECONDS = (10, 30)
 RANDOM, RANDOM_TEXTS = "speak random words", 50
-PITCH_THRESHOLD = 120
-"""Hz that separate the two voices: the geometric mean of 84 and 171 Hz, the medians of their recorded words."""
+PITCH_THRESHOLD = 154
+"""Hz that separate the two voices: the geometric mean of 122 and 194 Hz, the medians of their recorded words."""
 
 Row = dict[str, Any]
 
@@ -77,9 +78,9 @@ def hear_questions(sets: dict[str, ClipStore], limit: int) -> Iterator[PebbleQue
 
 
 def around_questions(sets: dict[str, ClipStore], limit: int) -> Iterator[PebbleQuestion]:
-    """Sounds that are no command, second turns, typed additions, labels and German."""
+    """Sounds that are no command, second turns, typed additions and questions, labels and German."""
     cells: dict[str, list[PebbleQuestion]] = {}
-    for questions in (nothing_to_do, second_turns, typed_additions, labels):
+    for questions in (nothing_to_do, second_turns, typed_additions, typed_questions, labels):
         for question in questions(sets):
             cells.setdefault(question.test, []).append(question)
     for found in cells.values():
@@ -125,6 +126,17 @@ def typed_additions(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
             yield PebbleQuestion("reply", "spoken and typed", reply=reply, clip=("around", number), typed=typed)
 
 
+def typed_questions(_sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
+    """Typed sentences of the world, answered aloud with a reply that the judge lists."""
+    chance, judged = random.Random(41), {sentence.reply for sentence in LISTED}
+    new = [sentence for sentence in SENTENCES if sentence.held_out and sentence.reply in judged]
+    drawings = ((said, sentence) for said, sentence in iter(lambda: drawn(chance), None) if sentence.reply in judged)
+    for said, sentence in islice(drawings, TYPED_EVALUATED):
+        yield PebbleQuestion("reply", f"typed, {KNOWN}", reply=sentence.reply, typed=said)
+    for sentence in chance.choices(new, k=TYPED_EVALUATED):
+        yield PebbleQuestion("reply", f"typed, {NEW}", reply=sentence.reply, typed=sentence.command)
+
+
 def labels(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
     """Intent, style and German of commands by espeak's voices."""
     clips = sets["evaluate"]
@@ -144,9 +156,10 @@ def labels(sets: dict[str, ClipStore]) -> Iterator[PebbleQuestion]:
 def said_texts(limit: int) -> dict[str, list[str]]:
     """The texts to say, by test. All four voices say each text."""
     chance = np.random.default_rng(5)
+    replies = {s.reply for s in LISTED}
     texts = {
-        "speak new sentences": sorted({s.command for s in SENTENCES if s.held_out} - set(REPLIES)),
-        "speak replies": [str(text) for text in chance.permutation(REPLIES)],
+        "speak new sentences": sorted({s.command for s in FIRST if s.held_out} - replies),
+        "speak replies": [str(text) for text in chance.permutation(sorted(replies))],
         RANDOM: [" ".join(chance.choice(WORDS, chance.integers(2, 7))) for _ in range(RANDOM_TEXTS)],
     }
     return {test: found[: max(1, limit // len(VOICES))] for test, found in texts.items()}

@@ -19,7 +19,7 @@ from augment import quiet_room
 from data import around_evaluation_jobs, evaluation_jobs
 from rich.progress import track
 from synthesise import EVALUATED_ONLY, RATE, SOUNDS, SynthesisJob, clip
-from world import OUTSIDE, REFUSAL, SENTENCES
+from world import FIRST, OUTSIDE, REFUSAL
 
 from voxrill.runtime.atomic_write import write_text
 
@@ -40,7 +40,7 @@ class Chosen:
 
 def candidates() -> Iterator[Chosen]:
     """The clips of both evaluation sets whose kind is in `COUNTS`."""
-    held_out = {s.command: s.held_out for s in SENTENCES}
+    held_out = {s.command: s.held_out for s in FIRST}
     for number, job in enumerate(evaluation_jobs()):
         if job.text not in held_out:
             kind = OUTSIDE
@@ -69,7 +69,7 @@ def _too_long(job: SynthesisJob) -> bool:
 
 def described(one: Chosen, file: str) -> dict[str, str]:
     """A clip's entry in `held_out.json`."""
-    replies = {s.command: s.reply for s in SENTENCES}
+    replies = {s.command: s.reply for s in FIRST}
     about = {"file": file, "kind": one.kind, "voice": one.job.voice}
     if one.kind in SOUNDS:
         return {**about, "text": "", "words": "", "reply": REFUSAL if one.kind == "music" else ""}

@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 from pocketsphinx import Decoder, get_model_path
-from world import REPLIES, SENTENCES, WORDS
+from world import LISTED, REFUSAL, WORDS
 
 RATE = 16_000
 AROUND = RATE // 5
@@ -79,8 +79,8 @@ def _decoder(lm: str | None) -> Decoder:
 
 
 def world_sentences() -> list[str]:
-    """All commands and replies, for a sentence judge to pick from."""
-    return sorted({s.command for s in SENTENCES} | set(REPLIES))
+    """The commands that a user is shown, and their replies, for a judge to pick from: all would be too many for it."""
+    return sorted({s.command for s in LISTED} | {s.reply for s in LISTED} | {REFUSAL})
 
 
 def with_neighbours(texts: Iterable[str]) -> list[str]:

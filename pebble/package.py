@@ -13,7 +13,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from world import SENTENCES
+from codec import CODEBOOKS
+from world import LISTED
 
 from voxrill.export.bundle import export_bundle
 from voxrill.export.checkpoint import open_checkpoint
@@ -29,7 +30,7 @@ SHIPPED = HERE.parent / "src" / "voxrill" / "pebble"
 
 def world_json() -> str:
     """The text of `world.json`."""
-    entries = (json.dumps({"say": sentence.command, "reply": sentence.reply}) for sentence in SENTENCES)
+    entries = (json.dumps({"say": sentence.command, "reply": sentence.reply}) for sentence in LISTED)
     return "[\n" + ",\n".join(entries) + "\n]\n"
 
 
@@ -48,6 +49,7 @@ def main() -> None:
     if args.cache:
         shutil.rmtree(CHECKPOINT, ignore_errors=True)
         shutil.copytree(args.cache / "checkpoint", CHECKPOINT)
+        shutil.copy(args.cache / CODEBOOKS.name, CODEBOOKS)
     bundle = make_bundle(CHECKPOINT, SHIPPED / "bundle")
     write_text(SHIPPED / "world.json", world_json())
     print(f"wrote {SHIPPED}: {bundle.manifest.size / 1e6:.1f} MB")

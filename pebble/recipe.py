@@ -1,6 +1,7 @@
 """The whole recipe, stage after stage: `make pebble`. Every stage resumes where it stopped.
 
-In: only the synthesisers (Debian: espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts). Out, under the cache
+In: the synthesisers (Debian: espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts; the folder of natural.py,
+named by PEBBLE_KOKORO), and with --people a folder of recordings. Out, under the cache
 folder: `checkpoint/` in the published layout, its bundles `float32/`, `int8/` and `int4/`. `package.py` then makes the
 files of the package. With --further only the last stage runs; it begins with the committed checkpoint.
 """
@@ -8,17 +9,40 @@ files of the package. With --further only the last stage runs; it begins with th
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from codec import Detokenizer, detokenizer_config, train_detokenizer
+from codec import CODEBOOKS, Detokenizer, detokenizer_config, train_detokenizer
+from data import NATURAL_SETS
+from natural import make_shards
 from network import Pebble, write_checkpoint
 from safetensors.torch import load_file
-from train import CHECKPOINT, train_encoder, train_further, train_joint, train_speech
+from train import (
+    CHECKPOINT,
+    train_answers,
+    train_encoder,
+    train_further,
+    train_hearing,
+    train_joint,
+    train_speech,
+    train_voice,
+)
 
-MINUTES = {"detokenizer": 20, "speech": 25, "encoder": 35, "joint": 110, "further": 75}
+MINUTES = {
+    "detokenizer": 20,
+    "speech": 25,
+    "encoder": 35,
+    "joint": 110,
+    "voice": 110,
+    "hearing": 60,
+    "answers": 40,
+    "further": 75,
+}
 
 
 def main() -> None:
@@ -27,19 +51,30 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("build/pebble"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the minutes each stage may take at most")
+    parser.add_argument("--people", type=Path, help="a folder of recordings of people; see people.py")
     parser.add_argument("--further", action="store_true", help="teach the committed checkpoint further")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    stages = {
+    stages: dict[str, Callable[[Path, float], object]] = {
         "detokenizer": train_detokenizer,
         "speech": train_speech,
-        "encoder": train_encoder,
-        "joint": train_joint,
+        "encoder": partial(train_encoder, people=args.people),
+        "joint": partial(train_joint, people=args.people),
+        "voice": partial(train_voice, people=args.people),
+        "hearing": partial(train_hearing, people=args.people),
+        "answers": partial(train_answers, people=args.people),
+        "further": partial(train_further, people=args.people),
     }
-    for name, train in ({"further": train_further} if args.further else stages).items():
+    wanted = ["further"] if args.further else [stage for stage in stages if stage != "further"]
+    for name in ("natural", "natural-development"):
+        make_shards(list(NATURAL_SETS[name]()), args.cache / name)
+    if args.further:
+        args.cache.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CODEBOOKS, args.cache)
+    for name in wanted:
         print(f"stage {name}", flush=True)
-        train(args.cache, 60 * args.scale * MINUTES[name])
+        stages[name](args.cache, 60 * args.scale * MINUTES[name])
     build(args.cache, args.cache / "checkpoint", args.further)
     _voxrill("export", args.cache / "checkpoint", "-o", args.cache / "float32", "--force")
     for name in ("int8", "int4"):
@@ -54,7 +89,7 @@ def _voxrill(*arguments: object) -> None:
 def build(cache: Path, checkpoint: Path, further: bool = False) -> None:
     """Write the checkpoint of the trained stages in float16. With `further` the committed detokenizer is kept."""
     model, detokenizer = Pebble(), Detokenizer()
-    model.load_state_dict(_trained(cache / ("further.pt" if further else "joint.pt")))
+    model.load_state_dict(_trained(cache / ("further.pt" if further else "answers.pt")))
     kept = CHECKPOINT / "audio_detokenizer" / "model.safetensors"
     detokenizer.load_state_dict(load_file(kept) if further else _trained(cache / "detokenizer.pt"))
     write_checkpoint(model, detokenizer, detokenizer_config(), checkpoint)

@@ -1,6 +1,8 @@
-"""Rows of `evaluate.py` as tables: `python report.py FILE.json` writes them into README.md, between its markers.
+"""Rows of `evaluate.py` and `strangers.py` as tables and a picture: `python report.py FILE.json ...`.
 
-In: rows, as saved by --out. Out: Markdown with one table for each part. A row with a goal shows it.
+In: rows, as saved by --out. Out: one table for each part in README.md, between its markers, where a row with a goal
+shows it; `evaluation.json`, all rows; and `quality.png`, what is heard of strangers. Without files the rows are those
+of `evaluation.json`.
 """
 
 from __future__ import annotations
@@ -9,12 +11,17 @@ import argparse
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from voxrill.runtime.atomic_write import write_text
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
 
-README = Path(__file__).parent / "README.md"
+from voxrill.runtime.atomic_write import atomic_write, write_text
+
+FOLDER = Path(__file__).parent
 BEGIN, END = "<!-- evaluation -->", "<!-- /evaluation -->"
 
 PARTS = {
@@ -23,13 +30,22 @@ PARTS = {
     "speak": "Speaking",
     "codec": "The voice itself: the right codes as sound",
 }
+STRANGERS = {
+    "strangers": "Heard from voices that never taught it",
+    "people": "People who do not talk to it",
+    "voice": "Its replies, heard by Whisper tiny.en",
+}
+"""What strangers.py measures."""
 SHARES = (
     "WER", "sentences", "right", "empty transcript", "refused", "wrongly refused", "empty reply", "reply text",
     "codes", "judged", "judged originals", "loop WER", "loop WER originals", "told apart",
-    "same transcript", "same codes",
+    "same transcript", "same codes", "done rightly", "done wrongly", "Whisper WER",
 )  # fmt: skip
 """Measures that are shown in per cent."""
-NUMBERS = {"male Hz": ".0f", "female Hz": ".0f", "mel distance": ".3f"}
+NUMBERS = {
+    "male Hz": ".0f", "female Hz": ".0f", "mel distance": ".3f", "hours": ".2f", "done": "d", "done surely": "d",
+    "done an hour": ".1f", "done of 1,000 short": ".1f",
+}  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -74,6 +90,14 @@ GOALS = (
     Goal("long talk", "clean", "refused", "≥", 0.90),
     Goal("speak new sentences", "", "judged", "≥", 0.95),
     Goal("all", "", "same transcript", "≥", 0.99, precision="int8"),
+    Goal("known sentences", "endpointed", "WER", "≤", 0.025),
+    Goal("known sentences", "endpointed", "reply text", "≥", 0.93),
+    Goal("known sentences", "endpointed", "done rightly", "≥", 0.90),
+    Goal("known sentences", "endpointed", "done wrongly", "≤", 0.005),
+    Goal("new sentences", "endpointed", "WER", "≤", 0.04),
+    Goal("new sentences", "endpointed", "reply text", "≥", 0.88),
+    Goal("female, Pebble", "", "Whisper WER", "≤", 0.05),
+    Goal("male, Pebble", "", "Whisper WER", "≤", 0.05),
 )
 
 
@@ -81,7 +105,7 @@ def tables(rows: Iterable[Row]) -> str:
     """Markdown of all rows."""
     rows = list(rows)
     sections = []
-    for part, title in PARTS.items():
+    for part, title in (STRANGERS | PARTS).items():
         found = [row for row in rows if row["part"] == part]
         if found:
             sections.append(f"**{title}**\n\n{_table(found)}")
@@ -140,14 +164,59 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
     write_text(path, f"[\n{lines}\n]\n")
 
 
+def draw(rows: Iterable[Row], path: Path) -> None:
+    """What is heard of voices that never taught the model: words wrong, and right answers, a bar for each condition."""
+    heard = [row for row in rows if row["part"] == "strangers"]
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    words, answers = figure.subplots(1, 2, sharey=True)
+    _bars(words, heard, "WER", "words wrong, per cent (fewer is better)")
+    _bars(answers, heard, "reply text", "right answers, per cent")
+    beside = [row for row in heard if "Whisper WER" in row]
+    places = [_place(heard, row) for row in beside]
+    words.plot([100 * row["Whisper WER"] for row in beside], places, "k|", markersize=11, label="Whisper tiny.en")
+    words.legend(fontsize=8, frameon=False)
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=90)
+    with atomic_write(path) as part:
+        Image.open(drawn).quantize(64).save(part, "PNG", optimize=True)
+
+
+def _bars(axes: Axes, rows: list[Row], measure: str, title: str) -> None:
+    for test, colour in (("known sentences", "#3b7dd8"), ("new sentences", "#f2a33a")):
+        found = [row for row in rows if row["test"] == test and measure in row]
+        places, values = [_place(rows, row) for row in found], [100 * row[measure] for row in found]
+        axes.barh(places, values, height=0.38, color=colour, label=test)
+        for place, value in zip(places, values, strict=True):
+            axes.annotate(f"{value:.0f}", (value, place), (2, 0), textcoords="offset points", va="center", fontsize=7)
+    conditions = _conditions(rows)
+    axes.set_yticks(range(len(conditions)), conditions, fontsize=9)
+    axes.set_title(title, fontsize=10)
+    axes.set_ylim(len(conditions) - 0.4, -0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _conditions(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(row["condition"] for row in rows))
+
+
+def _place(rows: list[Row], row: Row) -> float:
+    """Where the bar of a row stands: its condition's line, known sentences above new ones."""
+    return _conditions(rows).index(row["condition"]) + (-0.2 if row["test"] == "known sentences" else 0.2)
+
+
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", type=Path, nargs="+", help="what evaluate.py saved with --out")
-    parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("rows", type=Path, nargs="*", help="what evaluate.py and strangers.py saved with --out")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where README.md, evaluation.json and quality.png are"
+    )
     args = parser.parse_args()
-    rows = [row for path in args.rows for row in read_rows(path)]
-    write_text(args.readme, put_between_markers(args.readme.read_text(encoding="utf-8"), tables(rows)))
+    rows = [row for path in args.rows or [args.folder / "evaluation.json"] for row in read_rows(path)]
+    readme = args.folder / "README.md"
+    write_text(readme, put_between_markers(readme.read_text(encoding="utf-8"), tables(rows)))
+    write_rows(rows, args.folder / "evaluation.json")
+    draw(rows, args.folder / "quality.png")
 
 
 if __name__ == "__main__":

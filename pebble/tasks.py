@@ -25,7 +25,20 @@ from vocabulary import (
     WRITTEN,
     build_tokenizer,
 )
-from world import FOLLOW_UPS, OUTSIDE, REFUSAL, REPLIES, SENTENCES, TIMER_ROOMS, VOICES, WORDS, followed_up
+from world import (
+    FOLLOW_UPS,
+    OUTSIDE,
+    REFUSAL,
+    SENTENCES,
+    TIMER_ROOMS,
+    VOICES,
+    WORDS,
+    Sentence,
+    drawn,
+    followed_up,
+    meant,
+    reply_with_any_part,
+)
 
 TEXT_RUN, AUDIO_RUN = 6, 12
 REPLY_VOICE = "female"
@@ -34,6 +47,8 @@ IGNORE = -100
 
 TOKENIZER = build_tokenizer()
 WORD_NUMBER = {word: number + 1 for number, word in enumerate(WORDS)}
+CHANCE = random.Random()
+"""What chooses sentences for lessons without sound."""
 KNOWN = {s.command: s for s in SENTENCES if not s.held_out}
 
 Item = int | NDArray[np.int64]
@@ -78,8 +93,7 @@ def _spoken(text: str, voice: Voice) -> tuple[list[Item], list[int], list[bool]]
     """Frames of a sentence, with an end-of-audio frame, and the word that each belongs to."""
     frames: list[Item] = []
     words, starts = [], []
-    for word in text.split():
-        codes = voice.codes[word]
+    for word, codes in zip(text.split(), voice.words(text), strict=True):
         frames += list(codes)
         words += [WORD_NUMBER[word]] * len(codes)
         starts += [True] + [False] * (len(codes) - 1)
@@ -100,10 +114,10 @@ def speech(text: str, voice_name: str, voices: dict[str, Voice]) -> Lesson:
     return Lesson(before, after, 0, [AUDIO_START, *frames, IM_END], [0, *words, 0], [False, *starts, False])
 
 
-def written(command: str) -> Lesson:
+def written(said: str, reply: str) -> Lesson:
     """A written question, answered in writing."""
-    before, after = prompt(WRITTEN, command)
-    return Lesson(before, after, 0, [*ids(KNOWN[command].reply), IM_END])
+    before, after = prompt(WRITTEN, said)
+    return Lesson(before, after, 0, [*ids(reply), IM_END])
 
 
 def labelled(system: str, answer: str, heard: int = 0, typed: str = "") -> Lesson:
@@ -148,6 +162,12 @@ def mixed(command: str) -> tuple[str, str] | None:
     return typed, KNOWN[f"{command} {typed}"].reply
 
 
+def taught(text: str) -> Sentence | None:
+    """The trained sentence that is said, politely or not."""
+    sentence = meant(text)
+    return sentence if sentence and not sentence.held_out else None
+
+
 def follow_ups(command: str) -> dict[str, str]:
     """Follow-ups to a known command that make another known command, with the replies."""
     changed = {text: followed_up(command, room) for text, room in FOLLOW_UPS.items()}
@@ -173,11 +193,13 @@ def heard_words(text: str, heard: int) -> Lesson:
 
 
 def heard_answer(text: str, style: str | None, heard: int, voices: dict[str, Voice], frames_too: bool) -> Lesson:
-    """One of the answers to a clip: mostly the spoken reply, sometimes a label, German, or a typed addition."""
-    known = KNOWN.get(text)
+    """One of the answers to a clip: mostly the spoken reply, or a written one, a label, German, or a typed addition."""
+    known = taught(text)
+    kind = random.choices(("reply", "written", "intent", "style", "german"), (0.58, 0.1, 0.06, 0.1, 0.16))[0]
+    if kind == "written":
+        return labelled(WRITTEN, known.reply if known else REFUSAL if text else "", heard)
     if not text:
         return dialogue("", heard, voices)
-    kind = random.choices(("reply", "intent", "style", "german"), (0.72, 0.08, 0.08, 0.12))[0]
     if kind == "intent":
         return labelled(NAME_INTENT, known.intent if known else OUTSIDE, heard)
     if kind == "style" and style:
@@ -191,24 +213,41 @@ def heard_answer(text: str, style: str | None, heard: int, voices: dict[str, Voi
     return dialogue(reply, heard, voices, typed, frames_too)
 
 
+def _typed() -> tuple[str, Sentence]:
+    """A sentence as somebody types it: a tenth have a line break."""
+    said, sentence = drawn(CHANCE)
+    words = said.split()
+    if len(words) > 1 and random.random() < 0.1:
+        place = random.randint(1, len(words) - 1)
+        said = f"{' '.join(words[:place])}\n{' '.join(words[place:])}"
+    return said, sentence
+
+
 def random_written() -> Lesson:
     """A written lesson: an answer, or a command's German."""
-    sentence = random.choice(list(KNOWN.values()))
+    said, sentence = _typed()
     if random.random() < 0.3:
-        return labelled(TO_GERMAN, sentence.german, typed=sentence.command)
-    return written(sentence.command)
+        return labelled(TO_GERMAN, sentence.german, typed=said)
+    return written(said, sentence.reply)
+
+
+def random_typed(voices: dict[str, Voice], frames_too: bool) -> Lesson:
+    """A written question, answered aloud."""
+    said, sentence = _typed()
+    return dialogue(sentence.reply, 0, voices, said, frames_too)
 
 
 def random_text() -> str:
-    """The text of a speech lesson: more often random words than a reply, so that it learns to read."""
-    if random.random() < 0.6:
+    """The text of a speech lesson: a reply, a command, or random words, so that it learns to read."""
+    kind = random.choices(("reply", "command", "words"), (0.5, 0.15, 0.35))[0]
+    if kind == "words":
         return " ".join(random.choice(WORDS) for _ in range(random.randint(2, 7)))
-    return random.choice(REPLIES) if random.random() < 0.5 else random.choice(list(KNOWN))
+    return reply_with_any_part(CHANCE) if kind == "reply" else drawn(CHANCE)[0]
 
 
 def random_speech(voices: dict[str, Voice]) -> Lesson:
-    """A speech lesson in a random voice."""
-    return speech(random_text(), random.choice(VOICES), voices)
+    """A speech lesson in a random voice, more often a male one, because all answers are in a female one."""
+    return speech(random_text(), random.choices(VOICES, (2, 1, 2, 1))[0], voices)
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """Teach Pebble: `python train.py STAGE --minutes N`; every stage resumes where it stopped.
 
 Stages: `speech` (backbone and depthformer on random-word speech), `encoder` (word CTC alone), `joint` (everything, from
-the results of the other two); `further` (everything, from the committed checkpoint, for a changed world or a longer
-schedule). In: the cache of `data` and `codec`. Out: `CACHE/STAGE.pt`.
+the results of the other two), `voice` (the replies by heart), `hearing` (the encoder alone, through the finished
+model), `answers` (every way to ask and to answer); `further` (everything, from the committed checkpoint, for a changed
+world or a longer schedule). In: the cache of `data` and `codec`. Out: `CACHE/STAGE.pt`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,20 @@ import argparse
 import math
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from augment import RATE as SOUND_RATE
+from augment import Surroundings, Waveform, heard
 from codec import BOOKS, Voice, make_voices
-from data import Features, training_features
+from data import MUSIC, NATURAL_TRAINED, Features, training_features
+from natural import shard_paths
 from network import END_OF_AUDIO, Pebble
+from people import TALK, noises
+from synthesise import ClipStore
 from tasks import (
     IGNORE,
     KNOWN,
@@ -30,33 +37,81 @@ from tasks import (
     heard_words,
     in_world,
     random_speech,
+    random_typed,
     random_written,
     two_turns,
 )
 from training import Run, cosine
-from world import FOLLOW_UPS
+from world import FOLLOW_UPS, WORDS
+
+from voxrill.runtime.audio.log_mel import LogMel
 
 CHECKPOINT = Path(__file__).resolve().parent / "checkpoint"
-STEPS = {"speech": 1500, "encoder": 7500, "joint": 10500, "further": 6000}
-RATE = {"speech": 2e-3, "encoder": 1.5e-3, "joint": 1.2e-3, "further": 6e-4}
+STEPS = {
+    "speech": 1500,
+    "encoder": 14_000,
+    "joint": 10500,
+    "voice": 11_000,
+    "hearing": 3200,
+    "answers": 3200,
+    "further": 6000,
+}
+RATE = {
+    "speech": 2e-3,
+    "encoder": 1e-3,
+    "joint": 1.2e-3,
+    "voice": 1e-3,
+    "hearing": 5e-4,
+    "answers": 6e-4,
+    "further": 6e-4,
+}
 BATCH, TWO_TURN_BATCH = 24, 8
 LONGEST_BATCH = 24 * 600
 """Log-mel frames of a batch, with padding. Long clips come in smaller batches."""
 CODE_NOISE, FRAME_SWAPS = 0.07, 0.05
 START_WEIGHT = 3.0
+WORDLESS = (MUSIC, TALK)
+"""Texts of clips whose words are not known."""
+UNKNOWN_WORD = len(WORDS) + 1
+"""The symbol of the word CTC for a word that is not of the world."""
 _BOOKS = torch.exp(torch.linspace(1, 0, BOOKS) * math.log(3.0))
 BOOK_WEIGHTS = _BOOKS / _BOOKS.sum()
-MIX = {"heard": 6.0, "two turns": 0.4, "speech": 0.6, "written": 0.2}
-FRAMES_TOO = 0.2
-"""Share of the heard batches whose answers have all frames. The others stop before the first frame."""
 CTC_WEIGHT = 0.6
 """Weight of word CTC in the joint stage. It keeps the encoder exact."""
-JOINED = 0.1
+JOINED = 0.35
 """Share of the heard batches whose clips are joined in pairs for recognition."""
+FRESH, LONG_SILENCE = 0.6, 0.4
+"""Shares of the hearing stage: batches of natural voices, and those of them with long silence around the words."""
 HEADS_STEPS = 250
 """Share of the further stage that trains only the two heads that no checkpoint has."""
-FROZEN = 0.35
-"""Share of the joint stage in which the encoder is frozen while the backbone learns to listen."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A stage of all lessons. The first five numbers say how often each kind comes.
+
+    frames_too: share of the batches, heard or typed, whose answers have all frames. The others stop before the first
+    one. frozen: share of the steps in which the encoder is frozen. fresh: see `FreshClips`.
+    """
+
+    heard: float = 6.0
+    two_turns: float = 0.4
+    speech: float = 0.6
+    written: float = 0.2
+    typed: float = 0.2
+    frames_too: float = 0.2
+    frozen: float = 0.0
+    fresh: bool = False
+
+
+MIXES = {
+    "joint": Mix(frozen=0.35),
+    "voice": Mix(2.0, 0.3, 3.0, 0.15, frames_too=0.7, frozen=1.0),
+    "answers": Mix(2.5, 0.3, 2.0, 0.5, 1.5, frames_too=0.35, frozen=1.0, fresh=True),
+    "further": Mix(),
+}
+"""First the backbone learns to listen to an encoder that is frozen. The voice stage learns the replies by heart, the
+stage of answers every way to ask and to answer."""
 
 
 class TrainingClips:
@@ -69,7 +124,8 @@ class TrainingClips:
         self._at = [(features, i) for features in sets for i in range(len(features))]
         self.batches: list[list[int]] = [[]]
         lengths = [features.frames(i) for features, i in self._at]
-        for number in sorted(range(len(lengths)), key=lengths.__getitem__):
+        often = [number for number, (features, _) in enumerate(self._at) for _ in range(features.times)]
+        for number in sorted(often, key=lengths.__getitem__):
             last = self.batches[-1]
             if len(last) == BATCH or (len(last) + 1) * lengths[number] > LONGEST_BATCH:
                 self.batches.append([])
@@ -77,16 +133,58 @@ class TrainingClips:
         self._left: list[list[int]] = []
 
     def next(self) -> list[int]:
-        """Clip numbers of the next batch. Every clip comes once before any clip comes again."""
+        """Clip numbers of the next batch. Every clip comes as often as its set says before the round begins again."""
         if not self._left:
             self._left = random.sample(self.batches, len(self.batches))
         return self._left.pop()
 
     def mel(self, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-mel (B, T, 128) with SpecAugment, and lengths (B,)."""
-        found = [self._at[number] for number in numbers]
-        clips = [torch.from_numpy(_masked(_other_throat(features.get(i)))) for features, i in found]
-        return torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor([len(clip) for clip in clips])
+        return _padded([self.clip(number) for number in numbers])
+
+    def clip(self, number: int) -> np.ndarray:
+        """Log-mel (T, 128) of one clip with SpecAugment."""
+        features, i = self._at[number]
+        return _masked(_other_throat(features.get(i)))
+
+
+class FreshClips:
+    """Natural voices in new surroundings each time, in turn with the batches of other sets. Their numbers come last."""
+
+    def __init__(self, others: TrainingClips, natural: list[ClipStore], noise: list[Waveform]) -> None:
+        self._others, self._log_mel, self._chance = others, LogMel(), np.random.default_rng(random.getrandbits(32))
+        self._clips = [store.waveform(i) for store in natural for i in range(len(store))]
+        texts = [text for store in natural for text in store.texts]
+        self.texts = others.texts + texts
+        self.styles = others.styles + [None] * len(texts)
+        self.answered = others.answered + [True] * len(texts)
+        self._by_length = sorted(range(len(texts)), key=lambda i: len(self._clips[i]))
+        self._around = Surroundings(self._clips[:: max(1, len(self._clips) // 200)], noise)
+
+    def next(self) -> list[int]:
+        """Clip numbers of the next batch."""
+        if random.random() > FRESH:
+            return self._others.next()
+        start = random.randint(0, max(0, len(self._by_length) - BATCH))
+        return [len(self._others.texts) + i for i in self._by_length[start : start + BATCH]]
+
+    def mel(self, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-mel (B, T, 128) with SpecAugment, and lengths (B,)."""
+        silence = 2 * SOUND_RATE if random.random() < LONG_SILENCE else 4800  # one for all, so that little is padded
+        return _padded([self._clip(number, silence) for number in numbers])
+
+    def _clip(self, number: int, silence: int) -> np.ndarray:
+        fresh = number - len(self._others.texts)
+        if fresh < 0:
+            return self._others.clip(number)
+        sound = heard(self._clips[fresh], self._around, self._chance, silence)
+        return _masked(_other_throat(self._log_mel(sound)))
+
+
+def _padded(clips: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mel (B, T, 128) of clips, and their lengths (B,)."""
+    rows = [torch.from_numpy(clip) for clip in clips]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(clip) for clip in clips])
 
 
 def _other_throat(mel: np.ndarray) -> np.ndarray:
@@ -116,14 +214,15 @@ def _masked(mel: np.ndarray) -> np.ndarray:
 
 
 def ctc_loss(model: Pebble, encoded: torch.Tensor, lengths: torch.Tensor, texts: list[str]) -> torch.Tensor:
-    """Word CTC of encodings (B, T, 128). Sentences with unknown words do not count."""
-    known = [i for i, text in enumerate(texts) if in_world(text)]
+    """Word CTC of encodings (B, T, 128). All unknown words are one symbol. Clips without known text do not count."""
+    known = [i for i, text in enumerate(texts) if text not in WORDLESS]
     if not known:
         return torch.zeros(())
-    targets = [[WORD_NUMBER[word] for word in texts[i].split()] for i in known]
+    targets = [[WORD_NUMBER.get(word, UNKNOWN_WORD) for word in texts[i].split()] for i in known]
     logits = model.ctc(encoded[known]).log_softmax(-1).transpose(0, 1)
     flat = torch.tensor([word for target in targets for word in target])
-    return F.ctc_loss(logits, flat, lengths[known], torch.tensor([len(t) for t in targets]), zero_infinity=True)
+    counts = torch.tensor([len(target) for target in targets])
+    return F.ctc_loss(logits, flat, lengths[known], counts, zero_infinity=True)
 
 
 def _disturbed(frames: torch.Tensor) -> torch.Tensor:
@@ -136,6 +235,11 @@ def _disturbed(frames: torch.Tensor) -> torch.Tensor:
     return torch.where(ends[:, None], frames, noisy)  # the end of audio is never disturbed
 
 
+def _short() -> torch.autocast:
+    """bfloat16 products, which take half the time where the processor has them."""
+    return torch.autocast("cpu", torch.bfloat16)
+
+
 def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tuple[torch.Tensor, dict[str, float]]:
     """Text, code and current-word losses of a batch. `heard` (N, hidden) fills the places of sound in order."""
     x = model.text(batch.tokens.clamp(min=0)) * (batch.tokens >= 0)[..., None]
@@ -144,7 +248,8 @@ def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tu
         x = x.masked_scatter(batch.frame_at[..., None], model.embed_frames(_disturbed(batch.frames)))
     if heard is not None:
         x = x.masked_scatter(batch.heard_at[..., None], heard)
-    hidden = model.think(x)
+    with _short():
+        hidden = model.think(x).float()
     at_text = batch.next_text != IGNORE
     logits, wanted = model.text_logits(hidden[at_text]), batch.next_text[at_text]
     loss = F.cross_entropy(logits, wanted, label_smoothing=0.02)
@@ -154,7 +259,8 @@ def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tu
         spoken, codes = hidden[at_frame], batch.next_frame[at_frame]
         starts = batch.next_starts[at_frame]
         weights = 1 + START_WEIGHT * starts.float()
-        logits = model.code_logits(spoken, codes)
+        with _short():
+            logits = model.code_logits(spoken, codes).float()
         each = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(-1, BOOKS)
         code_loss = ((each * BOOK_WEIGHTS).sum(1) * weights).sum() / weights.sum()
         word_loss = F.cross_entropy(model.current_word(spoken), batch.next_word[at_frame])
@@ -169,8 +275,9 @@ def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tu
 
 
 def train_speech(cache: Path, seconds: float) -> None:
-    """Random words, read aloud."""
+    """Random words, read aloud, from the committed checkpoint's on."""
     voices, model = make_voices(cache), Pebble()
+    model.begin_from(CHECKPOINT)
     run = Run(cache / "speech.pt", model, RATE["speech"])
     random.seed(run.step)
     until = time.monotonic() + seconds
@@ -181,54 +288,111 @@ def train_speech(cache: Path, seconds: float) -> None:
     run.save()
 
 
-def train_encoder(cache: Path, seconds: float) -> None:
-    """The encoder alone, by word CTC."""
-    model, clips = Pebble(), TrainingClips(training_features(cache))
+def train_encoder(cache: Path, seconds: float, people: Path | None = None) -> None:
+    """The encoder alone, by word CTC, from the committed checkpoint's on."""
+    model, clips = Pebble(), TrainingClips(training_features(cache, people))
+    if not (cache / "encoder.pt").is_file():
+        model.begin_from(CHECKPOINT)
+        _learn_words(model, clips)
     run = Run(cache / "encoder.pt", model, RATE["encoder"])
     random.seed(run.step)
     until = time.monotonic() + seconds
     while run.step < STEPS["encoder"] and time.monotonic() < until:
         numbers = clips.next()
-        encoded, _, lengths = model.hear(*clips.mel(numbers))
+        encoded, _, lengths = model.hear(*clips.mel(numbers), short=True)
         loss = ctc_loss(model, encoded, lengths, [clips.texts[n] for n in numbers])
         if loss.requires_grad:
             run.update(loss, cosine(run.step / STEPS["encoder"]), {"ctc": loss})
     run.save()
 
 
-def train_joint(cache: Path, seconds: float) -> None:
+def train_joint(cache: Path, seconds: float, people: Path | None = None) -> None:
     """Everything together."""
     model = Pebble()
     if not (cache / "joint.pt").is_file():
         _begin_from(model, cache)
-    _train_all("joint", model, cache, seconds, FROZEN)
+    _train_all("joint", model, cache, seconds, people)
 
 
-def train_further(cache: Path, seconds: float) -> None:
-    """Everything together, from the committed checkpoint on."""
+def train_voice(cache: Path, seconds: float, people: Path | None = None) -> None:
+    """The reply voices: mostly speech, from the joint stage on."""
+    model = Pebble()
+    if not (cache / "voice.pt").is_file():
+        model.load_state_dict(torch.load(cache / "joint.pt", weights_only=False)["model"])
+    _train_all("voice", model, cache, seconds, people)
+
+
+def train_hearing(cache: Path, seconds: float, people: Path | None = None) -> None:
+    """The encoder alone, through the finished model, whose other weights stay as they are: so do its words and voices.
+
+    Natural voices come in new surroundings each time, and new ones are taken in whenever the stage goes on.
+    """
+    model = Pebble()
+    if not (cache / "hearing.pt").is_file():
+        model.load_state_dict(torch.load(cache / "voice.pt", weights_only=False)["model"])
+    for parameter in (*model.lfm.parameters(), *model.depth.parameters(), *model.text.parameters()):
+        parameter.requires_grad_(False)
+    run = Run(cache / "hearing.pt", model, RATE["hearing"])
+    random.seed(run.step)
+    ears = Ears(model, _fresh_clips(cache, people), make_voices(cache), frames_too=0.0)
+    until = time.monotonic() + seconds
+    while run.step < STEPS["hearing"] and time.monotonic() < until:
+        loss, shown = ears.words_and_answers()
+        run.update(loss, cosine(run.step / STEPS["hearing"]), shown)
+    run.save()
+
+
+def _fresh_clips(cache: Path, people: Path | None) -> FreshClips:
+    """The natural voices that were made so far, and the other training sets."""
+    natural = [ClipStore.load(path) for folder in NATURAL_TRAINED for path in shard_paths(cache / folder)]
+    others = TrainingClips(training_features(cache, people, natural=False))
+    return FreshClips(others, natural, noises(people) if people else [])
+
+
+def train_answers(cache: Path, seconds: float, people: Path | None = None) -> None:
+    """Every way to ask and to answer, with the encoder of the hearing stage."""
+    model = Pebble()
+    if not (cache / "answers.pt").is_file():
+        model.load_state_dict(torch.load(cache / "hearing.pt", weights_only=False)["model"])
+    _train_all("answers", model, cache, seconds, people)
+
+
+def train_further(cache: Path, seconds: float, people: Path | None = None) -> None:
+    """Everything together, from the committed checkpoint on. Words that it does not have begin at random."""
     model = Pebble()
     if not (cache / "further.pt").is_file():
-        model.load_published(CHECKPOINT)
-        _learn_heads(model, cache)
-    _train_all("further", model, cache, seconds, frozen=0.0)
+        model.begin_from(CHECKPOINT)
+        _learn_heads(model, cache, people)
+    _train_all("further", model, cache, seconds, people)
 
 
-def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, frozen: float) -> None:
-    """Train all lessons in turn. The encoder is frozen for a share `frozen` of the steps."""
-    voices, clips = make_voices(cache), TrainingClips(training_features(cache))
-    run = Run(cache / f"{stage}.pt", model, RATE[stage])
-    ears = Ears(model, clips, voices)
+def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, people: Path | None) -> None:
+    """Train all lessons in turn."""
+    mix = MIXES[stage]
+    kinds = {
+        "heard": mix.heard,
+        "two turns": mix.two_turns,
+        "speech": mix.speech,
+        "written": mix.written,
+        "typed": mix.typed,
+    }
+    voices, run = make_voices(cache), Run(cache / f"{stage}.pt", model, RATE[stage])
     random.seed(run.step)
+    clips = _fresh_clips(cache, people) if mix.fresh else TrainingClips(training_features(cache, people))
+    ears = Ears(model, clips, voices, mix.frames_too)
     until = time.monotonic() + seconds
     while run.step < STEPS[stage] and time.monotonic() < until:
-        task = random.choices(list(MIX), list(MIX.values()))[0]
-        ears.frozen = run.step < frozen * STEPS[stage]
+        task = random.choices(list(kinds), list(kinds.values()))[0]
+        ears.frozen = run.step < mix.frozen * STEPS[stage]
         if task == "heard":
             loss, shown = ears.words_and_answers()
         elif task == "two turns":
             loss, shown = ears.conversations()
         elif task == "speech":
             loss, shown = lesson_losses(model, collate([random_speech(voices) for _ in range(BATCH)]), None)
+        elif task == "typed":
+            frames_too = random.random() < mix.frames_too
+            loss, shown = lesson_losses(model, collate([random_typed(voices, frames_too) for _ in range(BATCH)]), None)
         else:
             loss, shown = lesson_losses(model, collate([random_written() for _ in range(2 * BATCH)]), None)
         named = {f"{task} {name}": value for name, value in shown.items()}
@@ -236,9 +400,24 @@ def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, frozen: f
     run.save()
 
 
-def _learn_heads(model: Pebble, cache: Path) -> None:
+def _learn_words(model: Pebble, clips: TrainingClips) -> None:
+    """Train the word CTC head, with the encoder frozen."""
+    optimizer = torch.optim.AdamW(model.ctc.parameters(), 5e-3)
+    for step in range(HEADS_STEPS):
+        numbers = clips.next()
+        encoded, _, lengths = model.hear(*clips.mel(numbers), frozen=True)
+        loss = ctc_loss(model, encoded, lengths, [clips.texts[n] for n in numbers])
+        if loss.requires_grad:
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        if step % 50 == 49:
+            print(f"words, step {step + 1}: ctc {float(loss.detach()):.3f}", flush=True)
+
+
+def _learn_heads(model: Pebble, cache: Path, people: Path | None) -> None:
     """Train the word CTC and current-word heads, with everything else frozen."""
-    voices, clips = make_voices(cache), TrainingClips(training_features(cache))
+    voices, clips = make_voices(cache), TrainingClips(training_features(cache, people))
     optimizer = torch.optim.AdamW([*model.ctc.parameters(), *model.current_word.parameters()], 5e-3)
     for step in range(HEADS_STEPS):
         numbers = clips.next()
@@ -256,10 +435,12 @@ def _learn_heads(model: Pebble, cache: Path) -> None:
 
 
 class Ears:
-    """The lessons that begin with sound. frozen: whether the encoder is frozen."""
+    """The lessons that begin with sound. frozen: whether the encoder is frozen; frames_too: see `Mix`."""
 
-    def __init__(self, model: Pebble, clips: TrainingClips, voices: dict[str, Voice]) -> None:
-        self.model, self.clips, self.voices = model, clips, voices
+    def __init__(
+        self, model: Pebble, clips: TrainingClips | FreshClips, voices: dict[str, Voice], frames_too: float
+    ) -> None:
+        self.model, self.clips, self.voices, self.frames_too = model, clips, voices, frames_too
         self.frozen = False
         self._second: dict[str, list[int]] = {}
         for number, text in enumerate(clips.texts):
@@ -268,7 +449,7 @@ class Ears:
 
     def _hear(self, numbers: list[int]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Embeddings (positions, hidden) of each clip, and the CTC loss of them all."""
-        encoded, embedded, lengths = self.model.hear(*self.clips.mel(numbers), frozen=self.frozen)
+        encoded, embedded, lengths = self.model.hear(*self.clips.mel(numbers), self.frozen, short=True)
         loss = torch.zeros(())
         if not self.frozen:
             loss = CTC_WEIGHT * ctc_loss(self.model, encoded, lengths, [self.clips.texts[n] for n in numbers])
@@ -283,7 +464,7 @@ class Ears:
         asked = [(n, rows) for n, rows in zip(numbers, heard, strict=True) if self.clips.answered[n]]
         if not asked:
             return loss, shown
-        frames_too = random.random() < FRAMES_TOO
+        frames_too = random.random() < self.frames_too
         answers = [
             heard_answer(self.clips.texts[n], self.clips.styles[n], len(rows), self.voices, frames_too)
             for n, rows in asked
@@ -340,12 +521,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps the learning rate falls over")
     parser.add_argument("--cache", type=Path, default=Path("build/pebble"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--people", type=Path, help="a folder of recordings of people; see people.py")
     args = parser.parse_args()
     STEPS[args.stage] = args.steps or STEPS[args.stage]
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    stages = {"speech": train_speech, "encoder": train_encoder, "joint": train_joint, "further": train_further}
-    stages[args.stage](args.cache, 60 * args.minutes)
+    if args.stage == "speech":
+        train_speech(args.cache, 60 * args.minutes)
+        return
+    stages = {
+        "encoder": train_encoder,
+        "joint": train_joint,
+        "voice": train_voice,
+        "hearing": train_hearing,
+        "answers": train_answers,
+        "further": train_further,
+    }
+    stages[args.stage](args.cache, 60 * args.minutes, args.people)
 
 
 if __name__ == "__main__":

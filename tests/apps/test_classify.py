@@ -73,7 +73,7 @@ def test_the_order_of_labels_changes_nothing(pebble):
         ({"labels": ["lights", "Lights!"]}, "the same label"),
         ({"labels": ["lights", "elephants"]}, "does not know elephants"),
         ({"task": "colour"}, "no labels to tell apart for the task 'colour'"),
-        ({"labels": ["on", "off"], "task": "colour"}, "does not know colour"),
+        ({"labels": ["on", "off"], "task": "zeitgeist"}, "does not know zeitgeist"),
     ],
 )
 def test_labels_that_cannot_be_told_apart_are_refused(pebble, options, saying):

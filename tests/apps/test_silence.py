@@ -11,7 +11,6 @@ import soundfile
 import voxrill
 from tests.places import CLIPS, ROOT
 from tests.silence import AROUND, NAMES, SAID, room_noise, surrounded
-from voxrill.runtime.apps.classify import Classifier
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, read_audio
 from voxrill.runtime.audio.segments import LEAST, spans, speech_in
 from voxrill.runtime.audio.tone import tone
@@ -19,6 +18,7 @@ from voxrill.runtime.audio.voice_activity import AutomaticGain, VoiceActivity
 from voxrill.runtime.bundle.builtin import open_builtin
 from voxrill.runtime.bundle.bundle import Bundle
 from voxrill.runtime.bundle.manifest import Taught
+from voxrill.runtime.engine.audio_encoder import AudioEncoder
 from voxrill.runtime.errors import UsageError
 
 COMMANDS = ROOT / "examples" / "commands.toml"
@@ -61,6 +61,19 @@ def answered(model, sound, **options):
     return end.result.text.strip()
 
 
+@pytest.fixture
+def encoded(monkeypatch):
+    """The number of samples of every sound that an encoder receives."""
+    lengths, encode = [], AudioEncoder.encode
+
+    def counted(encoder, waveform):
+        lengths.append(len(waveform))
+        return encode(encoder, waveform)
+
+    monkeypatch.setattr(AudioEncoder, "encode", counted)
+    return lengths
+
+
 def lines(ran):
     assert ran.status == 0, ran.err
     return [json.loads(line) for line in ran.out.splitlines()]
@@ -101,32 +114,30 @@ def test_every_call_hears_the_speech(pebble, control, around):
     assert end.result.text.strip() == LIGHTS["reply"]
 
 
-def test_the_switch(pebble, untrimmed, control):
+WAYS_IN = {
+    "transcribe": lambda model, sound, **options: model.transcribe(sound, **options),
+    "chat": lambda model, sound, **options: list(model.chat(audio=sound, **options)),
+    "ask": lambda model, sound, **options: list(model.conversation().ask(audio=sound, **options)),
+    "translate": lambda model, sound, **options: list(model.translate(sound, "German", **options)),
+    "classify": lambda model, sound, **options: model.classify(sound, **options),
+    "control": lambda model, sound, **options: model.control(COMMANDS).hear(sound, **options),
+}
+
+
+@pytest.mark.parametrize("way_in", WAYS_IN.values(), ids=WAYS_IN)
+def test_the_switch(pebble, untrimmed, encoded, way_in):
     """The caller's word counts, and the model's where the caller says nothing."""
     sound = surrounded(LIGHTS, (1.0, None))
-    misheard = answered(untrimmed, sound)
-    assert misheard != LIGHTS["reply"]
-    assert answered(pebble, sound, trim=False) == misheard
-    assert answered(untrimmed, sound, trim=True) == answered(pebble, sound) == LIGHTS["reply"]
-    assert (
-        untrimmed.transcribe(sound, sample_rate=SAMPLE_RATE).text
-        != LIGHTS["words"]
-        == untrimmed.transcribe(sound, trim=True, sample_rate=SAMPLE_RATE).text
-    )
-    assert (
-        pebble.transcribe(sound, trim=False, sample_rate=SAMPLE_RATE).text
-        == untrimmed.transcribe(sound, sample_rate=SAMPLE_RATE).text
-    )
-    assert (
-        pebble.classify(sound, trim=False, sample_rate=SAMPLE_RATE)
-        == untrimmed.classify(sound, sample_rate=SAMPLE_RATE)
-        != pebble.classify(sound, sample_rate=SAMPLE_RATE)
-    )
-    assert not control.hear(sound, trim=False, sample_rate=SAMPLE_RATE).accepted
-    assert Classifier(untrimmed).classify(sound, trim=True, sample_rate=SAMPLE_RATE).label == "lights"
-    asked = untrimmed.conversation()
-    *_, end = asked.ask(audio=sound, trim=True, sample_rate=SAMPLE_RATE)
-    assert end.result.text.strip() == LIGHTS["reply"]
+
+    def received(model, **options):
+        encoded.clear()
+        way_in(model, sound, sample_rate=SAMPLE_RATE, **options)
+        return sum(encoded)
+
+    assert received(untrimmed) == received(untrimmed, trim=False) == received(pebble, trim=False) == len(sound)
+    speech = received(pebble)
+    assert SAMPLE_RATE / 2 < speech < len(sound) - SAMPLE_RATE
+    assert received(untrimmed, trim=True) == received(pebble, trim=True) == speech
 
 
 def test_models_hear_everything_unless_they_say_otherwise(untrimmed):
@@ -319,12 +330,22 @@ def test_no_command_makes_words_of_nothing(cli, sound, tmp_path):
     assert one["accepted"] is False and one["answer"] == "sorry i only know the house"
 
 
-def test_commands_can_be_told_to_hear_silence_too(cli, file):
+@pytest.mark.parametrize(
+    "words",
+    [("transcribe",), ("chat", "--audio"), ("control", COMMANDS, "--dry-run"), ("classify",)],
+    ids=lambda words: words[0],
+)
+def test_commands_can_be_told_to_hear_silence_too(cli, file, encoded, words):
     name = file((1.0, None))
-    assert cli("transcribe", name, "--no-trim").out != cli("transcribe", name, "--trim").out == f"{LIGHTS['words']}\n"
-    assert cli("chat", "--audio", name, "--no-trim").out.strip() != LIGHTS["reply"]
-    assert cli("control", COMMANDS, name, "--no-trim", "--json").out.count('"accepted":true') == 0
-    assert cli("classify", name, "--no-trim").out != cli("classify", name).out
+    whole = len(surrounded(LIGHTS, (1.0, None)))
+    for option, most in (("--no-trim", whole), ("--trim", whole - SAMPLE_RATE)):
+        encoded.clear()
+        assert cli(*words, name, option).status == 0
+        assert most - SAMPLE_RATE < max(encoded) <= most
+
+
+def test_what_cuts_by_itself_has_no_such_switch(cli, file):
+    name = file((1.0, None))
     for more in (["--format", "srt"], ["-o", "a.srt"]):
         cli.refuses("transcribe", name, "--no-trim", *more, saying=("--no-trim", "--format"))
     cli.refuses("transcribe", "--live", "--no-trim", saying="--no-trim")

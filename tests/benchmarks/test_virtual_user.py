@@ -167,7 +167,7 @@ def test_an_early_answer_is_not_the_interrupted_one(no_waiting):
 def test_the_held_out_questions_are_spoken_ones_and_come_round_again():
     questions = read_questions(None, 40)
     assert len(questions) == 40 and questions[32].name == questions[0].name
-    assert questions[0].reply == "kitchen timer set for twenty minutes"
+    assert questions[0].reply == "the kitchen timer is set for twenty minutes"
     assert not any(word in question.name for question in questions for word in ("music", "silence", "typed"))
 
 

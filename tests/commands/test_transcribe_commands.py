@@ -599,7 +599,7 @@ def test_one_source_must_be_given(cli, arguments):
 
 def test_the_built_in_model_writes_german(cli):
     ran = cli("translate", CLIPS / SPOKEN[3]["file"], "--to", "german")
-    assert ran.status == 0 and ran.out == "licht im bad ein\n"
+    assert ran.status == 0 and ran.out.endswith("licht im bad ein\n")
 
 
 def test_a_language_that_the_model_has_no_word_for_is_refused(cli):

@@ -11,8 +11,8 @@ from markdown_it import MarkdownIt
 
 from tests.places import ROOT, SNIPPET_PAGES
 
-PAGES = [*SNIPPET_PAGES, "benchmarks/README.md"]
-"""The README, how to contribute, how to measure, and every page of docs/."""
+PAGES = [*SNIPPET_PAGES, "benchmarks/README.md", "pebble/README.md"]
+"""The README, how to contribute, how to measure, the card of the small model, and every page of docs/."""
 
 LONGEST_MEAN = 15
 """Words of a sentence, on average."""

@@ -1,6 +1,8 @@
 """The server's log: one line a request, never what was said or sent, and never in the server's way."""
 
 import asyncio
+import base64
+import io
 import json
 import logging
 import re
@@ -19,6 +21,7 @@ import websockets
 
 from tests.command_line import clean_environment
 from tests.serving import ANSWER, QUESTION, in_base64, serving
+from voxrill.runtime.audio.audio_file import read_audio
 from voxrill.runtime.errors import BundleError
 from voxrill.runtime.serve import log
 from voxrill.runtime.serve.access import Admission
@@ -71,19 +74,25 @@ def speech(**fields):
     return {"input": ANSWER, "response_format": "pcm"} | fields
 
 
+def seconds(wav):
+    """How long a sound is, as the log writes it."""
+    return re.escape(f"{read_audio(io.BytesIO(wav), 24_000).size / 24_000:.1f} s")
+
+
 def test_a_line_has_method_path_status_time_and_seconds_of_sound(server, lines):
     with server.http() as http:
         http.get("/v1/models")
         http.post("/v1/audio/transcriptions", files={"file": ("a.wav", QUESTION.read_bytes())})
-        http.post("/v1/audio/speech", json=speech())
+        speech_sound = http.post("/v1/audio/speech", json=speech(response_format="wav")).content
         sound = {"type": "input_audio", "input_audio": {"data": in_base64(QUESTION.read_bytes()), "format": "wav"}}
         spoken = {"modalities": ["text", "audio"], "audio": {"format": "wav"}}
-        http.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": [sound]}], **spoken})
+        answer = http.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": [sound]}], **spoken})
+    answer_sound = base64.b64decode(answer.json()["choices"][0]["message"]["audio"]["data"])
     expected = [
         r"GET /v1/models 200 \d+ ms",
         r"POST /v1/audio/transcriptions 200 \d+ ms, heard 1.9 s",
-        r"POST /v1/audio/speech 200 \d+ ms, said 1.6 s",
-        r"POST /v1/chat/completions 200 \d+ ms, heard 1.9 s, said 1.\d s",
+        rf"POST /v1/audio/speech 200 \d+ ms, said {seconds(speech_sound)}",
+        rf"POST /v1/chat/completions 200 \d+ ms, heard 1.9 s, said {seconds(answer_sound)}",
     ]
     logged = lines(len(expected))
     assert [level for level, _ in logged] == ["INFO"] * len(expected)
