@@ -12,8 +12,8 @@ class Processor:
     """A processor that qemu-user knows.
 
     name: its name in qemu; where: devices that have it; instruction_set: what `voxrill plan --device this` must say;
-    has, lacks: features of the Arm architecture, as the kernel names them; int8: how far its INT8 numbers may be from
-    x86's, as a share of the RMS of x86's.
+    has, lacks: features of the Arm architecture, as the kernel names them; int8, sound: how far its INT8 numbers and
+    the codec's sound may be from x86's, as a share of the RMS of x86's.
     """
 
     name: str
