@@ -8,7 +8,6 @@ Shares are of utterances; WER is of words.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import time
@@ -24,7 +23,7 @@ from asking import CONDITIONS, ERR, Desk, Desks, PebbleAnswer, PebbleQuestion, S
 from codec import Voice, make_voices
 from data import TYPED_EVALUATED, around_evaluation_jobs, evaluation_jobs
 from judge import as_heard, with_neighbours, world_sentences
-from report import PARTS, tables, write_rows
+from report import PARTS, present
 from synthesise import EVALUATED_ONLY, RATE, ClipStore, make_clips, style
 from tasks import REPLY_VOICE, mixed
 from vocabulary import NAME_INTENT, NAME_STYLE, TO_GERMAN
@@ -420,15 +419,8 @@ def main() -> None:
     args = parser.parse_args()
     if len({bundle.name for bundle in args.bundle}) < len(args.bundle):
         parser.error("the bundles need different folder names: they name the rows")
-    rows = []
-    for row in evaluate(args.bundle, args.part or list(PARTS), args.cache, args.limit, args.processes):
-        rows.append(row)
-        if args.json:
-            print(json.dumps(row), flush=True)
-        if args.out:
-            write_rows(rows, args.out)
-    if not args.json:
-        print(tables(rows))
+    rows = evaluate(args.bundle, args.part or list(PARTS), args.cache, args.limit, args.processes)
+    present(rows, args.json, args.out)
 
 
 if __name__ == "__main__":

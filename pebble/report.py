@@ -204,6 +204,19 @@ def _place(rows: list[Row], row: Row) -> float:
     return _conditions(rows).index(row["condition"]) + (-0.2 if row["test"] == "known sentences" else 0.2)
 
 
+def present(rows: Iterable[Row], as_json: bool, out: Path | None) -> None:
+    """Print rows, as JSON lines when they come or as tables at the end; `out` keeps those that there are."""
+    kept = []
+    for row in rows:
+        kept.append(row)
+        if as_json:
+            print(json.dumps(row), flush=True)
+        if out:
+            write_rows(kept, out)
+    if not as_json:
+        print(tables(kept))
+
+
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -25,7 +25,7 @@ from data import NATURAL_SETS
 from natural import KOKORO_RATE, Narrator, kokoro, load_shards, make_shards, voice_style
 from people import SHORT, people_clips
 from reply_voice import PACE, SPEAKERS
-from report import Row, tables, write_rows
+from report import Row, present
 from rich.progress import track
 from synthesise import RATE, ClipStore, speak
 from whisper import there, whisper, word_error_rate
@@ -331,20 +331,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also save the rows here, for report.py")
     args = parser.parse_args()
     strangers = Strangers(args.cache, args.people, args.choose, args.processes)
-    rows = []
-    for bundle in args.bundle or [None]:
-        conditions = args.condition or list(CONDITIONS)
+    rows = measured(strangers, args.bundle or [None], args.condition or list(CONDITIONS), args.choose)
+    present(rows, args.json, args.out)
+
+
+def measured(
+    strangers: Strangers, bundles: Iterable[Path | None], conditions: list[str], choosing: bool
+) -> Iterator[Row]:
+    """The rows of each bundle. For choices the lines of the thresholds are printed before."""
+    for bundle in bundles:
         pairs = strangers.pairs(bundle, conditions)
-        if args.choose:
+        if choosing:
             print(*strangers.chosen(pairs), sep="\n")
-        for row in strangers.rows(bundle, conditions, pairs):
-            rows.append(row)
-            if args.json:
-                print(json.dumps(row), flush=True)
-    if args.out:
-        write_rows(rows, args.out)
-    if not args.json:
-        print(tables(rows))
+        yield from strangers.rows(bundle, conditions, pairs)
 
 
 if __name__ == "__main__":

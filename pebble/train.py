@@ -12,6 +12,7 @@ import argparse
 import math
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -274,18 +275,32 @@ def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tu
     return loss, shown
 
 
+def _steps(run: Run, stage: str, seconds: float) -> Iterator[float]:
+    """The learning rate's factor at each step, until the stage or the time is over. Then the run is saved."""
+    until = time.monotonic() + seconds
+    while run.step < STEPS[stage] and time.monotonic() < until:
+        yield cosine(run.step / STEPS[stage])
+    run.save()
+
+
+def _going_on(stage: str, before: str, cache: Path) -> Pebble:
+    """The network as the stage `before` left it, unless this stage has begun: its run then has the weights."""
+    model = Pebble()
+    if not (cache / f"{stage}.pt").is_file():
+        model.load_state_dict(torch.load(cache / f"{before}.pt", weights_only=False)["model"])
+    return model
+
+
 def train_speech(cache: Path, seconds: float) -> None:
     """Random words, read aloud, from the committed checkpoint's on."""
     voices, model = make_voices(cache), Pebble()
     model.begin_from(CHECKPOINT)
     run = Run(cache / "speech.pt", model, RATE["speech"])
     random.seed(run.step)
-    until = time.monotonic() + seconds
-    while run.step < STEPS["speech"] and time.monotonic() < until:
+    for factor in _steps(run, "speech", seconds):
         batch = collate([random_speech(voices) for _ in range(BATCH)])
         loss, shown = lesson_losses(model, batch, None)
-        run.update(loss, cosine(run.step / STEPS["speech"]), shown)
-    run.save()
+        run.update(loss, factor, shown)
 
 
 def train_encoder(cache: Path, seconds: float, people: Path | None = None) -> None:
@@ -296,14 +311,12 @@ def train_encoder(cache: Path, seconds: float, people: Path | None = None) -> No
         _learn_words(model, clips)
     run = Run(cache / "encoder.pt", model, RATE["encoder"])
     random.seed(run.step)
-    until = time.monotonic() + seconds
-    while run.step < STEPS["encoder"] and time.monotonic() < until:
+    for factor in _steps(run, "encoder", seconds):
         numbers = clips.next()
         encoded, _, lengths = model.hear(*clips.mel(numbers), short=True)
         loss = ctc_loss(model, encoded, lengths, [clips.texts[n] for n in numbers])
         if loss.requires_grad:
-            run.update(loss, cosine(run.step / STEPS["encoder"]), {"ctc": loss})
-    run.save()
+            run.update(loss, factor, {"ctc": loss})
 
 
 def train_joint(cache: Path, seconds: float, people: Path | None = None) -> None:
@@ -316,10 +329,7 @@ def train_joint(cache: Path, seconds: float, people: Path | None = None) -> None
 
 def train_voice(cache: Path, seconds: float, people: Path | None = None) -> None:
     """The reply voices: mostly speech, from the joint stage on."""
-    model = Pebble()
-    if not (cache / "voice.pt").is_file():
-        model.load_state_dict(torch.load(cache / "joint.pt", weights_only=False)["model"])
-    _train_all("voice", model, cache, seconds, people)
+    _train_all("voice", _going_on("voice", "joint", cache), cache, seconds, people)
 
 
 def train_hearing(cache: Path, seconds: float, people: Path | None = None) -> None:
@@ -327,19 +337,15 @@ def train_hearing(cache: Path, seconds: float, people: Path | None = None) -> No
 
     Natural voices come in new surroundings each time, and new ones are taken in whenever the stage goes on.
     """
-    model = Pebble()
-    if not (cache / "hearing.pt").is_file():
-        model.load_state_dict(torch.load(cache / "voice.pt", weights_only=False)["model"])
+    model = _going_on("hearing", "voice", cache)
     for parameter in (*model.lfm.parameters(), *model.depth.parameters(), *model.text.parameters()):
         parameter.requires_grad_(False)
     run = Run(cache / "hearing.pt", model, RATE["hearing"])
     random.seed(run.step)
     ears = Ears(model, _fresh_clips(cache, people), make_voices(cache), frames_too=0.0)
-    until = time.monotonic() + seconds
-    while run.step < STEPS["hearing"] and time.monotonic() < until:
+    for factor in _steps(run, "hearing", seconds):
         loss, shown = ears.words_and_answers()
-        run.update(loss, cosine(run.step / STEPS["hearing"]), shown)
-    run.save()
+        run.update(loss, factor, shown)
 
 
 def _fresh_clips(cache: Path, people: Path | None) -> FreshClips:
@@ -351,10 +357,7 @@ def _fresh_clips(cache: Path, people: Path | None) -> FreshClips:
 
 def train_answers(cache: Path, seconds: float, people: Path | None = None) -> None:
     """Every way to ask and to answer, with the encoder of the hearing stage."""
-    model = Pebble()
-    if not (cache / "answers.pt").is_file():
-        model.load_state_dict(torch.load(cache / "hearing.pt", weights_only=False)["model"])
-    _train_all("answers", model, cache, seconds, people)
+    _train_all("answers", _going_on("answers", "hearing", cache), cache, seconds, people)
 
 
 def train_further(cache: Path, seconds: float, people: Path | None = None) -> None:
@@ -380,8 +383,7 @@ def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, people: P
     random.seed(run.step)
     clips = _fresh_clips(cache, people) if mix.fresh else TrainingClips(training_features(cache, people))
     ears = Ears(model, clips, voices, mix.frames_too)
-    until = time.monotonic() + seconds
-    while run.step < STEPS[stage] and time.monotonic() < until:
+    for factor in _steps(run, stage, seconds):
         task = random.choices(list(kinds), list(kinds.values()))[0]
         ears.frozen = run.step < mix.frozen * STEPS[stage]
         if task == "heard":
@@ -396,8 +398,7 @@ def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, people: P
         else:
             loss, shown = lesson_losses(model, collate([random_written() for _ in range(2 * BATCH)]), None)
         named = {f"{task} {name}": value for name, value in shown.items()}
-        run.update(loss, cosine(run.step / STEPS[stage]), named)
-    run.save()
+        run.update(loss, factor, named)
 
 
 def _learn_words(model: Pebble, clips: TrainingClips) -> None:

@@ -86,9 +86,10 @@ class _Heard:
     rival: float
     said: str
 
-    def leads(self, least: float) -> bool:
-        """Whether it is sure enough against its rival."""
-        return leads(self.confidence, self.rival, least)
+    @property
+    def lead(self) -> float:
+        """How much likelier it is than its rival."""
+        return self.confidence - self.rival
 
 
 def leads(confidence: float, rival: float, least: float) -> bool:
@@ -200,15 +201,17 @@ class Control:
         found = likeliest(self._tree, text, least, self._differ)
         sentence = self._sentences[found.number]
         best = _Heard(sentence, math.exp(found.log_probability), math.exp(found.rival), sentence.words)
-        if not self._accepts(best, waveform):
-            best = max(best, self._politely(text) or best, key=lambda heard: heard.confidence - heard.rival)
+        accepted = self._accepts(best, waveform)
+        polite = None if accepted else self._politely(text)
+        if polite and polite.lead > best.lead:
+            best, accepted = polite, self._accepts(polite, waveform)
         return Understood(
             call=best.sentence.call,
             words=best.sentence.words,
             confidence=best.confidence,
             rival=best.rival,
             # Where nobody spoke, the waveform is digital silence, which some sentence still fits best.
-            accepted=self._accepts(best, waveform) and bool(waveform.any()),
+            accepted=accepted and bool(waveform.any()),
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu,
         )
@@ -236,7 +239,7 @@ class Control:
         seconds = len(waveform) / SAMPLE_RATE
         if seconds > _time_for(best.said):  # with silence around the words; to find it costs as much as to hear them
             seconds = len(speech_in(waveform)) / SAMPLE_RATE
-        return best.leads(least_lead(self.threshold, seconds, best.said))
+        return leads(best.confidence, best.rival, least_lead(self.threshold, seconds, best.said))
 
     def run(self, call: Call) -> str:
         """Run the call's hook, if it has one. Returns the end of what its program wrote.
