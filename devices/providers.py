@@ -26,6 +26,9 @@ CPU_NAME = "cpu"
 _ERRORS_ONLY, FATAL_ONLY = 3, 4
 """Two of onnxruntime's log levels."""
 
+EXACT_ENTRY = "session.x64quantprecision"
+"""onnxruntime's entry for exact 8-bit products."""
+
 _EXTERNAL_FROM = 1024
 """A weight of at least this many bytes goes to the tuned graph's data file. Only there it is repacked and mapped."""
 
@@ -134,6 +137,21 @@ def open_session(
     return ort.InferenceSession(str(path), sess_options=options, providers=providers, enable_fallback=False)
 
 
+def open_foreign(path: Path, threads: int = 0, repack: bool = False) -> ort.InferenceSession:
+    """Load a graph that Voxrill did not make, for the CPU: with exact 8-bit products if it takes them.
+
+    Raises:
+        Exception: onnxruntime's own error, if the graph does not load.
+    """
+    options = session_options(threads, repack)
+    options.log_severity_level = FATAL_ONLY
+    try:
+        return ort.InferenceSession(str(path), sess_options=options, providers=[CPU])
+    except Exception:  # a class per status
+        options = session_options(threads, repack, exact=False)
+        return ort.InferenceSession(str(path), sess_options=options, providers=[CPU])
+
+
 def assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:
     """How many nodes of each operator each provider (full name) took, in a session of `open_session`.
 
@@ -152,7 +170,9 @@ def assignment(session: ort.InferenceSession) -> dict[str, Counter[str]]:
     return given
 
 
-def session_options(threads: int = 0, repack: bool = False, tuned: bool = False) -> ort.SessionOptions:
+def session_options(
+    threads: int = 0, repack: bool = False, tuned: bool = False, exact: bool = True
+) -> ort.SessionOptions:
     """Options that every session of a model is opened with.
 
     Threads stop spinning after each run, so that idle sessions do not steal cores.
@@ -165,6 +185,10 @@ def session_options(threads: int = 0, repack: bool = False, tuned: bool = False)
             less memory; the decode step takes as long, and prefill 1.2 times as long.
         tuned: the graph was written with `tuning_options`. It holds the repacked weights, which are then mapped, and it
             is optimised already, so nothing may be rewritten.
+        exact: 8-bit products are exact on every processor. x86 without VNNI (Intel before Ice Lake and Alder Lake, AMD
+            before Zen 4) adds two products of bytes in 16 bits, and cuts off what does not fit. There, and only there,
+            onnxruntime then makes the weights unsigned, with products that cut nothing off. It refuses a graph in which
+            several nodes share such a weight, unless the weight is small (see `voxrill.quantize.weights`).
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or thread_limit()
@@ -172,6 +196,7 @@ def session_options(threads: int = 0, repack: bool = False, tuned: bool = False)
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.disable_prepacking", "0" if repack or tuned else "1")
+    options.add_session_config_entry(EXACT_ENTRY, "1" if exact else "0")
     if tuned:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options

@@ -2,8 +2,9 @@
 
 In: a graph file and a recipe. Out: the quantised graph's file, and a report of what happened to every weight. Weights
 are read one at a time from the graph's data file, so that even the largest graph needs little memory beside its result.
-A weight that several nodes share is quantised once and stays shared. If a weight has fewer rows than a block, the block
-shrinks to the largest size that fits, and the report says so. So one recipe serves wide and narrow models.
+A weight that several nodes share is quantised once and stays shared. In 8 bits its numbers lie within 64, not 127, as
+`EXACT_LIMIT` explains. If a weight has fewer rows than a block, the block shrinks to the largest size that fits, and the
+report says so. So one recipe serves wide and narrow models.
 
 onnxruntime's own quantisers are not used here. They copy a shared weight for every node (the depthformer uses each of
 its weights eight times), and they cannot mix 4 and 8 bits in one graph. Their kernels and 4-bit rounding are used. For
@@ -12,6 +13,7 @@ its weights eight times), and they cannot mix 4 and 8 bits in one graph. Their k
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +30,7 @@ from voxrill.quantize.gptq import to_gptq
 from voxrill.quantize.k_quant import to_k_quant
 from voxrill.quantize.recipe import BLOCKS, GPTQ, K_QUANT, Recipe, Rule
 from voxrill.quantize.three_bits import ACCURACY_LEVEL, DOMAIN, OPERATOR, three_bit_product
-from voxrill.quantize.weights import PackedMatrix, to_int8, to_nearest
+from voxrill.quantize.weights import EXACT_LIMIT, INT8_LIMIT, PackedMatrix, to_int8, to_nearest
 from voxrill.runtime.bundle.contract import EXTERNAL_ABOVE
 from voxrill.runtime.bundle.manifest import FLOAT32, GraphFile
 from voxrill.runtime.errors import BundleError, DataError
@@ -187,6 +189,8 @@ class _Work:
         self.graph, self.proto, self.folder, self.recipe, self.moments = graph, proto, folder, recipe, moments
         self.report = QuantizeReport()
         self._new: dict[str, onnx.TensorProto] = {}
+        products = [node for node in proto.graph.node if node.op_type in ("MatMul", "Gemm")]
+        self._uses = Counter(name for node in products for name in node.input)
 
     def run(self, data_stays: bool) -> None:
         large = _large_weights(self.proto)
@@ -272,7 +276,7 @@ class _Work:
         name = weight.name
         if name + "_int8" not in self._new:
             values = self._read(weight)
-            matrix = to_int8(values.T if transposed else values)
+            matrix = to_int8(values.T if transposed else values, limit=self._int8_limit(name))
             self._add(name + "_int8", matrix.values)
             self._add(name + "_scales", matrix.scales)
         self._note(name, 8, _INT8_PRODUCT)
@@ -283,6 +287,14 @@ class _Work:
             node.name,
             domain=CONTRIB,
         )
+
+    def _int8_limit(self, name: str) -> int:
+        """The largest number of an 8-bit weight.
+
+        Where products of signed numbers overflow, onnxruntime makes them unsigned when it loads a graph (see
+        `session_options`). If several nodes share them, it refuses the graph, unless they are small already.
+        """
+        return INT8_LIMIT if self._uses[name] == 1 else EXACT_LIMIT
 
     def _packed_product(
         self, node: onnx.NodeProto, weight: onnx.TensorProto, rule: Rule, transposed: bool

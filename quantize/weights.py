@@ -16,6 +16,9 @@ from voxrill.runtime.bundle.bit_stream import from_stream, to_stream
 Floats = NDArray[np.float32]
 
 INT8_LIMIT = 127
+EXACT_LIMIT = 64
+"""The largest 8-bit number that is exact on every processor. On x86 without VNNI, onnxruntime adds two products of
+bytes in 16 bits, where larger sums are cut off: 2 * 255 * 64 = 32,640 < 2^15."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,11 @@ def largest_level(bits: int) -> int:
     return (1 << bits) - 1
 
 
-def to_int8(weight: Floats, axis: int = 1) -> Int8Matrix:
-    """Round to 8 bits, one scale for each index along `axis` (1: columns, 0: rows)."""
+def to_int8(weight: Floats, axis: int = 1, limit: int = INT8_LIMIT) -> Int8Matrix:
+    """Round to numbers from -limit to limit, one scale for each index along `axis` (1: columns, 0: rows)."""
     largest = np.abs(weight).max(1 - axis, keepdims=True)
-    scales = np.where(largest > 0, largest / INT8_LIMIT, 1.0).astype(np.float32)
-    values = np.clip(np.rint(weight / scales), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
+    scales = np.where(largest > 0, largest / limit, 1.0).astype(np.float32)
+    values = np.clip(np.rint(weight / scales), -limit, limit).astype(np.int8)
     return Int8Matrix(values, scales.reshape(-1))
 
 

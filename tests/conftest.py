@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 import pytest
 
 import voxrill
@@ -24,6 +25,7 @@ from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.command_line import CommandLine
 from tests.places import ROOT
 from voxrill.devices import kernels
+from voxrill.devices.providers import EXACT_ENTRY
 from voxrill.runtime.audio.devices import portaudio
 from voxrill.runtime.bundle.contract import StaticShapes
 from voxrill.runtime.errors import VoxrillError
@@ -72,6 +74,26 @@ def made_once(tmp_path_factory, request) -> Callable[[str, Callable[[Path], Any]
         return folder
 
     return made
+
+
+@pytest.fixture
+def refuses_exact_products(monkeypatch) -> Callable[[str], None]:
+    """`refuses_exact_products(file)`: onnxruntime refuses that graph with exact products.
+
+    x86 without VNNI does so, if several nodes share a weight of 8 bits with large numbers.
+    """
+    create = ort.InferenceSession._create_inference_session
+
+    def refuse(file: str) -> None:
+        def opened(session: Any, *rest: Any) -> None:
+            exact = session._sess_options.get_session_config_entry(EXACT_ENTRY) == "1"
+            if exact and str(session._model_path).endswith(file):
+                raise RuntimeError("Attempt to replace the existing tensor")
+            create(session, *rest)
+
+        monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", opened)
+
+    return refuse
 
 
 @pytest.fixture(scope="session")

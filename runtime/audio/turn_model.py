@@ -12,10 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from voxrill.devices.providers import CPU, session_options
+from voxrill.devices.providers import open_foreign
 from voxrill.runtime.audio.log_mel import mel_filterbank
 from voxrill.runtime.audio.protocols import RATE, Floats
 from voxrill.runtime.errors import DataError
@@ -75,9 +74,7 @@ class TurnModel:
         self._log_mel = TurnLogMel()
         try:
             # One thread: the answer is begun at the same time, and needs the other cores.
-            self._session = ort.InferenceSession(
-                str(path), sess_options=session_options(threads=1, repack=True), providers=[CPU]
-            )
+            self._session = open_foreign(path, threads=1, repack=True)
         except Exception as error:  # onnxruntime's classes differ from release to release
             raise _refused(path, f"cannot be opened ({str(error).splitlines()[0]})") from None
         self._check()

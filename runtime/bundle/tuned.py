@@ -27,6 +27,7 @@ import onnxruntime as ort
 
 from voxrill.devices.kernels import DOMAIN, INTERFACE, own_products
 from voxrill.devices.processor import processor
+from voxrill.devices.providers import EXACT_ENTRY
 from voxrill.runtime.bundle.bundle import HASHED_ON_OPEN, Bundle, Progress, hash_file, no_progress
 from voxrill.runtime.bundle.contract import AUDIO_ENCODER
 from voxrill.runtime.bundle.manifest import FLOAT32, MANIFEST_FILE, Manifest
@@ -59,12 +60,16 @@ class WrittenFile(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True):
-    """What a tuned form was made for: processor, onnxruntime, the SHA-256 of the manifest, and whose products."""
+    """What a tuned form was made for: processor, onnxruntime, the SHA-256 of the manifest, and whose products.
+
+    options: the options of its sessions that change numbers; forms of Voxrill 0.2 have none.
+    """
 
     processor: str
     onnxruntime: str
     manifest: str
     products: str = ""
+    options: str = ""
 
 
 class TunedFile(msgspec.Struct, frozen=True):
@@ -110,7 +115,7 @@ PLAIN = TunedForm()
 def key_of(bundle: Bundle) -> Key:
     """The key that a tuned form of this bundle must have on this machine."""
     products = f"{DOMAIN} {INTERFACE}" if own_products().fast else ""
-    return Key(processor(), str(ort.__version__), hash_file(bundle.path(MANIFEST_FILE)), products)
+    return Key(processor(), str(ort.__version__), hash_file(bundle.path(MANIFEST_FILE)), products, EXACT_ENTRY)
 
 
 def is_repacked(manifest: Manifest, graph: str) -> bool:
@@ -208,6 +213,7 @@ def _wrong_key(have: Key, wanted: Key) -> str:
         ("onnxruntime", "onnxruntime"),
         ("manifest", "bundle"),
         ("products", "set of products"),
+        ("options", "version of Voxrill"),
     ):
         if getattr(have, name) != getattr(wanted, name):
             return f"it was made for another {what}"

@@ -54,6 +54,10 @@ class Fallback(VoxrillWarning):
     """Some nodes of a graph run on the CPU, although the graph was given to another execution provider."""
 
 
+class Inexact(VoxrillWarning):
+    """A graph was quantised by an older Voxrill, and its 8-bit products are wrong on this processor."""
+
+
 class Engine:
     """A loaded model. `manifest` says what it is, `times` where its time goes; `codec` decodes frames.
 
@@ -121,6 +125,7 @@ class Engine:
         self.huge_pages.begin()
         self.graphs: dict[str, Graph] = graphs
         _tell_fallback(graphs.values())
+        _tell_inexact(graphs.values())
         _tell_four_bits(placements[name].file for name, graph in graphs.items() if not graph.own_products)
         self._parts: Parts | None = Parts(
             spec=spec,
@@ -314,6 +319,18 @@ def _tell_fallback(graphs: Iterable[Graph]) -> None:
     if fallen:
         counts = ", ".join(fallen)
         warnings.warn(f"nodes that run on the CPU instead: {counts}; --strict refuses that", Fallback, stacklevel=4)
+
+
+def _tell_inexact(graphs: Iterable[Graph]) -> None:
+    """Warn of graphs whose 8-bit products are wrong on this processor."""
+    inexact = [graph.spec.name for graph in graphs if not graph.exact]
+    if inexact:
+        warnings.warn(
+            f"this processor has no VNNI, and without it the 8-bit products of {', '.join(inexact)} are cut off, so "
+            "answers may be wrong: quantise the bundle again with this version of Voxrill",
+            Inexact,
+            stacklevel=4,
+        )
 
 
 def _tell_four_bits(others: Iterable[Path]) -> None:

@@ -9,7 +9,8 @@ cores, took 211 ms (406 ms of processor time). Without spinning they took 155 ms
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from voxrill.devices.kernels import own_products, register
-from voxrill.devices.providers import CPU, CPU_NAME, CPU_PROVIDER, Provider, assignment, open_session, session_options
+from voxrill.devices.providers import (
+    CPU,
+    CPU_NAME,
+    CPU_PROVIDER,
+    FATAL_ONLY,
+    Provider,
+    assignment,
+    open_session,
+    session_options,
+)
 from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec, differences
 from voxrill.runtime.bundle.few_bits import has_own_attention, has_products
 from voxrill.runtime.engine.stats import StageTimes
@@ -65,6 +75,7 @@ class Graph:
         turnstile: the model's, which every run passes; None for one of its own.
 
     own_products: whether the quantised products of this graph are ours (see `voxrill.devices.kernels`).
+    exact: whether its 8-bit products are exact on this processor. Graphs that were quantised before 0.3 may not be.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's; or it needs a newer
@@ -94,10 +105,13 @@ class Graph:
         self._times = times
         ours = self.on_cpu and own_products().fast
         self.own_products = ours and has_products(path)
-        own = self.own_products or (ours and has_own_attention(path))
+        # Our products do not take every block size that onnxruntime's take; see `session_options` for exact ones.
+        owns = (True, False) if self.own_products or (ours and has_own_attention(path)) else (False,)
+        ways = [(own, exact) for own in owns for exact in (True, False)]
 
-        def opened(strict: bool) -> ort.InferenceSession:
-            options = session_options(threads, repack, tuned)
+        def opened(own: bool, exact: bool, strict: bool = strict) -> ort.InferenceSession:
+            options = session_options(threads, repack, tuned, exact)
+            options.log_severity_level = FATAL_ONLY  # what it refuses is tried another way, or raised
             if own:
                 register(options)
             if profiling is not None:
@@ -105,20 +119,15 @@ class Graph:
             return open_session(path, options, provider, threads, strict)
 
         try:
-            try:
-                self._session = opened(strict)
-            except Exception:  # a class per status: our products do not take every block size that onnxruntime's take
-                if not own:
-                    raise
-                own = self.own_products = False
-                self._session = opened(strict)
+            self._session, own, self.exact = _first_open(opened, ways)
+            self.own_products = self.own_products and own
         except DeviceError:
             raise
         except Exception as error:  # onnxruntime raises a class per status; all mean the same to a user
             if strict and _FALLBACK_REFUSED in str(error):
-                self._session = opened(strict=False)
+                self._session = opened(own=False, exact=False, strict=False)
                 raise self._refusal() from None
-            if not self.on_cpu and _loads(path):
+            if not self.on_cpu and loads(path, exact=False):
                 raise ProviderRefused(
                     f"{provider.name} cannot run {spec.name}: {_first_line(error)}",
                     f"Give this graph to the CPU: {self._on_cpu_option}",
@@ -218,6 +227,17 @@ class Binding:
             self._session.run_with_iobinding(self._io)
 
 
+def _first_open(
+    opened: Callable[[bool, bool], ort.InferenceSession], ways: Sequence[tuple[bool, bool]]
+) -> tuple[ort.InferenceSession, bool, bool]:
+    """The session of the first way that works, and that way; raises what the last one raises."""
+    *others, last = ways
+    for own, exact in others:
+        with suppress(Exception):  # a class per status
+            return opened(own, exact), own, exact
+    return opened(*last), *last
+
+
 def _version() -> tuple[int, ...]:
     """The first two numbers of onnxruntime's version."""
     return tuple(map(int, ort.__version__.split(".")[:2]))
@@ -242,10 +262,15 @@ def _tensors(nodes: list[ort.NodeArg]) -> list[TensorSpec]:
     ]
 
 
-def _loads(path: Path) -> bool:
-    """Whether the CPU takes a graph. If it does not, the graph is to blame, and not a provider."""
+def loads(path: Path, exact: bool) -> bool:
+    """Whether the CPU takes a graph. If it does not, the graph is to blame, and not a provider.
+
+    exact: see `session_options`.
+    """
+    options = session_options(threads=1, exact=exact)
+    options.log_severity_level = FATAL_ONLY
     try:
-        open_session(path, session_options(threads=1), CPU_PROVIDER)
+        open_session(path, options, CPU_PROVIDER)
     except Exception:  # a class per status
         return False
     return True

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from voxrill.devices.kernels import own_products, register
 from voxrill.devices.memory import available_memory, private_memory
 from voxrill.devices.pages import gains
-from voxrill.devices.providers import CPU, data_file, tuning_options
+from voxrill.devices.providers import CPU, FATAL_ONLY, data_file, tuning_options
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.bundle.atomic_folder import atomic_folder, flush, write_errors
 from voxrill.runtime.bundle.bundle import Bundle, hash_file, verify_files
@@ -40,6 +40,7 @@ from voxrill.runtime.bundle.tuned import (
 )
 from voxrill.runtime.engine.engine import Engine
 from voxrill.runtime.engine.sampling import Sampler
+from voxrill.runtime.engine.session import loads
 from voxrill.runtime.errors import BundleError
 from voxrill.runtime.progress import Progress, no_progress
 from voxrill.runtime.upkeep.threads import TURNS, Timings, best, mapped_and_copied, sweep
@@ -101,10 +102,12 @@ def tune(bundle: Bundle, progress: Progress = no_progress) -> TuneReport:
     with write_errors(target, "the bundle works without it"), atomic_folder(target) as folder:
         folder.chmod(0o700)  # what others could write would not be used
         _check_room(bundle, graphs, folder)
+        form = TunedForm()
         for name in graphs:
             step(name)
-            _write(bundle.path(bundle.manifest.graphs[name].file), folder)
-        form = TunedForm({name: folder / bundle.path(bundle.manifest.graphs[name].file).name for name in graphs})
+            file = bundle.path(bundle.manifest.graphs[name].file)
+            if _write(file, folder):
+                form = TunedForm({**form.graphs, name: folder / file.name})
         step("comparing")
         before, after = _compared(bundle, form)
         timings = sweep(bundle, form, step)
@@ -137,8 +140,11 @@ def _check_room(bundle: Bundle, graphs: list[str], folder: Path) -> None:
         )
 
 
-def _write(graph: Path, folder: Path) -> None:
-    """Write one tuned graph: onnxruntime does it while it makes a session."""
+def _write(graph: Path, folder: Path) -> bool:
+    """Write one tuned graph: onnxruntime does it while it makes a session.
+
+    False if its 8-bit products cannot be exact here. It is then loaded from the bundle, where every load warns of it.
+    """
     target = folder / graph.name
     try:
         try:
@@ -147,13 +153,17 @@ def _write(graph: Path, folder: Path) -> None:
         except Exception:  # our products do not take this graph
             _open_to_write(graph, target, own=False)
     except Exception:  # onnxruntime raises a class per status, and says nothing of the cause
+        if not loads(graph, exact=True) and loads(graph, exact=False):
+            return False
         raise OSError(None, f"onnxruntime could not write {target.name}") from None
     if not (target.is_file() and data_file(target).is_file()):
         raise OSError(None, f"onnxruntime {ort.__version__} wrote no {target.name}")
+    return True
 
 
 def _open_to_write(graph: Path, target: Path, own: bool) -> None:
     options = tuning_options(target)
+    options.log_severity_level = FATAL_ONLY
     if own:
         register(options)
     ort.InferenceSession(str(graph), sess_options=options, providers=[CPU])

@@ -26,7 +26,7 @@ from voxrill.runtime.bundle.contract import AUDIO_ENCODER
 from voxrill.runtime.bundle.manifest import FLOAT32, read_manifest
 from voxrill.runtime.bundle.memory import memory_needed
 from voxrill.runtime.bundle.tuned import PLAIN, NotTuned, fingerprint, open_tuned, read_tuned_file, tuned_folder
-from voxrill.runtime.engine.engine import Engine
+from voxrill.runtime.engine.engine import Engine, Inexact
 from voxrill.runtime.errors import BundleError, NotEnoughMemory
 from voxrill.runtime.upkeep import threads, tuning
 
@@ -196,6 +196,25 @@ def test_a_stale_form_is_not_used(ready, part):
     with pytest.warns(NotTuned, match=f"another .*{'bundle' if part == 'manifest' else part}.*voxrill tune"):
         model = voxrill.load(ready)
     assert not model.tuned.graphs and model.threads == 0
+
+
+def test_a_form_of_a_voxrill_without_exact_products_is_not_used(ready):
+    """On some processors its graphs give wrong numbers (see `session_options`)."""
+    key = json.loads((tuned_folder(ready) / "tuned.json").read_text())["key"]
+    assert key.pop("options")
+    rewrite(ready, key=key)
+    with pytest.warns(NotTuned, match="made for another version of Voxrill.*voxrill tune"):
+        assert open_tuned(open_bundle(ready)) == PLAIN
+
+
+def test_a_graph_without_exact_products_is_left_out(pebble, refuses_exact_products):
+    """Each load warns of it, and a tuned graph loads without."""
+    refuses_exact_products("depthformer.onnx")
+    with pytest.warns(Inexact, match="depthformer"):
+        made = tuning.tune(open_bundle(pebble))
+    assert "decoder" in made.graphs and "depthformer" not in made.graphs
+    with pytest.warns(Inexact, match="depthformer"):
+        assert voxrill.load(pebble, threads=1).tuned.graphs.keys() == set(made.graphs)
 
 
 def truncate(path):

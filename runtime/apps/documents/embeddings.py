@@ -18,7 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from voxrill.devices.providers import CPU, session_options
+from voxrill.devices.providers import open_foreign
 from voxrill.runtime.errors import DataError
 from voxrill.runtime.input_file import decoded, read_bytes
 
@@ -152,7 +152,7 @@ def _find(place: Path) -> tuple[Path, Path]:
 
 def _open(graph: Path, threads: int) -> ort.InferenceSession:
     try:
-        session = ort.InferenceSession(str(graph), sess_options=session_options(threads), providers=[CPU])
+        session = open_foreign(graph, threads)
     except Exception as error:  # onnxruntime raises a class per status
         raise DataError(f"{graph} cannot be loaded ({' '.join(str(error).split())})", "Copy it again") from None
     strange = {entry.name for entry in session.get_inputs()} - set(_FEEDS)

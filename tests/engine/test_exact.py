@@ -1,0 +1,98 @@
+"""8-bit products are exact on every processor, also on x86 without VNNI, where two products are added in 16 bits."""
+
+import numpy as np
+import pytest
+
+import voxrill
+from voxrill.devices.providers import CPU, open_foreign, session_options
+from voxrill.runtime.bundle.bundle import open_bundle
+from voxrill.runtime.engine.engine import Inexact
+from voxrill.runtime.upkeep.smoke import smoke_run
+
+onnx = pytest.importorskip("onnx", reason="quantizing needs onnx: pip install 'voxrill[quantize]'")
+
+from onnx import helper, numpy_helper  # noqa: E402
+
+from voxrill.quantize import graph as quantizing  # noqa: E402
+from voxrill.quantize.bundle import quantize_bundle  # noqa: E402
+from voxrill.quantize.recipe import read_recipe  # noqa: E402
+
+ROWS, COLUMNS = 64, 24
+
+
+def large_numbers(limit):
+    """Inputs that become bytes near 255, and a weight of +-limit: two products are 64,770 for 127, beyond 16 bits."""
+    chance = np.random.default_rng(0)
+    x = chance.uniform(0.9, 1, (5, ROWS)).astype(np.float32)
+    x[:, 0] = 1
+    x[:, 1] = 0
+    return x, (limit * chance.choice([1, 1, 1, -1], (ROWS, COLUMNS))).astype(np.int8)
+
+
+def written(path, weight, products=1):
+    """A graph of so many products with one weight."""
+    outputs = [f"y{i}" for i in range(products)]
+    nodes = [helper.make_node("DynamicQuantizeMatMul", ["x", "w", "s"], [y], domain="com.microsoft") for y in outputs]
+    stored = {"w": weight, "s": np.full(COLUMNS, 0.01, np.float32)}
+    proto = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "products",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [5, ROWS])],
+            [helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, [5, COLUMNS]) for y in outputs],
+            [numpy_helper.from_array(values, name) for name, values in stored.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)],
+        ir_version=9,
+    )
+    onnx.save_model(proto, str(path))
+    return path
+
+
+def exact(x, weight):
+    return np.rint(x * 255.0).astype(np.int64) @ weight.astype(np.int64) / 255 * 0.01
+
+
+@pytest.mark.parametrize("limit", [64, 65, 127])
+@pytest.mark.parametrize("repack", [False, True])
+def test_products_beyond_16_bits(tmp_path, limit, repack):
+    import onnxruntime as ort
+
+    x, weight = large_numbers(limit)
+    graph = written(tmp_path / "one.onnx", weight)
+    session = ort.InferenceSession(str(graph), session_options(threads=1, repack=repack), providers=[CPU])
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], exact(x, weight), rtol=1e-5)
+
+
+def test_a_shared_weight_of_small_numbers(tmp_path):
+    """What `voxrill quantize` makes: it opens, and is exact."""
+    import onnxruntime as ort
+
+    x, weight = large_numbers(quantizing.EXACT_LIMIT)
+    graph = written(tmp_path / "two.onnx", weight, 2)
+    session = ort.InferenceSession(str(graph), session_options(threads=1, repack=True), providers=[CPU])
+    for y in session.run(None, {"x": x}):
+        np.testing.assert_allclose(y, exact(x, weight), rtol=1e-5)
+
+
+def test_a_graph_of_others_opens_whatever_it_shares(tmp_path, capfd):
+    x, weight = large_numbers(127)
+    session = open_foreign(written(tmp_path / "two.onnx", weight, 2), threads=1)
+    assert [y.shape for y in session.run(None, {"x": x})] == [(5, COLUMNS)] * 2
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_old_bundle_loads_and_one_warning_says_what_mends_it(
+    bundles, tmp_path, monkeypatch, refuses_exact_products, capfd
+):
+    """Voxrill 0.2 gave shared weights numbers up to 127, with which onnxruntime has no exact products."""
+    monkeypatch.setattr(quantizing, "EXACT_LIMIT", quantizing.INT8_LIMIT)
+    old = quantize_bundle(open_bundle(bundles["lfm2"]), tmp_path / "old", read_recipe("int8"))
+    refuses_exact_products("depthformer.onnx")  # as x86 without VNNI does
+    with pytest.warns(Inexact, match=r"no VNNI.*8-bit products of depthformer .*quantise the bundle again") as told:
+        model = voxrill.load(old.directory, threads=1)
+    assert len(told) == 1
+    assert not model.graphs["depthformer"].exact and model.graphs["decoder"].exact
+    with pytest.warns(Inexact):
+        assert smoke_run(old)
+    assert capfd.readouterr().err == ""  # onnxruntime's own words would say nothing to a user
