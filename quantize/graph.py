@@ -3,8 +3,8 @@
 In: a graph file and a recipe. Out: the quantised graph's file, and a report of what happened to every weight. Weights
 are read one at a time from the graph's data file, so that even the largest graph needs little memory beside its result.
 A weight that several nodes share is quantised once and stays shared. In 8 bits its numbers lie within 64, not 127, as
-`EXACT_LIMIT` explains. If a weight has fewer rows than a block, the block shrinks to the largest size that fits, and the
-report says so. So one recipe serves wide and narrow models.
+`EXACT_LIMIT` explains. If a weight has fewer rows than a block, the block shrinks to the largest size that fits, and
+the report says so. So one recipe serves wide and narrow models.
 
 onnxruntime's own quantisers are not used here. They copy a shared weight for every node (the depthformer uses each of
 its weights eight times), and they cannot mix 4 and 8 bits in one graph. Their kernels and 4-bit rounding are used. For

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,7 @@ class Graph:
         self.own_products = ours and has_products(path)
         # Our products do not take every block size that onnxruntime's take; see `session_options` for exact ones.
         owns = (True, False) if self.own_products or (ours and has_own_attention(path)) else (False,)
-        ways = [(own, exact) for own in owns for exact in (True, False)]
+        ways = [(own, exact) for own in owns for exact in ((True, False) if self.on_cpu or not strict else (True,))]
 
         def opened(own: bool, exact: bool, strict: bool = strict) -> ort.InferenceSession:
             options = session_options(threads, repack, tuned, exact)
@@ -233,8 +232,12 @@ def _first_open(
     """The session of the first way that works, and that way; raises what the last one raises."""
     *others, last = ways
     for own, exact in others:
-        with suppress(Exception):  # a class per status
+        try:
             return opened(own, exact), own, exact
+        except DeviceError:
+            raise
+        except Exception:  # a class per status
+            continue
     return opened(*last), *last
 
 
