@@ -17,8 +17,8 @@ Floats = NDArray[np.float32]
 
 INT8_LIMIT = 127
 EXACT_LIMIT = 64
-"""The largest 8-bit number that is exact on every processor. On x86 without VNNI, onnxruntime adds two products of
-bytes in 16 bits, where larger sums are cut off: 2 * 255 * 64 = 32,640 < 2^15."""
+"""The largest 8-bit number whose products are exact on every processor. On x86 without VNNI, two products are added in
+16 bits (see `voxrill.devices.overflow`): 2 * 255 * 64 = 32,640 < 2^15."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from benchmarks.talk.sound_server import SoundServer, check_pulseaudio
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.command_line import CommandLine
 from tests.places import ROOT
-from voxrill.devices import kernels
+from voxrill.devices import kernels, overflow
 from voxrill.devices.providers import EXACT_ENTRY
 from voxrill.runtime.audio.devices import portaudio
 from voxrill.runtime.bundle.contract import StaticShapes
@@ -78,10 +78,11 @@ def made_once(tmp_path_factory, request) -> Callable[[str, Callable[[Path], Any]
 
 @pytest.fixture
 def refuses_exact_products(monkeypatch) -> Callable[[str], None]:
-    """`refuses_exact_products(file)`: onnxruntime refuses that graph with exact products.
+    """`refuses_exact_products(file)`: products overflow here, and onnxruntime refuses that graph with exact ones.
 
     x86 without VNNI does so, if several nodes share a weight of 8 bits with large numbers.
     """
+    monkeypatch.setattr(overflow, "products_overflow", lambda: True)
     create = ort.InferenceSession._create_inference_session
 
     def refuse(file: str) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 import onnxruntime as ort
 
+from voxrill.devices import overflow
 from voxrill.devices.kernels import DOMAIN, INTERFACE, own_products
 from voxrill.devices.processor import processor
 from voxrill.devices.providers import EXACT_ENTRY
@@ -62,7 +63,7 @@ class WrittenFile(msgspec.Struct, frozen=True):
 class Key(msgspec.Struct, frozen=True):
     """What a tuned form was made for: processor, onnxruntime, the SHA-256 of the manifest, and whose products.
 
-    options: the options of its sessions that change numbers; forms of Voxrill 0.2 have none.
+    options: the options of its sessions that change numbers here; Voxrill 0.2 knew none.
     """
 
     processor: str
@@ -115,7 +116,8 @@ PLAIN = TunedForm()
 def key_of(bundle: Bundle) -> Key:
     """The key that a tuned form of this bundle must have on this machine."""
     products = f"{DOMAIN} {INTERFACE}" if own_products().fast else ""
-    return Key(processor(), str(ort.__version__), hash_file(bundle.path(MANIFEST_FILE)), products, EXACT_ENTRY)
+    options = EXACT_ENTRY if overflow.products_overflow() else ""
+    return Key(processor(), str(ort.__version__), hash_file(bundle.path(MANIFEST_FILE)), products, options)
 
 
 def is_repacked(manifest: Manifest, graph: str) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from voxrill.devices import overflow
 from voxrill.devices.kernels import own_products, register
 from voxrill.devices.providers import (
     CPU,
@@ -106,7 +107,8 @@ class Graph:
         self.own_products = ours and has_products(path)
         # Our products do not take every block size that onnxruntime's take; see `session_options` for exact ones.
         owns = (True, False) if self.own_products or (ours and has_own_attention(path)) else (False,)
-        ways = [(own, exact) for own in owns for exact in ((True, False) if self.on_cpu or not strict else (True,))]
+        exacts = (True, False) if overflow.products_overflow() else (True,)
+        ways = [(own, exact) for own in owns for exact in exacts]
 
         def opened(own: bool, exact: bool, strict: bool = strict) -> ort.InferenceSession:
             options = session_options(threads, repack, tuned, exact)

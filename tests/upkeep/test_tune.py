@@ -18,6 +18,7 @@ import pytest
 import voxrill
 from tests.command_line import clean_environment, contents
 from voxrill.devices import memory as machine
+from voxrill.devices import overflow
 from voxrill.devices.processor import processor
 from voxrill.runtime.bundle import memory, tuned
 from voxrill.runtime.bundle.builtin import open_builtin
@@ -198,11 +199,13 @@ def test_a_stale_form_is_not_used(ready, part):
     assert not model.tuned.graphs and model.threads == 0
 
 
-def test_a_form_of_a_voxrill_without_exact_products_is_not_used(ready):
-    """On some processors its graphs give wrong numbers (see `session_options`)."""
+def test_a_form_of_a_voxrill_without_exact_products_is_used_only_where_none_overflows(ready, monkeypatch):
     key = json.loads((tuned_folder(ready) / "tuned.json").read_text())["key"]
-    assert key.pop("options")
+    key.pop("options", None)
     rewrite(ready, key=key)
+    monkeypatch.setattr(overflow, "products_overflow", lambda: False)
+    assert open_tuned(open_bundle(ready)).graphs
+    monkeypatch.setattr(overflow, "products_overflow", lambda: True)
     with pytest.warns(NotTuned, match="made for another version of Voxrill.*voxrill tune"):
         assert open_tuned(open_bundle(ready)) == PLAIN
 
