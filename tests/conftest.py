@@ -77,18 +77,18 @@ def made_once(tmp_path_factory, request) -> Callable[[str, Callable[[Path], Any]
 
 
 @pytest.fixture
-def refuses_exact_products(monkeypatch) -> Callable[[str], None]:
-    """`refuses_exact_products(file)`: products overflow here, and onnxruntime refuses that graph with exact ones.
+def refuses_exact_products(monkeypatch) -> Callable[..., None]:
+    """`refuses_exact_products(*files)`: products overflow here, and onnxruntime refuses those graphs with exact ones.
 
     x86 without VNNI does so, if several nodes share a weight of 8 bits with large numbers.
     """
     monkeypatch.setattr(overflow, "products_overflow", lambda: True)
     create = ort.InferenceSession._create_inference_session
 
-    def refuse(file: str) -> None:
+    def refuse(*files: str) -> None:
         def opened(session: Any, *rest: Any) -> None:
             exact = session._sess_options.get_session_config_entry(EXACT_ENTRY) == "1"
-            if exact and str(session._model_path).endswith(file):
+            if exact and str(session._model_path).endswith(files):
                 raise RuntimeError("Attempt to replace the existing tensor")
             create(session, *rest)
 

@@ -95,8 +95,7 @@ def test_a_graph_of_others_opens_whatever_it_shares(tmp_path, capfd):
 
 def test_an_old_bundle_loads_and_one_warning_says_what_mends_it(refuses_exact_products):
     """Voxrill 0.2 gave shared weights numbers up to 127, with which onnxruntime has no exact products."""
-    for file in ("depthformer.onnx", "decoder.onnx"):
-        refuses_exact_products(file)
+    refuses_exact_products("depthformer.onnx", "decoder.onnx")
     with pytest.warns(Inexact, match=r"no VNNI.*products of decoder, depthformer .*quantise the bundle again") as told:
         model = voxrill.load(threads=1)
     assert len(told) == 1
