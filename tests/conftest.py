@@ -18,6 +18,7 @@ from typing import Any
 
 import onnxruntime as ort
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 import voxrill
 from benchmarks.talk.sound_server import SoundServer, check_pulseaudio
@@ -89,7 +90,7 @@ def refuses_exact_products(monkeypatch) -> Callable[..., None]:
         def opened(session: Any, *rest: Any) -> None:
             exact = session._sess_options.get_session_config_entry(EXACT_ENTRY) == "1"
             if exact and str(session._model_path).endswith(files):
-                raise RuntimeError("Attempt to replace the existing tensor")
+                raise Fail("Attempt to replace the existing tensor")
             create(session, *rest)
 
         monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", opened)
