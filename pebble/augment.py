@@ -17,6 +17,13 @@ Waveform = NDArray[np.float32]
 Random = np.random.Generator
 
 
+WHISPERED = 0.12
+"""Share of the training clips that are whispered."""
+WHISPER_WINDOW = 512
+PITCH_PERIOD = 40
+"""Samples: the envelope of a spectrum keeps nothing that repeats this slowly. A voice repeats every 40 to 200."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What else can be heard: clips of other voices, and recordings of real noise, if there are any."""
@@ -30,8 +37,10 @@ def heard(waveform: Waveform, around: Surroundings, chance: Random, silence: int
 
     silence: most samples of it on each side; without it a fifth of the clips have up to two seconds.
     """
+    if chance.random() < WHISPERED:
+        waveform = whispered(waveform, chance)
     if chance.random() < 0.5:
-        waveform = soxr.resample(waveform, RATE, int(RATE * chance.uniform(0.88, 1.14)))
+        waveform = soxr.resample(waveform, RATE, int(RATE * chance.uniform(0.85, 1.18)))
     longest = silence or (2 * RATE if chance.random() < 0.2 else 4800)
     waveform = padded(waveform, int(chance.integers(0, longest)), int(chance.integers(800, longest)))
     place = chance.random()
@@ -55,6 +64,40 @@ def quiet_room(waveform: Waveform, chance: Random) -> Waveform:
     """A clean evaluation version: a little silence around the clip and a trace of noise."""
     waveform = padded(waveform, 2400, 3200)
     return (waveform + chance.standard_normal(len(waveform)) * 1e-4).astype(np.float32)
+
+
+def whispered(waveform: Waveform, chance: Random) -> Waveform:
+    """The clip whispered: noise with the spectral envelope of the voice. Some clips keep a little of the voice.
+
+    The envelope is the cepstrum's slow part. A whisper has no pitch, its formants lie higher, and its low tones are
+    weak (Jovicic 1998; Morris and Clements 2002).
+    """
+    size, hop = WHISPER_WINDOW, WHISPER_WINDOW // 4
+    length = -(-len(waveform) // size) * size + 2 * size
+    sound = np.zeros(length, np.float32)
+    sound[size : size + len(waveform)] = waveform
+    window = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size))
+
+    def spectra(samples: NDArray[np.floating]) -> NDArray[np.complexfloating]:
+        return np.fft.rfft(np.lib.stride_tricks.sliding_window_view(samples, size)[::hop] * window)
+
+    cepstra = np.fft.irfft(np.log(np.abs(spectra(sound)) + 1e-4))
+    cepstra[:, PITCH_PERIOD : size - PITCH_PERIOD + 1] = 0
+    envelope = np.exp(np.fft.rfft(cepstra).real)
+    bins = np.arange(envelope.shape[1])
+    lower = np.minimum(bins / chance.uniform(1.0, 1.12), bins[-1] - 1)
+    below = lower.astype(int)
+    envelope = envelope[:, below] * (1 - lower % 1) + envelope[:, below + 1] * (lower % 1)
+    bright = (np.clip(bins / bins[-1] * 8, 0.05, 2.0)) ** chance.uniform(0.0, 0.8)
+    frames = np.fft.irfft(spectra(chance.standard_normal(length)) * envelope * bright) * window
+    made = np.zeros(length)
+    for shift in range(4):  # every fourth frame begins where the one before it ends
+        row = frames[shift::4].ravel()
+        made[shift * hop : shift * hop + len(row)] += row
+    made = made[size : size + len(waveform)]
+    made *= np.sqrt(np.mean(waveform**2) / (np.mean(made**2) + 1e-12))
+    voice = chance.uniform(0.1, 0.5) if chance.random() < 0.4 else 0.0
+    return (made + voice * waveform).astype(np.float32)
 
 
 def padded(waveform: Waveform, before: int, after: int) -> Waveform:

@@ -22,7 +22,7 @@ from natural import JOE, RESERVED, shard_paths
 from numpy.typing import NDArray
 from people import noises, people_clips
 from rich.progress import track
-from synthesise import EVALUATED_ONLY, FLITE_TRAINED, ClipStore, SynthesisJob, make_clips, style
+from synthesise import EVALUATED_ONLY, FLITE_TRAINED, RECORDED, ClipStore, SynthesisJob, make_clips, style
 from world import (
     FIRST,
     FOLLOW_UPS,
@@ -32,6 +32,7 @@ from world import (
     SENTENCES,
     WORDS,
     drawn,
+    meant,
     neighbour,
     outside_sentence,
     talk,
@@ -50,11 +51,14 @@ PASSES, NATURAL_PASSES = 2, 3
 WORKERS = 1
 NATURAL_TIMES = 3
 """How often natural voices come in a round, because they are few and nearest to people."""
+RECORDED_TIMES = 2
+"""How often voices made of recordings come in a round."""
 AROUND_TIMES = 2
 """How often silence, music and talk come in a round."""
 NATURAL_TRAINED = ("natural", "natural-first")
 
 MIXED_WORD_CLIPS = 3000
+RECORDED_CLIPS = 4000
 NATURAL_CLIPS = 12_000
 NATURAL_DEVELOPMENT_CLIPS = 200
 RESERVED_CLIPS, RESERVED_KNOWN = 60, 300
@@ -145,6 +149,13 @@ def word_jobs() -> Iterator[SynthesisJob]:
         yield SynthesisJob(" ".join(words), _trained_voice(number // 2), 9 * 10**6 + number)
 
 
+def recorded_jobs() -> Iterator[SynthesisJob]:
+    """What voices made of recordings say: the mix of the natural ones, with other sentences."""
+    voices = random.Random(37)
+    for number, text in enumerate(_mix(RECORDED_CLIPS, random.Random(29))):
+        yield SynthesisJob(text, voices.choice(RECORDED), 13 * 10**6 + number)
+
+
 def long_talk(pick: int) -> str:
     """Ten to thirty seconds of talk that is not for Pebble."""
     return " ".join(outside_sentence(10**4 + 10 * pick + i) for i in range(4 + pick % 7))
@@ -186,24 +197,41 @@ def around_evaluation_jobs() -> Iterator[SynthesisJob]:
 
 
 def natural_jobs() -> Iterator[SynthesisJob]:
-    """What natural voices say, in a mix that any first part of the set has too.
+    """What natural voices say, in a mix that any first part of the set has too."""
+    for number, text in enumerate(_mix(NATURAL_CLIPS, random.Random(17))):
+        yield SynthesisJob(text, "natural", 20 * 10**6 + number)
 
-    Of 20 clips 8 are drawn from the world, 8 differ from the clip before in one word, 2 are random words of the world,
-    and 2 are talk outside it.
+
+def _mix(count: int, chance: random.Random) -> Iterator[str]:
+    """What a set of voices says.
+
+    Of 20 clips 7 are drawn from the world, 7 differ from the clip before in one word, 2 differ from a sentence in words
+    of any kind, 2 are random words of the world, and 2 are talk outside it.
     """
-    chance = random.Random(17)
     sentence = SENTENCES[0]
-    for number in range(NATURAL_CLIPS):
-        seed = 20 * 10**6 + number
+    for number in range(count):
         kind = number % 20
-        if kind < 16:
+        if kind < 14:
             near = neighbour(sentence, chance) if kind % 2 else None
             said, sentence = (near.command, near) if near else drawn(chance)
+        elif kind < 16:
+            said = with_other_words(drawn(chance)[0], chance)
         elif kind < 18:
             said = " ".join(chance.choice(WORDS) for _ in range(chance.randint(1, 6)))
         else:
             said = talk(number) if kind == 18 else chance.choice((*FOLLOW_UPS, talk(number)))
-        yield SynthesisJob(said, "natural", seed)
+        yield said
+
+
+def with_other_words(said: str, chance: random.Random) -> str:
+    """A sentence with one or two words replaced by any of the world, so that it is no sentence any more."""
+    while True:
+        words = said.split()
+        for _ in range(chance.randint(1, 2)):
+            words[chance.randrange(len(words))] = chance.choice(WORDS)
+        changed = " ".join(words)
+        if not meant(changed):
+            return changed
 
 
 def natural_development_jobs() -> Iterator[SynthesisJob]:
@@ -235,14 +263,25 @@ NATURAL_SETS = {
 """Sets that `natural.py` makes, by name."""
 
 
+def recorded_clips(cache: Path) -> ClipStore:
+    """The clips of the voices made of recordings."""
+    return make_clips(recorded_jobs(), cache / "recorded.npz", "speaking the set 'recorded'")
+
+
 def training_features(cache: Path, people: Path | None = None, natural: bool = True) -> list[Features]:
-    """The training sets: as many natural voices as were made so far, and people if there is a folder of them."""
+    """The training sets: as many natural voices as were made so far, and people if there is a folder of them.
+
+    natural: without it, neither natural voices nor those made of recordings.
+    """
     noise = noises(people) if people else []
     sets = [
         _features(cache, "train", command_jobs, noise),
         replace(_features(cache, "around", around_jobs, noise), times=AROUND_TIMES),
         replace(_features(cache, "words", word_jobs, noise), answered=False),
     ]
+    if natural:
+        recorded = clip_features(recorded_clips(cache), cache / "recorded", PASSES, noise)
+        sets.append(replace(recorded, times=RECORDED_TIMES))
     for folder in NATURAL_TRAINED if natural else ():
         for path in shard_paths(cache / folder):
             features = clip_features(ClipStore.load(path), path.with_suffix(""), NATURAL_PASSES, noise)

@@ -20,7 +20,7 @@ import random
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -53,7 +53,12 @@ ACCENTED = (
 )  # fmt: skip
 """Voices of other languages. They say English phonemes, so they are more speakers. Only a blend has one."""
 
-PLAIN_SHARE, ACCENTED_SHARE = 0.3, 0.15
+PLAIN_SHARE, ACCENTED_SHARE = 0.2, 0.15
+BEYOND = 0.3
+"""How far a blend may lie beyond one of its two voices. So training hears voices that lie between no two of its own."""
+OTHER_ACCENT = 0.15
+"""Share of the speakers with the phonemes of the other side of the Atlantic."""
+JUDGING_PACES, TRAINED_PACES = (0.8, 1.3), (0.7, 1.4)
 SHARD = 100
 
 IPA = (
@@ -170,8 +175,8 @@ def voice_style(name: str) -> Style:
 def speaker(voice: str, seed: int) -> Narrator:
     """The speaker of a job. voice: natural, natural-development, or natural:NAME."""
     chance = random.Random(f"{voice} {seed}")
-    pace = chance.uniform(0.8, 1.3)
     kind, _, name = voice.partition(":")
+    pace = chance.uniform(*(TRAINED_PACES if kind == "natural" and not name else JUDGING_PACES))
     if name:
         return Narrator(name, voice_style(name), name.startswith("b"), pace)
     voices = DEVELOPMENT if kind == "natural-development" else TRAINED
@@ -180,11 +185,15 @@ def speaker(voice: str, seed: int) -> Narrator:
         return Narrator(first, voice_style(first), first.startswith("b"), pace)
     others = ACCENTED if voices == TRAINED and chance.random() < ACCENTED_SHARE / (1 - PLAIN_SHARE) else voices
     second = chance.choice([other for other in others if other != first])
-    return blend(first, second, chance.uniform(0.3, 0.7), chance.uniform(0.2, 0.8), pace)
+    if voices == DEVELOPMENT:
+        return blend(first, second, chance.uniform(0.3, 0.7), chance.uniform(0.2, 0.8), pace)
+    timbre, prosody = chance.uniform(-BEYOND, 1 + BEYOND), chance.uniform(-BEYOND, 1 + BEYOND)
+    who = blend(first, second, timbre, prosody, pace)
+    return replace(who, british=not who.british) if chance.random() < OTHER_ACCENT else who
 
 
 def blend(first: str, second: str, timbre: float, prosody: float, pace: float) -> Narrator:
-    """A new speaker between two voices; `timbre` and `prosody` are the shares of the second."""
+    """A new speaker of two voices; `timbre` and `prosody` are the shares of the second."""
     shares = np.repeat(np.array([timbre, prosody], np.float32), TIMBRE)
     style = voice_style(first) * (1 - shares) + voice_style(second) * shares
     return Narrator(f"{first}+{second}", style, first.startswith("b"), pace)

@@ -1,9 +1,9 @@
 """The whole recipe, stage after stage: `make pebble`. Every stage resumes where it stopped.
 
-In: the synthesisers (Debian: espeak-ng flite festival festvox-kallpc16k festvox-us-slt-hts; the folder of natural.py,
-named by PEBBLE_KOKORO), and with --people a folder of recordings. Out, under the cache
-folder: `checkpoint/` in the published layout, its bundles `float32/`, `int8/` and `int4/`. `package.py` then makes the
-files of the package. With --further only the last stage runs; it begins with the committed checkpoint.
+In: the synthesisers (those of Debian that synthesise.py names; the folder of natural.py, named by PEBBLE_KOKORO), and
+with --people a folder of recordings. Out, under the cache folder: `checkpoint/` in the published layout, its bundles
+`float32/`, `int8/` and `int4/`. `package.py` then makes the files of the package. With --only one stage runs; it
+begins with the committed checkpoint.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ MINUTES = {
     "answers": 40,
     "further": 75,
 }
+ALONE = ("hearing", "further")
+"""Stages that can begin with the committed checkpoint."""
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the minutes each stage may take at most")
     parser.add_argument("--people", type=Path, help="a folder of recordings of people; see people.py")
-    parser.add_argument("--further", action="store_true", help="teach the committed checkpoint further")
+    parser.add_argument("--only", choices=ALONE, help="only this stage, from the committed checkpoint on")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -66,16 +68,16 @@ def main() -> None:
         "answers": partial(train_answers, people=args.people),
         "further": partial(train_further, people=args.people),
     }
-    wanted = ["further"] if args.further else [stage for stage in stages if stage != "further"]
+    wanted = [args.only] if args.only else [stage for stage in stages if stage != "further"]
     for name in ("natural", "natural-development"):
         make_shards(list(NATURAL_SETS[name]()), args.cache / name)
-    if args.further:
+    if args.only:
         args.cache.mkdir(parents=True, exist_ok=True)
         shutil.copy(CODEBOOKS, args.cache)
     for name in wanted:
         print(f"stage {name}", flush=True)
         stages[name](args.cache, 60 * args.scale * MINUTES[name])
-    build(args.cache, args.cache / "checkpoint", args.further)
+    build(args.cache, args.cache / "checkpoint", args.only)
     _voxrill("export", args.cache / "checkpoint", "-o", args.cache / "float32", "--force")
     for name in ("int8", "int4"):
         recipe = Path(__file__).with_name(f"{name}.toml")
@@ -86,12 +88,12 @@ def _voxrill(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "voxrill", *map(str, arguments)], check=True)
 
 
-def build(cache: Path, checkpoint: Path, further: bool = False) -> None:
-    """Write the checkpoint of the trained stages in float16. With `further` the committed detokenizer is kept."""
+def build(cache: Path, checkpoint: Path, only: str | None = None) -> None:
+    """Write the checkpoint of the trained stages in float16. With `only` the committed detokenizer is kept."""
     model, detokenizer = Pebble(), Detokenizer()
-    model.load_state_dict(_trained(cache / ("further.pt" if further else "answers.pt")))
+    model.load_state_dict(_trained(cache / f"{only or 'answers'}.pt"))
     kept = CHECKPOINT / "audio_detokenizer" / "model.safetensors"
-    detokenizer.load_state_dict(load_file(kept) if further else _trained(cache / "detokenizer.pt"))
+    detokenizer.load_state_dict(load_file(kept) if only else _trained(cache / "detokenizer.pt"))
     write_checkpoint(model, detokenizer, detokenizer_config(), checkpoint)
 
 

@@ -1,8 +1,10 @@
 """Text to speech, many voices: the only source of Pebble's training and evaluation sound.
 
 In: sentences of `world`. Out: a `ClipStore` for each set (int16 waveforms at 16 kHz with text and voice), in one .npz
-that is made once. Training uses variants of espeak-ng and three flite voices. Other espeak variants, flite's awb and
-festival are for evaluation only. It needs Debian's espeak-ng, flite, festival, festvox-kallpc16k, festvox-us-slt-hts.
+that is made once. Training uses variants of espeak-ng, three flite voices, RHVoice, Pico, and two of festival. Other
+espeak variants, flite's awb and two of festival are for evaluation only. It needs Debian's espeak-ng, flite, festival,
+festvox-kallpc16k, festvox-us-slt-hts, festvox-kdlpc16k, festvox-rablpc16k, rhvoice, rhvoice-english and, from its
+component non-free, libttspico-utils.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import io
 import random
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,7 +40,15 @@ VARIANTS = (
 )  # fmt: skip
 FLITE_TRAINED = ("rms", "slt", "kal16")
 EVALUATED_ONLY = ("flite:awb", "festival:kal", "festival:hts")
-FESTIVAL = {"kal": "(voice_kal_diphone)", "hts": "(voice_cmu_us_slt_arctic_hts)"}
+FESTIVAL = {
+    "kal": "voice_kal_diphone", "hts": "voice_cmu_us_slt_arctic_hts",
+    "ked": "voice_ked_diphone", "rab": "voice_rab_diphone",
+}  # fmt: skip
+RECORDED = (
+    "rhvoice:alan", "rhvoice:bdl", "rhvoice:clb", "rhvoice:slt", "pico:en-US", "pico:en-GB",
+    "festival:ked", "festival:rab",
+)  # fmt: skip
+"""Voices made of recordings of eight people. They teach."""
 
 SOUNDS = {"silence": silence, "music": music}
 """Sounds that are no voice, by their name in a job."""
@@ -47,7 +58,7 @@ Waveform = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SynthesisJob:
-    """One clip to make: `voice` is espeak, espeak-held-out, flite:NAME, festival:NAME, or a name of `SOUNDS`."""
+    """One clip to make: `voice` is espeak, espeak-held-out, ENGINE:NAME, or a name of `SOUNDS`."""
 
     text: str
     voice: str
@@ -94,7 +105,18 @@ def speak(text: str, voice: str, seed: int) -> tuple[Waveform, int]:
         stretch = 1.0 if seed < 0 else chance.uniform(0.85, 1.25)
         options = ["-voice", name, "--setf", f"duration_stretch={stretch:.2f}", "-t", text]
         return _run(["flite", *options, "-o", "/dev/stdout"])
-    return _run(["text2wave", "-eval", FESTIVAL[name], "-o", "/dev/stdout"], text)
+    pace = random.Random(seed).uniform(0.85, 1.3)
+    if engine == "festival":
+        slow = "" if voice in EVALUATED_ONLY else f"(Parameter.set 'Duration_Stretch {1 / pace:.2f})"
+        return _run(["text2wave", "-eval", f"(begin ({FESTIVAL[name]}) {slow})", "-o", "/dev/stdout"], text)
+    with tempfile.TemporaryDirectory() as folder:  # these two write no WAV to stdout
+        path = Path(folder) / "clip.wav"
+        if engine == "rhvoice":
+            _run_quietly(["RHVoice-test", "-p", name, "-r", f"{100 * pace:.0f}", "-o", str(path)], text)
+        else:
+            _run_quietly(["pico2wave", "-l", name, "-w", str(path), f'<speed level="{100 * pace:.0f}">{text}</speed>'])
+        samples, rate = soundfile.read(path, dtype="float32")
+    return samples, rate
 
 
 def delivery(voice: str, seed: int) -> tuple[str, int, int]:
@@ -115,9 +137,13 @@ def style(voice: str, seed: int) -> str | None:
     return "calm" if pace <= 160 and pitch <= 45 else None
 
 
+def _run_quietly(command: list[str], text: str = "") -> bytes:
+    return subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout
+
+
 def _run(command: list[str], text: str = "") -> tuple[Waveform, int]:
     """Run a synthesiser that writes a WAV to stdout. The header may lack the length."""
-    raw = bytearray(subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout)
+    raw = bytearray(_run_quietly(command, text))
     start = raw.find(b"data") + 8
     raw[start - 4 : start] = (len(raw) - start).to_bytes(4, "little")
     raw[4:8] = (len(raw) - 8).to_bytes(4, "little")

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from augment import RATE as SOUND_RATE
 from augment import Surroundings, Waveform, heard
 from codec import BOOKS, Voice, make_voices
-from data import MUSIC, NATURAL_TRAINED, Features, training_features
+from data import MUSIC, NATURAL_TRAINED, Features, recorded_clips, training_features
 from natural import shard_paths
 from network import END_OF_AUDIO, Pebble
 from people import TALK, noises
@@ -81,8 +81,14 @@ CTC_WEIGHT = 0.6
 """Weight of word CTC in the joint stage. It keeps the encoder exact."""
 JOINED = 0.35
 """Share of the heard batches whose clips are joined in pairs for recognition."""
-FRESH, LONG_SILENCE = 0.6, 0.4
+FRESH, LONG_SILENCE = 0.6, 0.3
 """Shares of the hearing stage: batches of natural voices, and those of them with long silence around the words."""
+ANSWERED = 0.5
+"""Share of the hearing stage's batches that have answers too. They cost as much as the words."""
+EVERY = 2
+"""In the hearing stage, every second clip of a batch goes through the backbone, and all have word CTC."""
+HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()
+"""Whether this processor multiplies bfloat16. Others would only emulate it."""
 HEADS_STEPS = 250
 """Share of the further stage that trains only the two heads that no checkpoint has."""
 
@@ -146,11 +152,14 @@ class TrainingClips:
     def clip(self, number: int) -> np.ndarray:
         """Log-mel (T, 128) of one clip with SpecAugment."""
         features, i = self._at[number]
-        return _masked(_other_throat(features.get(i)))
+        return _spoken_otherwise(features.get(i))
 
 
 class FreshClips:
-    """Natural voices in new surroundings each time, in turn with the batches of other sets. Their numbers come last."""
+    """Natural and recorded voices in new surroundings each time, in turn with the batches of other sets.
+
+    Their numbers come last.
+    """
 
     def __init__(self, others: TrainingClips, natural: list[ClipStore], noise: list[Waveform]) -> None:
         self._others, self._log_mel, self._chance = others, LogMel(), np.random.default_rng(random.getrandbits(32))
@@ -179,7 +188,7 @@ class FreshClips:
         if fresh < 0:
             return self._others.clip(number)
         sound = heard(self._clips[fresh], self._around, self._chance, silence)
-        return _masked(_other_throat(self._log_mel(sound)))
+        return _spoken_otherwise(self._log_mel(sound))
 
 
 def _padded(clips: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,14 +197,30 @@ def _padded(clips: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(clip) for clip in clips])
 
 
+def _spoken_otherwise(mel: np.ndarray) -> np.ndarray:
+    """A training version of a log-mel (T, 128): another throat, another pace, and SpecAugment."""
+    return _masked(_other_pace(_other_throat(mel)))
+
+
+def _other_pace(mel: np.ndarray) -> np.ndarray:
+    """Stretch half the clips in time, without a change of pitch."""
+    if random.random() < 0.5:
+        return mel
+    at = np.linspace(0, len(mel) - 1.001, int(len(mel) * random.uniform(0.75, 1.4)))
+    below = at.astype(int)
+    share = (at - below).astype(np.float32)[:, None]
+    stretched: np.ndarray = mel[below] * (1 - share) + mel[below + 1] * share
+    return stretched
+
+
 def _other_throat(mel: np.ndarray) -> np.ndarray:
-    """Stretch the frequency axis of half the clips by up to 8 %, like a longer or shorter vocal tract.
+    """Stretch the frequency axis of half the clips by up to 12 %, like a longer or shorter vocal tract.
 
     After Jaitly and Hinton 2013 (vocal tract length perturbation), on log-mel bands instead of the spectrum.
     """
     if random.random() < 0.5:
         return mel
-    at = np.clip(np.arange(mel.shape[1]) * random.uniform(0.92, 1.08), 0, mel.shape[1] - 1.001)
+    at = np.clip(np.arange(mel.shape[1]) * random.uniform(0.88, 1.12), 0, mel.shape[1] - 1.001)
     below = at.astype(int)
     share = (at - below).astype(np.float32)
     stretched: np.ndarray = mel[:, below] * (1 - share) + mel[:, below + 1] * share
@@ -238,7 +263,7 @@ def _disturbed(frames: torch.Tensor) -> torch.Tensor:
 
 def _short() -> torch.autocast:
     """bfloat16 products, which take half the time where the processor has them."""
-    return torch.autocast("cpu", torch.bfloat16)
+    return torch.autocast("cpu", torch.bfloat16, enabled=HAS_BFLOAT16)
 
 
 def lesson_losses(model: Pebble, batch: Batch, heard: torch.Tensor | None) -> tuple[torch.Tensor, dict[str, float]]:
@@ -313,7 +338,7 @@ def train_encoder(cache: Path, seconds: float, people: Path | None = None) -> No
     random.seed(run.step)
     for factor in _steps(run, "encoder", seconds):
         numbers = clips.next()
-        encoded, _, lengths = model.hear(*clips.mel(numbers), short=True)
+        encoded, _, lengths = model.hear(*clips.mel(numbers), short=HAS_BFLOAT16)
         loss = ctc_loss(model, encoded, lengths, [clips.texts[n] for n in numbers])
         if loss.requires_grad:
             run.update(loss, factor, {"ctc": loss})
@@ -335,22 +360,30 @@ def train_voice(cache: Path, seconds: float, people: Path | None = None) -> None
 def train_hearing(cache: Path, seconds: float, people: Path | None = None) -> None:
     """The encoder alone, through the finished model, whose other weights stay as they are: so do its words and voices.
 
-    Natural voices come in new surroundings each time, and new ones are taken in whenever the stage goes on.
+    Natural voices come in new surroundings each time, and new ones are taken in whenever the stage goes on. Without the
+    stage before it, it begins from the committed checkpoint.
     """
-    model = _going_on("hearing", "voice", cache)
+    clips = _fresh_clips(cache, people)
+    if any((cache / f"{stage}.pt").is_file() for stage in ("voice", "hearing")):
+        model = _going_on("hearing", "voice", cache)
+    else:
+        model = Pebble()
+        model.begin_from(CHECKPOINT)
+        _learn_words(model, clips)
     for parameter in (*model.lfm.parameters(), *model.depth.parameters(), *model.text.parameters()):
         parameter.requires_grad_(False)
     run = Run(cache / "hearing.pt", model, RATE["hearing"])
     random.seed(run.step)
-    ears = Ears(model, _fresh_clips(cache, people), make_voices(cache), frames_too=0.0)
+    ears = Ears(model, clips, {}, frames_too=0.0)
     for factor in _steps(run, "hearing", seconds):
-        loss, shown = ears.words_and_answers()
+        loss, shown = ears.words_and_answers(EVERY, answers_too=random.random() < ANSWERED)
         run.update(loss, factor, shown)
 
 
 def _fresh_clips(cache: Path, people: Path | None) -> FreshClips:
-    """The natural voices that were made so far, and the other training sets."""
+    """The natural voices that were made so far, the voices made of recordings, and the other training sets."""
     natural = [ClipStore.load(path) for folder in NATURAL_TRAINED for path in shard_paths(cache / folder)]
+    natural.append(recorded_clips(cache))
     others = TrainingClips(training_features(cache, people, natural=False))
     return FreshClips(others, natural, noises(people) if people else [])
 
@@ -401,7 +434,7 @@ def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, people: P
         run.update(loss, factor, named)
 
 
-def _learn_words(model: Pebble, clips: TrainingClips) -> None:
+def _learn_words(model: Pebble, clips: TrainingClips | FreshClips) -> None:
     """Train the word CTC head, with the encoder frozen."""
     optimizer = torch.optim.AdamW(model.ctc.parameters(), 5e-3)
     for step in range(HEADS_STEPS):
@@ -450,20 +483,24 @@ class Ears:
 
     def _hear(self, numbers: list[int]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Embeddings (positions, hidden) of each clip, and the CTC loss of them all."""
-        encoded, embedded, lengths = self.model.hear(*self.clips.mel(numbers), self.frozen, short=True)
+        encoded, embedded, lengths = self.model.hear(*self.clips.mel(numbers), self.frozen, short=HAS_BFLOAT16)
         loss = torch.zeros(())
         if not self.frozen:
             loss = CTC_WEIGHT * ctc_loss(self.model, encoded, lengths, [self.clips.texts[n] for n in numbers])
         return [row[:length] for row, length in zip(embedded, lengths, strict=True)], loss
 
-    def words_and_answers(self) -> tuple[torch.Tensor, dict[str, float]]:
-        """Each clip of a batch is encoded once and has two lessons: its words, and its answer, if it has one."""
+    def words_and_answers(self, every: int = 1, answers_too: bool = True) -> tuple[torch.Tensor, dict[str, float]]:
+        """Each clip of a batch is encoded once and has two lessons: its words, and its answer, if it has one.
+
+        every: which of the clips have lessons; answers_too: without it they have only words.
+        """
         numbers = self.clips.next()
         heard, loss = self._hear(numbers)
+        numbers, heard = numbers[::every], heard[::every]
         first, shown = lesson_losses(self.model, *self._words(numbers, heard))
         loss, shown = loss + first, {f"words {name}": value for name, value in shown.items()}
         asked = [(n, rows) for n, rows in zip(numbers, heard, strict=True) if self.clips.answered[n]]
-        if not asked:
+        if not (asked and answers_too):
             return loss, shown
         frames_too = random.random() < self.frames_too
         answers = [
