@@ -105,16 +105,16 @@ def speak(text: str, voice: str, seed: int) -> tuple[Waveform, int]:
         stretch = 1.0 if seed < 0 else chance.uniform(0.85, 1.25)
         options = ["-voice", name, "--setf", f"duration_stretch={stretch:.2f}", "-t", text]
         return _run(["flite", *options, "-o", "/dev/stdout"])
-    pace = random.Random(seed).uniform(0.85, 1.3)
+    speed = random.Random(seed).uniform(0.85, 1.3)
     if engine == "festival":
-        slow = "" if voice in EVALUATED_ONLY else f"(Parameter.set 'Duration_Stretch {1 / pace:.2f})"
+        slow = "" if voice in EVALUATED_ONLY else f"(Parameter.set 'Duration_Stretch {1 / speed:.2f})"
         return _run(["text2wave", "-eval", f"(begin ({FESTIVAL[name]}) {slow})", "-o", "/dev/stdout"], text)
     with tempfile.TemporaryDirectory() as folder:  # these two write no WAV to stdout
         path = Path(folder) / "clip.wav"
         if engine == "rhvoice":
-            _run_quietly(["RHVoice-test", "-p", name, "-r", f"{100 * pace:.0f}", "-o", str(path)], text)
+            _run_quietly(["RHVoice-test", "-p", name, "-r", f"{100 * speed:.0f}", "-o", str(path)], text)
         else:
-            _run_quietly(["pico2wave", "-l", name, "-w", str(path), f'<speed level="{100 * pace:.0f}">{text}</speed>'])
+            _run_quietly(["pico2wave", "-l", name, "-w", str(path), f'<speed level="{100 * speed:.0f}">{text}</speed>'])
         samples, rate = soundfile.read(path, dtype="float32")
     return samples, rate
 
