@@ -29,7 +29,7 @@ from voxrill.runtime.apps.transcript import (
 )
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE
 from voxrill.runtime.audio.end_of_turn import PauseJudge
-from voxrill.runtime.audio.endpointing import EndpointOptions
+from voxrill.runtime.audio.endpointing import EndpointOptions, for_recordings
 from voxrill.runtime.audio.protocols import BLOCK_SECONDS, Floats
 from voxrill.runtime.audio.segments import AROUND, LEAST, SEGMENT_SECONDS, Change, Segmenter, Span, in_blocks
 from voxrill.runtime.audio.sound_source import AudioSource, SoundPiece, pieces_of
@@ -97,7 +97,7 @@ def longest_segment(model: Engine) -> float:
 
 def options_for(model: Engine, tentative: bool) -> TranscribeOptions:
     """Options under which no segment is longer than the model's encoder takes."""
-    return TranscribeOptions(tentative, endpoint=EndpointOptions(longest=longest_segment(model)))
+    return TranscribeOptions(tentative, endpoint=for_recordings(longest_segment(model)))
 
 
 def transcribe(

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from voxrill.runtime.audio.end_of_turn import PauseJudge
-from voxrill.runtime.audio.endpointing import BEFORE, Endpointer, EndpointOptions, blocks
+from voxrill.runtime.audio.endpointing import BEFORE, Endpointer, EndpointOptions, blocks, for_recordings
 from voxrill.runtime.audio.protocols import BLOCK, BLOCK_SECONDS, RATE, Floats
 from voxrill.runtime.audio.voice_activity import VoiceActivity, VoiceDetector
 
@@ -190,7 +190,7 @@ def spans_of(
 
     So a caller can do something else between two blocks. One stretch is kept at a time.
     """
-    segmenter = Segmenter(voice or VoiceActivity(auto_gain=True), EndpointOptions(longest=longest))
+    segmenter = Segmenter(voice or VoiceActivity(auto_gain=True), for_recordings(longest))
     for block in in_blocks(pieces):
         change = segmenter.hear(block)
         yield change.span if change is not None and change.what == "over" and _is_speech(change.span) else None

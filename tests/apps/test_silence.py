@@ -12,6 +12,7 @@ import voxrill
 from tests.places import CLIPS, ROOT
 from tests.silence import AROUND, NAMES, SAID, room_noise, surrounded
 from voxrill.runtime.audio.audio_file import SAMPLE_RATE, read_audio
+from voxrill.runtime.audio.protocols import BLOCK
 from voxrill.runtime.audio.segments import LEAST, spans, speech_in
 from voxrill.runtime.audio.tone import tone
 from voxrill.runtime.audio.voice_activity import AutomaticGain, VoiceActivity
@@ -249,6 +250,23 @@ def test_quiet_words_are_understood(pebble):
         sound = np.rint(surrounded(clip, (1.0, None)) / loud * 10 ** (-50 / 20) * 32767) / 32768
         right += pebble.transcribe(sound.astype(np.float32), sample_rate=SAMPLE_RATE).text == clip["words"]
     assert right >= 22
+
+
+def test_a_recording_is_searched_for_whispers_which_hardly_look_like_speech():
+    blocks = iter([0.05] * 20 + [0.3] * 30 + [0.05] * 30)
+    (span,) = spans(np.zeros(80 * BLOCK, np.float32), voice=lambda samples: next(blocks))
+    assert (span.first, span.last, span.voiced) == (20, 49, 30)
+
+
+def test_whispered_words_are_understood(pebble, recipe):
+    """26 held-out commands with noise in place of the voice, between two seconds of a quiet room."""
+    whispered = recipe("augment").whispered
+    right = 0
+    for seed, clip in enumerate(SAID):
+        sound = whispered(read_audio(CLIPS / clip["file"]), np.random.default_rng(seed))
+        sound = np.pad(sound, SAMPLE_RATE) + room_noise(len(sound) + 2 * SAMPLE_RATE, -70, seed)
+        right += pebble.transcribe(sound.astype(np.float32), sample_rate=SAMPLE_RATE).text == clip["words"]
+    assert right >= 18
 
 
 @pytest.mark.parametrize("level", [-20, -50, -80])
