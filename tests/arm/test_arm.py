@@ -28,8 +28,9 @@ FLOAT32 = 1e-5
 """How far float32 numbers may be from x86's; measured: 2e-6."""
 INT4 = 0.04
 """How far INT4 numbers may be from x86's; measured: 0.02, where only one of them rounds activations to 8 bits."""
-ROUNDING = 1.1
-"""Quantised numbers may be this many times as far from float32 as on x86; measured: 1.02."""
+ROUNDING = 1.2
+"""Quantised numbers may be this many times as far from float32 as on x86; measured: 1.02 beside an x86 with VNNI, and
+1.13 beside one without it (INT4 on the processor with SME)."""
 
 every_processor = pytest.mark.parametrize("processor", PROCESSORS, ids=lambda processor: processor.name)
 
