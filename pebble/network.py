@@ -31,6 +31,8 @@ from voxrill.runtime.bundle.atomic_folder import atomic_folder
 HIDDEN = 160
 ENCODER_DIM = 128
 ENCODER_LAYERS = 8
+HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()
+"""Whether this processor multiplies bfloat16. Others would only emulate it."""
 END_OF_AUDIO = CODES
 BOOK_ROWS = CODES + 1
 EXAMPLES = (
@@ -207,11 +209,11 @@ class Pebble(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encodings (B, T / 8, 128), embeddings (B, T / 8, HIDDEN) and lengths of mel (B, T, 128), lengths (B,).
 
-        A frozen encoder does not learn; the adapter after it does. `short` computes in bfloat16, in three quarters of
-        the time.
+        A frozen encoder does not learn; the adapter after it does. `short` computes in bfloat16 where the processor
+        has it, in three quarters of the time.
         """
         learns = torch.is_grad_enabled() and not frozen
-        with torch.set_grad_enabled(learns), torch.autocast("cpu", torch.bfloat16, enabled=short):
+        with torch.set_grad_enabled(learns), torch.autocast("cpu", torch.bfloat16, enabled=short and HAS_BFLOAT16):
             encoded, out_lengths = self.encoder.conformer(mel, lengths)
         encoded = encoded.float()
         return encoded, self.encoder.audio_adapter(encoded), out_lengths

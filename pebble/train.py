@@ -24,7 +24,7 @@ from augment import Surroundings, Waveform, heard
 from codec import BOOKS, Voice, make_voices
 from data import MUSIC, NATURAL_TRAINED, Features, recorded_clips, training_features
 from natural import shard_paths
-from network import END_OF_AUDIO, Pebble
+from network import END_OF_AUDIO, HAS_BFLOAT16, Pebble
 from people import TALK, noises
 from synthesise import ClipStore
 from tasks import (
@@ -87,8 +87,6 @@ ANSWERED = 0.5
 """Share of the hearing stage's batches that have answers too. They cost as much as the words."""
 EVERY = 2
 """In the hearing stage, every second clip of a batch goes through the backbone, and all have word CTC."""
-HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()
-"""Whether this processor multiplies bfloat16. Others would only emulate it."""
 HEADS_STEPS = 250
 """Share of the further stage that trains only the two heads that no checkpoint has."""
 
@@ -206,11 +204,7 @@ def _other_pace(mel: np.ndarray) -> np.ndarray:
     """Stretch half the clips in time, without a change of pitch."""
     if random.random() < 0.5:
         return mel
-    at = np.linspace(0, len(mel) - 1.001, int(len(mel) * random.uniform(0.75, 1.4)))
-    below = at.astype(int)
-    share = (at - below).astype(np.float32)[:, None]
-    stretched: np.ndarray = mel[below] * (1 - share) + mel[below + 1] * share
-    return stretched
+    return _rows_at(mel, np.linspace(0, len(mel) - 1.001, int(len(mel) * random.uniform(0.75, 1.4))))
 
 
 def _other_throat(mel: np.ndarray) -> np.ndarray:
@@ -221,10 +215,15 @@ def _other_throat(mel: np.ndarray) -> np.ndarray:
     if random.random() < 0.5:
         return mel
     at = np.clip(np.arange(mel.shape[1]) * random.uniform(0.88, 1.12), 0, mel.shape[1] - 1.001)
+    return _rows_at(mel.T, at).T
+
+
+def _rows_at(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rows (n, columns) at places (n,) that may lie between two rows."""
     below = at.astype(int)
-    share = (at - below).astype(np.float32)
-    stretched: np.ndarray = mel[:, below] * (1 - share) + mel[:, below + 1] * share
-    return stretched
+    share = (at - below).astype(np.float32)[:, None]
+    between: np.ndarray = rows[below] * (1 - share) + rows[below + 1] * share
+    return between
 
 
 def _masked(mel: np.ndarray) -> np.ndarray:
@@ -338,7 +337,7 @@ def train_encoder(cache: Path, seconds: float, people: Path | None = None) -> No
     random.seed(run.step)
     for factor in _steps(run, "encoder", seconds):
         numbers = clips.next()
-        encoded, _, lengths = model.hear(*clips.mel(numbers), short=HAS_BFLOAT16)
+        encoded, _, lengths = model.hear(*clips.mel(numbers), short=True)
         loss = ctc_loss(model, encoded, lengths, [clips.texts[n] for n in numbers])
         if loss.requires_grad:
             run.update(loss, factor, {"ctc": loss})
@@ -484,7 +483,7 @@ class Ears:
 
     def _hear(self, numbers: list[int]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Embeddings (positions, hidden) of each clip, and the CTC loss of them all."""
-        encoded, embedded, lengths = self.model.hear(*self.clips.mel(numbers), self.frozen, short=HAS_BFLOAT16)
+        encoded, embedded, lengths = self.model.hear(*self.clips.mel(numbers), self.frozen, short=True)
         loss = torch.zeros(())
         if not self.frozen:
             loss = CTC_WEIGHT * ctc_loss(self.model, encoded, lengths, [self.clips.texts[n] for n in numbers])
