@@ -186,9 +186,9 @@ def session_options(
             less memory; the decode step takes as long, and prefill 1.2 times as long.
         tuned: the graph was written with `tuning_options`. It holds the repacked weights, which are then mapped, and it
             is optimised already, so nothing may be rewritten.
-        exact: 8-bit products are exact, also where they overflow (see `voxrill.devices.overflow`). There onnxruntime
-            makes the weights unsigned, whose products do not. It refuses a graph in which several nodes share such a
-            weight, unless its numbers are small (see `voxrill.quantize.weights`).
+        exact: 8-bit products are exact, also where they overflow (see `voxrill.devices.overflow`). There onnxruntime,
+            if it is new enough, makes the weights unsigned, whose products do not. It refuses a graph in which several
+            nodes share such a weight, unless its numbers are small (see `voxrill.quantize.weights`).
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or thread_limit()
@@ -196,7 +196,7 @@ def session_options(
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.disable_prepacking", "0" if repack or tuned else "1")
-    options.add_session_config_entry(EXACT_ENTRY, "1" if exact and overflow.products_overflow() else "0")
+    options.add_session_config_entry(EXACT_ENTRY, "1" if exact and overflow.asks_exact() else "0")
     if tuned:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options

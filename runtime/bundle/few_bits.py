@@ -1,4 +1,4 @@
-"""Which graphs have operators that our own library can run, read from their files.
+"""Which graphs have products of few bits, and operators that our own library can run, read from their files.
 
 In: a graph's file. Out: yes or no. A graph names its operators and domains in plain bytes, and searching for them takes
 a millisecond; its weights are not read where they lie in a file of their own.
@@ -11,6 +11,8 @@ from pathlib import Path
 
 _PRODUCT = b"\x0bMatMulNBits"
 """The operator's name as ONNX stores it, behind its length."""
+_BYTE_PRODUCTS = (b"\x15DynamicQuantizeMatMul", b"\x0dMatMulInteger")
+"""The names of those that multiply 8-bit numbers, in the same way."""
 _ATTENTION = b"\x11voxrill.attention"
 """The domain of our own attention, in the same way."""
 _OWN_DOMAIN = b"\x0a\x07voxrill\x10\x01"
@@ -20,6 +22,11 @@ _OWN_DOMAIN = b"\x0a\x07voxrill\x10\x01"
 def has_products(graph: Path) -> bool:
     """Whether a graph has products with weights of 2, 3 or 4 bits."""
     return _holds(graph, _PRODUCT)
+
+
+def has_byte_products(graph: Path) -> bool:
+    """Whether a graph has products of 8-bit numbers."""
+    return any(_holds(graph, words) for words in _BYTE_PRODUCTS)
 
 
 def has_own_attention(graph: Path) -> bool:

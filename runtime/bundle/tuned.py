@@ -116,7 +116,7 @@ PLAIN = TunedForm()
 def key_of(bundle: Bundle) -> Key:
     """The key that a tuned form of this bundle must have on this machine."""
     products = f"{DOMAIN} {INTERFACE}" if own_products().fast else ""
-    options = EXACT_ENTRY if overflow.products_overflow() else ""
+    options = EXACT_ENTRY if overflow.asks_exact() else ""
     return Key(processor(), str(ort.__version__), hash_file(bundle.path(MANIFEST_FILE)), products, options)
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from voxrill.devices import overflow
 from voxrill.devices.choice import ALL, CPU_ONLY, Choice
 from voxrill.devices.kernels import own_products
 from voxrill.devices.pages import HugePages
@@ -55,7 +56,7 @@ class Fallback(VoxrillWarning):
 
 
 class Inexact(VoxrillWarning):
-    """A graph was quantised by an older Voxrill, and its 8-bit products are wrong on this processor."""
+    """A graph's 8-bit products are wrong on this processor: onnxruntime is too old, or the Voxrill that quantised it."""
 
 
 class Engine:
@@ -325,9 +326,15 @@ def _tell_inexact(graphs: Iterable[Graph]) -> None:
     """Warn of graphs whose 8-bit products are wrong on this processor."""
     inexact = [graph.spec.name for graph in graphs if not graph.exact]
     if inexact:
+        newer = ".".join(map(str, overflow.EXACT_FROM))
+        remedy = (
+            "quantise the bundle again with this version of Voxrill"
+            if overflow.asks_exact()
+            else f"update onnxruntime to {newer} or newer"
+        )
         warnings.warn(
             f"this processor has no VNNI, and without it the 8-bit products of {', '.join(inexact)} are cut off, so "
-            "answers may be wrong: quantise the bundle again with this version of Voxrill",
+            f"answers may be wrong: {remedy}",
             Inexact,
             stacklevel=4,
         )

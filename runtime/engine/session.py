@@ -30,7 +30,7 @@ from voxrill.devices.providers import (
     session_options,
 )
 from voxrill.runtime.bundle.contract import GraphSpec, TensorSpec, differences
-from voxrill.runtime.bundle.few_bits import has_own_attention, has_products
+from voxrill.runtime.bundle.few_bits import has_byte_products, has_own_attention, has_products
 from voxrill.runtime.engine.stats import StageTimes
 from voxrill.runtime.engine.turnstile import Turnstile
 from voxrill.runtime.errors import BundleError, DeviceError, ProviderRefused
@@ -75,7 +75,8 @@ class Graph:
         turnstile: the model's, which every run passes; None for one of its own.
 
     own_products: whether the quantised products of this graph are ours (see `voxrill.devices.kernels`).
-    exact: whether its 8-bit products are exact on this processor. Graphs that were quantised before 0.3 may not be.
+    exact: whether its 8-bit products are exact on this processor. Graphs that were quantised before 0.3 may not be, and
+        none is with an old onnxruntime on x86 without VNNI.
 
     Raises:
         BundleError: the file is missing, cut short, not an ONNX graph, or not this contract's; or it needs a newer
@@ -107,8 +108,8 @@ class Graph:
         self.own_products = ours and has_products(path)
         # Our products do not take every block size that onnxruntime's take; see `session_options` for exact ones.
         owns = (True, False) if self.own_products or (ours and has_own_attention(path)) else (False,)
-        exacts = (True, False) if overflow.products_overflow() else (True,)
-        ways = [(own, exact) for own in owns for exact in exacts]
+        asked = (True, False) if overflow.asks_exact() else (False,)
+        ways = [(own, exact) for own in owns for exact in asked]
 
         def opened(own: bool, exact: bool, strict: bool = strict) -> ort.InferenceSession:
             options = session_options(threads, repack, tuned, exact)
@@ -120,7 +121,8 @@ class Graph:
             return open_session(path, options, provider, threads, strict)
 
         try:
-            self._session, own, self.exact = _first_open(opened, ways)
+            self._session, own, exact = _first_open(opened, ways)
+            self.exact = exact or not overflow.products_overflow() or not has_byte_products(path)
             self.own_products = self.own_products and own
         except DeviceError:
             raise
@@ -243,13 +245,8 @@ def _first_open(
     return opened(*last), *last
 
 
-def _version() -> tuple[int, ...]:
-    """The first two numbers of onnxruntime's version."""
-    return tuple(map(int, ort.__version__.split(".")[:2]))
-
-
 def _check_version(spec: GraphSpec) -> None:
-    if any(tensor.dtype == "int8" for tensor in spec.state) and _version() < INT8_CACHE:
+    if any(tensor.dtype == "int8" for tensor in spec.state) and overflow.ort_version() < INT8_CACHE:
         raise BundleError(
             f"{spec.name} has an int8 KV cache, which onnxruntime {ort.__version__} cannot run",
             f"Update: pip install --upgrade 'onnxruntime>={'.'.join(map(str, INT8_CACHE))}'",

@@ -259,7 +259,8 @@ from voxrill.runtime.audio.speaker import Speaker
 
 system, loud, quiet = AudioSystem(), False, 0
 notify = lambda text: print(json.dumps({"notice": text, "text": ""}), flush=True)
-with DeviceMicrophone(system, notify=notify) as microphone, Speaker(system, RATE) as speaker:
+# The microphone comes last: with it the program counts as ready, and the test may end PulseAudio at once.
+with Speaker(system, RATE) as speaker, DeviceMicrophone(system, notify=notify) as microphone:
     while True:
         block = microphone.read(5.0)
         if block is None:
@@ -312,7 +313,9 @@ def test_user_and_program_are_on_channels_of_their_own(answerer):
 def test_a_program_goes_on_when_its_devices_are_back(answerer, server):
     """PulseAudio ends and comes back, which for a program is all its devices pulled out and plugged in."""
     server.stop()
-    assert "is gone" in answerer.told(LIMIT)["notice"]
+    told = answerer.told(LIMIT)
+    answerer.check()
+    assert "is gone" in told["notice"]
     server.start()
     until = time.monotonic() + LIMIT
     while not server.listeners(answerer.wire) and time.monotonic() < until:

@@ -302,6 +302,8 @@ def test_webgpu_says_the_same_words(webgpu):
     """It also ends cleanly: what is bound to a session must be freed before the session."""
     ran = webgpu("transcribe", CLIPS[0])
     assert ran.status == 0, ran.err
+    if "8-bit products" in ran.err:
+        pytest.skip("this processor has no VNNI, and onnxruntime-webgpu is too old for exact products without it")
     assert ran.out.strip() == voxrill.load(threads=1).transcribe(CLIPS[0]).text
     assert "nodes that run on the CPU instead: audio_encoder" in ran.err
 

@@ -1,5 +1,7 @@
 """8-bit products are exact on every processor, also on x86 without VNNI, where two products are added in 16 bits."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -100,3 +102,23 @@ def test_an_old_bundle_loads_and_one_warning_says_what_mends_it(refuses_exact_pr
         model = voxrill.load(threads=1)
     assert len(told) == 1
     assert [name for name, graph in model.graphs.items() if not graph.exact] == ["decoder", "depthformer"]
+
+
+@pytest.mark.parametrize(("version", "asked"), [("1.20.1", "0"), ("1.29.0", "0"), ("1.30.0", "1"), ("2.0.0", "1")])
+def test_an_old_onnxruntime_is_not_asked_for_exact_products(monkeypatch, version, asked):
+    """It would end the process."""
+    monkeypatch.setattr(overflow, "products_overflow", lambda: True)
+    monkeypatch.setattr("onnxruntime.__version__", version)
+    assert session_options().get_session_config_entry(EXACT_ENTRY) == asked
+
+
+def test_what_an_old_onnxruntime_lacks_is_said_once(monkeypatch, bundles):
+    """A model in float32 lacks nothing."""
+    monkeypatch.setattr(overflow, "products_overflow", lambda: True)
+    monkeypatch.setattr("onnxruntime.__version__", "1.29.0")
+    with pytest.warns(Inexact, match=r"products of .*depthformer.* are cut off.*update onnxruntime to 1\.30") as told:
+        voxrill.load(threads=1)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        voxrill.load(bundles["lfm2"], threads=1)
