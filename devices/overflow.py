@@ -1,9 +1,10 @@
 """Whether onnxruntime's products of 8-bit numbers overflow on this processor, and whether it has exact ones.
 
-In: nothing. Out: yes or no, from one small product and from onnxruntime's version. x86 without VNNI (Intel before Ice
-Lake and Alder Lake, AMD before Zen 4) adds two products of bytes in 16 bits, and cuts off what does not fit. onnxruntime
-has exact products for such processors (`session_options`), but turns them on for those with VNNI as well, where they are
-only slower. So the product is tried, and no list of processors is kept.
+In: nothing. Out: yes or no, from one small product and from onnxruntime's version.
+
+x86 without VNNI (Intel before Ice Lake and Alder Lake, AMD before Zen 4) adds two products of bytes in 16 bits, and
+cuts off what does not fit. onnxruntime has exact products for such processors (`session_options`), but turns them on
+for those with VNNI as well, where they are only slower. So the product is tried, and no list of processors is kept.
 """
 
 from __future__ import annotations

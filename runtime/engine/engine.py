@@ -56,7 +56,7 @@ class Fallback(VoxrillWarning):
 
 
 class Inexact(VoxrillWarning):
-    """A graph's 8-bit products are wrong on this processor: onnxruntime is too old, or the Voxrill that quantised it."""
+    """A graph's 8-bit products are wrong on this processor: onnxruntime is too old, or the Voxrill that made it."""
 
 
 class Engine:
