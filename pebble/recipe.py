@@ -32,6 +32,7 @@ from train import (
     train_speech,
     train_voice,
 )
+from training import mix
 
 MINUTES = {
     "detokenizer": 20,
@@ -45,6 +46,9 @@ MINUTES = {
 }
 ALONE = ("hearing", "further")
 """Stages that can begin with the committed checkpoint."""
+
+TAUGHT = 0.5
+"""How far the checkpoint goes from the committed one to the one that the stage of hearing taught."""
 
 
 def main() -> None:
@@ -89,17 +93,25 @@ def _voxrill(*arguments: object) -> None:
 
 
 def build(cache: Path, checkpoint: Path, only: str | None = None) -> None:
-    """Write the checkpoint of the trained stages in float16. With `only` the committed detokenizer is kept."""
+    """Write the checkpoint of the trained stages in float16. With `only` the committed detokenizer is kept.
+
+    After `hearing` alone, the weights are those between the committed checkpoint and the mean of the stage: better than
+    either, as means of a network's own descendants often are (Wortsman et al. 2022, robust fine-tuning).
+    """
     model, detokenizer = Pebble(), Detokenizer()
-    model.load_state_dict(_trained(cache / f"{only or 'answers'}.pt"))
+    if only == "hearing":
+        model.begin_from(CHECKPOINT)
+        mix(model.state_dict(), _trained(cache / "hearing.pt", "mean"), TAUGHT)
+    else:
+        model.load_state_dict(_trained(cache / f"{only or 'answers'}.pt"))
     kept = CHECKPOINT / "audio_detokenizer" / "model.safetensors"
     detokenizer.load_state_dict(load_file(kept) if only else _trained(cache / "detokenizer.pt"))
     write_checkpoint(model, detokenizer, detokenizer_config(), checkpoint)
 
 
-def _trained(stage: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(stage, weights_only=False)["model"]
-    return state
+def _trained(stage: Path, state: str = "model") -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(stage, weights_only=False)[state]
+    return found
 
 
 if __name__ == "__main__":

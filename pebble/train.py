@@ -372,7 +372,7 @@ def train_hearing(cache: Path, seconds: float, people: Path | None = None) -> No
     # Without the first convolutions, which cost the most, a step takes three quarters of the time.
     for part in (model.lfm, model.depth, model.text, model.encoder.conformer.pre_encode.conv):
         part.requires_grad_(False)
-    run = Run(cache / "hearing.pt", model, RATE["hearing"])
+    run = Run(cache / "hearing.pt", model, RATE["hearing"], averaged=True)
     random.seed(run.step)
     ears = Ears(model, clips, {}, frames_too=0.0)
     for factor in _steps(run, "hearing", seconds):

@@ -16,11 +16,22 @@ from voxrill.runtime.atomic_write import atomic_write
 WARM_UP = 60
 SAVE_SECONDS = 60.0
 LOG_STEPS = 50
+KEPT = 0.996
+"""Share of the mean of the weights that each step keeps: it is the mean of about 250 steps."""
 
 
 def cosine(progress: float, floor: float = 0.05) -> float:
     """Learning-rate factor that falls from 1 to `floor` as `progress` goes from 0 to 1."""
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress))) * (1 - floor) + floor
+
+
+def mix(state: dict[str, torch.Tensor], other: Mapping[str, torch.Tensor], share: float) -> None:
+    """Move a state towards another of the same network, in place. Counters become the other's."""
+    for name, value in state.items():
+        if value.is_floating_point():
+            value.lerp_(other[name], share)
+        else:
+            value.copy_(other[name])
 
 
 class Run:
@@ -31,10 +42,21 @@ class Run:
         model: the model to train.
         rate: peak learning rate.
         betas: AdamW's.
+        averaged: keep the mean of the last weights too, `mean`.
+
+    mean: the model's state, averaged over about the last `1 / (1 - KEPT)` steps; empty if it is not `averaged`.
     """
 
-    def __init__(self, path: Path, model: nn.Module, rate: float, betas: tuple[float, float] = (0.9, 0.98)) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: nn.Module,
+        rate: float,
+        betas: tuple[float, float] = (0.9, 0.98),
+        averaged: bool = False,
+    ) -> None:
         self.path, self.model, self.rate = path, model, rate
+        self.mean: dict[str, torch.Tensor] = {}
         self.optimizer = torch.optim.AdamW(model.parameters(), rate, betas, weight_decay=0.01)
         self.step = 0
         self.seconds = 0.0
@@ -45,6 +67,9 @@ class Run:
             model.load_state_dict(kept["model"])
             self.optimizer.load_state_dict(kept["optimizer"])
             self.step, self.seconds, self.curve = kept["step"], kept["seconds"], kept["curve"]
+            self.mean = kept.get("mean", {})
+        if averaged and not self.mean:
+            self.mean = {name: value.clone() for name, value in model.state_dict().items()}
         self._sums: dict[str, list[float]] = defaultdict(list)
         self._last = self._saved = time.monotonic()
 
@@ -56,6 +81,7 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
+        mix(self.mean, self.model.state_dict(), 1 - KEPT)
         self.step += 1
         now = time.monotonic()
         self.seconds += now - self._last
@@ -82,6 +108,7 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
             "curve": self.curve,
+            "mean": self.mean,
         }
         with atomic_write(self.path) as part:
             torch.save(kept, part)

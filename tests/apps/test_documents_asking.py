@@ -125,14 +125,14 @@ def random_answer(chance, names):
     return chance.choice(["", " "]).join(parts)
 
 
-def test_of_a_thousand_random_questions_none_cites_what_does_not_exist(lfm, said, index):
+def test_of_hundreds_of_random_questions_none_cites_what_does_not_exist(lfm, said, index):
     """The answers are forced: what a model writes cannot matter."""
     chance = random.Random(0)
     texts = {path.relative_to(EXAMPLES).as_posix(): path.read_text() for path in EXAMPLES.rglob("*.*")}
     lengths = {name: len(text.splitlines()) for name, text in texts.items()}
     words = sorted({word for text in texts.values() for word in re.findall(r"\w+", text)})
     found = cited = removed = 0
-    while found < 1000:
+    while found < 300:
         question = " ".join(chance.choices([*words, "zebra", "quasar"], k=chance.randint(1, 8)))
         said(random_answer(chance, list(lengths)))
         answer = lfm.ask(question, documents=index).finished()
@@ -149,7 +149,7 @@ def test_of_a_thousand_random_questions_none_cites_what_does_not_exist(lfm, said
         assert answer.found or answer.text == NOTHING_FOUND
         found += answer.found
         removed += len(answer.removed)
-    assert cited > 800 and removed > 5000
+    assert cited > 240 and removed > 1500
 
 
 def test_where_nothing_is_found_the_model_is_not_asked(lfm, said):

@@ -28,9 +28,9 @@ from voxrill.runtime.errors import DataError, UsageError, VoxrillError
 from voxrill.runtime.progress import step_progress
 
 GENEROUS = 300
-"""Seconds for what takes 10. A scan that is quadratic takes hours, and a cubic one years."""
+"""Seconds for what takes 3. A scan that is quadratic takes a quarter of an hour, and a cubic one years."""
 
-LONG = 1 << 19
+LONG = 1 << 17
 """Characters of an input."""
 
 MARKDOWN = ["# {} x", "#{}", "# {}#x", "# a {}b", "={}", "={} x", "---{}x", "{}```", "{}#", "a\n{}", "a\n{}\n---"]

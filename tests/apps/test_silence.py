@@ -36,6 +36,8 @@ NOTHING = {
 """Sounds without speech."""
 
 around = pytest.mark.parametrize("around", AROUND, ids=NAMES)
+around_a_file = pytest.mark.parametrize("around", [AROUND[0], (1.0, -50.0), (3.0, None)], ids=str)
+"""A few of them: each command loads its model."""
 nothing = pytest.mark.parametrize("sound", NOTHING.values(), ids=NOTHING)
 
 
@@ -309,7 +311,7 @@ def file(tmp_path):
     return write
 
 
-@around
+@around_a_file
 def test_every_command_hears_the_speech(cli, file, around):
     name, wanted = file(around), LIGHTS["words"]
     assert cli("transcribe", name).out == f"{wanted}\n"
@@ -327,7 +329,7 @@ def test_every_command_hears_the_speech(cli, file, around):
     assert found["question"] == wanted and found["found"]
 
 
-@around
+@around_a_file
 def test_evaluations_hear_the_speech(cli, file, around):
     pytest.importorskip("jiwer", reason="the eval extra is not installed")
     pytest.importorskip("whisper_normalizer", reason="the eval extra is not installed")

@@ -318,3 +318,46 @@ def test_the_shipped_world_is_the_recipe_s(pebble):
     package = pebble("package")
     shipped = (package.SHIPPED / "world.json").read_text(encoding="utf-8")
     assert shipped == package.world_json(), "run package.py again"
+
+
+def test_a_run_keeps_the_mean_of_its_weights_and_goes_on_with_it(pebble, tmp_path):
+    import torch
+
+    training = pebble("training")
+
+    def run():
+        return training.Run(tmp_path / "run.pt", torch.nn.Linear(1, 1, bias=False), rate=0.1, averaged=True)
+
+    one = run()
+    weights = [one.model.weight.detach().clone()]
+    for _ in range(3):
+        one.update(one.model(torch.ones(1)).square().sum(), 1.0, {})
+        weights.append(one.model.weight.detach().clone())
+    wanted = weights[0]
+    for weight in weights[1:]:
+        wanted = training.KEPT * wanted + (1 - training.KEPT) * weight
+    torch.testing.assert_close(one.mean["weight"], wanted)
+    one.save()
+    torch.testing.assert_close(run().mean["weight"], wanted)
+
+
+def test_hearing_alone_leads_halfway_to_what_it_taught(pebble, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    network, recipe = pebble("network"), pebble("recipe")
+    taught = network.Pebble()
+    taught.begin_from(recipe.CHECKPOINT)
+    weight = taught.encoder.conformer.layers[0].norm_out.weight
+    shipped = weight.detach().clone()
+    weight.data += 0.5
+    torch.save({"mean": taught.state_dict()}, tmp_path / "hearing.pt")
+    recipe.build(tmp_path, tmp_path / "checkpoint", "hearing")
+    written, committed = (
+        load_file(path / "model.safetensors") for path in (tmp_path / "checkpoint", recipe.CHECKPOINT)
+    )
+    assert written.keys() == committed.keys()
+    torch.testing.assert_close(
+        written["conformer.layers.0.norm_out.weight"].float(), shipped + 0.5 * recipe.TAUGHT, atol=1e-3, rtol=0
+    )
+    assert torch.equal(written["lfm.embed_tokens.weight"], committed["lfm.embed_tokens.weight"])
