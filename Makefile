@@ -41,7 +41,7 @@ kernels: .venv/.installed-dev ## our own products for this machine, with any C++
 # Without a compiler, the tests of our own products skip.
 test: .venv/.installed-dev ## the tests (13 minutes on two cores)
 	-@$(BIN)/python -m kernels.build
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # Their tests skip without. Resumes: only what is missing is made.
 CLIENTS := $(basename $(notdir $(wildcard tests/clients/requirements/*.txt)))

@@ -47,6 +47,9 @@ LISTENS = {"docs/guides/talk.md", "docs/guides/transcribe.md", "docs/guides/cont
 SERVES = {"docs/guides/serve.md", "docs/guides/home-assistant.md"}
 """Pages whose first server runs. Elsewhere such lines are read."""
 
+EXPORTS = {"README.md"}
+"""Pages whose exports run; each takes a minute. Elsewhere such lines are read, and the bundle is there already."""
+
 NOT_OURS = {"make", "pip", "git", "cd", "export", "sudo", "python", "python3", ".venv/bin/python"}
 """First words of lines that no test runs. What they name is there: targets of make, extras of pip, tests."""
 
@@ -97,7 +100,7 @@ def read(words):
 def workplace(request, tmp_path, monkeypatch):
     """A folder in which the names of the pages exist. Bundles are made for snippets that name one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    code = request.getfixturevalue("snippet").code
+    page, code = request.getfixturevalue("snippet").page, request.getfixturevalue("snippet").code
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for folder in ("recordings", "LiquidAI", "tuned"):
         (tmp_path / folder).mkdir()
@@ -111,6 +114,8 @@ def workplace(request, tmp_path, monkeypatch):
         (tmp_path / "LiquidAI" / "LFM2.5-Audio-1.5B").symlink_to(checkpoint)
         (tmp_path / "tuned" / "model.safetensors").symlink_to(checkpoint / MODEL_FILE)
         write_adapter(tmp_path / "adapter", factors("lfm.layers.2.self_attn.q_proj"))
+        if page not in EXPORTS:
+            (tmp_path / "bundle").symlink_to(request.getfixturevalue("bundles")["lfm2.5"])
     elif re.search(r"\bbundle\b|\bunpack\b", code):
         (tmp_path / "bundle").symlink_to(request.getfixturevalue("bundles")["lfm2.5"])
         if "voxrill unpack" in code:
@@ -171,7 +176,8 @@ def one_line(words, snippet, workplace, environment):
     """Run one command, or read it where running it takes what no test has."""
     page, command = snippet.page, words[1]
     listens, fetches = command == "talk" or "--live" in words, command == "web"  # `web` asks npm for onnxruntime-web
-    if page not in RUN or fetches or (listens and page not in LISTENS) or (command == "serve" and page not in SERVES):
+    left_out = {"serve": page not in SERVES, "export": page not in EXPORTS}.get(command, False)
+    if page not in RUN or fetches or left_out or (listens and page not in LISTENS):
         read(words)
     elif listens:
         talk(words, workplace, environment)
