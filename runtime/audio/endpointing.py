@@ -113,9 +113,10 @@ def for_recordings(longest: float) -> EndpointOptions:
     """The options for a recording: a block is voiced from a much smaller probability on than live.
 
     Whispered words hardly look like speech to the network. Live they wait for the next louder word; in a recording they
-    would be lost. The built-in model mishears 5.9 % of the words of 150 whispered commands with the options of live
-    sound, and 2.5 % with these; 1.6 % and 1.6 % of the same commands said aloud, 1.5 and 1.6 % in pink noise of 10 dB,
-    1.4 and 2.1 % between two seconds of silence (`whispered` and the voices for choices, in pebble/).
+    would be lost. The built-in model, as it was then, misheard 5.9 % of the words of 150 whispered commands with the
+    options of live sound, and 2.5 % with these; 1.6 % and 1.6 % of the same commands said aloud, 1.5 and 1.6 % in pink
+    noise of 10 dB, 1.4 and 2.1 % between two seconds of silence (`whispered` and the voices for choices, in pebble/). A
+    lower threshold, and more sound on both sides, were no better.
 
     Args:
         longest: seconds after which a segment is cut.
