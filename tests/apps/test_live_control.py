@@ -205,7 +205,7 @@ def test_a_lost_loudspeaker_ends_it(pebble, tmp_path):
 def test_asleep_nothing_is_a_command(pebble, tmp_path):
     before = np.concatenate([BATHROOM, silence(1.0)])
     fitting = -(len(silence(0.5)) + len(before)) % BLOCK  # the detector knows whole blocks; half a second comes first
-    said = np.concatenate([np.zeros(fitting, np.float32), before, WORD, HALL])
+    said = np.concatenate([np.zeros(fitting, np.float32), before, WORD, silence(0.1), HALL])
     held = Held(pebble, tmp_path, said, waking=Waking(FakeDetector()))
     assert held.run() == [OFF] == held.done
     assert len(held.heard) == 2  # a tone at first

@@ -9,6 +9,7 @@ import pytest
 
 from tests.places import CLIPS, PEBBLE
 from voxrill.commands.plan import bundle_model
+from voxrill.devices import overflow
 from voxrill.model import Model
 from voxrill.runtime.audio.sound_source import as_waveform
 from voxrill.runtime.bundle.bundle import open_bundle, write_manifest
@@ -177,6 +178,7 @@ def test_a_snapshot_holds_it_and_one_of_a_float_cache_is_refused(plain, model, t
 
 def test_an_older_onnxruntime_is_refused_in_words(bundle, monkeypatch):
     monkeypatch.setattr(session.ort, "__version__", "1.26.0")
+    monkeypatch.setattr(overflow, "products_overflow", lambda: False)
     with pytest.raises(BundleError, match=r"int8 KV cache, which onnxruntime 1\.26\.0 cannot run"):
         Model(bundle)
     Model(open_bundle(PEBBLE)).close()
