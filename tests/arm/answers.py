@@ -60,17 +60,21 @@ def words(model: voxrill.Model, routes: Mapping[str, dict[str, Any]]) -> dict[st
 
 
 def numbers(model: voxrill.Model) -> dict[str, Any]:
-    """Every graph's output: the question's embeddings, hidden states and logits after it, the sound of fixed codes."""
+    """Every graph's output: the question's embeddings, hidden states and logits after it, the sound of fixed codes.
+
+    The text's logits are without their mean: what is added to all of them changes no probability.
+    """
     context = model.conversation().context
     with context.turn("user"):
         context.add_audio(as_waveform(QUESTION))
     hidden = context.hidden_states()
+    logits = context.logits(hidden[-1])
     codes = model.manifest.model.codes
     frames = np.random.default_rng(0).integers(0, codes.end_of_audio, (codes.codebooks, FRAMES))
     return {
         "embeddings": model.parts.encoder.encode(as_waveform(QUESTION)),
         "hidden": hidden,
-        "text_logits": context.logits(hidden[-1]),
+        "text_logits": logits - logits.mean(),
         "audio_logits": model.parts.depthformer.logits(hidden[-1], frames[:, 0]),
         "sound": model.codec.decode(frames),
     }

@@ -29,8 +29,8 @@ FLOAT32 = 1e-5
 INT4 = 0.04
 """How far INT4 numbers may be from x86's; measured: 0.02, where only one of them rounds activations to 8 bits."""
 ROUNDING = 1.2
-"""Quantised numbers may be this many times as far from float32 as on x86; measured: 1.02 beside an x86 with VNNI, and
-1.13 beside one without it (INT4 on the processor with SME)."""
+"""Quantised numbers may be this many times as far from float32, or from x86's, as x86's are from float32. Measured: 1.02
+beside an x86 with VNNI, 1.03 beside one without it (INT4); from x86's 1.02 (INT8, the processor with SME)."""
 
 every_processor = pytest.mark.parametrize("processor", PROCESSORS, ids=lambda processor: processor.name)
 
@@ -101,11 +101,14 @@ def test_float32_numbers_are_those_of_x86(answers, processor):
 
 @every_processor
 def test_quantised_numbers_are_close_to_those_of_x86(answers, processor, record_property):
+    """One step of rounding may begin all others anew, so x86's own distance from float32 is the measure."""
     host, here = answers("host"), answers(processor.name)
-    found, wanted = outputs(here, "int8"), outputs(host, "int8")
+    exact, found, wanted = outputs(host, "float32"), outputs(here, "int8"), outputs(host, "int8")
     sound = distance(found.pop("sound"), wanted["sound"])
+    for name, value in found.items():
+        assert distance(value, wanted[name]) <= ROUNDING * distance(wanted[name], exact[name]), name
     int8 = apart(found, wanted)
-    assert int8 <= processor.int8 and sound <= processor.sound
+    assert sound <= processor.sound
     without_sound = {name: value for name, value in outputs(here, "int4").items() if name != "sound"}  # INT8, too
     assert apart(without_sound, outputs(host, "int4")) <= INT4
     record_property(f"{processor.name}: INT8 from x86", f"{int8:.3f}, its sound {sound:.3f}")
