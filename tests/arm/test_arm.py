@@ -29,8 +29,8 @@ FLOAT32 = 1e-5
 INT4 = 0.04
 """How far INT4 numbers may be from x86's; measured: 0.02, where only one of them rounds activations to 8 bits."""
 ROUNDING = 1.2
-"""Quantised numbers may be this many times as far from float32, or from x86's, as x86's are from float32. Measured: 1.02
-beside an x86 with VNNI, 1.03 beside one without it (INT4); from x86's 1.02 (INT8, the processor with SME)."""
+"""Quantised numbers may be this many times as far from float32, or from x86's, as x86's are from float32. Measured:
+1.02 beside an x86 with VNNI, 1.03 beside one without it (INT4); from x86's 1.02 (INT8, the processor with SME)."""
 
 every_processor = pytest.mark.parametrize("processor", PROCESSORS, ids=lambda processor: processor.name)
 

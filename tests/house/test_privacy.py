@@ -54,7 +54,8 @@ def workshop(tmp_path_factory, bundles, tiny_checkpoints):
     shutil.copy(CLIPS / "00-known.flac", folder / "data" / "a.flac")
     (folder / "data" / "a.txt").write_text("lights on")
     shutil.copytree(PEBBLE, folder / "pebble")
-    shutil.copytree(bundles["lfm2.5"], folder / "tiny")
+    for name in ("tiny", "exported"):
+        shutil.copytree(bundles["lfm2.5"], folder / name)
     (folder / "checkpoint").symlink_to(tiny_checkpoints["lfm2.5"])
     return folder
 
@@ -144,7 +145,7 @@ COMMAND_LINES = {
     "pebble": ("pebble",),
     "snapshot": ("snapshot", "-o", "prompt.snapshot"),
     "serve": (),  # a test of its own
-    "export": ("export", "checkpoint", "-o", "exported"),
+    "export": ("export", "checkpoint", "-o", "exported", "--graphs", "text_head"),  # all graphs take minutes here
     "quantize": ("quantize", "tiny", "-o", "small", "--recipe", "int8"),
     "compare": ("compare", "tiny", "tiny", "--audio", "data", "--limit", "1"),
     "pack": ("pack", "pebble", "-o", "p.voxrill"),
