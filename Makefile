@@ -39,7 +39,7 @@ kernels: .venv/.installed-dev ## our own products for this machine, with any C++
 	$(BIN)/python -m kernels.build
 
 # Without a compiler, the tests of our own products skip.
-test: .venv/.installed-dev ## the tests (13 minutes on two cores)
+test: .venv/.installed-dev ## the tests (13 to 40 minutes on two cores)
 	-@$(BIN)/python -m kernels.build
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
