@@ -81,7 +81,8 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        mix(self.mean, self.model.state_dict(), 1 - KEPT)
+        if self.mean:
+            mix(self.mean, self.model.state_dict(), 1 - KEPT)
         self.step += 1
         now = time.monotonic()
         self.seconds += now - self._last

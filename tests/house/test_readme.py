@@ -114,9 +114,8 @@ def workplace(request, tmp_path, monkeypatch):
         (tmp_path / "LiquidAI" / "LFM2.5-Audio-1.5B").symlink_to(checkpoint)
         (tmp_path / "tuned" / "model.safetensors").symlink_to(checkpoint / MODEL_FILE)
         write_adapter(tmp_path / "adapter", factors("lfm.layers.2.self_attn.q_proj"))
-        if page not in EXPORTS:
-            (tmp_path / "bundle").symlink_to(request.getfixturevalue("bundles")["lfm2.5"])
-    elif re.search(r"\bbundle\b|\bunpack\b", code):
+    exports = "LiquidAI" in code and page in EXPORTS
+    if not exports and re.search(r"\bbundle\b|\bunpack\b", code):
         (tmp_path / "bundle").symlink_to(request.getfixturevalue("bundles")["lfm2.5"])
         if "voxrill unpack" in code:
             command = [sys.executable, "-m", "voxrill", "pack", "bundle", "-o", "model.voxrill"]
@@ -176,8 +175,9 @@ def one_line(words, snippet, workplace, environment):
     """Run one command, or read it where running it takes what no test has."""
     page, command = snippet.page, words[1]
     listens, fetches = command == "talk" or "--live" in words, command == "web"  # `web` asks npm for onnxruntime-web
-    left_out = {"serve": page not in SERVES, "export": page not in EXPORTS}.get(command, False)
-    if page not in RUN or fetches or left_out or (listens and page not in LISTENS):
+    serves_not = command == "serve" and page not in SERVES
+    exports_not = command == "export" and page not in EXPORTS
+    if page not in RUN or fetches or serves_not or exports_not or (listens and page not in LISTENS):
         read(words)
     elif listens:
         talk(words, workplace, environment)
