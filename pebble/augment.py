@@ -32,15 +32,16 @@ class Surroundings:
     noises: list[Waveform] = field(default_factory=list)
 
 
-def heard(waveform: Waveform, around: Surroundings, chance: Random, silence: int | None = None) -> Waveform:
+def heard(
+    waveform: Waveform, around: Surroundings, chance: Random, silence: int | None = None, as_spoken: bool = False
+) -> Waveform:
     """A training version of a clip: silence around it, and each effect with some probability.
 
-    silence: most samples of it on each side; without it a fifth of the clips have up to two seconds.
+    silence: most samples of it on each side; without it a fifth of the clips have up to two seconds. as_spoken: pace
+    and pitch stay as they are.
     """
-    if chance.random() < WHISPERED:
-        waveform = whispered(waveform, chance)
-    if chance.random() < 0.5:
-        waveform = soxr.resample(waveform, RATE, int(RATE * chance.uniform(0.85, 1.18)))
+    if not as_spoken:
+        waveform = _spoken_otherwise(waveform, chance)
     longest = silence or (2 * RATE if chance.random() < 0.2 else 4800)
     waveform = padded(waveform, int(chance.integers(0, longest)), int(chance.integers(800, longest)))
     place = chance.random()
@@ -58,6 +59,15 @@ def heard(waveform: Waveform, around: Surroundings, chance: Random, silence: int
         hiss = chance.standard_normal(len(waveform)) * chance.uniform(1e-5, 1e-3)
         waveform = (waveform + hiss).astype(np.float32)
     return (waveform * level).astype(np.float32)
+
+
+def _spoken_otherwise(waveform: Waveform, chance: Random) -> Waveform:
+    """Some clips whispered, and half of them at another pace and pitch."""
+    if chance.random() < WHISPERED:
+        waveform = whispered(waveform, chance)
+    if chance.random() < 0.5:
+        waveform = soxr.resample(waveform, RATE, int(RATE * chance.uniform(0.85, 1.18)))
+    return waveform
 
 
 def quiet_room(waveform: Waveform, chance: Random) -> Waveform:

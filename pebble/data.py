@@ -53,8 +53,11 @@ NATURAL_TIMES = 3
 """How often natural voices come in a round, because they are few and nearest to people."""
 RECORDED_TIMES = 2
 """How often voices made of recordings come in a round."""
-AROUND_TIMES = 2
+AROUND_TIMES = 4
 """How often silence, music and talk come in a round."""
+STYLE_CLIPS = 1500
+PEOPLE_TIMES = 2
+"""How often people come in a round."""
 NATURAL_TRAINED = ("natural", "natural-first")
 
 MIXED_WORD_CLIPS = 3000
@@ -147,6 +150,16 @@ def word_jobs() -> Iterator[SynthesisJob]:
         else:
             words = [str(word) for word in chance.choice(WORDS, chance.integers(2, 8))]
         yield SynthesisJob(" ".join(words), _trained_voice(number // 2), 9 * 10**6 + number)
+
+
+def style_jobs() -> Iterator[SynthesisJob]:
+    """Sentences in a style. Only these teach it: whatever changes pace and pitch elsewhere would teach it wrongly."""
+    chance, number, made = random.Random(43), 14 * 10**6, 0
+    while made < STYLE_CLIPS:
+        number += 1
+        if style("espeak", number):
+            made += 1
+            yield SynthesisJob(drawn(chance)[0], "espeak", number)
 
 
 def recorded_jobs() -> Iterator[SynthesisJob]:
@@ -278,6 +291,7 @@ def training_features(cache: Path, people: Path | None = None, natural: bool = T
         _features(cache, "train", command_jobs, noise),
         replace(_features(cache, "around", around_jobs, noise), times=AROUND_TIMES),
         replace(_features(cache, "words", word_jobs, noise), answered=False),
+        _styles(cache, noise),
     ]
     if natural:
         recorded = clip_features(recorded_clips(cache), cache / "recorded", PASSES, noise)
@@ -288,24 +302,31 @@ def training_features(cache: Path, people: Path | None = None, natural: bool = T
             sets.append(replace(features, times=NATURAL_TIMES))
     if people:
         store = people_clips(people)
-        sets.append(clip_features(store, cache / "people", PASSES, noise))
+        sets.append(replace(clip_features(store, cache / "people", PASSES, noise), times=PEOPLE_TIMES))
     return sets
 
 
 def _features(cache: Path, name: str, jobs: Callable[[], Iterator[SynthesisJob]], noise: list[Waveform]) -> Features:
     """Augmented log-mel of a set of jobs. The clips and the log-mel are made once."""
     clips = make_clips(jobs(), cache / f"{name}.npz", f"speaking the set {name!r}")
-    features = clip_features(clips, cache / name, PASSES, noise)
-    features.styles = [style(job.voice, job.seed) for job in jobs()] * PASSES
-    return features
+    return clip_features(clips, cache / name, PASSES, noise)
 
 
-def clip_features(clips: ClipStore, path: Path, passes: int, noise: list[Waveform]) -> Features:
+def _styles(cache: Path, noise: list[Waveform]) -> Features:
+    """Clips in a style, whose pace and pitch stay as they are."""
+    clips = make_clips(style_jobs(), cache / "styles.npz", "speaking the set 'styles'")
+    features = clip_features(clips, cache / "styles", 1, noise, as_spoken=True)
+    return replace(features, styles=[style(job.voice, job.seed) for job in style_jobs()])
+
+
+def clip_features(
+    clips: ClipStore, path: Path, passes: int, noise: list[Waveform], as_spoken: bool = False
+) -> Features:
     """`passes` augmented versions of every clip, in the files whose names begin with `path`. They are made once."""
     mel_path, about_path = path.with_name(f"{path.name}-mel.f16"), path.with_name(f"{path.name}-mel.json")
     if not about_path.is_file():
         babble = [clips.waveform(i) for i in range(0, len(clips), max(1, len(clips) // 200))]
-        _work.update(clips=clips, around=Surroundings(babble, noise), log_mel=LogMel())
+        _work.update(clips=clips, around=Surroundings(babble, noise), log_mel=LogMel(), as_spoken=as_spoken)
         tasks = [(index, seed) for seed in range(passes) for index in range(len(clips))]
         ends, total = [], 0
         with Pool(WORKERS) as pool, atomic_write(mel_path) as part, part.open("wb") as stream:
@@ -327,6 +348,7 @@ _work: dict[str, Any] = {}
 def _one(task: tuple[int, int]) -> NDArray[np.float16]:
     """Log-mel of one clip in one augmented version (runs in a worker)."""
     index, seed = task
-    waveform = heard(_work["clips"].waveform(index), _work["around"], np.random.default_rng([seed, index]))
+    chance = np.random.default_rng([seed, index])
+    waveform = heard(_work["clips"].waveform(index), _work["around"], chance, as_spoken=_work["as_spoken"])
     mel: NDArray[np.float32] = _work["log_mel"](waveform)
     return mel.astype(np.float16)

@@ -195,15 +195,15 @@ def heard_words(text: str, heard: int) -> Lesson:
 def heard_answer(text: str, style: str | None, heard: int, voices: dict[str, Voice], frames_too: bool) -> Lesson:
     """One of the answers to a clip: mostly the spoken reply, or a written one, a label, German, or a typed addition."""
     known = taught(text)
-    kind = random.choices(("reply", "written", "intent", "style", "german"), (0.58, 0.1, 0.06, 0.1, 0.16))[0]
+    if style and random.random() < 0.6:
+        return labelled(NAME_STYLE, style, heard)
+    kind = random.choices(("reply", "written", "intent", "german"), (0.62, 0.11, 0.07, 0.2))[0]
     if kind == "written":
         return labelled(WRITTEN, known.reply if known else REFUSAL if text else "", heard)
     if not text:
         return dialogue("", heard, voices)
     if kind == "intent":
         return labelled(NAME_INTENT, known.intent if known else OUTSIDE, heard)
-    if kind == "style" and style:
-        return labelled(NAME_STYLE, style, heard)
     if not known:
         return dialogue(REFUSAL, heard, voices, frames_too=frames_too)
     if kind == "german":

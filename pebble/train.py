@@ -87,6 +87,8 @@ ANSWERED = 0.5
 """Share of the hearing stage's batches that have answers too. They cost as much as the words."""
 EVERY = 2
 """In the hearing stage, every second clip of a batch goes through the backbone, and all have word CTC."""
+AVERAGED = ("hearing", "answers")
+"""Stages that keep the mean of their last weights."""
 HEADS_STEPS = 250
 """Share of the further stage that trains only the two heads that no checkpoint has."""
 
@@ -150,7 +152,8 @@ class TrainingClips:
     def clip(self, number: int) -> np.ndarray:
         """Log-mel (T, 128) of one clip with SpecAugment."""
         features, i = self._at[number]
-        return _spoken_otherwise(features.get(i))
+        mel = features.get(i)
+        return _masked(mel) if self.styles[number] else _spoken_otherwise(mel)
 
 
 class FreshClips:
@@ -372,7 +375,7 @@ def train_hearing(cache: Path, seconds: float, people: Path | None = None) -> No
     # Without the first convolutions, which cost the most, a step takes three quarters of the time.
     for part in (model.lfm, model.depth, model.text, model.encoder.conformer.pre_encode.conv):
         part.requires_grad_(False)
-    run = Run(cache / "hearing.pt", model, RATE["hearing"], averaged=True)
+    run = Run(cache / "hearing.pt", model, RATE["hearing"], averaged="hearing" in AVERAGED)
     random.seed(run.step)
     ears = Ears(model, clips, {}, frames_too=0.0)
     for factor in _steps(run, "hearing", seconds):
@@ -389,8 +392,14 @@ def _fresh_clips(cache: Path, people: Path | None) -> FreshClips:
 
 
 def train_answers(cache: Path, seconds: float, people: Path | None = None) -> None:
-    """Every way to ask and to answer, with the encoder of the hearing stage."""
-    _train_all("answers", _going_on("answers", "hearing", cache), cache, seconds, people)
+    """Every way to ask and to answer, with the encoder of the hearing stage, or of the committed checkpoint."""
+    if any((cache / f"{stage}.pt").is_file() for stage in ("hearing", "answers")):
+        model = _going_on("answers", "hearing", cache)
+    else:
+        model = Pebble()
+        model.begin_from(CHECKPOINT)
+        _learn_heads(model, cache, people)
+    _train_all("answers", model, cache, seconds, people)
 
 
 def train_further(cache: Path, seconds: float, people: Path | None = None) -> None:
@@ -412,7 +421,8 @@ def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, people: P
         "written": mix.written,
         "typed": mix.typed,
     }
-    voices, run = make_voices(cache), Run(cache / f"{stage}.pt", model, RATE[stage])
+    voices = make_voices(cache)
+    run = Run(cache / f"{stage}.pt", model, RATE[stage], averaged=stage in AVERAGED)
     random.seed(run.step)
     clips = _fresh_clips(cache, people) if mix.fresh else TrainingClips(training_features(cache, people))
     ears = Ears(model, clips, voices, mix.frames_too)

@@ -25,6 +25,7 @@ from benchmarks.talk.sound_server import SoundServer, check_pulseaudio
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.command_line import CommandLine
 from tests.places import ROOT
+from tests.traced import traced_once
 from voxrill.devices import kernels, overflow
 from voxrill.devices.providers import EXACT_ENTRY
 from voxrill.runtime.audio.devices import portaudio
@@ -55,11 +56,16 @@ class ByFamily(Mapping[str, Any]):
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory, request) -> Callable[[str, Callable[[Path], Any]], Path]:
+def shared(tmp_path_factory, request) -> Path:
+    """A folder that all workers of a run have in common."""
+    folder: Path = tmp_path_factory.getbasetemp()
+    # A worker of pytest-xdist: its own folder lies in the run's.
+    return folder.parent if hasattr(request.config, "workerinput") else folder
+
+
+@pytest.fixture(scope="session")
+def made_once(shared) -> Callable[[str, Callable[[Path], Any]], Path]:
     """`made_once(name, make)`: a folder that `make` filled, in this worker or in another."""
-    shared = tmp_path_factory.getbasetemp()
-    if hasattr(request.config, "workerinput"):  # a worker of pytest-xdist: its own folder lies in the run's
-        shared = shared.parent
 
     def made(name: str, make: Callable[[Path], Any]) -> Path:
         if "VOXRILL_TESTS_MADE" in os.environ:
@@ -134,18 +140,20 @@ def without_library(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def exporter():
-    """`voxrill.export.bundle`."""
-    return import_exporter()
+def exporter(shared):
+    """`voxrill.export.bundle`, which traces equal graphs once a run."""
+    return import_exporter(shared)
 
 
-def import_exporter() -> Any:
+def import_exporter(shared: Path) -> Any:
     """Import `voxrill.export.bundle`: what torch and its like warn of on the way is not ours to mend."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch = pytest.importorskip("torch", reason="the export extra is not installed")
-        from voxrill.export import bundle
+        from voxrill.export import bundle, write
     torch.set_num_threads(1)
+    if bundle.write_graph is write.write_graph:
+        bundle.write_graph = traced_once(write.write_graph, shared / "traced")
     return bundle
 
 
@@ -167,20 +175,20 @@ def tiny_checkpoints(made_once) -> Mapping[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def bundles(made_once, tiny_checkpoints) -> Mapping[str, Path]:
+def bundles(shared, made_once, tiny_checkpoints) -> Mapping[str, Path]:
     """The cpu bundle of each family's tiny checkpoint; not to be changed."""
-    return _exported(made_once, tiny_checkpoints, "cpu", None)
+    return _exported(shared, made_once, tiny_checkpoints, "cpu", None)
 
 
 @pytest.fixture(scope="session")
-def npu_bundles(made_once, tiny_checkpoints) -> Mapping[str, Path]:
+def npu_bundles(shared, made_once, tiny_checkpoints) -> Mapping[str, Path]:
     """The npu bundle of each family's tiny checkpoint; not to be changed."""
-    return _exported(made_once, tiny_checkpoints, "npu", NPU_SHAPES)
+    return _exported(shared, made_once, tiny_checkpoints, "npu", NPU_SHAPES)
 
 
-def _exported(made_once, checkpoints, flavour: str, static: StaticShapes | None) -> Mapping[str, Path]:
+def _exported(shared, made_once, checkpoints, flavour: str, static: StaticShapes | None) -> Mapping[str, Path]:
     def export(family: str, folder: Path) -> None:
-        exporter = import_exporter()
+        exporter = import_exporter(shared)
         from voxrill.export.checkpoint import open_checkpoint
 
         logging.disable()  # torch's tracer logs thousands of lines, which pytest would keep for its report

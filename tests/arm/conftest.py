@@ -46,11 +46,11 @@ def inside() -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="session")
-def question_bundles(made_once) -> dict[str, Path]:
+def question_bundles(shared, made_once) -> dict[str, Path]:
     """Pebble by precision: INT8 as it ships, and the others from the same checkpoint."""
 
     def float32(folder: Path) -> None:
-        exporter = import_exporter()
+        exporter = import_exporter(shared)
         from voxrill.export.checkpoint import open_checkpoint
 
         exporter.export_bundle(open_checkpoint(PEBBLE_CHECKPOINT), folder)

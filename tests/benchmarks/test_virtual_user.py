@@ -293,29 +293,40 @@ def test_a_program_is_asked_over_pulseaudio(answerer):
 
 
 def test_user_and_program_are_on_channels_of_their_own(answerer):
-    """A busy machine may hold a sound up, so that it has three tries."""
-    for _ in range(3):
-        with VirtualUser(answerer.wire) as user:
-            time.sleep(0.3)
-            user.listen()
-            user.say(tone(0.5))
-            until = time.monotonic() + LIMIT
-            while voiced(user.recording()[:, 1], WIRE_RATE) is None and time.monotonic() < until:
-                time.sleep(0.05)
-            sound = user.recording()
-            time.sleep(1.0)  # until the answer is over
-        (first, end), (answered, _) = voiced(sound[:, 0], WIRE_RATE), voiced(sound[:, 1], WIRE_RATE)
-        if end - first == pytest.approx(0.5 * WIRE_RATE, abs=0.02 * WIRE_RATE) and answered > end:
-            return
-    pytest.fail(f"half a second was {end - first} samples long three times, answered {answered - end} after its end")
+    """Half a second is asked, and half a second is answered later: one channel with both would hold a whole one.
+
+    A busy machine makes gaps in a sound, which then is longer.
+    """
+    with VirtualUser(answerer.wire) as user:
+        time.sleep(0.3)
+        user.listen()
+        user.say(tone(0.5))
+        until = time.monotonic() + LIMIT
+        while voiced(user.recording()[:, 1], WIRE_RATE) is None and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(1.0)  # until the answer is over
+        sound = user.recording()
+    (first, end), (answered, _) = voiced(sound[:, 0], WIRE_RATE), voiced(sound[:, 1], WIRE_RATE)
+    assert 0.45 * WIRE_RATE < end - first < 0.9 * WIRE_RATE
+    assert answered > end
+
+
+def noticed(answerer):
+    """The next sentence about its devices. Before it, the program may hear the end of what another test said."""
+    until = time.monotonic() + LIMIT
+    said = []
+    while time.monotonic() < until:
+        said.append(answerer.told(LIMIT))
+        if "notice" in said[-1]:
+            return said[-1]["notice"]
+    answerer.check()
+    pytest.fail(f"no notice came in {LIMIT} s: {said}")
 
 
 def test_a_program_goes_on_when_its_devices_are_back(answerer, server):
     """PulseAudio ends and comes back, which for a program is all its devices pulled out and plugged in."""
     server.stop()
-    told = answerer.told(LIMIT)
-    answerer.check()
-    assert "is gone" in told["notice"]
+    assert "is gone" in noticed(answerer)
     server.start()
     until = time.monotonic() + LIMIT
     while not server.listeners(answerer.wire) and time.monotonic() < until:
@@ -323,9 +334,9 @@ def test_a_program_goes_on_when_its_devices_are_back(answerer, server):
     with VirtualUser(answerer.wire) as user:
         time.sleep(0.3)
         user.say(QUESTION.samples)
-        told = [answerer.told(LIMIT) for _ in range(2)]
-    assert told[0]["notice"].endswith("is back.")
-    assert told[1]["text"] == "tone" and told[1]["at"] > 0
+        assert noticed(answerer).endswith("is back.")
+        told = answerer.told(LIMIT)
+    assert told["text"] == "tone" and told["at"] > 0
 
 
 def test_a_program_that_ends_is_named_with_its_last_words(server, tmp_path):

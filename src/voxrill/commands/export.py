@@ -83,13 +83,14 @@ def export(
         )
     check_replaceable(out, force or bool(chosen))
     with needs_extra("export"):
-        from voxrill.export.bundle import ExportOptions, export_bundle
         from voxrill.export.fine_tune import fine_tuned
         from voxrill.export.hub import find_checkpoint
     static = _static(mel_frames, prefill, context) if flavour == "npu" else None
     opened, said = fine_tuned(find_checkpoint(checkpoint, revision, offline), weights, lora)
     for line in said:
         err.print(line, soft_wrap=True)
+    with needs_extra("export"):  # after the checkpoint was found: the exporter takes seconds to import
+        from voxrill.export.bundle import ExportOptions, export_bundle
     with _float32_folder(out) if quantise else nullcontext(out) as folder:
         with step_progress(err, "export", lines=True) as progress:
             bundle = export_bundle(opened, folder, ExportOptions(static, chosen, force, family), progress)
