@@ -6,6 +6,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
+# The tests start Python more than a thousand times. Without its cache it compiles the package each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?=
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
@@ -26,7 +29,7 @@ find_python() { \
 }
 endef
 
-.PHONY: help demo kernels test clients web test-web test-arm lint types docs dist golden bench pictures pebble pebble-eval clean
+.PHONY: help demo kernels test clients web test-slow test-web test-arm lint types docs dist golden bench pictures pebble pebble-eval clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r target what; do \
@@ -42,6 +45,10 @@ kernels: .venv/.installed-dev ## our own products for this machine, with any C++
 test: .venv/.installed-dev ## the tests (13 to 40 minutes on two cores)
 	-@$(BIN)/python -m kernels.build
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+test-slow: .venv/.installed-dev ## the tests that export once more or try a thousand things
+	-@$(BIN)/python -m kernels.build
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m slow
 
 # Their tests skip without. Resumes: only what is missing is made.
 CLIENTS := $(basename $(notdir $(wildcard tests/clients/requirements/*.txt)))

@@ -44,11 +44,11 @@ MINUTES = {
     "answers": 40,
     "further": 75,
 }
-ALONE = ("hearing", "further")
+ALONE = ("hearing", "answers", "further")
 """Stages that can begin with the committed checkpoint."""
 
-TAUGHT = 0.5
-"""How far the checkpoint goes from the committed one to the one that the stage of hearing taught."""
+TAUGHT = {"hearing": 0.5, "answers": 1.0}
+"""How far the checkpoint goes from the committed one to the mean of a stage alone."""
 
 
 def main() -> None:
@@ -95,13 +95,13 @@ def _voxrill(*arguments: object) -> None:
 def build(cache: Path, checkpoint: Path, only: str | None = None) -> None:
     """Write the checkpoint of the trained stages in float16. With `only` the committed detokenizer is kept.
 
-    After `hearing` alone, the weights are those between the committed checkpoint and the mean of the stage: better than
+    After a stage alone that keeps a mean, the weights lie between the committed checkpoint and that mean: better than
     either, as means of a network's own descendants often are (Wortsman et al. 2022, robust fine-tuning).
     """
     model, detokenizer = Pebble(), Detokenizer()
-    if only == "hearing":
+    if only in TAUGHT:
         model.begin_from(CHECKPOINT)
-        mix(model.state_dict(), _trained(cache / "hearing.pt", "mean"), TAUGHT)
+        mix(model.state_dict(), _trained(cache / f"{only}.pt", "mean"), TAUGHT[only])
     else:
         model.load_state_dict(_trained(cache / f"{only or 'answers'}.pt"))
     kept = CHECKPOINT / "audio_detokenizer" / "model.safetensors"

@@ -1,8 +1,9 @@
 """Rows of `evaluate.py` and `strangers.py` as tables and a picture: `python report.py FILE.json ...`.
 
 In: rows, as saved by --out. Out: one table for each part in README.md, between its markers, where a row with a goal
-shows it; `evaluation.json`, all rows; and `quality.png`, what is heard of strangers. Without files the rows are those
-of `evaluation.json`.
+shows it; `evaluation.json`, all rows; `quality.png`, what is heard of strangers; and `voices.png`, why goals of hearing
+are missed: each voice, and what each training brought (`trainings.json`). Without files the rows are those of
+`evaluation.json`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ PARTS = {
 }
 STRANGERS = {
     "strangers": "Heard from voices that never taught it",
+    "voices": "The single voices of that table, known and new sentences together",
     "people": "People who do not talk to it",
     "voice": "Its replies, heard by Whisper tiny.en",
 }
@@ -175,10 +177,42 @@ def draw(rows: Iterable[Row], path: Path) -> None:
     places = [_place(heard, row) for row in beside]
     words.plot([100 * row["Whisper WER"] for row in beside], places, "k|", markersize=11, label="Whisper tiny.en")
     words.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     drawn = BytesIO()
     figure.savefig(drawn, dpi=90)
     with atomic_write(path) as part:
         Image.open(drawn).quantize(64).save(part, "PNG", optimize=True)
+
+
+def draw_voices(rows: Iterable[Row], trainings: list[Row], path: Path) -> None:
+    """Words wrong of each voice that only judges, and of all of them after each training."""
+    voices = [row for row in rows if row["part"] == "voices"]
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    single, together = figure.subplots(1, 2)
+    places, values = range(len(voices)), [100 * row["WER"] for row in voices]
+    single.barh(places, values, height=0.6, color="#3b7dd8", label="Pebble")
+    for place, value in zip(places, values, strict=True):
+        single.annotate(f"{value:.1f}", (value, place), (2, 0), textcoords="offset points", va="center", fontsize=7)
+    heard = [100 * row.get("Whisper WER", float("nan")) for row in voices]
+    single.plot(heard, places, "k|", markersize=14, label="Whisper tiny.en")
+    single.set_yticks(places, [row["test"] for row in voices], fontsize=9)
+    single.invert_yaxis()
+    single.set_title("words wrong of each voice, per cent", fontsize=10)
+    names = [row["training"] for row in trainings]
+    for test, goal, colour in (("known", 2.5, "#3b7dd8"), ("new", 4.0, "#f2a33a")):
+        measured = [(name, 100 * row[test]) for name, row in zip(names, trainings, strict=True) if test in row]
+        together.plot(*zip(*measured, strict=True), "o-", color=colour, label=f"{test} sentences")
+        together.axhline(goal, color=colour, linestyle=":", label=f"goal, {test}")
+    together.set_ylim(bottom=0)
+    together.tick_params(axis="x", labelsize=8)
+    together.set_title("words wrong of all voices after each training, per cent", fontsize=10)
+    for axes in (single, together):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False)
+    _save(figure, path)
 
 
 def _bars(axes: Axes, rows: list[Row], measure: str, title: str) -> None:
@@ -221,15 +255,16 @@ def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=Path, nargs="*", help="what evaluate.py and strangers.py saved with --out")
-    parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help="where README.md, evaluation.json and quality.png are"
-    )
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where README.md, the rows and the pictures are")
     args = parser.parse_args()
     rows = [row for path in args.rows or [args.folder / "evaluation.json"] for row in read_rows(path)]
     readme = args.folder / "README.md"
     write_text(readme, put_between_markers(readme.read_text(encoding="utf-8"), tables(rows)))
     write_rows(rows, args.folder / "evaluation.json")
     draw(rows, args.folder / "quality.png")
+    trainings = args.folder / "trainings.json"
+    if trainings.is_file():
+        draw_voices(rows, read_rows(trainings), args.folder / "voices.png")
 
 
 if __name__ == "__main__":

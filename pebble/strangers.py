@@ -56,8 +56,9 @@ def _silence(seconds: float) -> Callable[[Waveform, Random], Waveform]:
     return lambda sound, chance: quiet_room(padded(sound, at, at), chance)
 
 
+ENDPOINTED = "endpointed"
 CONDITIONS = {
-    "endpointed": Condition(quiet_room, share=1, whisper=True),
+    ENDPOINTED: Condition(quiet_room, share=1, whisper=True),
     "as files come": Condition(quiet_room, trim=False),
     "noise 20 dB": Condition(_noise(20)),
     "noise 10 dB": Condition(_noise(10), whisper=True),
@@ -82,7 +83,7 @@ class ClipInCondition:
 
     set: str
     number: int
-    condition: str = "endpointed"
+    condition: str = ENDPOINTED
 
 
 @dataclass(frozen=True)
@@ -184,12 +185,22 @@ class Strangers:
             for test, inside in (("known sentences", False), ("new sentences", True)):
                 some = [(text, one) for text, one in heard if (sentence := meant(text)) and sentence.held_out == inside]
                 yield about | {"part": "strangers", "test": test, "condition": condition, **_heard(some)}
+        for voice, said in self._by_voice(pairs).items():
+            yield about | {"part": "voices", "test": voice, "condition": ENDPOINTED, **_heard(said)}
         talk = [(task, one) for task, one in pairs if task.set == "people"]
         for kind in dict.fromkeys(self._kind(task) for task, _ in talk):
             yield about | {"part": "people", "test": kind, "condition": "", **self._talk(talk, kind)}
         if talk:
             yield about | {"part": "people", "test": "all people", "condition": "", **self._talk(talk, None)}
         yield from (about | row for row in spoken_rows(bundle))
+
+    def _by_voice(self, pairs: list[tuple[ClipInCondition, Found]]) -> dict[str, list[tuple[str, Found]]]:
+        """What each voice says of the world, endpointed."""
+        found: dict[str, list[tuple[str, Found]]] = {}
+        for task, one in pairs:
+            if _is(task, self.voices, ENDPOINTED) and meant(self._text(task)):
+                found.setdefault(self._kind(task), []).append((self._text(task), one))
+        return found
 
     def chosen(self, pairs: list[tuple[ClipInCondition, Found]]) -> Iterator[str]:
         """A Markdown line for each threshold, on the clips for choices."""

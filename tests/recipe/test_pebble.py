@@ -341,7 +341,8 @@ def test_a_run_keeps_the_mean_of_its_weights_and_goes_on_with_it(pebble, tmp_pat
     torch.testing.assert_close(run().mean["weight"], wanted)
 
 
-def test_hearing_alone_leads_halfway_to_what_it_taught(pebble, tmp_path):
+@pytest.mark.parametrize("stage", ["hearing", "answers"])
+def test_a_stage_alone_leads_a_part_of_the_way_to_what_it_taught(pebble, tmp_path, stage):
     import torch
     from safetensors.torch import load_file
 
@@ -351,13 +352,13 @@ def test_hearing_alone_leads_halfway_to_what_it_taught(pebble, tmp_path):
     weight = taught.encoder.conformer.layers[0].norm_out.weight
     shipped = weight.detach().clone()
     weight.data += 0.5
-    torch.save({"mean": taught.state_dict()}, tmp_path / "hearing.pt")
-    recipe.build(tmp_path, tmp_path / "checkpoint", "hearing")
+    torch.save({"mean": taught.state_dict()}, tmp_path / f"{stage}.pt")
+    recipe.build(tmp_path, tmp_path / "checkpoint", stage)
     written, committed = (
         load_file(path / "model.safetensors") for path in (tmp_path / "checkpoint", recipe.CHECKPOINT)
     )
     assert written.keys() == committed.keys()
     torch.testing.assert_close(
-        written["conformer.layers.0.norm_out.weight"].float(), shipped + 0.5 * recipe.TAUGHT, atol=1e-3, rtol=0
+        written["conformer.layers.0.norm_out.weight"].float(), shipped + 0.5 * recipe.TAUGHT[stage], atol=1e-3, rtol=0
     )
     assert torch.equal(written["lfm.embed_tokens.weight"], committed["lfm.embed_tokens.weight"])

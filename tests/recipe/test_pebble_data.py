@@ -273,6 +273,29 @@ def test_recorded_noise_is_mixed_in_at_its_level(pebble):
     assert all(np.isfinite(version).all() for version in versions)
 
 
+def test_a_clip_in_a_style_keeps_its_pace_and_pitch(pebble, exporter):
+    augment, data, train = pebble("augment"), pebble("data"), pebble("train")
+    styles = [data.style(job.voice, job.seed) for job in data.style_jobs()]
+    assert len(styles) == data.STYLE_CLIPS
+    assert all(0.35 < styles.count(style) / len(styles) < 0.65 for style in ("calm", "excited"))
+    voice = signals.speech_like(16_000, 1)
+    around = augment.Surroundings([voice])
+    lengths = {
+        as_spoken: [len(augment.heard(voice, around, np.random.default_rng(i), 801, as_spoken)) for i in range(40)]
+        for as_spoken in (True, False)
+    }
+    assert all(16_800 <= length <= 17_600 for length in lengths[True])
+    assert not all(16_800 <= length <= 17_600 for length in lengths[False])
+    ramp = np.linspace(1, 2, 40, dtype=np.float16)[:, None] * np.linspace(1, 2, 128, dtype=np.float16)
+    mel, texts, ends = np.concatenate([ramp, ramp]), ["hello"] * 2, np.array([40, 80])
+    clips = train.TrainingClips([data.Features(texts, ["espeak"] * 2, ["calm", None], True, mel, ends)])
+    calm, plain = ([clips.clip(number) for _ in range(30)] for number in (0, 1))
+    assert all(
+        one.shape == ramp.shape and np.isin(one - ramp.astype(np.float32), (0, *-ramp.ravel())).all() for one in calm
+    )
+    assert any(one.shape != ramp.shape for one in plain)
+
+
 def test_fresh_clips_are_natural_voices_in_new_surroundings_each_time(pebble, exporter):
     train, data, synthesise = pebble("train"), pebble("data"), pebble("synthesise")
     sounds = [(signals.speech_like(8000 + 900 * i, i) * 20_000).astype(np.int16) for i in range(30)]

@@ -223,6 +223,26 @@ def test_rows_become_the_readme(recipe, rows, tmp_path, monkeypatch):
         report.put_between_markers("no markers", "tables")
 
 
+def test_single_voices_are_drawn_with_what_each_training_brought(recipe, tmp_path, monkeypatch):
+    report = recipe("report")
+    about = {"bundle": "int8", "precision": "int8", "condition": "endpointed", "n": 60}
+    heard = [about | {"part": "strangers", "test": f"{kind} sentences", "WER": 0.05} for kind in ("known", "new")]
+    voices = [
+        about | {"part": "voices", "test": "anna", "WER": 0.1, "Whisper WER": 0.05},
+        about | {"part": "voices", "test": "bert", "WER": 0.02},
+    ]
+    report.write_rows(heard + voices, tmp_path / "evaluation.json")
+    report.write_rows(
+        [{"training": "first", "known": 0.06}, {"training": "second", "known": 0.05, "new": 0.1}],
+        tmp_path / "trainings.json",
+    )
+    (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n")
+    monkeypatch.setattr(sys, "argv", ["report.py", "--folder", str(tmp_path)])
+    report.main()
+    assert "| anna | 60 | 10.0 % | 5.0 % |" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "voices.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_picture_has_a_bar_for_each_row(recipe, tmp_path):
     report = recipe("report")
     rows = report.read_rows(ROOT / "pebble" / "evaluation.json")
