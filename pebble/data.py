@@ -55,7 +55,8 @@ RECORDED_TIMES = 2
 """How often voices made of recordings come in a round."""
 AROUND_TIMES = 4
 """How often silence, music and talk come in a round."""
-STYLE_CLIPS = 1500
+STYLE_CLIPS, STYLE_TIMES = 1500, 6
+"""How many clips have a style, and how often they come in a round."""
 PEOPLE_TIMES = 2
 """How often people come in a round."""
 NATURAL_TRAINED = ("natural", "natural-first")
@@ -316,7 +317,7 @@ def _styles(cache: Path, noise: list[Waveform]) -> Features:
     """Clips in a style, whose pace and pitch stay as they are."""
     clips = make_clips(style_jobs(), cache / "styles.npz", "speaking the set 'styles'")
     features = clip_features(clips, cache / "styles", 1, noise, as_spoken=True)
-    return replace(features, styles=[style(job.voice, job.seed) for job in style_jobs()])
+    return replace(features, styles=[style(job.voice, job.seed) for job in style_jobs()], times=STYLE_TIMES)
 
 
 def clip_features(

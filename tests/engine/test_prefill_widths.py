@@ -53,6 +53,7 @@ def answer(model: Engine):
     return end.result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_weights_are_stored_once(forms, form):
     from voxrill.export.shared_weights import weights_size
@@ -67,6 +68,7 @@ def test_the_weights_are_stored_once(forms, form):
         assert file.stat().st_size < whole / 4 and weights_size(file) > whole
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is not installed")
 @pytest.mark.parametrize("form", FORMS)
 def test_every_graph_compiles_from_the_one_file(cli, forms, form):
@@ -74,6 +76,7 @@ def test_every_graph_compiles_from_the_one_file(cli, forms, form):
     assert ran.status == 0, ran.out + ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_spoken_turn_says_the_same_words_with_one_width_and_with_two(forms, form):
     model = Engine(forms(form))
@@ -84,6 +87,7 @@ def test_a_spoken_turn_says_the_same_words_with_one_width_and_with_two(forms, fo
     assert answer(model).text == said.text
 
 
+@pytest.mark.slow
 def test_the_narrowest_graph_that_holds_the_rest_is_taken(forms, monkeypatch):
     model = Engine(forms("float32"))
     backbone, calls = model.parts.backbone, []
@@ -98,6 +102,7 @@ def test_the_narrowest_graph_that_holds_the_rest_is_taken(forms, monkeypatch):
         assert calls == taken
 
 
+@pytest.mark.slow
 def test_other_weights_are_not_shared(forms, tmp_path):
     from voxrill.export.shared_weights import share_weights
 

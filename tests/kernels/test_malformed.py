@@ -40,6 +40,7 @@ def fuzz(tmp_path_factory):
     return folder / "fuzz"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_malformed_tensors(fuzz, seed):
     done = subprocess.run([fuzz, str(seed), str(COUNT)], capture_output=True, text=True, timeout=300)
