@@ -118,7 +118,7 @@ def test_other_weights_are_not_shared(forms, tmp_path):
     assert (tmp_path / "second.onnx.data").is_file()
 
 
-def test_prefill_graphs_go_with_the_decoder(cli, npu_bundles, tiny_checkpoints, tmp_path):
+def test_prefill_graphs_go_with_the_decoder(cli, exporter, npu_bundles, tiny_checkpoints, tmp_path):
     words = ("--flavour", "npu", "--mel-frames", 80, "--context", 64, "--prefill", 16, "--prefill", 4)
     ran = cli("export", tiny_checkpoints["lfm2.5"], "-o", "out", *words)
     assert ran.status == 0, ran.err

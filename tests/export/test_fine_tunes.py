@@ -180,7 +180,9 @@ def test_an_adapter_is_merged_into_the_overlaid_weights(opened, base_folder, tun
 # The whole way
 
 
-def test_a_fine_tune_answers_as_the_plainly_saved_checkpoint(cli, base_folder, tuned_folder, models, tmp_path):
+def test_a_fine_tune_answers_as_the_plainly_saved_checkpoint(
+    cli, exporter, base_folder, tuned_folder, models, tmp_path
+):
     """The base is a conversion for transformers with a strange backbone. The overlay has the right backbone, but for
     what the adapter adds. So all three are needed for the plainly saved model's answers."""
     import voxrill

@@ -50,6 +50,9 @@ SERVES = {"docs/guides/serve.md", "docs/guides/home-assistant.md"}
 EXPORTS = {"README.md"}
 """Pages whose exports run; each takes a minute. Elsewhere such lines are read, and the bundle is there already."""
 
+SLOW = {"docs/models/lfm2-audio.md-3-sh"}
+"""Snippets that need more than a minute of processor time."""
+
 NOT_OURS = {"make", "pip", "git", "cd", "export", "sudo", "python", "python3", ".venv/bin/python"}
 """First words of lines that no test runs. What they name is there: targets of make, extras of pip, tests."""
 
@@ -78,7 +81,9 @@ SNIPPETS = [snippet for page in SNIPPET_PAGES for snippet in snippets_of(page)]
 
 def of_kind(*kinds):
     """The parameter `snippet`: those with this information."""
-    return pytest.mark.parametrize("snippet", [one for one in SNIPPETS if one.info in kinds], ids=str)
+    found = [one for one in SNIPPETS if one.info in kinds]
+    marked = [pytest.param(one, id=str(one), marks=[pytest.mark.slow] * (str(one) in SLOW)) for one in found]
+    return pytest.mark.parametrize("snippet", marked)
 
 
 def shell_lines(code):

@@ -47,7 +47,7 @@ def recipe(tmp_path) -> Path:
     return path
 
 
-def test_the_bundle_is_that_of_export_and_quantize(cli, tiny_checkpoints, bundles):
+def test_the_bundle_is_that_of_export_and_quantize(cli, exporter, tiny_checkpoints, bundles):
     """A real export; its report holds seconds, so that one file differs from export to export."""
     ran = cli("export", tiny_checkpoints["lfm2.5"], "-o", "at-once", "--precision", "int8")
     assert ran.status == 0 and ran.out == "" and "wrote at-once: " in ran.err
