@@ -42,11 +42,11 @@ kernels: .venv/.installed-dev ## our own products for this machine, with any C++
 	$(BIN)/python -m kernels.build
 
 # Without a compiler, the tests of our own products skip.
-test: .venv/.installed-dev ## the tests (13 to 40 minutes on two cores)
+test: .venv/.installed-dev ## the tests (13 to 50 minutes on two cores)
 	-@$(BIN)/python -m kernels.build
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-test-slow: .venv/.installed-dev ## the tests that export once more or try a thousand things
+test-slow: .venv/.installed-dev ## what make test leaves out: tests that export once more or try a thousand things
 	-@$(BIN)/python -m kernels.build
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m slow
 

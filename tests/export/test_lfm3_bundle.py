@@ -217,6 +217,7 @@ def test_the_same_seed_gives_the_same_answer(lfm3):
     assert first.codes.shape != other.codes.shape or (first.codes != other.codes).any()
 
 
+@pytest.mark.slow
 def test_the_npu_flavour_computes_the_same(exporter, made_once, lfm3):
     static = StaticShapes(mel_frames=16, prefill=8, context=64)
     bundle = made_once("lfm3-npu", lambda folder: export(exporter, made_once, folder, static))

@@ -82,7 +82,10 @@ def answer(model: Engine):
 
 
 @simulated
-@pytest.mark.parametrize(("recipe", "chip"), [("npu-int4", HTP), ("npu-a16w8", HTP), ("npu-a16w8", OLDEST)])
+@pytest.mark.parametrize(
+    ("recipe", "chip"),
+    [("npu-int4", HTP), ("npu-a16w8", HTP), pytest.param("npu-a16w8", OLDEST, marks=pytest.mark.slow)],
+)
 def test_a_spoken_turn_on_the_simulator_says_the_same_words(quantised, recipe, chip):
     bundle = quantised(recipe)
     on_cpu, on_npu = answer(Engine(bundle)), answer(Engine(bundle, choice=choose([f"qnn:soc={chip.soc.name}"])))

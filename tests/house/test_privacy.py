@@ -164,7 +164,7 @@ COMMAND_LINES = {
 CACHED = {
     "ask": ("ask", "what does the lamp cost", "--docs", "documents", "--quote"),
     "tune": ("tune", "pebble"),
-    "sensitivity": ("sensitivity", "tiny", "--audio", "data", "-o", "r.toml", "--graph", "depthformer", "--limit", "1"),
+    "sensitivity": ("sensitivity", "tiny", "--audio", "data", "-o", "r.toml", "--graph", "text_head", "--limit", "1"),
 }
 """Commands that keep something in the user's cache: a folder's index, a bundle's tuned form, what weights cost."""
 

@@ -129,6 +129,7 @@ def test_bits_that_cost_more_a_byte_than_fewer_bits_are_left_out():
     assert [(step.bits, step.saved) for step in steps_of(group)] == [(2, 60)]
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_recipe_that_can_be_used(cli, bundles, tmp_path):
     audio = tmp_path / "audio"
     audio.mkdir()
