@@ -12,7 +12,7 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +87,6 @@ ANSWERED = 0.5
 """Share of the hearing stage's batches that have answers too. They cost as much as the words."""
 EVERY = 2
 """In the hearing stage, every second clip of a batch goes through the backbone, and all have word CTC."""
-AVERAGED = ("hearing", "answers")
-"""Stages that keep the mean of their last weights."""
 HEADS_STEPS = 250
 """Share of the further stage that trains only the two heads that no checkpoint has."""
 
@@ -98,7 +96,7 @@ class Mix:
     """A stage of all lessons. The first five numbers say how often each kind comes.
 
     frames_too: share of the batches, heard or typed, whose answers have all frames. The others stop before the first
-    one. frozen: share of the steps in which the encoder is frozen. fresh: see `FreshClips`.
+    one. frozen: share of the steps in which the encoder is frozen. fresh: see `FreshClips`. averaged: see `Run`.
     """
 
     heard: float = 6.0
@@ -109,12 +107,13 @@ class Mix:
     frames_too: float = 0.2
     frozen: float = 0.0
     fresh: bool = False
+    averaged: bool = False
 
 
 MIXES = {
     "joint": Mix(frozen=0.35),
     "voice": Mix(2.0, 0.3, 3.0, 0.15, frames_too=0.7, frozen=1.0),
-    "answers": Mix(2.5, 0.3, 2.0, 0.5, 1.5, frames_too=0.35, frozen=1.0, fresh=True),
+    "answers": Mix(2.5, 0.3, 2.0, 0.5, 1.5, frames_too=0.35, frozen=1.0, fresh=True, averaged=True),
     "further": Mix(),
 }
 """First the backbone learns to listen to an encoder that is frozen. The voice stage learns the replies by heart, the
@@ -318,6 +317,16 @@ def _going_on(stage: str, before: str, cache: Path) -> Pebble:
     return model
 
 
+def _going_on_or_begun(stage: str, before: str, cache: Path, learn: Callable[[Pebble], None]) -> Pebble:
+    """As `_going_on`. Without either run: the committed checkpoint's, and `learn` teaches the heads that it lacks."""
+    if any((cache / f"{name}.pt").is_file() for name in (before, stage)):
+        return _going_on(stage, before, cache)
+    model = Pebble()
+    model.begin_from(CHECKPOINT)
+    learn(model)
+    return model
+
+
 def train_speech(cache: Path, seconds: float) -> None:
     """Random words, read aloud, from the committed checkpoint's on."""
     voices, model = make_voices(cache), Pebble()
@@ -366,16 +375,11 @@ def train_hearing(cache: Path, seconds: float, people: Path | None = None) -> No
     stage before it, it begins from the committed checkpoint.
     """
     clips = _fresh_clips(cache, people)
-    if any((cache / f"{stage}.pt").is_file() for stage in ("voice", "hearing")):
-        model = _going_on("hearing", "voice", cache)
-    else:
-        model = Pebble()
-        model.begin_from(CHECKPOINT)
-        _learn_words(model, clips)
+    model = _going_on_or_begun("hearing", "voice", cache, lambda begun: _learn_words(begun, clips))
     # Without the first convolutions, which cost the most, a step takes three quarters of the time.
     for part in (model.lfm, model.depth, model.text, model.encoder.conformer.pre_encode.conv):
         part.requires_grad_(False)
-    run = Run(cache / "hearing.pt", model, RATE["hearing"], averaged="hearing" in AVERAGED)
+    run = Run(cache / "hearing.pt", model, RATE["hearing"], averaged=True)
     random.seed(run.step)
     ears = Ears(model, clips, {}, frames_too=0.0)
     for factor in _steps(run, "hearing", seconds):
@@ -393,12 +397,7 @@ def _fresh_clips(cache: Path, people: Path | None) -> FreshClips:
 
 def train_answers(cache: Path, seconds: float, people: Path | None = None) -> None:
     """Every way to ask and to answer, with the encoder of the hearing stage, or of the committed checkpoint."""
-    if any((cache / f"{stage}.pt").is_file() for stage in ("hearing", "answers")):
-        model = _going_on("answers", "hearing", cache)
-    else:
-        model = Pebble()
-        model.begin_from(CHECKPOINT)
-        _learn_heads(model, cache, people)
+    model = _going_on_or_begun("answers", "hearing", cache, lambda begun: _learn_heads(begun, cache, people))
     _train_all("answers", model, cache, seconds, people)
 
 
@@ -422,7 +421,7 @@ def _train_all(stage: str, model: Pebble, cache: Path, seconds: float, people: P
         "typed": mix.typed,
     }
     voices = make_voices(cache)
-    run = Run(cache / f"{stage}.pt", model, RATE[stage], averaged=stage in AVERAGED)
+    run = Run(cache / f"{stage}.pt", model, RATE[stage], averaged=mix.averaged)
     random.seed(run.step)
     clips = _fresh_clips(cache, people) if mix.fresh else TrainingClips(training_features(cache, people))
     ears = Ears(model, clips, voices, mix.frames_too)

@@ -82,7 +82,7 @@ SNIPPETS = [snippet for page in SNIPPET_PAGES for snippet in snippets_of(page)]
 def of_kind(*kinds):
     """The parameter `snippet`: those with this information."""
     found = [one for one in SNIPPETS if one.info in kinds]
-    marked = [pytest.param(one, id=str(one), marks=[pytest.mark.slow] * (str(one) in SLOW)) for one in found]
+    marked = [pytest.param(one, id=str(one), marks=pytest.mark.slow if str(one) in SLOW else ()) for one in found]
     return pytest.mark.parametrize("snippet", marked)
 
 

@@ -48,7 +48,7 @@ def recipe(tmp_path) -> Path:
 
 
 def test_the_bundle_is_that_of_export_and_quantize(cli, exporter, tiny_checkpoints, bundles):
-    """A real export; its report holds seconds, so that one file differs from export to export."""
+    """A real export of graphs that are traced once a run. Its report holds seconds, so that one file differs."""
     ran = cli("export", tiny_checkpoints["lfm2.5"], "-o", "at-once", "--precision", "int8")
     assert ran.status == 0 and ran.out == "" and "wrote at-once: " in ran.err
     assert cli("quantize", bundles["lfm2.5"], "-o", "in-two-steps", "--recipe", "int8").status == 0
