@@ -47,8 +47,10 @@ MINUTES = {
 ALONE = ("hearing", "answers", "further")
 """Stages that can begin with the committed checkpoint."""
 
-TAUGHT = {"hearing": 0.5, "answers": 1.0}
-"""How far the checkpoint goes from the committed one to the mean of a stage alone."""
+AVERAGED = ("hearing", "answers")
+"""Those that keep a mean of their weights."""
+HALFWAY = 0.5
+"""How far the checkpoint goes from the committed one to the mean of such a stage: better than all the way for both."""
 
 
 def main() -> None:
@@ -99,9 +101,9 @@ def build(cache: Path, checkpoint: Path, only: str | None = None) -> None:
     either, as means of a network's own descendants often are (Wortsman et al. 2022, robust fine-tuning).
     """
     model, detokenizer = Pebble(), Detokenizer()
-    if only in TAUGHT:
+    if only in AVERAGED:
         model.begin_from(CHECKPOINT)
-        mix(model.state_dict(), _trained(cache / f"{only}.pt", "mean"), TAUGHT[only])
+        mix(model.state_dict(), _trained(cache / f"{only}.pt", "mean"), HALFWAY)
     else:
         model.load_state_dict(_trained(cache / f"{only or 'answers'}.pt"))
     kept = CHECKPOINT / "audio_detokenizer" / "model.safetensors"
