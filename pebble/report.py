@@ -74,7 +74,8 @@ class Goal:
         return value <= self.limit if self.relation == "≤" else value >= self.limit
 
     def __str__(self) -> str:
-        return f"{self.measure} {self.relation} {100 * self.limit:g} %"
+        limit = f"{100 * self.limit:g} %" if self.measure in SHARES else f"{self.limit:g}"
+        return f"{self.measure} {self.relation} {limit}"
 
 
 GOALS = (
@@ -98,6 +99,10 @@ GOALS = (
     Goal("known sentences", "endpointed", "done wrongly", "≤", 0.005),
     Goal("new sentences", "endpointed", "WER", "≤", 0.04),
     Goal("new sentences", "endpointed", "reply text", "≥", 0.88),
+    Goal("all people", "", "refused", "≥", 0.97),
+    Goal("all people", "", "done surely", "≤", 0),
+    Goal("all people", "", "done an hour", "≤", 1),
+    Goal("keyword", "", "refused", "≥", 0.90),
     Goal("female, Pebble", "", "Whisper WER", "≤", 0.05),
     Goal("male, Pebble", "", "Whisper WER", "≤", 0.05),
 )
