@@ -195,10 +195,11 @@ def test_measures_of_right_and_wrong_answers(rows):
 
 
 def test_every_goal_has_its_row(evaluate, recipe, rows):
-    for goal in recipe("report").GOALS:
-        by_strangers = goal.condition == "endpointed" or goal.measure == "Whisper WER"  # strangers.py's rows
+    report = recipe("report")
+    published = json.loads((report.FOLDER / "evaluation.json").read_text())  # strangers.py's rows are only there
+    for goal in report.GOALS:
         found = [row for row in rows if goal.concerns(row)]
-        assert found or by_strangers
+        assert found or any(goal.concerns(row) for row in published)
         assert all(goal.met(row) == (row["precision"] == "float32") for row in found if "wrongly" not in goal.measure)
 
 
