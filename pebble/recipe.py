@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from codec import CODEBOOKS, Detokenizer, detokenizer_config, train_detokenizer
@@ -47,10 +48,8 @@ MINUTES = {
 ALONE = ("hearing", "answers", "further")
 """Stages that can begin with the committed checkpoint."""
 
-AVERAGED = ("hearing", "answers")
-"""Those that keep a mean of their weights."""
 HALFWAY = 0.5
-"""How far the checkpoint goes from the committed one to the mean of such a stage: better than all the way for both."""
+"""How far the checkpoint goes from the committed one to the mean of a stage alone: better than all the way."""
 
 
 def main() -> None:
@@ -101,19 +100,21 @@ def build(cache: Path, checkpoint: Path, only: str | None = None) -> None:
     either, as means of a network's own descendants often are (Wortsman et al. 2022, robust fine-tuning).
     """
     model, detokenizer = Pebble(), Detokenizer()
-    if only in AVERAGED:
+    run = _run(cache / f"{only or 'answers'}.pt")
+    if only and run.get("mean"):
         model.begin_from(CHECKPOINT)
-        mix(model.state_dict(), _trained(cache / f"{only}.pt", "mean"), HALFWAY)
+        mix(model.state_dict(), run["mean"], HALFWAY)
     else:
-        model.load_state_dict(_trained(cache / f"{only or 'answers'}.pt"))
+        model.load_state_dict(run["model"])
     kept = CHECKPOINT / "audio_detokenizer" / "model.safetensors"
-    detokenizer.load_state_dict(load_file(kept) if only else _trained(cache / "detokenizer.pt"))
+    detokenizer.load_state_dict(load_file(kept) if only else _run(cache / "detokenizer.pt")["model"])
     write_checkpoint(model, detokenizer, detokenizer_config(), checkpoint)
 
 
-def _trained(stage: Path, state: str = "model") -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = torch.load(stage, weights_only=False)[state]
-    return found
+def _run(path: Path) -> dict[str, Any]:
+    """What `training.Run` kept of a stage."""
+    kept: dict[str, Any] = torch.load(path, weights_only=False)
+    return kept
 
 
 if __name__ == "__main__":

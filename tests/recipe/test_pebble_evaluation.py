@@ -196,7 +196,7 @@ def test_measures_of_right_and_wrong_answers(rows):
 
 def test_every_goal_has_its_row(evaluate, recipe, rows):
     report = recipe("report")
-    published = json.loads((report.FOLDER / "evaluation.json").read_text())  # strangers.py's rows are only there
+    published = report.read_rows(report.FOLDER / "evaluation.json")  # strangers.py's rows are only there
     for goal in report.GOALS:
         found = [row for row in rows if goal.concerns(row)]
         assert found or any(goal.concerns(row) for row in published)
